@@ -1,0 +1,1 @@
+"""jaxiqa: build, harden, attack and certify image-quality-assessment models in JAX."""
