@@ -4,7 +4,11 @@ Nothing heavy is imported here, so that ``--help`` answers at once. Below the tw
 config: they pass its fields on as arguments.
 """
 
-from dataclasses import dataclass, field
+import importlib.util
+import json
+import sys
+from dataclasses import asdict, dataclass, field, replace
+from pathlib import Path
 from typing import Any, Literal
 
 
@@ -129,3 +133,97 @@ class Experiment:
     workdir: str = ""
     """Where everything is written; the default is runs/NAME."""
     parallel: Literal["pmap", "shard_map"] = "pmap"
+
+
+def from_command_line(description: str, arguments: list[str] | None = None) -> Experiment:
+    """Read ``--config configs/NAME.py``, then override its fields by ``--field value``.
+
+    A mistyped field is an error with a suggestion. Without ``--config``, ``--help`` explains and lists the configs.
+
+    Raises:
+        SystemExit: bad usage; the message says what is allowed.
+    """
+    import tyro
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    program = Path(sys.argv[0]).name
+    if "--config" in arguments[:-1]:
+        at = arguments.index("--config")
+        path = Path(arguments[at + 1])
+        del arguments[at : at + 2]
+        experiment = load_config(path)
+    elif any(argument.startswith("--config=") for argument in arguments):
+        (text,) = (argument for argument in arguments if argument.startswith("--config="))
+        arguments.remove(text)
+        experiment = load_config(Path(text.removeprefix("--config=")))
+    else:
+        usage = f"usage: {program} --config configs/NAME.py [--field value ...]\n\n{description}\n\nconfigs:\n"
+        folder = Path(__file__).parent.parent / "configs"
+        usage += "".join(f"  configs/{path.name}\n" for path in sorted(folder.glob("*.py")))
+        usage += f"\n{program} --config configs/NAME.py --help lists every field and its value."
+        if {"-h", "--help"} & set(arguments):
+            print(usage)
+            raise SystemExit(0)
+        raise SystemExit(usage)
+    return tyro.cli(Experiment, args=arguments, default=experiment, description=description, prog=program)
+
+
+def load_config(path: Path) -> Experiment:
+    """Call ``get_config()`` of a Python file and check the experiment it returns."""
+    if not path.is_file():
+        raise SystemExit(f"--config {path}: no such file")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, "get_config"):
+        raise SystemExit(f"--config {path}: it has no function get_config()")
+    return module.get_config()
+
+
+def check_experiment(experiment: Experiment) -> None:
+    """Raise ``ValueError`` where variants refer to one another wrongly or numbers are out of range."""
+    if not experiment.variants:
+        raise ValueError("variants is empty; an experiment needs at least one")
+    seen: list[str] = []
+    for name, variant in experiment.variants.items():
+        where = f"variants.{name}"
+        if variant.parent is not None and variant.parent not in seen:
+            raise ValueError(f"{where}.parent={variant.parent!r} is not an earlier variant; choose from {seen}")
+        if variant.block and variant.block.where.partition(":")[0] not in ("before", "after"):
+            raise ValueError(f"{where}.block.where={variant.block.where!r}; write before:STAGE or after:STAGE")
+        for field_name in ("epochs", "batch_size", "decay_every"):
+            if getattr(variant.training, field_name) < 1:
+                raise ValueError(f"{where}.training.{field_name}={getattr(variant.training, field_name)}; at least 1")
+        if not variant.training.learning_rate > 0:
+            raise ValueError(f"{where}.training.learning_rate={variant.training.learning_rate}; must be positive")
+        seen.append(name)
+    if len(set(experiment.seeds)) != len(experiment.seeds) or not experiment.seeds:
+        raise ValueError(f"seeds={experiment.seeds}; give at least one, each once")
+
+
+def run_folder(experiment: Experiment, variant: str, seed: int) -> Path:
+    """Where everything about one trained variant lies."""
+    return root_folder(experiment) / variant / f"seed{seed}"
+
+
+def root_folder(experiment: Experiment) -> Path:
+    """Where everything about an experiment lies."""
+    return Path(experiment.workdir or f"runs/{experiment.name}")
+
+
+def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
+    """All that decides the parameters of one trained variant, as JSON data: what ``config.json`` holds.
+
+    It includes the chain of parents, so that a change anywhere upstream is noticed.
+    """
+    chain, name = [], variant
+    while name is not None:
+        chain.append(experiment.variants[name])
+        name = experiment.variants[name].parent
+    described = {
+        "data": asdict(experiment.data),
+        "model": asdict(experiment.model),
+        "variants": [asdict(replace(link, parent=None)) for link in reversed(chain)],
+        "seed": seed,
+    }
+    return json.loads(json.dumps(described))

@@ -1,0 +1,35 @@
+"""What the scripts show and set up: the console, progress bars, and JAX's compilation cache."""
+
+import logging
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+from rich.console import Console
+from rich.logging import RichHandler
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+console = Console()
+
+
+def start_jax() -> None:
+    """Keep compiled programs between runs, under $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
+    import jax
+
+    logging.basicConfig(
+        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))]
+    )
+    if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
+        caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
+        jax.config.update("jax_compilation_cache_dir", str(caches / "jaxiqa" / "xla"))
+
+
+@contextmanager
+def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
+    """A bar with the time left, on a terminal only; yields ``update(done, total, note)``."""
+    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)]
+    columns += [TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True)]
+    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+        task = progress.add_task(what, total=None, note="")
+        yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)

@@ -1,0 +1,1 @@
+"""Training: losses, one data-parallel step, checkpoints that resume exactly, and the loop around them."""

@@ -1,0 +1,212 @@
+"""The training loop: epochs, validation, the best epoch, checkpoints, and going on after a kill."""
+
+import json
+import logging
+import signal
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from statistics import median
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxiqa.data.pipeline import training_batches
+from jaxiqa.files import write_text
+from jaxiqa.metrics.correlation import srocc
+from jaxiqa.train.checkpoint import Checkpoints
+from jaxiqa.train.losses import LOSSES
+from jaxiqa.train.parallel import AXIS, data_parallel
+from jaxiqa.train.sources import Source
+from jaxiqa.train.state import Parts, TrainState, Tree, put_together, start
+from jaxiqa.train.step import make_step
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Fit:
+    """The outcome of `fit`: the parameters of the best epoch, and how they came about."""
+
+    params: Tree
+    batch_stats: Tree
+    best_epoch: int
+    validation_srocc: float
+    seconds_per_epoch: float
+    """Median over epochs, optimisation steps only: no validation, checkpoint or frozen trunk."""
+
+
+def fit(
+    parts: Parts,
+    optimizer: optax.GradientTransformation,
+    train: Source,
+    validation: Source,
+    *,
+    epochs: int,
+    batch_size: int,
+    loss: str,
+    flip: bool,
+    masks: Tree,
+    seed: int,
+    folder: Path,
+    backend: str = "pmap",
+    devices: list | None = None,
+    progress: Callable[[int, int, float], None] = lambda step, steps, best: None,
+) -> Fit:
+    """Train, keeping the epoch with the highest validation SROCC.
+
+    Called again with the same arguments and folder after a kill, it goes on from the last checkpoint and ends with
+    the same parameters, bit for bit. On SIGTERM it saves at the current step and exits.
+
+    Args:
+        parts: the metric, taken apart.
+        optimizer: see `jaxiqa.train.state.make_optimizer`.
+        train: examples with ``mos``; standardised here, so that every loss sees the same scale.
+        validation: examples that decide the best epoch.
+        epochs: passes over ``train``.
+        batch_size: over all devices together.
+        loss: a key of `LOSSES`.
+        flip: mirror half of the examples.
+        masks: pruning masks over ``parts.params``.
+        seed: of shuffling and flipping.
+        folder: receives ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
+        backend: ``"pmap"`` or ``"shard_map"``.
+        devices: all local ones by default.
+        progress: called after each step with (steps done, steps in all, best SROCC so far).
+
+    Raises:
+        FloatingPointError: the loss is not finite; names the step.
+        ValueError: fewer training examples than ``batch_size``.
+    """
+    if len(train) < batch_size:
+        raise ValueError(f"batch_size={batch_size} is larger than the training set ({len(train)} examples)")
+    per_epoch = len(train) // batch_size
+    total = epochs * per_epoch
+    mean, deviation = float(np.mean(train.mos)), float(np.std(train.mos)) or 1.0
+
+    step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS)
+    step = data_parallel(step, backend=backend, devices=devices)
+    constants = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
+    score = raw_scores(parts, validation.after)
+
+    with Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
+        state = start(parts, optimizer)
+        restored = checkpoints.restore(state)
+        if restored:
+            state = restored[1]
+            log.info("going on after step %d of %d", int(state.step), total)
+        done = int(state.step)
+        history = _metrics_until(folder / "metrics.jsonl", done // per_epoch)
+        best = float(state.best_srocc)
+        batches = training_batches(train.fetch, len(train), batch_size=batch_size, seed=seed, flip=flip, start=done)
+        losses: list[jax.Array] = []
+        began = time.perf_counter()
+        while done < total:
+            batch = next(batches)
+            state, value = step(state, constants, {**batch, "mos": (batch["mos"] - mean) / deviation})
+            losses.append(value)
+            done += 1
+            progress(done, total, best)
+            if done % per_epoch == 0:
+                _check_finite(losses, done)
+                seconds = time.perf_counter() - began
+                predictions = score(state.params, state.batch_stats, validation, batch_size)
+                state, row = _end_epoch(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
+                best = float(state.best_srocc)
+                history.append(row)
+                write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+                checkpoints.save(done, state)
+                losses, began = [], time.perf_counter()
+            if stopping.is_set():
+                _check_finite(losses, done)
+                if done % per_epoch:
+                    checkpoints.save(done, state)
+                raise SystemExit(f"stopped at step {done} of {total}; the same command goes on from there")
+
+    return Fit(
+        state.best_params,
+        state.best_batch_stats,
+        int(state.best_epoch),
+        float(state.best_srocc),
+        median(row["seconds"] for row in history),
+    )
+
+
+def raw_scores(parts: Parts, after: str | None) -> Callable[[Tree, Tree, Source, int], np.ndarray]:
+    """Build ``(params, batch_stats, source, batch_size) -> uncalibrated scores`` in inference mode; compiled once."""
+
+    @jax.jit
+    def score(params: Tree, batch_stats: Tree, fixed: Tree, inputs: jax.Array) -> jax.Array:
+        model = put_together(replace(parts, fixed=fixed), params, batch_stats)
+        return (model.outputs_from(inputs, after) if after else model.outputs(inputs))[:, 2]
+
+    def all_scores(params: Tree, batch_stats: Tree, source: Source, batch_size: int) -> np.ndarray:
+        return np.concatenate(
+            [
+                np.asarray(score(params, batch_stats, parts.fixed, jnp.asarray(inputs)))[:valid]
+                for inputs, valid in source.in_order(batch_size)
+            ]
+        )
+
+    return all_scores
+
+
+def _end_epoch(
+    state: TrainState, epoch: int, per_epoch: int, predictions: np.ndarray, mos: np.ndarray, seconds: float
+) -> tuple[TrainState, dict]:
+    correlation = srocc(predictions, mos) if np.ptp(predictions) > 0 else -1.0
+    row = {
+        "epoch": epoch,
+        "step": int(state.step),
+        "loss": float(state.loss_sum) / per_epoch,
+        "validation_srocc": correlation,
+        "seconds": seconds,
+    }
+    state = replace(state, loss_sum=jnp.float32(0))
+    if correlation > float(state.best_srocc):
+        copies = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
+        state = replace(
+            state,
+            best_params=copies[0],
+            best_batch_stats=copies[1],
+            best_srocc=jnp.float32(correlation),
+            best_epoch=jnp.int32(epoch),
+        )
+    return state, row
+
+
+def _check_finite(losses: list[jax.Array], done: int) -> None:
+    values = np.asarray(jax.device_get(losses), np.float32)
+    bad = np.flatnonzero(~np.isfinite(values))
+    if bad.size:
+        step = done - len(values) + int(bad[0]) + 1
+        raise FloatingPointError(
+            f"the loss is {values[bad[0]]} at step {step}; earlier checkpoints are kept. Try a lower learning_rate"
+        )
+
+
+def _metrics_until(path: Path, epoch: int) -> list[dict]:
+    """The rows of finished epochs; an epoch that will be run again is dropped."""
+    if not path.exists():
+        return []
+    rows = [json.loads(line) for line in path.read_text().splitlines()]
+    return [row for row in rows if row["epoch"] <= epoch]
+
+
+@contextmanager
+def stop_signal() -> Iterator[threading.Event]:
+    """An event that SIGTERM sets, so that the loop can save and leave; only the main thread can listen."""
+    event = threading.Event()
+    if threading.current_thread() is not threading.main_thread():
+        yield event
+        return
+    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    try:
+        yield event
+    finally:
+        signal.signal(signal.SIGTERM, previous)

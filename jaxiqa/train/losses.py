@@ -1,0 +1,84 @@
+"""Losses between predicted and human scores of one batch.
+
+All but `mse` compare a whole batch at once, so under data parallelism they must see the batch of every device:
+`jaxiqa.train.step` gathers predictions before it calls them.
+"""
+
+from collections.abc import Callable
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def norm_in_norm(
+    predictions: Float[Array, " b"], mos: Float[Array, " b"], *, p: float = 1.0, q: float = 2.0
+) -> Float[Array, ""]:
+    """Distance between the two batches after each is centred and divided by its own norm.
+
+    x̂ = (x − mean x) / (‖x − mean x‖_q + 1e-8),  loss = (‖p̂ − ŷ‖_p / C)^p  with the largest possible value
+    C = 2·b^max(0, 1/p − 1/q), so the loss lies in [0, 1]. It ignores offset and scale of the predictions; with
+    p = q = 2 it equals (1 − PLCC) / 2. One image alone has nothing to compare with: loss 0.
+
+    Args:
+        predictions: scores in any unit.
+        mos: human scores in any unit, same orientation.
+        p: norm of the distance, at least 1.
+        q: norm of the normalisation, at least 1.
+
+    >>> mos = jnp.array([10.0, 40.0, 80.0])
+    >>> round(float(norm_in_norm(0.3 * mos + 7, mos)), 4)
+    0.0
+
+    Reference: Li, Jiang, Jiang, "Norm-in-Norm Loss with Faster Convergence and Better Performance for Image Quality
+    Assessment", arXiv:2008.03889.
+    """
+
+    def normalise(x):
+        centred = x - jnp.mean(x)
+        # The tiny constant keeps the gradient of the root finite where all values are equal.
+        norm = jnp.sum(jnp.abs(centred) ** q + 1e-30) ** (1 / q)
+        return centred / (norm + 1e-8)
+
+    difference = jnp.abs(normalise(predictions) - normalise(mos))
+    largest = 2.0 * len(mos) ** max(0.0, 1 / p - 1 / q)
+    return jnp.sum(difference**p) / largest**p
+
+
+def mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
+    """Mean squared error, mean((p − y)²), in the square of the scores' unit.
+
+    >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    2.0
+    """
+    return jnp.mean((predictions - mos) ** 2)
+
+
+def plcc(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
+    """(1 − Pearson correlation) / 2, in [0, 1]; offset and scale of the predictions do not matter.
+
+    >>> mos = jnp.array([10.0, 40.0, 80.0])
+    >>> round(float(plcc(-mos, mos)), 4)
+    1.0
+    """
+    return norm_in_norm(predictions, mos, p=2.0, q=2.0)
+
+
+LOSSES: dict[str, Callable[[Float[Array, " b"], Float[Array, " b"]], Float[Array, ""]]] = {
+    "norm_in_norm": norm_in_norm,
+    "mse": mse,
+    "plcc": plcc,
+}
+
+HEAD_WEIGHTS = (0.1, 0.1, 1.0)
+"""Weights of the two auxiliary heads and of the final regression in the total loss (arXiv:2008.03889)."""
+
+
+def total_loss(loss: Callable, outputs: Float[Array, "b 3"], mos: Float[Array, " b"]) -> Float[Array, ""]:
+    """0.1·loss(q6) + 0.1·loss(q7) + loss(q): every head of a Linearity metric learns the scores.
+
+    >>> mos = jnp.array([10.0, 40.0, 80.0])
+    >>> outputs = jnp.stack([mos, mos, mos], axis=1)
+    >>> round(float(total_loss(norm_in_norm, outputs, mos)), 4)
+    0.0
+    """
+    return sum(weight * loss(outputs[:, head], mos) for head, weight in enumerate(HEAD_WEIGHTS))

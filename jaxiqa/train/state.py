@@ -1,0 +1,142 @@
+"""What changes while a metric trains, as one pytree of plain arrays, and the optimiser that changes it."""
+
+import hashlib
+from collections.abc import Collection
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+Tree = dict[str, Any]
+"""Nested dict of arrays, keyed by module path."""
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class TrainState:
+    """Everything a killed run needs to go on exactly; the position in the data is ``step`` itself."""
+
+    step: Int[Array, ""]
+    params: Tree
+    batch_stats: Tree
+    optimizer: Any
+    loss_sum: Float[Array, ""]  # over the steps of the current epoch
+    best_params: Tree
+    best_batch_stats: Tree
+    best_srocc: Float[Array, ""]  # on the validation images; -inf before the first epoch
+    best_epoch: Int[Array, ""]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """A metric taken apart: what trains, what does not, and how to put it together in either mode.
+
+    ``training`` and ``inference`` differ only in the mode of batch normalisation.
+    """
+
+    training: nnx.GraphDef
+    inference: nnx.GraphDef
+    params: Tree
+    fixed: Tree
+    batch_stats: Tree
+    other: Tree
+
+
+def take_apart(model: nnx.Module, *, frozen: Collection[str] = (), batch_norm: str = "train") -> Parts:
+    """Split a Linearity metric for training.
+
+    Args:
+        model: the metric; left as it was.
+        frozen: backbone stages whose parameters do not train.
+        batch_norm: ``"train"``, or ``"frozen"`` to keep the backbone's running statistics. The head's batch
+            normalisation always follows the batch; that of frozen stages never does.
+    """
+
+    def trains(path: tuple, variable: nnx.Variable) -> bool:
+        return isinstance(variable, nnx.Param) and not (path[:2] == ("backbone", "stage") and path[2] in frozen)
+
+    def split(training: bool):
+        view = nnx.clone(model)
+        view.eval()
+        for path, module in nnx.iter_modules(view):
+            if isinstance(module, nnx.BatchNorm):
+                held = path[0] == "backbone" and (batch_norm == "frozen" or path[2] in frozen)
+                module.use_running_average = held or not training
+        return nnx.split(view, trains, nnx.Param, nnx.BatchStat, ...)
+
+    training, *states = split(training=True)
+    inference = split(training=False)[0]
+    return Parts(training, inference, *(nnx.to_pure_dict(state) for state in states))
+
+
+def put_together(parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False) -> nnx.Module:
+    """The metric with these parameters; gradients flow through it to ``params``."""
+    graphdef = parts.training if training else parts.inference
+    return nnx.merge(graphdef, params, parts.fixed, batch_stats, parts.other, copy=True)
+
+
+def make_optimizer(
+    params: Tree,
+    *,
+    learning_rate: float,
+    backbone_factor: float,
+    decay_every: int,
+    decay_factor: float,
+    pretrained: frozenset[str] = frozenset(),
+) -> optax.GradientTransformation:
+    """Adam with a staircase decay, and a lower rate for the stages that start from trained weights.
+
+    Args:
+        params: the trained parameters, by module path.
+        learning_rate: of the head and of inserted blocks.
+        backbone_factor: the rate of the ``pretrained`` stages, as a share of ``learning_rate``.
+        decay_every: steps after which the rate is multiplied by ``decay_factor``, again and again.
+        decay_factor: in (0, 1].
+        pretrained: names of the backbone stages that learn at the lower rate.
+    """
+
+    def adam(rate: float) -> optax.GradientTransformation:
+        return optax.adam(optax.exponential_decay(rate, decay_every, decay_factor, staircase=True))
+
+    def group(path: tuple, _: Array) -> str:
+        keys = [entry.key for entry in path]
+        return "backbone" if keys[:2] == ["backbone", "stage"] and keys[2] in pretrained else "head"
+
+    groups = jax.tree_util.tree_map_with_path(group, params)
+    return optax.multi_transform(
+        {"head": adam(learning_rate), "backbone": adam(learning_rate * backbone_factor)}, groups
+    )
+
+
+def start(parts: Parts, optimizer: optax.GradientTransformation) -> TrainState:
+    """The state before the first step."""
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  buffers are donated, so no two may be shared
+    return TrainState(
+        step=jnp.int32(0),
+        params=copy(parts.params),
+        batch_stats=copy(parts.batch_stats),
+        optimizer=optimizer.init(parts.params),
+        loss_sum=jnp.float32(0),
+        best_params=copy(parts.params),
+        best_batch_stats=copy(parts.batch_stats),
+        best_srocc=jnp.float32(-jnp.inf),
+        best_epoch=jnp.int32(0),
+    )
+
+
+def digest(parts: Parts, stages: Collection[str]) -> str:
+    """SHA-256 of everything that these backbone stages compute with: equal digests, equal activations."""
+    held = [
+        tree.get("backbone", {}).get("stage", {}).get(stage)
+        for tree in (parts.fixed, parts.batch_stats)
+        for stage in stages
+    ]
+    content = hashlib.sha256(repr(list(stages)).encode())
+    for path, leaf in jax.tree_util.tree_leaves_with_path(held):
+        content.update(jax.tree_util.keystr(path).encode() + np.asarray(leaf).tobytes())
+    return content.hexdigest()

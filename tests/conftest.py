@@ -1,0 +1,18 @@
+"""Two CPU devices for every test, strict numpy promotion left alone, and where shared reference data lies."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+
+
+@pytest.fixture(scope="session")
+def shared() -> Path:
+    """The folder of real pictures, weights and reference numbers; tests that need it skip where it is absent."""
+    folder = os.environ.get("JAXIQA_SHARED")
+    if not folder or not Path(folder).is_dir():
+        pytest.skip("JAXIQA_SHARED does not name a folder with the reference data")
+    return Path(folder)
