@@ -15,7 +15,9 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
         raise ValueError(f"{name}={value!r} is not allowed; choose from {', '.join(map(repr, allowed))}")
 
 
-def check_number(name: str, value: float, low: float, high: float = float("inf"), *, open_low: bool = False) -> None:
+def check_number(
+    name: str, value: int | float, low: int | float, high: int | float = float("inf"), *, open_low: bool = False
+) -> None:
     """Raise ``ValueError`` unless ``low <= value <= high`` (``low < value`` with ``open_low``); NaN never passes.
 
     >>> check_number("epsilon", 2.0, 0.0, 1.0)

@@ -46,15 +46,8 @@ class Block:
 
     where: str
     kind: Literal["robust_block", "bottleneck", "square_pool"] = "robust_block"
-    mid: int = 40
-    pool: Literal["square"] | None = None
-    reduce: Literal["conv", "orthogonal"] = "conv"
-    unitary: Literal["expm", "cayley"] = "expm"
-    padding: Literal["SAME", "VALID"] = "SAME"
-    shrink: bool = False
-    """Learned soft-thresholding of the spectrum, between the orthogonal convolution and its inverse transform."""
-    band: float = 1.0
-    """Share of the frequency range, per axis, that is kept; 1 keeps everything."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Keyword arguments of the block: mid, pool, reduce, unitary, padding, shrink, band of a robust_block."""
     trainable: bool = True
     """False keeps the block at its random initial values, as the authors' Linearity code does."""
 
@@ -105,6 +98,9 @@ class Attack:
     epsilons: tuple[float, ...] | None = None
     """Budgets in [0, 1] pixel units; None for an attack without one."""
     options: dict[str, Any] = field(default_factory=dict)
+    fit_on: Data | None = None
+    """For an attack that is fitted on other images: where they come from (the split named by `fit_split`)."""
+    fit_split: str = "train"
 
 
 @dataclass(frozen=True)
@@ -112,9 +108,14 @@ class Evaluation:
     """What `evaluate.py` runs on every trained variant."""
 
     data: Data
+    """The images under attack: the split "test" of this set."""
     attacks: dict[str, Attack]
     """Label in the tables -> attack."""
+    split: str = "test"
+    """The split of `Experiment.data` that correlations with human scores are reported on."""
     batch_size: int = 8
+    examples: int = 2
+    """So many attacked images are kept, at the largest strength, for the example sheet."""
     score_range: Literal["mos", "baseline", "model"] = "mos"
     """What gains are divided by: the labels' range, the first variant's clean scores, or each model's own range."""
 

@@ -5,7 +5,7 @@ written ``8 / 255``. Scores are "higher is better", in the model's own units.
 """
 
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from jaxtyping import Array, Float, Key
 
@@ -14,12 +14,14 @@ Scores = Float[Array, " b"]
 PRNGKey = Key[Array, ""]
 
 
+@runtime_checkable
 class ScoreFn(Protocol):
     """An image-quality metric: images in, one score per image out. Pure, jit-able and differentiable."""
 
     def __call__(self, images: Images) -> Scores: ...
 
 
+@runtime_checkable
 class Attack(Protocol):
     """Images in, images of the same shape out, inside the attack's threat model; same key, same result."""
 

@@ -1,0 +1,38 @@
+"""A small metric on made-up pictures, hardened, pruned and attacked: the whole flow in a few minutes.
+
+    python train.py --config configs/quickstart.py
+    python evaluate.py --config configs/quickstart.py
+
+The labels are computed, not human (see `jaxiqa.data.builtin`).
+"""
+
+from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant
+
+EPSILONS = (2 / 255, 4 / 255, 8 / 255)
+
+
+def get_config() -> Experiment:
+    data = Data("builtin", options={"size": (96, 96), "train": 960, "val": 160, "test": 240})
+    training = Training(epochs=12, batch_size=32, learning_rate=2e-3, backbone_factor=1.0, decay_every=5)
+    tuning = Training(epochs=5, batch_size=32, learning_rate=1e-3, backbone_factor=0.3, decay_every=3)
+    pruning = Training(epochs=3, batch_size=32, learning_rate=3e-4, backbone_factor=0.3, decay_every=2)
+    return Experiment(
+        name="quickstart",
+        data=data,
+        model=Model("resnet18", width=16),
+        variants={
+            "baseline": Variant(training),
+            "robust_block": Variant(tuning, parent="baseline", block=Block("after:layer3", options={"mid": 24})),
+            "robust_block+prune": Variant(pruning, parent="robust_block", prune=Prune(0.1)),
+        },
+        evaluation=Evaluation(
+            data=Data("builtin", limit=32, options=data.options),
+            attacks={
+                "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
+                "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
+                "UAP": Attack("uap", EPSILONS, fit_on=Data("builtin", limit=160, options=data.options)),
+                "stAdv": Attack("stadv"),
+            },
+            batch_size=32,
+        ),
+    )

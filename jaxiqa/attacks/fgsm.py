@@ -1,0 +1,87 @@
+"""The fast gradient sign method and its iterated form: Linf PGD from the clean image."""
+
+from dataclasses import KW_ONLY, dataclass, field
+
+import jax
+
+from jaxiqa.attacks.batch import Keys
+from jaxiqa.attacks.pgd import PGD
+from jaxiqa.attacks.threat import Number
+from jaxiqa.types import Images, ScoreFn
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FGSM:
+    """FGSM: ``clip(x + epsilon · sign(∇f(x)), 0, 1)``.
+
+    Args:
+        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; a pytree leaf.
+        direction: ``"raise"`` or ``"lower"`` the score.
+
+    Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
+
+    >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
+    >>> attacked = FGSM(8 / 255)(lambda x: -x.mean((1, 2, 3)), images, jax.random.key(0))
+    >>> print((255 * (attacked - images)).min().round(3))
+    -8.0
+
+    Reference: Goodfellow et al., arXiv 1412.6572.
+
+    Differs from the paper: the score takes the place of a classification loss.
+    """
+
+    epsilon: Number
+    _: KW_ONLY
+    direction: str = field(default="raise", metadata={"static": True})
+
+    def __post_init__(self):
+        self._pgd()
+
+    def _pgd(self):
+        return PGD(self.epsilon, steps=1, step_size=None, random_start=False, direction=self.direction)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+        return self._pgd()(score_fn, images, key)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class IFGSM:
+    """I-FGSM (basic iterative method): ``x ← Π(x + step_size · sign(∇f(x)))`` from the clean image.
+
+    Args:
+        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; a pytree leaf.
+        step_size: length of a step in the same units; a pytree leaf; None is ``epsilon / steps``, which just
+            reaches the ball's surface. The benchmark of arXiv 2408.01541 fixes ``epsilon`` at ``10 / 255`` and
+            sets the strength by the step.
+        steps: number of steps, >= 1.
+        direction: ``"raise"`` or ``"lower"`` the score.
+
+    Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
+
+    >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
+    >>> attacked = IFGSM(8 / 255, steps=4, step_size=1 / 255)(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
+    >>> print((255 * (attacked - images)).max().round(3))
+    4.0
+
+    Reference: Kurakin et al., arXiv 1607.02533.
+
+    Differs from the paper: the score takes the place of a classification loss.
+    """
+
+    epsilon: Number
+    _: KW_ONLY
+    step_size: Number | None = None
+    steps: int = field(default=10, metadata={"static": True})
+    direction: str = field(default="raise", metadata={"static": True})
+
+    def __post_init__(self):
+        self._pgd()
+
+    def _pgd(self):
+        step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
+        return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, direction=self.direction)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+        return self._pgd()(score_fn, images, key)

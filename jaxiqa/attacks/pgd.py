@@ -1,0 +1,96 @@
+"""Projected gradient descent: steepest steps on the score, each projected back into the threat model."""
+
+from dataclasses import KW_ONLY, dataclass, field
+
+import jax
+
+from jaxiqa.attacks.batch import (
+    SIGNS,
+    Keys,
+    as_pytree,
+    check_attacked,
+    check_clean,
+    checked_scores,
+    image_keys,
+    per_image_gradient,
+)
+from jaxiqa.attacks.loop import iterate
+from jaxiqa.attacks.threat import Ball, Number
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.types import Images, ScoreFn
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class PGD:
+    """PGD: ``x ← Π(x + step_size · u(∇f(x)))``, with ``u`` the steepest unit step and ``Π`` onto ball and box.
+
+    Returns the last iterate, as PGD does elsewhere. ``epsilon`` and ``step_size`` are pytree leaves: they may be
+    traced, and changing them does not compile anew. Neither does changing ``steps`` on the CPU.
+
+    Args:
+        epsilon: radius of the ball around the clean image. Linf: in [0, 1] pixel units, written ``8 / 255``;
+            L2: Euclidean norm of the whole perturbation, in the same units.
+        steps: number of gradient steps, >= 1.
+        step_size: length of a step, in units of ``epsilon``'s norm; None is ``2.5 * epsilon / steps``.
+        norm: ``"linf"`` or ``"l2"``.
+        random_start: start at a random point of the ball (a key per image) instead of at the clean image.
+        direction: ``"raise"`` or ``"lower"`` the score.
+
+    Calling it takes ``score_fn`` (``b h w c -> b``), images ``b h w c`` in [0, 1] and a key, or one key per image
+    (see `jaxiqa.attacks.batch.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score or gradient
+            that is not finite (under an outer trace the image is NaN instead).
+
+    >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
+    >>> attacked = PGD(8 / 255, steps=8)(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
+    >>> print((255 * (attacked - images)).max().round(3))
+    8.0
+
+    Reference: Madry et al., arXiv 1706.06083.
+
+    Differs from the paper: the score takes the place of a classification loss; L2 steps are projected onto ball and
+    box jointly.
+    """
+
+    epsilon: Number
+    _: KW_ONLY
+    steps: int = field(default=10, metadata={"static": True})
+    step_size: Number | None = None
+    norm: str = field(default="linf", metadata={"static": True})
+    random_start: bool = field(default=True, metadata={"static": True})
+    direction: str = field(default="raise", metadata={"static": True})
+
+    def __post_init__(self):
+        Ball(self.epsilon, norm=self.norm)  # checks both
+        check_number("steps", self.steps, 1)
+        check_choice("direction", self.direction, SIGNS)
+        if isinstance(self.step_size, int | float):
+            check_number("step_size", self.step_size, 0.0, open_low=True)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+        check_clean(images)
+        ball = Ball(self.epsilon, norm=self.norm)
+        step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
+        start = _start(images, image_keys(key, len(images)), ball) if self.random_start else images
+        sign = SIGNS[self.direction]
+        attacked = iterate(_step, start, self.steps, images, as_pytree(score_fn), ball, step_size, sign)
+        check_attacked(attacked)
+        return attacked
+
+
+@jax.jit
+def _start(clean, keys, ball):
+    return jax.vmap(ball.start)(keys, clean)
+
+
+@jax.jit
+def _step(images, clean, score_fn, ball, step_size, sign):
+    gradients = per_image_gradient(lambda x: sign * checked_scores(score_fn, x), images)
+
+    def one(image, clean, gradient):
+        return ball.project(image + step_size * ball.steepest(gradient), clean)
+
+    return jax.vmap(one)(images, clean, gradients)

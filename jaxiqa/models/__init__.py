@@ -1,0 +1,76 @@
+"""Image-quality metrics: build one over a backbone, harden it, save it, load it, and call it as a score function."""
+
+import os
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+from flax import nnx
+
+from jaxiqa.models import convert, weights
+from jaxiqa.models.backbones import BACKBONES
+from jaxiqa.models.harden import POSITIONS, harden
+from jaxiqa.models.linearity import Linearity
+from jaxiqa.models.store import load, save
+from jaxiqa.types import Images, Scores
+
+MODELS = {"linearity": Linearity}
+
+__all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
+
+
+def build(
+    backbone: str,
+    *,
+    width: int | None = None,
+    taps: tuple[str, str] | None = None,
+    input_size: tuple[int, int] | None = None,
+    backbone_weights: str | os.PathLike[str] | None = None,
+    rngs: nnx.Rngs,
+) -> Linearity:
+    """A new Linearity metric: fresh heads over a fresh or an ImageNet-trained backbone.
+
+    Args:
+        backbone, width, taps, input_size, rngs: see `Linearity`.
+        backbone_weights: file with the published ImageNet weights of this backbone; its classifier is left out.
+
+    Raises:
+        ValueError: the file does not hold exactly this backbone's weights; every key that differs is listed.
+
+    >>> build("resnet18", width=8, rngs=nnx.Rngs(0)).taps
+    ('layer3', 'layer4')
+    """
+    model = Linearity(backbone, width=width, taps=taps, input_size=input_size, rngs=rngs)
+    if backbone_weights is not None:
+        spec = BACKBONES[backbone]
+        rules = (*spec.keys, *convert.without(spec.classifier_keys))
+        convert.fill(model.backbone, weights.read(backbone_weights), rules, source=str(backbone_weights))
+    return model
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ScoreModel:
+    """A metric as a pytree that can be called: jitted functions take it as an argument.
+
+    Two models of one structure share every compiled program; their weights are data.
+    """
+
+    graphdef: Any = field(metadata={"static": True})
+    state: Any
+
+    def __call__(self, images: Images) -> Scores:
+        return nnx.merge(self.graphdef, self.state)(images)
+
+
+def score_fn(model: nnx.Module) -> ScoreModel:
+    """The model as a pure function ``images b h w c -> scores b``, in evaluation mode.
+
+    >>> import jax.numpy as jnp
+    >>> score = score_fn(Linearity("resnet18", width=8, rngs=nnx.Rngs(0)))
+    >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
+    (2,)
+    """
+    model = nnx.clone(model)
+    model.eval()
+    return ScoreModel(*nnx.split(model))

@@ -1,0 +1,12 @@
+"""Feature extractors: `BACKBONES` maps a name to how it is built and what its published weights look like."""
+
+from jaxiqa.models.backbones.mobilenet_v2 import MOBILENET_V2
+from jaxiqa.models.backbones.resnet import RESNET18, RESNET50, RESNET101, RESNEXT101_32X8D
+
+BACKBONES = {
+    "mobilenet_v2": MOBILENET_V2,
+    "resnet18": RESNET18,
+    "resnet50": RESNET50,
+    "resnet101": RESNET101,
+    "resnext101_32x8d": RESNEXT101_32X8D,
+}

@@ -1,0 +1,98 @@
+"""MobileNetV2 (arXiv 1801.04381) with batch norm folded into the convolutions, padded as TensorFlow does.
+
+Stages: ``stem``, ``block0`` … ``block16``, ``head``.
+
+**Differs from the paper**: every convolution has a bias and no batch norm follows it, which is how the converted
+ImageNet weights come and is the same function at inference.
+"""
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.models import convert
+from jaxiqa.models.convolution import LINEAR, conv
+from jaxiqa.models.stages import Backbone, Stages
+
+# expansion, channels, blocks, stride of the first block
+LAYOUT = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
+
+
+def relu6(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """``min(max(x, 0), 6)``."""
+    return jnp.clip(x, 0.0, 6.0)
+
+
+class ConvReLU6(nnx.Module):
+    """``relu6(conv(x))``."""
+
+    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, rngs: nnx.Rngs):
+        self.conv = conv(cin, cout, size, stride=stride, padding="SAME", bias=True, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        return relu6(self.conv(x))
+
+
+class InvertedResidual(nnx.Module):
+    """``project(relu6(depthwise(relu6(expand(x)))))``, plus ``x`` where the shapes agree."""
+
+    def __init__(self, cin: int, cout: int, expansion: int, *, stride: int, rngs: nnx.Rngs):
+        inner = cin * expansion
+        self.expand = conv(cin, inner, 1, bias=True, rngs=rngs) if expansion > 1 else None
+        self.depthwise = conv(inner, inner, 3, stride=stride, groups=inner, padding="SAME", bias=True, rngs=rngs)
+        self.project = conv(inner, cout, 1, bias=True, init=LINEAR, rngs=rngs)
+        self.residual = stride == 1 and cin == cout
+
+    def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+        y = x if self.expand is None else relu6(self.expand(x))
+        y = self.project(relu6(self.depthwise(y)))
+        return x + y if self.residual else y
+
+
+def mobilenet_v2(*, width: int = 32, rngs: nnx.Rngs) -> Stages:
+    """MobileNetV2.
+
+    Args:
+        width: channels of the stem. All others scale with it and are rounded to multiples of 8 as in the paper's
+            width multiplier α = width / 32, of which the head takes no part below 1.
+        rngs: random numbers for the weights: He's normal scale by fan-in.
+
+    Returns:
+        The stages; 1280 channels at the end for widths up to 32.
+    """
+    stages: dict[str, tuple[nnx.Module, int]] = {"stem": (ConvReLU6(3, width, 3, stride=2, rngs=rngs), width)}
+    cin = width
+    for expansion, channels, blocks, first_stride in LAYOUT:
+        cout = _round(channels * width / 32)
+        for i in range(blocks):
+            stride = first_stride if i == 0 else 1
+            block = InvertedResidual(cin, cout, expansion, stride=stride, rngs=rngs)
+            stages[f"block{len(stages) - 1}"] = (block, cout)
+            cin = cout
+    last = max(1280, _round(1280 * width / 32))
+    stages["head"] = (ConvReLU6(cin, last, 1, rngs=rngs), last)
+    return Stages(stages)
+
+
+def _round(channels: float) -> int:
+    """Nearest multiple of 8, at least 8, and not more than 10 % below ``channels``."""
+    rounded = max(8, int(channels + 4) // 8 * 8)
+    return rounded + 8 if rounded < 0.9 * channels else rounded
+
+
+MOBILENET_V2 = Backbone(
+    build=mobilenet_v2,
+    width=32,
+    mean=(0.5, 0.5, 0.5),
+    std=(0.5, 0.5, 0.5),
+    taps=("block12", "head"),
+    classes=1001,  # class 0 is "background", so an ImageNet label counted from 1 is the class itself
+    keys=(
+        (r"(stem|head)\.(kernel|bias)", r"stage.\1.conv.\2", convert.same),
+        (r"(block\d+)\.(expand|depthwise|project)\.(kernel|bias)", r"stage.\1.\2.\3", convert.same),
+    ),
+    classifier_keys=(
+        (r"classifier\.kernel", "head.kernel", convert.flat_kernel),
+        (r"classifier\.bias", "head.bias", convert.same),
+    ),
+)

@@ -1,0 +1,45 @@
+"""The published ImageNet classifier over a backbone: the way to check that its weights arrived."""
+
+import os
+
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_images
+from jaxiqa.models import convert, weights
+from jaxiqa.models.backbones import BACKBONES
+from jaxiqa.models.stages import normalise
+
+
+class Classifier(nnx.Module):
+    """``logits = head(mean over pixels of backbone(normalise(pixels)))``.
+
+    Args:
+        backbone: a name in `BACKBONES`.
+        width: channels of its first stage; None is the published width.
+        rngs: random numbers for the weights.
+    """
+
+    def __init__(self, backbone: str, *, width: int | None = None, rngs: nnx.Rngs):
+        check_choice("backbone", backbone, BACKBONES)
+        spec = BACKBONES[backbone]
+        self.mean, self.std = spec.mean, spec.std
+        self.backbone = spec.build(width=width or spec.width, rngs=rngs)
+        self.head = nnx.Linear(self.backbone.widths[-1], spec.classes, rngs=rngs)
+
+    def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
+        """Logits of RGB pixels in [0, 1]."""
+        check_images("pixels", pixels)
+        features, _ = self.backbone.run(normalise(pixels, self.mean, self.std))
+        return self.head(jnp.mean(features, (1, 2)))
+
+
+def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:
+    """The classifier with the weights of the file ``path``; errors as of `weights.read` and `convert.fill`."""
+    check_choice("backbone", backbone, BACKBONES)
+    spec = BACKBONES[backbone]
+    classifier = nnx.eval_shape(lambda: Classifier(backbone, rngs=nnx.Rngs(0)))
+    rules = (*convert.under("backbone", spec.keys), *spec.classifier_keys)
+    convert.fill(classifier, weights.read(path), rules, source=str(path))
+    return classifier

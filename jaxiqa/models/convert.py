@@ -1,0 +1,141 @@
+"""A checkpoint's arrays into a module, by a table of rules, strict both ways.
+
+A rule is ``(pattern, target, layout)``: a source key that matches the pattern entirely goes to the parameter named
+``target`` (``\\1`` stands for the pattern's first group), through ``layout``; a target of None drops the key on
+purpose. The first rule that matches counts. Parameters are named by their path: ``stage.layer1.0.conv1.kernel``.
+"""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+Layout = Callable[[np.ndarray], np.ndarray]
+Rule = tuple[str, str | None, Layout]
+
+
+def same(array: np.ndarray) -> np.ndarray:
+    """The array as it is."""
+    return array
+
+
+def conv_kernel(array: np.ndarray) -> np.ndarray:
+    """``cout cin kh kw`` -> ``kh kw cin cout``; a depthwise ``c 1 kh kw`` becomes ``kh kw 1 c``."""
+    return array.transpose(2, 3, 1, 0)
+
+
+def linear_kernel(array: np.ndarray) -> np.ndarray:
+    """``out in`` -> ``in out``."""
+    return array.T
+
+
+def flat_kernel(array: np.ndarray) -> np.ndarray:
+    """A 1×1 convolution ``1 1 in out`` -> a linear map ``in out``."""
+    return array[0, 0]
+
+
+def conv(source: str, target: str) -> tuple[Rule, ...]:
+    """Rules for a PyTorch convolution without bias."""
+    return ((rf"{source}\.weight", f"{target}.kernel", conv_kernel),)
+
+
+def linear(source: str, target: str) -> tuple[Rule, ...]:
+    """Rules for a PyTorch linear layer."""
+    return ((rf"{source}\.weight", f"{target}.kernel", linear_kernel), (rf"{source}\.bias", f"{target}.bias", same))
+
+
+def batch_norm(source: str, target: str) -> tuple[Rule, ...]:
+    """Rules for a PyTorch batch norm; the number of batches it has seen has no use here."""
+    names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
+    return (
+        *((rf"{source}\.{theirs}", f"{target}.{ours}", same) for theirs, ours in names.items()),
+        (rf"{source}\.num_batches_tracked", None, same),
+    )
+
+
+def under(prefix: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """The same rules for a module that sits at ``prefix`` of a larger one."""
+    return tuple((pattern, target and f"{prefix}.{target}", layout) for pattern, target, layout in rules)
+
+
+def without(rules: Sequence[Rule]) -> tuple[Rule, ...]:
+    """Rules that drop, on purpose, what ``rules`` would place."""
+    return tuple((pattern, None, layout) for pattern, _, layout in rules)
+
+
+IDENTITY: tuple[Rule, ...] = ((r".*", r"\g<0>", same),)
+
+
+def parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
+    """Parameters and batch statistics of a module by their dotted path, sorted.
+
+    >>> sorted(parameters(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
+    ['bias', 'kernel']
+    """
+    flat = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
+    return {".".join(map(str, path)): variable for path, variable in flat}
+
+
+def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[Rule], *, source: str) -> None:
+    """Set every parameter and batch statistic of ``module`` from ``arrays``, in place, as float32.
+
+    Args:
+        module: what to fill; it may be abstract (`flax.nnx.eval_shape`).
+        arrays: the checkpoint, under its own names.
+        rules: the table that maps its names and layouts.
+        source: what errors call the checkpoint, usually its path.
+
+    Raises:
+        ValueError: one error that lists every key no rule knows, every parameter that stays unfilled or is filled
+            twice, and every array of the wrong shape, of a type other than float, or with NaN or infinite values.
+            The module is then unchanged.
+
+    >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
+    >>> fill(layer, {"fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)}, linear("fc", "layer"), source="demo")
+    Traceback (most recent call last):
+    ValueError: demo does not fit:
+      fc.bias: this network has no parameter layer.bias
+      fc.weight: this network has no parameter layer.kernel
+      bias: missing
+      kernel: missing
+    """
+    wanted = parameters(module)
+    filled: dict[str, np.ndarray] = {}
+    problems = []
+    for key, array in sorted(arrays.items()):
+        rule = next((rule for rule in rules if re.fullmatch(rule[0], key)), None)
+        if rule is None:
+            problems.append(f"{key}: unknown")
+            continue
+        pattern, target, layout = rule
+        if target is None:
+            continue
+        name = re.fullmatch(pattern, key).expand(target)
+        if name not in wanted:
+            problems.append(f"{key}: this network has no parameter {name}")
+            continue
+        if name in filled:
+            problems.append(f"{key}: {name} is given twice")
+            continue
+        filled[name] = np.empty(0)  # from here on it is faulty rather than missing
+        if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
+            problems.append(f"{key}: has type {array.dtype}, expected float")
+            continue
+        try:
+            value = layout(array)
+            shape = value.shape
+        except (ValueError, IndexError):  # the layout expects another number of axes
+            shape = None
+        if shape != wanted[name].shape:
+            problems.append(f"{key}: has shape {array.shape}, which does not fit {name} {wanted[name].shape}")
+        elif not np.isfinite(value).all():
+            problems.append(f"{key}: has NaN or infinite values")
+        else:
+            filled[name] = value
+    problems += [f"{name}: missing" for name in sorted(wanted.keys() - filled.keys())]
+    if problems:
+        raise ValueError(f"{source} does not fit:\n  " + "\n  ".join(problems))
+    for name, variable in wanted.items():
+        variable.set_value(jnp.asarray(filled[name], jnp.float32))

@@ -1,0 +1,80 @@
+"""The convolution of every backbone: `nnx.Conv`, with the kernel shapes that XLA handles badly computed otherwise.
+
+On two CPU cores a 1×1 convolution as a matrix product has a 2 to 3 times cheaper weight gradient, and a depthwise
+one as shifted multiply-adds is about 8 times cheaper altogether, than through ``lax.conv_general_dilated``.
+"""
+
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.layers.depthwise import depthwise_conv
+
+# Module-level, because a network's static part compares initialisers by identity and decides what is compiled again.
+# He's scale by fan-in also suits depthwise kernels, whose fan-out (as JAX counts it) is C times too large.
+HE = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
+LINEAR = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
+
+
+def pointwise(
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "1 1 cin cout"], strides: Any, padding: Any, **options: Any
+) -> Float[Array, "b h2 w2 cout"]:
+    """1×1 convolution as a matrix product. ``options`` other than the precision have one possible value for 1×1."""
+    return jnp.einsum("bhwi,io->bhwo", x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=options["precision"])
+
+
+def depthwise(
+    x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw 1 c"], strides: Any, padding: Any, **options: Any
+) -> Float[Array, "b h2 w2 c"]:
+    """Depthwise convolution, one kernel per channel."""
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    return depthwise_conv(x, kernel[:, :, 0], stride=tuple(strides), padding=tuple(map(tuple, padding)))
+
+
+def conv(
+    cin: int,
+    cout: int,
+    size: int,
+    *,
+    stride: int = 1,
+    groups: int = 1,
+    padding: Literal["centred", "SAME"] = "centred",
+    bias: bool = False,
+    init: Any = HE,
+    rngs: nnx.Rngs,
+) -> nnx.Conv:
+    """A ``size`` × ``size`` convolution, kernel ``kh kw cin/groups cout``.
+
+    Args:
+        cin, cout: input and output channels; ``groups`` divides both.
+        size: side of the kernel, odd.
+        stride: step, in pixels, along both axes.
+        groups: 1 is dense, ``cin`` is depthwise.
+        padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch); ``"SAME"`` is TensorFlow's rule, which
+            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left.
+        bias: whether a bias is added.
+        init: initialiser of the kernel, a module-level constant.
+        rngs: random numbers for it.
+    """
+    if size == 1 and groups == 1:
+        compute = pointwise
+    elif groups == cin == cout:
+        compute = depthwise
+    else:
+        compute = jax.lax.conv_general_dilated
+    return nnx.Conv(
+        cin,
+        cout,
+        (size, size),
+        stride,
+        padding=padding if padding == "SAME" else ((size // 2, size // 2), (size // 2, size // 2)),
+        feature_group_count=groups,
+        use_bias=bias,
+        kernel_init=init,
+        conv_general_dilated=compute,
+        rngs=rngs,
+    )

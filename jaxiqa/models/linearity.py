@@ -1,0 +1,198 @@
+"""The Linearity metric (arXiv 2008.03889, "norm-in-norm"): a head on two levels of a backbone, three scores.
+
+**Differs from the paper**: any backbone can carry it, and ``prepare`` does not round resized images to 8 bits.
+"""
+
+from dataclasses import dataclass
+from itertools import pairwise
+from math import inf, nan
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_images, check_number
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import BACKBONES, resnet
+from jaxiqa.models.stages import Features, normalise
+from jaxiqa.types import Images, Scores
+
+Mode = Literal["train", "eval"]
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A block in the backbone: its stage's name, its place, its kind and the options it was made with."""
+
+    name: str
+    where: str
+    kind: str
+    options: tuple[tuple[str, Any], ...]
+
+
+class Calibration(nnx.Variable):
+    """Numbers that are fitted after training, not trained."""
+
+
+class Reduction(nnx.Module):
+    """Pooled features -> 64 values: three linear maps, each with batch norm, and one ReLU at the very end."""
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        sizes = (features, 1024, 256, 64)
+        self.linear = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
+        self.norm = nnx.List(
+            [nnx.BatchNorm(size, use_running_average=True, momentum=0.9, epsilon=1e-5, rngs=rngs) for size in sizes[1:]]
+        )
+
+    def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b 64"]:
+        for linear, norm in zip(self.linear, self.norm, strict=True):
+            x = norm(linear(x))
+        return jax.nn.relu(x)
+
+
+class Linearity(nnx.Module):
+    """Quality score from two levels of a backbone.
+
+    ``score = k · q + b``, ``q = regression([f6, f7])``, ``f_i = reduce_i(mean over pixels of tap_i)``. Training also
+    uses one score per level, ``q_i = regr_i(f_i)``. A new model is in evaluation mode and uncalibrated (k = 1, b = 0).
+
+    Args:
+        backbone: a name in `BACKBONES`.
+        width: channels of the backbone's first stage; None is the published width.
+        taps: the two stages the head reads, in their order; None is the backbone's default. Blocks inserted *after*
+            such a stage are part of what it reads.
+        input_size: (height, width) in pixels that images are resized to; None scores them as they are. The
+            published models use (498, 664).
+        rngs: random numbers for the weights.
+
+    Raises:
+        ValueError: an unknown backbone or stage, taps in the wrong order, or a size below 1.
+
+    >>> from flax import nnx
+    >>> model = Linearity("resnet18", width=8, rngs=nnx.Rngs(0))
+    >>> model(jnp.zeros((2, 40, 56, 3))).shape
+    (2,)
+    """
+
+    def __init__(
+        self,
+        backbone: str,
+        *,
+        width: int | None = None,
+        taps: tuple[str, str] | None = None,
+        input_size: tuple[int, int] | None = None,
+        rngs: nnx.Rngs,
+    ):
+        check_choice("backbone", backbone, BACKBONES)
+        spec = BACKBONES[backbone]
+        self.architecture = backbone
+        self.width = spec.width if width is None else width
+        check_number("width", self.width, 1)
+        for side in input_size or ():
+            check_number("input_size", side, 1)
+        self.input_size = input_size
+        self.taps = spec.taps if taps is None else tuple(taps)
+        self.mean, self.std = spec.mean, spec.std
+        self.backbone = spec.build(width=self.width, rngs=rngs)
+        if len(self.taps) != 2 or self.backbone.span(self.taps[0])[1] > self.backbone.span(self.taps[1])[1]:
+            raise ValueError(f"taps={self.taps} must be two stages in the order of {', '.join(self.backbone.order)}")
+        low, high = (self.backbone.channels(tap) for tap in self.taps)
+        self.dr6 = Reduction(low, rngs=rngs)
+        self.dr7 = Reduction(high, rngs=rngs)
+        self.regr6 = nnx.Linear(64, 1, rngs=rngs)
+        self.regr7 = nnx.Linear(64, 1, rngs=rngs)
+        self.regression = nnx.Linear(128, 1, rngs=rngs)
+        self.insertions: tuple[Insertion, ...] = ()  # what jaxiqa.models.harden has put into the backbone
+        self.calibration = Calibration(jnp.array([1.0, 0.0, nan, nan]))  # k, b, lowest and highest score
+
+    def __call__(self, images: Images) -> Scores:
+        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        return self.network(self.prepare(images))
+
+    def prepare(self, images: Images) -> Float[Array, "b _ _ c"]:
+        """Images resized to ``input_size``: bilinear, antialiased where that shrinks them, differentiable."""
+        check_images("images", images)
+        if self.input_size is None or images.shape[1:3] == self.input_size:
+            return images
+        shape = (images.shape[0], *self.input_size, images.shape[3])
+        return jax.image.resize(images, shape, "bilinear", antialias=True)
+
+    def network(self, pixels: Images) -> Scores:
+        """Scores of prepared images: ``k · q + b``."""
+        k, b = self.calibration[0], self.calibration[1]
+        return k * self.outputs(pixels)[:, 2] + b
+
+    def outputs(self, pixels: Images) -> Float[Array, "b 3"]:
+        """``q6, q7, q`` of prepared images: the raw outputs that training compares with the labels."""
+        check_images("pixels", pixels)
+        return self.outputs_from(normalise(pixels, self.mean, self.std))
+
+    def trunk(self, pixels: Images, stop: str) -> Features:
+        """What stage ``stop`` puts out for prepared images; `outputs_from` goes on from there."""
+        check_images("pixels", pixels)
+        return self.backbone.run(normalise(pixels, self.mean, self.std), stop=stop)[0]
+
+    def outputs_from(self, activations: Features, start: str | None = None) -> Float[Array, "b 3"]:
+        """``q6, q7, q`` from what stage ``start`` put out; without ``start``, from normalised pixels."""
+        _, features = self.backbone.run(activations, start=start, taps=self.taps)
+        pooled = [jnp.mean(features[tap], (1, 2)) for tap in self.taps]
+        f6, f7 = self.dr6(pooled[0]), self.dr7(pooled[1])
+        q = self.regression(jnp.concatenate([f6, f7], axis=1))
+        return jnp.concatenate([self.regr6(f6), self.regr7(f7), q], axis=1)
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Lowest and highest score, as `calibrate` was told; ``ValueError`` before that."""
+        low, high = (float(value) for value in self.calibration[2:])
+        if not low < high:
+            raise ValueError("the model has no score_range yet: call model.calibrate(k=..., b=..., score_range=...)")
+        return low, high
+
+    def calibrate(self, *, k: float, b: float, score_range: tuple[float, float]) -> None:
+        """Set the map from raw outputs to scores, ``k · q + b``, and the range that gains are divided by.
+
+        Args:
+            k, b: slope and intercept, usually least squares of the labels on the training set.
+            score_range: (lowest, highest) score, in the units of ``k · q + b``.
+
+        >>> from flax import nnx
+        >>> model = Linearity("resnet18", width=8, rngs=nnx.Rngs(0))
+        >>> model.calibrate(k=8.0, b=61.0, score_range=(0.0, 100.0))
+        >>> model.score_range
+        (0.0, 100.0)
+        """
+        check_number("k", k, -inf, inf)
+        check_number("b", b, -inf, inf)
+        low, high = score_range
+        if not -inf < low < high < inf:
+            raise ValueError(f"score_range={score_range} must be (low, high), finite and low < high")
+        self.calibration = Calibration(jnp.array([k, b, low, high], jnp.float32))
+
+    def set_mode(self, *, head: Mode = "eval", backbone: Mode = "eval", axis_name: str | None = None) -> None:
+        """Say which batch norms follow the batch ("train") and which keep their running statistics ("eval").
+
+        Args:
+            head: the batch norms of the head.
+            backbone: those of the backbone and of inserted blocks; "eval" while the head trains is frozen batch norm.
+            axis_name: mapped axis (pmap, shard_map) over which batch statistics are averaged.
+        """
+        for mode, modules in ((backbone, [self.backbone]), (head, [self.dr6, self.dr7])):
+            check_choice("mode", mode, ("train", "eval"))
+            for module in modules:
+                module.set_attributes(
+                    nnx.BatchNorm,
+                    use_running_average=mode == "eval",
+                    axis_name=axis_name,
+                    raise_if_not_found=False,
+                )
+
+
+# The published checkpoints: torchvision's layers as members of one Sequential.
+KEYS = (
+    *convert.under("backbone", resnet.keys(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+    *(rule for i in range(3) for rule in convert.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),
+    *(rule for i in range(3) for rule in convert.batch_norm(rf"dr([67])\.{2 * i + 1}", rf"dr\1.norm.{i}")),
+    *convert.linear("(regr6|regr7|regression)", r"\1"),
+)

@@ -1,0 +1,87 @@
+"""A trained metric on disk: ``model.json`` says what it is, ``model.safetensors`` holds its numbers."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+
+from jaxiqa.files import write_bytes, write_text
+from jaxiqa.models import convert, weights
+from jaxiqa.models.harden import harden
+from jaxiqa.models.linearity import Linearity
+
+FORMAT = 1
+
+
+def save(model: Linearity, folder: str | Path) -> None:
+    """Write the metric into ``folder``; the weights first, so that a card always describes weights that are there.
+
+    Raises:
+        ValueError: the model is not calibrated yet.
+    """
+    folder = Path(folder)
+    low, high = model.score_range
+    arrays = {name: np.asarray(variable[...]) for name, variable in convert.parameters(model).items()}
+    content = safetensors.numpy.save(arrays)
+    card = {
+        "format": FORMAT,
+        "model": "linearity",
+        "backbone": model.architecture,
+        "width": model.width,
+        "taps": list(model.taps),
+        "input_size": list(model.input_size) if model.input_size else None,
+        "blocks": [
+            {"name": block.name, "where": block.where, "kind": block.kind, "options": dict(block.options)}
+            for block in model.insertions
+        ],
+        "k": float(model.calibration[0]),
+        "b": float(model.calibration[1]),
+        "score_range": [low, high],
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_bytes(folder / "model.safetensors", content)
+    write_text(folder / "model.json", json.dumps(card, indent=1))
+
+
+def load(folder: str | Path) -> Linearity:
+    """The metric that `save` wrote, in evaluation mode.
+
+    Raises:
+        FileNotFoundError: there is no model in ``folder``.
+        ValueError: the card cannot be read, or the weights are not those it describes.
+    """
+    folder = Path(folder)
+    path = folder / "model.json"
+    if not path.is_file():
+        raise FileNotFoundError(f"{folder} holds no trained model (model.json); was the training finished?")
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    if card.get("format") != FORMAT:
+        raise ValueError(f"{path}: format={card.get('format')!r} is not allowed; this version reads {FORMAT}")
+    file = folder / "model.safetensors"
+    arrays = weights.read(file)
+    if hashlib.sha256(file.read_bytes()).hexdigest() != card["sha256"]:
+        raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
+
+    def empty() -> Linearity:
+        model = Linearity(
+            card["backbone"],
+            width=card["width"],
+            taps=tuple(card["taps"]),
+            input_size=tuple(card["input_size"]) if card["input_size"] else None,
+            rngs=nnx.Rngs(0),
+        )
+        for block in card["blocks"]:
+            harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
+        return model
+
+    model = nnx.eval_shape(empty)
+    convert.fill(model, arrays, convert.IDENTITY, source=str(file))
+    model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
+    return model

@@ -1,0 +1,142 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxiqa.layers import orthogonal_conv
+from jaxiqa.layers.orthogonal_conv import OrthogonalConv, orthogonal_convolve, unitary_spectrum
+
+SIZES = [(16, 16), (15, 15), (12, 20), (7, 10), (2, 3), (32, 42)]
+
+
+def worst_singular_value(kernel, size, method):
+    u = np.asarray(unitary_spectrum(kernel, size, method=method), np.complex128)
+    return np.abs(np.linalg.svd(u, compute_uv=False) - 1).max()
+
+
+def dense(function, size, cin):
+    """The matrix of a linear map of feature maps, column by column, in float64."""
+    h, w = size
+    basis = jnp.eye(h * w * cin).reshape(-1, h, w, cin)
+    return np.asarray(function(basis), np.float64).reshape(len(basis), -1).T
+
+
+def trained(layer, steps=100):
+    """After Adam steps that pull the map towards a random target, at a rate that drives ‖A‖ up."""
+    graphdef, params = nnx.split(layer)
+    x = jax.random.normal(jax.random.key(1), (2, 6, 5, layer.cin))
+    target = jax.random.normal(jax.random.key(2), (2, 6, 5, layer.cout))
+    optimizer = optax.adam(0.05)
+
+    @jax.jit
+    def step(params, state):
+        gradient = jax.grad(lambda p: jnp.mean((nnx.merge(graphdef, p)(x) - target) ** 2))(params)
+        updates, state = optimizer.update(gradient, state)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return nnx.merge(graphdef, params)
+
+
+@pytest.fixture(scope="module", params=["expm", "cayley"])
+def layers(request):
+    fresh = OrthogonalConv(6, 6, unitary=request.param, rngs=nnx.Rngs(0))
+    return request.param, fresh.kernel[...], trained(fresh).kernel[...]
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_every_singular_value_is_one_before_and_after_training(layers, size):
+    method, fresh, later = layers
+    assert np.abs(np.asarray(fresh) - np.asarray(later)).max() > 0.1
+    assert worst_singular_value(fresh, size, method) <= 5e-6
+    assert worst_singular_value(later, size, method) <= 5e-6
+
+
+@pytest.mark.parametrize("method", ["expm", "cayley"])
+def test_every_singular_value_is_one_for_a_large_generator(method):
+    kernel = 20 * jax.random.normal(jax.random.key(0), (3, 3, 5, 5)) / np.sqrt(90)
+    assert worst_singular_value(kernel, (7, 10), method) <= 5e-6
+
+
+@pytest.mark.parametrize("size", [(6, 6), (5, 5), (4, 7), (7, 4), (1, 6), (2, 3), (1, 1)])
+@pytest.mark.parametrize(("kernel_size", "method"), [((3, 3), "expm"), ((5, 3), "cayley")])
+def test_the_dense_matrix_is_orthogonal_at_every_size_and_for_kernels_larger_than_the_map(size, kernel_size, method):
+    kernel = 0.3 * jax.random.normal(jax.random.key(3), (*kernel_size, 3, 3))
+    matrix = dense(lambda x: orthogonal_convolve(x, kernel, method=method), size, 3)
+    assert np.abs(matrix.T @ matrix - np.eye(len(matrix))).max() <= 5e-6
+    assert np.abs(matrix - np.eye(len(matrix))).max() > 0.05
+
+
+def test_the_map_is_the_exponential_of_the_dense_skew_part():
+    """An independent construction: the circular convolution as a matrix, its skew part, SciPy's exponential."""
+    from scipy.linalg import expm
+
+    h, w, c = 4, 5, 2
+    kernel = np.asarray(0.3 * jax.random.normal(jax.random.key(4), (3, 3, c, c)), np.float64)
+    matrix = np.zeros((h, w, c, h, w, c))
+    for i in range(h):
+        for j in range(w):
+            for s in range(3):
+                for t in range(3):
+                    matrix[(i + s - 1) % h, (j + t - 1) % w, :, i, j, :] += kernel[s, t]
+    matrix = matrix.reshape(h * w * c, -1)
+    expected = expm((matrix - matrix.T) / 2)
+    found = dense(lambda x: orthogonal_convolve(x, jnp.asarray(kernel, jnp.float32)), (h, w), c)
+    np.testing.assert_allclose(found, expected, atol=3e-6)
+
+
+@pytest.mark.parametrize(("cin", "cout"), [(3, 5), (5, 3), (4, 4), (1, 3), (3, 1)])
+def test_unequal_channels_give_an_isometry_or_a_co_isometry(cin, cout):
+    layer = trained(OrthogonalConv(cin, cout, use_bias=False, rngs=nnx.Rngs(1)), steps=20)
+    matrix = dense(layer, (5, 4), cin)
+    gram = matrix.T @ matrix if cin <= cout else matrix @ matrix.T
+    assert np.abs(gram - np.eye(len(gram))).max() <= 5e-6
+
+
+def test_one_set_of_parameters_is_the_same_filter_at_two_resolutions():
+    """On a map that is periodic with the smaller size, both give the same values."""
+    kernel = 0.2 * jax.random.normal(jax.random.key(5), (3, 3, 3, 3))
+    x = jax.random.normal(jax.random.key(6), (1, 6, 5, 3))
+    small = orthogonal_convolve(x, kernel)
+    large = orthogonal_convolve(jnp.tile(x, (1, 2, 3, 1)), kernel)
+    np.testing.assert_allclose(large, np.tile(small, (1, 2, 3, 1)), atol=2e-6)
+
+
+def test_working_through_frequencies_in_chunks_changes_neither_values_nor_gradients(monkeypatch):
+    kernel = 0.2 * jax.random.normal(jax.random.key(7), (3, 3, 3, 3))
+    x = jax.random.normal(jax.random.key(8), (2, 7, 6, 3))
+
+    def both():
+        return jax.value_and_grad(lambda k, x: jnp.sum(orthogonal_convolve(x, k) ** 3), argnums=(0, 1))(kernel, x)
+
+    whole = both()
+    monkeypatch.setattr(orthogonal_conv, "CHUNK_BYTES", 8 * 9 * 5)  # five frequencies at a time, of 28
+    chunked = both()
+    for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(chunked), strict=True):
+        np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
+
+
+def test_the_gradient_equals_finite_differences():
+    kernel = np.asarray(0.2 * jax.random.normal(jax.random.key(9), (3, 3, 2, 2)))
+    x = jax.random.normal(jax.random.key(10), (1, 4, 5, 2))
+    direction = np.random.default_rng(0).normal(size=kernel.shape)
+
+    def loss(k):
+        return jnp.sum(orthogonal_convolve(x, jnp.asarray(k, jnp.float32)) ** 3)
+
+    step = 1e-2
+    numeric = (loss(kernel + step * direction) - loss(kernel - step * direction)) / (2 * step)
+    derivative = np.sum(np.asarray(jax.grad(loss)(jnp.asarray(kernel))) * direction)
+    assert derivative == pytest.approx(float(numeric), rel=2e-2)
+
+
+def test_the_kernel_starts_at_norm_one():
+    kernel = OrthogonalConv(40, 40, rngs=nnx.Rngs(2)).kernel[...]
+    phase = orthogonal_conv.phases((3, 3), (9, 9))
+    spectrum = np.einsum("ft,tab->fab", phase, np.asarray(kernel).reshape(9, 40, 40))
+    norms = np.linalg.norm((spectrum - spectrum.conj().swapaxes(1, 2)) / 2, 2, axis=(1, 2))
+    assert 0.6 < norms.mean() < 1.4
