@@ -49,6 +49,8 @@ def load_data(experiment: Experiment) -> dict:
 
 def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict) -> dict:
     """Parent -> block -> masks -> training -> score mapping -> saved model; returns the content of training.json."""
+    import jax
+
     from jaxiqa import models
     from jaxiqa.files import write_text
     from jaxiqa.pruning import apply_masks, make_masks
@@ -65,11 +67,12 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     write_text(folder / "config.json", json.dumps(described, indent=1))
 
     model = starting_model(experiment, variant, seed)
-    inserted = models.inserted(model)
-    trunk = stages_through(model.backbone, training.freeze) if training.freeze else ()
+    inserted = tuple(insertion.name for insertion in model.insertions)
+    stages = model.backbone.order
+    trunk = stages[: model.backbone.span(training.freeze)[1] + 1] if training.freeze else ()
     if buried := set(inserted) & set(trunk):
         raise ValueError(f"variants.{name}: {buried} would not train, being before freeze={training.freeze!r}")
-    held = inserted if variant.block and not variant.block.trainable else ()
+    held = inserted[-1:] if variant.block and not variant.block.trainable else ()
     parts = take_apart(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
     masks = {}
     if variant.prune:
@@ -83,7 +86,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         backbone_factor=training.backbone_factor,
         decay_every=training.decay_every * (len(train) // training.batch_size),
         decay_factor=training.decay_factor,
-        pretrained=frozenset(model.backbone.order) - set(inserted),
+        pretrained=frozenset(stages) - set(inserted),
     )
     with progress_bar(f"{name} seed {seed}", "steps") as bar:
         result = fit(
@@ -108,6 +111,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     model.calibrate(k=k, b=b, score_range=(float(k * raw.min() + b), float(k * raw.max() + b)))
     models.save(model, folder)
     row = {
+        "parameters": sum(leaf.size for leaf in jax.tree.leaves((parts.params, parts.fixed))),
         "validation_srocc": result.validation_srocc,
         "best_epoch": result.best_epoch,
         "seconds_per_epoch": result.seconds_per_epoch,
@@ -132,6 +136,9 @@ def earlier_run(folder: Path, described: dict) -> dict | None:
 
 def starting_model(experiment: Experiment, variant: Variant, seed: int):
     """The trained parent, or a new metric over the backbone's weights; with the variant's block in its place."""
+    import jax
+    from flax import nnx
+
     from jaxiqa import data, models
 
     if variant.parent:
@@ -143,24 +150,12 @@ def starting_model(experiment: Experiment, variant: Variant, seed: int):
             width=chosen.width,
             taps=chosen.taps,
             input_size=chosen.input_size,
-            weights=data.resolve(chosen.weights) if chosen.weights else None,
+            backbone_weights=data.resolve(chosen.weights) if chosen.weights else None,
             seed=seed,
         )
     if variant.block:
-        block = variant.block
-        models.harden(
-            model,
-            block.where,
-            block.kind,
-            mid=block.mid,
-            pool=block.pool,
-            reduce=block.reduce,
-            unitary=block.unitary,
-            padding=block.padding,
-            shrink=block.shrink,
-            band=block.band,
-            seed=seed,
-        )
+        rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
+        models.harden(model, variant.block.where, variant.block.kind, rngs=rngs, **variant.block.options)
     return model
 
 

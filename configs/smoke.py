@@ -1,6 +1,6 @@
 """The smallest complete experiment: every part runs once, in under a minute. Its numbers mean nothing.
 
-    python train.py --config configs/smoke.py && python evaluate.py --config configs/smoke.py
+python train.py --config configs/smoke.py && python evaluate.py --config configs/smoke.py
 """
 
 from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant
@@ -15,7 +15,9 @@ def get_config() -> Experiment:
         model=Model("resnet18", width=8),
         variants={
             "baseline": Variant(training),
-            "hardened": Variant(training, parent="baseline", block=Block("after:layer3", options={"mid": 8}), prune=Prune(0.1)),
+            "hardened": Variant(
+                training, parent="baseline", block=Block("after:layer3", options={"mid": 8}), prune=Prune(0.1)
+            ),
         },
         evaluation=Evaluation(
             data=Data("builtin", limit=4, options=data.options),

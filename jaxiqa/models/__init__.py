@@ -2,6 +2,7 @@
 
 import os
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any
 
 import jax
@@ -26,26 +27,35 @@ def build(
     taps: tuple[str, str] | None = None,
     input_size: tuple[int, int] | None = None,
     backbone_weights: str | os.PathLike[str] | None = None,
-    rngs: nnx.Rngs,
+    seed: int = 0,
 ) -> Linearity:
     """A new Linearity metric: fresh heads over a fresh or an ImageNet-trained backbone.
 
     Args:
-        backbone, width, taps, input_size, rngs: see `Linearity`.
+        backbone, width, taps, input_size: see `Linearity`.
         backbone_weights: file with the published ImageNet weights of this backbone; its classifier is left out.
+        seed: of everything that starts at random.
 
     Raises:
         ValueError: the file does not hold exactly this backbone's weights; every key that differs is listed.
 
-    >>> build("resnet18", width=8, rngs=nnx.Rngs(0)).taps
+    >>> build("resnet18", width=8).taps
     ('layer3', 'layer4')
     """
-    model = Linearity(backbone, width=width, taps=taps, input_size=input_size, rngs=rngs)
+    options = (("width", width), ("taps", taps), ("input_size", input_size))
+    structure = nnx.split(nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0), **dict(options))))[0]
+    # One program for all parameters, and a generator that compiles four times faster than the default.
+    model = nnx.merge(structure, _initial_state(backbone, options, jax.random.key(seed, impl="rbg")))
     if backbone_weights is not None:
         spec = BACKBONES[backbone]
         rules = (*spec.keys, *convert.without(spec.classifier_keys))
         convert.fill(model.backbone, weights.read(backbone_weights), rules, source=str(backbone_weights))
     return model
+
+
+@partial(jax.jit, static_argnames=("backbone", "options"))
+def _initial_state(backbone: str, options: tuple, key: jax.Array) -> Any:
+    return nnx.split(Linearity(backbone, rngs=nnx.Rngs(key), **dict(options)))[1]
 
 
 @jax.tree_util.register_dataclass
@@ -67,7 +77,7 @@ def score_fn(model: nnx.Module) -> ScoreModel:
     """The model as a pure function ``images b h w c -> scores b``, in evaluation mode.
 
     >>> import jax.numpy as jnp
-    >>> score = score_fn(Linearity("resnet18", width=8, rngs=nnx.Rngs(0)))
+    >>> score = score_fn(build("resnet18", width=8))
     >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
     (2,)
     """

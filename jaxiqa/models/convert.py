@@ -33,7 +33,7 @@ def linear_kernel(array: np.ndarray) -> np.ndarray:
 
 def flat_kernel(array: np.ndarray) -> np.ndarray:
     """A 1×1 convolution ``1 1 in out`` -> a linear map ``in out``."""
-    return array[0, 0]
+    return array.reshape(array.shape[-2:])  # an error unless it is 1×1
 
 
 def conv(source: str, target: str) -> tuple[Rule, ...]:

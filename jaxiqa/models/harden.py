@@ -44,7 +44,8 @@ def harden(
     Raises:
         ValueError: an unknown stage, kind or option.
 
-    >>> model = Linearity("resnet18", width=8, rngs=nnx.Rngs(0))
+    >>> from jaxiqa.models import build
+    >>> model = build("resnet18", width=8)
     >>> harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
     >>> model.backbone.order[-4:]
     ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')

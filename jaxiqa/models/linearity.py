@@ -70,8 +70,8 @@ class Linearity(nnx.Module):
     Raises:
         ValueError: an unknown backbone or stage, taps in the wrong order, or a size below 1.
 
-    >>> from flax import nnx
-    >>> model = Linearity("resnet18", width=8, rngs=nnx.Rngs(0))
+    >>> from jaxiqa.models import build
+    >>> model = build("resnet18", width=8)  # Linearity(...), compiled as one program
     >>> model(jnp.zeros((2, 40, 56, 3))).shape
     (2,)
     """
@@ -157,8 +157,8 @@ class Linearity(nnx.Module):
             k, b: slope and intercept, usually least squares of the labels on the training set.
             score_range: (lowest, highest) score, in the units of ``k · q + b``.
 
-        >>> from flax import nnx
-        >>> model = Linearity("resnet18", width=8, rngs=nnx.Rngs(0))
+        >>> from jaxiqa.models import build
+        >>> model = build("resnet18", width=8)
         >>> model.calibrate(k=8.0, b=61.0, score_range=(0.0, 100.0))
         >>> model.score_range
         (0.0, 100.0)

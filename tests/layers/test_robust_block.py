@@ -89,7 +89,8 @@ def test_soft_threshold_is_the_proximal_map_and_has_a_gradient_at_zero():
 
 
 @pytest.mark.parametrize(
-    ("size", "side"), [((498, 664), 488), ((125, 166), 122), ((63, 83), 61), ((32, 42), 31), ((22, 30), 21), ((8, 8), 8)]
+    ("size", "side"),
+    [((498, 664), 488), ((125, 166), 122), ((63, 83), 61), ((32, 42), 31), ((22, 30), 21), ((8, 8), 8)],
 )
 def test_the_square_has_the_papers_side_in_both_orientations(size, side):
     for shape in (size, size[::-1]):
@@ -123,7 +124,8 @@ def test_the_control_has_the_blocks_shape_without_its_orthogonality():
 
 
 @pytest.mark.parametrize(
-    "options", [{"mid": 9}, {"mid": 0}, {"pool": "max"}, {"reduce": "none"}, {"unitary": "qr"}, {"band": 0.0}, {"shrink": -1.0}]
+    "options",
+    [{"mid": 9}, {"mid": 0}, {"pool": "max"}, {"reduce": "none"}, {"unitary": "qr"}, {"band": 0.0}, {"shrink": -1.0}],
 )
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):

@@ -1,0 +1,65 @@
+"""Data sets: `DATASETS` maps a name to a function ``(source, **options) -> {"train" | "val" | "test": Split}``."""
+
+import inspect
+import os
+from pathlib import Path
+from typing import Any
+
+from jaxiqa.checks import check_choice
+from jaxiqa.data.builtin import builtin
+from jaxiqa.data.clive import clive
+from jaxiqa.data.decode import read_image
+from jaxiqa.data.folder import folder
+from jaxiqa.data.koniq10k import koniq10k
+from jaxiqa.data.nips2017 import nips2017
+from jaxiqa.data.split import Split
+from jaxiqa.data.validate import validate
+
+DATASETS = {"builtin": builtin, "clive": clive, "koniq10k": koniq10k, "nips2017": nips2017, "folder": folder}
+
+__all__ = ["DATASETS", "Split", "load", "read_image", "resolve", "validate"]
+
+
+def resolve(path: str | Path) -> Path:
+    """A path as it is if absolute, else below ``$JAXIQA_DATA`` (``./data`` without it)."""
+    return Path(os.environ.get("JAXIQA_DATA") or "data") / path
+
+
+def load(name: str, *, source: str | None = None, limit: int | None = None, **options: Any) -> dict[str, Split]:
+    """The splits of a data set.
+
+    Args:
+        name: a key of `DATASETS`.
+        source: its folder, resolved by `resolve`; the data set's name by default. A folder that
+            ``python -m jaxiqa.data.prepare`` has written is read as such.
+        limit: keep only the first so many pictures of each split.
+        **options: of the data set; a prepared one has none.
+
+    Raises:
+        ValueError: unknown name or option, a folder that does not exist, or faults in the table.
+
+    >>> splits = load("builtin", limit=2, size=(24, 32), train=8, val=8, test=8)
+    >>> splits["train"][0]["image"].shape
+    (24, 32, 3)
+    """
+    check_choice("data set", name, DATASETS)
+    loader = DATASETS[name]
+    allowed = [key for key in inspect.signature(loader).parameters if key != "source"]
+    for key in options:
+        check_choice(f"option of data set {name!r}", key, allowed)
+    if name == "builtin":
+        splits = loader(**options)
+    else:
+        folder = resolve(source or name)
+        if not folder.is_dir():
+            raise ValueError(
+                f"data set {name!r}: no folder {folder}. Put the pictures there, or name their folder by data.source; "
+                f"relative folders are looked up under $JAXIQA_DATA (now {os.environ.get('JAXIQA_DATA', './data')})"
+            )
+        from jaxiqa.data import prepared
+
+        if prepared.is_prepared(folder, name):
+            splits = prepared.read(folder, name)
+        else:
+            splits = loader(folder, **options)
+    return {part: split.take(limit) for part, split in splits.items()}

@@ -1,0 +1,40 @@
+"""Read every picture once before the work starts."""
+
+from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
+
+from jaxiqa.data.split import Split
+from jaxiqa.data.table import raise_all
+
+
+def validate(split: Split, *, uniform: bool = False) -> None:
+    """Decode all pictures, so that a bad file is an error now and not in epoch 7.
+
+    Args:
+        split: the pictures.
+        uniform: also require one common size, as a model without an input size does.
+
+    Raises:
+        ValueError: one error that names every picture that cannot be decoded, with its row, and with ``uniform``
+            every picture of another size than the commonest.
+    """
+
+    def attempt(index: int) -> tuple[tuple[int, int] | None, str]:
+        place = f"{split.rows[index]}: " if split.rows else ""
+        try:
+            return split.read(index).shape[:2], f"{place}{split.ids[index]}"
+        except ValueError as error:
+            return None, f"{place}{error}"
+
+    with ThreadPoolExecutor() as pool:
+        results = list(pool.map(attempt, range(len(split))))
+    problems = [message for size, message in results if size is None]
+    sizes = Counter(size for size, _ in results if size)
+    if uniform and len(sizes) > 1:
+        common = sizes.most_common(1)[0][0]
+        problems += [
+            f"{message} is {size[1]}x{size[0]}, most are {common[1]}x{common[0]}; set model.input_size to resize"
+            for size, message in results
+            if size and size != common
+        ]
+    raise_all(split.name, problems)

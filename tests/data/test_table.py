@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxiqa.data import load, validate
+
+
+@pytest.fixture
+def folder(tmp_path):
+    for i in range(4):
+        Image.fromarray(np.full((6, 8, 3), 40 * i, np.uint8)).save(tmp_path / f"{i}.png")
+    return tmp_path
+
+
+def write(folder, *rows, header="image,mos"):
+    (folder / "scores.csv").write_text("\n".join([header, *rows]) + "\n")
+
+
+def error_of(folder, **options):
+    with pytest.raises(ValueError, match="scores.csv") as error:
+        load("folder", source=str(folder), **options)
+    return str(error.value)
+
+
+def test_every_fault_is_found_at_once_and_named_with_its_row(folder):
+    write(folder, "0.png,1", "1.png,nan", "0.png,3", "9.png,4", "2.png,good", ",5", "3.png,inf")
+    message = error_of(folder)
+    for expected in ("row 3: 1.png", "'nan'", "row 4: 0.png appears twice, first in row 2", "row 5: 9.png is missing",
+                     "row 6: 2.png", "'good'", "row 7: column 'image' is empty", "row 8: 3.png"):  # fmt: skip
+        assert expected in message
+    assert "6 problems" in message
+
+
+def test_a_score_outside_the_scale_is_a_fault(folder):
+    write(folder, "0.png,1", "1.png,101")
+    assert "row 3: 1.png has the score '101'" in error_of(folder, mos_range=(0.0, 100.0))
+
+
+def test_a_missing_column_lists_those_there_are(folder):
+    write(folder, "0.png,1", header="image,score")
+    assert "has no column 'mos'; its columns are image, score" in error_of(folder)
+
+
+@pytest.mark.parametrize("content", ["", "image,mos\n"])
+def test_an_empty_table_is_an_error(folder, content):
+    (folder / "scores.csv").write_text(content)
+    assert "scores.csv" in error_of(folder)
+
+
+def test_a_missing_table_is_an_error(folder):
+    assert "no such file" in error_of(folder)
+
+
+def test_a_damaged_picture_is_found_before_training_with_its_row(folder):
+    write(folder, *[f"{i}.png,{i}" for i in range(4)])
+    content = (folder / "2.png").read_bytes()
+    (folder / "2.png").write_bytes(content[: len(content) // 2])
+    (folder / "3.png").write_bytes(b"")
+    splits = load("folder", source=str(folder), fractions=(1.0, 0.0))
+    with pytest.raises(ValueError, match="folder/train: 2 problems") as error:
+        validate(splits["train"])
+    assert f"scores.csv row 4: {folder / '2.png'}" in str(error.value)
+    assert "row 5" in str(error.value)
+
+
+def test_mixed_sizes_are_named_where_one_size_is_needed(folder):
+    Image.new("RGB", (5, 5)).save(folder / "1.png")
+    write(folder, *[f"{i}.png,{i}" for i in range(4)])
+    split = load("folder", source=str(folder), fractions=(1.0, 0.0))["train"]
+    validate(split)
+    with pytest.raises(ValueError, match=r"row 3: 1\.png is 5x5, most are 8x6"):
+        validate(split, uniform=True)
+
+
+def test_a_digest_that_does_not_match_is_a_fault(shared, tmp_path):
+    source = shared / "data" / "nips2017"
+    header, first, *_ = (source / "images.csv").read_text().splitlines()
+    name = first.split(",")[0]
+    (tmp_path / "images.csv").write_text(f"{header}\n{first}\n")
+    content = bytearray((source / name).read_bytes())
+    content[-30] ^= 1
+    (tmp_path / name).write_bytes(content)
+    with pytest.raises(ValueError, match=f"row 2: {name} does not match the digest"):
+        load("nips2017", source=str(tmp_path))
