@@ -25,6 +25,16 @@ def start_jax() -> None:
         jax.config.update("jax_compilation_cache_dir", str(caches / "jaxiqa" / "xla"))
 
 
+def device_name() -> str:
+    """What the numbers were measured on, such as "2 x NVIDIA H100" or "CPU, 8 cores"."""
+    import jax
+
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return f"CPU, {os.cpu_count()} cores, jax {jax.__version__}"
+    return f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"
+
+
 @contextmanager
 def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
     """A bar with the time left, on a terminal only; yields ``update(done, total, note)``."""

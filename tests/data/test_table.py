@@ -17,7 +17,7 @@ def write(folder, *rows, header="image,mos"):
 
 
 def error_of(folder, **options):
-    with pytest.raises(ValueError, match="scores.csv") as error:
+    with pytest.raises(ValueError, match=r"scores\.csv") as error:
         load("folder", source=str(folder), **options)
     return str(error.value)
 

@@ -1,0 +1,49 @@
+"""Agreement of predicted with human scores. Host-side, float64, ties as SciPy treats them."""
+
+import numpy as np
+import scipy.stats
+from jaxtyping import Float
+
+Values = Float[np.ndarray, "_"]
+
+
+def srocc(predictions: Values, mos: Values) -> float:
+    """Spearman's rank correlation, in [−1, 1]: Pearson's correlation of the ranks, ties given their mean rank.
+
+    Raises:
+        ValueError: fewer than two values, values that are not finite, or all equal (the correlation is undefined).
+
+    >>> srocc(np.array([1.0, 2.0, 9.0]), np.array([10.0, 20.0, 21.0]))
+    1.0
+    """
+    return _checked(scipy.stats.spearmanr, predictions, mos)
+
+
+def plcc(predictions: Values, mos: Values) -> float:
+    """Pearson's linear correlation, in [−1, 1], without a fitted mapping. Errors as of `srocc`.
+
+    >>> round(plcc(np.array([1.0, 2.0, 4.0]), np.array([2.0, 4.0, 8.0])), 12)
+    1.0
+    """
+    return _checked(scipy.stats.pearsonr, predictions, mos)
+
+
+def krocc(predictions: Values, mos: Values) -> float:
+    """Kendall's rank correlation τ-b, in [−1, 1]. Errors as of `srocc`.
+
+    >>> krocc(np.array([1.0, 2.0, 9.0]), np.array([10.0, 20.0, 21.0]))
+    1.0
+    """
+    return _checked(scipy.stats.kendalltau, predictions, mos)
+
+
+def _checked(correlation, predictions: Values, mos: Values) -> float:
+    x, y = np.asarray(predictions, np.float64), np.asarray(mos, np.float64)
+    if x.shape != y.shape or x.size < 2:
+        raise ValueError(f"predictions {x.shape} and mos {y.shape} must have the same length, at least 2")
+    for name, values in (("predictions", x), ("mos", y)):
+        if not np.isfinite(values).all():
+            raise ValueError(f"{name} has values that are not finite, first at index {np.argmin(np.isfinite(values))}")
+        if np.ptp(values) == 0:
+            raise ValueError(f"{name} are all equal to {values[0]}; a correlation is undefined")
+    return float(min(1.0, max(-1.0, correlation(x, y).statistic)))

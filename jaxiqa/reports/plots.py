@@ -1,0 +1,92 @@
+"""Pictures of the table. Every function returns the figure's PNG bytes."""
+
+import io
+
+from matplotlib.figure import Figure
+
+from jaxiqa.reports.summary import Summary, column
+
+COLOURS = ("#1f6f8b", "#d1495b", "#e0a030", "#5b8c5a", "#7d5ba6", "#444444", "#c77dba", "#3bb0c9", "#9c6b30", "#8a8a8a")
+MARKERS = "osD^vP*XhH"
+
+
+def tradeoff(summary: Summary) -> bytes:
+    """Robustness against correlation, one panel per attack: right is more accurate, down is more robust."""
+    figure, panels = _panels(summary, height=3.4)
+    for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
+        name = column("AbsGain", attack, auc=None not in epsilons)
+        for number, model in enumerate(summary.models):
+            x, y = summary.cells.get((model, "SROCC")), summary.cells.get((model, name))
+            if x and y:
+                panel.errorbar(
+                    x.mean,
+                    y.mean,
+                    xerr=x.std or None,
+                    yerr=y.std or None,
+                    capsize=2,
+                    markersize=8,
+                    label=model,
+                    **_style(number),
+                )
+        panel.set(title=attack, xlabel="SROCC →", ylabel=f"{'mean ' if None not in epsilons else ''}AbsGain (↓ better)")
+        panel.margins(0.18)
+    return _png(figure, panels)
+
+
+def curves(summary: Summary) -> bytes:
+    """Mean gain over ε, one panel per attack; the band is the deviation over seeds. A point where there is no ε."""
+    figure, panels = _panels(summary, height=3.4)
+    for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
+        for number, model in enumerate(summary.models):
+            found = [(e, summary.cells.get((model, column("AbsGain", attack, e)))) for e in epsilons]
+            found = [(e, value) for e, value in found if value]
+            if not found:
+                continue
+            means = [value.mean for _, value in found]
+            if None in epsilons:
+                panel.errorbar(
+                    [number], means, yerr=found[0][1].std or None, label=model, markersize=8, **_style(number)
+                )
+                continue
+            x = [255 * e for e, _ in found]
+            panel.plot(x, means, label=model, markersize=5, **_style(number))
+            spread = [value.std for _, value in found]
+            low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
+            panel.fill_between(x, low, high, color=_style(number)["color"], alpha=0.15, linewidth=0)
+        panel.set(title=attack, ylabel="AbsGain")
+        if None in epsilons:
+            panel.set_xticks([])
+            panel.set_xlim(-0.7, len(summary.models) - 0.3)
+        else:
+            panel.set_xlabel("ε · 255")
+        panel.axhline(0, color="#999999", linewidth=0.8)
+    return _png(figure, panels)
+
+
+def _panels(summary: Summary, *, height: float) -> tuple[Figure, list]:
+    count = max(len(summary.attacks), 1)
+    wide = min(count, 4)
+    rows = -(-count // wide)
+    figure = Figure(
+        figsize=(3.3 * wide + 0.4, height * rows + 0.25 * len(summary.models) / wide + 0.4), layout="constrained"
+    )
+    axes = figure.subplots(rows, wide, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.set_visible(False)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes[: len(summary.attacks)])
+
+
+def _style(number: int) -> dict:
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def _png(figure: Figure, panels: list) -> bytes:
+    if panels:
+        handles, labels = panels[0].get_legend_handles_labels()
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()

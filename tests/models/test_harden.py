@@ -1,0 +1,100 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+from jaxiqa.models import BACKBONES, POSITIONS, Linearity, convert, harden
+
+X = jax.ShapeDtypeStruct((2, 80, 112, 3), jnp.float32)
+PLACES = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
+
+
+def output_shape(model: Linearity) -> tuple[int, ...]:
+    graphdef, state = nnx.split(model)
+    return jax.eval_shape(lambda state, x: nnx.merge(graphdef, state).outputs(x), state, X).shape
+
+
+def test_positions_are_those_of_the_paper():
+    """Channels of the tensor at each place of the paper's table, in the full-width network."""
+    model = nnx.eval_shape(lambda: Linearity("resnet101", rngs=nnx.Rngs(0)))
+    channels = {position: model.backbone.place(where)[1] for position, (where, _) in POSITIONS.items()}
+    assert channels == {1: 3, 2: 64, 4: 512, 6: 1024}
+    assert [mid for _, mid in POSITIONS.values()] == [3, 64, 128, 200]
+    assert model.backbone.order[model.backbone.place("before:layer2.2")[0] - 1] == "layer2.1"  # so it is the third
+
+
+@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+def test_every_backbone_takes_blocks_at_every_position(backbone):
+    places = PLACES if "res" in backbone else ("before:stem", "before:block0", "before:block5", "after:block12")
+
+    def hardened() -> Linearity:
+        model, rngs = Linearity(backbone, width=8, rngs=nnx.Rngs(0)), nnx.Rngs(1)
+        for i, where in enumerate(places[:3]):
+            harden(model, where, name=f"block_{i}", mid=3, rngs=rngs)
+        harden(model, places[3], mid=3, pool="square", padding="VALID", unitary="cayley", rngs=rngs)
+        return model
+
+    model = nnx.eval_shape(hardened)
+    assert len(model.insertions) == 4
+    assert output_shape(model) == (2, 3)
+
+
+@pytest.mark.parametrize(("backbone", "stage"), [("resnet18", "layer3"), ("mobilenet_v2", "block12")])
+def test_the_gradient_reaches_the_block_and_nothing_else_changed(backbone, stage):
+    model = tiny.metric(backbone)
+    before = {name: np.asarray(v[...]) for name, v in convert.parameters(model).items()}
+    harden(model, f"after:{stage}", mid=4, rngs=nnx.Rngs(1))
+    after = convert.parameters(model)
+    for name, array in before.items():
+        np.testing.assert_array_equal(after[name][...], array)
+    new = after.keys() - before.keys()
+    assert new
+    assert all(name.startswith("backbone.stage.robust_block.") for name in new)
+
+    x = jax.random.normal(jax.random.key(0), (2, 4, 5, model.backbone.channels(stage)))
+    graphdef, params, rest = nnx.split(model, nnx.Param, ...)
+    last = jax.jit(jax.grad(lambda params: nnx.merge(graphdef, params, rest).outputs_from(x, stage)[:, 2].sum()))
+    for path, leaf in nnx.to_flat_state(last(params)["backbone"]["stage"]["robust_block"]):
+        assert float(jnp.abs(leaf[...]).max()) > 0, path
+
+
+def test_the_head_reads_a_block_after_its_stage_but_not_one_before_the_next():
+    x = jax.random.normal(jax.random.key(0), (2, 6, 8, 16))
+    plain, read, passed = (tiny.metric() for _ in range(3))
+    harden(read, "after:layer3", "bottleneck", mid=4, rngs=nnx.Rngs(1))
+    harden(passed, "before:layer4", "bottleneck", mid=4, rngs=nnx.Rngs(1))
+    outputs = [np.asarray(model.outputs_from(x, "layer2")) for model in (plain, read, passed)]
+    changed = [(np.abs(other - outputs[0]).max(0) > 1e-6).tolist() for other in outputs[1:]]
+    assert changed == [[True, True, True], [False, True, True]]  # q6, q7, q
+
+
+def test_two_blocks_stand_where_they_were_put():
+    model = tiny.abstract("resnet18")
+    harden(model, "after:layer3", "square_pool", rngs=nnx.Rngs(0))
+    harden(model, "before:layer4", "bottleneck", mid=2, rngs=nnx.Rngs(1))
+    harden(model, "after:square_pool", "bottleneck", name="third", mid=2, rngs=nnx.Rngs(2))
+    assert model.backbone.order[-6:] == ("layer3.1", "square_pool", "third", "bottleneck", "layer4.0", "layer4.1")
+    assert [block.name for block in model.insertions] == ["square_pool", "bottleneck", "third"]
+    assert model.backbone.order[model.backbone.tapped("layer3")] == "third"
+
+
+@pytest.mark.parametrize(
+    ("where", "kind", "options", "message"),
+    [
+        ("after:layer9", "bottleneck", {"mid": 4}, "stage 'layer9' does not exist; the stages are conv1, maxpool"),
+        ("layer3", "bottleneck", {"mid": 4}, "where='layer3' is not allowed; write 'before:STAGE' or 'after:STAGE'"),
+        ("after:layer3", "bottle", {"mid": 4}, "kind='bottle' is not allowed; choose from 'robust_block'"),
+        ("after:layer3", "bottleneck", {}, "do not fit a bottleneck: .*'mid'"),
+        ("after:layer3", "bottleneck", {"mid": 4, "band": 0.5}, "do not fit a bottleneck: .*'band'"),
+        ("after:layer3", "bottleneck", {"mid": 4, "name": "layer4"}, "name='layer4' must be an identifier that no"),
+    ],
+)
+def test_bad_insertions_are_refused_and_change_nothing(where, kind, options, message):
+    model = tiny.abstract("resnet18")
+    order = model.backbone.order
+    with pytest.raises(ValueError, match=message):
+        harden(model, where, kind, rngs=nnx.Rngs(0), **options)
+    assert model.backbone.order == order
+    assert model.insertions == ()

@@ -1,0 +1,167 @@
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import parity
+import pytest
+import tiny
+from flax import nnx
+from PIL import Image
+
+from jaxiqa.models import build, convert, harden, score_fn
+from jaxiqa.models.linearity import KEYS, Calibration, Linearity
+from jaxiqa.models.stages import normalise
+
+X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
+
+
+@pytest.fixture
+def model():
+    return tiny.metric()
+
+
+@pytest.mark.parametrize("backbone", ["resnet101", pytest.param("resnext101_32x8d", marks=pytest.mark.slow)])
+def test_agrees_with_the_original_class(shared, backbone):
+    """Scores, every tap and the input gradient, within the tolerances that come with the record."""
+    record, expected = parity.read(shared, f"linearity_{backbone}")
+    tolerance = record["suggested_tolerance"]
+    model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0)))
+    convert.fill(model, parity.weights(record), KEYS, source=backbone)
+    model.calibration = Calibration(jnp.zeros(4))
+    graphdef, state = nnx.split(model)
+
+    @jax.jit
+    @partial(jax.value_and_grad, has_aux=True)
+    def run(pixels, state):
+        model = nnx.merge(graphdef, state)
+        names = ("maxpool", "layer1", "layer2", "layer3", "layer4")
+        outputs = model.outputs(pixels)
+        _, maps = model.backbone.run(normalise(pixels, model.mean, model.std), taps=names)
+        f6, f7 = (reduce(maps[tap].mean((1, 2))) for reduce, tap in ((model.dr6, "layer3"), (model.dr7, "layer4")))
+        maps = [maps[name].transpose(0, 3, 1, 2) for name in names]
+        return outputs[:, 2].sum(), (outputs, [*maps[:4], f6, maps[4], f7])
+
+    pixels = jnp.asarray(expected["image_uint8"], jnp.float32) / 255
+    (_, (outputs, taps)), gradient = run(pixels, state)
+    reference = np.stack([expected[f"out_{name}_f64"] for name in ("q6", "q7", "q")], axis=1)
+    worst = {"score": np.max(np.abs(outputs - reference) / np.abs(reference))}
+    for i, (tap, entry) in enumerate(zip(taps, record["taps"]["list"], strict=True)):
+        assert tap.shape == tuple(entry["shape"])
+        difference = np.asarray(tap).reshape(-1)[expected[f"tap{i}_index"]] - expected[f"tap{i}_values_f64"]
+        worst[f"tap {entry['name']}"] = np.abs(difference).max() / entry["absmax"]
+    gradient = np.asarray(gradient, np.float64)
+    norms = np.sqrt(np.square(gradient).sum((1, 2, 3)))
+    worst["gradient norm"] = np.max(np.abs(norms / expected["grad_l2_f64"] - 1))
+    b, h, w, c = gradient.shape
+    blocks = gradient.reshape(b, h // 16, 16, w // 16, 16, c).sum((2, 4))
+    worst["gradient blocks"] = np.linalg.norm(blocks - expected["grad_block16_f64"]) / np.linalg.norm(
+        expected["grad_block16_f64"]
+    )
+    values = gradient.reshape(-1)[expected["grad_index"]] - expected["grad_values_f64"]
+    close = np.abs(values) <= tolerance["grad_values"]["abs_tol_over_linf"] * expected["grad_linf_f64"].max()
+    print(worst, f"gradient values close: {close.sum()} of 64")
+    assert worst.pop("score") <= tolerance["score_rel"]
+    assert worst.pop("gradient norm") <= tolerance["grad_l2_norm_rel"]
+    assert worst.pop("gradient blocks") <= tolerance["grad_block16_rel_l2"]
+    assert max(worst.values()) <= tolerance["taps_max_abs_over_absmax"]
+    assert close.sum() >= tolerance["grad_values"]["at_least_of_64_within"]
+
+
+def test_published_calibration_gives_the_published_scale(shared):
+    record, expected = parity.read(shared, "linearity_resnet101")
+    k, b = (record["score_mapping"][name][0] for name in "kb")
+    model = tiny.metric()
+    raw = model.outputs(X)[:, 2]
+    model.calibrate(k=k, b=b, score_range=(0.0, 100.0))
+    np.testing.assert_allclose(model.network(X), k * raw + b, rtol=1e-5)
+    np.testing.assert_allclose(k * expected["out_q"] + b, expected["out_mapped"], rtol=1e-6)
+
+
+@pytest.mark.parametrize("size", [(23, 31), (60, 41), (30, 90)])
+def test_prepare_agrees_with_pillow(size):
+    """Pillow rounds to 8 bits after each of its two passes, so it may be off by one grey level."""
+    pixels = np.asarray(jax.random.randint(jax.random.key(0), (40, 50, 3), 0, 256), np.uint8)
+    model = tiny.abstract(input_size=size)
+    prepared = model.prepare(jnp.asarray(pixels, jnp.float32)[None] / 255)[0]
+    expected = np.asarray(Image.fromarray(pixels).resize(size[::-1], Image.Resampling.BILINEAR)) / 255
+    assert prepared.shape == (*size, 3)
+    assert np.abs(prepared - expected).max() < 1.01 / 255
+
+
+def test_prepare_leaves_the_right_size_alone():
+    for size in (None, (40, 56)):
+        model = tiny.abstract(input_size=size)
+        assert model.prepare(X) is X
+
+
+@pytest.mark.parametrize("stop", ["layer2.0", "layer3"])
+def test_going_on_from_stored_activations_changes_nothing(model, stop):
+    harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
+    np.testing.assert_allclose(model.outputs_from(model.trunk(X, stop), stop), model.outputs(X), rtol=1e-5, atol=1e-6)
+
+
+def test_activations_behind_a_tap_are_refused(model):
+    with pytest.raises(ValueError, match=r"does not pass 'layer3'; the stages are conv1, maxpool, layer1.0"):
+        model.outputs_from(model.trunk(X, "layer4.0"), "layer4.0")
+
+
+def moving(model) -> set[str]:
+    """Running variances that scoring a batch changes."""
+    before = {name: np.asarray(v[...]) for name, v in convert.parameters(model).items()}
+    model.outputs(X)
+    after = convert.parameters(model).items()
+    return {name for name, v in after if name.endswith(".var") and not np.array_equal(v[...], before[name])}
+
+
+def test_modes_say_which_batch_norms_follow_the_batch(model):
+    statistics = {name for name in convert.parameters(model) if name.endswith(".var")}
+    head = {name for name in statistics if name.startswith("dr")}
+    assert moving(model) == set()
+    model.set_mode(head="train")
+    assert moving(model) == head
+    model.set_mode(backbone="train")
+    assert moving(model) == statistics - head
+    model.set_mode()
+    assert moving(model) == set()
+
+
+def test_batch_statistics_are_averaged_over_the_mapped_axis(model):
+    model.set_mode(head="train", backbone="train", axis_name="device")
+    assert model.backbone.stage["layer4.1"].bn2.axis_name == "device"
+    graphdef, state = nnx.split(model.dr6)
+    parts = jax.random.normal(jax.random.key(1), (2, 4, 32))
+    halves = jax.vmap(lambda s, x: nnx.merge(graphdef, s)(x), in_axes=(None, 0), axis_name="device")(state, parts)
+    model.set_mode(head="train", backbone="train")
+    np.testing.assert_allclose(halves.reshape(8, 64), model.dr6(parts.reshape(8, 32)), atol=1e-4)
+    assert not np.allclose(halves[0], model.dr6(parts[0]), atol=1e-2)  # what each device would make of its own half
+
+
+def test_there_is_no_score_range_before_calibration(model):
+    with pytest.raises(ValueError, match="no score_range yet"):
+        _ = model.score_range
+    for k, b, score_range in [(float("nan"), 0.0, (0.0, 1.0)), (1.0, 0.0, (1.0, 1.0)), (1.0, 0.0, (0.0, float("inf")))]:
+        with pytest.raises(ValueError, match=r"k=nan|score_range="):
+            model.calibrate(k=k, b=b, score_range=score_range)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"backbone": "resnet19"}, "backbone='resnet19' is not allowed; choose from 'mobilenet_v2', 'resnet18'"),
+        ({"taps": ("layer4", "layer3")}, "must be two stages in the order of conv1"),
+        ({"taps": ("layer3", "layer5")}, "stage 'layer5' does not exist; the stages are conv1"),
+        ({"width": 0}, "width=0 is outside"),
+        ({"input_size": (0, 5)}, "input_size=0 is outside"),
+    ],
+)
+def test_bad_arguments_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        build(**{"backbone": "resnet18", "width": 8, **options})
+
+
+def test_images_must_have_four_axes_and_be_float(model):
+    score = score_fn(model)
+    for images in (jnp.zeros((40, 40, 3)), jnp.zeros((1, 40, 40, 3), jnp.uint8)):
+        with pytest.raises(Exception, match=r"images"):
+            score(images)

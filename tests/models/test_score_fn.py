@@ -1,0 +1,53 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import tiny
+from flax import nnx
+
+from jaxiqa.models import harden, load, save, score_fn
+
+X = jax.random.uniform(jax.random.key(0), (3, 40, 56, 3))
+
+
+def test_models_of_one_structure_share_the_compiled_program(tmp_path):
+    traced = []
+
+    @jax.jit
+    def gain(score, images):
+        traced.append(images.shape)
+        return jax.grad(lambda x: score(x).sum())(images)
+
+    first, second = tiny.metric(), tiny.metric(seed=1)
+    first.calibrate(k=2.0, b=1.0, score_range=(0.0, 1.0))
+    save(first, tmp_path)
+    gradients = [gain(score_fn(model), X) for model in (first, second, load(tmp_path))]
+    assert len(traced) == 1
+    assert not np.allclose(gradients[0], gradients[1])
+    assert np.array_equal(gradients[0], gradients[2])
+    harden(first, "after:layer3", "bottleneck", mid=4, rngs=nnx.Rngs(1))
+    assert score_fn(first).graphdef != score_fn(second).graphdef
+
+
+def test_batch_equals_its_images_one_by_one_under_vmap_and_jit():
+    model = tiny.metric()
+    score = score_fn(model)
+    together = jax.jit(score.__call__)(X)
+    assert together.shape == (3,)
+    np.testing.assert_allclose(
+        jax.jit(jax.vmap(lambda image: score(image[None])[0]))(X), together, rtol=1e-4, atol=1e-5
+    )
+
+
+def test_scoring_is_in_evaluation_mode_and_leaves_the_model_as_it_was():
+    model = tiny.metric()
+    expected = model(X)
+    model.set_mode(head="train", backbone="train")
+    np.testing.assert_allclose(score_fn(model)(X), expected, rtol=1e-6)
+    assert not model.dr6.norm[0].use_running_average
+
+
+def test_images_of_any_size_are_resized_inside_and_differentiably():
+    score = score_fn(tiny.metric(input_size=(40, 56)))
+    gradient = jax.jit(jax.grad(lambda x: score(x).sum()))(jnp.full((1, 33, 21, 3), 0.5))
+    assert gradient.shape == (1, 33, 21, 3)
+    assert np.abs(gradient).min(axis=(0, 3)).max() > 0
