@@ -30,16 +30,14 @@ def get_config() -> Experiment:
             "robust_block": insert(mid=40),
             "frozen_block": insert(mid=40, trainable=False),
             "bottleneck": insert("bottleneck", mid=40),
-            "orthogonal_only": insert(mid=40, reduce="orthogonal"),
             "square_pool": insert("square_pool"),
             "prune": Variant(tuning, parent="baseline", prune=Prune(0.1)),
-            "robust_block+prune": Variant(tuning, parent="robust_block", prune=Prune(0.1)),
             "robust_block_shrink": insert(mid=40, shrink=0.5),
             "robust_block_band": insert(mid=40, band=0.5),
         },
         seeds=(0, 1, 2),
         evaluation=Evaluation(
-            data=Data("nips2017", limit=32),
+            data=Data("nips2017", limit=24),
             split="val",
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),

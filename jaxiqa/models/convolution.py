@@ -13,7 +13,6 @@ from jaxtyping import Array, Float
 
 from jaxiqa.layers.depthwise import depthwise_conv
 
-# Module-level, because a network's static part compares initialisers by identity and decides what is compiled again.
 # He's scale by fan-in also suits depthwise kernels, whose fan-out (as JAX counts it) is C times too large.
 HE = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
 LINEAR = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
@@ -57,7 +56,7 @@ def conv(
         padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch); ``"SAME"`` is TensorFlow's rule, which
             for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left.
         bias: whether a bias is added.
-        init: initialiser of the kernel, a module-level constant.
+        init: initialiser of the kernel.
         rngs: random numbers for it.
     """
     if size == 1 and groups == 1:

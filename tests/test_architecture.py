@@ -1,0 +1,61 @@
+"""Imports go one way, so that every part can be read, tested and used without those above it."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent / "jaxiqa"
+FOUNDATION = {"types", "checks", "files"}
+ALLOWED = {
+    "types": set(),
+    "checks": set(),
+    "files": set(),
+    "config": set(),
+    "terminal": set(),
+    "ops": {"types", "checks"},
+    "layers": {"types", "checks", "ops"},
+    "models": FOUNDATION | {"ops", "layers"},
+    "attacks": FOUNDATION | {"ops"},
+    "metrics": {"types", "checks", "ops"},
+    "pruning": {"checks"},
+    "data": FOUNDATION | {"ops"},
+    "reports": FOUNDATION | {"metrics"},
+    "train": FOUNDATION | {"data", "models", "attacks", "metrics", "pruning", "ops"},
+    "evaluation": FOUNDATION | {"data", "models", "attacks", "metrics", "ops"},
+}
+FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{path} uses a relative import"
+            yield node.module
+            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_imports_go_one_way(file):
+    part = file.parts[0].removesuffix(".py")
+    used = {name.split(".")[1] for name in imports(ROOT / file) if name.startswith("jaxiqa.")}
+    assert used <= ALLOWED[part] | {part}, f"{file} imports {sorted(used - ALLOWED[part] - {part})}"
+
+
+@pytest.mark.parametrize("file", FILES, ids=str)
+def test_no_file_has_grown_too_long(file):
+    assert len((ROOT / file).read_text().splitlines()) <= 350
+
+
+def test_every_attack_data_set_and_backbone_is_registered():
+    from jaxiqa import attacks, data
+    from jaxiqa.models import BACKBONES
+
+    shared = {"__init__", "batch", "loop", "threat", "sweep"}
+    files = {path.stem for path in (ROOT / "attacks").glob("*.py")} - shared
+    modules = {value.__module__.rpartition(".")[2] for value in (*attacks.ATTACKS.values(), *attacks.FITTED.values())}
+    assert files == modules
+    assert {value.__module__.rpartition(".")[2] for value in data.DATASETS.values()} == set(data.DATASETS)
+    assert {"mobilenet_v2", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"} <= set(BACKBONES)

@@ -1,0 +1,69 @@
+"""The README's two lines and its Python example are what they claim to be."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parent.parent
+README = (ROOT / "README.md").read_text()
+
+
+def commands():
+    first_screen = README[: README.index("\n## ")]
+    return [line for block in re.findall(r"```sh\n(.*?)```", first_screen, re.S) for line in block.splitlines()]
+
+
+def test_the_first_screen_has_exactly_two_complete_lines():
+    run, test = commands()
+    for line in (run, test):
+        assert line.startswith("python3 -m venv .venv && .venv/bin/pip install -q -r requirements")
+        for file in re.findall(r"[\w./-]+\.(?:txt|py)", line):
+            assert (ROOT / file).is_file(), file
+    assert "train.py --config configs/quickstart.py" in run
+    assert "evaluate.py --config configs/quickstart.py" in run
+    assert "pytest" in test
+
+
+def test_continuous_integration_runs_the_test_line_as_it_stands():
+    script = (ROOT / ".ci" / "run").read_text()
+    pattern = re.search(r"grep -m1 -E '(.*?)' README\.md", script).group(1)
+    found = [line for line in README.splitlines() if re.search(pattern, line)]
+    assert found[:1] == commands()[1:]
+
+
+def test_the_python_example_runs():
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
+    scope: dict = {}
+    exec(compile(example, "README.md", "exec"), scope)
+    assert scope["attacked"].shape == (2, 96, 96, 3)
+    assert scope["curve"].shape == (3, 2, 96, 96, 3)
+    assert float(abs(scope["attacked"] - scope["images"]).max()) <= 4 / 255 + 1e-6
+
+
+def test_every_link_into_the_project_exists():
+    for page in (ROOT / "README.md", *sorted((ROOT / "docs").glob("*.md"))):
+        for target in re.findall(r"\]\((?!https?://)([^)#]+)", page.read_text()):
+            assert (page.parent / target).exists(), f"{page.name}: {target}"
+
+
+@pytest.mark.parametrize("script", ["train.py", "evaluate.py"])
+def test_help_is_quick_and_lists_the_configs(script):
+    began = time.perf_counter()
+    done = subprocess.run([sys.executable, script, "--help"], capture_output=True, text=True, cwd=ROOT)
+    seconds = time.perf_counter() - began
+    assert done.returncode == 0
+    assert "configs/quickstart.py" in done.stdout
+    assert seconds < 5, "it takes 0.2 s alone; far longer means that something heavy is imported"
+
+
+def test_config_help_lists_every_field_and_a_typo_gets_a_suggestion():
+    command = [sys.executable, "train.py", "--config", "configs/quickstart.py"]
+    helped = subprocess.run([*command, "--help"], capture_output=True, text=True, cwd=ROOT)
+    assert "--variants.baseline.training.epochs" in helped.stdout
+    failed = subprocess.run([*command, "--workdirr", "x"], capture_output=True, text=True, cwd=ROOT)
+    assert failed.returncode != 0
+    assert "--workdir" in failed.stderr + failed.stdout
