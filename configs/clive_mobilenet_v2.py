@@ -8,21 +8,22 @@ Needs, below JAXIQA_DATA: ``clive/``, ``nips2017/`` and ``weights/mobilenet_v2_i
 
 from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant
 
-EPSILONS = tuple(strength / 255 for strength in (2, 4, 6, 8, 10))
+EPSILONS = tuple(strength / 255 for strength in (2, 4, 8))
 BLOCK = Block("after:block12", options={"mid": 40})
 
 
 def get_config() -> Experiment:
-    training = Training(epochs=15, batch_size=32, learning_rate=1e-3, decay_every=6, freeze="block12")
-    tuning = Training(epochs=5, batch_size=32, learning_rate=1e-4, backbone_factor=1.0, decay_every=3, freeze="block12")
+    training = Training(epochs=10, decay_every=5, freeze="block12")
+    block = Training(epochs=8, decay_every=5, freeze="block12")
+    tuning = Training(epochs=3, learning_rate=1e-4, backbone_factor=1.0, decay_every=2, freeze="block12")
     clive = Data("clive")
     return Experiment(
         name="clive_mobilenet_v2",
         data=clive,
-        model=Model("mobilenet_v2", weights="weights/mobilenet_v2_imagenet.safetensors", input_size=(320, 320)),
+        model=Model("mobilenet_v2", weights="weights/mobilenet_v2_imagenet.safetensors", input_size=(256, 256)),
         variants={
             "baseline": Variant(training),
-            "robust_block": Variant(training, parent="baseline", block=BLOCK),
+            "robust_block": Variant(block, parent="baseline", block=BLOCK),
             "robust_block+prune": Variant(tuning, parent="robust_block", prune=Prune(0.1)),
         },
         evaluation=Evaluation(
@@ -31,8 +32,8 @@ def get_config() -> Experiment:
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
                 "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
-                "UAP": Attack("uap", EPSILONS, {"epochs": 5}, fit_on=Data("clive", limit=64)),
-                "stAdv": Attack("stadv", options={"score_scale": 100.0}),
+                "UAP": Attack("uap", EPSILONS, {"epochs": 4}, fit_on=Data("clive", limit=48)),
+                "stAdv": Attack("stadv", options={"steps": 10}),
             },
         ),
     )

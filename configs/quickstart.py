@@ -13,9 +13,9 @@ EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 
 def get_config() -> Experiment:
     data = Data("builtin", options={"size": (96, 96), "train": 960, "val": 160, "test": 240})
-    training = Training(epochs=12, batch_size=32, learning_rate=2e-3, backbone_factor=1.0, decay_every=5)
-    tuning = Training(epochs=5, batch_size=32, learning_rate=1e-3, backbone_factor=0.3, decay_every=3)
-    pruning = Training(epochs=3, batch_size=32, learning_rate=3e-4, backbone_factor=0.3, decay_every=2)
+    training = Training(epochs=12, backbone_factor=1.0, decay_every=8, decay_factor=0.2)
+    tuning = Training(epochs=5, backbone_factor=0.3, decay_every=3, decay_factor=0.2)
+    pruning = Training(epochs=3, learning_rate=2e-4, backbone_factor=1.0, decay_every=2)
     return Experiment(
         name="quickstart",
         data=data,
@@ -30,7 +30,7 @@ def get_config() -> Experiment:
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
                 "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
-                "UAP": Attack("uap", EPSILONS, fit_on=Data("builtin", limit=160, options=data.options)),
+                "UAP": Attack("uap", EPSILONS, {"epochs": 5}, fit_on=Data("builtin", limit=64, options=data.options)),
                 "stAdv": Attack("stadv"),
             },
             batch_size=32,
