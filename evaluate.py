@@ -5,6 +5,7 @@ the example sheet and report.html. Kill it whenever you like: the same command g
 models that were trained anew in the meantime are refused, not mixed.
 """
 
+import itertools
 import json
 import shlex
 import sys
@@ -18,6 +19,7 @@ def main() -> None:
     experiment = from_command_line(__doc__)
     check_experiment(experiment)
     from jaxiqa import data
+    from jaxiqa.files import locked
     from jaxiqa.terminal import console, start_jax
 
     start_jax()
@@ -27,11 +29,11 @@ def main() -> None:
     attacked = load_split(experiment.evaluation.data, "test")
     data.validate(labelled, uniform=experiment.model.input_size is None)
     data.validate(attacked, uniform=True)
-    for seed in experiment.seeds:
-        for name in experiment.variants:
+    with locked(root_folder(experiment)):
+        for seed, name in itertools.product(experiment.seeds, experiment.variants):
             predict(experiment, name, seed, labelled)
             attack(experiment, name, seed, attacked)
-    write_reports(experiment, labelled)
+        write_reports(experiment, labelled)
     console.print(f"evaluated in {(time.perf_counter() - began) / 60:.1f} minutes")
 
 
@@ -261,4 +263,7 @@ FILES = {"ResultRow": "results.jsonl", "PredictionRow": "predictions.jsonl", "Mo
 
 
 if __name__ == "__main__":
-    main()
+    from jaxiqa.terminal import explained
+
+    with explained():
+        main()

@@ -5,6 +5,7 @@ checkpoints/ and, at the end, the model and training.json. Kill it whenever you 
 exactly where it was.
 """
 
+import itertools
 import json
 import time
 from dataclasses import replace
@@ -16,19 +17,20 @@ from jaxiqa.config import Experiment, Variant, check_experiment, describe, from_
 def main() -> None:
     experiment = from_command_line(__doc__)
     check_experiment(experiment)
+    from jaxiqa.files import locked
     from jaxiqa.terminal import console, start_jax
 
     start_jax()
     began = time.perf_counter()
     splits = load_data(experiment)
     trunks: dict = {}
-    for seed in experiment.seeds:
-        for name in experiment.variants:
+    for seed, name in itertools.product(experiment.seeds, experiment.variants):
+        with locked(run_folder(experiment, name, seed)):
             row = train_variant(experiment, name, seed, splits, trunks)
-            console.print(
-                f"[bold]{name}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f} "
-                f"at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
-            )
+        console.print(
+            f"[bold]{name}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f} "
+            f"at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
+        )
     console.print(
         f"trained in {(time.perf_counter() - began) / 60:.1f} minutes; models are in {root_folder(experiment)}"
     )
@@ -76,8 +78,9 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     parts = take_apart(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
     masks = {}
     if variant.prune:
-        masks = make_masks(parts.params, parts.fixed, amount=variant.prune.amount, criterion=variant.prune.criterion)
-        parts = replace(parts, params=apply_masks(parts.params, masks), fixed=apply_masks(parts.fixed, masks))
+        # Frozen stages are left whole: they could not be fine-tuned to make up for what is missing.
+        masks = make_masks(parts.params, amount=variant.prune.amount, criterion=variant.prune.criterion)
+        parts = replace(parts, params=apply_masks(parts.params, masks))
 
     train, validation = sources(experiment, name, parts, trunk, splits, trunks)
     optimizer = make_optimizer(
@@ -185,4 +188,7 @@ def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], sp
 
 
 if __name__ == "__main__":
-    main()
+    from jaxiqa.terminal import explained
+
+    with explained():
+        main()

@@ -48,7 +48,7 @@ def make_masks(*params: Tree, amount: float, criterion: str = "l2", exclude: tup
     """Masks for the convolution kernels in ``params``.
 
     Args:
-        params: one or more nested dicts of arrays by module path, without a path in common.
+        params: nested dict of arrays by module path.
         amount: share to remove, in [0, 1).
         criterion: ``"l2"`` (whole output filters, per layer) or ``"l1"`` (single weights, over all layers).
         exclude: module names whose kernels are not pruned.
@@ -61,14 +61,13 @@ def make_masks(*params: Tree, amount: float, criterion: str = "l2", exclude: tup
     >>> masks["conv"]["kernel"][0, 0, 0].tolist()
     [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
-    Differs from the paper: arXiv:2506.04951 (code) also masks the raw weight of its Cayley convolution.
+    **Differs from the paper**: the code of arXiv:2506.04951 also masks the raw weight of its Cayley convolution.
     """
     check_number("amount", amount, 0.0, 0.999999)
     check_choice("criterion", criterion, CRITERIA)
     kernels = {
         path: np.asarray(leaf)
-        for tree in params
-        for path, leaf in _leaves(tree)
+        for path, leaf in _leaves(params)
         if path[-1] == "kernel" and np.ndim(leaf) == 4 and not set(path) & set(exclude)
     }
     masks: Tree = {}

@@ -13,6 +13,17 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 console = Console()
 
 
+@contextmanager
+def explained() -> Iterator[None]:
+    """End with the message alone where the message says what is wrong; other errors keep their traceback."""
+    try:
+        yield
+    except (ValueError, FileNotFoundError, BlockingIOError, FloatingPointError) as error:
+        if os.environ.get("JAXIQA_TRACEBACK"):
+            raise
+        raise SystemExit(f"error: {error}\n(set JAXIQA_TRACEBACK=1 to see where)") from None
+
+
 def start_jax() -> None:
     """Keep compiled programs between runs, under $JAX_COMPILATION_CACHE_DIR or the user's cache folder."""
     import jax

@@ -36,13 +36,6 @@ def test_l1_has_one_threshold_over_all_layers():
     assert weights[~kept].max() <= weights[kept].min()
 
 
-def test_several_trees_share_one_threshold():
-    tree = params()
-    together = make_masks(tree, amount=0.25, criterion="l1")
-    apart = make_masks({"a": tree["a"]}, {"b": tree["b"]}, amount=0.25, criterion="l1")
-    np.testing.assert_array_equal(together["b"]["kernel"], apart["b"]["kernel"])
-
-
 @pytest.mark.parametrize("options", [{"amount": 1.0}, {"amount": -0.1}, {"amount": 0.1, "criterion": "l3"}])
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=r"amount|criterion"):

@@ -6,7 +6,7 @@ correlation reached here says that the machinery works, and nothing about how we
 
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from functools import partial
+from functools import lru_cache, partial
 
 import numpy as np
 from scipy.ndimage import uniform_filter
@@ -30,6 +30,7 @@ class Memory:
         return self.pictures[index]
 
 
+@lru_cache(maxsize=2)  # a run asks for the same pictures several times
 def builtin(
     *, size: tuple[int, int] = (96, 96), train: int = 960, val: int = 160, test: int = 240, seed: int = 0
 ) -> dict[str, Split]:

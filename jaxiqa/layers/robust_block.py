@@ -97,9 +97,14 @@ class RobustBlock(nnx.Module):
         self.pool, self.band = pool, band
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+        given = x.shape[1:3]
         x = square_pool(x) if self.pool == "square" else x
         x = self.reduce(x)
         size = x.shape[1:3]
+        if min(size) < 1:
+            raise ValueError(
+                f"a {given[0]}x{given[1]} map has no pixels left after pool and padding of this RobustBlock"
+            )
 
         def between(z: Complex[Array, "b h f c"]) -> Complex[Array, "b h f c"]:
             if self.band < 1:

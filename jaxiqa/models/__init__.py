@@ -73,7 +73,7 @@ class ScoreModel:
         return nnx.merge(self.graphdef, self.state)(images)
 
 
-def score_fn(model: nnx.Module) -> ScoreModel:
+def score_fn(model: Linearity) -> ScoreModel:
     """The model as a pure function ``images b h w c -> scores b``, in evaluation mode.
 
     >>> import jax.numpy as jnp
@@ -82,5 +82,5 @@ def score_fn(model: nnx.Module) -> ScoreModel:
     (2,)
     """
     model = nnx.clone(model)
-    model.eval()
+    model.set_mode()
     return ScoreModel(*nnx.split(model))

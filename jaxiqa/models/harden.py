@@ -11,7 +11,9 @@ from jaxiqa.models.linearity import Insertion, Linearity
 POSITIONS = {
     1: ("before:conv1", 3),
     2: ("before:layer1", 64),
+    3: ("before:layer2", 256),
     4: ("before:layer2.2", 128),
+    5: ("before:layer3", 200),
     6: ("after:layer3", 200),
 }
 """Position in the table of arXiv:2506.04951 -> (place in a ResNet-101, middle channels)."""

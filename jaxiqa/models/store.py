@@ -15,6 +15,7 @@ from jaxiqa.models.harden import harden
 from jaxiqa.models.linearity import Linearity
 
 FORMAT = 1
+FIELDS = ("backbone", "width", "taps", "input_size", "blocks", "k", "b", "score_range", "sha256")
 
 
 def save(model: Linearity, folder: str | Path) -> None:
@@ -62,8 +63,11 @@ def load(folder: str | Path) -> Linearity:
         card: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    if card.get("format") != FORMAT:
-        raise ValueError(f"{path}: format={card.get('format')!r} is not allowed; this version reads {FORMAT}")
+    found = card.get("format") if isinstance(card, dict) else None
+    if found != FORMAT:
+        raise ValueError(f"{path}: format={found!r} is not allowed; this version reads {FORMAT}")
+    if missing := [field for field in FIELDS if field not in card]:
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
     file = folder / "model.safetensors"
     arrays = weights.read(file)
     if hashlib.sha256(file.read_bytes()).hexdigest() != card["sha256"]:

@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array
 
 Tree = dict[str, Any]
 """Nested dict of arrays, keyed by module path."""
@@ -19,17 +19,20 @@ Tree = dict[str, Any]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything a killed run needs to go on exactly; the position in the data is ``step`` itself."""
+    """Everything a killed run needs to go on exactly; the position in the data is ``step`` itself.
 
-    step: Int[Array, ""]
+    Leaves are arrays; JAX's own tree functions also put other things in their places, so they carry no types.
+    """
+
+    step: Any  # int32
     params: Tree
     batch_stats: Tree
     optimizer: Any
-    loss_sum: Float[Array, ""]  # over the steps of the current epoch
+    loss_sum: Any  # float32, over the steps of the current epoch
     best_params: Tree
     best_batch_stats: Tree
-    best_srocc: Float[Array, ""]  # on the validation images; -inf before the first epoch
-    best_epoch: Int[Array, ""]
+    best_srocc: Any  # float32, on the validation images; -inf before the first epoch
+    best_epoch: Any  # int32
 
 
 @dataclass(frozen=True)
@@ -58,7 +61,11 @@ def take_apart(model: nnx.Module, *, frozen: Collection[str] = (), batch_norm: s
     """
 
     def trains(path: tuple, variable: nnx.Variable) -> bool:
-        return isinstance(variable, nnx.Param) and not (path[:2] == ("backbone", "stage") and path[2] in frozen)
+        # Batch normalisation subtracts the heads' biases again. Their gradient is rounding noise, which Adam would
+        # scale up to full steps, different ones for every number of devices.
+        cancelled = path[0] in ("dr6", "dr7") and path[1] == "linear" and path[-1] == "bias"
+        held = path[:2] == ("backbone", "stage") and path[2] in frozen
+        return isinstance(variable, nnx.Param) and not (held or cancelled)
 
     def split(training: bool):
         view = nnx.clone(model)

@@ -130,3 +130,8 @@ def test_the_control_has_the_blocks_shape_without_its_orthogonality():
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         RobustBlock(8, **{"mid": 4, **options}, rngs=nnx.Rngs(0))
+
+
+def test_a_map_that_is_too_small_is_named():
+    with pytest.raises(ValueError, match="3x4 map"):
+        paper_block()(jnp.ones((1, 3, 4, 8)))

@@ -1,0 +1,134 @@
+import csv
+import re
+from dataclasses import replace
+
+import numpy as np
+import pytest
+
+from jaxiqa.reports import write_report
+from jaxiqa.reports.examples import Example, load, save, sheet
+from jaxiqa.reports.rows import append_rows, read_rows
+from jaxiqa.reports.summary import summarise
+from jaxiqa.types import ModelRow, PredictionRow, ResultRow
+
+EPSILONS = (2 / 255, 4 / 255, 8 / 255)
+IMAGES = [f"{i}.png" for i in range(5)]
+STRENGTH = {"base": 30.0, "hard": 10.0}
+
+
+def rows(seeds=(0, 1)):
+    results, predictions, cards = [], [], []
+    for model, size in STRENGTH.items():
+        for seed in seeds:
+            for i, image in enumerate(IMAGES):
+                clean = 40.0 + 5 * i
+                for attack, epsilons in {"PGD-1": EPSILONS, "stAdv": (None,)}.items():
+                    for epsilon in epsilons:
+                        gain = size * (1.0 if epsilon is None else 255 * epsilon / 8) + 2 * seed
+                        results.append(
+                            ResultRow(image, model, seed, attack, epsilon, clean, clean + gain, 0.01, 1.0, 0.9, 0.1)
+                        )
+                predictions.append(PredictionRow(image, model, seed, float(i), clean + (seed == 1) * (i == 0) * 7))
+            cards.append(ModelRow(model, seed, 1000, 20.0, 90.0, 0.8, 1.5, 0.2, len(IMAGES)))
+    return results, predictions, cards
+
+
+def test_cells_by_hand():
+    summary = summarise(*rows(), score_range="mos", mos_range=(0.0, 100.0))
+    cell = summary.cells["base", "AbsGain PGD-1 @ 4/255"]
+    assert (cell.mean, cell.std) == (pytest.approx(0.16), pytest.approx(0.02 / np.sqrt(2)))
+    # a straight line from 7.5 at 2/255 to 30 at 8/255: mean height 18.75, and 2 more for seed 1
+    assert summary.cells["base", "AbsGain AUC PGD-1"].mean == pytest.approx(0.1975)
+    assert summary.cells["hard", "AbsGain stAdv"].mean == pytest.approx(0.11)
+    ratio = [np.log10(max(1 - s, s) / (0.1 + 1e-6)) for s in (0.4, 0.45, 0.5, 0.55, 0.6)]
+    only = summarise(*rows(seeds=(0,)), score_range="mos", mos_range=(0.0, 100.0))
+    assert only.cells["hard", "R-score stAdv"].mean == pytest.approx(np.mean(ratio))
+    assert only.cells["base", "SROCC"].mean == 1.0
+    assert only.cells["base", "SROCC"].std == 0.0
+    assert summary.cells["base", "SROCC"].std > 0
+
+
+def test_every_range_divides_by_its_own_ends():
+    results, predictions, cards = rows(seeds=(0,))
+    model = summarise(results, predictions, cards, score_range="model").cells["hard", "AbsGain stAdv"].mean
+    assert model == pytest.approx(10 / 70)
+    baseline = summarise(results, predictions, cards, score_range="baseline").cells["hard", "AbsGain stAdv"].mean
+    assert baseline == pytest.approx(10 / 20)
+    with pytest.raises(ValueError, match="mos_range"):
+        summarise(results, predictions, cards, score_range="mos")
+    with pytest.raises(ValueError, match="'baseline'"):
+        summarise(results, predictions, cards, score_range="own")
+
+
+def test_what_is_missing_is_said_and_not_averaged_over():
+    results, predictions, cards = rows(seeds=(0,))
+    results = [row for row in results if not (row.model == "hard" and row.epsilon == 4 / 255 and row.image == "3.png")]
+    summary = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
+    assert ("hard", "AbsGain PGD-1 @ 4/255") not in summary.cells
+    assert ("hard", "AbsGain AUC PGD-1") not in summary.cells
+    assert any("hard seed 0: PGD-1 4/255: 4 of 5 images" in what for what in summary.missing)
+    constant = [replace(row, score=1.0) for row in predictions]
+    summary = summarise(results, constant, cards, score_range="mos", mos_range=(0.0, 100.0))
+    assert any("undefined" in what for what in summary.missing)
+
+
+def examples():
+    clean = np.random.default_rng(0).uniform(size=(20, 30, 3)).astype(np.float32)
+    attacked = np.clip(clean + 8 / 255 * np.sign(clean - 0.5), 0, 1)
+    return [
+        Example("0.png", "base", "PGD-1", 8 / 255, 40.0, 70.0, clean, attacked),
+        Example("0.png", "hard", "stAdv", None, 40.0, 50.0, clean, attacked),
+    ]
+
+
+def test_the_report_is_complete_and_loads_nothing(tmp_path):
+    summary = summarise(*rows(), score_range="mos", mos_range=(0.0, 100.0))
+    page = write_report(tmp_path, summary, examples(), title="a <test>", facts={"command": "python x.py"})
+    text = page.read_text()
+    assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', text)
+    assert "a &lt;test&gt;" in text
+    assert text.count("data:image/png;base64,") == 3
+    for name in ("tradeoff.png", "curves.png", "examples.png"):
+        assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
+    with open(tmp_path / "table.csv") as file:
+        table = {row["model"]: row for row in csv.DictReader(file)}
+    assert float(table["base"]["AbsGain AUC PGD-1"]) == pytest.approx(0.1975)
+    assert float(table["base"]["AbsGain AUC PGD-1 std"]) == pytest.approx(0.02 / np.sqrt(2))
+    markdown = (tmp_path / "table.md").read_text()
+    assert "0.198 ± 0.014" in markdown or "0.197 ± 0.014" in markdown
+    assert "2/255, 4/255, 8/255" in markdown
+
+
+def test_examples_survive_the_disk(tmp_path):
+    for number, example in enumerate(examples()):
+        save(example, tmp_path / f"{number}.npz")
+        back = load(tmp_path / f"{number}.npz")
+        assert (back.image, back.model, back.epsilon, back.score) == (
+            example.image, example.model, example.epsilon, example.score)  # fmt: skip
+        np.testing.assert_array_equal(back.attacked, example.attacked)
+    assert sheet(examples()[:1]).startswith(b"\x89PNG")
+
+
+def test_rows_survive_a_kill_in_the_middle_of_a_line(tmp_path):
+    path, (results, _, _) = tmp_path / "results.jsonl", rows(seeds=(0,))
+    append_rows(path, results[:3])
+    path.write_bytes(path.read_bytes()[:-20])
+    assert read_rows(path, ResultRow) == results[:2]
+    append_rows(path, results[2:4])
+    assert read_rows(path, ResultRow) == results[:4]
+    assert read_rows(tmp_path / "none.jsonl", ResultRow) == []
+
+
+def test_damaged_rows_are_named_and_values_that_are_not_finite_are_refused(tmp_path):
+    path, (results, predictions, _) = tmp_path / "results.jsonl", rows(seeds=(0,))
+    append_rows(path, results[:3])
+    with pytest.raises(ValueError, match="attacked=nan"):
+        append_rows(path, [replace(results[0], attacked=float("nan"))])
+    assert len(read_rows(path, ResultRow)) == 3
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text(lines[0] + lines[1][:10] + "\n" + lines[2])
+    with pytest.raises(ValueError, match=r"results\.jsonl line 2 is damaged"):
+        read_rows(path, ResultRow)
+    append_rows(tmp_path / "other.jsonl", predictions[:1])
+    with pytest.raises(ValueError, match="line 1 is not a ResultRow"):
+        read_rows(tmp_path / "other.jsonl", ResultRow)

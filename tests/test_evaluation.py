@@ -1,0 +1,66 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxiqa.attacks import UAP
+from jaxiqa.data import load
+from jaxiqa.evaluation import attack_runner, attack_split, score_split
+
+EPSILONS = (2 / 255, 8 / 255)
+
+
+@pytest.fixture(scope="module")
+def split():
+    return load("builtin", size=(20, 28), train=4, val=4, test=7)["test"]
+
+
+def score(images):
+    return 100 * jnp.tanh(images[:, 5:15].mean((1, 2, 3)) - images[:, :, 5:9].mean((1, 2, 3)))
+
+
+def rows_of(split, done=(), epsilons=EPSILONS, runner=None):
+    runner = runner or attack_runner("pgd", {"steps": 2}, epsilons, score, [])
+    batches = attack_split(
+        runner, score, split, model="m", seed=0, attack="PGD-2", epsilons=epsilons, batch_size=3, done=done
+    )
+    return [row for batch in batches for row in batch.rows]
+
+
+def test_one_row_per_image_and_strength_with_true_numbers(split):
+    rows = rows_of(split)
+    assert {(row.image, row.epsilon) for row in rows} == {(image, e) for image in split.ids for e in EPSILONS}
+    clean, _ = score_split(score, split, batch_size=3)
+    for row in rows:
+        assert row.score == pytest.approx(clean[split.ids.index(row.image)], abs=1e-4)
+        assert row.attacked > row.score
+        assert row.linf <= row.epsilon + 1e-6
+        assert 0 < row.ssim < 1
+        assert row.l2 > 0
+
+
+def test_an_interrupted_run_gives_the_rows_of_an_uninterrupted_one(split):
+    whole = rows_of(split)
+    done = {(row.image, row.epsilon) for row in whole[:5]}
+    rest = rows_of(split, done)
+    assert len(rest) == len(whole) - 5
+    expected = [row for row in whole if (row.image, row.epsilon) not in done]
+    for a, b in zip(rest, expected, strict=True):
+        assert (a.image, a.epsilon, a.attacked, a.linf) == (b.image, b.epsilon, b.attacked, b.linf)
+    assert rows_of(split, {(row.image, row.epsilon) for row in whole}) == []
+
+
+def test_attacks_without_strength_and_fitted_ones(split):
+    stadv = attack_runner("stadv", {"steps": 2}, None, score)
+    assert {row.epsilon for row in rows_of(split, epsilons=None, runner=stadv)} == {None}
+    fitted = [UAP(jnp.full((20, 28, 3), epsilon)) for epsilon in EPSILONS]
+    rows = rows_of(split, runner=attack_runner("uap", {}, EPSILONS, score, fitted))
+    assert max(row.linf for row in rows) == pytest.approx(8 / 255, abs=1e-6)
+
+
+def test_the_last_batch_counts_real_images_only(split):
+    scores, seconds = score_split(score, split, batch_size=4)
+    assert scores.shape == (7,)
+    assert seconds > 0
+    whole = jax.jit(score)(jnp.asarray(np.stack([split.read(i) for i in range(7)]) / np.float32(255)))
+    np.testing.assert_allclose(scores, whole, atol=1e-4)

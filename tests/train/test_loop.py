@@ -1,0 +1,166 @@
+import json
+import logging
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxiqa import models
+from jaxiqa.pruning import apply_masks, make_masks
+from jaxiqa.train.calibration import fit_linear
+from jaxiqa.train.loop import fit
+from jaxiqa.train.sources import Source, activation_source
+from jaxiqa.train.state import digest, make_optimizer, put_together, take_apart
+
+COUNT = 24
+
+
+@pytest.fixture(scope="module")
+def model():
+    model = models.build("resnet18", width=8)
+    models.harden(model, "after:layer3", mid=8, rngs=nnx.Rngs(1))
+    return model
+
+
+def source(poison=None):
+    random = np.random.default_rng(0)
+    images = random.uniform(size=(COUNT, 20, 24, 3)).astype(np.float32)
+    mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
+
+    def fetch(index, mirrored):
+        image = images[index][:, ::-1] if mirrored else images[index]
+        return {"image": image * np.float32(np.nan) if index == poison else image, "mos": mos[index]}
+
+    return Source(fetch, mos)
+
+
+def run(parts, folder, *, train=None, epochs=2, masks=None):
+    optimizer = make_optimizer(
+        parts.params,
+        learning_rate=1e-3,
+        backbone_factor=0.1,
+        decay_every=100,
+        decay_factor=0.1,
+        pretrained=frozenset({"layer1.0"}),
+    )
+    return fit(
+        parts,
+        optimizer,
+        train or source(),
+        source(),
+        epochs=epochs,
+        batch_size=8,
+        loss="norm_in_norm",
+        flip=True,
+        masks=masks or {},
+        seed=0,
+        folder=folder,
+        devices=jax.local_devices()[:1],
+    )
+
+
+def flat(tree):
+    return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+
+
+def test_training_moves_what_trains_and_nothing_else_and_pruned_filters_stay_away(model, tmp_path):
+    parts = take_apart(model, frozen=("conv1", "robust_block"))
+    masks = make_masks(parts.params, amount=0.2)
+    pruned = replace(parts, params=apply_masks(parts.params, masks))
+    result = run(pruned, tmp_path, masks=masks)
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert [row["epoch"] for row in rows] == [1, 2]
+    assert [row["step"] for row in rows] == [3, 6]
+    assert result.validation_srocc == pytest.approx(max(row["validation_srocc"] for row in rows))
+    assert result.best_epoch == max(rows, key=lambda row: row["validation_srocc"])["epoch"]
+
+    before, after = flat(pruned.params), flat(result.params)
+    assert not any("conv1']['conv" in name and "layer" not in name for name in after)
+    assert not any("robust_block" in name for name in after)
+    moved = [name for name in after if np.abs(after[name] - before[name]).max() > 0]
+    assert len(moved) > 0.9 * len(after)
+    kernel = result.params["backbone"]["stage"]["layer2.0"]["conv1"]["kernel"]
+    removed = np.all(np.asarray(kernel) == 0, axis=(0, 1, 2))
+    assert removed.sum() == round(0.2 * len(removed))
+    trained = put_together(pruned, result.params, result.batch_stats)
+    assert np.isfinite(trained.outputs(jnp.full((1, 20, 24, 3), 0.5))).all()
+
+
+def test_frozen_batch_norm_keeps_the_backbones_statistics(model, tmp_path):
+    parts = take_apart(model, batch_norm="frozen")
+    result = run(parts, tmp_path, epochs=1)
+    before, after = flat(parts.batch_stats), flat(result.batch_stats)
+    for name in before:
+        changed = np.abs(before[name] - after[name]).max() > 0
+        assert changed == name.startswith("['dr"), name
+
+
+def test_a_loss_that_is_not_finite_is_reported_with_its_step(model, tmp_path):
+    with pytest.raises(FloatingPointError, match=r"nan at step [1-3];"):
+        run(take_apart(model), tmp_path, train=source(poison=5))
+    assert not list((tmp_path / "checkpoints").glob("*.sha256.json"))
+
+
+def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(model, tmp_path, caplog):
+    parts = take_apart(model)
+    whole = run(parts, tmp_path / "whole")
+    again = run(parts, tmp_path / "again")
+    np.testing.assert_array_equal(flat(whole.params)["['regr6']['kernel']"], flat(again.params)["['regr6']['kernel']"])
+    newest = tmp_path / "again" / "checkpoints" / "6"
+    file = max((path for path in newest.rglob("*") if path.is_file()), key=lambda path: path.stat().st_size)
+    content = bytearray(file.read_bytes())
+    content[len(content) // 2] ^= 1
+    file.write_bytes(content)
+    with caplog.at_level(logging.WARNING):
+        repaired = run(parts, tmp_path / "again")
+    assert "damaged" in caplog.text
+    for name, value in flat(whole.params).items():
+        np.testing.assert_array_equal(flat(repaired.params)[name], value, err_msg=name)
+
+
+def test_stored_activations_train_like_the_images_they_came_from(model, tmp_path):
+    trunk = model.backbone.order[: model.backbone.span("layer1")[1] + 1]
+    parts = take_apart(model, frozen=trunk)
+    images = source()
+    stored = activation_source(parts, images, trunk[-1], flip=True, batch_size=7, progress=lambda done, total: None)
+    np.testing.assert_allclose(
+        stored.fetch(3, True)["activation"],
+        model.trunk(jnp.asarray(images.fetch(3, True)["image"][None]), trunk[-1])[0],
+        atol=1e-5,
+    )
+    whole, part = (
+        put_together(parts, parts.params, parts.batch_stats).outputs(
+            jnp.stack([images.fetch(i, False)["image"] for i in range(4)])
+        ),
+        put_together(parts, parts.params, parts.batch_stats).outputs_from(
+            jnp.stack([stored.fetch(i, False)["activation"] for i in range(4)]), trunk[-1]
+        ),
+    )
+    np.testing.assert_allclose(whole, part, atol=1e-5)
+
+
+def test_equal_trunks_have_equal_digests(model):
+    trunk = ("conv1", "maxpool", "layer1.0")
+    parts = take_apart(model, frozen=trunk)
+    assert digest(parts, trunk) == digest(take_apart(model, frozen=(*trunk, "robust_block")), trunk)
+    parts.fixed["backbone"]["stage"]["conv1"]["conv"]["kernel"] += 1e-3
+    assert digest(parts, trunk) != digest(take_apart(model, frozen=trunk), trunk)
+
+
+def test_the_batch_must_not_exceed_the_data(model, tmp_path):
+    small = Source(source().fetch, source().mos[:5])
+    with pytest.raises(ValueError, match="batch_size=8"):
+        run(take_apart(model), tmp_path, train=small)
+
+
+def test_the_linear_map_is_the_least_squares_one_and_refuses_nonsense():
+    raw = np.random.default_rng(0).normal(size=50)
+    k, b = fit_linear(raw, 3 * raw + 7 + np.random.default_rng(1).normal(size=50) * 0.1)
+    assert (k, b) == (pytest.approx(3, abs=0.1), pytest.approx(7, abs=0.1))
+    with pytest.raises(ValueError, match="equal"):
+        fit_linear(np.ones(3), np.arange(3.0))
+    with pytest.raises(ValueError, match="fall"):
+        fit_linear(np.arange(3.0), -np.arange(3.0))

@@ -1,0 +1,73 @@
+"""Two devices give what one gives. The test process has two CPU devices (see conftest)."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxiqa import models
+from jaxiqa.train.losses import LOSSES
+from jaxiqa.train.parallel import AXIS, data_parallel
+from jaxiqa.train.state import make_optimizer, start, take_apart
+from jaxiqa.train.step import make_step
+
+
+@pytest.fixture(scope="module")
+def parts():
+    model = models.build("resnet18", width=8)
+    models.harden(model, "after:layer3", mid=8, rngs=nnx.Rngs(1))
+    return take_apart(model)
+
+
+def batches(count=10):
+    random = np.random.default_rng(0)
+    shape = (16, 48, 64, 3)
+    return [
+        {"image": random.uniform(size=shape).astype(np.float32), "mos": random.normal(size=16).astype(np.float32)}
+        for _ in range(count)
+    ]
+
+
+def train(parts, backend, devices, loss="norm_in_norm"):
+    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=100, decay_factor=1.0)
+    step = make_step(parts, LOSSES[loss], optimizer, axis_name=AXIS)
+    step = data_parallel(step, backend=backend, devices=jax.local_devices()[:devices])
+    state, losses = start(parts, optimizer), []
+    for batch in batches():
+        state, value = step(state, {"fixed": parts.fixed, "other": parts.other, "masks": {}}, batch)
+        losses.append(float(value))
+    return state, losses
+
+
+@pytest.fixture(scope="module")
+def one(parts):
+    return train(parts, "pmap", 1)
+
+
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+def test_two_devices_equal_one_after_ten_steps(parts, one, backend):
+    assert len(jax.local_devices()) >= 2
+    state, losses = train(parts, backend, 2)
+    np.testing.assert_allclose(losses, one[1], atol=1e-5)
+    for name in ("params", "batch_stats"):
+        ours, theirs = getattr(state, name), getattr(one[0], name)
+        for (path, a), b in zip(jax.tree_util.tree_leaves_with_path(ours), jax.tree.leaves(theirs), strict=True):
+            # The loss ignores offsets, so these gradients are exactly zero but for rounding, which Adam scales up.
+            if jax.tree_util.keystr(path) not in [f"['{head}']['bias']" for head in ("regr6", "regr7", "regression")]:
+                np.testing.assert_allclose(a, b, atol=1e-5, err_msg=jax.tree_util.keystr(path))
+    moved = [
+        float(jnp.abs(a - b).max()) for a, b in zip(*map(jax.tree.leaves, (state.params, parts.params)), strict=True)
+    ]
+    assert max(moved) > 5e-4
+
+
+def test_a_batch_that_cannot_be_divided_is_refused(parts):
+    step = data_parallel(lambda state, constants, batch: (state, batch), devices=jax.local_devices()[:2])
+    with pytest.raises(ValueError, match="multiple of 2"):
+        step({}, {}, {"mos": jnp.zeros(3)})
+
+
+def test_an_unknown_backend_lists_the_known_ones():
+    with pytest.raises(ValueError, match="'pmap', 'shard_map'"):
+        data_parallel(lambda *a: a, backend="jit")
