@@ -44,7 +44,7 @@ def l1_weights(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, n
 CRITERIA: dict[str, Callable] = {"l2": l2_filters, "l1": l1_weights}
 
 
-def make_masks(*params: Tree, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)) -> Tree:
+def make_masks(params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)) -> Tree:
     """Masks for the convolution kernels in ``params``.
 
     Args:
