@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
+from jaxiqa.attacks.batch import as_pytree
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.ops.similarity import ssim
@@ -20,8 +21,12 @@ Runner = Callable[[Images, PRNGKey], jax.Array]
 """``(images b h w c, key) -> attacked e b h w c``, one entry per strength."""
 
 
-@jax.jit
 def _score(score_fn: ScoreFn, images: Images) -> jax.Array:
+    return _compiled_score(as_pytree(score_fn), images)
+
+
+@jax.jit
+def _compiled_score(score_fn: ScoreFn, images: Images) -> jax.Array:
     return score_fn(images)
 
 
