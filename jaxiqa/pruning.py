@@ -14,7 +14,7 @@ import numpy as np
 
 from jaxiqa.checks import check_choice, check_number
 
-Tree = dict[str, Any]
+Tree = dict[Any, Any]
 
 
 def l2_filters(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, np.ndarray]:
@@ -44,7 +44,9 @@ def l1_weights(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, n
 CRITERIA: dict[str, Callable] = {"l2": l2_filters, "l1": l1_weights}
 
 
-def make_masks(params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)) -> Tree:
+def make_masks(
+    params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)
+) -> Tree:
     """Masks for the convolution kernels in ``params``.
 
     Args:

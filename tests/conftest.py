@@ -7,6 +7,8 @@ import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# Programs compiled by one worker or one run serve the others.
+os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
 
 
 @pytest.fixture(scope="session")

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-Tree = dict[str, Any]
+Tree = dict[Any, Any]
 """Nested dict of arrays, keyed by module path."""
 
 
