@@ -58,7 +58,8 @@ def sheet(examples: Sequence[Example]) -> bytes:
     """PNG: per example the clean picture, the attacked one, and their difference around grey, amplified as stated."""
     columns = 2 if len(examples) > 1 else 1
     rows = -(-len(examples) // columns)
-    figure = Figure(figsize=(6.6 * columns, 2.75 * rows), layout="constrained")
+    height, width = examples[0].clean.shape[:2]
+    figure = Figure(figsize=(6.6 * columns, rows * (2.15 * height / width + 0.5)), layout="constrained")
     axes = figure.subplots(rows, 3 * columns, squeeze=False).reshape(-1, 3)
     for panels, example in zip(axes, examples, strict=False):
         difference = example.attacked - example.clean
@@ -67,7 +68,7 @@ def sheet(examples: Sequence[Example]) -> bytes:
         titles = (
             f"{example.model}\nclean: {example.score:.1f}",
             f"{example.attack}{strength}\nattacked: {example.attacked_score:.1f}",
-            f"difference ×{factor:g}\nlargest {in_255ths(round(float(np.abs(difference).max()), 5))}",
+            f"difference ×{factor:g}\nlargest {255 * np.abs(difference).max():.1f}/255",
         )
         pictures = (example.clean, example.attacked, 0.5 + factor * difference)
         for panel, title, picture in zip(panels, titles, pictures, strict=True):
