@@ -37,7 +37,7 @@ def get_config() -> Experiment:
         },
         seeds=(0, 1, 2),
         evaluation=Evaluation(
-            data=Data("nips2017", limit=24),
+            data=Data("nips2017", limit=16),
             split="val",
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
