@@ -12,10 +12,10 @@ EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 
 
 def get_config() -> Experiment:
-    data = Data("builtin", options={"size": (96, 96), "train": 960, "val": 160, "test": 240})
-    training = Training(epochs=12, backbone_factor=1.0, decay_every=8, decay_factor=0.2)
-    tuning = Training(epochs=5, backbone_factor=0.3, decay_every=3, decay_factor=0.2)
-    pruning = Training(epochs=3, learning_rate=2e-4, backbone_factor=1.0, decay_every=2)
+    data = Data("builtin", options={"size": (80, 80), "train": 960, "val": 160, "test": 240})
+    training = Training(epochs=10, backbone_factor=1.0, decay_every=7, decay_factor=0.2)
+    tuning = Training(epochs=4, backbone_factor=0.3, decay_every=3, decay_factor=0.2)
+    pruning = Training(epochs=2, learning_rate=2e-4, backbone_factor=1.0, decay_every=1)
     return Experiment(
         name="quickstart",
         data=data,
@@ -26,13 +26,13 @@ def get_config() -> Experiment:
             "robust_block+prune": Variant(pruning, parent="robust_block", prune=Prune(0.1)),
         },
         evaluation=Evaluation(
-            data=Data("builtin", limit=32, options=data.options),
+            data=Data("builtin", limit=24, options=data.options),
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
                 "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
-                "UAP": Attack("uap", EPSILONS, {"epochs": 5}, fit_on=Data("builtin", limit=64, options=data.options)),
+                "UAP": Attack("uap", EPSILONS, {"epochs": 5}, fit_on=Data("builtin", limit=48, options=data.options)),
                 "stAdv": Attack("stadv"),
             },
-            batch_size=32,
+            batch_size=24,
         ),
     )

@@ -43,9 +43,10 @@ def build(
     ('layer3', 'layer4')
     """
     options = (("width", width), ("taps", taps), ("input_size", input_size))
-    structure = nnx.split(nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0), **dict(options))))[0]
+    model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0), **dict(options)))
     # One program for all parameters, and a generator that compiles four times faster than the default.
-    model = nnx.merge(structure, _initial_state(backbone, options, jax.random.key(seed, impl="rbg")))
+    key = jax.random.key(seed, impl="rbg")
+    nnx.update(model, _initial_state(backbone, options, backbone_weights is None, key))
     if backbone_weights is not None:
         spec = BACKBONES[backbone]
         rules = (*spec.keys, *convert.without(spec.classifier_keys))
@@ -53,9 +54,10 @@ def build(
     return model
 
 
-@partial(jax.jit, static_argnames=("backbone", "options"))
-def _initial_state(backbone: str, options: tuple, key: jax.Array) -> Any:
-    return nnx.split(Linearity(backbone, rngs=nnx.Rngs(key), **dict(options)))[1]
+@partial(jax.jit, static_argnames=("backbone", "options", "with_backbone"))
+def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.Array) -> Any:
+    model = Linearity(backbone, rngs=nnx.Rngs(key), **dict(options))
+    return nnx.state(model, lambda path, _: with_backbone or path[0] != "backbone")
 
 
 @jax.tree_util.register_dataclass

@@ -1,0 +1,27 @@
+"""Two other forms of the block beside the plain one and its control: spectral shrinkage, and a band limit. One seed.
+
+    JAXIQA_DATA=/path/to/data python train.py --config configs/clive_forms.py --workdir runs/clive_ablation
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_forms.py --workdir runs/clive_ablation
+
+The folder of `clive_ablation.py` already holds the variants that both experiments have.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from jaxiqa.config import Experiment
+
+sys.path.insert(0, str(Path(__file__).parent))
+from clive_ablation import get_config as ablation
+from clive_ablation import insert
+
+
+def get_config() -> Experiment:
+    experiment = ablation()
+    shared = {name: experiment.variants[name] for name in ("baseline", "robust_block", "bottleneck")}
+    forms = {
+        "robust_block_shrink": insert(mid=40, shrink=0.5),
+        "robust_block_band": insert(mid=40, band=0.5),
+    }
+    return replace(experiment, name="clive_forms", variants=shared | forms, seeds=(0,))

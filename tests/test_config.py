@@ -1,0 +1,78 @@
+"""Every experiment is well-formed, and what is not is said before anything is loaded."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from jaxiqa import attacks, data
+from jaxiqa.config import Block, Training, Variant, check_experiment, describe, from_command_line, load_config
+from jaxiqa.models import BACKBONES
+
+CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+def test_every_config_is_well_formed(path):
+    experiment = load_config(path)
+    check_experiment(experiment)
+    assert experiment.name == path.stem
+    assert experiment.data.name in data.DATASETS
+    assert experiment.evaluation.data.name in data.DATASETS
+    assert experiment.model.backbone in BACKBONES
+    for attack in experiment.evaluation.attacks.values():
+        if attack.name in attacks.FITTED:
+            assert attack.fit_on is not None
+        else:
+            strength = {"epsilon": attack.epsilons[0]} if attack.epsilons else {}
+            attacks.make(attack.name, **strength, **attack.options)
+    for name in experiment.variants:
+        assert describe(experiment, name, 0)["seed"] == 0
+
+
+@pytest.fixture
+def smoke():
+    return load_config(CONFIGS[[path.stem for path in CONFIGS].index("smoke")])
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"parent": "nobody"}, "not an earlier variant"),
+        ({"block": Block("layer3")}, "before:STAGE"),
+        ({"training": Training(epochs=0)}, "epochs=0"),
+        ({"training": Training(epochs=1, learning_rate=0.0)}, "learning_rate"),
+    ],
+)
+def test_a_bad_variant_is_named(smoke, change, message):
+    bad = replace(smoke, variants={"odd": replace(Variant(Training(epochs=1)), **change)})
+    with pytest.raises(ValueError, match=f"variants.odd.*{message}"):
+        check_experiment(bad)
+
+
+def test_repeated_seeds_and_empty_experiments_are_refused(smoke):
+    with pytest.raises(ValueError, match="seeds"):
+        check_experiment(replace(smoke, seeds=(0, 0)))
+    with pytest.raises(ValueError, match="variants"):
+        check_experiment(replace(smoke, variants={}))
+
+
+def test_the_command_line_overrides_fields_at_any_depth():
+    arguments = ["--config", str(CONFIGS[0].parent / "smoke.py"), "--seeds", "0", "3"]
+    arguments += ["--variants.hardened.block.options.mid", "5", "--variants.baseline.training.epochs", "9"]
+    experiment = from_command_line("", arguments)
+    assert experiment.seeds == (0, 3)
+    assert experiment.variants["hardened"].block.options["mid"] == 5
+    assert experiment.variants["baseline"].training.epochs == 9
+    assert experiment.variants["hardened"].training.epochs == 2
+
+
+@pytest.mark.parametrize("arguments", [["--config", "nowhere.py"], ["--config", __file__], ["--seeds", "1"]])
+def test_a_missing_or_wrong_config_ends_with_a_message(arguments):
+    with pytest.raises(SystemExit, match=r"no such file|get_config|usage"):
+        from_command_line("", arguments)
+
+
+def test_a_change_upstream_changes_the_description(smoke):
+    changed = replace(smoke, variants={**smoke.variants, "baseline": Variant(Training(epochs=7))})
+    assert describe(smoke, "hardened", 0) != describe(changed, "hardened", 0)
