@@ -12,9 +12,9 @@ EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 
 
 def get_config() -> Experiment:
-    data = Data("builtin", options={"size": (80, 80), "train": 960, "val": 160, "test": 240})
-    training = Training(epochs=10, backbone_factor=1.0, decay_every=7, decay_factor=0.2)
-    tuning = Training(epochs=4, backbone_factor=0.3, decay_every=3, decay_factor=0.2)
+    data = Data("builtin", options={"size": (88, 88), "train": 960, "val": 160, "test": 240})
+    training = Training(epochs=9, backbone_factor=1.0, decay_every=6, decay_factor=0.2)
+    tuning = Training(epochs=3, backbone_factor=0.3, decay_every=2, decay_factor=0.2)
     pruning = Training(epochs=2, learning_rate=2e-4, backbone_factor=1.0, decay_every=1)
     return Experiment(
         name="quickstart",
@@ -30,8 +30,8 @@ def get_config() -> Experiment:
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
                 "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
-                "UAP": Attack("uap", EPSILONS, {"epochs": 5}, fit_on=Data("builtin", limit=48, options=data.options)),
-                "stAdv": Attack("stadv"),
+                "UAP": Attack("uap", EPSILONS, {"epochs": 4}, fit_on=Data("builtin", limit=48, options=data.options)),
+                "stAdv": Attack("stadv", options={"steps": 12}),
             },
             batch_size=24,
         ),
