@@ -113,9 +113,12 @@ def check_clean(images: Images, *, minimum: int = 1) -> None:
     ValueError: images has values in [255.0, 255.0]; expected [0, 1]
     """
     check_images("images", images, minimum=minimum)
+    if not len(images):
+        raise ValueError(f"images has shape {images.shape}; expected at least one image")
     if not is_traced(images):
-        low, high = float(images.min(initial=jnp.inf)), float(images.max(initial=-jnp.inf))
-        if images.size and not (low >= 0 and high <= 1):
+        values = np.asarray(images)  # not jnp: under an outer jit that would trace even a constant
+        low, high = float(values.min()), float(values.max())
+        if not (low >= 0 and high <= 1):
             raise ValueError(f"images has values in [{low}, {high}]; expected [0, 1]")
 
 

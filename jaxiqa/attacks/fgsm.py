@@ -77,11 +77,11 @@ class IFGSM:
     direction: str = field(default="raise", metadata={"static": True})
 
     def __post_init__(self):
-        self._pgd()
+        self._pgd(self.step_size)
 
-    def _pgd(self):
-        step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
+    def _pgd(self, step_size):
         return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, direction=self.direction)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self._pgd()(score_fn, images, key)
+        step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
+        return self._pgd(step_size)(score_fn, images, key)

@@ -17,6 +17,17 @@ def is_traced(*trees: Any) -> bool:
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
 
 
+def check_steps(steps: Any) -> None:
+    """Raise ``ValueError`` unless ``steps`` is a whole number >= 1.
+
+    >>> check_steps(0)
+    Traceback (most recent call last):
+    ValueError: steps=0 is not allowed; expected an integer >= 1
+    """
+    if not isinstance(steps, int) or steps < 1:
+        raise ValueError(f"steps={steps!r} is not allowed; expected an integer >= 1")
+
+
 def iterate(step: Callable[..., Any], state: Any, steps: int, *constants: Any) -> Any:
     """Apply ``state = step(state, *constants)`` ``steps`` times.
 

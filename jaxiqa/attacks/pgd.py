@@ -14,7 +14,7 @@ from jaxiqa.attacks.batch import (
     image_keys,
     per_image_gradient,
 )
-from jaxiqa.attacks.loop import iterate
+from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.threat import Ball, Number
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.types import Images, ScoreFn
@@ -65,10 +65,10 @@ class PGD:
 
     def __post_init__(self):
         Ball(self.epsilon, norm=self.norm)  # checks both
-        check_number("steps", self.steps, 1)
+        check_steps(self.steps)
         check_choice("direction", self.direction, SIGNS)
         if isinstance(self.step_size, int | float):
-            check_number("step_size", self.step_size, 0.0, open_low=True)
+            check_number("step_size", self.step_size, 0.0)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         check_clean(images)

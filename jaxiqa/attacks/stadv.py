@@ -15,7 +15,7 @@ from jaxiqa.attacks.batch import (
     checked_scores,
     per_image_gradient,
 )
-from jaxiqa.attacks.loop import iterate
+from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.threat import Number
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.ops.flow import flow_loss, warp
@@ -64,7 +64,7 @@ class StAdv:
     direction: str = field(default="raise", metadata={"static": True})
 
     def __post_init__(self):
-        check_number("steps", self.steps, 1)
+        check_steps(self.steps)
         check_choice("direction", self.direction, SIGNS)
         for name in ("flow_weight", "score_scale", "step_size"):
             value = getattr(self, name)

@@ -42,6 +42,10 @@ def sweep(
     [0.625, 0.75]
     """
     check_clean(images)
+    if not hasattr(attack, "epsilon"):
+        raise ValueError(f"attack={type(attack).__name__} has no epsilon to sweep over")
+    if not len(epsilons):
+        raise ValueError("epsilons is empty; expected at least one")
     if jax.default_backend() == "cpu":
         attacked = jnp.stack([replace(attack, epsilon=epsilon)(score_fn, images, key) for epsilon in epsilons])
     else:

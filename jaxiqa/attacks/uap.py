@@ -12,7 +12,7 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.batch import SIGNS, Keys, as_pytree, check_attacked, check_clean, checked_scores
+from jaxiqa.attacks.batch import SIGNS, Keys, as_pytree, check_clean, checked_scores
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.types import Images, PRNGKey, ScoreFn
 
@@ -102,15 +102,20 @@ def fit_uap(
         order = np.resize(order, steps * batch_size).reshape(steps, batch_size)
         for indices in order:
             state = _step(state, images[indices], score_fn, epsilon, rate, SIGNS[direction])
-    check_attacked(state[0][None])
+    if not jnp.isfinite(state[0]).all():
+        raise ValueError("score_fn gave non-finite scores or gradients on images of the fitting set")
     return UAP(state[0])
 
 
 @jax.jit
 def _step(state, images, score_fn, epsilon, rate, sign):
     delta, adam = state
-    gradient = jax.grad(lambda d: -sign * jnp.mean(checked_scores(score_fn, jnp.clip(images + d, 0, 1))))(delta)
-    gradient = jnp.where(jnp.isfinite(gradient).all(), gradient, jnp.nan)
+
+    def objective(delta):
+        return -sign * jnp.mean(checked_scores(score_fn, jnp.clip(images + delta, 0, 1)))
+
+    value, gradient = jax.value_and_grad(objective)(delta)
+    gradient = jnp.where(jnp.isfinite(value) & jnp.isfinite(gradient).all(), gradient, jnp.nan)
     update, adam = _adam.update(gradient, adam)
     return jnp.clip(delta - rate * update, -epsilon, epsilon), adam
 

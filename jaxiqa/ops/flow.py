@@ -23,14 +23,19 @@ def warp(image: Float[Array, "h w c"], flow: Flow) -> Float[Array, "h w c"]:
     h, w, _ = image.shape
     if min(h, w) < 2:
         raise ValueError(f"image is {h}x{w}; a warp needs at least 2x2 pixels")
-    y = jnp.clip(jnp.arange(h)[:, None] + flow[..., 0], 0, h - 1)
-    x = jnp.clip(jnp.arange(w)[None, :] + flow[..., 1], 0, w - 1)
+    y = _clip(jnp.arange(h)[:, None] + flow[..., 0], h - 1)
+    x = _clip(jnp.arange(w)[None, :] + flow[..., 1], w - 1)
     top = jnp.clip(jnp.floor(y), 0, h - 2).astype(jnp.int32)
     left = jnp.clip(jnp.floor(x), 0, w - 2).astype(jnp.int32)
     dy, dx = (y - top)[..., None], (x - left)[..., None]
     upper = (1 - dx) * image[top, left] + dx * image[top, left + 1]
     lower = (1 - dx) * image[top + 1, left] + dx * image[top + 1, left + 1]
     return (1 - dy) * upper + dy * lower
+
+
+def _clip(position, last):
+    # jnp.clip halves the derivative at the bound itself, which is where a zero flow puts the border pixels.
+    return jnp.where((position >= 0) & (position <= last), position, jnp.clip(position, 0, last))
 
 
 def flow_loss(flow: Flow, *, root: bool = True, padding: str = "symmetric") -> Float[Array, ""]:

@@ -126,8 +126,9 @@ def test_l2_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon
 def test_more_steps_help_and_a_random_start_follows_its_key(norm):
     epsilon = EPSILON if norm == "linf" else 0.5
     images = pictures()
-    gains = [float((PGD(epsilon, steps=steps, norm=norm)(score, images, KEY)).mean()) for steps in (1, 10)]
-    assert np.isfinite(gains).all()
+    clean = score(images)
+    for steps in (1, 10):
+        assert (score(PGD(epsilon, steps=steps, norm=norm)(score, images, KEY)) > clean).all()
     one, ten = (score(PGD(epsilon, steps=s, norm=norm, random_start=False)(score, images, KEY)).mean() for s in (1, 10))
     assert float(ten) >= float(one)
     first, second = (PGD(epsilon, steps=1, norm=norm)(score, images, jax.random.key(k)) for k in (0, 1))
@@ -200,6 +201,29 @@ def test_a_score_that_is_not_finite_is_reported_with_its_image(name, bad):
         run()
 
 
+def test_fitting_reports_scores_that_are_not_finite_though_their_gradient_is():
+    with pytest.raises(ValueError, match="non-finite"):
+        fit_uap(lambda x: x.mean((1, 2, 3)) + jnp.nan, pictures(), KEY, epsilon=EPSILON)
+
+
+@pytest.mark.parametrize("name", ["pgd", "stadv"])
+def test_an_attack_on_constant_images_runs_inside_the_jit_of_a_model(name):
+    images, weight = pictures((1, 4, 4, 3)), jnp.ones((4, 4, 3))
+    attack = an_attack(name, images)
+    inside = jax.jit(lambda w: attack(lambda x: (x * w).sum((1, 2, 3)), images, KEY))(weight)
+    np.testing.assert_allclose(inside, attack(lambda x: (x * weight).sum((1, 2, 3)), images, KEY), atol=1e-5)
+
+
+def test_sweeps_and_batches_of_nothing_are_refused():
+    with pytest.raises(ValueError, match="has no epsilon"):
+        sweep(StAdv(), score, pictures(), KEY, jnp.array([0.1]))
+    with pytest.raises(ValueError, match="epsilons is empty"):
+        sweep(PGD(0.1), score, pictures(), KEY, jnp.zeros(0))
+    with pytest.raises(ValueError, match="at least one image"):
+        PGD(0.1)(score, pictures()[:0], KEY)
+    assert sweep(make("ifgsm", epsilon=0.0), score, pictures(), KEY, jnp.array([0.1])).shape == (1, *pictures().shape)
+
+
 def test_a_universal_perturbation_helps_on_images_it_has_not_seen_and_survives_the_disk(tmp_path):
     attack = fit_uap(score, pictures((8, 9, 14, 3), seed=1), KEY, epsilon=EPSILON, epochs=20, batch_size=3)
     others = pictures((6, 9, 14, 3), seed=2)
@@ -230,6 +254,7 @@ def test_a_smoother_flow_is_cheaper_and_weaker():
         ("pgd", {"steps": 3}, "needs epsilon"),
         ("pgd", {"epsilon": 8.0}, "epsilon"),
         ("pgd", {"epsilon": 0.1, "steps": 0}, "steps"),
+        ("ifgsm", {"epsilon": 0.1, "steps": 0}, "steps"),
         ("pgd", {"epsilon": 0.1, "norm": "l1"}, "norm"),
         ("stadv", {"score_scale": 0.0}, "score_scale"),
         ("ifgsm", {"epsilon": 0.1, "direction": "up"}, "direction"),

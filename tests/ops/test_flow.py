@@ -27,7 +27,7 @@ def test_warps_and_losses_equal_the_reference(shared, case):
         assert float(flow_loss(flow, **options)) == pytest.approx(expected[key], rel=1e-5)
 
 
-@pytest.mark.parametrize("case", ["smooth", "random", "large"])
+@pytest.mark.parametrize("case", CASES)  # whole positions and bounds too
 def test_the_gradient_by_the_flow_equals_the_reference(shared, case):
     arrays = np.load(shared / "oracles" / "public" / "08_stadv.npz")
     image = jnp.asarray(arrays["image"] / np.float32(255))
