@@ -149,8 +149,8 @@ def attack(experiment: Experiment, name: str, seed: int, attacked) -> None:
         with progress_bar(f"{name} seed {seed}: {label}", "images") as bar:
             finished = 0
             for batch in batches:
+                keep_examples(experiment, name, seed, label, batch, attacked)  # before the rows that say it is done
                 append_rows(root / "results.jsonl", batch.rows)
-                keep_examples(experiment, name, seed, label, batch, attacked)
                 finished += len(batch.ids)
                 bar(finished, len(attacked), "")
 

@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxiqa.checks import check_choice
+from jaxiqa.data import prepared
 from jaxiqa.data.builtin import builtin
 from jaxiqa.data.clive import clive
 from jaxiqa.data.decode import read_image
@@ -31,9 +32,10 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
     Args:
         name: a key of `DATASETS`.
         source: its folder, resolved by `resolve`; the data set's name by default. A folder that
-            ``python -m jaxiqa.data.prepare`` has written is read as such.
-        limit: keep only the first so many pictures of each split.
-        **options: of the data set; a prepared one has none.
+            ``python -m jaxiqa.data.prepare`` has written is noticed and read as such. The set builtin is made in
+            memory unless a source is given.
+        limit: keep only the first so many pictures of each split, at least 1.
+        **options: of the data set; a prepared one has none, having been written with them.
 
     Raises:
         ValueError: unknown name or option, a folder that does not exist, or faults in the table.
@@ -47,19 +49,17 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
     allowed = [key for key in inspect.signature(loader).parameters if key != "source"]
     for key in options:
         check_choice(f"option of data set {name!r}", key, allowed)
-    if name == "builtin":
-        splits = loader(**options)
-    else:
-        folder = resolve(source or name)
-        if not folder.is_dir():
+    folder = resolve(source or name)
+    made_in_memory = name == "builtin" and source is None
+    if not made_in_memory and prepared.is_prepared(folder, name):
+        if options:
             raise ValueError(
-                f"data set {name!r}: no folder {folder}. Put the pictures there, or name their folder by data.source; "
-                f"relative folders are looked up under $JAXIQA_DATA (now {os.environ.get('JAXIQA_DATA', './data')})"
+                f"data set {name!r} in {folder} is a prepared one and takes no options, but got "
+                f"{', '.join(options)}; give them to jaxiqa.data.prepare"
             )
-        from jaxiqa.data import prepared
-
-        if prepared.is_prepared(folder, name):
-            splits = prepared.read(folder, name)
-        else:
-            splits = loader(folder, **options)
+        splits = prepared.read(folder, name)
+    elif name == "builtin" and not made_in_memory:
+        raise ValueError(f"data set 'builtin': {folder} holds no prepared one; without a source it is made in memory")
+    else:
+        splits = loader(folder, **options)
     return {part: split.take(limit) for part, split in splits.items()}

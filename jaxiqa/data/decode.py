@@ -9,8 +9,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, ImageOps
 
+from jaxiqa.checks import check_number
+
 MAX_PIXELS = 89_000_000
-"""Larger pictures are refused unless told otherwise: a small file can unpack to gigabytes."""
+"""Larger pictures are refused: a small file can unpack to gigabytes. Pillow too draws its line here."""
 
 RGB = UInt8[np.ndarray, "h w 3"]
 
@@ -23,15 +25,20 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RGB:
 
     Args:
         path: the file.
-        max_pixels: largest width × height accepted.
+        max_pixels: largest width × height accepted, at most `MAX_PIXELS`.
 
     Raises:
-        ValueError: missing, a folder, empty, truncated, not a picture, without pixels, or too large; names the file.
+        ValueError: missing, a folder, unreadable, empty, truncated, not a picture, without pixels, or too large; names
+            the file.
     """
     path = Path(path)
     if not path.is_file():
         raise ValueError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
-    return decode(path.read_bytes(), str(path), max_pixels=max_pixels)
+    try:
+        content = path.read_bytes()
+    except OSError as error:
+        raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    return decode(content, str(path), max_pixels=max_pixels)
 
 
 def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
@@ -41,6 +48,7 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
     Traceback (most recent call last):
     ValueError: a.png: the file is empty
     """
+    check_number("max_pixels", max_pixels, 1, MAX_PIXELS)
     if not content:
         raise ValueError(f"{name}: the file is empty")
     try:
@@ -49,7 +57,7 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
                 raise ValueError(f"{image.width}x{image.height} pixels, more than the {max_pixels} allowed")
             image.load()
             pixels = _to_rgb(ImageOps.exif_transpose(image))
-    except Image.DecompressionBombError as error:
+    except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name}: more than the {max_pixels} pixels allowed") from error
     except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
         raise ValueError(f"{name}: cannot be decoded: {error}") from error

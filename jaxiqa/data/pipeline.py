@@ -4,12 +4,14 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
+from jaxtyping import UInt8
 from PIL import Image
 
+from jaxiqa.checks import check_number
 from jaxiqa.data.split import Split
 
 CACHE_BYTES = 2 * 2**30
-"""Resized pictures are kept in memory, as 8-bit values, while the whole split fits in this."""
+"""Resized pictures are kept in memory, as 8-bit values, if the whole split fits in this."""
 
 Fetch = Callable[[int, bool], dict[str, Any]]
 
@@ -30,9 +32,15 @@ def training_batches(
         flip: mirror each example with probability one half.
         start: steps already done.
         threads: that fetch ahead; the order does not depend on them.
+
+    >>> batches = training_batches(lambda i, flip: {"i": np.int64(i)}, 3, batch_size=2, seed=0, flip=False, start=5)
+    >>> next(batches)["i"].shape
+    (2,)
     """
     import grain
 
+    for name, value, least in (("count", count, 1), ("batch_size", batch_size, 1), ("start", start, 0)):
+        check_number(name, value, least)
     dataset = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
     dataset = dataset.random_map(lambda index, rng: (int(index), bool(flip and rng.random() < 0.5)))
     dataset = dataset.map(lambda choice: fetch(*choice)).batch(batch_size)
@@ -47,7 +55,12 @@ def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int 
         split: the pictures, with scores.
         size: (height, width) to resize to (bilinear, antialiased, 8-bit); None keeps the pictures' own.
         cache_bytes: see `CACHE_BYTES`.
+
+    Raises:
+        ValueError: the pictures have no scores.
     """
+    if split.mos is None:
+        raise ValueError(f"{split.name} has no scores to train on")
     cache: dict[int, np.ndarray] = {}
 
     def resized(index: int) -> np.ndarray:
@@ -66,7 +79,7 @@ def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int 
     return fetch
 
 
-def resize(pixels: np.ndarray, size: tuple[int, int] | None) -> np.ndarray:
+def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width 3"]:
     """An 8-bit picture at (height, width), bilinear and antialiased.
 
     >>> resize(np.zeros((4, 6, 3), np.uint8), (2, 3)).shape
@@ -82,8 +95,10 @@ def scoring_batches(
 ) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
     """All pictures once, in order: (float32 ``b h w 3`` in [0, 1], how many of them are real, their ids).
 
-    The last batch repeats its last picture, so that one compiled shape serves all.
+    The last batch repeats its last picture, so that one compiled shape serves all. A larger ``batch_size`` than there
+    are pictures is reduced to their number. With ``size`` None the pictures must be of one size, see `validate`.
     """
+    check_number("batch_size", batch_size, 1)
     batch_size = min(batch_size, len(split))
     for first in range(0, len(split), batch_size):
         indices = range(first, min(first + batch_size, len(split)))

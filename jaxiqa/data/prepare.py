@@ -2,18 +2,20 @@
 
     python -m jaxiqa.data.prepare NAME --source DIR --out DIR
 
-Afterwards ``data.source=OUT`` (or JAXIQA_DATA) reads the prepared set like the plain one.
+Afterwards OUT as ``data.source`` (or as JAXIQA_DATA/NAME) reads the prepared set like the plain one.
 """
 
+import ast
+import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import tyro
 
 
 @dataclass(frozen=True)
-class Options:
+class Arguments:
     """What to prepare, from where, to where."""
 
     name: Annotated[str, tyro.conf.Positional]
@@ -21,24 +23,47 @@ class Options:
     out: Path
     """Folder to write to; the set goes to OUT/NAME/VERSION."""
     source: Path | None = None
-    """Folder of the pictures; not needed for builtin."""
+    """Folder of the pictures; without one, as everywhere: $JAXIQA_DATA/NAME. Not for builtin, which is made."""
+    options: tuple[str, ...] = ()
+    """Options of the data set, such as: csv=labels.csv score_column=score split=0.7,0.1,0.2"""
 
 
-def main(options: Options) -> None:
+def main(arguments: Arguments) -> None:
     """Load, check every picture, write, and say what was written."""
     from jaxiqa import data
     from jaxiqa.data import prepared
 
-    splits = data.load(options.name, source=str(options.source.absolute()) if options.source else None)
+    name, out = arguments.name, arguments.out.absolute()
+    source = str(arguments.source.absolute()) if arguments.source else None
+    splits = data.load(name, source=source, **dict(map(_option, arguments.options)))
     for split in splits.values():
         data.validate(split)
-    folder = prepared.write(options.name, splits, options.out.absolute())
+    if not sys.stderr.isatty():
+        import tensorflow_datasets as tfds
+
+        tfds.disable_progress_bar()
+    folder = prepared.write(name, splits, out)
     counts = ", ".join(f"{len(split)} {part}" for part, split in splits.items())
-    print(f"{options.name}: {counts} pictures in {folder}")
+    print(f"{name}: {counts} pictures in {folder}")
+
+
+def _option(text: str) -> tuple[str, Any]:
+    """``key=value`` with the value read as Python where it is Python, else as text.
+
+    >>> _option("size=96,128"), _option("csv=labels.csv"), _option("split_column=None")
+    (('size', (96, 128)), ('csv', 'labels.csv'), ('split_column', None))
+    """
+    key, equals, value = text.partition("=")
+    if not equals:
+        raise ValueError(f"options={text!r}; write KEY=VALUE")
+    try:
+        return key, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return key, value
 
 
 if __name__ == "__main__":
     try:
-        main(tyro.cli(Options, description=__doc__))
+        main(tyro.cli(Arguments, description=__doc__))
     except ValueError as error:
         raise SystemExit(f"error: {error}") from error

@@ -1,12 +1,13 @@
 """A labelled or unlabelled set of pictures with random access."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from jaxiqa.checks import check_number
 from jaxiqa.data.decode import read_image
 
 
@@ -14,10 +15,12 @@ from jaxiqa.data.decode import read_image
 class Split:
     """``split[i] -> {"image": uint8 h w 3, "mos": float32, "id": str}``, without ``mos`` where nobody scored.
 
+    It can be pickled, for readers in other processes.
+
     Attributes:
         name: data set and part, such as ``"clive/train"``.
         ids: one unique name per picture.
-        mos: one score per picture, higher is better, or None.
+        mos: one score per picture, float32, higher is better, or None.
         mos_range: lowest and highest score the data set's scale allows, or None.
         read: index -> decoded picture.
         rows: the place of each picture in its table, for messages; empty where there is no table.
@@ -37,7 +40,7 @@ class Split:
         label = {} if self.mos is None else {"mos": np.float32(self.mos[index])}
         return {"image": self.read(index), "id": self.ids[index], **label}
 
-    def select(self, indices: np.ndarray) -> "Split":
+    def select(self, indices: Sequence[int] | np.ndarray) -> "Split":
         """The pictures at these positions, in this order."""
         indices = np.asarray(indices)
         return replace(
@@ -49,8 +52,11 @@ class Split:
         )
 
     def take(self, limit: int | None) -> "Split":
-        """The first ``limit`` pictures; all of them for None."""
-        return self if limit is None else self.select(np.arange(min(limit, len(self))))
+        """The first ``limit`` pictures, at least 1; all of them for None."""
+        if limit is None:
+            return self
+        check_number("limit", limit, 1)
+        return self.select(range(min(limit, len(self))))
 
 
 @dataclass(frozen=True)

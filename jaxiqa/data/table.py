@@ -2,7 +2,7 @@
 
 import csv
 import hashlib
-import math
+import os
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -11,6 +11,9 @@ import numpy as np
 from jaxiqa.data.split import Files, Split
 
 SHOWN = 20
+PARTS = ("train", "val", "test")
+
+Row = dict[str, str]
 
 
 def raise_all(where: str, problems: Sequence[str]) -> None:
@@ -31,9 +34,10 @@ def read_splits(
     path: Path,
     *,
     name: str,
+    origin: str,
     image_column: str,
     score_column: str | None,
-    split_of: Callable[[dict[str, str], int], str],
+    assign: Callable[[list[Row]], Sequence[str]],
     columns: Sequence[str] = (),
     digest_column: str | None = None,
     image_folder: Path | None = None,
@@ -44,36 +48,39 @@ def read_splits(
     Args:
         path: the csv, with a header.
         name: of the data set.
+        origin: where it can be got, for the error if it is not there.
         image_column: file names, relative to ``image_folder``.
         score_column: scores, or None for pictures without.
-        split_of: (row, number of the row counted from 0) -> name of its split.
+        assign: rows -> the split of each, ``train``, ``val`` or ``test``.
         columns: further columns that must be there.
-        digest_column: SHA-256 of the files, checked here; None where the table has none.
+        digest_column: SHA-256 of the files, checked here where the table has that column.
         image_folder: the csv's own folder by default.
         mos_range: scores outside are faults.
 
     Raises:
-        ValueError: the csv is missing, empty or lacks a column; or, all in one error with row numbers, scores that are
-            no finite numbers, pictures that appear twice, are missing, or do not match their digest.
+        ValueError: the csv is missing, empty, unreadable or lacks a column; or, all in one error with row numbers,
+            scores that are no finite numbers, pictures that appear twice, are missing, do not match their digest or
+            belong to no known split.
     """
-    if not path.is_file():
-        raise ValueError(f"{path}: no such file; it should list the pictures of {name}")
-    with open(path, newline="", encoding="utf-8-sig") as file:
-        reader = csv.DictReader(file)
-        header = reader.fieldnames or []
-        rows = list(reader)
-    wanted = [image_column, *([score_column] if score_column else []), *columns]
-    if missing := [column for column in wanted if column not in header]:
-        raise ValueError(f"{path}: has no column {', '.join(map(repr, missing))}; its columns are {', '.join(header)}")
-    if not rows:
-        raise ValueError(f"{path}: has a header but no rows")
-
     folder = image_folder or path.parent
+    for needed, kind in ((path, Path.is_file), (folder, Path.is_dir)):
+        if not kind(needed):
+            raise ValueError(
+                f"data set {name!r}: {needed} does not exist. {origin} Put it there, or name its folder by data.source;"
+                f" relative folders lie under $JAXIQA_DATA (now {os.environ.get('JAXIQA_DATA') or './data'})"
+            )
+    wanted = [image_column, *([score_column] if score_column else []), *columns]
+    header, numbered = _rows(path, wanted)
+    digest_column = digest_column if digest_column in header else None
+
     problems, first_seen = [], {}
-    entries: dict[str, list[tuple[str, float, str]]] = {}
-    for number, row in enumerate(rows):
-        place = f"row {number + 2}"  # as a spreadsheet counts, the header being row 1
-        image = (row[image_column] or "").strip()
+    entries: dict[str, list[tuple[str, float, str]]] = {part: [] for part in PARTS}
+    parts = assign([row for _, row in numbered])
+    for (place, row), part in zip(numbered, parts, strict=True):
+        if None in row or None in row.values():
+            problems.append(f"{place}: has not as many values as the header has columns ({len(header)})")
+            continue
+        image = row[image_column].strip()
         if not image:
             problems.append(f"{place}: column {image_column!r} is empty")
             continue
@@ -81,19 +88,23 @@ def read_splits(
             problems.append(f"{place}: {image} appears twice, first in {first_seen[image]}")
             continue
         first_seen[image] = place
-        score = math.nan
-        if score_column:
-            score = _number(row[score_column])
-            if not math.isfinite(score) or (mos_range and not mos_range[0] <= score <= mos_range[1]):
-                allowed = f"a number in [{mos_range[0]}, {mos_range[1]}]" if mos_range else "a finite number"
-                problems.append(f"{place}: {image} has the score {row[score_column]!r}; expected {allowed}")
-        if fault := _fault(folder / image, row[digest_column] if digest_column else None):
+        score = _number(row[score_column]) if score_column else 0.0
+        low, high = mos_range or (-np.inf, np.inf)
+        if not (np.isfinite(score) and low <= score <= high):
+            allowed = f"a number in [{low}, {high}]" if mos_range else "a finite number"
+            problems.append(f"{place}: {image} has the score {row[score_column]!r}; expected {allowed}")
+        if part not in PARTS:
+            problems.append(f"{place}: {image} belongs to the split {part!r}; expected one of {', '.join(PARTS)}")
+        elif fault := _fault(folder / image, row[digest_column] if digest_column else None):
             problems.append(f"{place}: {image} {fault}")
-        entries.setdefault(split_of(row, number), []).append((image, score, place))
+        else:
+            entries[part].append((image, score, place))
     raise_all(str(path), problems)
 
     splits = {}
     for part, items in entries.items():
+        if not items:
+            continue
         ids, scores, places = zip(*items, strict=True)
         splits[part] = Split(
             name=f"{name}/{part}",
@@ -106,16 +117,36 @@ def read_splits(
     return splits
 
 
-def _number(text: str | None) -> float:
+def _rows(path: Path, wanted: Sequence[str]) -> tuple[list[str], list[tuple[str, Row]]]:
+    """The header, and the rows with their line numbers."""
     try:
-        return float(text or "nan")
+        with open(path, newline="", encoding="utf-8-sig") as file:
+            reader = csv.DictReader(file)
+            header = list(reader.fieldnames or [])
+            rows = [(f"row {reader.line_num}", row) for row in reader]  # as an editor counts, the header being row 1
+    except (UnicodeDecodeError, csv.Error) as error:
+        raise ValueError(f"{path}: is not a csv in UTF-8: {error}") from error
+    if missing := [column for column in wanted if column not in header]:
+        raise ValueError(f"{path}: has no column {', '.join(map(repr, missing))}; its columns are {', '.join(header)}")
+    if twice := [column for column in wanted if header.count(column) > 1]:
+        raise ValueError(f"{path}: has more than one column {', '.join(map(repr, twice))}")
+    if not rows:
+        raise ValueError(f"{path}: has a header but no rows")
+    return header, rows
+
+
+def _number(text: str) -> float:
+    """The number as float32 holds it; NaN where there is none."""
+    try:
+        value = float(text)
     except ValueError:
-        return math.nan
+        return np.nan
+    return value if abs(value) <= float(np.finfo(np.float32).max) else np.nan
 
 
 def _fault(path: Path, digest: str | None) -> str | None:
     if not path.is_file():
         return f"is missing ({path})"
-    if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+    if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest.strip().lower():
         return "does not match the digest in the table; the file is damaged or another picture"
     return None

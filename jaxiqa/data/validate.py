@@ -1,5 +1,6 @@
 """Read every picture once before the work starts."""
 
+import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
@@ -9,6 +10,8 @@ from jaxiqa.data.table import raise_all
 
 def validate(split: Split, *, uniform: bool = False) -> None:
     """Decode all pictures, so that a bad file is an error now and not in epoch 7.
+
+    Shows its progress on a terminal.
 
     Args:
         split: the pictures.
@@ -26,8 +29,21 @@ def validate(split: Split, *, uniform: bool = False) -> None:
         except ValueError as error:
             return None, f"{place}{error}"
 
+    from rich.console import Console
+    from rich.progress import track
+
     with ThreadPoolExecutor() as pool:
-        results = list(pool.map(attempt, range(len(split))))
+        attempts = pool.map(attempt, range(len(split)))
+        results = list(
+            track(
+                attempts,
+                f"checking {split.name}",
+                total=len(split),
+                console=Console(stderr=True),
+                transient=True,
+                disable=not sys.stderr.isatty(),
+            )
+        )
     problems = [message for size, message in results if size is None]
     sizes = Counter(size for size, _ in results if size)
     if uniform and len(sizes) > 1:

@@ -24,6 +24,8 @@ def depthwise_conv(
     >>> depthwise_conv(jnp.ones((1, 5, 4, 2)), jnp.ones((3, 3, 2)), stride=(2, 2), padding=((1, 1), (1, 1))).shape
     (1, 3, 2, 2)
     """
+    if kernel.shape[-1] != x.shape[-1]:
+        raise ValueError(f"kernel has {kernel.shape[-1]} channels, x has {x.shape[-1]}")
     method = shifted_products if jax.default_backend() == "cpu" else grouped_convolution
     return method(x, kernel, stride, padding)
 

@@ -77,6 +77,8 @@ def orthogonal_convolve(
     True
     """
     b, h, w, c = x.shape
+    if kernel.shape[2:] != (c, c):
+        raise ValueError(f"kernel has shape {kernel.shape}; expected kh kw {c} {c} for maps of {c} channels")
     frequencies = h * (w // 2 + 1)
     coefficients = jnp.fft.rfft2(x, axes=(1, 2), norm="ortho").reshape(b, frequencies, c).swapaxes(0, 1)
     phase = phases(kernel.shape[:2], (h, w))
@@ -117,6 +119,8 @@ class SemiOrthogonal(nnx.Module):
         self.weight = nnx.Param(scale * jax.random.normal(rngs.params(), (cout, cin)))
 
     def __call__(self, x: Float[Array, "*b cin"]) -> Float[Array, "*b cout"]:
+        if x.shape[-1] != self.weight.shape[1]:
+            raise ValueError(f"x has {x.shape[-1]} channels; this layer takes {self.weight.shape[1]}")
         return jnp.einsum("...i,oi->...o", x, semi_orthogonal(self.weight[...]), precision=HIGHEST)
 
 
@@ -155,6 +159,7 @@ class OrthogonalConv(nnx.Module):
         check_choice("unitary", unitary, METHODS)
         c = min(cin, cout)
         check_number("min(cin, cout)", c, 1)
+        check_number("min(kernel_size)", min(kernel_size), 1)
         scale = 1 / np.sqrt(2 * c * kernel_size[0] * kernel_size[1])
         self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (*kernel_size, c, c)))
         self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None

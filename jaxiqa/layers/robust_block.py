@@ -32,7 +32,8 @@ def low_frequencies(size: tuple[int, int], band: float) -> np.ndarray:
     """
     h, w = size
     rows, columns = np.abs(np.fft.fftfreq(h)), np.fft.rfftfreq(w)
-    return ((rows[:, None] <= band / 2) & (columns[None, :] <= band / 2)).astype(np.float32)
+    edge = band / 2 + 1e-9  # a frequency on the edge counts, however it is rounded
+    return ((rows[:, None] <= edge) & (columns[None, :] <= edge)).astype(np.float32)
 
 
 class RobustBlock(nnx.Module):
@@ -92,8 +93,8 @@ class RobustBlock(nnx.Module):
         else:
             self.reduce = SemiOrthogonal(features, mid, rngs=rngs)
         self.orthogonal = OrthogonalConv(mid, features, unitary=unitary, rngs=rngs)
-        # softplus(p) is the threshold, so p starts at log(exp(shrink) − 1).
-        self.threshold = nnx.Param(jnp.full(mid, jnp.log(jnp.expm1(shrink)))) if shrink else None
+        # softplus(p) is the threshold, so p starts at log(exp(shrink) − 1), written so that it cannot overflow.
+        self.threshold = nnx.Param(jnp.full(mid, shrink + jnp.log(-jnp.expm1(-shrink)))) if shrink else None
         self.pool, self.band = pool, band
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:

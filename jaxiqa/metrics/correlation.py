@@ -1,4 +1,7 @@
-"""Agreement of predicted with human scores. Host-side, float64, ties as SciPy treats them."""
+"""Agreement of predicted with human scores. Host-side, float64, ties as SciPy treats them.
+
+Where a correlation is undefined (a constant input) it is an error, never a NaN that a mean would carry on silently.
+"""
 
 import numpy as np
 import scipy.stats
@@ -9,6 +12,10 @@ Values = Float[np.ndarray, "_"]
 
 def srocc(predictions: Values, mos: Values) -> float:
     """Spearman's rank correlation, in [−1, 1]: Pearson's correlation of the ranks, ties given their mean rank.
+
+    Args:
+        predictions: one score per image, any unit, at least two.
+        mos: the human scores of the same images, any unit.
 
     Raises:
         ValueError: fewer than two values, values that are not finite, or all equal (the correlation is undefined).
@@ -39,11 +46,14 @@ def krocc(predictions: Values, mos: Values) -> float:
 
 def _checked(correlation, predictions: Values, mos: Values) -> float:
     x, y = np.asarray(predictions, np.float64), np.asarray(mos, np.float64)
-    if x.shape != y.shape or x.size < 2:
+    if x.shape != y.shape or x.ndim != 1 or x.size < 2:
         raise ValueError(f"predictions {x.shape} and mos {y.shape} must have the same length, at least 2")
     for name, values in (("predictions", x), ("mos", y)):
         if not np.isfinite(values).all():
             raise ValueError(f"{name} has values that are not finite, first at index {np.argmin(np.isfinite(values))}")
         if np.ptp(values) == 0:
             raise ValueError(f"{name} are all equal to {values[0]}; a correlation is undefined")
-    return float(min(1.0, max(-1.0, correlation(x, y).statistic)))
+    value = float(correlation(x, y).statistic)
+    if not np.isfinite(value):
+        raise ValueError("predictions or mos differ by too little to be told apart; a correlation is undefined")
+    return float(np.clip(value, -1.0, 1.0))

@@ -56,22 +56,30 @@ def magnitude_gain(clean: Values, attacked: Values, low: Number, high: Number) -
 def rel_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Values:
     """RelGain per image: (s̃_adv − s̃) / (s̃ + 1).
 
+    Raises:
+        ValueError: as of `scale`, or a clean score of s̃ ≤ −1, where the ratio has lost its meaning.
+
     >>> rel_gain(np.array([100.0]), np.array([150.0]), 0.0, 100.0)
     array([0.25])
     """
     before, after = scale(clean, attacked, low, high)
+    if before.min() <= -1:
+        raise ValueError(
+            f"scaled clean score {before.min()} at index {before.argmin()} must be above -1; widen the range"
+        )
     return (after - before) / (before + 1)
 
 
 def r_score(clean: Values, attacked: Values, low: Number, high: Number, *, variant: str = "benchmark") -> Values:
     """R-score per image: log₁₀(largest change possible / change made). Higher is more robust.
 
-    ``"benchmark"`` (arXiv:2310.06958): log₁₀( max(1 − s̃, s̃) / (|s̃_adv − s̃| + 1e-6) ). The clean score decides what
-    was possible, so values for different attacks compare. At most 6.
+    ``"benchmark"`` (arXiv:2310.06958): log₁₀( max(1 − s̃, s̃) / (|s̃_adv − s̃| + 1e-6) ). The clean score alone decides
+    what was possible, so values of different attacks compare, and it is finite everywhere: hence the default. From −0.3
+    at a full-scale change of a middling score to 6 where nothing moved; beyond both where scores leave [low, high].
 
     ``"authors"`` (code of arXiv:2506.04951): log₁₀( max(β₁ − s̃_adv, s̃ − β₀) / |s̃_adv − s̃| ) with β₁ = max s̃_adv and
-    β₀ = min s̃ over the images given: it depends on the other images and on the attack, not on (low, high), and is
-    infinite where nothing moved.
+    β₀ = min s̃ over the images given: it depends on the other images and on the attack, not on (low, high). It is +∞
+    where nothing moved, and −∞ for an image that had both the lowest clean and the highest attacked score.
 
     >>> round(float(r_score(np.array([50.0]), np.array([55.0]), 0.0, 100.0)[0]), 4)
     1.0
@@ -79,16 +87,17 @@ def r_score(clean: Values, attacked: Values, low: Number, high: Number, *, varia
     check_choice("variant", variant, ["benchmark", "authors"])
     before, after = scale(clean, attacked, low, high)
     change = np.abs(after - before)
-    with np.errstate(divide="ignore"):
-        if variant == "benchmark":
-            return np.log10(np.maximum(1 - before, before) / (change + EPSILON))
-        return np.log10(np.maximum(after.max() - after, before - before.min()) / change)
+    if variant == "benchmark":
+        return np.log10(np.maximum(1 - before, before) / (change + EPSILON))
+    possible = np.maximum(after.max() - after, before - before.min())
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(change > 0, np.log10(possible / change), np.inf)
 
 
 def wasserstein(clean: Values, attacked: Values, low: Number, high: Number) -> float:
     """Signed Wasserstein-1 distance of the two score distributions; the sign is that of the mean gain.
 
-    >>> wasserstein(np.array([0.0, 50.0]), np.array([10.0, 60.0]), 0.0, 100.0)
+    >>> round(wasserstein(np.array([0.0, 50.0]), np.array([10.0, 60.0]), 0.0, 100.0), 6)
     0.1
     """
     before, after = scale(clean, attacked, low, high)
@@ -106,12 +115,19 @@ def energy(clean: Values, attacked: Values, low: Number, high: Number) -> float:
 
 
 def interval95(values: Values) -> tuple[float, float]:
-    """95 % confidence interval of the mean by Student's t; infinitely wide for one value.
+    """95 % confidence interval of the mean by Student's t: mean ± t(0.975, n − 1) · std / √n, std with n − 1.
+
+    Infinitely wide for one value.
+
+    Raises:
+        ValueError: no values, or values that are not finite.
 
     >>> interval95(np.array([1.0]))
     (-inf, inf)
     """
     values = np.asarray(values, np.float64)
+    if len(values) == 0 or not np.isfinite(values).all():
+        raise ValueError(f"values must be finite and at least one, got {len(values)}: {values[:5].tolist()} …")
     if len(values) < 2:
         return -np.inf, np.inf
     half = scipy.stats.t.ppf(0.975, len(values) - 1) * values.std(ddof=1) / np.sqrt(len(values))
@@ -129,13 +145,17 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 def auc(epsilons: Values, values: Values, *, rule: str = "mean_over_range") -> float:
     """One number for a curve over ε.
 
-    ``"mean_over_range"``: ∫ v dε / (ε_last − ε_first) by trapezoids: the mean height of the curve, in the unit of v,
-    whatever the strengths chosen; for a single ε, v itself. ``"mean"``: plain mean over the strengths.
-    ``"trapezoid_2"`` and ``"trapezoid_8"``: trapezoids with a fixed spacing of 2/255 or 8/255 whatever the ε, as the
-    authors' tables and plotting code (arXiv:2506.04951) seem to use.
+    ``"mean_over_range"``: Σᵢ (εᵢ₊₁ − εᵢ)(vᵢ + vᵢ₊₁)/2 / (ε_last − ε_first): the mean height of the curve, in the unit
+    of v, whatever the strengths chosen; for a single ε, v itself. Hence the default.
+    ``"mean"``: Σᵢ vᵢ / n. ``"trapezoid_2"`` and ``"trapezoid_8"``: d Σᵢ (vᵢ + vᵢ₊₁)/2 with d = 2/255 or 8/255 whatever
+    the ε (so 0 for a single one), as the authors' tables and plotting code (arXiv:2506.04951) seem to use.
+
+    Args:
+        epsilons: strengths in [0, 1] pixel units, strictly increasing.
+        values: the curve's height at each; infinite ones are let through, as the authors' R-score can be.
 
     Raises:
-        ValueError: ε not strictly increasing, or lengths that differ.
+        ValueError: ε not finite or not strictly increasing, a value that is NaN, or lengths that differ.
 
     >>> round(auc(np.array([2, 4, 8]) / 255, np.array([0.1, 0.2, 0.4])), 6)
     0.25
@@ -144,6 +164,8 @@ def auc(epsilons: Values, values: Values, *, rule: str = "mean_over_range") -> f
     epsilons, values = np.asarray(epsilons, np.float64), np.asarray(values, np.float64)
     if epsilons.shape != values.shape or len(values) == 0:
         raise ValueError(f"epsilons {epsilons.shape} and values {values.shape} must have the same length, over 0")
-    if not (np.diff(epsilons) > 0).all():
-        raise ValueError(f"epsilons must increase strictly, got {epsilons.tolist()}")
+    if not (np.isfinite(epsilons).all() and (np.diff(epsilons) > 0).all()):
+        raise ValueError(f"epsilons must be finite and increase strictly, got {epsilons.tolist()}")
+    if np.isnan(values).any():
+        raise ValueError(f"values must not be NaN, got {values.tolist()}")
     return RULES[rule](epsilons, values)

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxiqa.checks import check_images
 from jaxiqa.types import Images, Scores
 
 WINDOW, SIGMA = 11, 1.5
@@ -17,8 +18,14 @@ def ssim(a: Images, b: Images) -> Scores:
 
     with a Gaussian window of 11 pixels, σ = 1.5, inside the image only, c₁ = 0.01², c₂ = 0.03², for values in [0, 1].
 
+    Args:
+        a, b: images of one shape, float in [0, 1]; sides of at least 11 pixels.
+
+    Returns:
+        One value per image. Differentiable, also where the images are equal.
+
     Raises:
-        ValueError: the images differ in shape, or a side is shorter than the window.
+        ValueError: the images differ in shape, are not float, or a side is shorter than the window.
 
     >>> x = jnp.linspace(0, 1, 12 * 13 * 3).reshape(1, 12, 13, 3)
     >>> round(float(ssim(x, x)[0]), 6)
@@ -28,8 +35,8 @@ def ssim(a: Images, b: Images) -> Scores:
     """
     if a.shape != b.shape:
         raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
-    if min(a.shape[1:3]) < WINDOW:
-        raise ValueError(f"images are {a.shape[1]}x{a.shape[2]}; SSIM needs at least {WINDOW}x{WINDOW} pixels")
+    check_images("a", a, minimum=WINDOW)
+    check_images("b", b, minimum=WINDOW)
     mean_a, mean_b = _blur(a), _blur(b)
     variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
     covariance = _blur(a * b) - mean_a * mean_b
@@ -41,6 +48,8 @@ def ssim(a: Images, b: Images) -> Scores:
 
 def psnr(a: Images, b: Images) -> Scores:
     """Peak signal-to-noise ratio in dB, −10 log₁₀ mean((a − b)²); infinite for equal images.
+
+    Its gradient is not defined there.
 
     >>> float(psnr(jnp.zeros((1, 2, 2, 3)), jnp.full((1, 2, 2, 3), 0.1))[0].round(4))
     20.0

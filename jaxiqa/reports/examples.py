@@ -8,6 +8,7 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxiqa.files import write_bytes
 from jaxiqa.reports.summary import in_255ths
 
 
@@ -26,10 +27,10 @@ class Example:
 
 
 def save(example: Example, path: Path) -> None:
-    """Write one example to an ``.npz`` file."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    values = dict(vars(example), epsilon=np.nan if example.epsilon is None else example.epsilon)
-    np.savez_compressed(path, **values)
+    """Write one example to an ``.npz`` file, whole or not at all."""
+    buffer = io.BytesIO()
+    np.savez_compressed(buffer, **dict(vars(example), epsilon=np.nan if example.epsilon is None else example.epsilon))
+    write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path) -> Example:
@@ -46,29 +47,44 @@ def load(path: Path) -> Example:
 
 
 def amplification(difference: np.ndarray) -> float:
-    """The power of two that makes the largest change just visible over the whole range.
+    """The power of two, at least 1, that spreads all but the largest hundredth of the changes over the whole range.
 
-    >>> amplification(np.array([8 / 255]))
-    8.0
+    A few large changes, as along the edges that a warp moves, would otherwise leave the rest grey.
+
+    >>> amplification(np.array([8 / 255])), amplification(np.zeros(3))
+    (8.0, 1.0)
     """
-    return float(2 ** np.floor(np.log2(0.5 / max(float(np.abs(difference).max()), 1e-6))))
+    size = float(np.quantile(np.abs(difference), 0.99))
+    return float(2 ** max(0.0, np.floor(np.log2(0.5 / size)))) if size > 0 else 1.0
+
+
+def _short(name: str) -> str:
+    return name if len(name) <= 28 else f"…{name[-27:]}"
 
 
 def sheet(examples: Sequence[Example]) -> bytes:
-    """PNG: per example the clean picture, the attacked one, and their difference around grey, amplified as stated."""
+    """PNG: per example the clean picture, the attacked one, and their difference.
+
+    The difference is 0.5 + k · (attacked − clean), clipped to [0, 1]; k is `amplification` and stands above it.
+
+    Raises:
+        ValueError: no examples.
+    """
+    if not examples:
+        raise ValueError("examples is empty; a sheet needs at least one")
     columns = 2 if len(examples) > 1 else 1
     rows = -(-len(examples) // columns)
-    height, width = examples[0].clean.shape[:2]
-    figure = Figure(figsize=(6.6 * columns, rows * (2.15 * height / width + 0.5)), layout="constrained")
+    aspect = max(example.clean.shape[0] / example.clean.shape[1] for example in examples)
+    figure = Figure(figsize=(6.6 * columns, rows * (2.15 * aspect + 0.62)), layout="constrained")
     axes = figure.subplots(rows, 3 * columns, squeeze=False).reshape(-1, 3)
     for panels, example in zip(axes, examples, strict=False):
         difference = example.attacked - example.clean
         factor = amplification(difference)
         strength = "" if example.epsilon is None else f" {in_255ths(example.epsilon)}"
         titles = (
-            f"{example.model}\nclean: {example.score:.1f}",
-            f"{example.attack}{strength}\nattacked: {example.attacked_score:.1f}",
-            f"difference ×{factor:g}\nlargest {255 * np.abs(difference).max():.1f}/255",
+            f"{_short(example.model)}\n{_short(example.image)}\nclean: {example.score:.4g}",
+            f"\n{example.attack}{strength}\nattacked: {example.attacked_score:.4g}",
+            f"\ndifference × {factor:g}\nlargest {255 * np.abs(difference).max():.1f}/255",
         )
         pictures = (example.clean, example.attacked, 0.5 + factor * difference)
         for panel, title, picture in zip(panels, titles, pictures, strict=True):

@@ -6,7 +6,7 @@ from importlib.resources import files
 import jinja2
 
 from jaxiqa.reports.summary import Summary
-from jaxiqa.reports.table import cell, columns, notes
+from jaxiqa.reports.table import cell, columns, notes, strengths
 
 
 def page(summary: Summary, pictures: dict[str, bytes], *, title: str, facts: dict[str, str]) -> str:
@@ -38,5 +38,6 @@ def page(summary: Summary, pictures: dict[str, bytes], *, title: str, facts: dic
         columns=names,
         rows=rows,
         notes=notes(summary),
+        strengths=strengths(summary) if summary.attacks else None,
         pictures={caption: base64.b64encode(content).decode() for caption, content in pictures.items()},
     )

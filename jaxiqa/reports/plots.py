@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from jaxiqa.reports.summary import Summary, column
 
 COLOURS = ("#1f6f8b", "#d1495b", "#e0a030", "#5b8c5a", "#7d5ba6", "#444444", "#c77dba", "#3bb0c9", "#9c6b30", "#8a8a8a")
-MARKERS = "osD^vP*XhH"
+MARKERS = "osD^vP*Xh"  # one fewer than colours, so that a style repeats only after 90 models
 
 
 def tradeoff(summary: Summary) -> bytes:
@@ -28,13 +28,13 @@ def tradeoff(summary: Summary) -> bytes:
                     label=model,
                     **_style(number),
                 )
-        panel.set(title=attack, xlabel="SROCC →", ylabel=f"{'mean ' if None not in epsilons else ''}AbsGain (↓ better)")
+        panel.set(title=attack, xlabel="SROCC →", ylabel=f"AbsGain{'' if None in epsilons else ' AUC'} (↓ better)")
         panel.margins(0.18)
     return _png(figure, panels)
 
 
 def curves(summary: Summary) -> bytes:
-    """Mean gain over ε, one panel per attack; the band is the deviation over seeds. A point where there is no ε."""
+    """Mean gain over ε, one panel per attack, with its 95 % interval over images. A point where there is no ε."""
     figure, panels = _panels(summary, height=3.4)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
         for number, model in enumerate(summary.models):
@@ -43,17 +43,15 @@ def curves(summary: Summary) -> bytes:
             if not found:
                 continue
             means = [value.mean for _, value in found]
+            low, high = zip(*(value.interval or (value.mean, value.mean) for _, value in found), strict=True)
             if None in epsilons:
-                panel.errorbar(
-                    [number], means, yerr=found[0][1].std or None, label=model, markersize=8, **_style(number)
-                )
+                reach = [[means[0] - low[0]], [high[0] - means[0]]]
+                panel.errorbar([number], means, yerr=reach, capsize=3, label=model, markersize=8, **_style(number))
                 continue
             x = [255 * e for e, _ in found]
             panel.plot(x, means, label=model, markersize=5, **_style(number))
-            spread = [value.std for _, value in found]
-            low, high = zip(*((m - s, m + s) for m, s in zip(means, spread, strict=True)), strict=True)
             panel.fill_between(x, low, high, color=_style(number)["color"], alpha=0.15, linewidth=0)
-        panel.set(title=attack, ylabel="AbsGain")
+        panel.set(title=attack, ylabel="AbsGain (↓ better)")
         if None in epsilons:
             panel.set_xticks([])
             panel.set_xlim(-0.7, len(summary.models) - 0.3)
@@ -84,9 +82,14 @@ def _style(number: int) -> dict:
 
 
 def _png(figure: Figure, panels: list) -> bytes:
-    if panels:
-        handles, labels = panels[0].get_legend_handles_labels()
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(len(labels), 5), frameon=False)
+    # A model may be missing from some panels, not from the legend.
+    entries = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if entries:
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5), frameon=False
+        )
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140)
     return buffer.getvalue()

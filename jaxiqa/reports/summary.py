@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxiqa.checks import check_choice
 from jaxiqa.metrics.correlation import krocc, plcc, srocc
-from jaxiqa.metrics.robustness import abs_gain, auc, magnitude_gain, r_score
+from jaxiqa.metrics.robustness import abs_gain, auc, interval95, magnitude_gain, r_score
 from jaxiqa.types import ModelRow, PredictionRow, ResultRow
 
 SCORE_RANGES = {
@@ -26,6 +26,8 @@ class Value:
     mean: float
     std: float
     seeds: int
+    interval: tuple[float, float] | None = None
+    """For a mean over images: its 95 % Student-t interval over the images, each first averaged over seeds."""
 
 
 @dataclass(frozen=True)
@@ -81,81 +83,126 @@ def summarise(
         mos_range: ends of the human scores' scale, for ``score_range="mos"``.
 
     Raises:
-        ValueError: an unknown range, or ``"mos"`` without its ends.
+        ValueError: an unknown range, ``"mos"`` without its ends, a row given twice, an attack with some strengths and
+            some rows without one, or a range without width.
     """
     check_choice("score_range", score_range, SCORE_RANGES)
     if score_range == "mos" and mos_range is None:
         raise ValueError('score_range="mos" needs mos_range, the ends of the scale; this data set states none')
     names = tuple(dict.fromkeys(row.model for row in models))
-    seeds = tuple(sorted({row.seed for row in models}))
-    attacks: dict[str, set] = defaultdict(set)
-    scores: dict[tuple, dict[str, tuple[float, float]]] = defaultdict(dict)
-    for row in results:
-        attacks[row.attack].add(row.epsilon)
-        scores[row.model, row.seed, row.attack, row.epsilon][row.image] = (row.score, row.attacked)
-    strengths = {label: tuple(sorted(found, key=lambda e: -1 if e is None else e)) for label, found in attacks.items()}
+    keys = [(card.model, card.seed) for card in models]
+    if twice := {key for key in keys if keys.count(key) > 1}:
+        raise ValueError(f"several model rows for (model, seed) {sorted(twice)}")
+    scores, labelled = _by_cell(results), _by_model(predictions)
+    strengths = _strengths(results)
     images = {row.image for row in results}
-    labelled: dict[tuple, list[tuple[float, float]]] = defaultdict(list)
-    for row in predictions:
-        labelled[row.model, row.seed].append((row.score, row.mos))
+    unknown = {(row.model, row.seed) for row in (*results, *predictions)} - set(keys)
+    missing = [f"{model} seed {seed}: rows, but no model row, so left out" for model, seed in sorted(unknown)]
 
-    missing: list[str] = []
     per_seed: dict[tuple[str, str], list[float]] = defaultdict(list)
+    per_image: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for card in models:
-        key = (card.model, card.seed)
+        name, where = card.model, f"{card.model} seed {card.seed}"
         found = {
             "parameters": float(card.parameters),
             "s / epoch": card.seconds_per_epoch,
             "s / test": card.seconds_per_test,
-            **_agreement(labelled[key], f"{card.model} seed {card.seed}", missing),
+            **_agreement(labelled[name, card.seed], card, missing),
         }
-        for label, epsilons in strengths.items():
-            values: dict[str, list[float]] = defaultdict(list)
+        ends = _ends(
+            score_range, mos_range, card, [row for row in results if (row.model, row.seed) == (names[0], card.seed)]
+        )
+        if ends is None and results:
+            missing.append(f"{where}: gains: the first model has no results of this seed to take the score range from")
+        for label, epsilons in strengths.items() if ends else ():
+            curves: dict[str, list[float]] = defaultdict(list)
             for epsilon in epsilons:
-                cell = scores.get((*key, label, epsilon), {})
+                cell = scores[name, card.seed, label, epsilon]
                 if set(cell) != images:
-                    where = f"{label} {'' if epsilon is None else in_255ths(epsilon)}"
-                    missing.append(f"{card.model} seed {card.seed}: {where}: {len(cell)} of {len(images)} images")
+                    attack = label if epsilon is None else f"{label} {in_255ths(epsilon)}"
+                    missing.append(f"{where}: {attack}: {len(cell)} of {len(images)} images")
                     continue
                 clean, attacked = np.array([cell[image] for image in sorted(cell)]).T
-                ends = _ends(score_range, mos_range, card, names[0], scores, label)
                 for gain, function in GAINS.items():
-                    value = float(function(clean, attacked, *ends).mean())
-                    found[column(gain, label, epsilon)] = value
-                    values[gain].append(value)
-            for gain, curve in values.items():
+                    values = function(clean, attacked, *ends)
+                    per_image[name, column(gain, label, epsilon)].append(values)
+                    found[column(gain, label, epsilon)] = float(values.mean())
+                    curves[gain].append(float(values.mean()))
+            for gain, curve in curves.items():
                 if None not in epsilons and len(curve) == len(epsilons):
                     found[column(gain, label, auc=True)] = auc(np.array(epsilons), np.array(curve))
-        for name, value in found.items():
-            per_seed[card.model, name].append(value)
+        for key, value in found.items():
+            per_seed[name, key].append(value)
 
-    cells = {
-        key: Value(float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else 0.0, len(values))
-        for key, values in per_seed.items()
-    }
+    cells = {key: _value(values, per_image.get(key)) for key, values in per_seed.items()}
     test_images = max((card.test_images for card in models), default=0)
+    seeds = tuple(sorted({card.seed for card in models}))
     return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing))
 
 
-def _agreement(pairs: list[tuple[float, float]], where: str, missing: list[str]) -> dict[str, float]:
+def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
+    deviation = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else 0.0
+    many = per_image is not None and len(per_image[0]) > 1
+    interval = interval95(np.mean(per_image, axis=0)) if many else None
+    return Value(float(np.mean(per_seed)), deviation, len(per_seed), interval)
+
+
+def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float, float]]]:
+    """(model, seed, attack, epsilon) -> image -> (clean score, attacked score)."""
+    cells: dict[tuple, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for row in results:
+        cell = cells[row.model, row.seed, row.attack, row.epsilon]
+        if row.image in cell:
+            raise ValueError(f"image {row.image!r} has two results: {row}")
+        cell[row.image] = (row.score, row.attacked)
+    return cells
+
+
+def _by_model(predictions: Sequence[PredictionRow]) -> dict[tuple, dict[str, tuple[float, float]]]:
+    """(model, seed) -> image -> (score, mos)."""
+    labelled: dict[tuple, dict[str, tuple[float, float]]] = defaultdict(dict)
+    for row in predictions:
+        if row.image in labelled[row.model, row.seed]:
+            raise ValueError(f"image {row.image!r} has two predictions: {row}")
+        labelled[row.model, row.seed][row.image] = (row.score, row.mos)
+    return labelled
+
+
+def _strengths(results: Sequence[ResultRow]) -> dict[str, tuple[float | None, ...]]:
+    found: dict[str, set[float | None]] = defaultdict(set)
+    for row in results:
+        found[row.attack].add(row.epsilon)
+    for label, epsilons in found.items():
+        if None in epsilons and len(epsilons) > 1:
+            raise ValueError(f"attack {label!r} has rows with and without epsilon; give them two labels")
+    return {label: (None,) if None in epsilons else tuple(sorted(epsilons)) for label, epsilons in found.items()}
+
+
+def _agreement(pairs: dict[str, tuple[float, float]], card: ModelRow, missing: list[str]) -> dict[str, float]:
+    where = f"{card.model} seed {card.seed}"
+    if len(pairs) != card.test_images:
+        missing.append(f"{where}: correlations: {len(pairs)} of {card.test_images} predictions")
+        return {}
     try:
-        scores, mos = np.array(pairs, np.float64).reshape(-1, 2).T
+        scores, mos = np.array(list(pairs.values()), np.float64).reshape(-1, 2).T
         return {"SROCC": srocc(scores, mos), "PLCC": plcc(scores, mos), "KROCC": krocc(scores, mos)}
     except ValueError as error:
         missing.append(f"{where}: correlations: {error}")
         return {}
 
 
-def _ends(score_range, mos_range, card, baseline, scores, label) -> tuple[float, float]:
+def _ends(
+    score_range: str, mos_range: tuple[float, float] | None, card: ModelRow, baseline: Sequence[ResultRow]
+) -> tuple[float, float] | None:
+    """The scale's ends for one model and seed; None where there are no baseline results to take them from."""
     if score_range == "mos":
-        return mos_range
-    if score_range == "model":
-        return card.score_low, card.score_high
-    rows = [
-        row
-        for (model, seed, _, _), cell in scores.items()
-        if (model, seed) == (baseline, card.seed)
-        for row in cell.values()
-    ]
-    clean = [before for before, _ in rows]
-    return min(clean), max(clean)
+        ends = mos_range
+    elif score_range == "model":
+        ends = card.score_low, card.score_high
+    elif baseline:
+        ends = min(row.score for row in baseline), max(row.score for row in baseline)
+    else:
+        return None
+    if not ends[0] < ends[1]:
+        raise ValueError(f"score_range={score_range!r} gives {card.model} seed {card.seed} the ends {ends}; low < high")
+    return ends

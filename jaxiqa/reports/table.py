@@ -4,10 +4,11 @@ import csv
 import io
 from pathlib import Path
 
+from rich.markup import escape
 from rich.table import Table
 
 from jaxiqa.files import write_text
-from jaxiqa.reports.summary import SCORE_RANGES, Summary, column, in_255ths
+from jaxiqa.reports.summary import GAINS, SCORE_RANGES, Summary, column, in_255ths
 
 
 def columns(summary: Summary, *, every_strength: bool) -> list[str]:
@@ -36,7 +37,8 @@ def notes(summary: Summary) -> list[str]:
         "AbsGain = mean of s̃(attacked) − s̃(clean), signed: lower is more robust. s̃ = (score − low) / (high − low), "
         f"where low and high are {SCORE_RANGES[summary.score_range]}.",
         "R-score = mean of log₁₀( max(1 − s̃, s̃) / (|s̃(attacked) − s̃| + 1e-6) ): higher is more robust.",
-        "AUC = trapezoids over ε divided by the range of ε, so it has the unit of the value itself.",
+        "AUC = trapezoids over ε divided by the range of ε, so it has the unit of the value itself; "
+        "for one strength it is that value.",
     ]
     if strengths:
         lines.append("Strengths: " + "; ".join(strengths) + ".")
@@ -46,7 +48,27 @@ def notes(summary: Summary) -> list[str]:
         else f"One seed ({', '.join(map(str, summary.seeds))})."
     )
     lines.append("s / epoch: optimisation steps alone, median. s / test: scoring the labelled pictures once, compiled.")
+    lines.append(
+        "Bands in plots and intervals by strength: 95 % by Student's t over the attacked pictures, each averaged over "
+        "seeds, so without the deviation between trainings. |Gain| = mean of |s̃(attacked) − s̃(clean)|."
+    )
     return lines + [f"Missing: {what}." for what in summary.missing]
+
+
+def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
+    """Header and lines of the long table: every attack at every strength, the models below one another."""
+    lines = []
+    for attack, epsilons in summary.attacks.items():
+        for epsilon in epsilons:
+            for model in summary.models:
+                value = summary.cells.get((model, column("AbsGain", attack, epsilon)))
+                interval = value.interval if value else None
+                lines.append(
+                    [attack, "–" if epsilon is None else in_255ths(epsilon), model]
+                    + [cell(summary, model, column(gain, attack, epsilon)) for gain in GAINS]
+                    + ["–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]
+                )
+    return ["attack", "ε", "model", *GAINS, "AbsGain, 95 %"], lines
 
 
 def cell(summary: Summary, model: str, name: str) -> str:
@@ -78,12 +100,22 @@ def write_csv(summary: Summary, path: Path) -> None:
 
 
 def write_markdown(summary: Summary, path: Path) -> None:
-    """The table and its notes."""
+    """The table, its notes, and the long table by strength."""
     names = columns(summary, every_strength=False)
-    lines = ["| model | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
-    for model in summary.models:
-        lines.append(f"| {model} | " + " | ".join(cell(summary, model, name) for name in names) + " |")
-    write_text(path, "\n".join([*lines, "", *(f"- {note}" for note in notes(summary)), ""]))
+    lines = _markdown(
+        ["model", *names], [[model, *(cell(summary, model, name) for name in names)] for model in summary.models], 1
+    )
+    lines += ["", *(f"- {note}" for note in notes(summary))]
+    if summary.attacks:
+        lines += ["", "By strength:", "", *_markdown(*strengths(summary), 3)]
+    write_text(path, "\n".join([*lines, ""]))
+
+
+def _markdown(header: list[str], rows: list[list[str]], names: int) -> list[str]:
+    """Lines of a table whose first ``names`` columns are text."""
+    rule = "|" + "---|" * names + "---:|" * (len(header) - names)
+    head, *body = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in (header, *rows)]
+    return [head, rule, *body]
 
 
 def render(summary: Summary) -> Table:
@@ -91,7 +123,7 @@ def render(summary: Summary) -> Table:
     table = Table()
     table.add_column("")
     for model in summary.models:
-        table.add_column(model, justify="right")
+        table.add_column(escape(model), justify="right")
     for name in columns(summary, every_strength=False):
-        table.add_row(name, *(cell(summary, model, name) for model in summary.models))
+        table.add_row(escape(name), *(cell(summary, model, name) for model in summary.models))
     return table

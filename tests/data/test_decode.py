@@ -59,6 +59,23 @@ def test_sixteen_bits_are_scaled_not_clipped(tmp_path, suffix):
     np.testing.assert_array_equal(pixels[..., 0], GREY)
 
 
+def test_integer_pixels_are_scaled_as_16_bit_and_refused_beyond(tmp_path):
+    values = GREY.astype(np.int32) * 257
+    pixels = read_image(save(tmp_path / "a.tif", Image.fromarray(values)))
+    np.testing.assert_array_equal(pixels[..., 1], GREY)
+    with pytest.raises(ValueError, match="16-bit range"):
+        read_image(save(tmp_path / "b.tif", Image.fromarray(values + 1)))
+
+
+@pytest.mark.parametrize("mode", ["1", "LA"])
+def test_two_tone_and_grey_with_transparency(tmp_path, mode):
+    image = Image.new("L", (10, 6), 0).convert(mode)
+    if mode == "LA":
+        image.putalpha(0)
+    expected = 255 if mode == "LA" else 0
+    assert (read_image(save(tmp_path / "a.png", image)) == expected).all()
+
+
 def test_sixteen_bit_colour(tmp_path):
     """Pillow cannot write it, so the file is put together here."""
     rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in COLOUR)
@@ -126,3 +143,5 @@ def test_a_huge_picture_is_refused_before_it_is_unpacked(tmp_path):
     small = save(tmp_path / "small.png", Image.fromarray(COLOUR))
     with pytest.raises(ValueError, match="more than the 59 allowed"):
         read_image(small, max_pixels=59)
+    with pytest.raises(ValueError, match="max_pixels"):
+        read_image(small, max_pixels=10**9)

@@ -48,7 +48,59 @@ def test_an_empty_table_is_an_error(folder, content):
 
 
 def test_a_missing_table_is_an_error(folder):
-    assert "no such file" in error_of(folder)
+    assert "scores.csv does not exist" in error_of(folder)
+
+
+def test_a_row_with_a_decimal_comma_is_not_read_as_another_score(folder):
+    write(folder, "0.png,1", "1.png,77,38", "2.png")
+    message = error_of(folder)
+    assert "row 3: has not as many values as the header has columns (2)" in message
+    assert "row 4: has not" in message
+
+
+def test_row_numbers_are_those_of_an_editor(folder):
+    write(folder, "0.png,1", "", "1.png,nan")
+    assert "row 4: 1.png" in error_of(folder)
+
+
+def test_a_score_too_large_for_float32_is_a_fault(folder):
+    write(folder, "0.png,1e39")
+    assert "'1e39'" in error_of(folder)
+
+
+def test_many_faults_are_counted(folder):
+    write(folder, *[f"missing{i}.png,1" for i in range(25)])
+    message = error_of(folder)
+    assert "25 problems" in message
+    assert "... and 5 more" in message
+    assert "row 21" in message
+    assert "row 22" not in message
+
+
+def test_a_file_that_is_no_csv_is_named(folder):
+    (folder / "scores.csv").write_bytes("image,mos\nphoto-é.png,1\n".encode("latin-1"))
+    assert "is not a csv in UTF-8" in error_of(folder)
+
+
+def test_a_column_that_is_there_twice_is_an_error(folder):
+    write(folder, "0.png,1,2", header="image,mos,mos")
+    assert "more than one column 'mos'" in error_of(folder)
+
+
+def test_an_unknown_split_is_named_with_its_row(folder):
+    write(folder, "0.png,1,train", "1.png,2,training", header="image,mos,split")
+    assert "row 3: 1.png belongs to the split 'training'; expected one of train, val, test" in error_of(folder)
+
+
+def test_a_byte_order_mark_is_no_part_of_the_first_column(folder):
+    (folder / "scores.csv").write_bytes(b"\xef\xbb\xbfimage,mos,split\n0.png,1,val\n")
+    assert load("folder", source=str(folder))["val"].ids == ("0.png",)
+
+
+def test_checking_is_quiet_without_a_terminal(folder, capfd):
+    write(folder, *[f"{i}.png,{i}" for i in range(4)])
+    validate(load("folder", source=str(folder), split=(1, 0, 0))["train"])
+    assert capfd.readouterr() == ("", "")
 
 
 def test_a_damaged_picture_is_found_before_training_with_its_row(folder):
@@ -56,7 +108,7 @@ def test_a_damaged_picture_is_found_before_training_with_its_row(folder):
     content = (folder / "2.png").read_bytes()
     (folder / "2.png").write_bytes(content[: len(content) // 2])
     (folder / "3.png").write_bytes(b"")
-    splits = load("folder", source=str(folder), fractions=(1.0, 0.0))
+    splits = load("folder", source=str(folder), split=(1.0, 0.0, 0.0))
     with pytest.raises(ValueError, match="folder/train: 2 problems") as error:
         validate(splits["train"])
     assert f"scores.csv row 4: {folder / '2.png'}" in str(error.value)
@@ -66,7 +118,7 @@ def test_a_damaged_picture_is_found_before_training_with_its_row(folder):
 def test_mixed_sizes_are_named_where_one_size_is_needed(folder):
     Image.new("RGB", (5, 5)).save(folder / "1.png")
     write(folder, *[f"{i}.png,{i}" for i in range(4)])
-    split = load("folder", source=str(folder), fractions=(1.0, 0.0))["train"]
+    split = load("folder", source=str(folder), split=(1.0, 0.0, 0.0))["train"]
     validate(split)
     with pytest.raises(ValueError, match=r"row 3: 1\.png is 5x5, most are 8x6"):
         validate(split, uniform=True)

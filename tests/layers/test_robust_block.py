@@ -6,7 +6,7 @@ from flax import nnx
 
 from jaxiqa.layers.orthogonal_conv import unitary_spectrum
 from jaxiqa.layers.pooling import square_pool
-from jaxiqa.layers.robust_block import Bottleneck, RobustBlock, soft_threshold
+from jaxiqa.layers.robust_block import Bottleneck, RobustBlock, low_frequencies, soft_threshold
 
 X = jax.random.normal(jax.random.key(0), (2, 7, 9, 8))
 
@@ -135,3 +135,17 @@ def test_bad_options_are_named(options):
 def test_a_map_that_is_too_small_is_named():
     with pytest.raises(ValueError, match="3x4 map"):
         paper_block()(jnp.ones((1, 3, 4, 8)))
+
+
+def test_a_frequency_on_the_edge_of_the_band_is_kept():
+    kept = low_frequencies((10, 10), 0.6)[:, 0].astype(int).tolist()
+    assert kept == [1, 1, 1, 1, 0, 0, 0, 1, 1, 1]
+
+
+def test_maps_of_another_width_are_refused():
+    block = RobustBlock(8, 4, reduce="orthogonal", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="takes 8"):
+        block(jnp.ones((1, 5, 5, 1)))
+    with pytest.raises(ValueError, match="too small"):
+        square_pool(jnp.ones((1, 1, 5, 2)))
+    assert np.isfinite(RobustBlock(8, 4, shrink=100.0, rngs=nnx.Rngs(0)).threshold[...]).all()

@@ -30,10 +30,10 @@ def test_scores_equal_those_of_the_published_raw_data(shared, case, suffix, part
         ("rel_gain", rel_gain(clean, attacked, *ends)),
         ("R_score", r_score(clean, attacked, *ends)),
     ):
-        assert values.mean() == pytest.approx(expected[name], abs=1e-6)
-        assert interval95(values) == pytest.approx(expected[f"{name}_ci95"], abs=1e-6)
-    assert wasserstein(clean, attacked, *ends) == pytest.approx(expected["wasserstein"], abs=1e-6)
-    assert energy(clean, attacked, *ends) == pytest.approx(expected["energy"], abs=1e-6)
+        assert values.mean() == pytest.approx(expected[name], rel=0, abs=1e-9)
+        assert interval95(values) == pytest.approx(expected[f"{name}_ci95"], rel=0, abs=1e-9)
+    assert wasserstein(clean, attacked, *ends) == pytest.approx(expected["wasserstein"], rel=0, abs=1e-9)
+    assert energy(clean, attacked, *ends) == pytest.approx(expected["energy"], rel=0, abs=1e-9)
 
 
 CLEAN, ATTACKED = np.array([20.0, 40.0, 60.0]), np.array([50.0, 30.0, 90.0])
@@ -59,6 +59,28 @@ def test_where_nothing_moved_only_the_authors_form_is_infinite():
     assert np.isinf(r_score(CLEAN, CLEAN, 0, 100, variant="authors")).any()
 
 
+def test_the_authors_form_is_never_nan():
+    # One image has at once the lowest clean and the highest attacked score: nothing was possible beyond what happened.
+    assert r_score(np.array([0.5]), np.array([0.6]), 0, 1, variant="authors").tolist() == [-np.inf]
+    assert r_score(np.array([0.5]), np.array([0.5]), 0, 1, variant="authors").tolist() == [np.inf]
+
+
+def test_relative_gain_needs_a_denominator():
+    with pytest.raises(ValueError, match="index 1 must be above -1"):
+        rel_gain(np.array([0.0, -1.0]), np.array([1.0, 1.0]), 0, 1)
+
+
+@pytest.mark.parametrize("values", [[], [1.0, np.nan], [np.inf]])
+def test_an_interval_needs_finite_values(values):
+    with pytest.raises(ValueError, match="finite"):
+        interval95(np.array(values))
+
+
+def test_interval_by_hand():
+    # t(0.975, 2) = 4.302653, std = 1, n = 3
+    assert interval95(np.array([1.0, 2.0, 3.0])) == pytest.approx((2 - 4.302653 / 3**0.5, 2 + 4.302653 / 3**0.5))
+
+
 def test_areas_by_hand():
     epsilons, values = np.array([2, 4, 10]) / 255, np.array([0.1, 0.3, 0.5])
     assert auc(epsilons, values) == pytest.approx((0.2 * 2 + 0.4 * 6) / 8)
@@ -66,9 +88,14 @@ def test_areas_by_hand():
     assert auc(epsilons, values, rule="trapezoid_2") == pytest.approx(0.6 * 2 / 255)
     assert auc(epsilons, values, rule="trapezoid_8") == pytest.approx(0.6 * 8 / 255)
     assert auc(epsilons[:1], values[:1]) == pytest.approx(0.1)
+    assert auc(epsilons[:1], values[:1], rule="trapezoid_2") == 0
+    with pytest.raises(ValueError, match="NaN"):
+        auc(epsilons, np.array([0.1, np.nan, 0.3]))
+    with pytest.raises(ValueError, match="rule='simpson'"):
+        auc(epsilons, values, rule="simpson")
 
 
-@pytest.mark.parametrize("epsilons", [[0.1, 0.1], [0.2, 0.1], [0.1]])
+@pytest.mark.parametrize("epsilons", [[0.1, 0.1], [0.2, 0.1], [0.1], [0.1, np.inf]])
 def test_strengths_must_increase_and_match(epsilons):
     with pytest.raises(ValueError, match="epsilons"):
         auc(np.array(epsilons), np.array([1.0, 2.0]))

@@ -1,4 +1,5 @@
 import csv
+import io
 import re
 from dataclasses import replace
 
@@ -6,9 +7,10 @@ import numpy as np
 import pytest
 
 from jaxiqa.reports import write_report
-from jaxiqa.reports.examples import Example, load, save, sheet
+from jaxiqa.reports.examples import Example, amplification, load, save, sheet
 from jaxiqa.reports.rows import append_rows, read_rows
 from jaxiqa.reports.summary import summarise
+from jaxiqa.reports.table import columns, render, strengths, write_markdown
 from jaxiqa.types import ModelRow, PredictionRow, ResultRow
 
 EPSILONS = (2 / 255, 4 / 255, 8 / 255)
@@ -72,6 +74,84 @@ def test_what_is_missing_is_said_and_not_averaged_over():
     assert any("undefined" in what for what in summary.missing)
 
 
+def test_intervals_are_over_images_not_seeds():
+    results, predictions, cards = rows()
+    step = {image: i for i, image in enumerate(IMAGES)}
+    results = [replace(row, attacked=row.attacked + step[row.image]) for row in results]
+    value = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0)).cells[
+        "hard", "AbsGain stAdv"
+    ]
+    # gains 0.11, 0.12 … 0.15 after averaging two seeds; std √0.00025, t(0.975, 4) = 2.776445
+    half = 2.776445 * np.sqrt(0.00025 / 5)
+    assert value.interval == pytest.approx((0.13 - half, 0.13 + half))
+
+
+def test_contradictory_rows_are_refused():
+    results, predictions, cards = rows(seeds=(0,))
+    ranges = {"score_range": "mos", "mos_range": (0.0, 100.0)}
+    with pytest.raises(ValueError, match=r"'0\.png' has two results"):
+        summarise([*results, replace(results[0], attacked=1.0)], predictions, cards, **ranges)
+    with pytest.raises(ValueError, match=r"'0\.png' has two predictions"):
+        summarise(results, [*predictions, predictions[0]], cards, **ranges)
+    with pytest.raises(ValueError, match="several model rows"):
+        summarise(results, predictions, [*cards, cards[0]], **ranges)
+    with pytest.raises(ValueError, match="'stAdv' has rows with and without epsilon"):
+        summarise([*results, replace(results[0], attack="stAdv")], predictions, cards, **ranges)
+    flat = [cards[0], replace(cards[1], score_low=3.0, score_high=3.0)]
+    with pytest.raises(ValueError, match=r"'model' gives hard seed 0 the ends \(3\.0, 3\.0\)"):
+        summarise(results, predictions, flat, score_range="model")
+
+
+def test_whatever_is_left_out_is_counted():
+    results, predictions, cards = rows()
+    summary = summarise(
+        results, predictions[:-1], [card for card in cards if (card.model, card.seed) != ("hard", 0)],
+        score_range="mos", mos_range=(0.0, 100.0),
+    )  # fmt: skip
+    assert any("hard seed 0: rows, but no model row" in what for what in summary.missing)
+    assert any("hard seed 1: correlations: 4 of 5 predictions" in what for what in summary.missing)
+    assert ("hard", "SROCC") not in summary.cells
+    without = [row for row in results if (row.model, row.seed) != ("base", 1)]
+    summary = summarise(without, predictions, cards, score_range="baseline")
+    assert any("hard seed 1: gains: the first model has no results of this seed" in what for what in summary.missing)
+    assert summary.cells["hard", "AbsGain stAdv"].seeds == 1
+
+
+def test_the_long_table_has_every_strength_and_says_what_is_missing(tmp_path):
+    results, predictions, cards = rows(seeds=(0,))
+    results = [row for row in results if not (row.model == "hard" and row.attack == "stAdv")]
+    summary = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
+    header, lines = strengths(summary)
+    assert header[:4] == ["attack", "ε", "model", "AbsGain"]
+    assert ["PGD-1", "4/255", "base"] in [line[:3] for line in lines]
+    assert len(lines) == 2 * (3 + 1)
+    assert lines[-1] == ["stAdv", "–", "hard", "–", "–", "–", "–"]
+    write_markdown(summary, tmp_path / "table.md")
+    tables = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
+    cells = {len(re.split(r"(?<!\\)\|", line)) - 2 for line in tables}
+    assert cells == {1 + len(columns(summary, every_strength=False)), len(header)}
+
+
+def test_names_are_text_not_markup():
+    from rich.console import Console
+
+    results, predictions, cards = rows(seeds=(0,))
+    results, predictions, cards = (
+        [replace(row, model=row.model + "[red]") for row in group] for group in (results, predictions, cards)
+    )
+    summary = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
+    console = Console(width=120, record=True, file=io.StringIO())
+    console.print(render(summary))
+    assert "base[red]" in console.export_text()
+
+
+def test_differences_are_never_shrunk_and_one_stray_pixel_does_not_hide_the_rest():
+    assert amplification(np.full(100, 0.9)) == 1
+    assert amplification(np.array([1.0] + [8 / 255] * 999)) == 8
+    with pytest.raises(ValueError, match="examples is empty"):
+        sheet([])
+
+
 def examples():
     clean = np.random.default_rng(0).uniform(size=(20, 30, 3)).astype(np.float32)
     attacked = np.clip(clean + 8 / 255 * np.sign(clean - 0.5), 0, 1)
@@ -126,6 +206,19 @@ def test_damaged_rows_are_named_and_values_that_are_not_finite_are_refused(tmp_p
         append_rows(path, [replace(results[0], attacked=float("nan"))])
     assert len(read_rows(path, ResultRow)) == 3
     lines = path.read_text().splitlines(keepends=True)
+    for old, new, message in (
+        ('"attacked": 47.5', '"attacked": NaN', "not finite"),
+        ('"attacked": 47.5', '"attacked": "47.5"', "attacked='47.5' is not"),
+        ('"seed": 0', '"seed": 0.5', "seed=0.5 is not"),
+        ('"seed": 0', '"grain": 0', "not a ResultRow"),
+    ):
+        assert old in lines[0], lines[0]
+        path.write_text(lines[0].replace(old, new) + lines[1])
+        with pytest.raises(ValueError, match=rf"results\.jsonl line 1.*{message}"):
+            read_rows(path, ResultRow)
+    path.write_bytes(b"\xff\xfe\x00\n")
+    with pytest.raises(ValueError, match=r"results\.jsonl line 1 is damaged"):
+        read_rows(path, ResultRow)
     path.write_text(lines[0] + lines[1][:10] + "\n" + lines[2])
     with pytest.raises(ValueError, match=r"results\.jsonl line 2 is damaged"):
         read_rows(path, ResultRow)

@@ -1,0 +1,88 @@
+"""The data sets as tensorflow-datasets builders that need no TensorFlow: array_record files, pictures as PNG."""
+
+import io
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import tensorflow_datasets as tfds
+from PIL import Image
+
+from jaxiqa.data.prepared import VERSION
+from jaxiqa.data.split import Split
+
+
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+    """Writes given splits, in their order. Pictures become PNG files of what `jaxiqa.data.read_image` makes of them.
+
+    Names and scores are in the metadata too, so that a set can be opened without reading all its pictures.
+    """
+
+    VERSION = tfds.core.Version(VERSION)
+
+    def __init__(self, *, splits: dict[str, Split], **options: Any) -> None:
+        self._splits = splits
+        super().__init__(file_format="array_record", **options)
+
+    def _info(self) -> tfds.core.DatasetInfo:
+        features: dict[str, Any] = {
+            "image": tfds.features.Image(shape=(None, None, 3), encoding_format="png"),
+            "id": tfds.features.Text(),
+        }
+        first = next(iter(self._splits.values()))
+        if first.mos is not None:
+            features["mos"] = tfds.features.Scalar(np.float32)
+        parts = {
+            part: {"ids": list(split.ids), "mos": None if split.mos is None else split.mos.tolist()}
+            for part, split in self._splits.items()
+        }
+        return tfds.core.DatasetInfo(
+            builder=self,
+            features=tfds.features.FeaturesDict(features),
+            disable_shuffling=True,  # else the records lie in the order of their hashes
+            metadata=tfds.core.MetadataDict({"mos_range": first.mos_range, "parts": parts}),
+        )
+
+    def _split_generators(self, manager: Any) -> dict[str, Any]:
+        return {part: self._generate_examples(split) for part, split in self._splits.items()}
+
+    def _generate_examples(self, split: Split) -> Iterator[tuple[int, dict[str, Any]]]:
+        for index in range(len(split)):
+            example = split[index]
+            buffer = io.BytesIO()
+            Image.fromarray(example.pop("image")).save(buffer, "PNG")
+            buffer.seek(0)
+            yield index, {"image": buffer, **example}
+
+
+class Builtin(_Builder, skip_registration=True):
+    """Procedural pictures."""
+
+    name = "builtin"
+
+
+class Clive(_Builder, skip_registration=True):
+    """LIVE In the Wild."""
+
+    name = "clive"
+
+
+class Koniq10k(_Builder, skip_registration=True):
+    """KonIQ-10k."""
+
+    name = "koniq10k"
+
+
+class Nips2017(_Builder, skip_registration=True):
+    """Pictures of the NIPS 2017 adversarial competition."""
+
+    name = "nips2017"
+
+
+class Folder(_Builder, skip_registration=True):
+    """A user's own folder."""
+
+    name = "folder"
+
+
+BUILDERS = {"builtin": Builtin, "clive": Clive, "koniq10k": Koniq10k, "nips2017": Nips2017, "folder": Folder}
