@@ -166,7 +166,11 @@ def from_command_line(description: str, arguments: list[str] | None = None) -> E
             print(usage)
             raise SystemExit(0)
         raise SystemExit(usage)
-    return tyro.cli(Experiment, args=arguments, default=experiment, description=description, prog=program)
+    # A block or a pruning that a config leaves out is no sub-command; it can only be added in the config.
+    options = (tyro.conf.AvoidSubcommands,)
+    return tyro.cli(
+        Experiment, args=arguments, default=experiment, description=description, prog=program, config=options
+    )
 
 
 def load_config(path: Path) -> Experiment:
