@@ -20,8 +20,8 @@ def test_positions_are_those_of_the_paper():
     """Channels of the tensor at each place of the paper's table, in the full-width network."""
     model = nnx.eval_shape(lambda: Linearity("resnet101", rngs=nnx.Rngs(0)))
     channels = {position: model.backbone.place(where)[1] for position, (where, _) in POSITIONS.items()}
-    assert channels == {1: 3, 2: 64, 4: 512, 6: 1024}
-    assert [mid for _, mid in POSITIONS.values()] == [3, 64, 128, 200]
+    assert channels == {1: 3, 2: 64, 3: 256, 4: 512, 5: 512, 6: 1024}
+    assert [mid for _, mid in POSITIONS.values()] == [3, 64, 256, 128, 200, 200]
     assert model.backbone.order[model.backbone.place("before:layer2.2")[0] - 1] == "layer2.1"  # so it is the third
 
 
