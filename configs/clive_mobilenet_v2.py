@@ -27,7 +27,7 @@ def get_config() -> Experiment:
             "robust_block+prune": Variant(tuning, parent="robust_block", prune=Prune(0.1)),
         },
         evaluation=Evaluation(
-            data=Data("nips2017", limit=50),
+            data=Data("nips2017"),
             split="val",
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
