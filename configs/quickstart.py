@@ -13,7 +13,7 @@ EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 
 def get_config() -> Experiment:
     data = Data("builtin", options={"size": (88, 88), "train": 960, "val": 160, "test": 240})
-    training = Training(epochs=9, backbone_factor=1.0, decay_every=6, decay_factor=0.2)
+    training = Training(epochs=8, backbone_factor=1.0, decay_every=5, decay_factor=0.2)
     tuning = Training(epochs=3, backbone_factor=0.3, decay_every=2, decay_factor=0.2)
     pruning = Training(epochs=2, learning_rate=2e-4, backbone_factor=1.0, decay_every=1)
     return Experiment(
@@ -26,13 +26,13 @@ def get_config() -> Experiment:
             "robust_block+prune": Variant(pruning, parent="robust_block", prune=Prune(0.1)),
         },
         evaluation=Evaluation(
-            data=Data("builtin", limit=24, options=data.options),
+            data=Data("builtin", limit=16, options=data.options),
             attacks={
                 "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
                 "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
-                "UAP": Attack("uap", EPSILONS, {"epochs": 4}, fit_on=Data("builtin", limit=48, options=data.options)),
-                "stAdv": Attack("stadv", options={"steps": 12}),
+                "UAP": Attack("uap", EPSILONS, {"epochs": 4}, fit_on=Data("builtin", limit=32, options=data.options)),
+                "stAdv": Attack("stadv", options={"steps": 10}),
             },
-            batch_size=24,
+            batch_size=16,
         ),
     )
