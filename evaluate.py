@@ -91,9 +91,9 @@ def predict(experiment: Experiment, name: str, seed: int, labelled) -> None:
         if (row.model, row.seed) == (name, seed)
     }
     model = models.load(folder)
-    scores, seconds = score_split(
-        models.score_fn(model), labelled, batch_size=experiment.evaluation.batch_size, size=experiment.model.input_size
-    )
+    size = experiment.model.input_size
+    score_fn = models.score_fn(model, size or labelled[0]["image"].shape[:2])
+    scores, seconds = score_split(score_fn, labelled, batch_size=experiment.evaluation.batch_size, size=size)
     pairs = zip(labelled.ids, labelled.mos, scores, strict=True)
     rows = [
         PredictionRow(image, name, seed, float(mos), float(score)) for image, mos, score in pairs if image not in done
@@ -132,7 +132,8 @@ def attack(experiment: Experiment, name: str, seed: int, attacked) -> None:
         if done.issuperset((image, strength) for image in attacked.ids for strength in strengths):
             continue
         if score_fn is None:
-            score_fn = models.score_fn(models.load(run_folder(experiment, name, seed)))
+            model = models.load(run_folder(experiment, name, seed))
+            score_fn = models.score_fn(model, attacked[0]["image"].shape[:2])
         fitted = fitted_attacks(experiment, name, seed, label, chosen, score_fn, attacked)
         runner = attack_runner(chosen.name, chosen.options, chosen.epsilons, score_fn, fitted)
         batches = attack_split(

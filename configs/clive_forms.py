@@ -22,6 +22,6 @@ def get_config() -> Experiment:
     shared = {name: experiment.variants[name] for name in ("baseline", "robust_block", "bottleneck")}
     forms = {
         "robust_block_shrink": insert(mid=40, shrink=0.5),
-        "robust_block_band": insert(mid=40, band=0.5),
+        "robust_block_band": insert(mid=40, low_pass=0.5),
     }
     return replace(experiment, name="clive_forms", variants=shared | forms, seeds=(0,))

@@ -15,6 +15,7 @@ ALLOWED = {
     "terminal": set(),
     "ops": {"types", "checks"},
     "layers": {"types", "checks", "ops"},
+    "lipschitz": {"types", "checks", "ops", "layers"},
     "models": FOUNDATION | {"ops", "layers"},
     "attacks": FOUNDATION | {"ops"},
     "metrics": {"types", "checks", "ops"},

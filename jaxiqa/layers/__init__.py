@@ -1,25 +1,70 @@
-"""Layers with known singular values, and the blocks made of them."""
+"""Layers with known singular values, and the blocks made of them.
 
+`PEERS` are other people's 1-Lipschitz convolutions, under the interface of `OrthogonalConv`:
+``Layer(cin, cout, kernel_size=(3, 3), rngs=rngs)(x)``.
+"""
+
+from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
+from jaxiqa.layers.aol import AOL, almost_orthogonal
 from jaxiqa.layers.depthwise import depthwise_conv
-from jaxiqa.layers.orthogonal_conv import OrthogonalConv, SemiOrthogonal, orthogonal_convolve, unitary_spectrum
-from jaxiqa.layers.pooling import SquarePool, square_pool
+from jaxiqa.layers.materialize import materialize
+from jaxiqa.layers.orthogonal_conv import OrthogonalConv, Spectrum, orthogonal_convolve, unitary_spectrum
+from jaxiqa.layers.orthogonal_dense import OrthogonalDense
+from jaxiqa.layers.pooling import (
+    SquarePool,
+    average_pool,
+    average_pool_constant,
+    coverage,
+    l2_pool,
+    square_pool,
+    square_pool_constant,
+)
+from jaxiqa.layers.reflection import orthonormal_basis, reflect
+from jaxiqa.layers.resampling import depth_to_space, space_to_depth
 from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
+from jaxiqa.layers.sandwich import Sandwich
+from jaxiqa.layers.sll import CPL, SLL
+from jaxiqa.layers.soc import SOC
 from jaxiqa.layers.unitary import cayley, expm, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
 
+PEERS = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}
+
 __all__ = [
+    "AOL",
+    "CPL",
+    "PEERS",
+    "SLL",
+    "SOC",
     "Bottleneck",
+    "Householder",
     "OrthogonalConv",
+    "OrthogonalDense",
     "RobustBlock",
-    "SemiOrthogonal",
+    "Sandwich",
+    "Spectrum",
     "SquarePool",
+    "almost_orthogonal",
+    "average_pool",
+    "average_pool_constant",
     "cayley",
+    "coverage",
+    "depth_to_space",
     "depthwise_conv",
     "expm",
     "expm_eigh",
     "expm_taylor",
+    "group_sort",
+    "householder",
+    "l2_pool",
+    "materialize",
+    "max_min",
     "orthogonal_convolve",
+    "orthonormal_basis",
+    "reflect",
     "semi_orthogonal",
+    "space_to_depth",
     "square_pool",
+    "square_pool_constant",
     "to_unitary",
     "unitary_spectrum",
 ]

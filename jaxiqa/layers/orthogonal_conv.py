@@ -2,13 +2,23 @@
 
 A circular convolution acts on each frequency by one c×c matrix. The layer makes each of these unitary:
 
-    kernel k×k×c×c (real)  →  Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t}  →  A(f) = ½(Ŵ − Ŵᴴ)  →  U(f) = exp A(f)
+    kernel k×k (real)  →  Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t}  →  U(f)
 
 so the whole map is orthogonal, for any height and width, and the same kernel serves every resolution. A real kernel
 gives U(−f) = conj U(f) for free, which is what makes the output real. Kernels larger than the map wrap around.
+
+With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real multiply-adds (build; apply):
+
+| unitary        | U(f)                         | build           | apply      |
+|----------------|------------------------------|-----------------|------------|
+| ``expm``       | exp ½(Ŵ − Ŵᴴ)                | ≈ 100·F·c³/g²   | 4·F·c²·b/g |
+| ``cayley``     | (I + A)⁻¹(I − A)             | ≈ 20·F·c³/g²    | 4·F·c²·b/g |
+| ``reflection`` | I − 2V(VᴴV)⁻¹Vᴴ, Ŵ = V: c×r  | ≈ 16·F·c·r²     | 8·F·c·r·b  |
+
+``band`` < 1 builds matrices for the low frequencies only, about band²·F of them, and leaves the others alone.
 """
 
-from collections.abc import Callable
+from dataclasses import dataclass, field
 
 import jax
 import jax.numpy as jnp
@@ -17,55 +27,101 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float
 
 from jaxiqa.checks import check_choice, check_number
-from jaxiqa.layers.unitary import HIGHEST, METHODS, semi_orthogonal, to_unitary
+from jaxiqa.layers.fourier import (
+    Between,
+    Coefficients,
+    in_chunks,
+    low_frequencies,
+    phases,
+    response,
+    through_frequencies,
+)
+from jaxiqa.layers.linear_algebra import HIGHEST, random_orthogonal
+from jaxiqa.layers.orthogonal_dense import Constant, OrthogonalDense, constant, dense
+from jaxiqa.layers.reflection import orthonormal_basis, reflect
+from jaxiqa.layers.resampling import space_to_depth
+from jaxiqa.layers.unitary import to_unitary
 
 CHUNK_BYTES = 64 * 2**20
 """Unitary matrices held at once; more frequencies than fit are worked through in chunks."""
 
-Spectrum = Complex[Array, "b h f c"]
+BUILDERS = {
+    "expm": lambda w: to_unitary(w, "auto"),
+    "cayley": lambda w: to_unitary(w, "cayley"),
+    "reflection": orthonormal_basis,
+}
+"""Name of a unitary map -> Ŵ to U, or, for reflections, to the basis Q of I − 2QQᴴ."""
 
 
-def phases(kernel_size: tuple[int, int], size: tuple[int, int]) -> np.ndarray:
-    """e^{−2πi(f₁t₁/h + f₂t₂/w)}: rows are the rfft2 frequencies of an h×w map, columns a centred kernel's taps."""
-    (kh, kw), (h, w) = kernel_size, size
-    rows, columns = np.arange(kh) - kh // 2, np.arange(kw) - kw // 2
-    vertical = np.outer(np.arange(h), rows) % h / h
-    horizontal = np.outer(np.arange(w // 2 + 1), columns) % w / w
-    turns = vertical[:, None, :, None] + horizontal[None, :, None, :]
-    return np.exp(-2j * np.pi * turns).reshape(h * (w // 2 + 1), kh * kw).astype(np.complex64)
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Spectrum:
+    """The unitary matrices of an orthogonal convolution for maps of one size; call it to convolve.
+
+    Attributes:
+        matrices: U(f), or Q(f) of U = I − 2QQᴴ, at the frequencies that have one; 8 bytes a number.
+        size: (h, w) of the maps.
+        unitary: a key of `BUILDERS`.
+        band: share of the frequency range that has matrices.
+    """
+
+    matrices: Complex[Array, "f g m n"]
+    size: tuple[int, int] = field(metadata={"static": True})
+    unitary: str = field(metadata={"static": True})
+    band: float = field(metadata={"static": True})
+
+    def __call__(self, x: Float[Array, "b h w c"], *, between: Between | None = None) -> Float[Array, "b h w c"]:
+        if x.shape[1:3] != self.size:
+            raise ValueError(
+                f"this layer was materialized for maps of {self.size[0]}x{self.size[1]} and was given one of "
+                f"{x.shape[1]}x{x.shape[2]}: materialize the model again, for the size of these images"
+            )
+        low = _low(self.size, self.band)
+        return through_frequencies(
+            x,
+            lambda z: _within(low, z, lambda z: _multiply(self.matrices, z, self.unitary)),
+            groups=self.matrices.shape[1],
+            between=between,
+        )
 
 
 def unitary_spectrum(
-    kernel: Float[Array, "kh kw c c"], size: tuple[int, int], *, method: str = "expm"
-) -> Complex[Array, "f c c"]:
-    """The unitary matrices of all rfft2 frequencies of an h×w map, row by row: ``f = h·(w//2 + 1)``.
+    kernel: Float[Array, "kh kw c n"],
+    size: tuple[int, int],
+    *,
+    unitary: str = "expm",
+    groups: int = 1,
+    band: float = 1.0,
+) -> Spectrum:
+    """The unitary matrices that ``kernel`` generates for maps of one size; arguments as in `orthogonal_convolve`.
 
-    Memory: 8·f·c² bytes.
-
-    >>> unitary_spectrum(jnp.zeros((3, 3, 2, 2)), (4, 5)).shape
-    (12, 2, 2)
+    >>> unitary_spectrum(jnp.zeros((3, 3, 2, 2)), (4, 5)).matrices.shape
+    (12, 1, 2, 2)
     """
-    return _build(kernel, jnp.asarray(phases(kernel.shape[:2], size)), method)
-
-
-def _build(kernel: Array, phase: Array, method: str) -> Array:
-    taps = kernel.reshape(-1, *kernel.shape[2:]).astype(jnp.complex64)
-    return to_unitary(jnp.einsum("ft,tab->fab", phase, taps, precision=HIGHEST), method)
+    _check(kernel, kernel.shape[2], unitary, groups)
+    phase = phases(kernel.shape[:2], size)
+    low = _low(size, band)
+    phase = jnp.asarray(phase if low is None else phase[low])
+    return Spectrum(BUILDERS[unitary](response(kernel, phase, groups)), tuple(size), unitary, band)
 
 
 def orthogonal_convolve(
     x: Float[Array, "b h w c"],
-    kernel: Float[Array, "kh kw c c"],
+    kernel: Float[Array, "kh kw c n"],
     *,
-    method: str = "expm",
-    between: Callable[[Spectrum], Spectrum] | None = None,
+    unitary: str = "expm",
+    groups: int = 1,
+    band: float = 1.0,
+    between: Between | None = None,
 ) -> Float[Array, "b h w c"]:
     """Circular convolution by the orthogonal map that ``kernel`` generates: ‖y‖ = ‖x‖.
 
     Args:
         x: feature maps of any size.
-        kernel: real, any size.
-        method: how a skew-Hermitian matrix becomes unitary; see `jaxiqa.layers.unitary.to_unitary`.
+        kernel: real, any height and width; n is c/groups, or the rank of a reflection.
+        unitary: ``"expm"``, ``"cayley"`` or ``"reflection"``.
+        groups: the channels are divided into this many parts that do not mix.
+        band: share of the frequency range, per axis, that is acted on, in (0, 1]; higher frequencies pass unchanged.
         between: applied to the coefficients (orthonormal Fourier transform) after the unitary matrices.
 
     Memory: beside the coefficients, the unitary matrices of as many frequencies as fit in `CHUNK_BYTES`, a few
@@ -76,65 +132,71 @@ def orthogonal_convolve(
     >>> bool(jnp.allclose(jnp.linalg.norm(y), jnp.linalg.norm(x)))
     True
     """
-    b, h, w, c = x.shape
-    if kernel.shape[2:] != (c, c):
-        raise ValueError(f"kernel has shape {kernel.shape}; expected kh kw {c} {c} for maps of {c} channels")
-    frequencies = h * (w // 2 + 1)
-    coefficients = jnp.fft.rfft2(x, axes=(1, 2), norm="ortho").reshape(b, frequencies, c).swapaxes(0, 1)
-    phase = phases(kernel.shape[:2], (h, w))
+    size, c = x.shape[1:3], x.shape[3]
+    _check(kernel, c, unitary, groups)
+    low = _low(size, band)
+    phase = phases(kernel.shape[:2], size)
+    phase = phase if low is None else phase[low]
 
     @jax.checkpoint
-    def apply(chunk: tuple[Array, Array]) -> Array:
-        return jnp.einsum("fbi,foi->fbo", chunk[1], _build(kernel, chunk[0], method), precision=HIGHEST)
+    def apply(phase: Array, z: Coefficients) -> Coefficients:
+        return _multiply(BUILDERS[unitary](response(kernel, phase, groups)), z, unitary)
 
-    chunk = max(1, CHUNK_BYTES // (8 * c * c))
-    if frequencies <= chunk:
-        result = apply((jnp.asarray(phase), coefficients))
-    else:
-        count = -(-frequencies // chunk)
-        chunk = -(-frequencies // count)
-        padding = count * chunk - frequencies
-        phase = jnp.asarray(np.pad(phase, ((0, padding), (0, 0)))).reshape(count, chunk, -1)
-        blocks = jnp.pad(coefficients, ((0, padding), (0, 0), (0, 0))).reshape(count, chunk, b, c)
-        result = jax.lax.map(apply, (phase, blocks)).reshape(count * chunk, b, c)[:frequencies]
-    result = result.swapaxes(0, 1).reshape(b, h, w // 2 + 1, c)
-    return jnp.fft.irfft2(between(result) if between else result, s=(h, w), axes=(1, 2), norm="ortho")
+    chunk = max(1, CHUNK_BYTES // (8 * c * kernel.shape[-1]))
+    return through_frequencies(
+        x,
+        lambda z: _within(low, z, lambda z: in_chunks(apply, (jnp.asarray(phase), z), chunk)),
+        groups=groups,
+        between=between,
+    )
 
 
-class SemiOrthogonal(nnx.Module):
-    """A learned 1×1 map from ``cin`` to ``cout`` channels with orthonormal columns or rows.
+def _check(kernel: Array, channels: int, unitary: str, groups: int) -> None:
+    check_choice("unitary", unitary, BUILDERS)
+    if channels % groups:
+        raise ValueError(f"groups={groups} does not divide {channels} channels")
+    member = channels // groups
+    fits = kernel.shape[-1] <= member if unitary == "reflection" else kernel.shape[-1] == member
+    if kernel.ndim != 4 or kernel.shape[2] != channels or not fits:
+        expected = f"kh kw {channels} {'rank' if unitary == 'reflection' else member}"
+        raise ValueError(f"kernel has shape {kernel.shape}; expected {expected} for maps of {channels} channels")
 
-    cin ≤ cout: an isometry, ‖y‖ = ‖x‖. cin > cout: a co-isometry; its adjoint preserves the norm, and ‖y‖ ≤ ‖x‖.
 
-    >>> layer = SemiOrthogonal(3, 5, rngs=nnx.Rngs(0))
-    >>> layer(jnp.ones((1, 2, 2, 3))).shape
-    (1, 2, 2, 5)
-    """
+def _low(size: tuple[int, int], band: float) -> np.ndarray | None:
+    check_number("band", band, 0.0, 1.0, open_low=True)
+    return None if band == 1 else low_frequencies(size, band)
 
-    def __init__(self, cin: int, cout: int, *, rngs: nnx.Rngs):
-        check_number("cin", cin, 1)
-        check_number("cout", cout, 1)
-        # VᵀV ≈ I at this scale: no output channel starts near a copy of an input channel.
-        scale = 1 / np.sqrt(max(abs(cout - cin), 1))
-        self.weight = nnx.Param(scale * jax.random.normal(rngs.params(), (cout, cin)))
 
-    def __call__(self, x: Float[Array, "*b cin"]) -> Float[Array, "*b cout"]:
-        if x.shape[-1] != self.weight.shape[1]:
-            raise ValueError(f"x has {x.shape[-1]} channels; this layer takes {self.weight.shape[1]}")
-        return jnp.einsum("...i,oi->...o", x, semi_orthogonal(self.weight[...]), precision=HIGHEST)
+def _within(low: np.ndarray | None, z: Coefficients, function) -> Coefficients:
+    return function(z) if low is None else z.at[low].set(function(z[low]))
+
+
+def _multiply(matrices: Complex[Array, "f g m n"], z: Coefficients, unitary: str) -> Coefficients:
+    if unitary == "reflection":
+        return reflect(z.swapaxes(1, 2), matrices).swapaxes(1, 2)
+    return jnp.einsum("fbgi,fgoi->fbgo", z, matrices, precision=HIGHEST)
 
 
 class OrthogonalConv(nnx.Module):
-    """Orthogonal circular convolution ``b h w cin → b h w cout``, plus a bias.
+    """Orthogonal circular convolution ``b h w cin → b h/s w/s cout``, plus a bias.
 
-    cin = cout: orthogonal. cin < cout: an isometry, ‖Mx‖ = ‖x‖: every input's norm is preserved. cin > cout: a
-    co-isometry, ‖Mᵀy‖ = ‖y‖: the adjoint preserves norms, and ‖Mx‖ ≤ ‖x‖. Unequal widths compose the square layer
-    on min(cin, cout) channels with a `SemiOrthogonal` 1×1 map, so that the unitary matrices stay small.
+    With n = s²·cin, the numbers that come in per output pixel: n = cout is orthogonal. n < cout is an isometry,
+    ‖Mx‖ = ‖x‖: every input's norm is preserved. n > cout is a co-isometry, ‖Mᵀy‖ = ‖y‖: the adjoint preserves
+    norms, and ‖Mx‖ ≤ ‖x‖. Unequal widths compose the square layer on min(n, cout) channels with an `OrthogonalDense`
+    1×1 map, so that the unitary matrices stay small.
+
+    n = cout: a fixed random orthogonal matrix acts on the channels first. Exponentials and Cayley transforms have
+    determinant +1 where a frequency is real, so without it half of all orthogonal maps would be out of reach; with
+    ``groups`` it also is what mixes the groups. (Elsewhere the 1×1 map does both.)
 
     Args:
         cin, cout: channels.
         kernel_size: taps (height, width) of the generating kernel; the orthogonal map itself reaches further.
-        unitary: ``"expm"`` or ``"cayley"``.
+        stride: s; blocks of s×s pixels become channels first (`space_to_depth`).
+        unitary: ``"expm"``, ``"cayley"``, or ``"reflection"`` with ``rank``; the module's docstring has their costs.
+        rank: of the reflection, at most the channels of a group; half of them by default.
+        groups: parts that the channels are divided into; costs fall by groups².
+        band: share of the frequency range that is acted on, in (0, 1].
         use_bias: add one learned number per output channel.
         rngs: random numbers for the weights. The kernel starts at ‖A(f)‖₂ ≈ 1.
 
@@ -143,7 +205,8 @@ class OrthogonalConv(nnx.Module):
     >>> bool(jnp.allclose(jnp.linalg.norm(layer(x)), jnp.linalg.norm(x)))
     True
 
-    Reference: arXiv:2506.04951 (the block), arXiv:2104.07167 (Fourier-domain orthogonal convolutions).
+    Reference: arXiv:2506.04951 (the block), arXiv:2104.07167 (Fourier-domain orthogonal convolutions),
+    arXiv:2505.15174 (reflections of low rank).
     """
 
     def __init__(
@@ -152,26 +215,79 @@ class OrthogonalConv(nnx.Module):
         cout: int,
         *,
         kernel_size: tuple[int, int] = (3, 3),
+        stride: int = 1,
         unitary: str = "expm",
+        rank: int | None = None,
+        groups: int = 1,
+        band: float = 1.0,
         use_bias: bool = True,
         rngs: nnx.Rngs,
     ):
-        check_choice("unitary", unitary, METHODS)
-        c = min(cin, cout)
-        check_number("min(cin, cout)", c, 1)
+        check_choice("unitary", unitary, BUILDERS)
+        check_number("stride", stride, 1)
         check_number("min(kernel_size)", min(kernel_size), 1)
-        scale = 1 / np.sqrt(2 * c * kernel_size[0] * kernel_size[1])
-        self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (*kernel_size, c, c)))
+        check_number("band", band, 0.0, 1.0, open_low=True)
+        n = cin * stride**2
+        c = min(n, cout)
+        check_number("min(cin, cout)", c, 1)
+        if groups < 1 or c % groups:
+            raise ValueError(f"groups={groups} does not divide min(stride²·cin, cout) = {c} channels")
+        columns = c // groups
+        if unitary == "reflection":
+            columns = max(columns // 2, 1) if rank is None else rank
+            check_number("rank", columns, 1, c // groups)
+        elif rank is not None:
+            raise ValueError(f"rank={rank} is not allowed with unitary={unitary!r}; only a reflection has one")
+        scale = 1 / np.sqrt(2 * (c // groups) * kernel_size[0] * kernel_size[1])
+        self.kernel = nnx.Param(scale * jax.random.normal(rngs.params(), (*kernel_size, c, columns)))
         self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None
-        self.mix = SemiOrthogonal(cin, cout, rngs=rngs) if cin != cout else None
-        self.cin, self.cout, self.unitary = cin, cout, unitary
+        self.mix = OrthogonalDense(n, cout, rngs=rngs) if n != cout else None
+        self.base = Constant(random_orthogonal(rngs.params(), c)) if n == cout else None
+        self.cin, self.cout, self.stride = cin, cout, stride
+        self.unitary, self.groups, self.band = unitary, groups, band
 
-    def __call__(
-        self, x: Float[Array, "b h w cin"], *, between: Callable[[Spectrum], Spectrum] | None = None
-    ) -> Float[Array, "b h w cout"]:
-        if self.cin > self.cout:
-            x = self.mix(x)
-        x = orthogonal_convolve(x, self.kernel[...], method=self.unitary, between=between)
-        if self.cin < self.cout:
-            x = self.mix(x)
-        return x if self.bias is None else x + self.bias[...]
+    def __call__(self, x: Float[Array, "b h w cin"], *, between: Between | None = None) -> Float[Array, "b h2 w2 cout"]:
+        def convolve(x: Array) -> Array:
+            options = {"unitary": self.unitary, "groups": self.groups, "band": self.band}
+            return orthogonal_convolve(x, self.kernel[...], **options, between=between)
+
+        return _around(x, self.stride, *self.maps(), convolve, self.bias)
+
+    def maps(self) -> tuple[Array | None, Array | None]:
+        """The 1×1 maps before and after the convolution."""
+        if self.mix is None:
+            return constant(self.base), None
+        matrix = self.mix.matrix()
+        return (matrix, None) if matrix.shape[0] < matrix.shape[1] else (None, matrix)
+
+    def spectrum(self, size: tuple[int, int]) -> Spectrum:
+        """The unitary matrices for input maps of this size."""
+        if size[0] % self.stride or size[1] % self.stride:
+            raise ValueError(f"a {size[0]}x{size[1]} map cannot be divided by stride={self.stride}")
+        size = (size[0] // self.stride, size[1] // self.stride)
+        return unitary_spectrum(self.kernel[...], size, unitary=self.unitary, groups=self.groups, band=self.band)
+
+
+class MaterializedConv(nnx.Module):
+    """An `OrthogonalConv` whose matrices have been built for one size; see `jaxiqa.layers.materialize`."""
+
+    def __init__(self, layer: OrthogonalConv, size: tuple[int, int]):
+        before, after = layer.maps()
+        self.built = Constant(layer.spectrum(size))
+        self.before = None if before is None else Constant(before)
+        self.after = None if after is None else Constant(after)
+        self.bias = None if layer.bias is None else Constant(layer.bias[...])
+        self.stride = layer.stride
+
+    def __call__(self, x: Float[Array, "b h w cin"], *, between: Between | None = None) -> Float[Array, "b h2 w2 cout"]:
+        before, after = (None if map is None else map[...] for map in (self.before, self.after))
+        spectrum = self.built.get_value()
+        return _around(x, self.stride, before, after, lambda x: spectrum(x, between=between), self.bias)
+
+
+def _around(x, stride, before, after, convolve, bias):
+    x = space_to_depth(x, stride)
+    x = x if before is None else dense(x, before)
+    x = convolve(x)
+    x = x if after is None else dense(x, after)
+    return x if bias is None else x + bias[...]

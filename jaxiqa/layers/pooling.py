@@ -1,7 +1,76 @@
-"""Pooling with known Lipschitz constants."""
+"""Pooling, and the Lipschitz constant of each form in the Euclidean norm.
 
+A window of length k that moves by s over an axis covers a value m times at most, m = 1 where windows do not
+overlap. Averages are linear and separable, so their constant is a product of two exact singular values; maxima and
+root mean squares have the constant that a single large value attains.
+"""
+
+import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
+
+
+def windows(side: int, window: int, stride: int) -> np.ndarray:
+    """Which of an axis's values each window covers: 0/1, ``windows side``."""
+    starts = np.arange(0, side - window + 1, stride)
+    return (np.arange(side) >= starts[:, None]) & (np.arange(side) < starts[:, None] + window)
+
+
+def average_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) -> Float[Array, "b h2 w2 c"]:
+    """Means of window×window pixels; windows side by side by default.
+
+    >>> average_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
+    [[2.5, 4.5], [10.5, 12.5]]
+    """
+    stride = stride or window
+    return nnx.avg_pool(x, (window, window), strides=(stride, stride))
+
+
+def average_pool_constant(size: tuple[int, int], window: int, stride: int | None = None) -> float:
+    """The exact constant of `average_pool` on an h×w map; 1/window where windows do not overlap.
+
+    >>> average_pool_constant((8, 6), 2)
+    0.5
+    """
+    axes = [windows(side, window, stride or window) / window for side in size]
+    return float(np.prod([np.linalg.norm(axis, 2) for axis in axes]).round(14))
+
+
+def l2_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) -> Float[Array, "b h2 w2 c"]:
+    """Euclidean norms over window×window pixels, per channel; the gradient of a window of zeros is zero.
+
+    >>> l2_pool(jnp.array([3.0, 0.0, 0.0, 4.0]).reshape(1, 2, 2, 1), 2).item()
+    5.0
+    """
+    stride = stride or window
+    squares = nnx.avg_pool(jnp.square(x), (window, window), strides=(stride, stride)) * window**2
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+
+
+def coverage(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> int:
+    """How many windows the most covered pixel belongs to.
+
+    √coverage is the exact constant of `l2_pool` and of max pooling: a pixel that is the only non-zero one, or the
+    largest of all, moves that many outputs by as much as itself.
+
+    >>> coverage((5, 5), (3, 3), (1, 1)), coverage((8, 8), (2, 2), (2, 2))
+    (9, 1)
+    """
+    axes = zip(size, window, stride, strict=True)
+    return int(np.prod([windows(*axis).sum(0).max() for axis in axes]))
+
+
+def square_window(size: tuple[int, int]) -> tuple[int, int]:
+    """The window of `square_pool` on an h×w map; ``ValueError`` where the map is too small."""
+    h, w = size
+    side, difference = -(-min(h, w) // 50) + 1, abs(h - w)
+    if not difference:
+        return 1, 1
+    if side > min(h, w):
+        raise ValueError(f"a {h}x{w} map is too small to be pooled to a square")
+    return (side, side + difference) if h < w else (side + difference, side)
 
 
 def square_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b n n c"]:
@@ -10,23 +79,22 @@ def square_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b n n c"]:
     With Δ = |h − w| and u = ⌈shorter/50⌉ + 1 the window is u along the shorter side and u + Δ along the longer one,
     stride 1, so both sides become shorter − u + 1. A square map is returned unchanged.
 
-    A value belongs to at most k = min(u, n)·min(u + Δ, n) windows, n being the output's side, and one that is the
-    largest of them all moves k outputs: the constant is √k, **not** 1.
-
-    >>> import jax.numpy as jnp
     >>> square_pool(jnp.zeros((1, 32, 42, 2))).shape, square_pool(jnp.zeros((1, 42, 32, 2))).shape
     ((1, 31, 31, 2), (1, 31, 31, 2))
 
     **Differs from the paper**: portrait maps work like landscape ones (there they fail).
     """
-    h, w = x.shape[1:3]
-    if h == w:
-        return x
-    window, difference = -(-min(h, w) // 50) + 1, abs(h - w)
-    if window > min(h, w):
-        raise ValueError(f"a {h}x{w} map is too small to be pooled to a square")
-    shape = (window, window + difference) if h < w else (window + difference, window)
-    return nnx.max_pool(x, shape, strides=(1, 1))
+    window = square_window(x.shape[1:3])
+    return x if window == (1, 1) else nnx.max_pool(x, window, strides=(1, 1))
+
+
+def square_pool_constant(size: tuple[int, int]) -> float:
+    """The exact constant of `square_pool` on an h×w map, **not** 1 unless the map is square: √`coverage`.
+
+    >>> square_pool_constant((4, 4)), square_pool_constant((32, 42))
+    (1.0, 4.898979485566356)
+    """
+    return float(np.sqrt(coverage(size, square_window(size), (1, 1))))
 
 
 class SquarePool(nnx.Module):

@@ -7,7 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float
 
 from jaxiqa.checks import check_choice, check_number
-from jaxiqa.layers.orthogonal_conv import OrthogonalConv, SemiOrthogonal
+from jaxiqa.layers.fourier import low_frequencies
+from jaxiqa.layers.orthogonal_conv import BUILDERS, OrthogonalConv
+from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import square_pool
 
 
@@ -24,16 +26,15 @@ def soft_threshold(z: Complex[Array, "*n c"], threshold: Float[Array, " c"]) -> 
     return jnp.where(above, z * (1 - threshold / magnitude), 0)
 
 
-def low_frequencies(size: tuple[int, int], band: float) -> np.ndarray:
-    """1 where both frequencies of an rfft2 coefficient are at most ``band`` of the highest, else 0: ``h f``.
+def low_pass_mask(size: tuple[int, int], share: float) -> np.ndarray:
+    """1 where both frequencies of an rfft2 coefficient are at most ``share`` of the highest, else 0: ``h f``.
 
-    >>> low_frequencies((4, 4), 0.5).astype(int).tolist()
+    >>> low_pass_mask((4, 4), 0.5).astype(int).tolist()
     [[1, 1, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0]]
     """
-    h, w = size
-    rows, columns = np.abs(np.fft.fftfreq(h)), np.fft.rfftfreq(w)
-    edge = band / 2 + 1e-9  # a frequency on the edge counts, however it is rounded
-    return ((rows[:, None] <= edge) & (columns[None, :] <= edge)).astype(np.float32)
+    mask = np.zeros(size[0] * (size[1] // 2 + 1), np.float32)
+    mask[low_frequencies(size, share)] = 1
+    return mask.reshape(size[0], -1)
 
 
 class RobustBlock(nnx.Module):
@@ -48,11 +49,11 @@ class RobustBlock(nnx.Module):
         mid: channels between; at most ``features``.
         pool: ``"square"`` max-pools to a square first (`square_pool`, not 1-Lipschitz); not needed for anything.
         reduce: ``"conv"`` (3×3, bias, unconstrained) or ``"orthogonal"`` (1×1 co-isometry).
-        unitary: ``"expm"`` or ``"cayley"``.
+        unitary: ``"expm"``, ``"cayley"`` or ``"reflection"``; see `OrthogonalConv`.
         padding: of the 3×3 convolution, ``"SAME"`` or ``"VALID"``.
         shrink: if positive, Fourier coefficients are shrunk by a learned threshold per channel that starts at this
             value (orthonormal transform, units of the features): 1-Lipschitz, no longer an isometry.
-        band: keep only this share of the frequency range, per axis, in (0, 1]; 1 keeps everything.
+        low_pass: keep only this share of the frequency range, per axis, in (0, 1], and remove the rest: 1-Lipschitz.
         rngs: random numbers for the weights.
 
     The form of arXiv:2506.04951 is ``pool="square", padding="VALID", unitary="cayley"``.
@@ -79,23 +80,24 @@ class RobustBlock(nnx.Module):
         unitary: str = "expm",
         padding: str = "SAME",
         shrink: float = 0.0,
-        band: float = 1.0,
+        low_pass: float = 1.0,
         rngs: nnx.Rngs,
     ):
         check_number("mid", mid, 1, features)
         check_choice("pool", pool, [None, "square"])
         check_choice("reduce", reduce, ["conv", "orthogonal"])
+        check_choice("unitary", unitary, BUILDERS)
         check_choice("padding", padding, ["SAME", "VALID"])
         check_number("shrink", shrink, 0.0)
-        check_number("band", band, 0.0, 1.0, open_low=True)
+        check_number("low_pass", low_pass, 0.0, 1.0, open_low=True)
         if reduce == "conv":
             self.reduce = nnx.Conv(features, mid, (3, 3), padding=padding, rngs=rngs)
         else:
-            self.reduce = SemiOrthogonal(features, mid, rngs=rngs)
+            self.reduce = OrthogonalDense(features, mid, rngs=rngs)
         self.orthogonal = OrthogonalConv(mid, features, unitary=unitary, rngs=rngs)
         # softplus(p) is the threshold, so p starts at log(exp(shrink) − 1), written so that it cannot overflow.
         self.threshold = nnx.Param(jnp.full(mid, shrink + jnp.log(-jnp.expm1(-shrink)))) if shrink else None
-        self.pool, self.band = pool, band
+        self.pool, self.low_pass = pool, low_pass
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         given = x.shape[1:3]
@@ -108,8 +110,8 @@ class RobustBlock(nnx.Module):
             )
 
         def between(z: Complex[Array, "b h f c"]) -> Complex[Array, "b h f c"]:
-            if self.band < 1:
-                z = z * low_frequencies(size, self.band)[..., None]
+            if self.low_pass < 1:
+                z = z * low_pass_mask(size, self.low_pass)[..., None]
             if self.threshold is not None:
                 z = soft_threshold(z, jax.nn.softplus(self.threshold[...]))
             return z

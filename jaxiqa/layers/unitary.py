@@ -1,37 +1,32 @@
-"""From skew-Hermitian matrices to unitary ones: the matrix exponential, two ways, and the Cayley transform.
+"""From skew-Hermitian matrices to unitary ones: the matrix exponential, two ways, and the Cayley transform."""
 
-All functions act on the last two axes. Each has its own derivative rule: the ones JAX would derive are undefined at
-repeated eigenvalues (`eigh`), keep every intermediate product (Taylor) or solve twice (Cayley). Every product has
-precision HIGHEST: TensorFloat-32 would cost orthogonality at 1e-3.
-"""
-
-import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
-from jaxtyping import Array, Complex, Float
 
 from jaxiqa.checks import check_choice
+from jaxiqa.layers.cayley import cayley, semi_orthogonal
+from jaxiqa.layers.exponential import expm_eigh, expm_taylor
+from jaxiqa.layers.linear_algebra import Matrices, adjoint
 
-HIGHEST = jax.lax.Precision.HIGHEST
-
-Matrices = Complex[Array, "*batch c c"] | Float[Array, "*batch c c"]
+__all__ = ["METHODS", "cayley", "expm", "expm_eigh", "expm_taylor", "semi_orthogonal", "to_unitary"]
 
 
-def to_unitary(a: Matrices, method: str = "expm") -> Matrices:
-    """A unitary matrix for each skew-Hermitian one.
+def to_unitary(a: Matrices, method: str = "auto") -> Matrices:
+    """A unitary matrix for each skew-Hermitian one, on the last two axes.
 
-    ``"expm"``: U = exp(A). ``"cayley"``: U = (I + A)⁻¹(I − A). Whatever the norm of A, the result is unitary to
-    rounding, since one Newton–Schulz step, U ← U(3I − UᴴU)/2, is applied last.
+    ``"auto"``, ``"eigh"`` and ``"taylor"`` give U = exp(A), ``"cayley"`` gives U = (I + A)⁻¹(I − A). Whatever the
+    norm of A, the result is unitary to rounding, since one Newton–Schulz step, U ← U(3I − UᴴU)/2, is applied last.
 
-    The exponential comes from an eigendecomposition on CPUs, where LAPACK beats products of small matrices at every
-    size measured, and from a Taylor polynomial on accelerators, where only products are fast.
+    ``"auto"`` changes how the exponential is computed, never what it is: by eigendecomposition on CPUs, where it was
+    faster than Taylor's polynomial at every size measured (``benchmarks/README.md``), and by Taylor on accelerators,
+    where matrix products are what is fast and batches of small eigendecompositions are not.
 
     Args:
         a: ``… c c``; only the skew-Hermitian part (A − Aᴴ)/2 is used.
-        method: ``"expm"`` or ``"cayley"``.
+        method: a key of `METHODS`.
 
+    >>> import jax.numpy as jnp
     >>> u = to_unitary(jnp.array([[0.0, 1.0], [-1.0, 0.0]]), "cayley")
     >>> jnp.round(u.T @ u, 5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -40,156 +35,9 @@ def to_unitary(a: Matrices, method: str = "expm") -> Matrices:
     return METHODS[method]((a - adjoint(a)) / 2)
 
 
-def adjoint(a: Array) -> Array:
-    """Conjugate transpose."""
-    return jnp.conj(jnp.swapaxes(a, -1, -2))
-
-
-def product(a: Array, b: Array) -> Array:
-    """Matrix product at full precision."""
-    return jnp.matmul(a, b, precision=HIGHEST)
-
-
-def polish(u: Array) -> Array:
-    """One Newton–Schulz step towards the nearest matrix with orthonormal columns: U(3I − UᴴU)/2.
-
-    It squares the error ‖UᴴU − I‖, and so rescues rounding, not a wrong exponential.
-    """
-    return 1.5 * u - 0.5 * product(u, product(adjoint(u), u))
-
-
 def expm(a: Matrices) -> Matrices:
-    """exp(A) of skew-Hermitian matrices, by the method that suits the platform."""
+    """exp(A) of skew-Hermitian matrices, by the method that suits the platform; see `to_unitary`."""
     return expm_eigh(a) if jax.default_backend() == "cpu" else expm_taylor(a)
 
 
-@jax.custom_vjp
-def expm_eigh(a: Matrices) -> Matrices:
-    """exp(A) = V e^{iλ} Vᴴ with −iA = V λ Vᴴ; the derivative is that of Daleckii and Krein.
-
-    L(A, E) = V((VᴴEV) ∘ Φ)Vᴴ with Φ_jk = e^{i(λ_j+λ_k)/2} · sin(δ)/δ, δ = (λ_j − λ_k)/2: finite where eigenvalues
-    coincide.
-
-    >>> jnp.round(expm_eigh(jnp.zeros((2, 2))), 5).tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    return _expm_eigh_forward(a)[0]
-
-
-def _expm_eigh_forward(a):
-    values, vectors = jnp.linalg.eigh(-1j * a)
-    u = product(vectors * jnp.exp(1j * values)[..., None, :], adjoint(vectors))
-    u = polish(u if jnp.iscomplexobj(a) else u.real)
-    return u, (values, vectors, a)
-
-
-def _expm_eigh_backward(saved, cotangent):
-    values, vectors, a = saved
-    half_sum = (values[..., :, None] + values[..., None, :]) / 2
-    half_difference = (values[..., :, None] - values[..., None, :]) / 2
-    phi = jnp.exp(1j * half_sum) * jnp.sinc(half_difference / math.pi)
-    # JAX's cotangents pair without conjugation, so the rule is L(A, Cᵀ)ᵀ.
-    inner = product(adjoint(vectors), product(jnp.swapaxes(cotangent, -1, -2), vectors)) * phi
-    result = jnp.swapaxes(product(vectors, product(inner, adjoint(vectors))), -1, -2)
-    return (result if jnp.iscomplexobj(a) else result.real,)
-
-
-expm_eigh.defvjp(_expm_eigh_forward, _expm_eigh_backward)
-
-# exp up to degree 12 with four products (Bader, Blanes, Casas, "Computing the matrix exponential with an optimized
-# Taylor polynomial approximation", arXiv:1710.10989): rows of B1 … B4 over I, A, A², A³.
-_TAYLOR_12 = (
-    (9.0198e-16, 0.46932117595418237389, -0.20099424927047284052, -0.04623946134063071740),
-    (5.31597895759871264183, 1.19926790417132231573, 0.01179296240992997031, 0.01108844528519167989),
-    (0.18188869982170434744, 0.05502798439925399070, 0.09351590770535414968, 0.00610700528898058230),
-    (-2.0861320e-13, -0.13181061013830184015, -0.02027855540589259079, -0.00675951846863086359),
-)
-_TAYLOR_12_RADIUS = 1.46
-"""Largest spectral norm at which the truncation error of degree 12 stays below float32 rounding."""
-
-
-@jax.custom_vjp
-def expm_taylor(a: Matrices) -> Matrices:
-    """exp(A) by a Taylor polynomial of degree 12 with scaling and squaring: matrix products only.
-
-    A is halved s times until ‖A‖₂ ≤ 1.46, by the bound ‖A‖₂ ≤ ‖A²‖_F^½, which costs nothing since A² is needed
-    anyway; s is the largest over the batch. Backward, only A is kept: the rule is one forward-mode pass, L(Aᵀ, C).
-
-    >>> jnp.round(expm_taylor(jnp.zeros((2, 2))), 5).tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    return polish(_taylor(a))
-
-
-def _taylor(a):
-    identity = jnp.eye(a.shape[-1], dtype=a.dtype)
-    square = product(a, a)
-    bound = jnp.sqrt(jnp.max(jnp.sqrt(jnp.sum(jnp.abs(square) ** 2, (-2, -1)))))
-    halvings = jnp.ceil(jnp.log2(jnp.maximum(jax.lax.stop_gradient(bound), 1e-30) / _TAYLOR_12_RADIUS))
-    halvings = jnp.clip(halvings, 0, 60)
-    scale = jnp.exp2(-halvings).astype(a.real.dtype)
-    a, square = a * scale, square * scale**2
-    powers = (identity, a, square, product(a, square))
-    b1, b2, b3, b4 = (sum(weight * power for weight, power in zip(row, powers, strict=True)) for row in _TAYLOR_12)
-    sixth = b3 + product(b4, b4)
-    u = b1 + product(b2 + sixth, sixth)
-    again = lambda carry: (carry[0] - 1, product(carry[1], carry[1]))  # noqa: E731
-    return jax.lax.while_loop(lambda carry: carry[0] > 0, again, (halvings, u))[1]
-
-
-def _taylor_backward(a, cotangent):
-    return (jax.jvp(_taylor, (jnp.swapaxes(a, -1, -2),), (cotangent,))[1],)
-
-
-expm_taylor.defvjp(lambda a: (expm_taylor(a), a), _taylor_backward)
-
-
-@jax.custom_vjp
-def cayley(a: Matrices) -> Matrices:
-    """(I + A)⁻¹(I − A); no eigenvalue −1 is reachable. Its derivative needs no second solve.
-
-    dQ = −½(I + Q) dA (I + Q), because (I + A)⁻¹ = (I + Q)/2.
-
-    >>> jnp.round(cayley(jnp.zeros((2, 2))), 5).tolist()
-    [[1.0, 0.0], [0.0, 1.0]]
-    """
-    identity = jnp.eye(a.shape[-1], dtype=a.dtype)
-    return polish(jnp.linalg.solve(identity + a, identity - a))
-
-
-def _cayley_forward(a):
-    q = cayley(a)
-    return q, q
-
-
-def _cayley_backward(q, cotangent):
-    outer = jnp.swapaxes(q, -1, -2) + jnp.eye(q.shape[-1], dtype=q.dtype)
-    return (-0.5 * product(outer, product(cotangent, outer)),)
-
-
-cayley.defvjp(_cayley_forward, _cayley_backward)
-
-METHODS: dict[str, Callable] = {"expm": expm, "cayley": cayley}
-
-
-def semi_orthogonal(weight: Float[Array, "n m"]) -> Float[Array, "n m"]:
-    """A matrix with orthonormal columns (n ≥ m) from an arbitrary one, or with orthonormal rows (n < m).
-
-    With W = [U; V] and A = U − Uᵀ + VᵀV: Q = [(I + A)⁻¹(I − A); −2V(I + A)⁻¹], so QᵀQ = I.
-
-    >>> q = semi_orthogonal(jnp.arange(6.0).reshape(3, 2))
-    >>> bool(jnp.allclose(q.T @ q, jnp.eye(2), atol=1e-6))
-    True
-
-    Reference: Trockman and Kolter, "Orthogonalizing Convolutional Layers with the Cayley Transform",
-    arXiv:2104.07167.
-    """
-    n, m = weight.shape
-    if n < m:
-        return semi_orthogonal(weight.T).T
-    top, rest = weight[:m], weight[m:]
-    a = top - top.T + product(rest.T, rest)
-    identity = jnp.eye(m, dtype=weight.dtype)
-    inverse = jnp.linalg.inv(identity + a)
-    q = jnp.concatenate([product(inverse, identity - a), -2 * product(rest, inverse)])
-    return polish(polish(q))
+METHODS: dict[str, Callable] = {"auto": expm, "eigh": expm_eigh, "taylor": expm_taylor, "cayley": cayley}

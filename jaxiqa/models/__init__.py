@@ -8,6 +8,7 @@ from typing import Any
 import jax
 from flax import nnx
 
+from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
@@ -75,8 +76,14 @@ class ScoreModel:
         return nnx.merge(self.graphdef, self.state)(images)
 
 
-def score_fn(model: Linearity) -> ScoreModel:
-    """The model as a pure function ``images b h w c -> scores b``, in evaluation mode.
+def score_fn(model: Linearity, image_size: tuple[int, int] | None = None) -> ScoreModel:
+    """The model as it is now, as a pure function ``images b h w c -> scores b``, in evaluation mode.
+
+    Args:
+        model: the metric; left as it was, and what happens to it later does not change the function.
+        image_size: (height, width) of the images that will be scored. With it, or where the model resizes every image
+            to its ``input_size``, orthogonal maps are built once and for all (`jaxiqa.layers.materialize`); otherwise
+            they are built anew in every call, and images of any size are taken.
 
     >>> import jax.numpy as jnp
     >>> score = score_fn(build("resnet18", width=8))
@@ -85,4 +92,6 @@ def score_fn(model: Linearity) -> ScoreModel:
     """
     model = nnx.clone(model)
     model.set_mode()
+    size = model.input_size or image_size
+    model = materialize(model, size) if size else model
     return ScoreModel(*nnx.split(model))

@@ -12,6 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
+from jaxiqa.layers.orthogonal_dense import Constant
+
 Layout = Callable[[np.ndarray], np.ndarray]
 Rule = tuple[str, str | None, Layout]
 
@@ -69,12 +71,12 @@ IDENTITY: tuple[Rule, ...] = ((r".*", r"\g<0>", same),)
 
 
 def parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
-    """Parameters and batch statistics of a module by their dotted path, sorted.
+    """Parameters, constants and batch statistics of a module by their dotted path, sorted.
 
     >>> sorted(parameters(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
     ['bias', 'kernel']
     """
-    flat = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat)))
+    flat = nnx.to_flat_state(nnx.state(module, (nnx.Param, nnx.BatchStat, Constant)))
     return {".".join(map(str, path)): variable for path, variable in flat}
 
 

@@ -140,7 +140,7 @@ def digest(parts: Parts, stages: Collection[str]) -> str:
     """SHA-256 of everything that these backbone stages compute with: equal digests, equal activations."""
     held = [
         tree.get("backbone", {}).get("stage", {}).get(stage)
-        for tree in (parts.fixed, parts.batch_stats)
+        for tree in (parts.fixed, parts.batch_stats, parts.other)
         for stage in stages
     ]
     content = hashlib.sha256(repr(list(stages)).encode())

@@ -6,13 +6,17 @@ import pytest
 from flax import nnx
 
 from jaxiqa.layers import orthogonal_conv
+from jaxiqa.layers.fourier import low_frequencies, phases
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv, orthogonal_convolve, unitary_spectrum
+from jaxiqa.layers.unitary import semi_orthogonal
 
 SIZES = [(16, 16), (15, 15), (12, 20), (7, 10), (2, 3), (32, 42)]
 
 
-def worst_singular_value(kernel, size, method):
-    u = np.asarray(unitary_spectrum(kernel, size, method=method), np.complex128)
+def worst_singular_value(kernel, size, unitary, **options):
+    u = np.asarray(unitary_spectrum(kernel, size, unitary=unitary, **options).matrices, np.complex128)
+    if unitary == "reflection":
+        u = np.eye(u.shape[-2]) - 2 * u @ u.conj().swapaxes(-1, -2)
     return np.abs(np.linalg.svd(u, compute_uv=False) - 1).max()
 
 
@@ -42,21 +46,98 @@ def trained(layer, steps=100):
     return nnx.merge(graphdef, params)
 
 
-@pytest.fixture(scope="module", params=["expm", "cayley"])
+FORMS = {
+    "expm": {},
+    "cayley": {"unitary": "cayley"},
+    "reflection": {"unitary": "reflection", "rank": 2},
+    "groups": {"groups": 2},
+    "band": {"band": 0.6},
+    "wide": {"cout": 9},
+    "narrow": {"cout": 4, "unitary": "cayley"},
+}
+
+
+@pytest.fixture(scope="module", params=FORMS)
 def layers(request):
-    fresh = OrthogonalConv(6, 6, unitary=request.param, rngs=nnx.Rngs(0))
-    return request.param, fresh.kernel[...], trained(fresh).kernel[...]
+    options = {"cout": 6, **FORMS[request.param]}
+    fresh = OrthogonalConv(6, **options, use_bias=False, rngs=nnx.Rngs(0))
+    return fresh, trained(fresh)
 
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_singular_value_is_one_before_and_after_training(layers, size):
-    method, fresh, later = layers
-    assert np.abs(np.asarray(fresh) - np.asarray(later)).max() > 0.1
-    assert worst_singular_value(fresh, size, method) <= 5e-6
-    assert worst_singular_value(later, size, method) <= 5e-6
+    """The layer at one frequency is U(f) times the 1×1 maps around it, so these are all its singular values."""
+    fresh, later = layers
+    assert np.abs(np.asarray(fresh.kernel[...]) - np.asarray(later.kernel[...])).max() > 0.1
+    for layer in layers:
+        options = {"groups": layer.groups, "band": layer.band}
+        assert worst_singular_value(layer.kernel[...], size, layer.unitary, **options) <= 5e-6
+        for matrix in layer.maps():
+            if matrix is not None:
+                values = np.linalg.svd(np.asarray(matrix, np.float64), compute_uv=False)
+                assert np.abs(values - 1).max() <= 5e-6
 
 
-@pytest.mark.parametrize("method", ["expm", "cayley"])
+@pytest.mark.parametrize("options", [{}, {"groups": 2}, {"unitary": "reflection"}, {"band": 0.5}, {"stride": 2}])
+@pytest.mark.parametrize(("cin", "cout"), [(4, 4), (4, 6), (6, 4)])
+def test_every_form_is_dense_orthogonal_an_isometry_or_a_co_isometry(options, cin, cout):
+    layer = OrthogonalConv(cin, cout, **options, use_bias=False, rngs=nnx.Rngs(3))
+    size = (6, 4)
+    values = np.linalg.svd(dense(layer, size, cin), compute_uv=False)
+    inputs = size[0] * size[1] * cin
+    outputs = size[0] * size[1] * cout // layer.stride**2
+    assert len(values) == min(inputs, outputs)
+    assert np.abs(values - 1).max() <= 5e-6
+
+
+@pytest.mark.parametrize("unitary", ["expm", "reflection"])
+def test_both_components_of_the_orthogonal_group_are_reached(unitary):
+    signs = set()
+    for seed in range(6):
+        layer = OrthogonalConv(
+            4, 4, unitary=unitary, rank=2 if unitary == "reflection" else None, use_bias=False, rngs=nnx.Rngs(seed)
+        )
+        signs.add(np.sign(np.linalg.det(dense(layer, (1, 1), 4))))
+    assert signs == {-1.0, 1.0}
+
+
+def test_a_band_leaves_higher_frequencies_to_the_fixed_base_alone():
+    layer = OrthogonalConv(4, 4, band=0.5, use_bias=False, rngs=nnx.Rngs(4))
+    x = np.random.default_rng(0).normal(size=(1, 8, 8, 4)).astype(np.float32)
+    found = np.fft.rfft2(np.asarray(layer(jnp.asarray(x))), axes=(1, 2)).reshape(-1, 4)
+    base = np.fft.rfft2(x @ np.asarray(layer.base[...]).T, axes=(1, 2)).reshape(-1, 4)
+    low = low_frequencies((8, 8), 0.5)
+    high = np.setdiff1d(np.arange(len(base)), low)
+    np.testing.assert_allclose(found[high], base[high], atol=2e-5)
+    assert np.abs(found[low] - base[low]).max() > 0.5
+
+
+def test_groups_do_not_mix_behind_the_base():
+    kernel = 0.3 * jax.random.normal(jax.random.key(5), (3, 3, 6, 3))
+    x = jnp.zeros((1, 4, 5, 6)).at[..., :3].set(jax.random.normal(jax.random.key(6), (1, 4, 5, 3)))
+    y = orthogonal_convolve(x, kernel, groups=2)
+    np.testing.assert_allclose(y[..., 3:], 0, atol=1e-6)
+    np.testing.assert_allclose(y[..., :3], orthogonal_convolve(x[..., :3], kernel[:, :, :3]), atol=1e-6)
+
+
+@pytest.mark.parametrize("case", ["eq", "wide", "narrow", "k1"])
+def test_cayley_equals_the_authors_convolution(shared, case):
+    """The authors' convention (kernel anchor, conjugation, shift) around our map from kernels to unitary matrices."""
+    oracle = np.load(shared / "oracles" / "public" / "07_cayley_conv.npz")
+    weight, x = oracle[f"{case}__weight"], oracle[f"{case}__x"]  # cout cin k k; b c n n
+    n, k = x.shape[-1], weight.shape[-1]
+    shift = (k - 1) // 2
+    f1, f2 = np.arange(n)[:, None], np.arange(n // 2 + 1)[None, :]
+    spectrum = np.fft.rfft2(weight, (n, n)).transpose(2, 3, 0, 1).conj()
+    spectrum = spectrum * np.exp(-2j * np.pi * shift * (f1 + f2) / n)[..., None, None]
+    with jax.enable_x64(True):
+        q = np.asarray(semi_orthogonal(jnp.asarray(spectrum)))
+    z = np.einsum("hfoi,bihf->bohf", q, np.fft.rfft2(x))
+    y = np.fft.irfft2(z, s=(n, n)) + oracle[f"{case}__bias"][:, None, None]
+    np.testing.assert_allclose(y, oracle[f"{case}__y"], atol=1e-10)
+
+
+@pytest.mark.parametrize("method", ["expm", "cayley", "reflection"])
 def test_every_singular_value_is_one_for_a_large_generator(method):
     kernel = 20 * jax.random.normal(jax.random.key(0), (3, 3, 5, 5)) / np.sqrt(90)
     assert worst_singular_value(kernel, (7, 10), method) <= 5e-6
@@ -66,7 +147,7 @@ def test_every_singular_value_is_one_for_a_large_generator(method):
 @pytest.mark.parametrize(("kernel_size", "method"), [((3, 3), "expm"), ((5, 3), "cayley")])
 def test_the_dense_matrix_is_orthogonal_at_every_size_and_for_kernels_larger_than_the_map(size, kernel_size, method):
     kernel = 0.3 * jax.random.normal(jax.random.key(3), (*kernel_size, 3, 3))
-    matrix = dense(lambda x: orthogonal_convolve(x, kernel, method=method), size, 3)
+    matrix = dense(lambda x: orthogonal_convolve(x, kernel, unitary=method), size, 3)
     assert np.abs(matrix.T @ matrix - np.eye(len(matrix))).max() <= 5e-6
     assert np.abs(matrix - np.eye(len(matrix))).max() > 0.05
 
@@ -138,7 +219,7 @@ def test_the_gradient_equals_finite_differences():
 
 def test_the_kernel_starts_at_norm_one():
     kernel = OrthogonalConv(40, 40, rngs=nnx.Rngs(2)).kernel[...]
-    phase = orthogonal_conv.phases((3, 3), (9, 9))
+    phase = phases((3, 3), (9, 9))
     spectrum = np.einsum("ft,tab->fab", phase, np.asarray(kernel).reshape(9, 40, 40))
     norms = np.linalg.norm((spectrum - spectrum.conj().swapaxes(1, 2)) / 2, 2, axis=(1, 2))
     assert 0.6 < norms.mean() < 1.4

@@ -6,7 +6,7 @@ from flax import nnx
 
 from jaxiqa.layers.orthogonal_conv import unitary_spectrum
 from jaxiqa.layers.pooling import square_pool
-from jaxiqa.layers.robust_block import Bottleneck, RobustBlock, low_frequencies, soft_threshold
+from jaxiqa.layers.robust_block import Bottleneck, RobustBlock, low_pass_mask, soft_threshold
 
 X = jax.random.normal(jax.random.key(0), (2, 7, 9, 8))
 
@@ -19,10 +19,10 @@ def paper_block(**options):
 def test_defect_scale_always_one():
     """There the kernel's scale cannot matter and the map is within 0.025 of [I; 0]: no channel beyond mid is used."""
     block = paper_block()
-    u = np.asarray(unitary_spectrum(block.orthogonal.kernel[...], (29, 29)))
+    u = np.asarray(unitary_spectrum(block.orthogonal.kernel[...], (29, 29)).matrices[:, 0])
     distance = np.linalg.norm(u - np.eye(4), axis=(1, 2)) / np.linalg.norm(np.eye(4))
     assert distance.min() > 0.1
-    doubled = np.asarray(unitary_spectrum(2 * block.orthogonal.kernel[...], (29, 29)))
+    doubled = np.asarray(unitary_spectrum(2 * block.orthogonal.kernel[...], (29, 29)).matrices[:, 0])
     assert np.linalg.norm(doubled - u) > 0.1 * np.linalg.norm(u)
     signal = block.orthogonal(block.reduce(X)) - block.orthogonal.bias[...]
     energy = np.sum(np.square(signal), axis=(0, 1, 2))
@@ -61,7 +61,7 @@ def lipschitz(block, size=(5, 4)):
     return np.linalg.svd(jacobian.reshape(len(jacobian), -1), compute_uv=False)
 
 
-@pytest.mark.parametrize("options", [{}, {"shrink": 0.3}, {"band": 0.5}, {"shrink": 0.3, "band": 0.6}])
+@pytest.mark.parametrize("options", [{}, {"shrink": 0.3}, {"low_pass": 0.5}, {"shrink": 0.3, "low_pass": 0.6}])
 def test_the_orthogonal_form_is_one_lipschitz(options):
     values = lipschitz(RobustBlock(8, 4, reduce="orthogonal", rngs=nnx.Rngs(3), **options))
     assert values.max() <= 1 + 1e-5
@@ -75,7 +75,7 @@ def test_without_options_the_orthogonal_form_keeps_mid_directions_exactly():
 
 
 def test_the_low_band_removes_high_frequencies_and_keeps_the_mean():
-    block = RobustBlock(8, 4, reduce="orthogonal", band=0.5, rngs=nnx.Rngs(4))
+    block = RobustBlock(8, 4, reduce="orthogonal", low_pass=0.5, rngs=nnx.Rngs(4))
     spectrum = np.abs(np.fft.fft2(np.asarray(block(X)), axes=(1, 2)))
     assert spectrum[:, 3:5].max() < 1e-4  # rows 3 and 4 of 7 lie above half of the Nyquist frequency
     assert spectrum[:, 0, 0].max() > 0.1
@@ -125,7 +125,15 @@ def test_the_control_has_the_blocks_shape_without_its_orthogonality():
 
 @pytest.mark.parametrize(
     "options",
-    [{"mid": 9}, {"mid": 0}, {"pool": "max"}, {"reduce": "none"}, {"unitary": "qr"}, {"band": 0.0}, {"shrink": -1.0}],
+    [
+        {"mid": 9},
+        {"mid": 0},
+        {"pool": "max"},
+        {"reduce": "none"},
+        {"unitary": "qr"},
+        {"low_pass": 0.0},
+        {"shrink": -1.0},
+    ],
 )
 def test_bad_options_are_named(options):
     with pytest.raises(ValueError, match=next(iter(options))):
@@ -138,7 +146,7 @@ def test_a_map_that_is_too_small_is_named():
 
 
 def test_a_frequency_on_the_edge_of_the_band_is_kept():
-    kept = low_frequencies((10, 10), 0.6)[:, 0].astype(int).tolist()
+    kept = low_pass_mask((10, 10), 0.6)[:, 0].astype(int).tolist()
     assert kept == [1, 1, 1, 1, 0, 0, 0, 1, 1, 1]
 
 

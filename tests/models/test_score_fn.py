@@ -1,6 +1,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 import tiny
 from flax import nnx
 
@@ -51,3 +52,23 @@ def test_images_of_any_size_are_resized_inside_and_differentiably():
     gradient = jax.jit(jax.grad(lambda x: score(x).sum()))(jnp.full((1, 33, 21, 3), 0.5))
     assert gradient.shape == (1, 33, 21, 3)
     assert np.abs(gradient).min(axis=(0, 3)).max() > 0
+
+
+def test_a_whole_metric_is_built_by_score_fn_and_takes_fewer_operations():
+    model = tiny.metric()
+    harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
+    harden(model, "before:layer1", mid=4, name="early", reduce="orthogonal", rngs=nnx.Rngs(2))
+    images = jax.random.uniform(jax.random.key(1), (2, 40, 56, 3))
+    live, built = score_fn(model), score_fn(model, (40, 56))
+    np.testing.assert_allclose(built(images), live(images), rtol=1e-5, atol=1e-5)
+    programs = [str(jax.make_jaxpr(lambda x, f=f: f(x))(images)) for f in (live, built)]
+    assert ["eigh" in program for program in programs] == [True, False]
+    with pytest.raises(ValueError, match="materialize the model again"):
+        built(images[:, :32])
+
+
+def test_a_model_that_resizes_its_images_is_always_built_and_takes_every_size():
+    model = tiny.metric(input_size=(40, 56))
+    harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
+    images = jax.random.uniform(jax.random.key(1), (2, 33, 21, 3))
+    np.testing.assert_allclose(score_fn(model)(images), model(images), rtol=1e-5, atol=1e-5)

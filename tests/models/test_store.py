@@ -14,7 +14,7 @@ X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
 @pytest.fixture(scope="module")
 def hardened():
     model = tiny.metric(taps=("layer2", "layer4"), input_size=(40, 56))
-    harden(model, "after:layer2", mid=4, band=0.5, shrink=0.1, unitary="cayley", rngs=nnx.Rngs(1))
+    harden(model, "after:layer2", mid=4, low_pass=0.5, shrink=0.1, unitary="cayley", rngs=nnx.Rngs(1))
     harden(model, "before:layer4.1", "bottleneck", mid=3, padding="VALID", rngs=nnx.Rngs(2))
     model.calibrate(k=1 / 3, b=-0.1, score_range=(-1.5, 7.7))
     return model

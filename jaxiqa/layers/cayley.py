@@ -1,0 +1,55 @@
+"""The Cayley transform of skew-Hermitian matrices, and its form for matrices that are not square."""
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa.layers.linear_algebra import Matrices, adjoint, polish, product
+
+
+@jax.custom_vjp
+def cayley(a: Matrices) -> Matrices:
+    """(I + A)⁻¹(I − A); no eigenvalue −1 is reachable. Its derivative needs no second solve.
+
+    dQ = −½(I + Q) dA (I + Q), because (I + A)⁻¹ = (I + Q)/2.
+
+    >>> jnp.round(cayley(jnp.zeros((2, 2))), 5).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    identity = jnp.eye(a.shape[-1], dtype=a.dtype)
+    return polish(jnp.linalg.solve(identity + a, identity - a))
+
+
+def _cayley_forward(a):
+    q = cayley(a)
+    return q, q
+
+
+def _cayley_backward(q, cotangent):
+    outer = jnp.swapaxes(q, -1, -2) + jnp.eye(q.shape[-1], dtype=q.dtype)
+    return (-0.5 * product(outer, product(cotangent, outer)),)
+
+
+cayley.defvjp(_cayley_forward, _cayley_backward)
+
+
+def semi_orthogonal(weight: Matrices) -> Matrices:
+    """Matrices with orthonormal columns (n ≥ m) from arbitrary ones, or with orthonormal rows (n < m).
+
+    With W = [U; V] and A = U − Uᴴ + VᴴV: Q = [(I + A)⁻¹(I − A); −2V(I + A)⁻¹], so QᴴQ = I.
+
+    >>> q = semi_orthogonal(jnp.arange(6.0).reshape(3, 2))
+    >>> bool(jnp.allclose(q.T @ q, jnp.eye(2), atol=1e-6))
+    True
+
+    Reference: Trockman and Kolter, "Orthogonalizing Convolutional Layers with the Cayley Transform",
+    arXiv:2104.07167.
+    """
+    n, m = weight.shape[-2:]
+    if n < m:
+        return jnp.swapaxes(semi_orthogonal(jnp.swapaxes(weight, -1, -2)), -1, -2)
+    top, rest = weight[..., :m, :], weight[..., m:, :]
+    a = top - adjoint(top) + product(adjoint(rest), rest)
+    identity = jnp.eye(m, dtype=weight.dtype)
+    inverse = jnp.linalg.inv(identity + a)
+    q = jnp.concatenate([product(inverse, identity - a), -2 * product(rest, inverse)], axis=-2)
+    return polish(polish(q))

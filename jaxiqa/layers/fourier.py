@@ -1,0 +1,78 @@
+"""Circular convolutions frequency by frequency: what a kernel does at each, and what lies between two transforms."""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Complex, Float, Int
+
+from jaxiqa.layers.linear_algebra import HIGHEST
+
+Coefficients = Complex[Array, "f b g c"]
+"""Orthonormal rfft2 coefficients: frequency (row by row), image, group, channel of the group."""
+
+Between = Callable[[Complex[Array, "b h f c"]], Complex[Array, "b h f c"]]
+
+
+def phases(kernel_size: tuple[int, int], size: tuple[int, int]) -> Complex[np.ndarray, "f taps"]:
+    """e^{−2πi(f₁t₁/h + f₂t₂/w)}: rows are the rfft2 frequencies of an h×w map, columns a centred kernel's taps."""
+    (kh, kw), (h, w) = kernel_size, size
+    rows, columns = np.arange(kh) - kh // 2, np.arange(kw) - kw // 2
+    vertical = np.outer(np.arange(h), rows) % h / h
+    horizontal = np.outer(np.arange(w // 2 + 1), columns) % w / w
+    turns = vertical[:, None, :, None] + horizontal[None, :, None, :]
+    return np.exp(-2j * np.pi * turns).reshape(h * (w // 2 + 1), kh * kw).astype(np.complex64)
+
+
+def low_frequencies(size: tuple[int, int], band: float) -> Int[np.ndarray, " n"]:
+    """Positions, among the rfft2 frequencies of an h×w map, of those whose parts are at most ``band`` of the highest.
+
+    >>> low_frequencies((4, 4), 0.5).tolist()  # rows of three: 0, 1 and 2 cycles per width
+    [0, 1, 3, 4, 9, 10]
+    """
+    h, w = size
+    rows, columns = np.abs(np.fft.fftfreq(h)), np.fft.rfftfreq(w)
+    edge = band / 2 + 1e-9  # a frequency on the edge counts, however it is rounded
+    return np.flatnonzero((rows[:, None] <= edge) & (columns[None, :] <= edge))
+
+
+def response(
+    kernel: Float[Array, "kh kw c n"], phase: Complex[Array, "f taps"], groups: int
+) -> Complex[Array, "f g m n"]:
+    """Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t}, the c rows divided among the groups."""
+    taps = kernel.reshape(len(phase[0]), groups, -1, kernel.shape[-1]).astype(phase.dtype)
+    return jnp.einsum("ft,tgmn->fgmn", phase, taps, precision=HIGHEST)
+
+
+def through_frequencies(
+    x: Float[Array, "b h w c"],
+    function: Callable[[Coefficients], Coefficients],
+    *,
+    groups: int = 1,
+    between: Between | None = None,
+) -> Float[Array, "b h w n"]:
+    """Transform, apply ``function`` and then ``between`` to the coefficients, and transform back. Any h and w.
+
+    ``function`` may change the number of channels per group.
+    """
+    b, h, w, c = x.shape
+    z = jnp.fft.rfft2(x, axes=(1, 2), norm="ortho").reshape(b, -1, groups, c // groups)
+    z = function(z.swapaxes(0, 1)).swapaxes(0, 1).reshape(b, h, w // 2 + 1, -1)
+    return jnp.fft.irfft2(between(z) if between else z, s=(h, w), axes=(1, 2), norm="ortho")
+
+
+def in_chunks(function: Callable[..., Array], arrays: tuple[Array, ...], size: int) -> Array:
+    """``function(*arrays)`` over parts of the leading axis, at most ``size`` at a time, one after another."""
+    length = len(arrays[0])
+    if length <= size:
+        return function(*arrays)
+    count = -(-length // size)
+    size = -(-length // count)
+
+    def divided(x: Array) -> Array:
+        x = jnp.pad(jnp.asarray(x), ((0, count * size - length), *[(0, 0)] * (x.ndim - 1)))
+        return x.reshape(count, size, *x.shape[1:])
+
+    result = jax.lax.map(lambda parts: function(*parts), tuple(map(divided, arrays)))
+    return result.reshape(count * size, *result.shape[2:])[:length]

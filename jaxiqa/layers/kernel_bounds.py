@@ -1,0 +1,65 @@
+"""Bounds on what a convolution can do that follow from its kernel alone, whatever the size of the map."""
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxiqa.layers.linear_algebra import HIGHEST
+
+Kernel = Float[Array, "kh kw cin cout"]
+
+
+def norm_bound(kernel: Kernel) -> Float[Array, ""]:
+    """An upper bound of a convolution's spectral norm, stride 1, zero-padded or circular, on maps of any size.
+
+    √(kh·kw) times the smallest spectral norm among four ways to write the kernel as a matrix.
+    Reference: Singla and Feizi, "Fantastic Four", arXiv:1911.10258.
+
+    >>> float(norm_bound(jnp.ones((1, 1, 2, 2))))
+    2.0...
+    """
+    kh, kw, cin, cout = kernel.shape
+    shapes = (
+        kernel.transpose(3, 0, 2, 1).reshape(cout * kh, cin * kw),
+        kernel.transpose(3, 1, 2, 0).reshape(cout * kw, cin * kh),
+        kernel.transpose(3, 2, 0, 1).reshape(cout, -1),
+        kernel.transpose(2, 3, 0, 1).reshape(cin, -1),
+    )
+    return jnp.sqrt(kh * kw) * jnp.stack([jnp.linalg.norm(matrix, 2) for matrix in shapes]).min()
+
+
+def overlaps(kernel: Kernel) -> Float[Array, "cin cin"]:
+    """Σ over shifts of |Σ_{t,o} kernel[t, i, o] · kernel[t + shift, j, o]|: bounds the rows of |WᵀW|, i by j.
+
+    >>> overlaps(jnp.array([1.0, -2.0]).reshape(2, 1, 1, 1)).item()  # shifts -1, 0, 1: |-2| + 5 + |-2|
+    9.0
+    """
+    kh, kw = kernel.shape[:2]
+    pads = ((kh - 1, kh - 1), (kw - 1, kw - 1))
+    products = jax.lax.conv_general_dilated(
+        kernel.transpose(2, 0, 1, 3),
+        kernel.transpose(0, 1, 3, 2),
+        (1, 1),
+        pads,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=HIGHEST,
+    )
+    return jnp.abs(products).sum((1, 2))
+
+
+def convolve(x: Float[Array, "b h w cin"], kernel: Kernel) -> Float[Array, "b h w cout"]:
+    """Zero-padded convolution (as networks mean it: correlation) that keeps the map's size, at full precision."""
+    return jax.lax.conv_general_dilated(
+        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=HIGHEST
+    )
+
+
+def transposed(kernel: Kernel) -> Float[Array, "kh kw cout cin"]:
+    """The kernel of the adjoint convolution; sides must be odd."""
+    return kernel[::-1, ::-1].swapaxes(2, 3)
+
+
+def check_odd(kernel_size: tuple[int, int]) -> None:
+    """Raise ``ValueError`` unless both sides are odd, so that zero padding is the same on all sides."""
+    if min(kernel_size) < 1 or not all(side % 2 for side in kernel_size):
+        raise ValueError(f"kernel_size={kernel_size} is not allowed; both sides must be odd")

@@ -1,0 +1,81 @@
+"""Build every orthogonal map of a network once, for scoring and attacking: the weights no longer change there."""
+
+from typing import TypeVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+
+from jaxiqa.layers.orthogonal_conv import MaterializedConv, OrthogonalConv
+from jaxiqa.layers.orthogonal_dense import MaterializedDense, OrthogonalDense
+
+Module = TypeVar("Module", bound=nnx.Module)
+
+
+def materialize(layer: Module, size: tuple[int, int], *, channels: int | None = None) -> Module:
+    """A copy of a layer, a block or a whole model with its orthogonal maps built for inputs of one size.
+
+    The copy holds the built matrices *instead of* the parameters they were built from, so it cannot disagree with
+    them: it is what the original was at this moment. Another size is refused, with both sizes named.
+
+    Args:
+        layer: any module; left as it was. Parts other than `OrthogonalConv` and `OrthogonalDense` are copied.
+        size: (height, width) of the input, for a metric those of the images.
+        channels: of the input; by default the layer's ``cin``, or 3.
+
+    Returns:
+        A module that computes the same. Memory: 8·h·(w//2 + 1)·c²/groups bytes for each orthogonal convolution.
+
+    >>> from jaxiqa.layers import RobustBlock
+    >>> block, x = RobustBlock(8, 4, rngs=nnx.Rngs(0)), jnp.ones((1, 5, 7, 8))
+    >>> fast = materialize(block, (5, 7), channels=8)
+    >>> bool(jnp.allclose(fast(x), block(x), atol=1e-6))
+    True
+    """
+    if isinstance(layer, OrthogonalConv):
+        return MaterializedConv(layer, size)
+    if isinstance(layer, OrthogonalDense):
+        return MaterializedDense(layer)
+    channels = getattr(layer, "cin", 3) if channels is None else channels
+    image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
+    copy = nnx.clone(layer)
+    places = [
+        (parent, key, child)
+        for _, parent in nnx.iter_modules(copy)
+        for key, child in _children(parent)
+        if isinstance(child, OrthogonalConv | OrthogonalDense) and not isinstance(parent, OrthogonalConv)
+    ]
+    sizes: dict[int, tuple[int, int]] = {}
+    for index, (parent, key, child) in enumerate(places):
+        _replace(parent, key, _Watched(child, index, sizes))
+    jax.eval_shape(lambda x: copy(x), image)
+    for index, (parent, key, child) in enumerate(places):
+        _replace(parent, key, materialize(child, sizes[index]) if index in sizes else child)
+    return copy
+
+
+class _Watched:
+    """Stands in for a layer during one abstract run, and notes the size of the map it is given."""
+
+    def __init__(self, layer: nnx.Module, index: int, sizes: dict[int, tuple[int, int]]):
+        self.layer, self.index, self.sizes = layer, index, sizes
+
+    def __call__(self, x, **options):
+        size = x.shape[1:3] if x.ndim == 4 else (1, 1)
+        if self.sizes.setdefault(self.index, size) != size:
+            raise ValueError(
+                f"one orthogonal layer sees maps of {self.sizes[self.index]} and {size}: cannot materialize"
+            )
+        return self.layer(x, **options)
+
+
+def _children(parent: nnx.Module):
+    items = enumerate(parent) if isinstance(parent, nnx.List) else list(vars(parent).items())
+    return [(key, child) for key, child in items if isinstance(child, nnx.Module)]
+
+
+def _replace(parent: nnx.Module, key, child) -> None:
+    if isinstance(parent, nnx.List):
+        parent[key] = child
+    else:
+        setattr(parent, key, child)
