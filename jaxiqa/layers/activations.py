@@ -1,5 +1,6 @@
 """Activations that keep gradients whole: each is 1-Lipschitz, and its Jacobian is orthogonal wherever it exists."""
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -18,6 +19,7 @@ def group_sort(x: Float[Array, "*b c"], size: int = 2) -> Float[Array, "*b c"]:
     return jnp.sort(x.reshape(*x.shape[:-1], -1, size), axis=-1).reshape(x.shape)
 
 
+@jax.jit
 def max_min(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """The smaller and the larger of each pair of neighbouring channels: `group_sort` of pairs, without a sort.
 
@@ -31,6 +33,7 @@ def max_min(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     return pairs.reshape(x.shape)
 
 
+@jax.jit
 def householder(x: Float[Array, "*b c"], angle: Float[Array, " p"]) -> Float[Array, "*b c"]:
     """Reflect each pair z of neighbouring channels into the half-plane v·z ≥ 0: ``z − 2v·min(v·z, 0)``.
 

@@ -1,5 +1,7 @@
 """Depthwise convolution: one filter per channel."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -7,6 +9,7 @@ from jaxtyping import Array, Float
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
+@partial(jax.jit, static_argnames=("stride", "padding"))  # a unit in traced programs, see jaxiqa.lipschitz
 def depthwise_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"], *, stride: tuple[int, int], padding: Padding
 ) -> Float[Array, "b h2 w2 c"]:

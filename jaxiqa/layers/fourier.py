@@ -1,6 +1,7 @@
 """Circular convolutions frequency by frequency: what a kernel does at each, and what lies between two transforms."""
 
 from collections.abc import Callable
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -45,6 +46,20 @@ def response(
     return jnp.einsum("ft,tgmn->fgmn", phase, taps, precision=HIGHEST)
 
 
+# Compiled under these names, by which `jaxiqa.lipschitz` knows them: both keep norms, where what lies between treats a
+# frequency and its conjugate alike.
+@jax.jit
+def to_frequencies(x: Float[Array, "b h w c"]) -> Complex[Array, "b h f c"]:
+    """Orthonormal transform of every channel, the half of it that a real map needs."""
+    return jnp.fft.rfft2(x, axes=(1, 2), norm="ortho")
+
+
+@partial(jax.jit, static_argnames="size")
+def from_frequencies(z: Complex[Array, "b h f c"], size: tuple[int, int]) -> Float[Array, "b h w c"]:
+    """The inverse of `to_frequencies`, for maps of this size."""
+    return jnp.fft.irfft2(z, s=size, axes=(1, 2), norm="ortho")
+
+
 def through_frequencies(
     x: Float[Array, "b h w c"],
     function: Callable[[Coefficients], Coefficients],
@@ -57,9 +72,9 @@ def through_frequencies(
     ``function`` may change the number of channels per group.
     """
     b, h, w, c = x.shape
-    z = jnp.fft.rfft2(x, axes=(1, 2), norm="ortho").reshape(b, -1, groups, c // groups)
+    z = to_frequencies(x).reshape(b, -1, groups, c // groups)
     z = function(z.swapaxes(0, 1)).swapaxes(0, 1).reshape(b, h, w // 2 + 1, -1)
-    return jnp.fft.irfft2(between(z) if between else z, s=(h, w), axes=(1, 2), norm="ortho")
+    return from_frequencies(between(z) if between else z, (h, w))
 
 
 def in_chunks(function: Callable[..., Array], arrays: tuple[Array, ...], size: int) -> Array:

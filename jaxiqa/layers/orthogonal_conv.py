@@ -53,6 +53,22 @@ BUILDERS = {
 """Name of a unitary map -> Ŵ to U, or, for reflections, to the basis Q of I − 2QQᴴ."""
 
 
+# Compiled under these names, by which `jaxiqa.lipschitz` knows them in a traced program.
+@jax.jit
+def multiply_dense(matrices: Complex[Array, "k g n m"], z: Coefficients, low: Array | None = None) -> Coefficients:
+    """U(f) times the coefficients; those outside the positions ``low`` pass unchanged."""
+    return _within(low, z, lambda z: jnp.einsum("fbgi,fgoi->fbgo", z, matrices, precision=HIGHEST))
+
+
+@jax.jit
+def multiply_reflection(basis: Complex[Array, "k g n m"], z: Coefficients, low: Array | None = None) -> Coefficients:
+    """I − 2QQᴴ times the coefficients; those outside the positions ``low`` pass unchanged."""
+    return _within(low, z, lambda z: reflect(z.swapaxes(1, 2), basis).swapaxes(1, 2))
+
+
+MULTIPLIERS = {"expm": multiply_dense, "cayley": multiply_dense, "reflection": multiply_reflection}
+
+
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Spectrum:
@@ -79,7 +95,7 @@ class Spectrum:
         low = _low(self.size, self.band)
         return through_frequencies(
             x,
-            lambda z: _within(low, z, lambda z: _multiply(self.matrices, z, self.unitary)),
+            lambda z: MULTIPLIERS[self.unitary](self.matrices, z, low),
             groups=self.matrices.shape[1],
             between=between,
         )
@@ -140,7 +156,7 @@ def orthogonal_convolve(
 
     @jax.checkpoint
     def apply(phase: Array, z: Coefficients) -> Coefficients:
-        return _multiply(BUILDERS[unitary](response(kernel, phase, groups)), z, unitary)
+        return MULTIPLIERS[unitary](BUILDERS[unitary](response(kernel, phase, groups)), z)
 
     chunk = max(1, CHUNK_BYTES // (8 * c * kernel.shape[-1]))
     return through_frequencies(
@@ -167,14 +183,8 @@ def _low(size: tuple[int, int], band: float) -> np.ndarray | None:
     return None if band == 1 else low_frequencies(size, band)
 
 
-def _within(low: np.ndarray | None, z: Coefficients, function) -> Coefficients:
+def _within(low: Array | np.ndarray | None, z: Coefficients, function) -> Coefficients:
     return function(z) if low is None else z.at[low].set(function(z[low]))
-
-
-def _multiply(matrices: Complex[Array, "f g m n"], z: Coefficients, unitary: str) -> Coefficients:
-    if unitary == "reflection":
-        return reflect(z.swapaxes(1, 2), matrices).swapaxes(1, 2)
-    return jnp.einsum("fbgi,fgoi->fbgo", z, matrices, precision=HIGHEST)
 
 
 class OrthogonalConv(nnx.Module):

@@ -5,6 +5,9 @@ overlap. Averages are linear and separable, so their constant is a product of tw
 root mean squares have the constant that a single large value attains.
 """
 
+from functools import partial
+
+import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -37,6 +40,7 @@ def average_pool_constant(size: tuple[int, int], window: int, stride: int | None
     return float(np.prod([np.linalg.norm(axis, 2) for axis in axes]).round(14))
 
 
+@partial(jax.jit, static_argnames=("window", "stride"))
 def l2_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) -> Float[Array, "b h2 w2 c"]:
     """Euclidean norms over window×window pixels, per channel; the gradient of a window of zeros is zero.
 

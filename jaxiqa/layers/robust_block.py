@@ -13,6 +13,7 @@ from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import square_pool
 
 
+@jax.jit
 def soft_threshold(z: Complex[Array, "*n c"], threshold: Float[Array, " c"]) -> Complex[Array, "*n c"]:
     """Shrink each complex number towards zero: z · max(0, 1 − τ/|z|). It is 1-Lipschitz.
 

@@ -121,8 +121,10 @@ class Linearity(nnx.Module):
 
     def network(self, pixels: Images) -> Scores:
         """Scores of prepared images: ``k · q + b``."""
+        check_images("pixels", pixels)
         k, b = self.calibration[0], self.calibration[1]
-        return k * self.outputs(pixels)[:, 2] + b
+        levels = self._levels(normalise(pixels, self.mean, self.std))
+        return k * self.regression(jnp.concatenate(levels, axis=1))[:, 0] + b
 
     def outputs(self, pixels: Images) -> Float[Array, "b 3"]:
         """``q6, q7, q`` of prepared images: the raw outputs that training compares with the labels."""
@@ -136,11 +138,14 @@ class Linearity(nnx.Module):
 
     def outputs_from(self, activations: Features, start: str | None = None) -> Float[Array, "b 3"]:
         """``q6, q7, q`` from what stage ``start`` put out; without ``start``, from normalised pixels."""
-        _, features = self.backbone.run(activations, start=start, taps=self.taps)
-        pooled = [jnp.mean(features[tap], (1, 2)) for tap in self.taps]
-        f6, f7 = self.dr6(pooled[0]), self.dr7(pooled[1])
+        f6, f7 = self._levels(activations, start)
         q = self.regression(jnp.concatenate([f6, f7], axis=1))
         return jnp.concatenate([self.regr6(f6), self.regr7(f7), q], axis=1)
+
+    def _levels(self, activations: Features, start: str | None = None) -> tuple[Array, Array]:
+        _, features = self.backbone.run(activations, start=start, taps=self.taps)
+        pooled = [jnp.mean(features[tap], (1, 2)) for tap in self.taps]
+        return self.dr6(pooled[0]), self.dr7(pooled[1])
 
     @property
     def score_range(self) -> tuple[float, float]:

@@ -223,3 +223,15 @@ def test_the_kernel_starts_at_norm_one():
     spectrum = np.einsum("ft,tab->fab", phase, np.asarray(kernel).reshape(9, 40, 40))
     norms = np.linalg.norm((spectrum - spectrum.conj().swapaxes(1, 2)) / 2, 2, axis=(1, 2))
     assert 0.6 < norms.mean() < 1.4
+
+
+@pytest.mark.parametrize("options", [{}, {"unitary": "cayley", "cout": 6}, {"unitary": "reflection"}, {"groups": 2}])
+def test_every_product_of_a_layer_and_of_its_gradient_has_the_highest_precision(options):
+    """TensorFloat-32 or bfloat16 would break orthogonality at 1e-3."""
+    layer = OrthogonalConv(4, **{"cout": 4, **options}, rngs=nnx.Rngs(0))
+    graphdef, params = nnx.split(layer)
+    program = jax.make_jaxpr(jax.grad(lambda p, x: nnx.merge(graphdef, p)(x).sum(), argnums=(0, 1)))
+    text = str(program(params, jnp.ones((1, 4, 5, 4))))
+    products = text.count("dot_general[")
+    assert products > 3
+    assert text.count("precision=(Precision.HIGHEST, Precision.HIGHEST)") == products

@@ -1,0 +1,39 @@
+"""How far can a score move? Bounds of layers and networks that hold, and slopes around given images."""
+
+from jaxiqa.lipschitz.local import (
+    Clever,
+    certified_interval,
+    clever,
+    gradient_norms,
+    gradients,
+    jacobian_norms,
+    largest_slope,
+)
+from jaxiqa.lipschitz.network import Report, Row, report
+from jaxiqa.lipschitz.spectral import (
+    NormBound,
+    circular_singular_values,
+    conv_norm,
+    gram_bound,
+    largest_norm,
+    power_iteration,
+)
+
+__all__ = [
+    "Clever",
+    "NormBound",
+    "Report",
+    "Row",
+    "certified_interval",
+    "circular_singular_values",
+    "clever",
+    "conv_norm",
+    "gradient_norms",
+    "gradients",
+    "gram_bound",
+    "jacobian_norms",
+    "largest_norm",
+    "largest_slope",
+    "power_iteration",
+    "report",
+]

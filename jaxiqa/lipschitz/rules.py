@@ -1,0 +1,246 @@
+"""How much one operation of a traced program can amplify a change of its input, in the Euclidean norm.
+
+A rule sees an `Operation` with one input that depends on the image and gives a `Gain`; it never guesses: what it does
+not know is `UNBOUNDED`, with the reason.
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxiqa.lipschitz.spectral import SLACK, conv_norm, gram_bound, largest_norm
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What an operation does to distances: at most ``upper`` times; ``linear`` if a lower bound can be iterated."""
+
+    upper: float
+    method: str
+    exact: bool = True
+    linear: bool = False
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One equation with one input that depends on the image.
+
+    Attributes:
+        name: of the primitive, or of the compiled function.
+        params: of the equation.
+        known: the values of the inputs, None for the one that depends on the image.
+        shapes: of the inputs.
+        out: shape of the output.
+        apply: the operation, as a function of that input.
+        inner: equations of the compiled function, if it is one.
+    """
+
+    name: str
+    params: dict[str, Any]
+    known: list[Any]
+    shapes: list[tuple[int, ...]]
+    out: tuple[int, ...]
+    apply: Callable[[jax.Array], jax.Array]
+    inner: tuple[Any, ...] = ()
+
+    @property
+    def moving(self) -> int:
+        """Position of the input that depends on the image."""
+        return next(i for i, value in enumerate(self.known) if value is None)
+
+
+def unbounded(reason: str) -> Gain:
+    """No bound, because of ``reason``."""
+    return Gain(math.inf, reason, False)
+
+
+def _multiply(op: Operation) -> Gain:
+    factor = np.asarray(op.known[1 - op.moving])
+    return Gain(float(np.abs(factor).max(initial=0.0)), "largest factor")
+
+
+def _divide(op: Operation) -> Gain:
+    if op.moving == 1:
+        return unbounded("division by a quantity that depends on the image")
+    smallest = float(np.abs(np.asarray(op.known[1])).min(initial=math.inf))
+    return Gain(1 / smallest, "smallest divisor") if smallest else unbounded("division by zero")
+
+
+def _dot(op: Operation) -> Gain:
+    (contract, batch) = op.params["dimension_numbers"]
+    side = 1 - op.moving
+    matrix = np.asarray(op.known[side])
+    free = [axis for axis in range(matrix.ndim) if axis not in (*contract[side], *batch[side])]
+    matrix = matrix.transpose(*batch[side], *contract[side], *free)
+    split = len(batch[side]), len(batch[side]) + len(contract[side])
+    rows, columns = (math.prod(matrix.shape[a:b]) for a, b in (split, (split[1], matrix.ndim)))
+    found = largest_norm(matrix.reshape(*matrix.shape[: split[0]], rows, columns))
+    return Gain(found.value, found.method, found.exact, linear=not found.exact)
+
+
+def _conv(op: Operation) -> Gain:
+    numbers, params = op.params["dimension_numbers"], op.params
+    if (
+        op.moving == 1
+        or len(op.shapes[0]) != 4
+        or params["batch_group_count"] != 1
+        or set(params["lhs_dilation"]) != {1}
+    ):
+        return unbounded("a convolution other than of maps by a fixed kernel, without input dilation")
+    out_axis, in_axis, *spatial = numbers.rhs_spec
+    kernel = np.asarray(op.known[1]).transpose(*spatial, in_axis, out_axis)
+    size = tuple(op.shapes[0][axis] for axis in numbers.lhs_spec[2:])
+    options = {"stride": params["window_strides"], "dilation": params["rhs_dilation"]}
+    bound = conv_norm(kernel, size, **options, groups=params["feature_group_count"])
+    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+
+
+def _depthwise(op: Operation) -> Gain:
+    kernel = np.asarray(op.known[1])
+    convs = [eqn for eqn in op.inner if eqn.primitive.name == "conv_general_dilated"]
+    shifts = [eqn for eqn in op.inner if eqn.primitive.name == "slice" and eqn.invars[0].aval.ndim == 4]
+    stride = convs[0].params["window_strides"] if convs else (shifts[0].params["strides"] or (1, 1, 1, 1))[1:3]
+    bound = conv_norm(kernel[:, :, None], op.shapes[0][1:3], stride=stride, groups=kernel.shape[-1])
+    return Gain(bound.value, bound.method, bound.exact, linear=True)
+
+
+def _dense_frequencies(op: Operation) -> Gain:
+    found = largest_norm(np.asarray(op.known[0]))
+    rest = 1.0 if len(op.known) > 2 else 0.0  # frequencies outside the band
+    return Gain(max(found.value, rest), f"{found.method} per frequency", found.exact)
+
+
+def _reflected_frequencies(op: Operation) -> Gain:
+    basis = np.asarray(op.known[0], np.complex128)
+    values = np.linalg.svd(basis, compute_uv=False) if basis.shape[-1] <= 96 else gram_bound(basis)
+    return Gain(max(1.0, float(2 * values.max() ** 2 - 1)) * SLACK, "SVD of the basis per frequency")
+
+
+def _fft(op: Operation) -> Gain:
+    kind, points = op.params["fft_type"], math.prod(op.params["fft_lengths"])
+    kind = getattr(kind, "name", str(kind)).upper()
+    inverse = kind in ("IFFT", "IRFFT")
+    doubled = math.sqrt(2) if kind == "IRFFT" else 1.0  # half a spectrum counts its inner columns twice
+    return Gain(doubled * (1 / math.sqrt(points) if inverse else math.sqrt(points)), "Fourier transform")
+
+
+def _sum(op: Operation) -> Gain:
+    return Gain(math.sqrt(_share(op)), "sum")
+
+
+def _max(op: Operation) -> Gain:
+    return Gain(1.0, "maximum")
+
+
+def _share(op: Operation) -> int:
+    return math.prod(op.shapes[op.moving]) // max(math.prod(op.out), 1)
+
+
+def _broadcast(op: Operation) -> Gain:
+    return Gain(math.sqrt(math.prod(op.out) / max(math.prod(op.shapes[0]), 1)), "copies")
+
+
+def _window_max(op: Operation) -> Gain:
+    return Gain(math.sqrt(_covered(op.shapes[0], op.params)), "√ of the windows over a value")
+
+
+def _window_sum(op: Operation) -> Gain:
+    axes = zip(
+        op.shapes[0], op.params["window_dimensions"], op.params["window_strides"], op.params["padding"], strict=True
+    )
+    norms = []
+    for side, window, stride, (before, after) in axes:
+        if window == 1 and stride == 1:
+            continue
+        starts = np.arange(-before, side + after - window + 1, stride)
+        places = np.arange(side)
+        matrix = (places >= starts[:, None]) & (places < starts[:, None] + window)
+        norms.append(np.linalg.norm(matrix.astype(float), 2))
+    return Gain(float(np.prod(norms)) * SLACK, "SVD per axis")
+
+
+def _windows(shape: tuple[int, ...], params: dict[str, Any]) -> list[np.ndarray]:
+    """Per axis, which values each window covers; windows of one value are left out."""
+    matrices = []
+    sides = zip(shape, params["window_dimensions"], params["window_strides"], params["padding"], strict=True)
+    for side, window, stride, (before, after) in sides:
+        if window > 1 or stride > 1:
+            starts, places = np.arange(-before, side + after - window + 1, stride)[:, None], np.arange(side)
+            matrices.append((places >= starts) & (places < starts + window))
+    return matrices
+
+
+def _covered(shape: tuple[int, ...], params: dict[str, Any]) -> int:
+    """How many windows the most covered value belongs to."""
+    return math.prod(int(matrix.sum(0).max()) for matrix in _windows(shape, params))
+
+
+def _l2_pool(op: Operation) -> Gain:
+    window = next(eqn for eqn in op.inner if eqn.primitive.name == "reduce_window_sum")
+    return Gain(math.sqrt(_covered(op.shapes[0], window.params)), "√ of the windows over a value")
+
+
+def _gather(op: Operation) -> Gain:
+    if op.moving != 0:
+        return unbounded("an index that depends on the image")
+    shape = op.shapes[0]
+    pull = jax.linear_transpose(op.apply, jax.ShapeDtypeStruct(shape, np.float32))
+    counts = np.asarray(pull(np.ones(op.out, np.float32))[0])
+    return Gain(math.sqrt(float(counts.max(initial=0.0))), "copies")
+
+
+def _cast(op: Operation) -> Gain:
+    kind = np.dtype(op.params["new_dtype"]).kind
+    return Gain(1.0, "cast") if kind in "fcV" else unbounded("a cast to integers jumps")
+
+
+def _constant(value: float, method: str) -> Callable[[Operation], Gain]:
+    return lambda op: Gain(value, method) if op.moving == 0 else unbounded("a setting that depends on the image")
+
+
+_ONE = (
+    *("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "pad", "sort", "real"),
+    *("imag", "conj", "neg", "abs", "reduce_precision", "optimization_barrier", "sin", "cos", "add", "sub", "max"),
+    *("min", "clamp"),
+)
+
+RULES: dict[str, Callable[[Operation], Gain]] = {
+    **{name: lambda op: Gain(1.0, "1") for name in _ONE},
+    "mul": _multiply,
+    "div": _divide,
+    "dot_general": _dot,
+    "conv_general_dilated": _conv,
+    "fft": _fft,
+    "reduce_sum": _sum,
+    "reduce_max": _max,
+    "reduce_min": _max,
+    "broadcast_in_dim": _broadcast,
+    "reduce_window_max": _window_max,
+    "reduce_window_min": _window_max,
+    "reduce_window_sum": _window_sum,
+    "gather": _gather,
+    "convert_element_type": _cast,
+    "logistic": _constant(0.25, "slope at 0"),
+    "tanh": _constant(1.0, "slope at 0"),
+    "erf": _constant(2 / math.sqrt(math.pi), "slope at 0"),
+}
+"""Primitive -> its rule, where one input depends on the image."""
+
+FUNCTIONS: dict[str, Callable[[Operation], Gain]] = {
+    "depthwise_conv": _depthwise,
+    "multiply_dense": _dense_frequencies,
+    "multiply_reflection": _reflected_frequencies,
+    "to_frequencies": _constant(1.0, "isometry (Parseval)"),
+    "from_frequencies": _constant(1.0, "isometry (Parseval)"),
+    "l2_pool": _l2_pool,
+    "soft_threshold": _constant(1.0, "proximal map"),
+    "max_min": _constant(1.0, "permutation"),
+    "householder": _constant(1.0, "reflection"),
+    "silu": _constant(1.0999, "largest slope"),
+    "softplus": _constant(1.0, "largest slope"),
+}
+"""Name of a compiled function of this project or of `jax.nn` -> its rule, which is tighter than those of its parts."""
