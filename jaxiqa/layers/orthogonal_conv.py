@@ -141,7 +141,7 @@ def orthogonal_convolve(
         between: applied to the coefficients (orthonormal Fourier transform) after the unitary matrices.
 
     Memory: beside the coefficients, the unitary matrices of as many frequencies as fit in `CHUNK_BYTES`, a few
-    times over; a backward pass builds them again instead of keeping them.
+    times over. Where there are more, they are worked through in chunks, and a backward pass builds each again.
 
     >>> x = jnp.arange(2.0 * 3 * 5 * 2).reshape(2, 3, 5, 2)
     >>> y = orthogonal_convolve(x, jax.random.normal(jax.random.key(0), (3, 3, 2, 2)))
@@ -154,11 +154,12 @@ def orthogonal_convolve(
     phase = phases(kernel.shape[:2], size)
     phase = phase if low is None else phase[low]
 
-    @jax.checkpoint
     def apply(phase: Array, z: Coefficients) -> Coefficients:
         return MULTIPLIERS[unitary](BUILDERS[unitary](response(kernel, phase, groups)), z)
 
     chunk = max(1, CHUNK_BYTES // (8 * c * kernel.shape[-1]))
+    if len(phase) > chunk:
+        apply = jax.checkpoint(apply)
     return through_frequencies(
         x,
         lambda z: _within(low, z, lambda z: in_chunks(apply, (jnp.asarray(phase), z), chunk)),
