@@ -3,8 +3,8 @@
     python train.py --config configs/quickstart.py       # 3.2 minutes on two busy CPU cores
     python evaluate.py --config configs/quickstart.py    # 1.3 minutes
 
-Expect a test SROCC of 0.87 (baseline), 0.90 (robust_block) and 0.85 (robust_block+prune), and AbsGain AUCs against PGD-8
-of 0.31, 0.24 and 0.24. The labels are computed, not human (see `jaxiqa.data.builtin`).
+Expect a test SROCC of 0.87 (baseline), 0.90 (robust_block) and 0.85 (robust_block+prune), and AbsGain AUCs against
+PGD-8 of 0.31, 0.24 and 0.24. The labels are computed, not human (see `jaxiqa.data.builtin`).
 """
 
 from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant
