@@ -9,6 +9,7 @@ DOCS = Path(__file__).parent.parent / "docs"
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text()]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_the_session_runs(page, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)

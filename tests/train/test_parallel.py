@@ -57,6 +57,7 @@ def one(parts):
     return train(parts, "pmap", 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
 def test_two_devices_equal_one_after_ten_steps(parts, one, backend):
     assert len(jax.local_devices()) >= 2
