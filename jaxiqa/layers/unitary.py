@@ -19,7 +19,8 @@ def to_unitary(a: Matrices, method: str = "auto") -> Matrices:
     norm of A, the result is unitary to rounding, since one Newton–Schulz step, U ← U(3I − UᴴU)/2, is applied last.
 
     ``"auto"`` changes how the exponential is computed, never what it is: by eigendecomposition on CPUs, where it was
-    faster than Taylor's polynomial at every size measured (``benchmarks/README.md``), and by Taylor on accelerators,
+    faster than Taylor's polynomial at every size measured (time yours with
+    ``benchmarks/layers.py``), and by Taylor on accelerators,
     where matrix products are what is fast and batches of small eigendecompositions are not.
 
     Args:
