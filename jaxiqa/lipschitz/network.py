@@ -19,7 +19,7 @@ import numpy as np
 from flax import nnx
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 
-from jaxiqa.layers import materialize
+from jaxiqa import layers
 from jaxiqa.lipschitz.rules import FUNCTIONS, RULES, Gain, Operation, unbounded
 from jaxiqa.lipschitz.spectral import power_iteration
 
@@ -151,7 +151,7 @@ def report(
     if isinstance(model, nnx.Module):
         view = nnx.clone(model)
         view.eval()
-        view = materialize(view, (h, w), channels=c)
+        view = layers.materialize(view, (h, w), channels=c)
         graphdef, state = nnx.split(view)
         named, structure = jax.tree_util.tree_flatten_with_path(state)
         names = [_dotted(path) for path, _ in named]
@@ -181,6 +181,7 @@ class _Moving(NamedTuple):
     bound: float
 
 
+_HOMES = (Path(layers.__file__).parent, Path(jax.__file__).parent / "_src" / "nn")
 _CALLS = {"jit", "pjit", "custom_jvp_call", "custom_vjp_call", "custom_vjp_call_jaxpr", "remat", "checkpoint", "remat2"}
 _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 _TRIVIAL = {
@@ -214,7 +215,7 @@ class _Analysis:
             found = eqn.primitive.bind(*(value.value for value in inputs), **eqn.params)
             return [_Known(value, origin) for value in (found if eqn.primitive.multiple_results else [found])]
         name = eqn.params.get("name")
-        if inner is not None and name in FUNCTIONS and len(moving) == 1:
+        if inner is not None and name in FUNCTIONS and len(moving) == 1 and _trusted(inner):
             return [self.layer(eqn, inputs, name, FUNCTIONS[name], _equations(inner))]
         if inner is not None:
             self.scope.append(name or "")
@@ -276,13 +277,16 @@ class _Analysis:
             inner=inner,
         )
         gain = rule(operation)
+        if math.isnan(gain.upper):
+            gain = unbounded("weights that are not finite")
         lowest = gain.upper if gain.exact else 0.0
         if gain.linear and self.steps and not gain.exact:
             x = jnp.zeros(operation.shapes[place], eqn.invars[place].aval.dtype)
             lowest = float(power_iteration(apply, x, jax.random.key(0), steps=self.steps))
             if not lowest <= gain.upper * (1 + 1e-4):
                 raise ArithmeticError(f"{name}: a norm of {lowest} was seen above the bound {gain.upper}; report this")
-        bound = gain.upper * inputs[place].bound if inputs[place].bound else 0.0
+        factors = (gain.upper, inputs[place].bound)
+        bound = math.prod(factors) if all(factors) else 0.0  # 0 · ∞ is 0: the other side does not depend on the image
         return self.add(eqn, inputs, name, gain, lowest, time.perf_counter() - began, bound)
 
     def add(
@@ -305,6 +309,12 @@ def _called(eqn: Any) -> ClosedJaxpr | None:
         return None
     inner = next(eqn.params[key] for key in _INNER if key in eqn.params)
     return inner if isinstance(inner, ClosedJaxpr) else ClosedJaxpr(inner, ())
+
+
+def _trusted(program: ClosedJaxpr) -> bool:
+    """Whether this is the function that a rule means, and not somebody else's of the same name."""
+    path = program.jaxpr.debug_info.func_src_info.partition(" at ")[2].rpartition(":")[0]
+    return Path(path).parent in _HOMES
 
 
 def _equations(program: ClosedJaxpr) -> tuple[Any, ...]:

@@ -1,7 +1,7 @@
 """How much one operation of a traced program can amplify a change of its input, in the Euclidean norm.
 
 A rule sees an `Operation` with one input that depends on the image and gives a `Gain`; it never guesses: what it does
-not know is `UNBOUNDED`, with the reason.
+not know is `unbounded`, with the reason.
 """
 
 import math
@@ -100,6 +100,8 @@ def _conv(op: Operation) -> Gain:
 
 
 def _depthwise(op: Operation) -> Gain:
+    if op.moving != 0:
+        return unbounded("a kernel that depends on the image")
     kernel = np.asarray(op.known[1])
     convs = [eqn for eqn in op.inner if eqn.primitive.name == "conv_general_dilated"]
     shifts = [eqn for eqn in op.inner if eqn.primitive.name == "slice" and eqn.invars[0].aval.ndim == 4]
@@ -109,12 +111,16 @@ def _depthwise(op: Operation) -> Gain:
 
 
 def _dense_frequencies(op: Operation) -> Gain:
+    if op.moving != 1:
+        return unbounded("matrices that depend on the image")
     found = largest_norm(np.asarray(op.known[0]))
     rest = 1.0 if len(op.known) > 2 else 0.0  # frequencies outside the band
     return Gain(max(found.value, rest), f"{found.method} per frequency", found.exact)
 
 
 def _reflected_frequencies(op: Operation) -> Gain:
+    if op.moving != 1:
+        return unbounded("matrices that depend on the image")
     basis = np.asarray(op.known[0], np.complex128)
     values = np.linalg.svd(basis, compute_uv=False) if basis.shape[-1] <= 96 else gram_bound(basis)
     return Gain(max(1.0, float(2 * values.max() ** 2 - 1)) * SLACK, "SVD of the basis per frequency")
@@ -129,42 +135,17 @@ def _fft(op: Operation) -> Gain:
 
 
 def _sum(op: Operation) -> Gain:
-    return Gain(math.sqrt(_share(op)), "sum")
-
-
-def _max(op: Operation) -> Gain:
-    return Gain(1.0, "maximum")
-
-
-def _share(op: Operation) -> int:
-    return math.prod(op.shapes[op.moving]) // max(math.prod(op.out), 1)
+    return Gain(math.sqrt(math.prod(op.shapes[0]) // max(math.prod(op.out), 1)), "sum")
 
 
 def _broadcast(op: Operation) -> Gain:
     return Gain(math.sqrt(math.prod(op.out) / max(math.prod(op.shapes[0]), 1)), "copies")
 
 
-def _window_max(op: Operation) -> Gain:
-    return Gain(math.sqrt(_covered(op.shapes[0], op.params)), "√ of the windows over a value")
-
-
-def _window_sum(op: Operation) -> Gain:
-    axes = zip(
-        op.shapes[0], op.params["window_dimensions"], op.params["window_strides"], op.params["padding"], strict=True
-    )
-    norms = []
-    for side, window, stride, (before, after) in axes:
-        if window == 1 and stride == 1:
-            continue
-        starts = np.arange(-before, side + after - window + 1, stride)
-        places = np.arange(side)
-        matrix = (places >= starts[:, None]) & (places < starts[:, None] + window)
-        norms.append(np.linalg.norm(matrix.astype(float), 2))
-    return Gain(float(np.prod(norms)) * SLACK, "SVD per axis")
-
-
-def _windows(shape: tuple[int, ...], params: dict[str, Any]) -> list[np.ndarray]:
-    """Per axis, which values each window covers; windows of one value are left out."""
+def _windows(shape: tuple[int, ...], params: dict[str, Any]) -> list[np.ndarray] | None:
+    """Per axis, which values each window covers (0/1, ``windows side``); None for dilated windows."""
+    if {*params.get("base_dilation", ()), *params.get("window_dilation", ())} - {1}:
+        return None
     matrices = []
     sides = zip(shape, params["window_dimensions"], params["window_strides"], params["padding"], strict=True)
     for side, window, stride, (before, after) in sides:
@@ -174,14 +155,23 @@ def _windows(shape: tuple[int, ...], params: dict[str, Any]) -> list[np.ndarray]
     return matrices
 
 
-def _covered(shape: tuple[int, ...], params: dict[str, Any]) -> int:
-    """How many windows the most covered value belongs to."""
-    return math.prod(int(matrix.sum(0).max()) for matrix in _windows(shape, params))
+def _window_max(op: Operation, params: dict[str, Any] | None = None) -> Gain:
+    matrices = _windows(op.shapes[0], params or op.params)
+    if matrices is None:
+        return unbounded("dilated windows")
+    return Gain(math.sqrt(math.prod(int(m.sum(0).max()) for m in matrices)), "√ of the windows over a value")
+
+
+def _window_sum(op: Operation) -> Gain:
+    matrices = _windows(op.shapes[0], op.params)
+    if matrices is None:
+        return unbounded("dilated windows")
+    return Gain(math.prod(np.linalg.norm(m.astype(float), 2) for m in matrices) * SLACK, "SVD per axis")
 
 
 def _l2_pool(op: Operation) -> Gain:
     window = next(eqn for eqn in op.inner if eqn.primitive.name == "reduce_window_sum")
-    return Gain(math.sqrt(_covered(op.shapes[0], window.params)), "√ of the windows over a value")
+    return _window_max(op, window.params)
 
 
 def _gather(op: Operation) -> Gain:
@@ -198,26 +188,30 @@ def _cast(op: Operation) -> Gain:
     return Gain(1.0, "cast") if kind in "fcV" else unbounded("a cast to integers jumps")
 
 
+def _only(op: Operation, place: int, gain: Gain) -> Gain:
+    return gain if op.moving == place else unbounded("a setting that depends on the image")
+
+
 def _constant(value: float, method: str) -> Callable[[Operation], Gain]:
-    return lambda op: Gain(value, method) if op.moving == 0 else unbounded("a setting that depends on the image")
+    return lambda op: _only(op, 0, Gain(value, method))
 
 
 _ONE = (
-    *("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "pad", "sort", "real"),
+    *("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "sort", "real"),
     *("imag", "conj", "neg", "abs", "reduce_precision", "optimization_barrier", "sin", "cos", "add", "sub", "max"),
-    *("min", "clamp"),
+    *("min", "reduce_max", "reduce_min"),
 )
 
 RULES: dict[str, Callable[[Operation], Gain]] = {
     **{name: lambda op: Gain(1.0, "1") for name in _ONE},
+    "pad": lambda op: _only(op, 0, Gain(1.0, "1")),
+    "clamp": lambda op: _only(op, 1, Gain(1.0, "1")),
     "mul": _multiply,
     "div": _divide,
     "dot_general": _dot,
     "conv_general_dilated": _conv,
     "fft": _fft,
     "reduce_sum": _sum,
-    "reduce_max": _max,
-    "reduce_min": _max,
     "broadcast_in_dim": _broadcast,
     "reduce_window_max": _window_max,
     "reduce_window_min": _window_max,

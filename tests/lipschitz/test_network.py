@@ -123,6 +123,15 @@ UNKNOWN = {
     "inverse": (lambda x: 1 / (1 + x), "division"),
     "step": (lambda x: jnp.where(x > 0.5, 1.0, 0.0), ""),
     "rounding": (lambda x: x.astype(jnp.int32).astype(jnp.float32), "integers"),
+    "padded with the image": (
+        lambda x: jax.lax.pad(jnp.zeros((3, 3)), x[0, 0, 0, 0], ((1, 1, 0), (1, 1, 0))),
+        "setting",
+    ),
+    "not a number": (lambda x: x * jnp.nan, "not finite"),
+    "dilated window": (
+        lambda x: jax.lax.reduce_window(x, 0.0, jax.lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", None, (1, 2, 2, 1)),
+        "dilated",
+    ),
     "loop": (lambda x: jax.lax.fori_loop(0, 3, lambda _, y: 2 * y, x), ""),
 }
 
@@ -134,6 +143,14 @@ def test_what_has_no_rule_is_infinite_with_the_reason(name):
     assert found.bound == math.inf
     assert any(row.upper == math.inf and reason in row.method for row in found.rows)
     assert "inf" in str(found)
+
+
+def test_somebody_elses_function_of_a_known_name_gets_no_rule():
+    @jax.jit
+    def soft_threshold(x):
+        return 100 * x
+
+    assert report(soft_threshold, (*SIZE, 3)).bound == pytest.approx(100)
 
 
 def test_the_lower_bound_of_a_layer_that_contradicts_its_claim_would_show(monkeypatch):
