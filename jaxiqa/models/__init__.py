@@ -12,11 +12,11 @@ from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
-from jaxiqa.models.linearity import Linearity
+from jaxiqa.models.linearity import LINEARITY, Linearity
 from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
 
-MODELS = {"linearity": Linearity}
+MODELS = {"linearity": LINEARITY}
 
 __all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
 
@@ -91,7 +91,7 @@ def score_fn(model: Linearity, image_size: tuple[int, int] | None = None) -> Sco
     (2,)
     """
     model = nnx.clone(model)
-    model.set_mode()
+    model.eval()
     size = model.input_size or image_size
     model = materialize(model, size) if size else model
     return ScoreModel(*nnx.split(model))

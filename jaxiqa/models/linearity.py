@@ -3,6 +3,7 @@
 **Differs from the paper**: any backbone can carry it, and ``prepare`` does not round resized images to 8 bits.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, nan
@@ -10,12 +11,14 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_choice, check_images, check_number
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import BACKBONES, resnet
+from jaxiqa.models.published import Published
 from jaxiqa.models.stages import Features, normalise
 from jaxiqa.types import Images, Scores
 
@@ -126,6 +129,15 @@ class Linearity(nnx.Module):
         levels = self._levels(normalise(pixels, self.mean, self.std))
         return k * self.regression(jnp.concatenate(levels, axis=1))[:, 0] + b
 
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
+        check_images("pixels", pixels)
+        heads = {"f6": (self.dr6, self.taps[0]), "f7": (self.dr7, self.taps[1])}
+        wanted = {heads[name][1] if name in heads else name for name in names}
+        _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=tuple(sorted(wanted)))
+        pooled = {name: reduce(jnp.mean(maps[tap], (1, 2))) for name, (reduce, tap) in heads.items() if name in names}
+        return {name: pooled[name] if name in heads else maps[name] for name in names}
+
     def outputs(self, pixels: Images) -> Float[Array, "b 3"]:
         """``q6, q7, q`` of prepared images: the raw outputs that training compares with the labels."""
         check_images("pixels", pixels)
@@ -200,4 +212,29 @@ KEYS = (
     *(rule for i in range(3) for rule in convert.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),
     *(rule for i in range(3) for rule in convert.batch_norm(rf"dr([67])\.{2 * i + 1}", rf"dr\1.norm.{i}")),
     *convert.linear("(regr6|regr7|regression)", r"\1"),
+)
+
+
+def _calibrate(model: Linearity, extras: Mapping[str, np.ndarray]) -> None:
+    # Each is a list of three: for the final score, for the lower and for the upper level.
+    k, b = (
+        float(np.ravel(extras[name])[0]) if name in extras else default for name, default in (("k", 1.0), ("b", 0.0))
+    )
+    model.calibrate(k=k, b=b, score_range=(0.0, 100.0))
+
+
+def _published(*, backbone: str = "resnext101_32x8d", rngs: nnx.Rngs) -> Linearity:
+    return Linearity(backbone, input_size=(498, 664), rngs=rngs)
+
+
+LINEARITY = Published(
+    build=_published,
+    keys=KEYS,
+    title="LinearityIQA",
+    paper="arXiv:2008.03889",
+    protocol="resized to 498x664 (bilinear, antialiased)",
+    results="KonIQ-10k .937 / .947",
+    licence="no licence file",
+    extras=("k", "b"),
+    finish=_calibrate,
 )

@@ -1,11 +1,29 @@
 """Reading files of published weights. Nothing in a file is ever executed."""
 
 import os
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import safetensors
 import safetensors.numpy
+
+
+@dataclass(frozen=True)
+class Source:
+    """Where a published file lies.
+
+    Attributes:
+        url: of the file itself; None where a person has to fetch it from ``page``.
+        page: where its authors offer it.
+        sha256: its digest, or the leading part that is known; None where nothing is known.
+        size: bytes, or None where unknown.
+    """
+
+    url: str | None
+    page: str
+    sha256: str | None = None
+    size: int | None = None
 
 
 def read(path: str | os.PathLike[str]) -> dict[str, np.ndarray]:
