@@ -30,13 +30,12 @@ from jaxiqa.checks import check_choice, check_number
 from jaxiqa.layers.fourier import (
     Between,
     Coefficients,
-    in_chunks,
     low_frequencies,
     phases,
     response,
     through_frequencies,
 )
-from jaxiqa.layers.linear_algebra import HIGHEST, random_orthogonal
+from jaxiqa.layers.linear_algebra import HIGHEST, in_chunks, random_orthogonal
 from jaxiqa.layers.orthogonal_dense import Constant, OrthogonalDense, constant, dense
 from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.resampling import space_to_depth
