@@ -1,15 +1,20 @@
 """Orthogonal layers: seconds, memory and orthogonality error, side by side, against jax.scipy and PyTorch.
 
     pip install -e '.[bench]'
-    python benchmarks/layers.py                     # every size; rewrites the tables in benchmarks/README.md
-    python benchmarks/layers.py --sizes 64x32       # one of them; prints only
+    python benchmarks/layers.py                     # every size, an hour on two cores
+    python benchmarks/layers.py --sizes 64x32x32    # channels x height x width: only these
 
-Both sides use the same number of threads, batch 8, 3×3 kernels at ‖A‖ ≈ 1.7, float32. "build" makes the unitary
-matrices of all frequencies; "fwd+bwd" is the gradient by kernel and input; "cached" applies matrices that are built.
-σ error is the largest |σ − 1| over every seventh frequency, by SVD in float64. MiB are XLA's temporary buffers.
+Each size is kept in benchmarks/layers.json as soon as it is measured, and benchmarks/README.md shows what is there.
+
+Both sides use the same number of threads, batch 8, 3×3 kernels at ‖A‖ ≈ 1.7, float32. "build" makes unitary matrices
+of the skew-Hermitian ones of all frequencies; "fwd+bwd" is the gradient by kernel and input; "cached" applies what has
+been built.
+σ error is the largest |σ − 1| at every seventh frequency, by SVD in float64. MiB are XLA's temporary buffers.
 """
 
 import argparse
+import importlib.util
+import json
 import os
 import platform
 import re
@@ -29,8 +34,9 @@ from jaxiqa.layers import AOL, SOC
 from jaxiqa.layers.fourier import phases, response, through_frequencies
 from jaxiqa.layers.linear_algebra import HIGHEST, adjoint, product
 from jaxiqa.layers.orthogonal_conv import orthogonal_convolve, unitary_spectrum
-from jaxiqa.layers.unitary import to_unitary
+from jaxiqa.layers.unitary import METHODS
 
+FOLDER = Path(__file__).parent
 BATCH = 8
 SIZES = [(c, n, n) for c in (32, 64, 128) for n in (16, 32, 64)]
 BLOCKS = [(64, 125, 166), (128, 63, 83), (200, 32, 42)]
@@ -56,6 +62,16 @@ class Row(NamedTuple):
     seconds: float
     memory: float | None
     error: float | None = None
+
+
+class Result(NamedTuple):
+    """What was measured of one size: operations of the Taylor build, operations per second of a large product."""
+
+    device: str
+    size: str
+    peak: float
+    operations: float
+    rows: list[Row]
 
 
 def kernel_for(c: int, columns: int) -> jax.Array:
@@ -85,16 +101,16 @@ def skew_response(kernel: jax.Array, size: tuple[int, int]) -> jax.Array:
     return (a - adjoint(a)) / 2
 
 
-def builds(c: int, h: int, w: int) -> list[Row]:
-    kernel, cost = kernel_for(c, c), c**3 * h * (w // 2 + 1)
-    functions = {m: lambda k, m=m: to_unitary(skew_response(k, (h, w)), m) for m in ("taylor", "eigh", "cayley")}
-    if cost > SLOWEST:
+def exponentials(c: int, h: int, w: int) -> list[Row]:
+    a = skew_response(kernel_for(c, c), (h, w))
+    functions = {method: METHODS[method] for method in ("taylor", "eigh", "cayley")}
+    if c**3 * len(a) > SLOWEST:
         functions.pop("eigh")
     else:  # beyond that, these two take gigabytes or minutes
-        functions["jax.scipy expm"] = lambda k: jax.vmap(jax.scipy.linalg.expm)(skew_response(k, (h, w)))
+        functions["jax.scipy expm"] = jax.vmap(jax.scipy.linalg.expm)
     programs, memory = {}, {}
     for name, function in functions.items():
-        programs[name], memory[name] = compiled(function, kernel)
+        programs[name], memory[name] = compiled(function, a)
     seconds = measure(programs).seconds
     return [Row(f"build {name}", seconds[name], memory[name]) for name in programs]
 
@@ -140,7 +156,7 @@ def layers(c: int, h: int, w: int, *, torch_too: bool) -> list[Row]:
     if torch_too:
         programs |= torch_programs(c, h)
     small = c**3 * h * (w // 2 + 1) <= SLOWEST
-    seconds = measure(programs, keep=5 if small else 3, most=15 if small else 8).seconds
+    seconds = measure(programs, keep=5 if small else 3, most=15 if small else 5).seconds
     return [Row(name, seconds[name], memory.get(name), errors.get(name.partition(" ")[2])) for name in programs]
 
 
@@ -171,13 +187,13 @@ def torch_programs(c: int, n: int) -> dict:
     return found
 
 
-def table(rows: dict[str, list[Row]]) -> str:
+def table(results: list[Result]) -> str:
     lines = ["| c, map | program | ms | MiB | σ error |", "|---|---|---:|---:|---:|"]
-    for size, found in rows.items():
-        for row in found:
-            memory = "" if row.memory is None else f"{row.memory:.0f}"
+    for result in results:
+        for row in result.rows:
+            memory = "" if row.memory is None else f"{row.memory:.1f}"
             error = "" if row.error is None else f"{row.error:.1e}"
-            lines.append(f"| {size} | {row.name} | {1000 * row.seconds:.1f} | {memory} | {error} |")
+            lines.append(f"| {result.size} | {row.name} | {1000 * row.seconds:.1f} | {memory} | {error} |")
     return "\n".join(lines)
 
 
@@ -185,22 +201,22 @@ HEADS = ("c, map", "exponential: times faster than jax.scipy's", "its memory, as
 HEADS += ("fwd+bwd: fastest exact layer / torch Cayley", "fwd+bwd: expm / torch Cayley", "cached / unconstrained")
 
 
-def bars(rows: dict[str, list[Row]], operations: dict[str, float], best: float) -> str:
+def bars(results: list[Result]) -> str:
     """The ratios that the project promises, per size; empty where the other side was not run."""
     lines = ["| " + " | ".join(HEADS) + " |", "|---|" + "---:|" * (len(HEADS) - 1)]
-    for size, found in rows.items():
-        row = {row.name: row for row in found}
+    for result in results:
+        row = {row.name: row for row in result.rows}
         taylor, other, torch = (row.get(n) for n in ("build taylor", "build jax.scipy expm", "fwd+bwd torch Cayley"))
         ours = min(row[f"fwd+bwd {name}"].seconds for name in OURS)
         cells = [
             f"{other.seconds / taylor.seconds:.1f}" if other else "",
             f"{taylor.memory / other.memory:.2f}" if other else "",
-            f"{operations[size] / taylor.seconds / best:.0%}",
+            f"{result.operations / taylor.seconds / result.peak:.0%}",
             f"{ours / torch.seconds:.2f}" if torch else "",
             f"{row['fwd+bwd expm'].seconds / torch.seconds:.2f}" if torch else "",
             f"{row['cached expm'].seconds / row['cached unconstrained'].seconds:.2f}",
         ]
-        lines.append("| " + " | ".join((size, *cells)) + " |")
+        lines.append("| " + " | ".join((result.size, *cells)) + " |")
     return "\n".join(lines)
 
 
@@ -210,34 +226,41 @@ def device() -> str:
     return f"{name}, jax {jax.__version__}, batch {BATCH}"
 
 
+def show(results: list[Result]) -> str:
+    """Markdown of everything measured, device by device."""
+    parts = []
+    for name in dict.fromkeys(result.device for result in results):
+        found = [result for result in results if result.device == name]
+        best = max(result.peak for result in found)
+        parts.append(f"### {name}\n\nGEMM peak {best / 1e9:.0f} GFLOP/s.\n\n{bars(found)}\n\n{table(found)}\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="*", help="channels x side, such as 64x32; everything by default")
+    parser.add_argument("--sizes", nargs="*", help="such as 64x32x32; everything by default")
     chosen = parser.parse_args().sizes
-    sizes = [(int(c), int(n), int(n)) for c, n in (size.split("x") for size in chosen)] if chosen else SIZES + BLOCKS
-    try:
-        import torch  # noqa: F401
-
-        torch_too = True
-    except ImportError:
+    sizes = [tuple(map(int, size.split("x"))) for size in chosen] if chosen else SIZES + BLOCKS
+    torch_too = importlib.util.find_spec("torch") is not None
+    if not torch_too:
         print("torch is not installed: pip install -e '.[bench]' to measure against it", file=sys.stderr)
-        torch_too = False
-    rows: dict[str, list[Row]] = {}
-    operations: dict[str, float] = {}
-    best = peak()
     for c, h, w in sizes:
-        size = f"{c}, {h}x{w}"
-        rows[size] = builds(c, h, w) + layers(c, h, w, torch_too=torch_too and h == w)
-        operations[size] = taylor_operations(c, h, w)
-        print(table({size: rows[size]}), flush=True)
-        print(bars({size: rows[size]}, operations, best), flush=True)
-    text = f"{device()}, GEMM peak {best / 1e9:.0f} GFLOP/s\n\n{bars(rows, operations, best)}\n\n{table(rows)}\n"
-    if not chosen:
-        page = Path(__file__).parent / "README.md"
-        start, end = "<!-- layers -->", "<!-- /layers -->"
-        old = page.read_text()
-        new = re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}{end}", old, flags=re.S)
-        page.write_text(new)
+        rows = exponentials(c, h, w) + layers(c, h, w, torch_too=torch_too and h == w)
+        new = Result(device(), f"{c}, {h}x{w}", peak(), taylor_operations(c, h, w), rows)
+        print(bars([new]), table([new]), sep="\n\n", flush=True)
+        keep(new)
+
+
+def keep(new: Result) -> None:
+    """Put one result among those on disk, and show them all in the README."""
+    store, page = FOLDER / "layers.json", FOLDER / "README.md"
+    read = json.loads(store.read_text()) if store.exists() else []
+    results = [Result(*old[:-1], [Row(*row) for row in old[-1]]) for old in read]
+    results = [old for old in results if (old.device, old.size) != (new.device, new.size)] + [new]
+    results.sort(key=lambda result: (result.device, [int(n) for n in re.findall(r"\d+", result.size)]))
+    store.write_text(json.dumps(results, indent=1) + "\n")
+    before, _, rest = page.read_text().partition("<!-- layers -->\n")
+    page.write_text(f"{before}<!-- layers -->\n{show(results)}<!-- /layers -->{rest.partition('<!-- /layers -->')[2]}")
 
 
 if __name__ == "__main__":
