@@ -11,8 +11,8 @@ With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real mu
 
 | unitary        | U(f)                         | build           | apply      |
 |----------------|------------------------------|-----------------|------------|
-| ``expm``       | exp ½(Ŵ − Ŵᴴ)                | ≈ 100·F·c³/g²   | 4·F·c²·b/g |
-| ``cayley``     | (I + A)⁻¹(I − A)             | ≈ 20·F·c³/g²    | 4·F·c²·b/g |
+| ``expm``       | exp ½(Ŵ − Ŵᴴ)                | ≈ 21·F·c³/g²    | 4·F·c²·b/g |
+| ``cayley``     | (I + A)⁻¹(I − A)             | ≈ 11·F·c³/g²    | 4·F·c²·b/g |
 | ``reflection`` | I − 2V(VᴴV)⁻¹Vᴴ, Ŵ = V: c×r  | ≈ 16·F·c·r²     | 8·F·c·r·b  |
 
 ``band`` < 1 builds matrices for the low frequencies only, about band²·F of them, and leaves the others alone.

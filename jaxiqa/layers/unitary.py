@@ -16,7 +16,10 @@ def to_unitary(a: Matrices, method: str = "auto") -> Matrices:
     ``"auto"``, ``"eigh"`` and ``"taylor"`` give U = exp(A), ``"cayley"`` gives U = (I + A)⁻¹(I − A). Whatever the
     norm of A, the result is unitary to rounding, since one Newton–Schulz step, U ← U(3I − UᴴU)/2, is applied last.
 
-    ``"auto"`` changes how the exponential is computed, never what it is: @@RULE@@
+    ``"auto"`` changes how the exponential is computed, never what it is: by Taylor's polynomial on every platform. On
+    CPUs, where that was measured (``benchmarks/README.md``), it is 4 to 6 times faster than the eigendecomposition at
+    32 to 128 channels; accelerators, where it was not, are made for its batched products.
+    ``"eigh"`` remains for matrices of extreme norm: its cost does not grow with it.
 
     Args:
         a: ``… c c``; only the skew-Hermitian part (A − Aᴴ)/2 is used.
