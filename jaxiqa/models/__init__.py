@@ -12,11 +12,15 @@ from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
+from jaxiqa.models.koncept import KONCEPT512
 from jaxiqa.models.linearity import LINEARITY, Linearity
 from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
 
-MODELS = {"linearity": LINEARITY}
+MODELS = {
+    "koncept512": KONCEPT512,
+    "linearity": LINEARITY,
+}
 
 __all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
 
