@@ -11,6 +11,7 @@ from flax import nnx
 from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
+from jaxiqa.models.fpr import FPR_NR
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.koncept import KONCEPT512
 from jaxiqa.models.linearity import LINEARITY, Linearity
@@ -18,6 +19,7 @@ from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
 
 MODELS = {
+    "fpr": FPR_NR,
     "koncept512": KONCEPT512,
     "linearity": LINEARITY,
 }

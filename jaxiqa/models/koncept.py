@@ -42,7 +42,7 @@ class Head(nnx.Module):
 
 
 class KonCept512(nnx.Module):
-    """``score = head(pool(inception_resnet_v2((pixels - 0.5) / 0.5)))``, on the scale of the mean opinion score, 0 to 100.
+    """``score = head(pool(inception_resnet_v2((pixels - 0.5) / 0.5)))``, a mean opinion score, about 0 to 100.
 
     Protocol: the image as it is, in one pass. The published weights were trained on KonIQ-10k's pictures of 384 × 512
     (h × w), whose last map is 10 × 14. Published weights: MIT licence.

@@ -3,8 +3,8 @@
 Stages: ``conv2d_1a`` … ``maxpool_5a`` (the stem), ``mixed_5b``, ``block35.0`` … ``block35.9``, ``mixed_6a``,
 ``block17.0`` … ``block17.19``, ``mixed_7a``, ``block8.0`` … ``block8.9``, ``conv2d_7b``. The smallest image is 75 × 75.
 
-**Differs from the paper** as the published network does: a shorter stem that ends in ``mixed_5b``, residual blocks on 320,
-1088 and 2080 channels (paper: 384, 1154, 2048), and a last ``block8`` with neither scale nor ReLU.
+**Differs from the paper** as the published network does: a shorter stem that ends in ``mixed_5b``, residual blocks on
+320, 1088 and 2080 channels (paper: 384, 1154, 2048), and a last ``block8`` with neither scale nor ReLU.
 """
 
 from collections.abc import Sequence
@@ -101,7 +101,7 @@ class Mixed(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """``relu(x + scale · project(concat(branch_0(x), branch_1(x), …)))``; ``project`` is a 1×1 convolution with bias."""
+    """``relu(x + scale · project(concat(branch_0(x), branch_1(x), …)))``, ``project`` a 1×1 convolution with bias."""
 
     def __init__(self, cin: int, branches: Sequence[Branch], *, scale: float, relu: bool = True, rngs: nnx.Rngs):
         self.branch = nnx.List([nnx.List(branch(cin, layers, rngs=rngs)) for layers in branches])
