@@ -11,6 +11,7 @@ from flax import nnx
 from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
+from jaxiqa.models.fold import fold_batch_norm
 from jaxiqa.models.fpr import FPR_NR
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.koncept import KONCEPT512
@@ -24,7 +25,19 @@ MODELS = {
     "linearity": LINEARITY,
 }
 
-__all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
+__all__ = [
+    "BACKBONES",
+    "MODELS",
+    "POSITIONS",
+    "Linearity",
+    "ScoreModel",
+    "build",
+    "fold_batch_norm",
+    "harden",
+    "load",
+    "save",
+    "score_fn",
+]
 
 
 def build(

@@ -41,7 +41,7 @@ def conv(
     *,
     stride: int = 1,
     groups: int = 1,
-    padding: Literal["centred", "SAME", "VALID"] = "centred",
+    padding: Literal["centred", "SAME"] | int = "centred",
     bias: bool = False,
     init: Any = HE,
     rngs: nnx.Rngs,
@@ -54,8 +54,8 @@ def conv(
         stride: step, in pixels, along both axes.
         groups: 1 is dense, ``cin`` is depthwise.
         padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch); ``"SAME"`` is TensorFlow's rule, which
-            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left;
-            ``"VALID"`` pads nothing.
+            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left. A
+            number pads that many zeros on every side.
         bias: whether a bias is added.
         init: initialiser of the kernel.
         rngs: random numbers for it.
@@ -67,12 +67,13 @@ def conv(
         compute = depthwise
     else:
         compute = jax.lax.conv_general_dilated
+    pads = [side // 2 if padding == "centred" else padding for side in kernel]
     return nnx.Conv(
         cin,
         cout,
         kernel,
         stride,
-        padding=[(side // 2, side // 2) for side in kernel] if padding == "centred" else padding,
+        padding=padding if padding == "SAME" else [(zeros, zeros) for zeros in pads],
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=init,

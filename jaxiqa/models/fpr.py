@@ -117,7 +117,7 @@ class FPR(nnx.Module):
                 "sfl23": (ConvStage(2 * width, 2 * width, pool=False, rngs=rngs), 2 * width),
                 "sfl3": (ConvStage(2 * width, 4 * width, rngs=rngs), 4 * width),
                 "scl1": (ConvStage(4 * width, width, times=1, rngs=rngs), width),
-                "scl2": (conv(width, width // 2, 3, padding="VALID", bias=True, rngs=rngs), width // 2),
+                "scl2": (conv(width, width // 2, 3, padding=0, bias=True, rngs=rngs), width // 2),
             }
         )
         features = 4 * (width // 2)  # 2 × 2 pixels are left

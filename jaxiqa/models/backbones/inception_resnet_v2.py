@@ -8,7 +8,7 @@ Stages: ``conv2d_1a`` … ``maxpool_5a`` (the stem), ``mixed_5b``, ``block35.0``
 """
 
 from collections.abc import Sequence
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +42,7 @@ class ConvNormReLU(nnx.Module):
         size: Size,
         *,
         stride: int = 1,
-        padding: Literal["centred", "VALID"] = "centred",
+        padding: Literal["centred"] | int = "centred",
         rngs: nnx.Rngs,
     ):
         self.conv = conv(cin, cout, size, stride=stride, padding=padding, rngs=rngs)
@@ -70,7 +70,7 @@ def branch(cin: int, layers: Branch, *, shrink: bool = False, rngs: nnx.Rngs) ->
     """The convolutions of one branch; with ``shrink`` the last one has stride 2 and no padding."""
     modules: list[nnx.Module] = []
     for i, (cout, size) in enumerate(layers):
-        last: dict = {"stride": 2, "padding": "VALID"} if shrink and i == len(layers) - 1 else {}
+        last: dict[str, Any] = {"stride": 2, "padding": 0} if shrink and i == len(layers) - 1 else {}
         modules.append(ConvNormReLU(cin, cout, size, **last, rngs=rngs))
         cin = cout
     return modules
@@ -113,7 +113,7 @@ class ResidualBlock(nnx.Module):
         return jax.nn.relu(y) if self.relu else y
 
 
-def concatenated(branches: nnx.List, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
+def concatenated(branches: Sequence[Sequence[Any]], x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
     """What the branches make of ``x``, side by side along the channels."""
     outputs = []
     for layers in branches:
@@ -160,12 +160,12 @@ def inception_resnet_v2(*, width: int = 32, rngs: nnx.Rngs) -> Stages:
         for i in range(times):
             add(f"{name}.{i}", ResidualBlock(cin, narrow(branches), scale=scale, rngs=rngs), cin)
 
-    convolve("conv2d_1a", 32, 3, stride=2, padding="VALID")
-    convolve("conv2d_2a", 32, 3, padding="VALID")
+    convolve("conv2d_1a", 32, 3, stride=2, padding=0)
+    convolve("conv2d_2a", 32, 3, padding=0)
     convolve("conv2d_2b", 64, 3)
     add("maxpool_3a", MaxPool(), cin)
     convolve("conv2d_3b", 80, 1)
-    convolve("conv2d_4a", 192, 3, padding="VALID")
+    convolve("conv2d_4a", 192, 3, padding=0)
     add("maxpool_5a", MaxPool(), cin)
     mix("mixed_5b", MIXED_5B, "average")
     repeat("block35", 10, BLOCK35, 0.17)
