@@ -1,6 +1,6 @@
 """Build every orthogonal map of a network once, for scoring and attacking: the weights no longer change there."""
 
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -42,15 +42,15 @@ def materialize(layer: Module, size: tuple[int, int], *, channels: int | None = 
     places = [
         (parent, key, child)
         for _, parent in nnx.iter_modules(copy)
-        for key, child in _children(parent)
+        for key, child in children(parent)
         if isinstance(child, OrthogonalConv | OrthogonalDense) and not isinstance(parent, OrthogonalConv)
     ]
     sizes: dict[int, tuple[int, int]] = {}
     for index, (parent, key, child) in enumerate(places):
-        _replace(parent, key, _Watched(child, index, sizes))
+        replace(parent, key, _Watched(child, index, sizes))
     jax.eval_shape(lambda x: copy(x), image)
     for index, (parent, key, child) in enumerate(places):
-        _replace(parent, key, materialize(child, sizes[index]) if index in sizes else child)
+        replace(parent, key, materialize(child, sizes[index]) if index in sizes else child)
     return copy
 
 
@@ -69,12 +69,14 @@ class _Watched:
         return self.layer(x, **options)
 
 
-def _children(parent: nnx.Module):
+def children(parent: nnx.Module) -> list[tuple[int | str, nnx.Module]]:
+    """The modules directly in ``parent``: (index or attribute, module)."""
     items = enumerate(parent) if isinstance(parent, nnx.List) else list(vars(parent).items())
     return [(key, child) for key, child in items if isinstance(child, nnx.Module)]
 
 
-def _replace(parent: nnx.Module, key, child) -> None:
+def replace(parent: nnx.Module, key: int | str, child: Any) -> None:
+    """Put ``child`` where `children` found the module ``key`` of ``parent``."""
     if isinstance(parent, nnx.List):
         parent[key] = child
     else:

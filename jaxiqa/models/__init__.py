@@ -11,14 +11,33 @@ from flax import nnx
 from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
+from jaxiqa.models.fold import fold_batch_norm
+from jaxiqa.models.fpr import FPR_NR
 from jaxiqa.models.harden import POSITIONS, harden
+from jaxiqa.models.koncept import KONCEPT512
 from jaxiqa.models.linearity import LINEARITY, Linearity
 from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
 
-MODELS = {"linearity": LINEARITY}
+MODELS = {
+    "fpr": FPR_NR,
+    "koncept512": KONCEPT512,
+    "linearity": LINEARITY,
+}
 
-__all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
+__all__ = [
+    "BACKBONES",
+    "MODELS",
+    "POSITIONS",
+    "Linearity",
+    "ScoreModel",
+    "build",
+    "fold_batch_norm",
+    "harden",
+    "load",
+    "save",
+    "score_fn",
+]
 
 
 def build(

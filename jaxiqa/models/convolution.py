@@ -37,40 +37,43 @@ def depthwise(
 def conv(
     cin: int,
     cout: int,
-    size: int,
+    size: int | tuple[int, int],
     *,
     stride: int = 1,
     groups: int = 1,
-    padding: Literal["centred", "SAME"] = "centred",
+    padding: Literal["centred", "SAME"] | int = "centred",
     bias: bool = False,
     init: Any = HE,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A ``size`` × ``size`` convolution, kernel ``kh kw cin/groups cout``.
+    """A convolution with a kernel ``kh kw cin/groups cout``.
 
     Args:
         cin, cout: input and output channels; ``groups`` divides both.
-        size: side of the kernel, odd.
+        size: side of the kernel, or (height, width); odd.
         stride: step, in pixels, along both axes.
         groups: 1 is dense, ``cin`` is depthwise.
         padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch); ``"SAME"`` is TensorFlow's rule, which
-            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left.
+            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left. A
+            number pads that many zeros on every side.
         bias: whether a bias is added.
         init: initialiser of the kernel.
         rngs: random numbers for it.
     """
-    if size == 1 and groups == 1:
+    kernel = (size, size) if isinstance(size, int) else size
+    if kernel == (1, 1) and groups == 1:
         compute = pointwise
     elif groups == cin == cout:
         compute = depthwise
     else:
         compute = jax.lax.conv_general_dilated
+    pads = [side // 2 if padding == "centred" else padding for side in kernel]
     return nnx.Conv(
         cin,
         cout,
-        (size, size),
+        kernel,
         stride,
-        padding=padding if padding == "SAME" else ((size // 2, size // 2), (size // 2, size // 2)),
+        padding=padding if padding == "SAME" else [(zeros, zeros) for zeros in pads],
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=init,

@@ -18,13 +18,14 @@ MOBILENET = "data/weights/mobilenet_v2_imagenet.safetensors"
 
 @pytest.mark.parametrize(
     ("backbone", "parameters"),
-    # torchvision's published counts; MobileNetV2's with batch norm folded and 1001 classes is the file's own
+    # torchvision's and timm's published counts; MobileNetV2's with batch norm folded and 1001 classes is the file's own
     [
         ("resnet18", 11_689_512),
         ("resnet50", 25_557_032),
         ("resnet101", 44_549_160),
         ("resnext101_32x8d", 88_791_336),
         ("mobilenet_v2", 3_489_097),
+        ("inception_resnet_v2", 55_843_464),
     ],
 )
 def test_published_number_of_parameters(backbone, parameters):
@@ -32,7 +33,7 @@ def test_published_number_of_parameters(backbone, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(classifier, nnx.Param))) == parameters
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("backbone", sorted(set(BACKBONES) - {"inception_resnet_v2"}))  # which pads less
 @pytest.mark.parametrize("size", [(65, 48)])
 def test_maps_shrink_by_two_at_every_stride(backbone, size):
     spec = BACKBONES[backbone]

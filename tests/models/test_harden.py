@@ -8,7 +8,11 @@ from flax import nnx
 from jaxiqa.models import BACKBONES, POSITIONS, Linearity, convert, harden
 
 X = jax.ShapeDtypeStruct((2, 80, 112, 3), jnp.float32)
-PLACES = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
+RESNET = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
+PLACES = {
+    "inception_resnet_v2": ("before:conv2d_1a", "before:block35", "before:block17.7", "after:block17"),
+    "mobilenet_v2": ("before:stem", "before:block0", "before:block5", "after:block12"),
+}
 
 
 def output_shape(model: Linearity) -> tuple[int, ...]:
@@ -27,7 +31,7 @@ def test_positions_are_those_of_the_paper():
 
 @pytest.mark.parametrize("backbone", sorted(BACKBONES))
 def test_every_backbone_takes_blocks_at_every_position(backbone):
-    places = PLACES if "res" in backbone else ("before:stem", "before:block0", "before:block5", "after:block12")
+    places = PLACES.get(backbone, RESNET)
 
     def hardened() -> Linearity:
         model, rngs = Linearity(backbone, width=8, rngs=nnx.Rngs(0)), nnx.Rngs(1)

@@ -1,9 +1,11 @@
 """Feature extractors: `BACKBONES` maps a name to how it is built and what its published weights look like."""
 
+from jaxiqa.models.backbones.inception_resnet_v2 import INCEPTION_RESNET_V2
 from jaxiqa.models.backbones.mobilenet_v2 import MOBILENET_V2
 from jaxiqa.models.backbones.resnet import RESNET18, RESNET50, RESNET101, RESNEXT101_32X8D
 
 BACKBONES = {
+    "inception_resnet_v2": INCEPTION_RESNET_V2,
     "mobilenet_v2": MOBILENET_V2,
     "resnet18": RESNET18,
     "resnet50": RESNET50,

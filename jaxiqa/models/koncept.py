@@ -1,0 +1,136 @@
+"""KonCept512 (arXiv 1910.06180): one regression on the last map of an Inception-ResNet-v2."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+from typing import Literal
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_images
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import inception_resnet_v2
+from jaxiqa.models.linearity import Insertion
+from jaxiqa.models.published import Published
+from jaxiqa.models.stages import Features, normalise
+from jaxiqa.models.weights import Source
+from jaxiqa.types import Images, Scores
+
+SMALLEST = 75  # side of an image that leaves one pixel of the last map
+
+
+class Head(nnx.Module):
+    """Pooled features -> score: four linear maps; ReLU, then batch norm, after each of the first three."""
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        sizes = (features, 2048, 1024, 256, 1)
+        self.linear = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
+        self.norm = nnx.List(
+            [nnx.BatchNorm(n, use_running_average=True, momentum=0.9, epsilon=1e-5, rngs=rngs) for n in sizes[1:-1]]
+        )
+
+    def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
+        """What the last linear map reads."""
+        for linear, norm in zip(self.linear[:-1], self.norm, strict=True):
+            x = norm(jax.nn.relu(linear(x)))
+        return x
+
+    def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b"]:
+        return self.linear[-1](self.hidden(x))[:, 0]
+
+
+class KonCept512(nnx.Module):
+    """``score = head(pool(inception_resnet_v2((pixels - 0.5) / 0.5)))``, a mean opinion score, about 0 to 100.
+
+    Protocol: the image as it is, in one pass. The published weights were trained on KonIQ-10k's pictures of 384 × 512
+    (h × w), whose last map is 10 × 14. Published weights: MIT licence.
+
+    Args:
+        pooling: ``"official"`` averages the top left 8 × 8 of the last map, whatever lies beyond, and so takes maps
+            of 8 to 15 on both sides, which images of 299 to 554 pixels have. ``"full"`` averages the whole map of an
+            image of any size from 75 × 75; published weights then give other scores.
+        width: channels of the first stage.
+        rngs: random numbers for the weights.
+
+    **Differs from the paper**: no dropout, which scoring has no use for. The ``"official"`` pooling is that of the
+    published PyTorch weights; the paper pools globally.
+
+    >>> model = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0)))
+    >>> nnx.eval_shape(model, jnp.zeros((2, 384, 512, 3))).shape
+    (2,)
+    """
+
+    input_size = None
+    score_range = (0.0, 100.0)
+
+    def __init__(self, *, pooling: Literal["official", "full"] = "official", width: int = 32, rngs: nnx.Rngs):
+        check_choice("pooling", pooling, ("official", "full"))
+        self.pooling = pooling
+        self.backbone = inception_resnet_v2.inception_resnet_v2(width=width, rngs=rngs)
+        self.head = Head(self.backbone.widths[-1], rngs=rngs)
+        self.insertions: tuple[Insertion, ...] = ()
+
+    def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
+        """Scores of RGB images in [0, 1]; higher is better. There is nothing random: ``key`` changes nothing."""
+        return self.network(self.prepare(images, key))
+
+    def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
+        """The images themselves."""
+        check_images("images", images, minimum=SMALLEST)
+        return images
+
+    def network(self, pixels: Images) -> Scores:
+        """Scores of RGB pixels in [0, 1]."""
+        last, _ = self.backbone.run(self._normalised(pixels))
+        return self.head(self._pool(last))
+
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps by name: stages of the backbone, ``pooled`` (``b 1536``), ``hidden`` (``b 256``)."""
+        stages = [name for name in names if name not in ("pooled", "hidden")]
+        last = self.backbone.order[-1]
+        if len(stages) < len(names):
+            stages.append(last)
+        _, maps = self.backbone.run(self._normalised(pixels), taps=stages)
+        heads = {"pooled": self._pool, "hidden": lambda x: self.head.hidden(self._pool(x))}
+        return {name: heads[name](maps[last]) if name in heads else maps[name] for name in names}
+
+    def _normalised(self, pixels: Images) -> Features:
+        check_images("pixels", pixels, minimum=SMALLEST)
+        return normalise(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+
+    def _pool(self, last: Features) -> Float[Array, "b c"]:
+        if self.pooling == "full":
+            return jnp.mean(last, (1, 2))
+        h, w = last.shape[1:3]
+        if not (8 <= h <= 15 and 8 <= w <= 15):
+            raise ValueError(
+                f"the last map is {h}x{w}; pooling='official' takes 8x8 to 15x15, which images with sides of 299 to "
+                "554 pixels have; resize the images (the weights were trained at 384x512), or use pooling='full'"
+            )
+        return jnp.mean(last[:, :8, :8], (1, 2))
+
+
+# The published checkpoint: the parts of the backbone as members of one Sequential, whose members without weights count.
+INDICES = (0, 1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14)
+PARTS = {
+    rf"base\.{index}" + r"\.(\d+)" * part.count("("): stage
+    for index, (part, stage) in zip(INDICES, inception_resnet_v2.PARTS.items(), strict=True)
+}
+KEYS = (
+    *convert.under("backbone", inception_resnet_v2.keys(PARTS)),
+    *(rule for i in range(4) for rule in convert.linear(rf"fc\.{4 * i}", f"head.linear.{i}")),
+    *(rule for i in range(3) for rule in convert.batch_norm(rf"fc\.{4 * i + 2}", f"head.norm.{i}")),
+)
+
+KONCEPT512 = Published(
+    build=KonCept512,
+    keys=KEYS,
+    title="KonCept512",
+    paper="arXiv:1910.06180",
+    protocol="native size (trained at 384x512), one pass",
+    results="KonIQ-10k .912 / .927",
+    licence="MIT",
+    weights={"koniq10k": Source(url=None, page="https://github.com/ZhengyuZhao/koniq-PyTorch")},
+)
