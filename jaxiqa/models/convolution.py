@@ -41,7 +41,7 @@ def conv(
     *,
     stride: int = 1,
     groups: int = 1,
-    padding: Literal["centred", "SAME"] = "centred",
+    padding: Literal["centred", "SAME"] | int = "centred",
     bias: bool = False,
     init: Any = HE,
     rngs: nnx.Rngs,
@@ -54,7 +54,8 @@ def conv(
         stride: step, in pixels, along both axes.
         groups: 1 is dense, ``cin`` is depthwise.
         padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch); ``"SAME"`` is TensorFlow's rule, which
-            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left.
+            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left. A
+            number pads that many zeros on every side.
         bias: whether a bias is added.
         init: initialiser of the kernel.
         rngs: random numbers for it.
@@ -65,12 +66,13 @@ def conv(
         compute = depthwise
     else:
         compute = jax.lax.conv_general_dilated
+    zeros = size // 2 if padding == "centred" else padding
     return nnx.Conv(
         cin,
         cout,
         (size, size),
         stride,
-        padding=padding if padding == "SAME" else ((size // 2, size // 2), (size // 2, size // 2)),
+        padding=padding if padding == "SAME" else ((zeros, zeros), (zeros, zeros)),
         feature_group_count=groups,
         use_bias=bias,
         kernel_init=init,

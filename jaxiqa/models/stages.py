@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.models.heads import PooledLinear
+
 Features = Float[Array, "_ _ _ _"]
 
 
@@ -31,7 +33,8 @@ class Backbone:
         taps: the two stages that a two-level head reads unless told otherwise.
         classes: outputs of the published classifier.
         keys: conversion rules (`jaxiqa.models.convert`) from the published parameter names to those of `Stages`.
-        classifier_keys: the same for the classifier on top, a linear map of the pooled last stage.
+        classifier_keys: the same for the classifier on top, under the name ``head``.
+        classifier: ``classifier(features, classes, *, rngs) -> module``, logits of the last stage's map.
     """
 
     build: Callable[..., "Stages"]
@@ -42,6 +45,7 @@ class Backbone:
     classes: int
     keys: Sequence[Any]
     classifier_keys: Sequence[Any]
+    classifier: Callable[..., nnx.Module] = PooledLinear
 
 
 class Stages(nnx.Module):
