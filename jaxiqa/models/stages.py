@@ -122,7 +122,8 @@ class Stages(nnx.Module):
             taps: stages to read. A tap sees what blocks inserted *after* its stage made of the stage's output.
 
         Returns:
-            The output of the last stage that ran, and tap -> feature map.
+            The output of the last stage that ran, and tap -> feature map, in the type of ``x`` whatever the stages
+            compute in.
 
         Raises:
             ValueError: a stage does not exist, or a tap lies outside the stages that run.
@@ -139,8 +140,9 @@ class Stages(nnx.Module):
                 f"running from after {start!r} to {stop!r} does not pass {', '.join(outside) or stop!r}; "
                 f"the stages are {', '.join(self.order)}"
             )
+        dtype = x.dtype
         features = {tap: x for tap, index in wanted.items() if index == first}
         for position in range(first + 1, last + 1):
             x = self.stage[self.order[position]](x)
-            features |= {tap: x for tap, index in wanted.items() if index == position}
-        return x, features
+            features |= {tap: x.astype(dtype) for tap, index in wanted.items() if index == position}
+        return x.astype(dtype), features

@@ -21,7 +21,8 @@ class Distance:
     """``distance(reference, distorted) -> b``: 0 for equal images (to rounding), larger is worse.
 
     Both are RGB images ``b h w 3`` in [0, 1] of one shape, of any size that the network can take; image i is compared
-    with image i. It is differentiable in both. Jitted functions take a distance as an argument: two of one kind share every compiled program.
+    with image i. It is differentiable in both. Jitted functions take it as an argument: two distances of one kind
+    share every compiled program.
 
     Made of a module with ``features(images) -> {name: map}``, ``compare(features, features) -> b`` and ``minimum``, the
     shortest side it takes: ``Distance(*flax.nnx.split(module))``.
