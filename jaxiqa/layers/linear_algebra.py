@@ -12,6 +12,11 @@ Parts = tuple[Float[Array, "*batch _ _"], ...]
 Matrices = Complex[Array, "*batch _ _"] | Float[Array, "*batch _ _"]
 
 
+def full(x: Array) -> Array:
+    """``x`` as float32 (or wider, if it is): orthogonal maps compute in it whatever the network around them does."""
+    return x.astype(jnp.promote_types(x.dtype, jnp.float32))
+
+
 def adjoint(a: Matrices) -> Matrices:
     """Conjugate transpose."""
     return jnp.conj(jnp.swapaxes(a, -1, -2))

@@ -35,7 +35,7 @@ from jaxiqa.layers.fourier import (
     response,
     through_frequencies,
 )
-from jaxiqa.layers.linear_algebra import HIGHEST, in_chunks, random_orthogonal
+from jaxiqa.layers.linear_algebra import HIGHEST, full, in_chunks, random_orthogonal
 from jaxiqa.layers.orthogonal_dense import Constant, OrthogonalDense, constant, dense
 from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.resampling import space_to_depth
@@ -296,7 +296,7 @@ class MaterializedConv(nnx.Module):
 
 
 def _around(x, stride, before, after, convolve, bias):
-    x = space_to_depth(x, stride)
+    x = space_to_depth(full(x), stride)
     x = x if before is None else dense(x, before)
     x = convolve(x)
     x = x if after is None else dense(x, after)

@@ -16,6 +16,7 @@ from jaxiqa.models.fpr import FPR_NR
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.koncept import KONCEPT512
 from jaxiqa.models.linearity import LINEARITY, Linearity
+from jaxiqa.models.precision import set_compute_dtype
 from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
 
@@ -95,7 +96,9 @@ class ScoreModel:
         return nnx.merge(self.graphdef, self.state)(images)
 
 
-def score_fn(model: Linearity, image_size: tuple[int, int] | None = None) -> ScoreModel:
+def score_fn(
+    model: Linearity, image_size: tuple[int, int] | None = None, *, compute_dtype: str = "float32"
+) -> ScoreModel:
     """The model as it is now, as a pure function ``images b h w c -> scores b``, in evaluation mode.
 
     Args:
@@ -103,6 +106,8 @@ def score_fn(model: Linearity, image_size: tuple[int, int] | None = None) -> Sco
         image_size: (height, width) of the images that will be scored. With it, or where the model resizes every image
             to its ``input_size``, orthogonal maps are built once and for all (`jaxiqa.layers.materialize`); otherwise
             they are built anew in every call, and images of any size are taken.
+        compute_dtype: ``"float32"``, or ``"bfloat16"`` for the backbone's convolutions and linear maps, which is
+            faster on accelerators; how far scores move, and what stays float32, says `jaxiqa.models.precision`.
 
     >>> import jax.numpy as jnp
     >>> score = score_fn(build("resnet18", width=8))
@@ -113,4 +118,5 @@ def score_fn(model: Linearity, image_size: tuple[int, int] | None = None) -> Sco
     model.eval()
     size = model.input_size or image_size
     model = materialize(model, size) if size else model
+    set_compute_dtype(model, compute_dtype)
     return ScoreModel(*nnx.split(model))

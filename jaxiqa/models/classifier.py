@@ -2,7 +2,6 @@
 
 import os
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -13,7 +12,7 @@ from jaxiqa.models.stages import normalise
 
 
 class Classifier(nnx.Module):
-    """``logits = head(mean over pixels of backbone(normalise(pixels)))``.
+    """``logits = head(backbone(normalise(pixels)))``, the head as published for this backbone.
 
     Args:
         backbone: a name in `BACKBONES`.
@@ -26,13 +25,13 @@ class Classifier(nnx.Module):
         spec = BACKBONES[backbone]
         self.mean, self.std = spec.mean, spec.std
         self.backbone = spec.build(width=width or spec.width, rngs=rngs)
-        self.head = nnx.Linear(self.backbone.widths[-1], spec.classes, rngs=rngs)
+        self.head = spec.classifier(self.backbone.widths[-1], spec.classes, rngs=rngs)
 
     def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits of RGB pixels in [0, 1]."""
         check_images("pixels", pixels)
         features, _ = self.backbone.run(normalise(pixels, self.mean, self.std))
-        return self.head(jnp.mean(features, (1, 2)))
+        return self.head(features)
 
 
 def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:

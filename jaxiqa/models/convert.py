@@ -38,9 +38,10 @@ def flat_kernel(array: np.ndarray) -> np.ndarray:
     return array.reshape(array.shape[-2:])  # an error unless it is 1×1
 
 
-def conv(source: str, target: str) -> tuple[Rule, ...]:
-    """Rules for a PyTorch convolution without bias."""
-    return ((rf"{source}\.weight", f"{target}.kernel", conv_kernel),)
+def conv(source: str, target: str, *, bias: bool = False) -> tuple[Rule, ...]:
+    """Rules for a PyTorch convolution, with or without a bias."""
+    kernel = (rf"{source}\.weight", f"{target}.kernel", conv_kernel)
+    return (kernel, (rf"{source}\.bias", f"{target}.bias", same)) if bias else (kernel,)
 
 
 def linear(source: str, target: str) -> tuple[Rule, ...]:
