@@ -14,9 +14,13 @@ from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.linearity import LINEARITY, Linearity
 from jaxiqa.models.store import load, save
+from jaxiqa.models.tres import TRES
 from jaxiqa.types import Images, Scores
 
-MODELS = {"linearity": LINEARITY}
+MODELS = {
+    "linearity": LINEARITY,
+    "tres": TRES,
+}
 
 __all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
 
