@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice, check_images, check_number
+from jaxiqa.checks import check_choice, check_images
 from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
@@ -71,7 +71,8 @@ def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarra
     >>> print(position_encoding(2, 3, 4)[0, 0].round(3))
     [ 0.    -1.     0.866 -0.5  ]
     """
-    check_number("channels", channels % 4, 0, 0)
+    if channels % 4:
+        raise ValueError(f"channels={channels!r} is not allowed; it must be a multiple of 4")
     half = channels // 2
     frequencies = 10000.0 ** (-2 * (np.arange(half) // 2) / half)
 
@@ -158,7 +159,8 @@ class TReS(nnx.Module):
 
     def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
         check_choice("protocol", protocol, ("official", "pyiqa"))
-        check_number("width", width, 4)
+        if width < 4 or width % 4:
+            raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
         self.protocol = protocol
         self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
         self.insertions: tuple = ()  # what jaxiqa.models.harden has put into the backbone

@@ -121,7 +121,7 @@ def keys(source: str, target: str) -> tuple[convert.Rule, ...]:
     block, ours = rf"{source}\.blocks\.(?P<block>\d)", rf"{target}.block.\g<block>"
     return (
         *convert.layer_norm(rf"{block}\.norm(?P<norm>\d)", rf"{ours}.norm\g<norm>"),
-        *convert.linear(rf"{block}\.(?P<part>attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)", rf"{ours}.\g<part>"),
+        *convert.linear(rf"{block}\.(?P<linear>attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)", rf"{ours}.\g<linear>"),
         (rf"{block}\.attn\.relative_position_bias_table", f"{ours}.position", convert.same),
         (rf"{block}\.(attn\.relative_position_index|attn_mask)", None, convert.same),
         *convert.conv(rf"{source}\.conv", f"{target}.conv"),

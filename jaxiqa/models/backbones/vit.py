@@ -99,15 +99,20 @@ def patch_kernel(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 
 
-def keys(blocks: int) -> tuple[convert.Rule, ...]:
-    """Conversion rules from timm's parameter names; blocks from number ``blocks`` on and what follows are dropped."""
+def keys(blocks: int, *, prefix: str = "") -> tuple[convert.Rule, ...]:
+    """Conversion rules from timm's parameter names.
+
+    Args:
+        blocks: how many blocks there are; the checkpoint's further ones and what follows them are dropped.
+        prefix: regular expression of what stands before timm's names.
+    """
     kept = "|".join(map(str, range(blocks)))
-    source, target = rf"blocks\.({kept})", r"block.\1"
+    source, target = rf"{prefix}blocks\.({kept})", r"block.\1"
     return (
-        ("(cls_token|pos_embed)", r"\1", convert.same),
-        (r"patch_embed\.proj\.weight", "patch_embed.proj.kernel", patch_kernel),
-        (r"patch_embed\.proj\.bias", "patch_embed.proj.bias", convert.same),
+        (rf"{prefix}(cls_token|pos_embed)", r"\1", convert.same),
+        (rf"{prefix}patch_embed\.proj\.weight", "patch_embed.proj.kernel", patch_kernel),
+        (rf"{prefix}patch_embed\.proj\.bias", "patch_embed.proj.bias", convert.same),
         *convert.layer_norm(rf"{source}\.norm(\d)", rf"{target}.norm\2"),
         *convert.linear(rf"{source}\.(attn\.qkv|attn\.proj|mlp\.fc1|mlp\.fc2)", rf"{target}.\2"),
-        *convert.without(((r"(blocks\.\d+|norm|head)\..*", "", convert.same),)),
+        (rf"{prefix}(blocks\.\d+|norm|head)\..*", None, convert.same),
     )
