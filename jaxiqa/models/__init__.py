@@ -13,14 +13,14 @@ from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.linearity import LINEARITY, Linearity
-from jaxiqa.models.maniqa import MANIQA_ENTRY
+from jaxiqa.models.maniqa import MANIQA
 from jaxiqa.models.store import load, save
 from jaxiqa.models.tres import TRES
 from jaxiqa.types import Images, Scores
 
 MODELS = {
     "linearity": LINEARITY,
-    "maniqa": MANIQA_ENTRY,
+    "maniqa": MANIQA,
     "tres": TRES,
 }
 

@@ -64,7 +64,7 @@ class Head(nnx.Module):
         return self.linear2(jax.nn.relu(self.linear1(x)))[..., 0]
 
 
-class MANIQA(nnx.Module):
+class Maniqa(nnx.Module):
     """Quality score of 224×224 crops: a weighted mean over 28×28 patches.
 
     ``score = Σ f w / Σ w``, ``f = relu(fc_score(z))``, ``w = sigmoid(fc_weight(z))`` per patch. ``z`` comes through
@@ -95,7 +95,7 @@ class MANIQA(nnx.Module):
     Raises:
         ValueError: an unknown protocol, an impossible width; in a call, crops of an image smaller than 224 pixels.
 
-    >>> model = nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0)))
+    >>> model = nnx.eval_shape(lambda: Maniqa(width=24, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
     (40, 224, 224, 3)
     """
@@ -193,8 +193,8 @@ KEYS = (
 
 _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 _PAGE = "https://github.com/IIGROUP/MANIQA"
-MANIQA_ENTRY = Published(
-    build=MANIQA,
+MANIQA = Published(
+    build=Maniqa,
     keys=KEYS,
     title="MANIQA",
     paper="arXiv:2204.08958",

@@ -11,7 +11,7 @@ from flax import nnx
 from jaxiqa.models import MODELS, harden
 from jaxiqa.models.backbones.swin import merge, partition, relative_positions, shift_mask
 from jaxiqa.models.crops import grid_positions
-from jaxiqa.models.maniqa import MANIQA, ChannelAttention
+from jaxiqa.models.maniqa import ChannelAttention, Maniqa
 
 NAMES = [
     "patch_embed",
@@ -21,11 +21,11 @@ NAMES = [
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 231, 301, 3))
 
 
-def abstract(**options) -> MANIQA:
-    return nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0), **options))
+def abstract(**options) -> Maniqa:
+    return nnx.eval_shape(lambda: Maniqa(width=24, rngs=nnx.Rngs(0), **options))
 
 
-def jitted(model: MANIQA, call):
+def jitted(model: Maniqa, call):
     """``call(model, x)`` as one compiled program."""
     graphdef, state = nnx.split(model)
     return lambda x: jax.jit(lambda state, x: call(nnx.merge(graphdef, state), x))(state, x)
@@ -152,9 +152,9 @@ def test_parts_of_the_vit_are_read_behind_a_block_in_front_of_it():
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'resize', 'pyiqa'"):
-        MANIQA(protocol="pyqa", rngs=nnx.Rngs(0))
+        Maniqa(protocol="pyqa", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="width=100 is not allowed; it must be a multiple of 24"):
-        MANIQA(width=100, rngs=nnx.Rngs(0))
+        Maniqa(width=100, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="images is 223x300; both sides must be at least 224 pixels"):
         abstract().prepare(jnp.zeros((1, 223, 300, 3)))
     with pytest.raises(ValueError, match="pixels is 224x225; this network takes crops of 224x224"):
