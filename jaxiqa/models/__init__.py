@@ -16,14 +16,18 @@ from jaxiqa.models.fpr import FPR_NR
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.koncept import KONCEPT512
 from jaxiqa.models.linearity import LINEARITY, Linearity
+from jaxiqa.models.maniqa import MANIQA
 from jaxiqa.models.precision import set_compute_dtype
 from jaxiqa.models.store import load, save
+from jaxiqa.models.tres import TRES
 from jaxiqa.types import Images, Scores
 
 MODELS = {
     "fpr": FPR_NR,
     "koncept512": KONCEPT512,
     "linearity": LINEARITY,
+    "maniqa": MANIQA,
+    "tres": TRES,
 }
 
 __all__ = [

@@ -58,6 +58,11 @@ def batch_norm(source: str, target: str) -> tuple[Rule, ...]:
     )
 
 
+def layer_norm(source: str, target: str) -> tuple[Rule, ...]:
+    """Rules for a PyTorch layer norm."""
+    return ((rf"{source}\.weight", f"{target}.scale", same), (rf"{source}\.bias", f"{target}.bias", same))
+
+
 def under(prefix: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
     """The same rules for a module that sits at ``prefix`` of a larger one."""
     return tuple((pattern, target and f"{prefix}.{target}", layout) for pattern, target, layout in rules)

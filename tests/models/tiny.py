@@ -15,12 +15,12 @@ def abstract(backbone: str = "resnet18", **options) -> Linearity:
 
 def metric(backbone: str = "resnet18", *, seed: int = 0, **options) -> Linearity:
     """A Linearity metric with random weights, not calibrated."""
-    model = filled(abstract(backbone, **options), seed=seed)
+    model = filled(abstract(backbone, **options), seed)
     model.calibration = Calibration(jnp.array([1.0, 0.0, jnp.nan, jnp.nan]))
     return model
 
 
-def filled(model: nnx.Module, *, seed: int = 0) -> nnx.Module:
+def filled(model: nnx.Module, seed: int = 0) -> nnx.Module:
     """Any abstract model with kernels of He's scale and everything else near its usual start."""
     generator = np.random.default_rng(seed)
 
