@@ -31,14 +31,19 @@ def read_h5(path: Path) -> dict[str, Any]:
 
 def _arrays(group: Any, h5py: Any) -> dict[str, np.ndarray]:
     arrays: dict[str, np.ndarray] = {}
-
-    def collect(path: str, item: Any) -> None:
-        if not isinstance(item, h5py.Dataset) or item.dtype.kind not in "fiu":
-            return
-        layer, _, inner = path.partition("/")
-        # Keras 2 repeats a layer's name: the group of each layer lists the full names of what is in it.
-        name = inner if inner and "weight_names" in group[layer].attrs else path
-        arrays[name.removesuffix(":0").replace("/", ".")] = np.asarray(item[()])
-
-    group.visititems(collect)
+    for layer, item in group.items():
+        paths: list[str] = []
+        if isinstance(item, h5py.Group):
+            item.visititems(
+                lambda path, inner, paths=paths: paths.append(path) if isinstance(inner, h5py.Dataset) else None
+            )
+        last = [path.rpartition("/")[2] for path in paths]
+        for path, name in zip(paths, last, strict=True):
+            if item[path].dtype.kind not in "fiu":
+                continue
+            if "weight_names" in item.attrs:  # Keras 2: a layer, whose arrays repeat its name in one way or another
+                name = f"{layer}/{name}" if last.count(name) == 1 else path
+            else:
+                name = f"{layer}/{path}"
+            arrays[name.removesuffix(":0").replace("/", ".")] = np.asarray(item[path][()])
     return arrays

@@ -32,6 +32,8 @@ class Backbone:
         classes: outputs of the published classifier.
         keys: conversion rules (`jaxiqa.models.convert`) from the published parameter names to those of `Stages`.
         classifier_keys: the same for the classifier on top, a linear map of the pooled last stage.
+        adapt: rewrites the arrays of other publishers' files to the layout that ``keys`` know; it returns those that
+            it does not know as they are.
     """
 
     build: Callable[..., "Stages"]
@@ -42,6 +44,7 @@ class Backbone:
     classes: int
     keys: Sequence[Any]
     classifier_keys: Sequence[Any]
+    adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
 class Stages(nnx.Module):

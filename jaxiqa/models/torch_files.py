@@ -179,7 +179,7 @@ _PLAIN = (str, bytes, bytearray, bool, int, float, type(None), np.ndarray, np.dt
 
 def _resolve(value: Any, of: Callable[[Any], Any]) -> Any:
     if isinstance(value, dict):
-        return {key if isinstance(key, str) else str(key): of(item) for key, item in value.items()}
+        return {"..." if isinstance(key, pickles.Persistent) else str(key): of(item) for key, item in value.items()}
     if isinstance(value, list | tuple):
         return [of(item) for item in value]
     if isinstance(value.function, Global):

@@ -28,7 +28,7 @@ WRAPPERS = (
 """What the entry that holds the parameters is called, where a file has others beside it; the first one counts."""
 
 FORMATS = "this reads .safetensors, PyTorch's files (.pth, .pt, .pkl), NumPy's .npz and Keras' .h5"
-LARGEST = 1_000_000  # entries; a small pickle can stand for a tree that has no end
+LARGEST = 200_000  # entries; a small pickle can stand for a tree that has no end
 
 
 @dataclass(frozen=True)
