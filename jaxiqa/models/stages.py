@@ -35,6 +35,8 @@ class Backbone:
         keys: conversion rules (`jaxiqa.models.convert`) from the published parameter names to those of `Stages`.
         classifier_keys: the same for the classifier on top, under the name ``head``.
         classifier: ``classifier(features, classes, *, rngs) -> module``, logits of the last stage's map.
+        adapt: rewrites the arrays of other publishers' files to the layout that ``keys`` know; it returns those that
+            it does not know as they are.
     """
 
     build: Callable[..., "Stages"]
@@ -46,6 +48,7 @@ class Backbone:
     keys: Sequence[Any]
     classifier_keys: Sequence[Any]
     classifier: Callable[..., nnx.Module] = PooledLinear
+    adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
 class Stages(nnx.Module):
