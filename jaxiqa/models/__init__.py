@@ -13,10 +13,14 @@ from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.linearity import LINEARITY, Linearity
+from jaxiqa.models.spaq import SPAQ_BL
 from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
 
-MODELS = {"linearity": LINEARITY}
+MODELS = {
+    "linearity": LINEARITY,
+    "spaq_bl": SPAQ_BL,
+}
 
 __all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
 

@@ -14,8 +14,15 @@ def abstract(backbone: str = "resnet18", **options) -> Linearity:
 
 
 def metric(backbone: str = "resnet18", *, seed: int = 0, **options) -> Linearity:
-    """Kernels of He's scale, everything else near its usual start."""
-    model, generator = abstract(backbone, **options), np.random.default_rng(seed)
+    """A Linearity metric with random weights, not calibrated."""
+    model = filled(abstract(backbone, **options), seed=seed)
+    model.calibration = Calibration(jnp.array([1.0, 0.0, jnp.nan, jnp.nan]))
+    return model
+
+
+def filled(model: nnx.Module, *, seed: int = 0) -> nnx.Module:
+    """Any abstract model with kernels of He's scale and everything else near its usual start."""
+    generator = np.random.default_rng(seed)
 
     def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
         noise = generator.standard_normal(shape)
@@ -25,5 +32,4 @@ def metric(backbone: str = "resnet18", *, seed: int = 0, **options) -> Linearity
 
     arrays = {name: value(name, variable.shape) for name, variable in convert.parameters(model).items()}
     convert.fill(model, arrays, convert.IDENTITY, source="random numbers")
-    model.calibration = Calibration(jnp.array([1.0, 0.0, jnp.nan, jnp.nan]))
     return model
