@@ -13,6 +13,7 @@ from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.linearity import LINEARITY, Linearity
+from jaxiqa.models.metaiqa import METAIQA
 from jaxiqa.models.spaq import SPAQ_BL
 from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
@@ -20,6 +21,7 @@ from jaxiqa.types import Images, Scores
 MODELS = {
     "linearity": LINEARITY,
     "spaq_bl": SPAQ_BL,
+    "metaiqa": METAIQA,
 }
 
 __all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
