@@ -12,6 +12,7 @@ from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.harden import POSITIONS, harden
+from jaxiqa.models.hyperiqa import HYPERIQA
 from jaxiqa.models.linearity import LINEARITY, Linearity
 from jaxiqa.models.metaiqa import METAIQA
 from jaxiqa.models.spaq import SPAQ_BL
@@ -22,6 +23,7 @@ MODELS = {
     "linearity": LINEARITY,
     "spaq_bl": SPAQ_BL,
     "metaiqa": METAIQA,
+    "hyperiqa": HYPERIQA,
 }
 
 __all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
