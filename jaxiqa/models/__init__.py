@@ -15,6 +15,7 @@ from jaxiqa.models.harden import POSITIONS, harden
 from jaxiqa.models.hyperiqa import HYPERIQA
 from jaxiqa.models.linearity import LINEARITY, Linearity
 from jaxiqa.models.metaiqa import METAIQA
+from jaxiqa.models.paq2piq import PAQ2PIQ
 from jaxiqa.models.spaq import SPAQ_BL
 from jaxiqa.models.store import load, save
 from jaxiqa.types import Images, Scores
@@ -24,6 +25,7 @@ MODELS = {
     "spaq_bl": SPAQ_BL,
     "metaiqa": METAIQA,
     "hyperiqa": HYPERIQA,
+    "paq2piq": PAQ2PIQ,
 }
 
 __all__ = ["BACKBONES", "MODELS", "POSITIONS", "Linearity", "ScoreModel", "build", "harden", "load", "save", "score_fn"]
