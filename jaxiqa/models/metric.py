@@ -86,7 +86,7 @@ def score_fn(
         model: the metric; left as it was, and what happens to it later does not change the function.
         image_size: (height, width) of the images that will be scored. With it, or where the protocol fixes the size of
             what the network gets (``model.input_size``), orthogonal maps are built once and for all
-            (`jaxiqa.layers.materialize`); otherwise they are built anew in every call, and images of any size are taken.
+            (`jaxiqa.layers.materialize`); otherwise they are built anew in every call, which takes any size.
         compute_dtype: ``"float32"``, or ``"bfloat16"`` for the backbone's convolutions and linear maps, which is
             faster on accelerators; how far scores move, and what stays float32, says `jaxiqa.models.precision`.
 

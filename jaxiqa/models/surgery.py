@@ -35,7 +35,11 @@ def harden(
     What follows the place, the heads included if they read the stage it comes after, reads the block's output.
 
     Args:
+<<<<<<< HEAD:jaxiqa/models/surgery.py
         model: a metric whose ``backbone`` is a `jaxiqa.models.stages.Stages`.
+=======
+        model: the metric; its ``backbone`` is a `jaxiqa.models.stages.Stages`.
+>>>>>>> resnets:jaxiqa/models/harden.py
         where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
         kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
         rngs: random numbers for the block's weights.

@@ -115,7 +115,7 @@ def test_gru_against_numpy():
         new = np.tanh(inputs[:, t, 8:] + reset * recurrent[:, 8:])
         state = (1 - update) * new + update * state
         expected.append(state)
-    np.testing.assert_allclose(gru(inputs, kernel, bias), np.stack(expected, 1), atol=1e-6)
+    np.testing.assert_allclose(gru(*map(jnp.asarray, (inputs, kernel, bias))), np.stack(expected, 1), atol=1e-6)
 
 
 def test_only_the_no_reference_path_is_kept(shared):

@@ -15,19 +15,19 @@ def abstract(backbone: str = "resnet18", **options) -> Linearity:
 
 def metric(backbone: str = "resnet18", *, seed: int = 0, **options) -> Linearity:
     """A Linearity metric with random weights, not calibrated."""
-    model = filled(abstract(backbone, **options), seed)
+    model = filled(abstract(backbone, **options), seed=seed)
     model.calibration = Calibration(jnp.array([1.0, 0.0, jnp.nan, jnp.nan]))
     return model
 
 
-def filled(model: nnx.Module, seed: int = 0) -> nnx.Module:
-    """Any abstract model with kernels of He's scale and everything else near its usual start."""
+def filled(model: nnx.Module, *, seed: int = 0, gain: float = 2.0) -> nnx.Module:
+    """Any abstract model with kernels of He's scale (or another gain) and everything else near its usual start."""
     generator = np.random.default_rng(seed)
 
     def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
         noise = generator.standard_normal(shape)
         if name.endswith("kernel"):
-            return noise * np.sqrt(2 / np.prod(shape[:-1]))
+            return noise * np.sqrt(gain / np.prod(shape[:-1]))
         return (1.0 if name.endswith(("scale", "var")) else 0.0) + 0.05 * noise
 
     arrays = {name: value(name, variable.shape) for name, variable in convert.parameters(model).items()}

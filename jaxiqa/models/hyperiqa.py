@@ -1,0 +1,201 @@
+"""HyperIQA (Su et al., "Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network", CVPR 2020).
+
+A ResNet-50 gives a vector of local distortions and, from its last stage, the weights of a small network that scores
+this vector: every image has a network of its own.
+"""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_images, check_number
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import resnet
+from jaxiqa.models.convolution import conv
+from jaxiqa.models.crops import grid_crops, random_crops, uniform_crops
+from jaxiqa.models.linearity import Insertion
+from jaxiqa.models.published import Published
+from jaxiqa.models.stages import Features, normalise
+from jaxiqa.models.weights import Source
+from jaxiqa.types import Images, PRNGKey, Scores
+
+CROP = 224
+RESIZED = (512, 384)
+CELLS = (8, 4, 2, 1)  # a 224x224 crop, pooled over 7x7 pixels of layer1 ... layer4
+HYPER = 112  # channels that the weights are made from
+TARGET = (224, 112, 56, 28, 14, 1)  # layers of the network that scores
+
+
+class Distortion(nnx.Module):
+    """Mean over 7x7 pixels, a 1x1 convolution to fewer channels, and a linear map of what that leaves.
+
+    The original pools after the convolution; both are linear, so this is the same at a 49th of the work.
+    """
+
+    def __init__(self, features: int, reduced: int, cells: int, outputs: int, *, rngs: nnx.Rngs):
+        self.conv = conv(features, reduced, 1, rngs=rngs)
+        self.linear = nnx.Linear(reduced * cells**2, outputs, rngs=rngs)
+
+    def __call__(self, x: Features) -> Float[Array, "b outputs"]:
+        return self.linear(_channels_first(self.conv(nnx.avg_pool(x, (7, 7), (7, 7)))))
+
+
+class HyperIQA(nnx.Module):
+    """``score = t5(s(t4(s(t3(s(t2(s(t1(v))))))))``, s the sigmoid, ``t_i(x) = W_i x + b_i`` made from the image.
+
+    ``v`` (224 numbers) comes from all four layers of the backbone; ``W_1`` to ``W_4`` are 3x3 convolutions of a map
+    with 112 channels that three 1x1 convolutions make of ``layer4``; the rest are linear in that map's mean. Scores of
+    the published weights lie in about 0 to 100.
+
+    Protocol: images are resized to 512x384 (height x width, whatever their aspect) and scored on 224x224 crops: 25
+    evenly spread ones (`crops.grid_positions`) or, with a key, 25 random ones as the authors do; the score is their
+    mean. The authors' demonstration takes 10.
+
+    **Differs from the paper**: ``prepare`` does not round resized images to 8 bits.
+
+    Args:
+        protocol: ``"official"``, or ``"pyiqa"``: native size and its own crops (`crops.uniform_crops`), never random.
+        crops: number of crops of every image.
+        width: channels of the backbone's first stage; 64 is the published one.
+        rngs: random numbers for the weights.
+
+    Raises:
+        ValueError: an unknown protocol or fewer than one crop.
+
+    >>> model = nnx.eval_shape(lambda: HyperIQA(rngs=nnx.Rngs(0)))
+    >>> images = jax.ShapeDtypeStruct((2, 600, 800, 3), "float32")
+    >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
+    (2,)
+    """
+
+    input_size = (CROP, CROP)
+    score_range = (0.0, 100.0)
+
+    def __init__(
+        self,
+        *,
+        protocol: str = "official",
+        crops: int = 25,
+        width: int = 64,
+        rngs: nnx.Rngs,
+    ):
+        check_choice("protocol", protocol, ("official", "pyiqa"))
+        check_number("crops", crops, 1)
+        self.protocol, self.crops = protocol, crops
+        self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
+        widths = [self.backbone.channels(f"layer{i}") for i in range(1, 5)]
+        self.distortions = nnx.List(
+            [
+                Distortion(features, reduced, cells, 16, rngs=rngs)
+                for features, reduced, cells in zip(widths[:3], (16, 32, 64), CELLS[:3], strict=True)
+            ]
+        )
+        self.distortion4 = nnx.Linear(widths[3], TARGET[0] - 3 * 16, rngs=rngs)
+        sizes = (widths[3], 1024, 512, HYPER)
+        self.hyper = nnx.List([conv(sizes[i], sizes[i + 1], 1, bias=True, rngs=rngs) for i in range(3)])
+        self.weights = nnx.List(
+            [conv(HYPER, TARGET[i] * TARGET[i + 1] // 49, 3, bias=True, rngs=rngs) for i in range(4)]
+        )
+        self.weights5 = nnx.Linear(HYPER, TARGET[4] * TARGET[5], rngs=rngs)
+        self.biases = nnx.List([nnx.Linear(HYPER, outputs, rngs=rngs) for outputs in TARGET[1:]])
+        self.insertions: tuple[Insertion, ...] = ()
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
+        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
+
+    def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
+        """The crops of all images, those of image 0 first; random ones with a key."""
+        check_images("images", images)
+        if self.protocol == "pyiqa":
+            return uniform_crops(images, CROP, self.crops)
+        shape = (images.shape[0], *RESIZED, images.shape[3])
+        if images.shape != shape:
+            images = jax.image.resize(images, shape, "bilinear", antialias=True)
+        return grid_crops(images, CROP, self.crops) if key is None else random_crops(images, CROP, self.crops, key)
+
+    def network(self, pixels: Images) -> Scores:
+        """One score per crop; ``ValueError`` unless the crops are 224x224."""
+        return self.features(pixels, ("score",))["score"]
+
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps of crops by name.
+
+        Stages of the backbone; ``hyper`` (``b 7 7 112``), ``distortion`` (``b 224``), and of the network that scores:
+        its weights ``w1`` to ``w5`` (``b out in``), biases ``b1`` to ``b5`` (``b out``), layers ``t1`` to ``t4``
+        (``b out``, after the sigmoid) and ``score`` (``b``).
+        """
+        check_images("pixels", pixels)
+        layers = ("layer1", "layer2", "layer3", "layer4")
+        stages = [name for name in names if name not in HEAD]
+        if len(stages) < len(names) and pixels.shape[1:3] != (CROP, CROP):
+            raise ValueError(f"pixels has shape {pixels.shape}; the network takes crops of {CROP}x{CROP}")
+        wanted = {*stages, *(layers if len(stages) < len(names) else ())}
+        pixels = normalise(pixels, resnet.MEAN, resnet.STD)
+        _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
+        if len(stages) < len(names):
+            maps |= self._head(*(maps[layer] for layer in layers))
+        return {name: maps[name] for name in names}
+
+    def _head(self, layer1: Features, layer2: Features, layer3: Features, layer4: Features) -> dict[str, Array]:
+        local = [lda(x) for lda, x in zip(self.distortions, (layer1, layer2, layer3), strict=True)]
+        x = jnp.concatenate([*local, self.distortion4(layer4.mean((1, 2)))], axis=1)
+        maps = {"distortion": x}
+        hyper = layer4
+        for layer in self.hyper:
+            hyper = jax.nn.relu(layer(hyper))
+        mean = hyper.mean((1, 2))
+        flat = [*(_channels_first(layer(hyper)) for layer in self.weights), self.weights5(mean)]
+        for i, (w, bias) in enumerate(zip(flat, self.biases, strict=True)):
+            w, b = w.reshape(-1, TARGET[i + 1], TARGET[i]), bias(mean)
+            x = jnp.einsum("boi,bi->bo", w, x) + b
+            x = jax.nn.sigmoid(x) if i < 4 else x
+            maps |= {f"w{i + 1}": w, f"b{i + 1}": b, f"t{i + 1}": x}
+        return {**maps, "hyper": hyper, "score": x[:, 0]}
+
+
+HEAD = frozenset(("hyper", "distortion", "score", *(f"{kind}{i}" for kind in "wb" for i in range(1, 6)))) | {
+    f"t{i}" for i in range(1, 5)
+}
+
+
+def _channels_first(x: Features) -> Float[Array, "b n"]:
+    """Flattened in the order in which the original's layers put their values out."""
+    return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
+
+
+def _biased(source: str, target: str) -> tuple[convert.Rule, ...]:
+    return (*convert.conv(source, target), (rf"{source}\.bias", f"{target}.bias", convert.same))
+
+
+def _target_layer(i: int) -> tuple[convert.Rule, ...]:
+    weights = convert.linear(r"fc5w_fc", "weights5") if i == 5 else _biased(rf"fc{i}w_conv", f"weights.{i - 1}")
+    return (*weights, *convert.linear(rf"fc{i}b_fc", f"biases.{i - 1}"))
+
+
+KEYS = (
+    *convert.under("backbone", resnet.keys(tuple(rf"res\.{name}" for name in resnet.NAMES))),
+    *(rule for i in range(3) for rule in convert.conv(rf"res\.lda{i + 1}_pool\.0", f"distortions.{i}.conv")),
+    *(rule for i in range(3) for rule in convert.linear(rf"res\.lda{i + 1}_fc", f"distortions.{i}.linear")),
+    *convert.linear(r"res\.lda4_fc", "distortion4"),
+    *(rule for i in range(3) for rule in _biased(rf"conv1\.{2 * i}", f"hyper.{i}")),
+    *(rule for i in range(1, 6) for rule in _target_layer(i)),
+)
+
+HYPERIQA = Published(
+    build=HyperIQA,
+    keys=KEYS,
+    title="HyperIQA",
+    paper="Su et al., CVPR 2020",
+    protocol="resized to 512x384, 25 crops of 224x224 (pyiqa: native size, 25 uniform crops)",
+    results="KonIQ-10k .906 / .917",
+    licence="code MIT; of the weights unknown",
+    weights={
+        "koniq10k": Source(
+            url=None, page="https://github.com/SSL92/hyperIQA", sha256="ff9277bc", size=109_768_650
+        )  # pyiqa's own file was trained anew and names its parameters differently: it does not load
+    },
+)

@@ -1,0 +1,139 @@
+"""MetaIQA (arXiv 2004.05508): a ResNet-18, its ImageNet classifier, and three layers on the 1000 class scores."""
+
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_images
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import resnet
+from jaxiqa.models.linearity import Insertion
+from jaxiqa.models.published import Published
+from jaxiqa.models.stages import normalise
+from jaxiqa.models.weights import Source
+from jaxiqa.types import Images, PRNGKey, Scores
+
+SIDE = 224
+CLASSES = 1000
+
+
+class Hidden(nnx.Module):
+    """A linear map, batch norm and PReLU with one slope for all its units."""
+
+    def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
+        self.linear = nnx.Linear(features, hidden, rngs=rngs)
+        self.norm = nnx.BatchNorm(hidden, use_running_average=True, momentum=0.9, epsilon=1e-5, rngs=rngs)
+        self.slope = nnx.Param(jnp.full(1, 0.25))
+
+    def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b hidden"]:
+        x = self.norm(self.linear(x))
+        return jnp.where(x >= 0, x, self.slope[...] * x)
+
+
+class MetaIQA(nnx.Module):
+    """``score = sigmoid(fc3(hidden2(hidden1(classifier(mean over pixels of layer4)))))``, in (0, 1).
+
+    Protocol: the whole image is resized to 224x224, whatever its aspect, and scored in one pass. There is nothing
+    random in it, so a key changes nothing. The published files are priors, meant to be fine-tuned on the images that
+    are to be scored.
+
+    **Differs from the paper**: the official script resizes with scikit-image, whose smoothing depends on its version;
+    here it is a triangle filter as wide as the reduction (Pillow's, without its rounding to 8 bits).
+
+    Args:
+        protocol: ``"official"`` resizes as above; ``"pyiqa"`` bilinearly without any smoothing.
+        width: channels of the backbone's first stage; 64 is the published one.
+        rngs: random numbers for the weights.
+
+    Raises:
+        ValueError: an unknown protocol.
+
+    >>> model = nnx.eval_shape(lambda: MetaIQA(rngs=nnx.Rngs(0)))
+    >>> images = jax.ShapeDtypeStruct((2, 600, 800, 3), "float32")
+    >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
+    (2,)
+    """
+
+    input_size = (SIDE, SIDE)
+    score_range = (0.0, 1.0)
+
+    def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
+        check_choice("protocol", protocol, ("official", "pyiqa"))
+        self.protocol = protocol
+        self.backbone = resnet.RESNET18.build(width=width, rngs=rngs)
+        self.classifier = nnx.Linear(self.backbone.channels("layer4"), CLASSES, rngs=rngs)
+        self.hidden1 = Hidden(CLASSES, 1024, rngs=rngs)
+        self.hidden2 = Hidden(1024, 512, rngs=rngs)
+        self.fc3 = nnx.Linear(512, 1, rngs=rngs)
+        self.insertions: tuple[Insertion, ...] = ()
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
+        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        return self.network(self.prepare(images, key))
+
+    def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b 224 224 c"]:
+        """Images resized to 224x224 as the protocol says."""
+        del key
+        check_images("images", images)
+        shape = (images.shape[0], SIDE, SIDE, images.shape[3])
+        return jax.image.resize(images, shape, "bilinear", antialias=self.protocol == "official")
+
+    def network(self, pixels: Images) -> Scores:
+        """Scores of prepared images."""
+        return jax.nn.sigmoid(self.features(pixels, ("fc3",))["fc3"][:, 0])
+
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps of prepared images by name.
+
+        Stages of the backbone, ``classifier`` (``b 1000``), ``hidden1`` (``b 1024``), ``hidden2`` (``b 512``) and
+        ``fc3`` (``b 1``, the score before the sigmoid).
+        """
+        check_images("pixels", pixels)
+        head = ("classifier", "hidden1", "hidden2", "fc3")
+        wanted = {"layer4" if name in head else name for name in names}
+        pixels = normalise(pixels, resnet.MEAN, resnet.STD)
+        _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
+        if "layer4" in maps:
+            x = maps["layer4"].mean((1, 2))
+            for name in head:
+                x = maps[name] = getattr(self, name)(x)
+        return {name: maps[name] for name in names}
+
+
+def _hidden(i: int) -> tuple[convert.Rule, ...]:
+    head = "(?:net|head)"  # the authors' name, and pyiqa's
+    return (
+        *convert.linear(rf"{head}\.fc{i}", f"hidden{i}.linear"),
+        *convert.batch_norm(rf"{head}\.bn{i}", f"hidden{i}.norm"),
+        (rf"{head}\.relu{i}\.weight", f"hidden{i}.slope", convert.same),
+    )
+
+
+KEYS = (
+    *convert.under("backbone", resnet.keys(tuple(rf"resnet_layer\.{name}" for name in resnet.NAMES))),
+    *convert.linear(r"resnet_layer\.fc", "classifier"),
+    *_hidden(1),
+    *_hidden(2),
+    *convert.linear(r"(?:net|head)\.fc3", "fc3"),
+)
+
+_PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
+
+METAIQA = Published(
+    build=MetaIQA,
+    keys=KEYS,
+    title="MetaIQA",
+    paper="arXiv:2004.05508",
+    protocol="resized to 224x224 (bilinear, antialiased; pyiqa: not antialiased)",
+    results="KonIQ-10k .850 / .887, after fine-tuning on it",
+    licence="none given",
+    weights={
+        "tid2013": Source(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
+        "tid2013_kadid10k": Source(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
+        "pyiqa_prior": Source(url=f"{_PYIQA}/resolve/main/Metaiqa_prior.pth", page=_PYIQA),
+        "pyiqa_livec": Source(url=f"{_PYIQA}/resolve/main/Metaiqa_livec.pth", page=_PYIQA),
+    },
+)

@@ -1,0 +1,199 @@
+"""PaQ-2-PiQ (arXiv 1912.10088): one score for a picture and one for each of its patches, from pooled regions."""
+
+from collections.abc import Sequence
+from itertools import pairwise
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float, Int
+
+from jaxiqa.checks import check_images
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import resnet
+from jaxiqa.models.linearity import Insertion
+from jaxiqa.models.published import Published
+from jaxiqa.models.stages import Features
+from jaxiqa.models.weights import Source
+from jaxiqa.types import Images, PRNGKey, Scores
+
+STRIDE = 32  # pixels per cell of layer4
+GRID = 20  # patches along each side
+MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many pictures
+
+
+class PaQ2PiQ(nnx.Module):
+    """``score = head(RoI of the whole image)``, over a ResNet-18 that sees pixels as they are.
+
+    A region of interest (RoI) of ``layer4`` is max-pooled to 2x2 cells (`roi_max_pool`); their maximum and their mean
+    go through batch norm, a linear map, ReLU, batch norm and a linear map. `local_map` has a score for each patch of a
+    20x20 grid. Scores lie in about 0 to 100.
+
+    Protocol: the image at its own size, one pass. There is nothing random in it, so a key changes nothing.
+
+    Args:
+        width: channels of the backbone's first stage; 64 is the published one.
+        rngs: random numbers for the weights.
+
+    >>> model = nnx.eval_shape(lambda: PaQ2PiQ(rngs=nnx.Rngs(0)))
+    >>> images = jax.ShapeDtypeStruct((2, 300, 400, 3), "float32")
+    >>> nnx.eval_shape(lambda model, images: (model(images), model.local_map(images)), model, images)
+    (ShapeDtypeStruct(shape=(2,), dtype=float32), ShapeDtypeStruct(shape=(2, 20, 20), dtype=float32))
+    """
+
+    input_size = None
+    score_range = (0.0, 100.0)
+
+    def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
+        self.backbone = resnet.RESNET18.build(width=width, rngs=rngs)
+        channels = self.backbone.channels("layer4")
+        self.norm1, self.norm2 = (
+            nnx.BatchNorm(n, use_running_average=True, momentum=0.9, epsilon=1e-5, rngs=rngs)
+            for n in (2 * channels, 512)
+        )
+        self.linear1 = nnx.Linear(2 * channels, 512, rngs=rngs)
+        self.linear2 = nnx.Linear(512, 1, rngs=rngs)
+        self.insertions: tuple[Insertion, ...] = ()
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
+        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        return self.network(self.prepare(images, key))
+
+    def prepare(self, images: Images, key: PRNGKey | None = None) -> Images:
+        """The images themselves."""
+        del key
+        check_images("images", images)
+        return images
+
+    def network(self, pixels: Images) -> Scores:
+        """One score per image, from the region that is all of it."""
+        return self._score(self._pooled(self._layer4(pixels), pixels.shape, 1))[:, 0, 0]
+
+    def local_map(self, pixels: Images) -> Float[Array, "b 20 20"]:
+        """A score for each patch of a 20x20 grid over the image."""
+        return self._score(self._pooled(self._layer4(pixels), pixels.shape, GRID))
+
+    @staticmethod
+    def normalised(scores: Float[Array, "*n"]) -> Float[Array, "*n"]:
+        """The published rescaling of scores, monotone and clipped to [0, 100], with m = 72.597, l = 7.798, r = 4.118.
+
+        ``m + m (s - m) / 4l`` below m, ``m + (100 - m) (s - m) / 4r`` above it.
+
+        >>> [f"{score:.2f}" for score in PaQ2PiQ.normalised(jnp.array([35.0, 70.0, 75.0, 95.0]))]
+        ['0.00', '66.55', '76.59', '100.00']
+        """
+        slope = jnp.where(scores < MEAN, MEAN / (4 * LEFT), (100 - MEAN) / (4 * RIGHT))
+        return jnp.clip(MEAN + slope * (scores - MEAN), 0.0, 100.0)
+
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps by name: stages of the backbone, and three of all 401 regions, the whole image first.
+
+        ``roi_pool`` (``b 401 2 2 c``), ``concat_pool`` (``b 401 2c``: maximum, then mean) and ``hidden``
+        (``b 401 512``, after the second batch norm).
+        """
+        check_images("pixels", pixels)
+        head = ("roi_pool", "concat_pool", "hidden")
+        wanted = {"layer4" if name in head else name for name in names}
+        _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
+        if set(head) & set(names):
+            regions = [self._pooled(maps["layer4"], pixels.shape, count) for count in (1, GRID)]
+            x = jnp.concatenate([x.reshape(x.shape[0], -1, *x.shape[3:]) for x in regions], axis=1)
+            pooled = _concat_pool(x)
+            maps |= {"roi_pool": x, "concat_pool": pooled, "hidden": self._hidden(pooled)}
+        return {name: maps[name] for name in names}
+
+    def _layer4(self, pixels: Images) -> Features:
+        return self.features(pixels, ("layer4",))["layer4"]
+
+    def _pooled(self, x: Features, shape: tuple[int, ...], count: int) -> Float[Array, "b n n 2 2 c"]:
+        """The regions of a ``count`` x ``count`` grid, each in 2x2 cells."""
+        rows, columns = (roi_bins(side, cells, count) for side, cells in zip(shape[1:3], x.shape[1:3], strict=True))
+        x = roi_max_pool(x, rows, columns)
+        return x.reshape(x.shape[0], count, 2, count, 2, x.shape[3]).transpose(0, 1, 3, 2, 4, 5)
+
+    def _hidden(self, x: Float[Array, "*n features"]) -> Float[Array, "*n 512"]:
+        return self.norm2(jax.nn.relu(self.linear1(self.norm1(x))))
+
+    def _score(self, regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n"]:
+        return self.linear2(self._hidden(_concat_pool(regions)))[..., 0]
+
+
+def _concat_pool(regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n features"]:
+    return jnp.concatenate([regions.max((-3, -2)), regions.mean((-3, -2))], axis=-1)
+
+
+def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
+    """Along one axis: the cells that each bin of RoI pooling covers, for ``count`` regions with two bins each.
+
+    Region i lies between pixels ``i/count`` and ``(i+1)/count`` of ``side``. Both ends are divided by 32 and rounded
+    (halves up), and the second counts as inside. Its bins cover ``⌊j·n/2⌋ … ⌈(j+1)·n/2⌉`` of its n cells, as far as
+    these lie inside the map: neighbouring bins may share a cell, and a bin may be empty.
+
+    Args:
+        side: of the image, in pixels.
+        cells: of the feature map.
+        count: of the regions.
+
+    Returns:
+        Indices of cells, the last one repeated where a bin covers less than others; an empty bin holds -1.
+
+    >>> roi_bins(160, 5, 1).tolist()
+    [[0, 1, 2], [3, 4, 4]]
+    >>> roi_bins(64, 2, 2).tolist()  # from 32 to 64 pixels, cells 1 to 2, and there is no cell 2
+    [[0], [1], [1], [-1]]
+    """
+    edges = np.floor(np.linspace(0, side, count + 1).astype(np.float32).astype(np.float64) / STRIDE + 0.5).astype(int)
+    bins = []
+    for first, last in pairwise(edges):
+        size = last - first + 1
+        for low, high in ((0, (size + 1) // 2), (size // 2, size)):
+            bins.append([cell for cell in range(first + low, first + high) if cell < cells] or [-1])
+    longest = max(map(len, bins))
+    return np.array([cover + [cover[-1]] * (longest - len(cover)) for cover in bins])
+
+
+def roi_max_pool(x: Features, rows: Int[np.ndarray, "n k"], columns: Int[np.ndarray, "m l"]) -> Float[Array, "b n m c"]:
+    """Maximum over each pair of a row bin and a column bin (`roi_bins`); 0 where either is empty.
+
+    >>> x = jnp.arange(6.0).reshape(1, 2, 3, 1)
+    >>> roi_max_pool(x, np.array([[0, 1], [-1, -1]]), np.array([[0], [2]]))[..., 0].tolist()
+    [[[3.0, 5.0], [0.0, 0.0]]]
+    """
+    filled = (rows[:, 0] >= 0)[:, None] & (columns[:, 0] >= 0)
+    x = x[:, rows].max(2)
+    x = x[:, :, columns].max(3)
+    return jnp.where(filled[:, :, None], x, 0.0)
+
+
+KEYS = (
+    *convert.under("backbone", resnet.keys(tuple(rf"body\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+    *convert.batch_norm(r"head\.2", "norm1"),
+    *convert.linear(r"head\.4", "linear1"),
+    *convert.batch_norm(r"head\.6", "norm2"),
+    *convert.linear(r"head\.8", "linear2"),
+)
+
+_AUTHORS = "https://github.com/baidut/PaQ-2-PiQ"
+_PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
+
+PAQ2PIQ = Published(
+    build=PaQ2PiQ,
+    keys=KEYS,
+    title="PaQ-2-PiQ (RoIPool)",
+    paper="arXiv:1912.10088",
+    protocol="native size, one pass",
+    results="KonIQ-10k .643 / .706, not trained on it",
+    licence="code MIT; the authors' other repository, which holds the weights, CC-BY-NC-SA",
+    weights={
+        "flive": Source(
+            url=f"{_AUTHORS}/releases/download/v1.0/RoIPoolModel-fit.10.bs.120.pth",
+            page=f"{_AUTHORS}/releases",
+        ),
+        "pyiqa": Source(
+            url=f"{_PYIQA}/resolve/main/P2P_RoIPoolModel-fit.10.bs.120-ca69882e.pth",
+            page=_PYIQA,
+            sha256="ca69882e",
+        ),
+    },
+)

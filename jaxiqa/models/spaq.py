@@ -1,0 +1,90 @@
+"""The SPAQ baseline (Fang et al., "Perceptual Quality Assessment of Smartphone Photography", CVPR 2020)."""
+
+from collections.abc import Sequence
+
+import jax
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_images
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import resnet
+from jaxiqa.models.crops import stride_crops
+from jaxiqa.models.linearity import Insertion
+from jaxiqa.models.published import Published
+from jaxiqa.models.weights import Source
+from jaxiqa.types import Images, PRNGKey, Scores
+
+SHORTER_SIDE, PATCH, STRIDE = 512, 224, 112
+
+
+class SpaqBL(nnx.Module):
+    """``score = mean over patches of fc(mean over pixels of layer4)``, a ResNet-50 that sees pixels as they are.
+
+    Protocol: images with both sides of 512 pixels or more are resized to 512 along the shorter one; then 224x224
+    patches every 112 pixels, with a last row and column that end at the edge. Scores lie in about 0 to 100. There is
+    nothing random in it, so a key changes nothing.
+
+    **Differs from the paper**: an image with a side below 512, on which the published script stops, is scored at its
+    own size; ``prepare`` does not round resized images to 8 bits.
+
+    Args:
+        width: channels of the backbone's first stage; 64 is the published one.
+        rngs: random numbers for the weights.
+
+    >>> model = nnx.eval_shape(lambda: SpaqBL(rngs=nnx.Rngs(0)))
+    >>> images = jax.ShapeDtypeStruct((2, 600, 800, 3), "float32")
+    >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
+    (2,)
+    """
+
+    input_size = (PATCH, PATCH)
+    score_range = (0.0, 100.0)
+
+    def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
+        self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
+        self.fc = nnx.Linear(self.backbone.channels("layer4"), 1, rngs=rngs)
+        self.insertions: tuple[Insertion, ...] = ()
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
+        """Scores of RGB images in [0, 1], both sides at least 224 pixels; higher is better."""
+        return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
+
+    def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
+        """The patches of all images, row by row, those of image 0 first; ``ValueError`` if one is too small."""
+        del key
+        check_images("images", images, minimum=PATCH)
+        b, h, w, c = images.shape
+        shorter = min(h, w)
+        if shorter > SHORTER_SIDE:
+            shape = (b, h * SHORTER_SIDE // shorter, w * SHORTER_SIDE // shorter, c)
+            images = jax.image.resize(images, shape, "bilinear", antialias=True)
+        return stride_crops(images, PATCH, STRIDE)
+
+    def network(self, pixels: Images) -> Scores:
+        """One score per patch; patches of any size."""
+        return self.fc(self.features(pixels, ("pool",))["pool"])[:, 0]
+
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps by name: stages of the backbone, and ``pool``, the mean of ``layer4`` (``b channels``)."""
+        check_images("pixels", pixels)
+        wanted = {"layer4" if name == "pool" else name for name in names}
+        _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
+        return {name: maps["layer4"].mean((1, 2)) if name == "pool" else maps[name] for name in names}
+
+
+KEYS = (
+    *convert.under("backbone", resnet.keys(tuple(rf"backbone\.{name}" for name in resnet.NAMES))),
+    *convert.linear(r"backbone\.fc", "fc"),
+)
+
+SPAQ_BL = Published(
+    build=SpaqBL,
+    keys=KEYS,
+    title="SPAQ-BL",
+    paper="Fang et al., CVPR 2020",
+    protocol="shorter side to 512 (bilinear, antialiased), 224x224 patches every 112 pixels and at the edges",
+    results="SPAQ .908 / not given",
+    licence="education and research only",
+    weights={"spaq": Source(url=None, page="https://github.com/h4nwei/SPAQ")},
+)
