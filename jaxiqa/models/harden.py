@@ -6,7 +6,7 @@ from flax import nnx
 
 from jaxiqa.checks import check_choice
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
-from jaxiqa.models.linearity import Insertion, Linearity
+from jaxiqa.models.linearity import Insertion
 
 POSITIONS = {
     1: ("before:conv1", 3),
@@ -22,7 +22,7 @@ KINDS = ("robust_block", "bottleneck", "square_pool")
 
 
 def harden(
-    model: Linearity,
+    model: nnx.Module,
     where: str,
     kind: str = "robust_block",
     *,
@@ -35,7 +35,7 @@ def harden(
     What follows the place, the heads included if they read the stage it comes after, reads the block's output.
 
     Args:
-        model: the metric.
+        model: the metric; its ``backbone`` is a `jaxiqa.models.stages.Stages`.
         where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
         kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
         rngs: random numbers for the block's weights.
