@@ -90,7 +90,7 @@ def predict(experiment: Experiment, name: str, seed: int, labelled) -> None:
         for row in read_rows(root / "predictions.jsonl", PredictionRow)
         if (row.model, row.seed) == (name, seed)
     }
-    model = models.load(folder)
+    model = models.load_run(folder)
     size = experiment.model.input_size
     score_fn = models.score_fn(model, size or labelled[0]["image"].shape[:2])
     scores, seconds = score_split(score_fn, labelled, batch_size=experiment.evaluation.batch_size, size=size)
@@ -132,7 +132,7 @@ def attack(experiment: Experiment, name: str, seed: int, attacked) -> None:
         if done.issuperset((image, strength) for image in attacked.ids for strength in strengths):
             continue
         if score_fn is None:
-            model = models.load(run_folder(experiment, name, seed))
+            model = models.load_run(run_folder(experiment, name, seed))
             score_fn = models.score_fn(model, attacked[0]["image"].shape[:2])
         fitted = fitted_attacks(experiment, name, seed, label, chosen, score_fn, attacked)
         runner = attack_runner(chosen.name, chosen.options, chosen.epsilons, score_fn, fitted)

@@ -145,7 +145,7 @@ def starting_model(experiment: Experiment, variant: Variant, seed: int):
     from jaxiqa import data, models
 
     if variant.parent:
-        model = models.load(run_folder(experiment, variant.parent, seed))
+        model = models.load_run(run_folder(experiment, variant.parent, seed))
     else:
         chosen = experiment.model
         model = models.build(

@@ -1,33 +1,42 @@
 """Orthogonal layers: seconds, memory and orthogonality error, side by side, against jax.scipy and PyTorch.
 
     pip install -e '.[bench]'
-    python benchmarks/layers.py                     # every size; rewrites the table in benchmarks/README.md
-    python benchmarks/layers.py --sizes 64x32       # one of them; prints only
+    python benchmarks/layers.py                     # every size, an hour on two cores
+    python benchmarks/layers.py --sizes 64x32x32    # channels x height x width: only these
 
-Both sides use the same number of threads, batch 8, 3×3 kernels at ‖A‖ ≈ 1.7, float32. "build" makes the unitary
-matrices of all frequencies; "fwd+bwd" is the gradient by kernel and input; "cached" applies matrices that are built.
-σ error is the largest |σ − 1| over all frequencies, by SVD in float64. MiB are XLA's temporary buffers.
+Each size is kept in benchmarks/layers.json as soon as it is measured, and benchmarks/README.md shows what is there.
+
+Both sides use the same number of threads, batch 8, 3×3 kernels at ‖A‖ ≈ 1.7, float32. "build" makes unitary matrices
+of the skew-Hermitian ones of all frequencies; "fwd+bwd" is the gradient by kernel and input; "cached" applies what has
+been built.
+σ error is the largest |σ − 1| at every seventh frequency, by SVD in float64. MiB are XLA's temporary buffers.
 """
 
 import argparse
+import importlib.util
+import json
 import os
 import platform
 import re
 import sys
 from pathlib import Path
+from typing import NamedTuple
 
+from timing import measure
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
+from flax import nnx
 
-sys.path.insert(0, str(Path(__file__).parent.parent))
-from timing import measure
-
+from jaxiqa.layers import AOL, SOC
 from jaxiqa.layers.fourier import phases, response, through_frequencies
-from jaxiqa.layers.linear_algebra import HIGHEST
+from jaxiqa.layers.linear_algebra import HIGHEST, adjoint, product
 from jaxiqa.layers.orthogonal_conv import orthogonal_convolve, unitary_spectrum
-from jaxiqa.layers.unitary import to_unitary
+from jaxiqa.layers.unitary import METHODS
 
+FOLDER = Path(__file__).parent
 BATCH = 8
 SIZES = [(c, n, n) for c in (32, 64, 128) for n in (16, 32, 64)]
 BLOCKS = [(64, 125, 166), (128, 63, 83), (200, 32, 42)]
@@ -40,6 +49,29 @@ OURS = {
     "expm, band 1/2": {"band": 0.5},
     "expm, 4 groups": {"groups": 4},
 }
+
+
+SLOWEST = 64**3 * 64 * 33
+"""c³·F above which the slow ways to an exponential are not timed."""
+
+
+class Row(NamedTuple):
+    """One line of the table: seconds, MiB of temporary buffers, largest |σ − 1|."""
+
+    name: str
+    seconds: float
+    memory: float | None
+    error: float | None = None
+
+
+class Result(NamedTuple):
+    """What was measured of one size: operations of the Taylor build, operations per second of a large product."""
+
+    device: str
+    size: str
+    peak: float
+    operations: float
+    rows: list[Row]
 
 
 def kernel_for(c: int, columns: int) -> jax.Array:
@@ -64,46 +96,72 @@ def compiled(function, *arguments):
     return lambda: jax.block_until_ready(program(*arguments)), memory.temp_size_in_bytes / 2**20
 
 
-def builds(c: int, h: int, w: int, *, with_scipy: bool) -> list[tuple]:
-    kernel, phase = kernel_for(c, c), jnp.asarray(phases((3, 3), (h, w)))
+def skew_response(kernel: jax.Array, size: tuple[int, int]) -> jax.Array:
+    a = response(kernel, jnp.asarray(phases((3, 3), size)), 1)[:, 0]
+    return (a - adjoint(a)) / 2
 
-    def skew(kernel):
-        a = response(kernel, phase, 1)[:, 0]
-        return (a - jnp.conj(a.swapaxes(-1, -2))) / 2
 
-    functions = {method: lambda k, m=method: to_unitary(skew(k), m) for method in ("eigh", "taylor", "cayley")}
-    if with_scipy:
-        functions["jax.scipy expm"] = lambda k: jax.vmap(jax.scipy.linalg.expm)(skew(k))
+def exponentials(c: int, h: int, w: int) -> list[Row]:
+    a = skew_response(kernel_for(c, c), (h, w))
+    functions = {method: METHODS[method] for method in ("taylor", "eigh", "cayley")}
+    if c**3 * len(a) > SLOWEST:
+        functions.pop("eigh")
+    else:  # beyond that, these two take gigabytes or minutes
+        functions["jax.scipy expm"] = jax.vmap(jax.scipy.linalg.expm)
     programs, memory = {}, {}
     for name, function in functions.items():
-        programs[name], memory[name] = compiled(function, kernel)
-    timing = measure(programs, rounds=5)
-    return [(f"build {name}", timing.seconds[name], memory[name], None) for name in programs]
+        programs[name], memory[name] = compiled(function, a)
+    seconds = measure(programs).seconds
+    return [Row(f"build {name}", seconds[name], memory[name]) for name in programs]
 
 
-def layers(c: int, h: int, w: int, *, torch_too: bool) -> list[tuple]:
+def taylor_operations(c: int, h: int, w: int) -> float:
+    """Real operations of the Taylor build: 4 products, 2 that polish, s squarings, each by three real products."""
+    a = skew_response(kernel_for(c, c), (h, w))
+    bound = float(jnp.sqrt(jnp.max(jnp.linalg.norm(product(a, a), axis=(-2, -1)))))
+    squarings = max(0, int(np.ceil(np.log2(bound / 1.46))))
+    return (6 + squarings) * 6 * c**3 * h * (w // 2 + 1)
+
+
+def peak() -> float:
+    """Operations per second of a large real product at full precision."""
+    n = 2048 if jax.default_backend() == "cpu" else 8192
+    x = jnp.ones((n, n))
+    program, _ = compiled(lambda x: jnp.matmul(x, x, precision=HIGHEST), x)
+    return 2 * n**3 / measure({"peak": program}).seconds["peak"]
+
+
+def layers(c: int, h: int, w: int, *, torch_too: bool) -> list[Row]:
     x = jax.random.normal(jax.random.key(1), (BATCH, h, w, c))
     programs, memory, errors = {}, {}, {}
+
+    def add(name, function, *arguments):
+        programs[name], memory[name] = compiled(function, *arguments)
+
     for name, options in OURS.items():
         kernel = kernel_for(c, columns_of(name, c))
-        spectrum = unitary_spectrum(kernel, (h, w), **options)
         convolve = lambda k, x, options=options: orthogonal_convolve(x, k, **options)  # noqa: E731
-        gradient = jax.grad(lambda k, x, f=convolve: jnp.sum(f(k, x) ** 2), argnums=(0, 1))
-        for kind, function, arguments in (
-            ("fwd", convolve, (kernel, x)),
-            ("fwd+bwd", gradient, (kernel, x)),
-            ("cached", lambda s, x: s(x), (spectrum, x)),
-        ):
-            programs[f"{kind} {name}"], memory[f"{kind} {name}"] = compiled(function, *arguments)
+        add(f"fwd {name}", convolve, kernel, x)
+        add(f"fwd+bwd {name}", gradient(convolve), kernel, x)
+        add(f"cached {name}", lambda s, x: s(x), unitary_spectrum(kernel, (h, w), **options), x)
         errors[name] = sigma_error(kernel, (h, w), options)
+    for name, layer in (("SOC", SOC(c, c, rngs=nnx.Rngs(0))), ("AOL", AOL(c, c, rngs=nnx.Rngs(0)))):
+        graphdef, state = nnx.split(layer)
+        call = lambda state, x, graphdef=graphdef: nnx.merge(graphdef, state)(x)  # noqa: E731
+        add(f"fwd {name}", call, state, x)
+        add(f"fwd+bwd {name}", gradient(call), state, x)
     free = jax.lax.complex(*jax.random.normal(jax.random.key(2), (2, h * (w // 2 + 1), 1, c, c)))
-    product = lambda m, z: jnp.einsum("fbgi,fgoi->fbgo", z, m, precision=HIGHEST)  # noqa: E731
-    unconstrained = lambda m, x: through_frequencies(x, lambda z: product(m, z))  # noqa: E731
-    programs["cached unconstrained"], memory["cached unconstrained"] = compiled(unconstrained, free, x)
+    multiply = lambda m, z: jnp.einsum("fbgi,fgoi->fbgo", z, m, precision=HIGHEST)  # noqa: E731
+    add("cached unconstrained", lambda m, x: through_frequencies(x, lambda z: multiply(m, z)), free, x)
     if torch_too:
         programs |= torch_programs(c, h)
-    timing = measure(programs, rounds=5)
-    return [(name, timing.seconds[name], memory.get(name), errors.get(name.partition(" ")[2])) for name in programs]
+    small = c**3 * h * (w // 2 + 1) <= SLOWEST
+    seconds = measure(programs, keep=5 if small else 3, most=15 if small else 5).seconds
+    return [Row(name, seconds[name], memory.get(name), errors.get(name.partition(" ")[2])) for name in programs]
+
+
+def gradient(function):
+    return jax.grad(lambda k, x: jnp.sum(function(k, x) ** 2), argnums=(0, 1))
 
 
 def torch_programs(c: int, n: int) -> dict:
@@ -129,33 +187,36 @@ def torch_programs(c: int, n: int) -> dict:
     return found
 
 
-def table(rows: dict[str, list[tuple]]) -> str:
+def table(results: list[Result]) -> str:
     lines = ["| c, map | program | ms | MiB | σ error |", "|---|---|---:|---:|---:|"]
-    for size, found in rows.items():
-        for name, seconds, memory, error in found:
-            cells = (f"{memory:.0f}" if memory is not None else "", f"{error:.1e}" if error is not None else "")
-            lines.append(f"| {size} | {name} | {1000 * seconds:.1f} | {cells[0]} | {cells[1]} |")
+    for result in results:
+        for row in result.rows:
+            memory = "" if row.memory is None else f"{row.memory:.1f}"
+            error = "" if row.error is None else f"{row.error:.1e}"
+            lines.append(f"| {result.size} | {row.name} | {1000 * row.seconds:.1f} | {memory} | {error} |")
     return "\n".join(lines)
 
 
-def bars(rows: dict[str, list[tuple]]) -> str:
-    """The ratios that the project promises, per size."""
-    heads = ("c, map", "expm build: times faster than jax.scipy", "its memory, as a share", "fwd+bwd / torch Cayley")
-    lines = ["| " + " | ".join((*heads, "cached / unconstrained")) + " |", "|---|---:|---:|---:|---:|"]
-    for size, found in rows.items():
-        ms, mib = {name: s for name, s, _, _ in found}, {name: m for name, _, m, _ in found}
-        builders = [name for name in ("build eigh", "build taylor") if name in ms]
-        fastest = min(builders, key=ms.get)
-        ours = min(ms[f"fwd+bwd {name}"] for name in OURS)
-        cells = [size]
-        if "build jax.scipy expm" in ms:
-            cells += [f"{ms['build jax.scipy expm'] / ms[fastest]:.1f}×"]
-            cells += [f"{mib[fastest] / mib['build jax.scipy expm']:.2f}"]
-        else:
-            cells += ["", ""]
-        cells += [f"{ours / ms['fwd+bwd torch Cayley']:.2f}" if "fwd+bwd torch Cayley" in ms else ""]
-        cells += [f"{ms['cached expm'] / ms['cached unconstrained']:.2f}"]
-        lines.append("| " + " | ".join(cells) + " |")
+HEADS = ("c, map", "exponential: times faster than jax.scipy's", "its memory, as a share", "its share of the GEMM peak")
+HEADS += ("fwd+bwd: fastest exact layer / torch Cayley", "fwd+bwd: expm / torch Cayley", "cached / unconstrained")
+
+
+def bars(results: list[Result]) -> str:
+    """The ratios that the project promises, per size; empty where the other side was not run."""
+    lines = ["| " + " | ".join(HEADS) + " |", "|---|" + "---:|" * (len(HEADS) - 1)]
+    for result in results:
+        row = {row.name: row for row in result.rows}
+        taylor, other, torch = (row.get(n) for n in ("build taylor", "build jax.scipy expm", "fwd+bwd torch Cayley"))
+        ours = min(row[f"fwd+bwd {name}"].seconds for name in OURS)
+        cells = [
+            f"{other.seconds / taylor.seconds:.1f}" if other else "",
+            f"{taylor.memory / other.memory:.2f}" if other else "",
+            f"{result.operations / taylor.seconds / result.peak:.0%}",
+            f"{ours / torch.seconds:.2f}" if torch else "",
+            f"{row['fwd+bwd expm'].seconds / torch.seconds:.2f}" if torch else "",
+            f"{row['cached expm'].seconds / row['cached unconstrained'].seconds:.2f}",
+        ]
+        lines.append("| " + " | ".join((result.size, *cells)) + " |")
     return "\n".join(lines)
 
 
@@ -165,32 +226,41 @@ def device() -> str:
     return f"{name}, jax {jax.__version__}, batch {BATCH}"
 
 
+def show(results: list[Result]) -> str:
+    """Markdown of everything measured, device by device."""
+    parts = []
+    for name in dict.fromkeys(result.device for result in results):
+        found = [result for result in results if result.device == name]
+        best = max(result.peak for result in found)
+        parts.append(f"### {name}\n\nGEMM peak {best / 1e9:.0f} GFLOP/s.\n\n{bars(found)}\n\n{table(found)}\n")
+    return "\n".join(parts)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="*", help="channels x side, such as 64x32; everything by default")
+    parser.add_argument("--sizes", nargs="*", help="such as 64x32x32; everything by default")
     chosen = parser.parse_args().sizes
-    sizes = [(int(c), int(n), int(n)) for c, n in (size.split("x") for size in chosen)] if chosen else SIZES + BLOCKS
-    try:
-        import torch  # noqa: F401
-
-        torch_too = True
-    except ImportError:
+    sizes = [tuple(map(int, size.split("x"))) for size in chosen] if chosen else SIZES + BLOCKS
+    torch_too = importlib.util.find_spec("torch") is not None
+    if not torch_too:
         print("torch is not installed: pip install -e '.[bench]' to measure against it", file=sys.stderr)
-        torch_too = False
-    rows: dict[str, list[tuple]] = {}
     for c, h, w in sizes:
-        small = c * c * h * (w // 2 + 1) <= 64 * 64 * 64 * 33  # beyond that jax.scipy needs gigabytes
-        found = builds(c, h, w, with_scipy=small) + layers(c, h, w, torch_too=torch_too and h == w)
-        rows[f"{c}, {h}x{w}"] = found
-        print(table({f"{c}, {h}x{w}": found}), flush=True)
-    text = f"{device()}\n\n{bars(rows)}\n\n{table(rows)}\n"
-    print(bars(rows))
-    if not chosen:
-        page = Path(__file__).parent / "README.md"
-        start, end = "<!-- layers -->", "<!-- /layers -->"
-        old = page.read_text()
-        new = re.sub(f"{start}.*?{end}", lambda _: f"{start}\n{text}{end}", old, flags=re.S)
-        page.write_text(new)
+        rows = exponentials(c, h, w) + layers(c, h, w, torch_too=torch_too and h == w)
+        new = Result(device(), f"{c}, {h}x{w}", peak(), taylor_operations(c, h, w), rows)
+        print(bars([new]), table([new]), sep="\n\n", flush=True)
+        keep(new)
+
+
+def keep(new: Result) -> None:
+    """Put one result among those on disk, and show them all in the README."""
+    store, page = FOLDER / "layers.json", FOLDER / "README.md"
+    read = json.loads(store.read_text()) if store.exists() else []
+    results = [Result(*old[:-1], [Row(*row) for row in old[-1]]) for old in read]
+    results = [old for old in results if (old.device, old.size) != (new.device, new.size)] + [new]
+    results.sort(key=lambda result: (result.device, [int(n) for n in re.findall(r"\d+", result.size)]))
+    store.write_text(json.dumps(results, indent=1) + "\n")
+    before, _, rest = page.read_text().partition("<!-- layers -->\n")
+    page.write_text(f"{before}<!-- layers -->\n{show(results)}<!-- /layers -->{rest.partition('<!-- /layers -->')[2]}")
 
 
 if __name__ == "__main__":

@@ -1,63 +1,88 @@
 """Times of several programs that do the same work, measured side by side so that they can be compared.
 
-Rounds are interleaved: each runs every program once, between two runs of a fixed probe. A round during which the probe
-is slower than 1.25 times its best is contended by somebody else's work, and is thrown away.
+Rounds are interleaved: each runs every program once, with a fixed probe before and after each. A run between probes
+whose mean is more than 1.25 times the median of all is contended by somebody else's work, and is thrown away.
 """
 
+import os
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-import numpy as np
+# Threads that wait by spinning, as those of OpenBLAS (LAPACK in JAX) and OpenMP (PyTorch) do, would slow down whatever
+# runs next: import this before anything that loads them.
+os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
+os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
+
+import jax
+import jax.numpy as jnp
 
 TOLERATED = 1.25
+LONG = 0.08
+"""Seconds that one run lasts at least: a program that is faster is repeated."""
+SETTLE = 0.03
+"""Seconds in which the idle threads of other libraries stop spinning."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds per program, and how many rounds were kept and thrown away."""
+    """Median seconds per program; the smallest number of runs kept for one, and how many were thrown away."""
 
     seconds: dict[str, float]
     kept: int
     rejected: int
 
 
+@jax.jit
+def _work(x: jax.Array) -> jax.Array:
+    for _ in range(12):
+        x = x @ x
+    return x
+
+
+OPERAND = jnp.zeros((500, 500))
+
+
 def probe() -> float:
     """Seconds of a fixed matrix product, on all cores."""
-    a = np.ones((700, 700), np.float32)
+    time.sleep(SETTLE)
     began = time.perf_counter()
-    for _ in range(6):
-        a @ a
+    jax.block_until_ready(_work(OPERAND))
     return time.perf_counter() - began
 
 
-def measure(programs: dict[str, Callable[[], object]], *, rounds: int = 7, most: int = 25) -> Timing:
-    """Run every program once to warm up, then in interleaved rounds until ``rounds`` were kept or ``most`` were run.
+def measure(programs: dict[str, Callable[[], object]], *, keep: int = 5, most: int = 15) -> Timing:
+    """Run every program once to warm up, then in interleaved rounds until ``keep`` runs of each can be kept.
 
-    A program must return only when its work is done.
+    Args:
+        programs: each returns only when its work is done.
+        keep: runs to keep of each program.
+        most: rounds after which less has to do, or, with no run kept of some program, `RuntimeError`.
     """
-    for program in programs.values():
+    repeats = {}
+    for name, program in ({"probe": probe} | programs).items():
         program()
-    best = min(probe() for _ in range(8))
-    kept: dict[str, list[float]] = {name: [] for name in programs}
-    rejected = 0
+        began = time.perf_counter()
+        program()
+        repeats[name] = 1 + int(LONG / (time.perf_counter() - began))
+    runs: list[tuple[str, float, float]] = []  # program, seconds, the mean of the probes around it
+    probes = [probe() for _ in range(20)]
     for _ in range(most):
-        before, times = probe(), {}
         for name, program in programs.items():
-            began = time.perf_counter()
-            program()
-            times[name] = time.perf_counter() - began
-        after = probe()
-        best = min(best, before, after)
-        if max(before, after) > TOLERATED * best:
-            rejected += 1
-            continue
-        for name, seconds in times.items():
-            kept[name].append(seconds)
-        if len(kept[name]) == rounds:
+            before, began = probes[-1], time.perf_counter()
+            for _ in range(repeats[name]):
+                program()
+            seconds = (time.perf_counter() - began) / repeats[name]
+            probes.append(probe())
+            runs.append((name, seconds, (before + probes[-1]) / 2))
+        limit = TOLERATED * median(probes)
+        kept = {name: [s for n, s, around in runs if n == name and around <= limit] for name in programs}
+        fewest = min(map(len, kept.values()))
+        if fewest >= keep:
             break
-    count = len(next(iter(kept.values())))
-    if not count:
-        raise RuntimeError(f"all {rejected} rounds were contended: something else is running on this machine")
-    return Timing({name: median(times) for name, times in kept.items()}, count, rejected)
+    if not fewest:
+        raise RuntimeError(f"after {most} rounds a program had no quiet run: something else is busy on this machine")
+    return Timing(
+        {name: median(times) for name, times in kept.items()}, fewest, len(runs) - sum(map(len, kept.values()))
+    )

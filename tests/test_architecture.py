@@ -6,11 +6,12 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "jaxiqa"
-FOUNDATION = {"types", "checks", "files"}
+FOUNDATION = {"types", "checks", "files", "options"}
 ALLOWED = {
     "types": set(),
     "checks": set(),
     "files": set(),
+    "options": set(),
     "config": set(),
     "terminal": set(),
     "ops": {"types", "checks"},
@@ -23,6 +24,8 @@ ALLOWED = {
     "data": FOUNDATION | {"ops"},
     "reports": FOUNDATION | {"metrics"},
     "train": FOUNDATION | {"data", "models", "attacks", "metrics", "pruning", "ops"},
+    "scoring": FOUNDATION | {"data", "models", "terminal"},
+    "__main__": {"scoring", "terminal"},
     "evaluation": FOUNDATION | {"data", "models", "attacks", "metrics", "ops"},
 }
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -5,13 +5,14 @@
 Afterwards OUT as ``data.source`` (or as JAXIQA_DATA/NAME) reads the prepared set like the plain one.
 """
 
-import ast
 import sys
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import tyro
+
+from jaxiqa.options import parse_options
 
 
 @dataclass(frozen=True)
@@ -35,7 +36,7 @@ def main(arguments: Arguments) -> None:
 
     name, out = arguments.name, arguments.out.absolute()
     source = str(arguments.source.absolute()) if arguments.source else None
-    splits = data.load(name, source=source, **dict(map(_option, arguments.options)))
+    splits = data.load(name, source=source, **parse_options(arguments.options))
     for split in splits.values():
         data.validate(split)
     if not sys.stderr.isatty():
@@ -45,21 +46,6 @@ def main(arguments: Arguments) -> None:
     folder = prepared.write(name, splits, out)
     counts = ", ".join(f"{len(split)} {part}" for part, split in splits.items())
     print(f"{name}: {counts} pictures in {folder}")
-
-
-def _option(text: str) -> tuple[str, Any]:
-    """``key=value`` with the value read as Python where it is Python, else as text.
-
-    >>> _option("size=96,128"), _option("csv=labels.csv"), _option("split_column=None")
-    (('size', (96, 128)), ('csv', 'labels.csv'), ('split_column', None))
-    """
-    key, equals, value = text.partition("=")
-    if not equals:
-        raise ValueError(f"options={text!r}; write KEY=VALUE")
-    try:
-        return key, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
-        return key, value
 
 
 if __name__ == "__main__":

@@ -25,7 +25,7 @@ from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
 from jaxiqa.layers.sandwich import Sandwich
 from jaxiqa.layers.sll import CPL, SLL
 from jaxiqa.layers.soc import SOC
-from jaxiqa.layers.unitary import cayley, expm, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
+from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
 
 PEERS = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}
 
@@ -50,7 +50,6 @@ __all__ = [
     "coverage",
     "depth_to_space",
     "depthwise_conv",
-    "expm",
     "expm_eigh",
     "expm_taylor",
     "group_sort",

@@ -34,7 +34,9 @@ def depthwise_conv(
 
 
 def shifted_products(x: Array, kernel: Array, stride: tuple[int, int], padding: Padding) -> Array:
-    """Σ over taps of (shifted, strided x) · kernel[tap]."""
+    """Σ over taps of (shifted, strided x) · kernel[tap], summed in at least float32."""
+    dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
+    x, kernel = x.astype(wide), kernel.astype(wide)
     kh, kw, _ = kernel.shape
     x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
     height, width = ((side - k) // s + 1 for side, k, s in zip(x.shape[1:3], (kh, kw), stride, strict=True))
@@ -44,7 +46,7 @@ def shifted_products(x: Array, kernel: Array, stride: tuple[int, int], padding: 
             rows = slice(i, i + (height - 1) * stride[0] + 1, stride[0])
             columns = slice(j, j + (width - 1) * stride[1] + 1, stride[1])
             total = total + x[:, rows, columns] * kernel[i, j]
-    return total
+    return total.astype(dtype)
 
 
 def grouped_convolution(x: Array, kernel: Array, stride: tuple[int, int], padding: Padding) -> Array:

@@ -9,7 +9,7 @@ import math
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.layers.linear_algebra import Matrices, adjoint, polish, product
+from jaxiqa.layers.linear_algebra import Matrices, adjoint, in_chunks, multiply, polish, product
 
 
 @jax.custom_vjp
@@ -57,37 +57,63 @@ _TAYLOR_12_RADIUS = 1.46
 """Largest spectral norm at which the truncation error of degree 12 stays below float32 rounding."""
 
 
+CACHE_BYTES = {"cpu": 2**18}
+"""Bytes of matrices worked on at a time: on CPUs, what stays in a core's cache with everything made of it."""
+
+
 @jax.custom_vjp
 def expm_taylor(a: Matrices) -> Matrices:
     """exp(A) by a Taylor polynomial of degree 12 with scaling and squaring: matrix products only.
 
     A is halved s times until ‖A‖₂ ≤ 1.46, by the bound ‖A‖₂ ≤ ‖A²‖_F^½, which costs nothing since A² is needed
-    anyway; s is the largest over the batch. Backward, only A is kept: the rule is one forward-mode pass, L(Aᵀ, C).
+    anyway; s is the largest over the matrices that are worked on together: all on accelerators, `CACHE_BYTES` of them
+    on CPUs. Backward, only A is kept: the rule is one forward-mode pass, L(Aᵀ, C).
 
     >>> jnp.round(expm_taylor(jnp.zeros((2, 2))), 5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return polish(_taylor(a))
+    return _some_at_a_time(lambda a: polish(_taylor(a)), a)
 
 
 def _taylor(a):
-    identity = jnp.eye(a.shape[-1], dtype=a.dtype)
-    square = product(a, a)
-    bound = jnp.sqrt(jnp.max(jnp.sqrt(jnp.sum(jnp.abs(square) ** 2, (-2, -1)))))
+    x = (a.real, a.imag) if jnp.iscomplexobj(a) else (a,)
+    square = multiply(x, x)
+    bound = jnp.sqrt(jnp.sqrt(jnp.max(sum(jnp.sum(part**2, (-2, -1)) for part in square))))
     halvings = jnp.ceil(jnp.log2(jnp.maximum(jax.lax.stop_gradient(bound), 1e-30) / _TAYLOR_12_RADIUS))
     halvings = jnp.clip(halvings, 0, 60)
-    scale = jnp.exp2(-halvings).astype(a.real.dtype)
-    a, square = a * scale, square * scale**2
-    powers = (identity, a, square, product(a, square))
-    b1, b2, b3, b4 = (sum(weight * power for weight, power in zip(row, powers, strict=True)) for row in _TAYLOR_12)
-    sixth = b3 + product(b4, b4)
-    u = b1 + product(b2 + sixth, sixth)
-    again = lambda carry: (carry[0] - 1, product(carry[1], carry[1]))  # noqa: E731
-    return jax.lax.while_loop(lambda carry: carry[0] > 0, again, (halvings, u))[1]
+    scale = jnp.exp2(-halvings).astype(x[0].dtype)
+    x, square = _sum((scale, x)), _sum((scale**2, square))
+    cube = multiply(x, square)
+    identity = jnp.eye(a.shape[-1], dtype=x[0].dtype)
+    b1, b2, b3, b4 = (
+        (first[0] + weights[0] * identity, *first[1:])
+        for weights in _TAYLOR_12
+        for first in [_sum(*zip(weights[1:], (x, square, cube), strict=True))]
+    )
+    sixth = _sum((1, b3), (1, multiply(b4, b4)))
+    u = _sum((1, b1), (1, multiply(_sum((1, b2), (1, sixth)), sixth)))
+    again = lambda carry: (carry[0] - 1, multiply(carry[1], carry[1]))  # noqa: E731
+    u = jax.lax.while_loop(lambda carry: carry[0] > 0, again, (halvings, u))[1]
+    return jax.lax.complex(*u) if len(u) == 2 else u[0]
+
+
+def _sum(*terms):
+    """Σ weight · matrix, of matrices as (real, imaginary)."""
+    weights, matrices = zip(*terms, strict=True)
+    return tuple(sum(w * part for w, part in zip(weights, parts, strict=True)) for parts in zip(*matrices, strict=True))
+
+
+def _some_at_a_time(function, *arrays):
+    shape, itemsize = arrays[0].shape, arrays[0].dtype.itemsize
+    flat = tuple(a.reshape(-1, *shape[-2:]) for a in arrays)
+    room = CACHE_BYTES.get(jax.default_backend())
+    size = len(flat[0]) if room is None else max(room // (itemsize * shape[-1] ** 2), 1)
+    return in_chunks(function, flat, size).reshape(shape)
 
 
 def _taylor_backward(a, cotangent):
-    return (jax.jvp(_taylor, (jnp.swapaxes(a, -1, -2),), (cotangent,))[1],)
+    derivative = lambda a, c: jax.jvp(_taylor, (a,), (c,))[1]  # noqa: E731
+    return (_some_at_a_time(derivative, jnp.swapaxes(a, -1, -2), cotangent),)
 
 
 expm_taylor.defvjp(lambda a: (expm_taylor(a), a), _taylor_backward)

@@ -75,19 +75,3 @@ def through_frequencies(
     z = to_frequencies(x).reshape(b, -1, groups, c // groups)
     z = function(z.swapaxes(0, 1)).swapaxes(0, 1).reshape(b, h, w // 2 + 1, -1)
     return from_frequencies(between(z) if between else z, (h, w))
-
-
-def in_chunks(function: Callable[..., Array], arrays: tuple[Array, ...], size: int) -> Array:
-    """``function(*arrays)`` over parts of the leading axis, at most ``size`` at a time, one after another."""
-    length = len(arrays[0])
-    if length <= size:
-        return function(*arrays)
-    count = -(-length // size)
-    size = -(-length // count)
-
-    def divided(x: Array) -> Array:
-        x = jnp.pad(jnp.asarray(x), ((0, count * size - length), *[(0, 0)] * (x.ndim - 1)))
-        return x.reshape(count, size, *x.shape[1:])
-
-    result = jax.lax.map(lambda parts: function(*parts), tuple(map(divided, arrays)))
-    return result.reshape(count * size, *result.shape[2:])[:length]

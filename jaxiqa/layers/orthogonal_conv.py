@@ -11,8 +11,8 @@ With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real mu
 
 | unitary        | U(f)                         | build           | apply      |
 |----------------|------------------------------|-----------------|------------|
-| ``expm``       | exp ½(Ŵ − Ŵᴴ)                | ≈ 100·F·c³/g²   | 4·F·c²·b/g |
-| ``cayley``     | (I + A)⁻¹(I − A)             | ≈ 20·F·c³/g²    | 4·F·c²·b/g |
+| ``expm``       | exp ½(Ŵ − Ŵᴴ)                | ≈ 21·F·c³/g²    | 4·F·c²·b/g |
+| ``cayley``     | (I + A)⁻¹(I − A)             | ≈ 11·F·c³/g²    | 4·F·c²·b/g |
 | ``reflection`` | I − 2V(VᴴV)⁻¹Vᴴ, Ŵ = V: c×r  | ≈ 16·F·c·r²     | 8·F·c·r·b  |
 
 ``band`` < 1 builds matrices for the low frequencies only, about band²·F of them, and leaves the others alone.
@@ -30,13 +30,12 @@ from jaxiqa.checks import check_choice, check_number
 from jaxiqa.layers.fourier import (
     Between,
     Coefficients,
-    in_chunks,
     low_frequencies,
     phases,
     response,
     through_frequencies,
 )
-from jaxiqa.layers.linear_algebra import HIGHEST, random_orthogonal
+from jaxiqa.layers.linear_algebra import HIGHEST, full, in_chunks, random_orthogonal
 from jaxiqa.layers.orthogonal_dense import Constant, OrthogonalDense, constant, dense
 from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.resampling import space_to_depth
@@ -297,7 +296,7 @@ class MaterializedConv(nnx.Module):
 
 
 def _around(x, stride, before, after, convolve, bias):
-    x = space_to_depth(x, stride)
+    x = space_to_depth(full(x), stride)
     x = x if before is None else dense(x, before)
     x = convolve(x)
     x = x if after is None else dense(x, after)

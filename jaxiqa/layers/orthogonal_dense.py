@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_number
-from jaxiqa.layers.linear_algebra import HIGHEST, product, random_orthogonal
+from jaxiqa.layers.linear_algebra import HIGHEST, full, product, random_orthogonal
 from jaxiqa.layers.unitary import semi_orthogonal
 
 
@@ -71,5 +71,5 @@ def dense(x: Float[Array, "*b cin"], matrix: Float[Array, "cout _"], bias: nnx.V
     """``Mx + bias`` along the last axis, at full precision."""
     if x.shape[-1] != matrix.shape[1]:
         raise ValueError(f"x has {x.shape[-1]} channels; this layer takes {matrix.shape[1]}")
-    y = jnp.einsum("...i,oi->...o", x, matrix, precision=HIGHEST)
+    y = jnp.einsum("...i,oi->...o", full(x), matrix, precision=HIGHEST)
     return y if bias is None else y + bias[...]

@@ -1,8 +1,8 @@
 """The published ImageNet classifier over a backbone: the way to check that its weights arrived."""
 
 import os
+import re
 
-import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -13,33 +13,43 @@ from jaxiqa.models.stages import normalise
 
 
 class Classifier(nnx.Module):
-    """``logits = head(mean over pixels of backbone(normalise(pixels)))``.
+    """``logits = head(backbone(normalise(pixels)))``, the head as published for this backbone.
 
     Args:
         backbone: a name in `BACKBONES`.
         width: channels of its first stage; None is the published width.
+        classes: number of outputs; None is the published number.
         rngs: random numbers for the weights.
     """
 
-    def __init__(self, backbone: str, *, width: int | None = None, rngs: nnx.Rngs):
+    def __init__(self, backbone: str, *, width: int | None = None, classes: int | None = None, rngs: nnx.Rngs):
         check_choice("backbone", backbone, BACKBONES)
         spec = BACKBONES[backbone]
         self.mean, self.std = spec.mean, spec.std
         self.backbone = spec.build(width=width or spec.width, rngs=rngs)
-        self.head = nnx.Linear(self.backbone.widths[-1], spec.classes, rngs=rngs)
+        self.head = spec.classifier(self.backbone.widths[-1], classes or spec.classes, rngs=rngs)
 
     def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits of RGB pixels in [0, 1]."""
         check_images("pixels", pixels)
         features, _ = self.backbone.run(normalise(pixels, self.mean, self.std))
-        return self.head(jnp.mean(features, (1, 2)))
+        return self.head(features)
 
 
 def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:
-    """The classifier with the weights of the file ``path``; errors as of `weights.read` and `convert.fill`."""
+    """The classifier with the weights of the file ``path``; errors as of `weights.read` and `convert.fill`.
+
+    It has as many classes as the file: Keras' MobileNetV2 lacks the class "background" of the converted one.
+    """
     check_choice("backbone", backbone, BACKBONES)
     spec = BACKBONES[backbone]
-    classifier = nnx.eval_shape(lambda: Classifier(backbone, rngs=nnx.Rngs(0)))
+    arrays = spec.adapt(weights.contents(path).arrays)
+    biases = [pattern for pattern, target, _ in spec.classifier_keys if target == "head.bias"]
+    sizes = [
+        array.shape[0] for name, array in arrays.items() if array.ndim == 1 and re.fullmatch("|".join(biases), name)
+    ]
+    classes = sizes[0] if sizes else None
+    classifier = nnx.eval_shape(lambda: Classifier(backbone, classes=classes, rngs=nnx.Rngs(0)))
     rules = (*convert.under("backbone", spec.keys), *spec.classifier_keys)
-    convert.fill(classifier, weights.read(path), rules, source=str(path))
+    convert.fill(classifier, arrays, rules, source=str(path))
     return classifier

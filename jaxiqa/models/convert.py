@@ -1,12 +1,20 @@
 """A checkpoint's arrays into a module, by a table of rules, strict both ways.
 
+As a command, ``python -m jaxiqa.models.convert NAME IN OUT.safetensors`` (`jaxiqa.models.conversion`).
+
 A rule is ``(pattern, target, layout)``: a source key that matches the pattern entirely goes to the parameter named
 ``target`` (``\\1`` stands for the pattern's first group), through ``layout``; a target of None drops the key on
 purpose. The first rule that matches counts. Parameters are named by their path: ``stage.layer1.0.conv1.kernel``.
 """
 
+if __name__ == "__main__":  # before the imports below, which take seconds that --help does not have
+    from jaxiqa.models.conversion import run
+
+    raise SystemExit(run())
+
 import re
 from collections.abc import Callable, Mapping, Sequence
+from typing import NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -16,6 +24,15 @@ from jaxiqa.layers.orthogonal_dense import Constant
 
 Layout = Callable[[np.ndarray], np.ndarray]
 Rule = tuple[str, str | None, Layout]
+
+
+class Mapped(NamedTuple):
+    """Where one array of a checkpoint went: to the parameter ``target``, or nowhere on purpose (None)."""
+
+    source: str
+    shape: tuple[int, ...]
+    target: str | None
+    target_shape: tuple[int, ...] | None
 
 
 def same(array: np.ndarray) -> np.ndarray:
@@ -38,9 +55,10 @@ def flat_kernel(array: np.ndarray) -> np.ndarray:
     return array.reshape(array.shape[-2:])  # an error unless it is 1×1
 
 
-def conv(source: str, target: str) -> tuple[Rule, ...]:
-    """Rules for a PyTorch convolution without bias."""
-    return ((rf"{source}\.weight", f"{target}.kernel", conv_kernel),)
+def conv(source: str, target: str, *, bias: bool = False) -> tuple[Rule, ...]:
+    """Rules for a PyTorch convolution, with or without a bias."""
+    kernel = (rf"{source}\.weight", f"{target}.kernel", conv_kernel)
+    return (kernel, (rf"{source}\.bias", f"{target}.bias", same)) if bias else (kernel,)
 
 
 def linear(source: str, target: str) -> tuple[Rule, ...]:
@@ -55,6 +73,11 @@ def batch_norm(source: str, target: str) -> tuple[Rule, ...]:
         *((rf"{source}\.{theirs}", f"{target}.{ours}", same) for theirs, ours in names.items()),
         (rf"{source}\.num_batches_tracked", None, same),
     )
+
+
+def layer_norm(source: str, target: str) -> tuple[Rule, ...]:
+    """Rules for a PyTorch layer norm."""
+    return ((rf"{source}\.weight", f"{target}.scale", same), (rf"{source}\.bias", f"{target}.bias", same))
 
 
 def under(prefix: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
@@ -80,7 +103,12 @@ def parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
     return {".".join(map(str, path)): variable for path, variable in flat}
 
 
-def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[Rule], *, source: str) -> None:
+def knows(key: str, rules: Sequence[Rule]) -> bool:
+    """Whether any rule is about this key."""
+    return any(re.fullmatch(pattern, key) for pattern, _, _ in rules)
+
+
+def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[Rule], *, source: str) -> list[Mapped]:
     """Set every parameter and batch statistic of ``module`` from ``arrays``, in place, as float32.
 
     Args:
@@ -88,6 +116,9 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
         arrays: the checkpoint, under its own names.
         rules: the table that maps its names and layouts.
         source: what errors call the checkpoint, usually its path.
+
+    Returns:
+        Where each array went, sorted by its name in the checkpoint.
 
     Raises:
         ValueError: one error that lists every key no rule knows, every parameter that stays unfilled or is filled
@@ -105,7 +136,7 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
     """
     wanted = parameters(module)
     filled: dict[str, np.ndarray] = {}
-    problems = []
+    mapped, problems = [], []
     for key, array in sorted(arrays.items()):
         rule = next((rule for rule in rules if re.fullmatch(rule[0], key)), None)
         if rule is None:
@@ -113,6 +144,7 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
             continue
         pattern, target, layout = rule
         if target is None:
+            mapped.append(Mapped(key, array.shape, None, None))
             continue
         name = re.fullmatch(pattern, key).expand(target)
         if name not in wanted:
@@ -136,8 +168,10 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
             problems.append(f"{key}: has NaN or infinite values")
         else:
             filled[name] = value
+            mapped.append(Mapped(key, array.shape, name, value.shape))
     problems += [f"{name}: missing" for name in sorted(wanted.keys() - filled.keys())]
     if problems:
         raise ValueError(f"{source} does not fit:\n  " + "\n  ".join(problems))
     for name, variable in wanted.items():
         variable.set_value(jnp.asarray(filled[name], jnp.float32))
+    return mapped

@@ -20,6 +20,7 @@ from jaxiqa.models import convert
 from jaxiqa.models.backbones import BACKBONES, resnet
 from jaxiqa.models.published import Published
 from jaxiqa.models.stages import Features, normalise
+from jaxiqa.models.weights import Source
 from jaxiqa.types import Images, Scores
 
 Mode = Literal["train", "eval"]
@@ -237,4 +238,8 @@ LINEARITY = Published(
     licence="no licence file",
     extras=("k", "b"),
     finish=_calibrate,
+    weights={
+        "p1q2": Source(None, "https://github.com/lidq92/LinearityIQA (p1q2.pth)"),
+        "p1q2plus0.1variant": Source(None, "https://github.com/lidq92/LinearityIQA (p1q2plus0.1variant.pth)"),
+    },
 )

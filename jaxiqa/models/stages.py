@@ -8,6 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.models.heads import PooledLinear
+
 Features = Float[Array, "_ _ _ _"]
 
 
@@ -31,7 +33,10 @@ class Backbone:
         taps: the two stages that a two-level head reads unless told otherwise.
         classes: outputs of the published classifier.
         keys: conversion rules (`jaxiqa.models.convert`) from the published parameter names to those of `Stages`.
-        classifier_keys: the same for the classifier on top, a linear map of the pooled last stage.
+        classifier_keys: the same for the classifier on top, under the name ``head``.
+        classifier: ``classifier(features, classes, *, rngs) -> module``, logits of the last stage's map.
+        adapt: rewrites the arrays of other publishers' files to the layout that ``keys`` know; it returns those that
+            it does not know as they are.
     """
 
     build: Callable[..., "Stages"]
@@ -42,6 +47,8 @@ class Backbone:
     classes: int
     keys: Sequence[Any]
     classifier_keys: Sequence[Any]
+    classifier: Callable[..., nnx.Module] = PooledLinear
+    adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
 class Stages(nnx.Module):
@@ -118,7 +125,8 @@ class Stages(nnx.Module):
             taps: stages to read. A tap sees what blocks inserted *after* its stage made of the stage's output.
 
         Returns:
-            The output of the last stage that ran, and tap -> feature map.
+            The output of the last stage that ran, and tap -> feature map, in the type of ``x`` whatever the stages
+            compute in.
 
         Raises:
             ValueError: a stage does not exist, or a tap lies outside the stages that run.
@@ -135,8 +143,9 @@ class Stages(nnx.Module):
                 f"running from after {start!r} to {stop!r} does not pass {', '.join(outside) or stop!r}; "
                 f"the stages are {', '.join(self.order)}"
             )
+        dtype = x.dtype
         features = {tap: x for tap, index in wanted.items() if index == first}
         for position in range(first + 1, last + 1):
             x = self.stage[self.order[position]](x)
-            features |= {tap: x for tap, index in wanted.items() if index == position}
-        return x, features
+            features |= {tap: x.astype(dtype) for tap, index in wanted.items() if index == position}
+        return x.astype(dtype), features

@@ -11,8 +11,8 @@ from flax import nnx
 
 from jaxiqa.files import write_bytes, write_text
 from jaxiqa.models import convert, weights
-from jaxiqa.models.harden import harden
 from jaxiqa.models.linearity import Linearity
+from jaxiqa.models.surgery import harden
 
 FORMAT = 1
 FIELDS = ("backbone", "width", "taps", "input_size", "blocks", "k", "b", "score_range", "sha256")

@@ -8,7 +8,7 @@ import safetensors.numpy
 from flax import nnx
 from PIL import Image
 
-from jaxiqa.models import BACKBONES, build, weights
+from jaxiqa.models import BACKBONES, build, convert, weights
 from jaxiqa.models.backbones.mobilenet_v2 import LAYOUT
 from jaxiqa.models.classifier import Classifier, load
 from jaxiqa.models.convolution import conv
@@ -142,3 +142,93 @@ def test_a_metric_starts_from_the_published_weights(shared, tmp_path):
     safetensors.numpy.save_file(arrays, tmp_path / "part.safetensors")
     with pytest.raises(ValueError, match=r"part.safetensors does not fit:\n  stage.block3.project.bias: missing$"):
         build("mobilenet_v2", backbone_weights=tmp_path / "part.safetensors")
+
+
+def keras_names(stages) -> dict[str, np.ndarray]:
+    """Random arrays for these stages as Keras names and lays them out, batch norm beside each convolution."""
+    generator, arrays = np.random.default_rng(0), {}
+    for ours, variable in convert.parameters(stages).items():
+        _, stage, part, kind = ours.split(".")
+        if kind == "bias":
+            continue
+        number = stage.removeprefix("block")
+        others = {"stem": "Conv1", "head": "Conv_1", "block0": f"expanded_conv_{part}"}
+        layer = others.get(stage, f"block_{number}_{part}")
+        norm = {"Conv1": "bn_Conv1", "Conv_1": "Conv_1_bn"}.get(layer, f"{layer}_BN")
+        kernel = generator.standard_normal(variable.shape).astype(np.float32)
+        depthwise = part == "depthwise"
+        arrays[f"{layer}.{'depthwise_' if depthwise else ''}kernel"] = kernel.swapaxes(2, 3) if depthwise else kernel
+        for name in ("gamma", "beta", "moving_mean", "moving_variance"):
+            arrays[f"{norm}.{name}"] = generator.uniform(0.5, 1.5, kernel.shape[-1]).astype(np.float32)
+    return arrays
+
+
+def test_keras_batch_norm_is_folded_into_the_convolutions():
+    spec = BACKBONES["mobilenet_v2"]
+    stages = nnx.eval_shape(lambda: spec.build(width=8, rngs=nnx.Rngs(0)))
+    arrays = keras_names(stages)
+    rules = (*spec.keys, *convert.without(spec.classifier_keys))
+    convert.fill(stages, spec.adapt(arrays | {"predictions.bias": np.zeros(3)}), rules, source="demo")
+    x = jax.random.normal(jax.random.key(0), (2, 9, 8, 48))
+    for part, groups in (("depthwise", 48), ("project", 1)):
+        if groups > 1:
+            kernel, strides = arrays["block_1_depthwise.depthwise_kernel"].swapaxes(2, 3), (2, 2)
+        else:
+            kernel, strides = arrays["block_1_project.kernel"], (1, 1)
+        y = jax.lax.conv_general_dilated(
+            x, kernel, strides, "SAME", feature_group_count=groups, dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
+        gamma, beta, mean, variance = (
+            arrays[f"block_1_{part}_BN.{name}"] for name in ("gamma", "beta", "moving_mean", "moving_variance")
+        )
+        expected = gamma * (y - mean) / jnp.sqrt(variance + 1e-3) + beta
+        np.testing.assert_allclose(getattr(stages.stage["block1"], part)(x), expected, rtol=1e-4, atol=1e-3)
+
+
+def test_keras_files_lacking_a_part_are_refused():
+    spec = BACKBONES["mobilenet_v2"]
+    stages = nnx.eval_shape(lambda: spec.build(width=8, rngs=nnx.Rngs(0)))
+    arrays = keras_names(stages)
+    del arrays["block_3_project_BN.beta"]
+    with pytest.raises(
+        ValueError, match=r"block_3_project\.kernel: unknown(.|\n)*stage\.block3\.project\.bias: missing"
+    ):
+        convert.fill(stages, spec.adapt(arrays), spec.keys, source="demo")
+
+
+@pytest.mark.parametrize("wrapper", [None, "state_dict"])
+def test_a_resnet_starts_from_a_pytorch_file(wrapper, tmp_path):
+    """torchvision and timm use the same names."""
+    spec = BACKBONES["resnet18"]
+    torch = pytest.importorskip("torch")
+    abstract = nnx.eval_shape(lambda: Classifier("resnet18", rngs=nnx.Rngs(0)))
+    arrays = resnet18_names(convert.parameters(abstract))
+    tensors = {name: torch.from_numpy(array) for name, array in arrays.items()}
+    torch.save({wrapper: tensors, "epoch": 90} if wrapper else tensors, tmp_path / "resnet18.pth")
+    model = build("resnet18", backbone_weights=tmp_path / "resnet18.pth")
+    classifier = load("resnet18", tmp_path / "resnet18.pth")
+    kernel = arrays["layer2.0.downsample.0.weight"].transpose(2, 3, 1, 0)
+    for backbone in (model.backbone, classifier.backbone):
+        np.testing.assert_array_equal(backbone.stage["layer2.0"].shortcut.conv.kernel[...], kernel)
+    np.testing.assert_array_equal(classifier.head.kernel[...], arrays["fc.weight"].T)
+    assert spec.classes == classifier.head.bias.shape[0] == 1000
+
+
+def resnet18_names(parameters) -> dict[str, np.ndarray]:
+    """Random numbers under torchvision's names, made from ours."""
+    arrays = {}
+    for ours, variable in parameters.items():
+        name = ours.replace("backbone.stage.", "").replace("head.", "fc.")
+        name = name.replace("conv1.conv.", "conv1.").replace("conv1.bn.", "bn1.") if name.startswith("conv1.") else name
+        name = name.replace("shortcut.conv", "downsample.0").replace("shortcut.bn", "downsample.1")
+        for theirs, part in (
+            ("weight", "kernel"),
+            ("weight", "scale"),
+            ("running_mean", "mean"),
+            ("running_var", "var"),
+        ):
+            name = f"{name.removesuffix(part)}{theirs}" if name.endswith(f".{part}") else name
+        shape = variable.shape
+        shape = (shape[3], shape[2], *shape[:2]) if len(shape) == 4 else shape[::-1]
+        arrays[name] = np.random.default_rng(0).standard_normal(shape).astype(np.float32)
+    return arrays

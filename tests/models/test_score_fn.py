@@ -5,7 +5,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import harden, load, save, score_fn
+from jaxiqa.models import harden, load_run, save, score_fn
 
 X = jax.random.uniform(jax.random.key(0), (3, 40, 56, 3))
 
@@ -21,7 +21,7 @@ def test_models_of_one_structure_share_the_compiled_program(tmp_path):
     first, second = tiny.metric(), tiny.metric(seed=1)
     first.calibrate(k=2.0, b=1.0, score_range=(0.0, 1.0))
     save(first, tmp_path)
-    gradients = [gain(score_fn(model), X) for model in (first, second, load(tmp_path))]
+    gradients = [gain(score_fn(model), X) for model in (first, second, load_run(tmp_path))]
     assert len(traced) == 1
     assert not np.allclose(gradients[0], gradients[1])
     assert np.array_equal(gradients[0], gradients[2])

@@ -6,7 +6,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import convert, harden, load, save
+from jaxiqa.models import convert, harden, load_run, save
 
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
 
@@ -24,7 +24,7 @@ def test_what_was_saved_comes_back(hardened, tmp_path):
     hardened.set_mode(head="train")
     save(hardened, tmp_path / "new" / "folder")
     hardened.set_mode()
-    loaded = load(tmp_path / "new" / "folder")
+    loaded = load_run(tmp_path / "new" / "folder")
     saved, found = convert.parameters(hardened), convert.parameters(loaded)
     assert saved.keys() == found.keys()
     for name, variable in saved.items():
@@ -41,7 +41,7 @@ def test_saving_again_replaces_the_model_and_leaves_other_files(hardened, tmp_pa
     other.calibrate(k=1.0, b=0.0, score_range=(0.0, 1.0))
     save(other, tmp_path)
     save(hardened, tmp_path)
-    assert load(tmp_path).taps == ("layer2", "layer4")
+    assert load_run(tmp_path).taps == ("layer2", "layer4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "model.json", "model.safetensors"]
 
 
@@ -52,7 +52,7 @@ def test_an_uncalibrated_model_is_not_saved(tmp_path):
 
 def test_damage_is_named(hardened, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*model.json"):
-        load(tmp_path)
+        load_run(tmp_path)
     save(hardened, tmp_path)
     card, weights = tmp_path / "model.json", tmp_path / "model.safetensors"
     text, content = card.read_text(), weights.read_bytes()
@@ -61,21 +61,21 @@ def test_damage_is_named(hardened, tmp_path):
     flipped[-5] ^= 1
     weights.write_bytes(flipped)
     with pytest.raises(ValueError, match=r"model.safetensors does not match the digest"):
-        load(tmp_path)
+        load_run(tmp_path)
     weights.write_bytes(content[:-100])
     with pytest.raises(ValueError, match=r"model.safetensors.*damaged"):
-        load(tmp_path)
+        load_run(tmp_path)
     weights.unlink()
     with pytest.raises(FileNotFoundError, match=r"model.safetensors"):
-        load(tmp_path)
+        load_run(tmp_path)
     weights.write_bytes(content)
 
     card.write_text(text[:40])
     with pytest.raises(ValueError, match=r"model.json.*damaged"):
-        load(tmp_path)
+        load_run(tmp_path)
     card.write_text(json.dumps({**json.loads(text), "format": 99}))
     with pytest.raises(ValueError, match=r"model.json.*99"):
-        load(tmp_path)
+        load_run(tmp_path)
     card.write_text(json.dumps({**json.loads(text), "width": 16}))
     with pytest.raises(ValueError, match=r"model.safetensors does not fit:\n .*which does not fit"):
-        load(tmp_path)
+        load_run(tmp_path)

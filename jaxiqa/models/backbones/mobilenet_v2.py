@@ -6,7 +6,11 @@ Stages: ``stem``, ``block0`` … ``block16``, ``head``.
 ImageNet weights come and is the same function at inference.
 """
 
+import re
+from collections.abc import Mapping
+
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -80,6 +84,44 @@ def _round(channels: float) -> int:
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
+# Keras' names of a convolution and of its batch norm -> ours of both folded into one.
+KERAS = (
+    (r"Conv1", r"bn_Conv1", "stem"),
+    (r"expanded_conv_(depthwise|project)", r"expanded_conv_\1_BN", r"block0.\1"),
+    (r"block_(\d+)_(expand|depthwise|project)", r"block_\1_\2_BN", r"block\1.\2"),
+    (r"Conv_1", r"Conv_1_bn", "head"),
+)
+
+
+def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of Keras' MobileNetV2, which has batch norm (ε = 1e-3), as those of the converted file.
+
+    ``kernel · s`` and ``beta - mean · s`` with ``s = gamma / sqrt(variance + ε)``. Other arrays stay as they are.
+    """
+    arrays = dict(arrays)
+    for name in list(arrays):
+        layer, _, part = name.partition(".")
+        rule = next((rule for rule in KERAS if re.fullmatch(rule[0], layer)), None)
+        if part not in ("kernel", "depthwise_kernel") or rule is None:
+            continue
+        match = re.fullmatch(rule[0], layer)
+        parts = [f"{match.expand(rule[1])}.{part}" for part in ("gamma", "beta", "moving_mean", "moving_variance")]
+        if not all(part in arrays for part in parts):
+            continue
+        gamma, beta, mean, variance = (arrays.pop(part).astype(np.float64) for part in parts)
+        kernel, scale = arrays.pop(name), gamma / np.sqrt(variance + 1e-3)
+        kernel = kernel.transpose(0, 1, 3, 2) if part == "depthwise_kernel" else kernel
+        target = match.expand(rule[2])
+        arrays[f"{target}.kernel"] = (kernel * scale).astype(np.float32)
+        arrays[f"{target}.bias"] = (beta - mean * scale).astype(np.float32)
+    for part in ("kernel", "bias"):
+        for layer in ("predictions", "Logits"):
+            if f"{layer}.{part}" in arrays:
+                values = arrays.pop(f"{layer}.{part}")
+                arrays[f"classifier.{part}"] = values[None, None] if part == "kernel" else values
+    return arrays
+
+
 MOBILENET_V2 = Backbone(
     build=mobilenet_v2,
     width=32,
@@ -95,4 +137,5 @@ MOBILENET_V2 = Backbone(
         (r"classifier\.kernel", "head.kernel", convert.flat_kernel),
         (r"classifier\.bias", "head.bias", convert.same),
     ),
+    adapt=from_keras,
 )

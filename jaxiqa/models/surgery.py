@@ -35,7 +35,7 @@ def harden(
     What follows the place, the heads included if they read the stage it comes after, reads the block's output.
 
     Args:
-        model: the metric; its ``backbone`` is a `jaxiqa.models.stages.Stages`.
+        model: a metric whose ``backbone`` is a `jaxiqa.models.stages.Stages`.
         where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
         kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
         rngs: random numbers for the block's weights.

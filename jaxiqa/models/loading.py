@@ -1,0 +1,182 @@
+"""A published metric with its weights, whatever form they come in."""
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxiqa.checks import check_choice
+from jaxiqa.models import convert, sources, store, weights
+from jaxiqa.models.backbones import BACKBONES
+from jaxiqa.models.published import Published
+from jaxiqa.models.registry import MODELS
+
+Weights = Mapping[str, Any] | str | os.PathLike[str]
+
+MODEL, OPTIONS = "jaxiqa_model", "jaxiqa_options"
+"""What the header of a converted file says: which model it is, and the options it was built with, as JSON."""
+
+load_run = store.load
+
+
+@dataclass(frozen=True)
+class Loaded:
+    """A metric, and what became of everything in the file.
+
+    Attributes:
+        model: the metric.
+        options: that it was built with.
+        mapped: where each array went.
+        extras: what is no parameter and was used (a calibration).
+        left_out: everything else in the file, by name, and what it is.
+    """
+
+    model: nnx.Module
+    options: dict[str, Any]
+    mapped: list[convert.Mapped]
+    extras: dict[str, np.ndarray]
+    left_out: dict[str, str]
+
+
+def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
+    """A published metric with trained weights, in evaluation mode.
+
+    Args:
+        name: a key of `jaxiqa.models.MODELS`.
+        weights: one of
+
+            - a dict of arrays under the original parameter names;
+            - the path of a file as its authors published it, or in another format that `jaxiqa.models.weights.read`
+              knows, or written by ``python -m jaxiqa.models.convert``;
+            - a name in ``MODELS[name].weights``, which is downloaded once and kept;
+            - the folder of a training run.
+        **options: of the metric, such as its protocol; see its class.
+
+    Raises:
+        FileNotFoundError: there is no such file, or it cannot be downloaded; the message says where to get it.
+        ValueError: an unknown name or option, a damaged file, or weights that do not fit: one error that lists every
+            missing, unknown and misshapen array, and says whose checkpoint it seems to be.
+
+    >>> load("musiq", weights="koniq10k")
+    Traceback (most recent call last):
+    ValueError: name='musiq' is not allowed; choose from 'linearity'...
+    """
+    return load_and_report(name, weights, **options).model
+
+
+def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
+    """`load`, and what became of everything in the file."""
+    check_choice("name", name, MODELS)
+    published = MODELS[name]
+    _check_options(name, published, options)
+    if isinstance(weights, Mapping):
+        return _fill(name, published, _contents(weights), options, source=f"weights of {name}")
+    path = _path(name, published, weights)
+    if path.is_dir():
+        return Loaded(_run(name, path, options), {}, [], {}, {})
+    return _fill(name, published, _read(path), options, source=str(path))
+
+
+def _check_options(name: str, published: Published, options: Mapping[str, Any]) -> None:
+    parameters = inspect.signature(published.build).parameters
+    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+        for key in options:
+            check_choice(f"option of {name}", key, [parameter for parameter in parameters if parameter != "rngs"])
+
+
+def _path(name: str, published: Published, chosen: str | os.PathLike[str]) -> Path:
+    if isinstance(chosen, str) and chosen in published.weights:
+        return sources.fetch(published.weights[chosen], chosen, model=name)
+    path = Path(chosen).expanduser()
+    if not path.exists():
+        known = ", ".join(map(repr, published.weights)) or "none"
+        raise FileNotFoundError(
+            f"weights={str(chosen)!r} is neither a file, nor the folder of a training run, nor one of the published "
+            f"weights of {name} ({known})"
+        )
+    return path
+
+
+def _run(name: str, folder: Path, options: Mapping[str, Any]) -> nnx.Module:
+    model = load_run(folder)
+    trained = json.loads((folder / "model.json").read_text())["model"]
+    if trained != name:
+        raise ValueError(f"{folder} holds a trained {trained}, not a {name}")
+    if options:
+        raise ValueError(f"the trained model in {folder} takes no options, but got {', '.join(options)}")
+    return model
+
+
+def _read(path: Path) -> weights.Contents:
+    return weights.contents(path)
+
+
+def _contents(given: Mapping[str, Any]) -> weights.Contents:
+    """A dict of arrays as if it had been a file; but nothing in it may be left over."""
+
+    def arrays(value: Any) -> Any:
+        if isinstance(value, Mapping):
+            return {str(key): arrays(item) for key, item in value.items()}
+        value = value.detach().cpu() if hasattr(value, "detach") else value  # a PyTorch tensor
+        return np.asarray(value) if hasattr(value, "shape") else value
+
+    try:
+        found = weights.unpack(arrays(given))
+    except ValueError as error:
+        raise ValueError(f"weights: {error}") from error
+    return weights.Contents(found.arrays | found.numbers, left_out=found.left_out)
+
+
+def _fill(name: str, published: Published, found: weights.Contents, options: dict[str, Any], *, source: str) -> Loaded:
+    rules = published.keys
+    if owner := found.metadata.get(MODEL):
+        if owner != name:
+            raise ValueError(f"{source} holds a converted {owner}; load it as such: jaxiqa.load({owner!r}, ...)")
+        rules = convert.IDENTITY
+        options = json.loads(found.metadata[OPTIONS]) | options
+    everything = found.numbers | found.arrays
+    extras = {key: everything[key] for key in published.extras if key in everything}
+    arrays = {key: array for key, array in found.arrays.items() if key not in extras}
+    model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0), **options))
+    try:
+        mapped = convert.fill(model, arrays, rules, source=source)
+    except ValueError as error:
+        raise ValueError(f"{_owner(name, arrays)}{error}{_unused(found)}") from None
+    published.finish(model, extras)
+    empty = [
+        path for path, leaf in nnx.to_flat_state(nnx.state(model)) if isinstance(leaf.get_value(), jax.ShapeDtypeStruct)
+    ]
+    if empty:
+        raise RuntimeError(f"{name}: neither its KEYS nor its finish() sets {empty}")
+    unused = {key: f"{value.tolist()}" for key, value in found.numbers.items() if key not in extras}
+    return Loaded(model, options, mapped, extras, unused | found.left_out)
+
+
+def _unused(found: weights.Contents) -> str:
+    if not found.left_out:
+        return ""
+    return "\n  not looked at: " + ", ".join(f"{key} ({what})" for key, what in found.left_out.items())
+
+
+def _owner(name: str, arrays: Mapping[str, np.ndarray]) -> str:
+    """A line that says whose checkpoint this seems to be, if every array in it has a place there and not here."""
+
+    def fits(rules: Any, extras: tuple[str, ...] = ()) -> bool:
+        return all(key in extras or convert.knows(key, rules) for key in arrays)
+
+    if fits(MODELS[name].keys):
+        return ""
+    for other, published in MODELS.items():
+        if other != name and fits(published.keys, published.extras):
+            return f"this seems to be a checkpoint of {other}, to be loaded as jaxiqa.load({other!r}, ...): "
+    for backbone, spec in BACKBONES.items():
+        if fits((*spec.keys, *spec.classifier_keys)):
+            return f"this seems to be an image classifier such as {backbone}, not a quality metric: "
+    return ""

@@ -1,0 +1,213 @@
+"""The MANIQA metric (arXiv 2204.08958): a vision transformer, attention across channels, and Swin stages."""
+
+import math
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_images
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import swin, vit
+from jaxiqa.models.convolution import conv
+from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.models.published import Published
+from jaxiqa.models.stages import Stages, normalise
+from jaxiqa.models.weights import Source
+from jaxiqa.ops.cubic import resize_cubic
+from jaxiqa.types import Images, PRNGKey, Scores
+
+PROTOCOLS = ("official", "resize", "pyiqa")
+PARTS = ("fc_score", "fc_weight")
+CROP = 224
+CROPS = 20
+HALF = (0.5, 0.5, 0.5)
+
+
+class ChannelAttention(nnx.Module):
+    """Attention between the channels of a map: each is a token, its N = h·w values are the token's features.
+
+    With X the map as ``c N`` and q, k, v = X through three linear maps: ``A = softmax(q kᵀ / √N)`` (``c c``) and
+    ``X + scramble(A v)``. The published network transposes ``A v`` to ``N c`` and then reads its numbers, row by row,
+    as ``c N`` again: value (i, j) of what is added is value (m mod c, m div c) of ``A v``, m = i·N + j. That mixes
+    pixels and channels without a purpose, but the weights were trained with it, so it is kept.
+
+    Args:
+        pixels: N; maps of another size do not fit the linear maps.
+        rngs: random numbers for the weights.
+    """
+
+    def __init__(self, pixels: int, *, rngs: nnx.Rngs):
+        self.c_q = nnx.Linear(pixels, pixels, rngs=rngs)
+        self.c_k = nnx.Linear(pixels, pixels, rngs=rngs)
+        self.c_v = nnx.Linear(pixels, pixels, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+        b, h, w, c = x.shape
+        rows = x.reshape(b, h * w, c).swapaxes(1, 2)
+        queries = self.c_q(rows) / math.sqrt(h * w)
+        attention = jax.nn.softmax(jnp.einsum("bin,bjn->bij", queries, self.c_k(rows)))
+        scrambled = jnp.einsum("bij,bjn->bni", attention, self.c_v(rows)).reshape(b, c, h * w)
+        return (rows + scrambled).swapaxes(1, 2).reshape(b, h, w, c)
+
+
+class Head(nnx.Module):
+    """``linear2(relu(linear1(x)))``, one number per pixel."""
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        self.linear1 = nnx.Linear(features, features, rngs=rngs)
+        self.linear2 = nnx.Linear(features, 1, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
+        return self.linear2(jax.nn.relu(self.linear1(x)))[..., 0]
+
+
+class Maniqa(nnx.Module):
+    """Quality score of 224×224 crops: a weighted mean over 28×28 patches.
+
+    ``score = Σ f w / Σ w``, ``f = relu(fc_score(z))``, ``w = sigmoid(fc_weight(z))`` per patch. ``z`` comes through
+    the stages ``vit`` (blocks 6 to 9 of a ViT-B/8 side by side, 3072 channels), ``tablock1.0``, ``tablock1.1``
+    (`ChannelAttention`), ``conv1``, ``swin1.0``, ``swin1.1``, and ``tablock2.0`` … ``swin2.1`` with half the channels.
+    A block inserted ``after:vit`` hardens the map in front of the transformer stages.
+
+    Blocks 10 and 11 of the ViT, its last norm and classifier and one convolution of either Swin part were published
+    but no score depends on them: they are not computed, and dropped from checkpoints.
+
+    **Protocols.** ``"official"``: 20 crops at native size, an even grid (`jaxiqa.models.crops.grid_crops`) or
+    uniformly random positions with a key; the mean of their scores. ``"resize"``: the whole image, resized to 224×224
+    as the authors did for KonIQ-10k's training and validation (`jaxiqa.ops.cubic.resize_cubic`).
+    ``"pyiqa"``: 20 crops on that toolbox's fixed grid (`jaxiqa.models.crops.uniform_crops`) and one ``Σ f w / Σ w``
+    over the patches of all crops.
+
+    Scores are about 0 to 1, higher is better. The published weights are under Apache-2.0.
+
+    **Differs from the paper**: as its code does, with the order of values above; random crops may end at the last row
+    and column, and resized images are not rounded to 8 bits.
+
+    Args:
+        protocol: ``"official"``, ``"resize"`` or ``"pyiqa"``.
+        width: channels of a token of the ViT and of the first Swin part; a multiple of 24.
+        scale: of the branch of each Swin layer; pyiqa takes 0.13 for the weights trained on PIPAL.
+        rngs: random numbers for the weights.
+
+    Raises:
+        ValueError: an unknown protocol, an impossible width; in a call, crops of an image smaller than 224 pixels.
+
+    >>> model = nnx.eval_shape(lambda: Maniqa(width=24, rngs=nnx.Rngs(0)))
+    >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
+    (40, 224, 224, 3)
+    """
+
+    input_size = (CROP, CROP)
+    score_range = (0.0, 1.0)
+
+    def __init__(self, *, protocol: str = "official", width: int = 768, scale: float = 0.8, rngs: nnx.Rngs):
+        check_choice("protocol", protocol, PROTOCOLS)
+        if width < 24 or width % 24:
+            raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 24")
+        self.protocol = protocol
+        trunk = vit.ViT(self.input_size, patch=8, features=width, heads=12, taps=(6, 7, 8, 9), rngs=rngs)
+        stages: dict[str, tuple[nnx.Module, int]] = {"vit": (trunk, 4 * width)}
+        pixels = trunk.grid[0] * trunk.grid[1]
+        channels = 4 * width
+        for part, features in (("1", width), ("2", width // 2)):
+            for i in range(2):
+                stages[f"tablock{part}.{i}"] = (ChannelAttention(pixels, rngs=rngs), channels)
+            stages[f"conv{part}"] = (conv(channels, features, 1, bias=True, rngs=rngs), features)
+            for i in range(2):
+                layer = swin.SwinLayer(features, depth=2, heads=4, window=4, hidden=width, scale=scale, rngs=rngs)
+                stages[f"swin{part}.{i}"] = (layer, features)
+            channels = features
+        self.backbone = Stages(stages)
+        self.insertions: tuple = ()  # what jaxiqa.models.harden has put into the backbone
+        self.fc_score = Head(channels, rngs=rngs)
+        self.fc_weight = Head(channels, rngs=rngs)
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
+        """Scores of RGB images in [0, 1], as the protocol says; random crops with a key (``"official"``)."""
+        sums = self._sums(self.prepare(images, key)).reshape(images.shape[0], -1, 2)
+        if self.protocol == "pyiqa":
+            sums = jnp.sum(sums, axis=1, keepdims=True)
+        return jnp.mean(sums[..., 0] / sums[..., 1], axis=1)
+
+    def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
+        """Crops of images, those of image 0 first, or resized images; see the class."""
+        check_images("images", images)
+        if self.protocol == "resize":
+            return resize_cubic(images, self.input_size)
+        if self.protocol == "pyiqa":
+            return uniform_crops(images, CROP, CROPS)
+        if key is None:
+            return grid_crops(images, CROP, CROPS)
+        return random_crops(images, CROP, CROPS, key)
+
+    def network(self, pixels: Images) -> Scores:
+        """One score per 224×224 crop: ``Σ f w / Σ w``."""
+        sums = self._sums(pixels)
+        return sums[:, 0] / sums[:, 1]
+
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps of crops by name.
+
+        Stages of the backbone (``b 28 28 c``); of the ViT ``patch_embed`` (``b 784 c``) and ``block0`` … ``block9``
+        (``b 785 c``, the class token first); ``fc_score``, in front of its ReLU, and ``fc_weight``, behind its sigmoid
+        (``b 28 28``).
+        """
+        check_images("pixels", pixels)
+        if pixels.shape[1:3] != self.input_size:
+            raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
+        x = normalise(pixels, HALF, HALF)
+        trunk = self.backbone.stage["vit"]
+        tokens = [name for name in names if name in trunk.parts]
+        stages = [name for name in names if name not in (*trunk.parts, *PARTS)]
+        heads = len(tokens) + len(stages) < len(names)
+        found: dict[str, Array] = {}
+        if tokens:
+            before = self.backbone.order[: self.backbone.place("before:vit")[0]]
+            found |= trunk.tokens(self.backbone.run(x, stop=before[-1])[0] if before else x, tokens)
+        if stages or heads:
+            z, maps = self.backbone.run(x, stop=self.backbone.order[-1] if heads else None, taps=stages)
+            found |= maps
+        if heads:
+            found |= {"fc_score": self.fc_score(z), "fc_weight": jax.nn.sigmoid(self.fc_weight(z))}
+        return {name: found[name] for name in names}
+
+    def _sums(self, pixels: Images) -> Float[Array, "b 2"]:
+        parts = self.features(pixels, PARTS)
+        weight = parts["fc_weight"]
+        return jnp.stack([jnp.sum(jax.nn.relu(parts["fc_score"]) * weight, (1, 2)), jnp.sum(weight, (1, 2))], axis=1)
+
+
+KEYS = (
+    *convert.under("backbone.stage.vit", vit.keys(10, prefix=r"vit\.")),
+    *convert.linear(r"tablock(\d)\.(\d)\.(c_[qkv])", r"backbone.stage.tablock\1.\2.\3"),
+    (r"conv(\d)\.weight", r"backbone.stage.conv\1.kernel", convert.conv_kernel),
+    (r"conv(\d)\.bias", r"backbone.stage.conv\1.bias", convert.same),
+    *swin.keys(r"swintransformer(?P<part>\d)\.layers\.(?P<layer>\d)", r"backbone.stage.swin\g<part>.\g<layer>"),
+    (r"swintransformer\d\.downsample\..*", None, convert.same),
+    *convert.linear(r"(fc_score|fc_weight)\.0", r"\1.linear1"),
+    *convert.linear(r"(fc_score|fc_weight)\.3", r"\1.linear2"),
+)
+
+_HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
+_PAGE = "https://github.com/IIGROUP/MANIQA"
+MANIQA = Published(
+    build=Maniqa,
+    keys=KEYS,
+    title="MANIQA",
+    paper="arXiv:2204.08958",
+    protocol="mean over 20 crops of 224x224",
+    results="KonIQ-10k .930 / .946 (the authors' own 80/20 split)",
+    licence="Apache-2.0",
+    weights={
+        "koniq10k": Source(url=f"{_HUB}/resolve/main/ckpt_koniq10k.pt", page=f"{_PAGE}/releases/tag/Koniq10k"),
+        "kadid10k": Source(url=f"{_HUB}/resolve/main/ckpt_kadid10k.pt", page=_PAGE),
+        "pipal22": Source(
+            url=f"{_HUB}/resolve/main/MANIQA_PIPAL-ae6d356b.pth",
+            page=f"{_PAGE}/releases/tag/PIPAL22",
+            sha256="ae6d356b",
+        ),
+    },
+)

@@ -1,0 +1,267 @@
+"""The TReS metric (arXiv 2108.06858): a transformer over four pooled levels of a ResNet-50."""
+
+from collections.abc import Sequence
+from functools import cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_images
+from jaxiqa.layers.depthwise import depthwise_conv
+from jaxiqa.models import convert
+from jaxiqa.models.backbones import resnet
+from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.models.published import Published
+from jaxiqa.models.stages import normalise
+from jaxiqa.models.transformer import attend, layer_norm
+from jaxiqa.models.weights import Source
+from jaxiqa.types import Images, PRNGKey, Scores
+
+LEVELS = ("layer1", "layer2", "layer3", "layer4")
+PARTS = ("pooled", "position", "encoder.0", "encoder.1", "encoder", "fc2")
+CROP = 224
+CROPS = 50
+
+
+def unit_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """``x / max(‖x‖₂, 1e-12)``, the norm over channels; a zero vector stays zero and has gradient zero in the norm.
+
+    >>> print(jax.device_get(unit_channels(jnp.array([[[[3.0, 4.0], [0.0, 0.0]]]]))).round(3))
+    [[[[0.6 0.8]
+       [0.  0. ]]]]
+    """
+    return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+
+
+def l2_pool_smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """``sqrt(g * x² + 1e-12)``, ``g = [1 2 1]ᵀ [1 2 1] / 16``: the root of a local mean square; zeros outside.
+
+    >>> print(jax.device_get(l2_pool_smooth(jnp.ones((1, 3, 3, 1))))[0, 1, :, 0].round(3))
+    [0.866 1.    0.866]
+    """
+    window = jnp.array([1.0, 2.0, 1.0], x.dtype) / 4
+    kernel = jnp.broadcast_to((window[:, None] * window)[:, :, None], (3, 3, x.shape[-1]))
+    return jnp.sqrt(depthwise_conv(x * x, kernel, stride=(1, 1), padding=((1, 1), (1, 1))) + 1e-12)
+
+
+def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
+    """Means of the equal blocks that cut a map into ``size`` (height, width), which divides its sides.
+
+    >>> block_mean(jnp.arange(8.0).reshape(1, 2, 4, 1), (1, 2)).ravel().tolist()
+    [2.5, 4.5]
+    """
+    b, h, w, c = x.shape
+    return jnp.mean(x.reshape(b, size[0], h // size[0], size[1], w // size[1], c), (2, 4))
+
+
+@cache
+def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarray, "height width channels"]:
+    """Sines and cosines of the row (first half of the channels) and of the column (second half).
+
+    Channels 2i and 2i + 1 of a half of n channels are ``sin`` and ``cos`` of ``p / 10000^(2i / n)``, where
+    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise (arXiv 2005.12872).
+
+    Args:
+        height, width: of the map.
+        channels: a multiple of 4.
+
+    >>> print(position_encoding(2, 3, 4)[0, 0].round(3))
+    [ 0.    -1.     0.866 -0.5  ]
+    """
+    if channels % 4:
+        raise ValueError(f"channels={channels!r} is not allowed; it must be a multiple of 4")
+    half = channels // 2
+    frequencies = 10000.0 ** (-2 * (np.arange(half) // 2) / half)
+
+    def encode(side: int) -> np.ndarray:
+        angles = 2 * np.pi * (np.arange(side)[:, None] + 1) / (side + 1e-6) * frequencies
+        return np.where(np.arange(half) % 2 == 0, np.sin(angles), np.cos(angles))
+
+    rows = np.broadcast_to(encode(height)[:, None], (height, width, half))
+    columns = np.broadcast_to(encode(width)[None], (height, width, half))
+    return np.concatenate([rows, columns], axis=-1).astype(np.float32)
+
+
+class Projections(nnx.Module):
+    """Three linear maps of three inputs as one batched product: ``y_i = x_i W_i + b_i``."""
+
+    def __init__(self, features: int, *, rngs: nnx.Rngs):
+        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=1, out_axis=2, batch_axis=0)
+        self.kernel = nnx.Param(init(rngs.params(), (3, features, features), jnp.float32))
+        self.bias = nnx.Param(jnp.zeros((3, features)))
+
+    def __call__(self, x: Float[Array, "3 b n c"]) -> Float[Array, "3 b n c"]:
+        return jnp.einsum("pbni,pio->pbno", x, self.kernel[...]) + self.bias[:, None, None]
+
+
+class EncoderLayer(nnx.Module):
+    """``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
+
+    The position is added to what makes queries and keys, not to what makes values.
+    """
+
+    def __init__(self, features: int, *, heads: int, hidden: int, rngs: nnx.Rngs):
+        self.heads = heads
+        self.norm1 = layer_norm(features, epsilon=1e-5, rngs=rngs)
+        self.qkv = Projections(features, rngs=rngs)
+        self.out = nnx.Linear(features, features, rngs=rngs)
+        self.norm2 = layer_norm(features, epsilon=1e-5, rngs=rngs)
+        self.linear1 = nnx.Linear(features, hidden, rngs=rngs)
+        self.linear2 = nnx.Linear(hidden, features, rngs=rngs)
+
+    def __call__(self, x: Float[Array, "b n c"], position: Float[Array, "n c"]) -> Float[Array, "b n c"]:
+        y = self.norm1(x)
+        placed = y + position
+        queries, keys, values = self.qkv(jnp.stack([placed, placed, y]))
+        x = x + self.out(attend(queries, keys, values, heads=self.heads))
+        return x + self.linear2(jax.nn.relu(self.linear1(self.norm2(x))))
+
+
+class TReS(nnx.Module):
+    """Quality score of 224×224 crops, averaged over the crops of an image.
+
+    ``score = fc([fc2(mean of encoder(z)), mean of layer4])``. ``z`` has the four levels of the backbone side by side,
+    each made unit length over channels, smoothed (`l2_pool_smooth`) and averaged down to 7×7; the encoder is two
+    pre-norm layers over its 49 tokens of 3840 channels.
+
+    The network was published with a second pass over the mirrored image. It only feeds a training loss, so it is
+    not computed here, and the backbone's unused classifier is dropped from checkpoints.
+
+    **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, whatever the image's
+    orientation; bilinear, antialiased), then 50 crops: an even grid (`jaxiqa.models.crops.grid_crops`), or uniformly
+    random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
+    (`jaxiqa.models.crops.uniform_crops`).
+
+    Scores are MOS z-scores, about 0 to 100 on KonIQ-10k; higher is better. The published weights are under CMU's
+    academic, non-commercial licence.
+
+    **Differs from the paper**: as its code does, layers normalise before attention, and resized images are not
+    rounded to 8 bits.
+
+    Args:
+        protocol: ``"official"`` or ``"pyiqa"``.
+        width: channels of the backbone's first stage; the rest scales with it. A multiple of 4.
+        rngs: random numbers for the weights.
+
+    Raises:
+        ValueError: an unknown protocol or an impossible width.
+
+    >>> model = nnx.eval_shape(lambda: TReS(width=8, rngs=nnx.Rngs(0)))
+    >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
+    (100, 224, 224, 3)
+    """
+
+    input_size = (CROP, CROP)
+    score_range = (0.0, 100.0)
+
+    def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
+        check_choice("protocol", protocol, ("official", "pyiqa"))
+        if width < 4 or width % 4:
+            raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
+        self.protocol = protocol
+        self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
+        self.insertions: tuple = ()  # what jaxiqa.models.harden has put into the backbone
+        channels = sum(self.backbone.channels(level) for level in LEVELS)
+        self.layer = nnx.List([EncoderLayer(channels, heads=16, hidden=width, rngs=rngs) for _ in range(2)])
+        self.norm = layer_norm(channels, epsilon=1e-5, rngs=rngs)
+        top = self.backbone.channels("layer4")
+        self.fc2 = nnx.Linear(channels, top, rngs=rngs)
+        self.fc = nnx.Linear(2 * top, 1, rngs=rngs)
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
+        """Scores of RGB images in [0, 1]: the mean over their crops, random ones with a key (``"official"``)."""
+        return jnp.mean(self.network(self.prepare(images, key)).reshape(images.shape[0], -1), axis=1)
+
+    def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
+        """50 crops per image, those of image 0 first; see the class."""
+        check_images("images", images)
+        if self.protocol == "pyiqa":
+            return uniform_crops(images, CROP, CROPS)
+        images = jax.image.resize(images, (images.shape[0], 512, 384, images.shape[3]), "bilinear", antialias=True)
+        if key is None:
+            return grid_crops(images, CROP, CROPS)
+        return random_crops(images, CROP, CROPS, key)
+
+    def network(self, pixels: Images) -> Scores:
+        """One score per 224×224 crop."""
+        maps = self.features(pixels, ("fc2", "layer4"))
+        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps["layer4"], (1, 2))], axis=1))[:, 0]
+
+    def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
+        """Feature maps of crops by name.
+
+        Stages of the backbone; ``pooled`` (the encoder's input, ``b 7 7 c``), ``position`` (what is added to it for
+        queries and keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, behind the
+        last norm; all ``b 7 7 c``) and ``fc2`` (``b c``).
+        """
+        check_images("pixels", pixels)
+        if pixels.shape[1:3] != self.input_size:
+            raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
+        stages = {name for name in names if name not in PARTS}
+        beyond = len(stages) < len(set(names))
+        wanted = stages | set(LEVELS) if beyond else stages
+        _, maps = self.backbone.run(normalise(pixels, resnet.MEAN, resnet.STD), taps=tuple(sorted(wanted)))
+        if beyond:
+            maps |= self._parts(maps)
+        return {name: maps[name] for name in names}
+
+    def _parts(self, maps: dict[str, Array]) -> dict[str, Array]:
+        smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in LEVELS]
+        pooled = jnp.concatenate([block_mean(x, smooth[-1].shape[1:3]) for x in smooth], axis=-1)
+        position = jnp.asarray(position_encoding(*pooled.shape[1:]))
+        parts = {"pooled": pooled, "position": position[None]}
+        tokens = pooled.reshape(pooled.shape[0], -1, pooled.shape[-1])
+        for i, layer in enumerate(self.layer):
+            tokens = layer(tokens, position.reshape(tokens.shape[1:]))
+            parts[f"encoder.{i}"] = tokens.reshape(pooled.shape)
+        parts["encoder"] = self.norm(tokens).reshape(pooled.shape)
+        return parts | {"fc2": self.fc2(jnp.mean(parts["encoder"], (1, 2)))}
+
+
+def _three_kernels(array: np.ndarray) -> np.ndarray:
+    """Queries, keys and values stacked along the outputs, ``3·out in`` -> ``3 in out``."""
+    return array.reshape(3, -1, array.shape[-1]).transpose(0, 2, 1)
+
+
+def _three_biases(array: np.ndarray) -> np.ndarray:
+    return array.reshape(3, -1)
+
+
+_ENCODER = r"transformer\.encoder\.layers\.(\d)"
+KEYS = (
+    *convert.under("backbone", resnet.keys(tuple(rf"model\.{name}" for name in resnet.NAMES))),
+    *convert.without(convert.linear(r"model\.fc", "")),
+    (r"L2pooling_l\d\.filter", None, convert.same),  # always the filter of l2_pool_smooth
+    (rf"{_ENCODER}\.self_attn\.in_proj_weight", r"layer.\1.qkv.kernel", _three_kernels),
+    (rf"{_ENCODER}\.self_attn\.in_proj_bias", r"layer.\1.qkv.bias", _three_biases),
+    *convert.linear(rf"{_ENCODER}\.self_attn\.out_proj", r"layer.\1.out"),
+    *convert.linear(rf"{_ENCODER}\.linear(\d)", r"layer.\1.linear\2"),
+    *convert.layer_norm(rf"{_ENCODER}\.norm(\d)", r"layer.\1.norm\2"),
+    *convert.layer_norm(r"transformer\.encoder\.norm", "norm"),
+    *convert.linear("(fc2|fc)", r"\1"),
+)
+
+TRES = Published(
+    build=TReS,
+    keys=KEYS,
+    title="TReS",
+    paper="arXiv:2108.06858",
+    protocol="resized to 512x384, mean over 50 crops of 224x224",
+    results="KonIQ-10k .915 / .928",
+    licence="CMU academic, non-commercial",
+    weights={
+        "koniq10k": Source(
+            url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/tres_koniq-f0502926.pth",
+            page="https://github.com/isalirezag/TReS",
+            sha256="f0502926",
+        ),
+        "flive": Source(
+            url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/tres_flive-09b0de5b.pth",
+            page="https://github.com/isalirezag/TReS",
+            sha256="09b0de5b",
+        ),
+    },
+)

@@ -1,0 +1,84 @@
+"""VGG-16, AlexNet and SqueezeNet 1.1 once more, in torch.nn.functional, from weights under torchvision's names."""
+
+import zlib
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+
+VGG = (("relu1", 1, 2), ("relu2", 2, 2), ("relu3", 4, 3), ("relu4", 8, 3), ("relu5", 8, 3))
+ALEXNET = ((0, 1, 11, 4, 2), (3, 3, 5, 1, 2), (6, 6, 3, 1, 1), (8, 4, 3, 1, 1), (10, 4, 3, 1, 1))
+FIRES = {3: (1, 1), 4: (1, 1), 6: (2, 2), 7: (2, 2), 9: (3, 3), 10: (3, 3), 11: (4, 4), 12: (4, 4)}
+
+
+def random_array(key: str, shape: tuple[int, ...], seed: str = "0") -> np.ndarray:
+    """He's scale for weights, 0.1 for biases; each array is made from its own name."""
+    numbers = np.random.RandomState(zlib.crc32(f"{seed}:{key}".encode())).standard_normal(shape)
+    scale = 0.1 if key.endswith("bias") else np.sqrt(2 / np.prod(shape[1:]))
+    return (scale * numbers).astype(np.float32)
+
+
+def shapes(backbone: str, width: int) -> dict[str, tuple[int, ...]]:
+    """Name -> shape of the convolutions under ``features``."""
+    found: dict[str, tuple[int, ...]] = {}
+
+    def conv(name: str, cin: int, cout: int, size: int) -> int:
+        found[f"{name}.weight"], found[f"{name}.bias"] = (cout, cin, size, size), (cout,)
+        return cout
+
+    cin, index = 3, 0
+    if backbone == "vgg16":
+        for _, growth, depth in VGG:
+            for _ in range(depth):
+                cin = conv(f"features.{index}", cin, width * growth, 3)
+                index += 2
+            index += 1
+    elif backbone == "alexnet":
+        for index, growth, size, _, _ in ALEXNET:
+            cin = conv(f"features.{index}", cin, width * growth, size)
+    else:
+        cin = conv("features.0", 3, width, 3)
+        for index, (squeezed, expanded) in FIRES.items():
+            inner = conv(f"features.{index}.squeeze", cin, width // 4 * squeezed, 1)
+            cin = sum(conv(f"features.{index}.expand{k}x{k}", inner, width * expanded, k) for k in (1, 3))
+    return found
+
+
+def weights(backbone: str, width: int, seed: str = "0") -> dict[str, np.ndarray]:
+    return {key: random_array(key, shape, seed) for key, shape in shapes(backbone, width).items()}
+
+
+def features(backbone: str, arrays: dict, x: torch.Tensor, pool=lambda x: F.max_pool2d(x, 2)) -> list[torch.Tensor]:
+    """The maps that LPIPS (and, for VGG-16, DISTS) reads, and last of all the network's final map."""
+
+    def conv(name: str, x: torch.Tensor, stride: int = 1, padding: int = 0) -> torch.Tensor:
+        kernel, bias = (torch.as_tensor(arrays[f"{name}.{part}"]).to(x.dtype) for part in ("weight", "bias"))
+        return F.relu(F.conv2d(x, kernel, bias, stride, padding))
+
+    maps, index = [], 0
+    if backbone == "vgg16":
+        for _, _, depth in VGG:
+            for _ in range(depth):
+                x = conv(f"features.{index}", x, padding=1)
+                index += 2
+            maps.append(x)
+            x = pool(x)
+            index += 1
+        return [*maps, x]
+    if backbone == "alexnet":
+        for index, _, _, stride, padding in ALEXNET:
+            x = conv(f"features.{index}", x, stride, padding)
+            maps.append(x)
+            if index in (0, 3, 10) and min(x.shape[2:]) > 2:
+                x = F.max_pool2d(x, 3, 2)
+        return [*maps, x]
+    x = conv("features.0", x, 2)
+    maps.append(x)
+    for index in FIRES:
+        if index in (3, 6, 9):
+            x = F.max_pool2d(x, 3, 2, ceil_mode=True)
+        x = conv(f"features.{index}.squeeze", x)
+        x = torch.cat([conv(f"features.{index}.expand{k}x{k}", x, padding=k // 2) for k in (1, 3)], 1)
+        if index not in (3, 6):
+            maps.append(x)
+    return [*maps, x]
