@@ -52,7 +52,7 @@ def gru(
     Returns:
         The state after each step.
 
-    >>> gru(jnp.zeros((1, 2, 3)), jnp.zeros((1, 3)), jnp.array([0.0, 0.0, 9.0]))[0, :, 0].round(3).tolist()
+    >>> gru(jnp.zeros((1, 2, 3)), jnp.zeros((1, 3)), jnp.array([0.0, 0.0, 9.0]))[0, :, 0].round(2).tolist()
     [0.5, 0.75]
     """
 
@@ -99,8 +99,8 @@ class FPR(nnx.Module):
     **Differs from the paper**: only what the no-reference score depends on is built; of a checkpoint's 16.6 million
     parameters, 8.9 million serve the full-reference path and training, and are dropped.
 
-    >>> model = nnx.eval_shape(lambda: FPR(rngs=nnx.Rngs(0)))
-    >>> nnx.eval_shape(model, jnp.zeros((2, 128, 192, 3))).shape
+    >>> model, images = nnx.eval_shape(lambda: FPR(rngs=nnx.Rngs(0))), jnp.zeros((2, 128, 192, 3))
+    >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
     (2,)
     """
 

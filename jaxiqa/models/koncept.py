@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 from itertools import pairwise
-from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -57,15 +56,15 @@ class KonCept512(nnx.Module):
     **Differs from the paper**: no dropout, which scoring has no use for. The ``"official"`` pooling is that of the
     published PyTorch weights; the paper pools globally.
 
-    >>> model = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0)))
-    >>> nnx.eval_shape(model, jnp.zeros((2, 384, 512, 3))).shape
+    >>> model, images = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0))), jnp.zeros((2, 384, 512, 3))
+    >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
     (2,)
     """
 
     input_size = None
     score_range = (0.0, 100.0)
 
-    def __init__(self, *, pooling: Literal["official", "full"] = "official", width: int = 32, rngs: nnx.Rngs):
+    def __init__(self, *, pooling: str = "official", width: int = 32, rngs: nnx.Rngs):
         check_choice("pooling", pooling, ("official", "full"))
         self.pooling = pooling
         self.backbone = inception_resnet_v2.inception_resnet_v2(width=width, rngs=rngs)

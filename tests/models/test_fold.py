@@ -9,7 +9,7 @@ from jaxiqa.models import MODELS, fold_batch_norm, harden
 from jaxiqa.models.convolution import conv
 from jaxiqa.models.koncept import KonCept512
 
-STAY = {"koncept512": 3}  # batch norms with something between them and the layer before
+STAY = {"koncept512": 3, "paq2piq": 2}  # batch norms with something between them and the layer before
 
 
 def norms(model: nnx.Module) -> int:

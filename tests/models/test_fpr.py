@@ -102,7 +102,8 @@ def test_the_score_is_the_weighted_mean_of_the_opinions(model):
 
 def test_gru_against_numpy():
     generator = np.random.default_rng(0)
-    inputs, kernel, bias = (generator.standard_normal(s).astype(np.float32) for s in ((2, 3, 12), (4, 12), (12,)))
+    shapes = ((2, 3, 12), (4, 12), (12,))
+    inputs, kernel, bias = (jnp.asarray(generator.standard_normal(shape), jnp.float32) for shape in shapes)
 
     def sigmoid(x):
         return 1 / (1 + np.exp(-x))

@@ -7,7 +7,7 @@ from flax import nnx
 
 from jaxiqa.models import BACKBONES, POSITIONS, Linearity, convert, harden
 
-X = jax.ShapeDtypeStruct((2, 80, 112, 3), jnp.float32)
+X = jax.ShapeDtypeStruct((2, 144, 176, 3), jnp.float32)
 RESNET = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
 PLACES = {
     "inception_resnet_v2": ("before:conv2d_1a", "before:block35", "before:block17.7", "after:block17"),
