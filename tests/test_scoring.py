@@ -4,6 +4,7 @@ import csv
 import sys
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -70,8 +71,8 @@ def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, 
     names = ["alpha.png", "deep.png", "grey.png", "inner/turned.jpg", "other.jpg", *(f"same{i}.png" for i in range(5))]
     assert list(scores) == [str(folder / name) for name in names]
     for path, score in scores.items():
-        pixels = read_image(Path(path)).astype(np.float32)[None] / 255
-        assert score == pytest.approx(float(model(pixels)[0]), rel=1e-4, abs=1e-5), path
+        pixels = jnp.asarray(read_image(Path(path)), jnp.float32)[None] / 255
+        assert score == pytest.approx(float(model(pixels)[0]), abs=1e-4), path  # of a range of 20
     assert "2 of 12 pictures could not be scored:" in printed
     assert f"{folder / 'broken.png'}: cannot be decoded" in printed
     assert f"{folder / 'text.jpg'}: cannot be decoded" in printed

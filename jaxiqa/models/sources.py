@@ -12,6 +12,7 @@ from jaxiqa.files import locked
 from jaxiqa.models.weights import Source
 
 ATTEMPTS = 4
+CHUNK = 2**16  # bytes; of a download that breaks off, less than this is lost
 logger = logging.getLogger(__name__)
 
 
@@ -98,7 +99,7 @@ def _download(source: Source, part: Path, name: str, model: str, pause: float) -
 
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
             get = pooch.HTTPDownloader(
-                sys.stderr.isatty(), 2**20, headers=headers, timeout=30, hooks={"response": restart}
+                sys.stderr.isatty(), CHUNK, headers=headers, timeout=30, hooks={"response": restart}
             )
             try:
                 get(source.url, file, None)

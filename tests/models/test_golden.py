@@ -6,6 +6,7 @@ Point JAXIQA_GOLDEN at a folder that holds the files under the names below; what
 import os
 from pathlib import Path
 
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from PIL import Image
@@ -36,7 +37,7 @@ def load(name: str, file: str):
 
 
 def score(model, pixels) -> float:
-    return float(model(np.asarray(pixels, np.float32)[None] / 255)[0])
+    return float(model(jnp.asarray(np.asarray(pixels), jnp.float32)[None] / 255)[0])
 
 
 @pytest.mark.parametrize("file", LINEARITY)

@@ -80,27 +80,27 @@ def test_a_file_is_downloaded_once(server, known, tmp_path):
 
 @pytest.mark.parametrize("known", [{}, {"size": None}])
 def test_a_download_that_breaks_off_goes_on(server, known):
-    server.breaks = [300_000, 500_000]
+    server.breaks = [4 * sources.CHUNK, 7 * sources.CHUNK + 99]
     assert fetch(source(server, **known)).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-", "bytes=800000-"]
+    assert server.asked == [None, f"bytes={4 * sources.CHUNK}-", f"bytes={11 * sources.CHUNK}-"]
 
 
 def test_the_next_call_goes_on_too(server):
-    server.breaks = [100_000, 10, 20, 30]
+    server.breaks = [sources.CHUNK, 10, sources.CHUNK, 30]
     with pytest.raises(FileNotFoundError, match="cannot be downloaded"):
         fetch(source(server))
     assert fetch(source(server)).read_bytes() == CONTENT
-    assert server.asked[-1] == "bytes=100060-"
+    assert server.asked[-1] == f"bytes={2 * sources.CHUNK}-"
 
 
 def test_a_server_without_ranges_sends_everything_again(server):
-    server.ranges, server.breaks = False, [300_000]
+    server.ranges, server.breaks = False, [3 * sources.CHUNK]
     assert fetch(source(server)).read_bytes() == CONTENT
-    assert server.asked == [None, "bytes=300000-"]
+    assert server.asked == [None, f"bytes={3 * sources.CHUNK}-"]
 
 
 def test_without_size_and_digest_nothing_is_resumed(server):
-    server.breaks = [1000, 10, 10, 10]
+    server.breaks = [sources.CHUNK, 10, 10, 10]
     with pytest.raises(FileNotFoundError):
         fetch(source(server, sha256=None, size=None))
     assert fetch(source(server, sha256=None, size=None)).read_bytes() == CONTENT
