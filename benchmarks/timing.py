@@ -62,7 +62,6 @@ def measure(programs: dict[str, Callable[[], object]], *, keep: int = 5, most: i
     """
     repeats = {}
     for name, program in ({"probe": probe} | programs).items():
-        program()
         began = time.perf_counter()
         program()
         repeats[name] = 1 + int(LONG / (time.perf_counter() - began))
