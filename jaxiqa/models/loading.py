@@ -66,7 +66,7 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
 
     >>> load("musiq", weights="koniq10k")
     Traceback (most recent call last):
-    ValueError: name='musiq' is not allowed; choose from 'linearity'...
+    ValueError: name='musiq' is not allowed; choose from 'fpr'...
     """
     return load_and_report(name, weights, **options).model
 
