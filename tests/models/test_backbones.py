@@ -35,9 +35,7 @@ def test_published_number_of_parameters(backbone, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(classifier, nnx.Param))) == parameters
 
 
-@pytest.mark.parametrize(
-    "backbone", sorted(BACKBONES.keys() - {"vgg16", "alexnet", "squeezenet1_1"})
-)  # these round down
+@pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - {"vgg16", "alexnet", "squeezenet1_1"}))
 @pytest.mark.parametrize("size", [(65, 48)])
 def test_maps_shrink_by_two_at_every_stride(backbone, size):
     spec = BACKBONES[backbone]

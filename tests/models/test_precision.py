@@ -73,7 +73,7 @@ def test_parameters_scores_and_maps_stay_float32():
 
 
 def test_scores_move_little_and_the_default_is_float32():
-    """By less than 5 % of the spread of scores over different noise, in a network of few channels; and not by nothing."""
+    """By less than 5 % of the spread of scores over different noise, in a narrow network; and not by nothing."""
     model = hardened()
     noise = jax.random.uniform(jax.random.key(1), (8, 1, 1, 1)) * jax.random.normal(jax.random.key(2), (8, 40, 56, 3))
     images = jnp.clip(0.5 + noise, 0, 1)
