@@ -26,6 +26,9 @@ MOBILENET = "data/weights/mobilenet_v2_imagenet.safetensors"
         ("resnext101_32x8d", 88_791_336),
         ("mobilenet_v2", 3_489_097),
         ("inception_resnet_v2", 55_843_464),
+        ("vgg16", 138_357_544),
+        ("alexnet", 61_100_840),
+        ("squeezenet1_1", 1_235_496),
     ],
 )
 def test_published_number_of_parameters(backbone, parameters):
@@ -33,7 +36,7 @@ def test_published_number_of_parameters(backbone, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(classifier, nnx.Param))) == parameters
 
 
-@pytest.mark.parametrize("backbone", sorted(set(BACKBONES) - {"inception_resnet_v2"}))  # which pads less
+@pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - {"inception_resnet_v2", "vgg16", "alexnet", "squeezenet1_1"}))
 @pytest.mark.parametrize("size", [(65, 48)])
 def test_maps_shrink_by_two_at_every_stride(backbone, size):
     spec = BACKBONES[backbone]

@@ -6,7 +6,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-VGG = (("relu1", 1, 2), ("relu2", 2, 2), ("relu3", 4, 3), ("relu4", 8, 3), ("relu5", 8, 3))
+VGG = ((1, 2), (2, 2), (4, 3), (8, 3), (8, 3))
 ALEXNET = ((0, 1, 11, 4, 2), (3, 3, 5, 1, 2), (6, 6, 3, 1, 1), (8, 4, 3, 1, 1), (10, 4, 3, 1, 1))
 FIRES = {3: (1, 1), 4: (1, 1), 6: (2, 2), 7: (2, 2), 9: (3, 3), 10: (3, 3), 11: (4, 4), 12: (4, 4)}
 
@@ -28,7 +28,7 @@ def shapes(backbone: str, width: int) -> dict[str, tuple[int, ...]]:
 
     cin, index = 3, 0
     if backbone == "vgg16":
-        for _, growth, depth in VGG:
+        for growth, depth in VGG:
             for _ in range(depth):
                 cin = conv(f"features.{index}", cin, width * growth, 3)
                 index += 2
@@ -49,7 +49,7 @@ def weights(backbone: str, width: int, seed: str = "0") -> dict[str, np.ndarray]
 
 
 def features(backbone: str, arrays: dict, x: torch.Tensor, pool=lambda x: F.max_pool2d(x, 2)) -> list[torch.Tensor]:
-    """The maps that LPIPS (and, for VGG-16, DISTS) reads, and last of all the network's final map."""
+    """The maps that LPIPS (and, for VGG-16, DISTS) reads; ``pool`` is VGG-16's."""
 
     def conv(name: str, x: torch.Tensor, stride: int = 1, padding: int = 0) -> torch.Tensor:
         kernel, bias = (torch.as_tensor(arrays[f"{name}.{part}"]).to(x.dtype) for part in ("weight", "bias"))
@@ -57,28 +57,39 @@ def features(backbone: str, arrays: dict, x: torch.Tensor, pool=lambda x: F.max_
 
     maps, index = [], 0
     if backbone == "vgg16":
-        for _, _, depth in VGG:
+        for _, depth in VGG:
+            x = pool(x) if maps else x
             for _ in range(depth):
                 x = conv(f"features.{index}", x, padding=1)
                 index += 2
             maps.append(x)
-            x = pool(x)
             index += 1
-        return [*maps, x]
-    if backbone == "alexnet":
+    elif backbone == "alexnet":
         for index, _, _, stride, padding in ALEXNET:
+            x = F.max_pool2d(x, 3, 2) if index in (3, 6) else x
             x = conv(f"features.{index}", x, stride, padding)
             maps.append(x)
-            if index in (0, 3, 10) and min(x.shape[2:]) > 2:
-                x = F.max_pool2d(x, 3, 2)
-        return [*maps, x]
-    x = conv("features.0", x, 2)
-    maps.append(x)
-    for index in FIRES:
-        if index in (3, 6, 9):
-            x = F.max_pool2d(x, 3, 2, ceil_mode=True)
-        x = conv(f"features.{index}.squeeze", x)
-        x = torch.cat([conv(f"features.{index}.expand{k}x{k}", x, padding=k // 2) for k in (1, 3)], 1)
-        if index not in (3, 6):
-            maps.append(x)
-    return [*maps, x]
+    else:
+        x = conv("features.0", x, 2)
+        maps.append(x)
+        for index in FIRES:
+            x = F.max_pool2d(x, 3, 2, ceil_mode=True) if index in (3, 6, 9) else x
+            x = conv(f"features.{index}.squeeze", x)
+            x = torch.cat([conv(f"features.{index}.expand{k}x{k}", x, padding=k // 2) for k in (1, 3)], 1)
+            if index not in (3, 6):
+                maps.append(x)
+    return maps
+
+
+def logits(backbone: str, arrays: dict, x: torch.Tensor) -> torch.Tensor:
+    """The whole classifier, for normalised pixels."""
+    x = features(backbone, arrays, x)[-1]
+    if backbone == "squeezenet1_1":
+        x = F.conv2d(x, torch.as_tensor(arrays["classifier.1.weight"]), torch.as_tensor(arrays["classifier.1.bias"]))
+        return F.relu(x).mean((2, 3))
+    window, side, layers = {"vgg16": (2, 7, (0, 3, 6)), "alexnet": (3, 6, (1, 4, 6))}[backbone]
+    x = F.adaptive_avg_pool2d(F.max_pool2d(x, window, 2), side).flatten(1)
+    for index in layers:
+        weight, bias = (torch.as_tensor(arrays[f"classifier.{index}.{part}"]) for part in ("weight", "bias"))
+        x = F.linear(x if index == layers[0] else F.relu(x), weight, bias)
+    return x
