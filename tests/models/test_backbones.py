@@ -36,7 +36,7 @@ def test_published_number_of_parameters(backbone, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(classifier, nnx.Param))) == parameters
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES.keys() - {"inception_resnet_v2", "vgg16", "alexnet", "squeezenet1_1"}))
+@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"])
 @pytest.mark.parametrize("size", [(65, 48)])
 def test_maps_shrink_by_two_at_every_stride(backbone, size):
     spec = BACKBONES[backbone]

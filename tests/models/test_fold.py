@@ -20,7 +20,9 @@ def koncept() -> KonCept512:
     return tiny.filled(nnx.eval_shape(lambda: KonCept512(pooling="full", width=2, rngs=nnx.Rngs(0))))
 
 
-@pytest.mark.parametrize("make", [tiny.metric, lambda: tiny.metric("resnet50"), koncept])
+@pytest.mark.parametrize(
+    "make", [tiny.metric, lambda: tiny.metric("resnet50"), pytest.param(koncept, marks=pytest.mark.slow)]
+)
 def test_scores_and_gradients_stay(make):
     model = make()
     folded = fold_batch_norm(model)

@@ -10,8 +10,11 @@ from jaxiqa.models import BACKBONES, POSITIONS, Linearity, convert, harden
 X = jax.ShapeDtypeStruct((2, 144, 176, 3), jnp.float32)
 RESNET = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
 PLACES = {
+    "alexnet": ("before:relu1", "before:relu3", "before:relu4", "after:relu4"),
     "inception_resnet_v2": ("before:conv2d_1a", "before:block35", "before:block17.7", "after:block17"),
     "mobilenet_v2": ("before:stem", "before:block0", "before:block5", "after:block12"),
+    "squeezenet1_1": ("before:relu1", "before:fire2", "before:fire4", "after:fire5"),
+    "vgg16": ("before:relu1_1", "before:relu2_1", "before:relu3_2", "after:relu4_3"),
 }
 
 
