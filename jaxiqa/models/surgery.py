@@ -32,29 +32,25 @@ def harden(
 ) -> None:
     """Insert a block into ``model``, in place; no other parameter changes.
 
-        What follows the place, the heads included if they read the stage it comes after, reads the block's output.
+    What follows the place, the heads included if they read the stage it comes after, reads the block's output.
 
-        Args:
-    <<<<<<< HEAD:jaxiqa/models/surgery.py
-            model: a metric whose ``backbone`` is a `jaxiqa.models.stages.Stages`.
-    =======
-            model: the metric; its ``backbone`` is a `jaxiqa.models.stages.Stages`.
-    >>>>>>> resnets:jaxiqa/models/harden.py
-            where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
-            kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
-            rngs: random numbers for the block's weights.
-            name: of the new stage; the kind by default.
-            **options: keyword arguments of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`; ``mid`` is required
-                for both, and for neither exceeds the channels there.
+    Args:
+        model: the metric; its ``backbone`` is a `jaxiqa.models.stages.Stages`.
+        where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
+        kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
+        rngs: random numbers for the block's weights.
+        name: of the new stage; the kind by default.
+        **options: keyword arguments of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`; ``mid`` is required
+            for both, and for neither exceeds the channels there.
 
-        Raises:
-            ValueError: an unknown stage, kind or option.
+    Raises:
+        ValueError: an unknown stage, kind or option.
 
-        >>> from jaxiqa.models import build
-        >>> model = build("resnet18", width=8)
-        >>> harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
-        >>> model.backbone.order[-4:]
-        ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')
+    >>> from jaxiqa.models import build
+    >>> model = build("resnet18", width=8)
+    >>> harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
+    >>> model.backbone.order[-4:]
+    ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')
     """
     check_choice("kind", kind, KINDS)
     _, features = model.backbone.place(where)
