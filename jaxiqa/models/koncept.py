@@ -53,8 +53,8 @@ class KonCept512(nnx.Module):
         width: channels of the first stage.
         rngs: random numbers for the weights.
 
-    **Differs from the paper**: no dropout, which scoring has no use for. The ``"official"`` pooling is that of the
-    published PyTorch weights; the paper pools globally.
+    **Differs from the paper**: no dropout, which scoring has no use for. The ``"official"`` pooling is what the
+    published PyTorch class does.
 
     >>> model, images = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0))), jnp.zeros((2, 384, 512, 3))
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
