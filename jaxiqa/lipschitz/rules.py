@@ -196,6 +196,12 @@ def _constant(value: float, method: str) -> Callable[[Operation], Gain]:
     return lambda op: _only(op, 0, Gain(value, method))
 
 
+def _leaky_relu(op: Operation) -> Gain:
+    if op.moving != 0:
+        return unbounded("a slope that depends on the image")
+    return Gain(max(1.0, float(np.abs(np.asarray(op.known[1])).max())), "larger slope")
+
+
 _ONE = (
     *("reshape", "transpose", "squeeze", "expand_dims", "slice", "rev", "copy", "copy_p", "sort", "real"),
     *("imag", "conj", "neg", "abs", "reduce_precision", "optimization_barrier", "sin", "cos", "add", "sub", "max"),
@@ -234,6 +240,8 @@ FUNCTIONS: dict[str, Callable[[Operation], Gain]] = {
     "soft_threshold": _constant(1.0, "proximal map"),
     "max_min": _constant(1.0, "permutation"),
     "householder": _constant(1.0, "reflection"),
+    "leaky_relu": _leaky_relu,
+    "gelu": _constant(1.13, "largest slope"),
     "silu": _constant(1.0999, "largest slope"),
     "softplus": _constant(1.0, "largest slope"),
 }

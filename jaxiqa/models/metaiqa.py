@@ -30,7 +30,7 @@ class Hidden(nnx.Module):
 
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b hidden"]:
         x = self.norm(self.linear(x))
-        return jnp.where(x >= 0, x, self.slope[...] * x)
+        return jax.nn.leaky_relu(x, self.slope[...])
 
 
 class MetaIQA(nnx.Module):
