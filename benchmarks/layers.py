@@ -6,10 +6,10 @@
 
 Each size is kept in benchmarks/layers.json as soon as it is measured, and benchmarks/README.md shows what is there.
 
-Both sides use the same number of threads, batch 8, 3×3 kernels at ‖A‖ ≈ 1.7, float32. "build" makes unitary matrices
-of the skew-Hermitian ones of all frequencies; "fwd+bwd" is the gradient by kernel and input; "cached" applies what has
-been built.
-σ error is the largest |σ − 1| at every seventh frequency, by SVD in float64. MiB are XLA's temporary buffers.
+Both sides use the same number of threads, batch 8, 3×3 kernels at ‖A‖ ≈ 1.7, float32; peers are measured on square
+maps only, which are all that PyTorch's usual Cayley convolution takes. "build" makes unitary matrices of the
+skew-Hermitian ones of all frequencies; "fwd+bwd" is the gradient by kernel and input; "cached" applies what has been
+built. σ error is the largest |σ − 1| at every seventh frequency, by SVD in float64. MiB are XLA's temporary buffers.
 """
 
 import argparse
@@ -101,6 +101,11 @@ def skew_response(kernel: jax.Array, size: tuple[int, int]) -> jax.Array:
     return (a - adjoint(a)) / 2
 
 
+def rounds(c: int, h: int, w: int) -> dict[str, int]:
+    """How often to measure: programs that take seconds are less often disturbed, and less often run."""
+    return {"keep": 5, "most": 15} if c**3 * h * (w // 2 + 1) <= SLOWEST else {"keep": 2, "most": 4}
+
+
 def exponentials(c: int, h: int, w: int) -> list[Row]:
     a = skew_response(kernel_for(c, c), (h, w))
     functions = {method: METHODS[method] for method in ("taylor", "eigh", "cayley")}
@@ -111,7 +116,7 @@ def exponentials(c: int, h: int, w: int) -> list[Row]:
     programs, memory = {}, {}
     for name, function in functions.items():
         programs[name], memory[name] = compiled(function, a)
-    seconds = measure(programs).seconds
+    seconds = measure(programs, **rounds(c, h, w)).seconds
     return [Row(f"build {name}", seconds[name], memory[name]) for name in programs]
 
 
@@ -131,7 +136,7 @@ def peak() -> float:
     return 2 * n**3 / measure({"peak": program}).seconds["peak"]
 
 
-def layers(c: int, h: int, w: int, *, torch_too: bool) -> list[Row]:
+def layers(c: int, h: int, w: int, *, peers: bool) -> list[Row]:
     x = jax.random.normal(jax.random.key(1), (BATCH, h, w, c))
     programs, memory, errors = {}, {}, {}
 
@@ -145,18 +150,17 @@ def layers(c: int, h: int, w: int, *, torch_too: bool) -> list[Row]:
         add(f"fwd+bwd {name}", gradient(convolve), kernel, x)
         add(f"cached {name}", lambda s, x: s(x), unitary_spectrum(kernel, (h, w), **options), x)
         errors[name] = sigma_error(kernel, (h, w), options)
-    for name, layer in (("SOC", SOC(c, c, rngs=nnx.Rngs(0))), ("AOL", AOL(c, c, rngs=nnx.Rngs(0)))):
-        graphdef, state = nnx.split(layer)
-        call = lambda state, x, graphdef=graphdef: nnx.merge(graphdef, state)(x)  # noqa: E731
-        add(f"fwd {name}", call, state, x)
-        add(f"fwd+bwd {name}", gradient(call), state, x)
     free = jax.lax.complex(*jax.random.normal(jax.random.key(2), (2, h * (w // 2 + 1), 1, c, c)))
     multiply = lambda m, z: jnp.einsum("fbgi,fgoi->fbgo", z, m, precision=HIGHEST)  # noqa: E731
     add("cached unconstrained", lambda m, x: through_frequencies(x, lambda z: multiply(m, z)), free, x)
-    if torch_too:
+    if peers:
+        for name, layer in (("SOC", SOC(c, c, rngs=nnx.Rngs(0))), ("AOL", AOL(c, c, rngs=nnx.Rngs(0)))):
+            graphdef, state = nnx.split(layer)
+            call = lambda state, x, graphdef=graphdef: nnx.merge(graphdef, state)(x)  # noqa: E731
+            add(f"fwd {name}", call, state, x)
+            add(f"fwd+bwd {name}", gradient(call), state, x)
         programs |= torch_programs(c, h)
-    small = c**3 * h * (w // 2 + 1) <= SLOWEST
-    seconds = measure(programs, keep=5 if small else 3, most=15 if small else 5).seconds
+    seconds = measure(programs, **rounds(c, h, w)).seconds
     return [Row(name, seconds[name], memory.get(name), errors.get(name.partition(" ")[2])) for name in programs]
 
 
@@ -241,11 +245,10 @@ def main() -> None:
     parser.add_argument("--sizes", nargs="*", help="such as 64x32x32; everything by default")
     chosen = parser.parse_args().sizes
     sizes = [tuple(map(int, size.split("x"))) for size in chosen] if chosen else SIZES + BLOCKS
-    torch_too = importlib.util.find_spec("torch") is not None
-    if not torch_too:
-        print("torch is not installed: pip install -e '.[bench]' to measure against it", file=sys.stderr)
+    if importlib.util.find_spec("torch") is None:
+        raise SystemExit("error: torch is not installed: pip install -e '.[bench]'")
     for c, h, w in sizes:
-        rows = exponentials(c, h, w) + layers(c, h, w, torch_too=torch_too and h == w)
+        rows = exponentials(c, h, w) + layers(c, h, w, peers=h == w)
         new = Result(device(), f"{c}, {h}x{w}", peak(), taylor_operations(c, h, w), rows)
         print(bars([new]), table([new]), sep="\n\n", flush=True)
         keep(new)
