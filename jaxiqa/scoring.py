@@ -14,7 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
 
-import numpy as np
 import tyro
 
 from jaxiqa.files import write_text
@@ -112,10 +111,12 @@ def score_files(
 
     Pictures of one size wait for each other until they fill a batch, as long as all that wait fit in `WAITING`.
     """
+    import numpy as np
+
     from jaxiqa.data.decode import read_image
 
     score, shrink = _compiled(model), _shrinker(model)
-    waiting: dict[tuple[int, ...], list[tuple[Path, np.ndarray]]] = {}
+    waiting: dict[tuple[int, ...], list[tuple[Path, Any]]] = {}
     compiled: dict[tuple[int, ...], int] = {}
 
     def run(shape: tuple[int, ...]) -> dict[Path, float]:
@@ -149,27 +150,29 @@ def score_files(
         yield run(shape)
 
 
-def _compiled(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+def _compiled(model: Any) -> Callable[[Any], Any]:
     import jax
     import jax.numpy as jnp
+    import numpy as np
 
     from jaxiqa import models
 
     score, run = models.score_fn(model), jax.jit(lambda score, images: score(images))
 
-    def of(pixels: np.ndarray) -> np.ndarray:
+    def of(pixels: Any) -> Any:
         return np.asarray(run(score, jnp.asarray(_unit(pixels))))
 
     return of
 
 
-def _shrinker(model: Any) -> Callable[[np.ndarray], np.ndarray]:
+def _shrinker(model: Any) -> Callable[[Any], Any]:
     """What is done to each picture alone.
 
     Where a metric begins by resizing everything to one size, and leaves a picture of that size alone, it is done here:
     then pictures of all sizes share batches and one compiled program, which takes far longer to make than a resize.
     """
     import jax.numpy as jnp
+    import numpy as np
 
     if model.input_size is None:
         return lambda pixels: pixels
@@ -179,9 +182,9 @@ def _shrinker(model: Any) -> Callable[[np.ndarray], np.ndarray]:
     return lambda pixels: np.asarray(model.prepare(jnp.asarray(_unit(pixels))[None])[0])
 
 
-def _unit(pixels: np.ndarray) -> np.ndarray:
+def _unit(pixels: Any) -> Any:
     """8-bit values as float32 in [0, 1]; others as they are."""
-    return pixels.astype(np.float32) / 255 if pixels.dtype == np.uint8 else pixels
+    return pixels.astype("float32") / 255 if pixels.dtype == "uint8" else pixels
 
 
 def as_csv(rows: Sequence[tuple[str, float]]) -> str:
