@@ -15,6 +15,7 @@ from jaxiqa.models.convolution import conv
 from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
 from jaxiqa.models.published import Published
 from jaxiqa.models.stages import Stages, normalise
+from jaxiqa.models.transformer import attention
 from jaxiqa.models.weights import Source
 from jaxiqa.ops.cubic import resize_cubic
 from jaxiqa.types import Images, PRNGKey, Scores
@@ -48,8 +49,8 @@ class ChannelAttention(nnx.Module):
         b, h, w, c = x.shape
         rows = x.reshape(b, h * w, c).swapaxes(1, 2)
         queries = self.c_q(rows) / math.sqrt(h * w)
-        attention = jax.nn.softmax(jnp.einsum("bin,bjn->bij", queries, self.c_k(rows)))
-        scrambled = jnp.einsum("bij,bjn->bni", attention, self.c_v(rows)).reshape(b, c, h * w)
+        product = attention(queries, self.c_k(rows), self.c_v(rows))
+        scrambled = product.swapaxes(1, 2).reshape(b, c, h * w)
         return (rows + scrambled).swapaxes(1, 2).reshape(b, h, w, c)
 
 

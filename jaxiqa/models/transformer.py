@@ -27,6 +27,54 @@ def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
+def attention(
+    queries: Float[Array, "*b n c"],
+    keys: Float[Array, "*b m c"],
+    values: Float[Array, "*b m d"],
+    bias: Float[Array, "..."] | None = None,
+) -> Float[Array, "*b n d"]:
+    """``softmax(q kᵀ + bias) v``: every query's mean of the values, weighted by how well their keys fit.
+
+    Its backward pass is written down, so that it is products of matrices as they lie in memory: derived, it copies
+    the transposed weights twice. Reverse mode only.
+
+    Args:
+        queries, keys, values: tokens; divide the queries by the root of their channels for the usual form.
+        bias: added to the logits: their shape, or 1 instead of the first axis.
+
+    >>> values = jnp.array([[1.0, 2.0], [3.0, 6.0]])
+    >>> attention(jnp.zeros((1, 3)), jnp.ones((2, 3)), values).tolist()
+    [[2.0, 4.0]]
+    """
+    return _attention(queries, keys, values, bias)
+
+
+@jax.custom_vjp
+def _attention(queries, keys, values, bias):
+    return _forward(queries, keys, values, bias)[0]
+
+
+def _forward(queries, keys, values, bias):
+    logits = jnp.einsum("...nc,...mc->...nm", queries, keys)
+    weights = jax.nn.softmax(logits if bias is None else logits + bias)
+    return weights @ values, (queries, keys, values, bias, weights)
+
+
+def _backward(saved, cotangent):
+    queries, keys, values, bias, weights = saved
+    of_values = jnp.swapaxes(jnp.swapaxes(cotangent, -1, -2) @ weights, -1, -2)
+    of_weights = jnp.einsum("...nd,...md->...nm", cotangent, values)
+    of_logits = weights * (of_weights - jnp.sum(of_weights * weights, -1, keepdims=True))
+    of_keys = jnp.swapaxes(jnp.swapaxes(queries, -1, -2) @ of_logits, -1, -2)
+    of_bias = None
+    if bias is not None:
+        of_bias = of_logits if bias.shape == of_logits.shape else jnp.sum(of_logits, 0, keepdims=True)
+    return of_logits @ keys, of_keys, of_values, of_bias
+
+
+_attention.defvjp(_forward, _backward)
+
+
 def attend(
     queries: Float[Array, "b n c"],
     keys: Float[Array, "b m c"],
@@ -35,7 +83,7 @@ def attend(
     heads: int,
     bias: Float[Array, "#b heads n m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """``softmax(q kᵀ / √(c / heads) + bias) v`` in each of ``heads`` groups of channels (arXiv 1706.03762).
+    """`attention` in each of ``heads`` groups of channels, logits divided by √(c / heads) (arXiv 1706.03762).
 
     Args:
         queries, keys, values: tokens; ``heads`` divides their channels.
@@ -47,11 +95,8 @@ def attend(
     >>> print(jax.device_get(mean)[0, 0].round(3))
     [4. 5. 6. 7.]
     """
-    q, k, v = (x.reshape(*x.shape[:2], heads, -1) for x in (queries, keys, values))
-    logits = jnp.einsum("bnhc,bmhc->bhnm", q / math.sqrt(q.shape[-1]), k)
-    if bias is not None:
-        logits = logits + bias
-    return jnp.einsum("bhnm,bmhc->bnhc", jax.nn.softmax(logits), v).reshape(queries.shape)
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (queries, keys, values))
+    return attention(q / math.sqrt(q.shape[-1]), k, v, bias).swapaxes(1, 2).reshape(queries.shape)
 
 
 class SelfAttention(nnx.Module):
