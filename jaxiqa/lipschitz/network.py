@@ -240,18 +240,19 @@ class _Analysis:
     def several(self, eqn: Any, inputs: list, moving: list[_Moving]) -> _Moving:
         name, bounds = eqn.primitive.name, [value.bound for value in moving]
         if name in ("add", "sub", "add_any"):
-            method, bound = "sum of paths (a residual is 1 + L)", sum(bounds)
+            method, join = "sum of paths (a residual is 1 + L)", sum
         elif name == "concatenate" or name in ("max", "min") or (name == "select_n" and isinstance(inputs[0], _Known)):
-            method, bound = "joined paths (root of the sum of squares)", math.hypot(*bounds)
+            method, join = "joined paths (root of the sum of squares)", lambda shares: math.hypot(*shares)
         elif name == "complex":
-            method, bound = "real and imaginary parts", math.hypot(*bounds)
-        elif name in ("mul", "dot_general", "conv_general_dilated"):
-            return self.refuse(eqn, inputs, "a product of two quantities that depend on the image, such as attention")[
-                0
-            ]
+            method, join = "real and imaginary parts", lambda shares: math.hypot(*shares)
         else:
-            return self.refuse(eqn, inputs, f"no rule for {name} of several quantities that depend on the image")[0]
-        gain = bound / max(bounds) if max(bounds) else 1.0
+            product = name in ("mul", "dot_general", "conv_general_dilated")
+            reason = "a product of two quantities that depend on the image, such as attention"
+            several = f"no rule for {name} of several quantities that depend on the image"
+            return self.refuse(eqn, inputs, reason if product else several)[0]
+        largest = max(bounds)
+        gain = join([1.0 if bound == largest else bound / largest for bound in bounds]) if largest else 1.0
+        bound = gain * largest
         return self.add(eqn, inputs, name, Gain(gain, method, exact=False), gain if gain == 1 else 0.0, 0.0, bound)
 
     def refuse(self, eqn: Any, inputs: list, reason: str) -> list[_Moving]:

@@ -241,7 +241,6 @@ FUNCTIONS: dict[str, Callable[[Operation], Gain]] = {
     "max_min": _constant(1.0, "permutation"),
     "householder": _constant(1.0, "reflection"),
     "leaky_relu": _leaky_relu,
-    "gelu": _constant(1.13, "largest slope"),
     "silu": _constant(1.0999, "largest slope"),
     "softplus": _constant(1.0, "largest slope"),
 }

@@ -80,7 +80,8 @@ def score_fn(
 ) -> ScoreModel:
     """The model as it is now, as a pure function ``images b h w c -> scores b``, in evaluation mode.
 
-    Batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`).
+    Batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`), in float32; in bfloat16, where
+    the folded network of a test gave NaN on a CPU, they stay.
 
     Args:
         model: the metric; left as it was, and what happens to it later does not change the function.
@@ -96,7 +97,11 @@ def score_fn(
     (2,)
     """
     size = model.input_size or image_size
-    model = fold_batch_norm(model, image_size or (384, 384))
+    if compute_dtype == "float32":
+        model = fold_batch_norm(model, image_size or (384, 384))
+    else:
+        model = nnx.clone(model)
+        model.eval()
+        set_compute_dtype(model, compute_dtype)
     model = materialize(model, size) if size else model
-    set_compute_dtype(model, compute_dtype)
     return ScoreModel(*nnx.split(model))

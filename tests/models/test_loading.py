@@ -146,7 +146,7 @@ def test_a_checkpoint_of_another_model_is_recognised(monkeypatch, arrays):
 
 
 def test_unknown_names_and_options_are_listed():
-    with pytest.raises(ValueError, match="name='Linearity' is not allowed; choose from 'linearity'"):
+    with pytest.raises(ValueError, match="name='Linearity' is not allowed; choose from 'fpr'"):
         jaxiqa.load("Linearity", weights={})
     with pytest.raises(ValueError, match="option of linearity='protocol' is not allowed; choose from 'backbone'"):
         jaxiqa.load("linearity", weights={}, protocol="pyiqa")

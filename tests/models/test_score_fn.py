@@ -43,7 +43,7 @@ def test_scoring_is_in_evaluation_mode_and_leaves_the_model_as_it_was():
     model = tiny.metric()
     expected = model(X)
     model.set_mode(head="train", backbone="train")
-    np.testing.assert_allclose(score_fn(model)(X), expected, rtol=1e-6)
+    np.testing.assert_allclose(score_fn(model)(X), expected, rtol=5e-5)  # folding batch norm rounds differently
     assert not model.dr6.norm[0].use_running_average
 
 
@@ -62,7 +62,7 @@ def test_a_whole_metric_is_built_by_score_fn_and_takes_fewer_operations():
     live, built = score_fn(model), score_fn(model, (40, 56))
     np.testing.assert_allclose(built(images), live(images), rtol=1e-5, atol=1e-5)
     programs = [str(jax.make_jaxpr(lambda x, f=f: f(x))(images)) for f in (live, built)]
-    assert ["eigh" in program for program in programs] == [True, False]
+    assert ["while" in program for program in programs] == [True, False]
     with pytest.raises(ValueError, match="materialize the model again"):
         built(images[:, :32])
 
