@@ -1,4 +1,7 @@
-"""The Python sessions of the documentation run, from top to bottom, as one session each."""
+"""The Python sessions of the documentation run, from top to bottom, as one session each.
+
+Blocks marked "python" are run; those that need files which only a reader has are marked "py".
+"""
 
 import re
 from pathlib import Path
