@@ -17,6 +17,7 @@ from jaxiqa.models import convert, sources, store, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.published import Published
 from jaxiqa.models.registry import MODELS
+from jaxiqa.models.weights import contents
 
 Weights = Mapping[str, Any] | str | os.PathLike[str]
 
@@ -81,7 +82,7 @@ def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
     path = _path(name, published, weights)
     if path.is_dir():
         return Loaded(_run(name, path, options), {}, [], {}, {})
-    return _fill(name, published, _read(path), options, source=str(path))
+    return _fill(name, published, contents(path), options, source=str(path))
 
 
 def _check_options(name: str, published: Published, options: Mapping[str, Any]) -> None:
@@ -114,10 +115,6 @@ def _run(name: str, folder: Path, options: Mapping[str, Any]) -> nnx.Module:
     return model
 
 
-def _read(path: Path) -> weights.Contents:
-    return weights.contents(path)
-
-
 def _contents(given: Mapping[str, Any]) -> weights.Contents:
     """A dict of arrays as if it had been a file; but nothing in it may be left over."""
 
@@ -140,7 +137,7 @@ def _fill(name: str, published: Published, found: weights.Contents, options: dic
         if owner != name:
             raise ValueError(f"{source} holds a converted {owner}; load it as such: jaxiqa.load({owner!r}, ...)")
         rules = convert.IDENTITY
-        options = json.loads(found.metadata[OPTIONS]) | options
+        options = json.loads(found.metadata.get(OPTIONS, "{}")) | options
     everything = found.numbers | found.arrays
     extras = {key: everything[key] for key in published.extras if key in everything}
     arrays = {key: array for key, array in found.arrays.items() if key not in extras}
