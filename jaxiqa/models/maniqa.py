@@ -82,6 +82,9 @@ class Maniqa(nnx.Module):
     ``"pyiqa"``: 20 crops on that toolbox's fixed grid (`jaxiqa.models.crops.uniform_crops`) and one ``Σ f w / Σ w``
     over the patches of all crops.
 
+    Beside the weights, scoring a crop takes about 100 MiB on a CPU and its gradient 1.1 GiB, mostly attention weights;
+    a protocol's 20 crops go through in one batch, so score and attack images a few at a time.
+
     Scores are about 0 to 1, higher is better. The published weights are under Apache-2.0.
 
     **Differs from the paper**: as its code does, with the order of values above; random crops may end at the last row
