@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
@@ -147,5 +148,11 @@ class Stages(nnx.Module):
         features = {tap: x for tap, index in wanted.items() if index == first}
         for position in range(first + 1, last + 1):
             x = self.stage[self.order[position]](x)
-            features |= {tap: x.astype(dtype) for tap, index in wanted.items() if index == position}
-        return x.astype(dtype), features
+            features |= {tap: _handed_out(x, dtype) for tap, index in wanted.items() if index == position}
+        return _handed_out(x, dtype), features
+
+
+def _handed_out(x: Array, dtype: Any) -> Array:
+    """``x`` in another type, if it has another. XLA may not merge what follows with the stages: on CPUs (jaxlib 0.12)
+    a mean that it merges with bfloat16 products comes out wrong."""
+    return x if x.dtype == dtype else jax.lax.optimization_barrier(x).astype(dtype)
