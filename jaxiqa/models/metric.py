@@ -81,7 +81,7 @@ def score_fn(
     """The model as it is now, as a pure function ``images b h w c -> scores b``, in evaluation mode.
 
     Batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`), in float32; in bfloat16, where
-    the folded network of a test gave NaN on a CPU, they stay.
+    folding was measured to move scores further, they stay.
 
     Args:
         model: the metric; left as it was, and what happens to it later does not change the function.

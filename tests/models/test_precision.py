@@ -10,6 +10,9 @@ from flax import nnx
 
 from jaxiqa.layers import depthwise_conv
 from jaxiqa.models import harden, score_fn
+from jaxiqa.models.convolution import conv
+from jaxiqa.models.precision import set_compute_dtype
+from jaxiqa.models.stages import Stages
 
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
 HIGHEST = jax.lax.Precision.HIGHEST
@@ -84,6 +87,44 @@ def test_scores_move_little_and_the_default_is_float32():
     assert 0 < deviation < 0.05
     assert score_fn(model).graphdef == score_fn(model, compute_dtype="float32").graphdef
     np.testing.assert_array_equal(run(score_fn(model), images), exact)
+
+
+class Bottleneck(nnx.Module):
+    """``relu(conv1x1(relu(conv3x3(relu(conv1x1(x))))) + x)``, a residual block with folded batch norms."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        sizes = ((256, 64, 1), (64, 64, 3), (64, 256, 1))
+        self.layers = nnx.List([conv(cin, cout, size, bias=True, rngs=rngs) for cin, cout, size in sizes])
+
+    def __call__(self, x):
+        y = x
+        for i, layer in enumerate(self.layers):
+            y = layer(jax.nn.relu(y) if i else y)
+        return jax.nn.relu(x.astype(y.dtype) + y)
+
+
+class Pooled(nnx.Module):
+    """The mean of its map, and nothing else."""
+
+    def __init__(self, rngs: nnx.Rngs):
+        self.backbone = Stages({"block": (Bottleneck(rngs), 256)}, inputs=256)
+
+    def __call__(self, x):
+        return jnp.mean(self.map(x), (1, 2))
+
+    def map(self, x):
+        return self.backbone.run(x)[0]
+
+
+def test_the_mean_behind_a_backbone_is_the_mean_of_its_map():
+    """XLA's CPU compiler has been seen to merge the two, wrongly."""
+    model = Pooled(nnx.Rngs(0))
+    set_compute_dtype(model, "bfloat16")
+    graphdef, state = nnx.split(model)
+    x = jax.random.normal(jax.random.key(0), (2, 8, 11, 256))
+    found = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x))(state, x)
+    expected = jax.jit(lambda state, x: nnx.merge(graphdef, state).map(x))(state, x)
+    np.testing.assert_allclose(found, np.mean(expected, (1, 2)), atol=1e-5)
 
 
 def test_a_depthwise_convolution_in_bfloat16_is_rounded_once():
