@@ -24,7 +24,8 @@ def set_compute_dtype(model: nnx.Module, dtype: str) -> None:
 
     Linearity over a ResNet-101 with random weights, 16 photographs of 249×332, on a CPU: scores moved by at most 5.5 %
     and on average 3.3 % of their spread, and kept their order up to an SROCC of 0.991.
-    Input gradients differed by 32 to 35 % of their norm (2 photographs): attacks compared with published ones want float32.
+    Input gradients differed by 32 to 35 % of their norm (2 photographs): attacks compared with published ones want
+    float32.
     """
     check_choice("compute_dtype", dtype, COMPUTE_DTYPES)
     if dtype != "float32":
