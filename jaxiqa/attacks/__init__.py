@@ -30,7 +30,7 @@ def make(name: str, **options: Any) -> Any:
     3
     >>> make("fgsm", eps=8 / 255)
     Traceback (most recent call last):
-    ValueError: option of fgsm='eps' is not allowed; choose from 'epsilon', 'direction'
+    ValueError: option of fgsm='eps' is not allowed; choose from 'epsilon', 'objective'
     """
     check_choice("attack", name, ATTACKS)
     allowed = [field.name for field in dataclasses.fields(ATTACKS[name])]

@@ -12,9 +12,6 @@ from jaxiqa.attacks.loop import is_traced
 from jaxiqa.checks import check_images
 from jaxiqa.types import Images, PRNGKey, Scores
 
-SIGNS = {"raise": 1.0, "lower": -1.0}
-"""What an attack's ``direction`` multiplies the score by before it is raised."""
-
 Keys = PRNGKey | Key[Array, " b"]
 
 

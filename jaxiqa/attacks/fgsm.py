@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import jax
 
 from jaxiqa.attacks.batch import Keys
+from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.threat import Number
 from jaxiqa.types import Images, ScoreFn
@@ -17,7 +18,7 @@ class FGSM:
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; a pytree leaf.
-        direction: ``"raise"`` or ``"lower"`` the score.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
 
@@ -33,13 +34,14 @@ class FGSM:
 
     epsilon: Number
     _: KW_ONLY
-    direction: str = field(default="raise", metadata={"static": True})
+    objective: Objective | str = "raise"
 
     def __post_init__(self):
+        object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd()
 
     def _pgd(self):
-        return PGD(self.epsilon, steps=1, step_size=None, random_start=False, direction=self.direction)
+        return PGD(self.epsilon, steps=1, step_size=None, random_start=False, objective=self.objective)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         return self._pgd()(score_fn, images, key)
@@ -56,7 +58,7 @@ class IFGSM:
             reaches the ball's surface. The benchmark of arXiv 2408.01541 fixes ``epsilon`` at ``10 / 255`` and
             sets the strength by the step.
         steps: number of steps, >= 1.
-        direction: ``"raise"`` or ``"lower"`` the score.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
 
@@ -74,13 +76,14 @@ class IFGSM:
     _: KW_ONLY
     step_size: Number | None = None
     steps: int = field(default=10, metadata={"static": True})
-    direction: str = field(default="raise", metadata={"static": True})
+    objective: Objective | str = "raise"
 
     def __post_init__(self):
+        object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd(self.step_size)
 
     def _pgd(self, step_size):
-        return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, direction=self.direction)
+        return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, objective=self.objective)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size

@@ -5,7 +5,6 @@ from dataclasses import KW_ONLY, dataclass, field
 import jax
 
 from jaxiqa.attacks.batch import (
-    SIGNS,
     Keys,
     as_pytree,
     check_attacked,
@@ -15,8 +14,9 @@ from jaxiqa.attacks.batch import (
     per_image_gradient,
 )
 from jaxiqa.attacks.loop import check_steps, iterate
+from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.checks import check_number
 from jaxiqa.types import Images, ScoreFn
 
 
@@ -35,7 +35,7 @@ class PGD:
         step_size: length of a step, in units of ``epsilon``'s norm; None is ``2.5 * epsilon / steps``.
         norm: ``"linf"`` or ``"l2"``.
         random_start: start at a random point of the ball (a key per image) instead of at the clean image.
-        direction: ``"raise"`` or ``"lower"`` the score.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
 
     Calling it takes ``score_fn`` (``b h w c -> b``), images ``b h w c`` in [0, 1] and a key, or one key per image
     (see `jaxiqa.attacks.batch.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
@@ -61,12 +61,12 @@ class PGD:
     step_size: Number | None = None
     norm: str = field(default="linf", metadata={"static": True})
     random_start: bool = field(default=True, metadata={"static": True})
-    direction: str = field(default="raise", metadata={"static": True})
+    objective: Objective | str = "raise"
 
     def __post_init__(self):
         Ball(self.epsilon, norm=self.norm)  # checks both
         check_steps(self.steps)
-        check_choice("direction", self.direction, SIGNS)
+        object.__setattr__(self, "objective", as_objective(self.objective))
         if isinstance(self.step_size, int | float):
             check_number("step_size", self.step_size, 0.0)
 
@@ -75,8 +75,7 @@ class PGD:
         ball = Ball(self.epsilon, norm=self.norm)
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         start = _start(images, image_keys(key, len(images)), ball) if self.random_start else images
-        sign = SIGNS[self.direction]
-        attacked = iterate(_step, start, self.steps, images, as_pytree(score_fn), ball, step_size, sign)
+        attacked = iterate(_step, start, self.steps, images, as_pytree(score_fn), ball, step_size, self.objective)
         check_attacked(attacked)
         return attacked
 
@@ -87,8 +86,8 @@ def _start(clean, keys, ball):
 
 
 @jax.jit
-def _step(images, clean, score_fn, ball, step_size, sign):
-    gradients = per_image_gradient(lambda x: sign * checked_scores(score_fn, x), images)
+def _step(images, clean, score_fn, ball, step_size, objective):
+    gradients = per_image_gradient(lambda x: objective.value(checked_scores(score_fn, x)), images)
 
     def one(image, clean, gradient):
         return ball.project(image + step_size * ball.steepest(gradient), clean)

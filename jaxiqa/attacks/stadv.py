@@ -7,7 +7,6 @@ import jax.numpy as jnp
 import optax
 
 from jaxiqa.attacks.batch import (
-    SIGNS,
     Keys,
     as_pytree,
     check_attacked,
@@ -16,8 +15,9 @@ from jaxiqa.attacks.batch import (
     per_image_gradient,
 )
 from jaxiqa.attacks.loop import check_steps, iterate
+from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.checks import check_number
 from jaxiqa.ops.flow import flow_loss, warp
 from jaxiqa.types import Images, ScoreFn
 
@@ -39,7 +39,7 @@ class StAdv:
         score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
         step_size: Adam's learning rate in pixels; a pytree leaf.
         steps: number of Adam steps, ≥ 1.
-        direction: ``"raise"`` or ``"lower"`` the score.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are at least 2×2, and the key is not used.
 
@@ -61,11 +61,11 @@ class StAdv:
     score_scale: Number = 100.0
     step_size: Number = 0.1
     steps: int = field(default=20, metadata={"static": True})
-    direction: str = field(default="raise", metadata={"static": True})
+    objective: Objective | str = "raise"
 
     def __post_init__(self):
         check_steps(self.steps)
-        check_choice("direction", self.direction, SIGNS)
+        object.__setattr__(self, "objective", as_objective(self.objective))
         for name in ("flow_weight", "score_scale", "step_size"):
             value = getattr(self, name)
             if isinstance(value, int | float):
@@ -75,9 +75,9 @@ class StAdv:
         check_clean(images, minimum=2)
         del key
         flows = jnp.zeros((*images.shape[:3], 2), images.dtype)
-        weights = (SIGNS[self.direction] / self.score_scale, self.flow_weight, self.step_size)
+        weights = (1 / self.score_scale, self.flow_weight, self.step_size)
         state = (flows, _adam.init(flows))
-        flows, _ = iterate(_step, state, self.steps, images, as_pytree(score_fn), weights)
+        flows, _ = iterate(_step, state, self.steps, images, as_pytree(score_fn), weights, self.objective)
         attacked = _warp_all(images, flows)
         check_attacked(attacked)
         return attacked
@@ -90,13 +90,13 @@ def _warp_all(images, flows):
 
 
 @jax.jit
-def _step(state, images, score_fn, weights):
+def _step(state, images, score_fn, weights, goal):
     flows, adam = state
     score_weight, flow_weight, step_size = weights
     pixels = images.shape[1] * images.shape[2]
 
     def objective(flows):
-        scores = checked_scores(score_fn, _warp_all(images, flows))
+        scores = goal.value(checked_scores(score_fn, _warp_all(images, flows)))
         return flow_weight * jax.vmap(flow_loss)(flows) / pixels - score_weight * scores
 
     direction, adam = _adam.update(per_image_gradient(objective, flows), adam)

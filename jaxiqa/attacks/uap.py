@@ -12,8 +12,9 @@ import safetensors
 import safetensors.numpy
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.batch import SIGNS, Keys, as_pytree, check_clean, checked_scores
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.attacks.batch import Keys, as_pytree, check_clean, checked_scores
+from jaxiqa.attacks.objective import Objective, as_objective
+from jaxiqa.checks import check_number
 from jaxiqa.types import Images, PRNGKey, ScoreFn
 
 _adam = optax.scale_by_adam()
@@ -56,7 +57,7 @@ def fit_uap(
     epochs: int = 10,
     batch_size: int = 8,
     step_size: float | None = None,
-    direction: str = "raise",
+    objective: Objective | str = "raise",
 ) -> UAP:
     """The perturbation with ‖δ‖∞ ≤ ε that raises the mean score of ``images`` most: Adam, clipped after every step.
 
@@ -70,7 +71,7 @@ def fit_uap(
         epochs: passes over the images, ≥ 1.
         batch_size: images per step; the last batch of an epoch is filled up from the epoch's first images.
         step_size: Adam's learning rate; ``epsilon / 10`` by default.
-        direction: ``"raise"`` or ``"lower"`` the score.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
 
     Raises:
         ValueError: an option out of range, or a score function that gives non-finite gradients.
@@ -89,7 +90,7 @@ def fit_uap(
     check_number("epsilon", epsilon, 0.0, 1.0)
     check_number("epochs", epochs, 1)
     check_number("batch_size", batch_size, 1)
-    check_choice("direction", direction, SIGNS)
+    goal = as_objective(objective)
     rate = epsilon / 10 if step_size is None else step_size
     count = len(images)
     batch_size = min(batch_size, count)
@@ -101,18 +102,18 @@ def fit_uap(
         steps = math.ceil(count / batch_size)
         order = np.resize(order, steps * batch_size).reshape(steps, batch_size)
         for indices in order:
-            state = _step(state, images[indices], score_fn, epsilon, rate, SIGNS[direction])
+            state = _step(state, images[indices], score_fn, epsilon, rate, goal)
     if not jnp.isfinite(state[0]).all():
         raise ValueError("score_fn gave non-finite scores or gradients on images of the fitting set")
     return UAP(state[0])
 
 
 @jax.jit
-def _step(state, images, score_fn, epsilon, rate, sign):
+def _step(state, images, score_fn, epsilon, rate, goal):
     delta, adam = state
 
     def objective(delta):
-        return -sign * jnp.mean(checked_scores(score_fn, jnp.clip(images + delta, 0, 1)))
+        return -jnp.mean(goal.value(checked_scores(score_fn, jnp.clip(images + delta, 0, 1))))
 
     value, gradient = jax.value_and_grad(objective)(delta)
     gradient = jnp.where(jnp.isfinite(value) & jnp.isfinite(gradient).all(), gradient, jnp.nan)

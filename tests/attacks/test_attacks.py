@@ -86,7 +86,7 @@ def test_images_of_the_wrong_kind_are_refused(name, images):
 def test_lowering_is_raising_the_negative(name):
     images = pictures()
     strength = {} if name == "stadv" else {"epsilon": EPSILON}
-    lower = make(name, **strength, **FAST.get(name, {}), direction="lower")(score, images, KEY)
+    lower = make(name, **strength, **FAST.get(name, {}), objective="lower")(score, images, KEY)
     assert (score(lower) < score(images) - 1e-3).all()
 
 
@@ -257,7 +257,7 @@ def test_a_smoother_flow_is_cheaper_and_weaker():
         ("ifgsm", {"epsilon": 0.1, "steps": 0}, "steps"),
         ("pgd", {"epsilon": 0.1, "norm": "l1"}, "norm"),
         ("stadv", {"score_scale": 0.0}, "score_scale"),
-        ("ifgsm", {"epsilon": 0.1, "direction": "up"}, "direction"),
+        ("ifgsm", {"epsilon": 0.1, "objective": "up"}, "objective"),
     ],
 )
 def test_bad_options_are_named(name, options, message):
