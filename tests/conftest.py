@@ -7,6 +7,8 @@ import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
+# A third of the time goes into machine code that runs once. `.ci/run` sets this to nothing for the slow tests.
+os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Programs compiled by one worker or one run serve the others.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
 

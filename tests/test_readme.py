@@ -35,6 +35,7 @@ def test_continuous_integration_runs_the_test_line_as_it_stands():
     assert found[:1] == commands()[1:]
 
 
+@pytest.mark.slow
 def test_the_python_example_runs():
     (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
     scope: dict = {}

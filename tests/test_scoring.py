@@ -95,6 +95,7 @@ def test_a_named_file_that_does_not_exist_is_a_fault(folder, runs, capsys):
     assert f"{folder / 'notes.txt'}: cannot be decoded" in printed
 
 
+@pytest.mark.slow
 def test_pictures_that_wait_do_not_fill_the_memory(folder, runs, monkeypatch):
     """With room for one, everything is scored at once; the numbers stay."""
     paths, _ = scoring.find([folder])

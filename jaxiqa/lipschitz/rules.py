@@ -110,6 +110,13 @@ def _depthwise(op: Operation) -> Gain:
     return Gain(bound.value, bound.method, bound.exact, linear=True)
 
 
+def _wide(op: Operation) -> Gain:
+    if op.moving != 0:
+        return unbounded("a kernel that depends on the image")
+    bound = conv_norm(np.asarray(op.known[1]), op.shapes[0][1:3])
+    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+
+
 def _dense_frequencies(op: Operation) -> Gain:
     if op.moving != 1:
         return unbounded("matrices that depend on the image")
@@ -232,6 +239,7 @@ RULES: dict[str, Callable[[Operation], Gain]] = {
 
 FUNCTIONS: dict[str, Callable[[Operation], Gain]] = {
     "depthwise_conv": _depthwise,
+    "wide_conv": _wide,
     "multiply_dense": _dense_frequencies,
     "multiply_reflection": _reflected_frequencies,
     "to_frequencies": _constant(1.0, "isometry (Parseval)"),

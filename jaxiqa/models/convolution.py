@@ -1,7 +1,8 @@
 """The convolution of every backbone: `nnx.Conv`, with the kernel shapes that XLA handles badly computed otherwise.
 
 On two CPU cores a 1×1 convolution as a matrix product has a 2 to 3 times cheaper weight gradient, and a depthwise
-one as shifted multiply-adds is about 8 times cheaper altogether, than through ``lax.conv_general_dilated``.
+one as shifted multiply-adds is about 8 times cheaper altogether, than through ``lax.conv_general_dilated``; so is a
+kernel much wider than its map (`jaxiqa.layers.wide_conv`).
 """
 
 from typing import Any, Literal
@@ -12,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.layers.depthwise import depthwise_conv
+from jaxiqa.layers.wide_conv import is_wide, wide_conv
 
 # He's scale by fan-in also suits depthwise kernels, whose fan-out (as JAX counts it) is C times too large.
 HE = nnx.initializers.variance_scaling(2.0, "fan_in", "normal")
@@ -32,6 +34,17 @@ def depthwise(
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return depthwise_conv(x, kernel[:, :, 0], stride=tuple(strides), padding=tuple(map(tuple, padding)))
+
+
+def dense(
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], strides: Any, padding: Any, **options: Any
+) -> Float[Array, "b h2 w2 cout"]:
+    """Any other convolution."""
+    if tuple(strides) == (1, 1) and is_wide(x, kernel):
+        if isinstance(padding, str):
+            padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+        return wide_conv(x, kernel, padding=tuple(map(tuple, padding)), precision=options["precision"])
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
 def conv(
@@ -65,6 +78,8 @@ def conv(
         compute = pointwise
     elif groups == cin == cout:
         compute = depthwise
+    elif groups == 1:
+        compute = dense
     else:
         compute = jax.lax.conv_general_dilated
     pads = [side // 2 if padding == "centred" else padding for side in kernel]

@@ -9,6 +9,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_images
+from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.models import convert
 from jaxiqa.models.convolution import conv
 from jaxiqa.models.linearity import Insertion
@@ -77,7 +78,7 @@ class ConvStage(nnx.Module):
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         for layer in self.conv:
             x = jax.nn.leaky_relu(layer(x), 0.2)
-        return nnx.max_pool(x, (2, 2), strides=(2, 2)) if self.pool else x
+        return max_pool(x, 2, 2) if self.pool else x
 
 
 class FPR(nnx.Module):

@@ -189,6 +189,7 @@ def test_one_set_of_parameters_is_the_same_filter_at_two_resolutions():
     np.testing.assert_allclose(large, np.tile(small, (1, 2, 3, 1)), atol=2e-6)
 
 
+@pytest.mark.slow
 def test_working_through_frequencies_in_chunks_changes_neither_values_nor_gradients(monkeypatch):
     kernel = 0.2 * jax.random.normal(jax.random.key(7), (3, 3, 3, 3))
     x = jax.random.normal(jax.random.key(8), (2, 7, 6, 3))

@@ -11,6 +11,8 @@ from flax import nnx
 
 from jaxiqa import layers
 from jaxiqa.layers import OrthogonalConv, RobustBlock, depthwise_conv
+from jaxiqa.layers.max_pool import max_pool
+from jaxiqa.layers.wide_conv import wide_conv
 from jaxiqa.lipschitz import report
 from jaxiqa.models import build, harden
 
@@ -23,6 +25,7 @@ def conv(cin, cout, **options):
 
 
 DEPTHWISE = jnp.asarray(RANDOM.normal(size=(3, 3, 3)), jnp.float32)
+WIDE = jnp.asarray(RANDOM.normal(size=(3, 3, 3, 5)), jnp.float32)
 MATRIX = jnp.asarray(RANDOM.normal(size=(3, 4)), jnp.float32)
 FIRST, SECOND = conv(3, 3), conv(3, 3)
 
@@ -35,6 +38,7 @@ LINEAR = {
     "circular": conv(3, 4, padding="CIRCULAR"),
     "depthwise": lambda x: depthwise_conv(x, DEPTHWISE, stride=(1, 1), padding=((1, 1), (1, 1))),
     "depthwise strided": lambda x: depthwise_conv(x, DEPTHWISE, stride=(2, 2), padding=((0, 1), (0, 1))),
+    "wide": lambda x: wide_conv(x, WIDE, padding=((1, 1), (1, 1))),
     "dense": lambda x: x @ MATRIX,
     "residual": lambda x: x + FIRST(x),
     "difference": lambda x: FIRST(x) - x,
@@ -75,7 +79,9 @@ def test_the_bound_lies_above_the_dense_norm_and_not_far_above(name):
         assert not row.exact or row.lower == row.upper
 
 
-@pytest.mark.parametrize("name", ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid"])
+@pytest.mark.parametrize(
+    "name", ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide"]
+)
 def test_one_layers_own_bounds_enclose_its_norm(name):
     rows = [row for row in report(LINEAR[name], (*SIZE, 3), steps=60).rows if "bias" not in row.name]
     norm = dense_norm(LINEAR[name])
@@ -88,6 +94,7 @@ NONLINEAR = {
     "relu": jax.nn.relu,
     "relu6": lambda x: jnp.clip(x, 0, 6),
     "max pool": lambda x: nnx.max_pool(x, (3, 3), strides=(1, 1)),
+    "strided max pool": lambda x: max_pool(x, 3, 2, ((1, 1), (1, 1))),
     "square pool": layers.square_pool,
     "l2 pool": lambda x: layers.l2_pool(x, 2, 1),
     "sigmoid": jax.nn.sigmoid,
@@ -197,6 +204,7 @@ def test_the_score_of_a_whole_metric_is_no_steeper_than_its_bound(models):
         assert 0 < float(slopes.max()) <= found.bound
 
 
+@pytest.mark.slow
 def test_mobilenet_has_a_finite_bound():
     found = report(build("mobilenet_v2", width=8), (32, 32, 3), lower=False)
     assert math.isfinite(found.bound)

@@ -71,6 +71,7 @@ def test_convolutions_are_what_xla_computes(size, padding, side, groups, stride)
     np.testing.assert_allclose(layer(x), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_from_scratch_signals_neither_vanish_nor_explode():
     """MobileNetV2 is the one to watch: it has no batch norm."""
     model = build("mobilenet_v2")

@@ -48,6 +48,7 @@ def test_every_published_model_can_be_folded(name):
     assert after == STAY.get(name, 0)
 
 
+@pytest.mark.slow
 def test_hardened_models_are_folded_round_the_block():
     model = tiny.metric()
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))

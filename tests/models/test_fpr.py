@@ -134,6 +134,7 @@ def test_images_without_a_patch_are_refused(model):
         model(jnp.zeros((1, 63, 200, 3)))
 
 
+@pytest.mark.slow
 def test_can_be_hardened(model):
     x = jax.random.uniform(jax.random.key(0), (1, 64, 128, 3))
     before = model(x)

@@ -67,6 +67,7 @@ def test_the_gradient_reaches_the_block_and_nothing_else_changed(backbone, stage
         assert float(jnp.abs(leaf[...]).max()) > 0, path
 
 
+@pytest.mark.slow
 def test_the_head_reads_a_block_after_its_stage_but_not_one_before_the_next():
     x = jax.random.normal(jax.random.key(0), (2, 6, 8, 16))
     plain, read, passed = (tiny.metric() for _ in range(3))

@@ -85,6 +85,7 @@ def test_the_network_takes_only_crops_of_its_size(model):
         model.network(jnp.zeros((1, 224, 256, 3)))
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_images_one_by_one(model, network):
     images = jax.random.uniform(jax.random.key(0), (3, 97, 150, 3))
     scores = jax.jit(lambda x: model(x))(images)

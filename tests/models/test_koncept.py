@@ -28,6 +28,7 @@ def test_agrees_with_the_original_class(shared):
     parity.check(shared, "koncept512", MODELS["koncept512"], TAPS)
 
 
+@pytest.mark.slow
 def test_pools_the_top_left_of_every_image_of_a_batch(narrow):
     model = tiny.filled(nnx.clone(narrow))
     graphdef, state = nnx.split(model)
@@ -47,6 +48,7 @@ def test_pools_the_top_left_of_every_image_of_a_batch(narrow):
     assert len(set(scores.tolist())) == 3
 
 
+@pytest.mark.slow
 def test_full_pooling_is_the_mean_of_the_whole_map():
     model = tiny.filled(nnx.eval_shape(lambda: KonCept512(pooling="full", width=2, rngs=nnx.Rngs(0))))
     graphdef, state = nnx.split(model)

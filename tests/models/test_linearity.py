@@ -20,7 +20,8 @@ def model():
     return tiny.metric()
 
 
-@pytest.mark.parametrize("backbone", ["resnet101", pytest.param("resnext101_32x8d", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("backbone", ["resnet101", "resnext101_32x8d"])
 def test_agrees_with_the_original_class(shared, backbone):
     """Scores, every tap and the input gradient, within the tolerances that come with the record."""
     record, expected = parity.read(shared, f"linearity_{backbone}")

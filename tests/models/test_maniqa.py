@@ -108,6 +108,7 @@ def test_images_are_prepared_one_by_one(protocol):
     np.testing.assert_allclose(crops[len(crops) // 2 :], model.prepare(IMAGES[1:]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_scores_are_averaged_as_the_protocol_says(monkeypatch):
     """The mean of ratios, or the ratio of sums."""
     monkeypatch.setattr("jaxiqa.models.maniqa.CROPS", 4)
@@ -126,6 +127,7 @@ def test_scores_are_averaged_as_the_protocol_says(monkeypatch):
     np.testing.assert_allclose(jitted(model, lambda model, x: model(x))(IMAGES), joint, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_hardened_model_scores_through_its_block():
     model = tiny.filled(abstract())
     crops = model.prepare(IMAGES)[:1]

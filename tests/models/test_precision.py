@@ -75,6 +75,7 @@ def test_parameters_scores_and_maps_stay_float32():
     assert {leaf.dtype.name for leaf in jax.tree.leaves(shapes)} == {"float32"}
 
 
+@pytest.mark.slow
 def test_scores_move_little_and_the_default_is_float32():
     """By less than 5 % of the spread of scores over different noise, in a narrow network; and not by nothing."""
     model = hardened()

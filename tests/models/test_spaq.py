@@ -24,6 +24,7 @@ def network(model):
     return jax.jit(lambda pixels: model.network(pixels))
 
 
+@pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     parity.check(shared, "spaq_bl", SPAQ_BL, ["maxpool", "layer1", "layer2", "layer3", "layer4", "pool"])
 

@@ -27,6 +27,7 @@ def jitted(method):
     return lambda *x: jax.jit(lambda state, *x: getattr(nnx.merge(graphdef, state), method.__name__)(*x))(state, *x)
 
 
+@pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     """Although the pass over the mirrored image is not computed: no output depends on it."""
     layout = {
@@ -90,6 +91,7 @@ def test_images_are_prepared_one_by_one(protocol):
     np.testing.assert_allclose(model.prepare(IMAGES)[50:], model.prepare(IMAGES[1:]), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_score_is_the_mean_over_the_crops_of_its_image(monkeypatch):
     monkeypatch.setattr("jaxiqa.models.tres.CROPS", 3)
     model = tiny.filled(abstract())
@@ -98,6 +100,7 @@ def test_a_score_is_the_mean_over_the_crops_of_its_image(monkeypatch):
     assert np.ptp(items) > 1e-3
 
 
+@pytest.mark.slow
 def test_a_hardened_model_scores_through_its_block():
     model = tiny.filled(abstract())
     crops = model.prepare(IMAGES)[:2]

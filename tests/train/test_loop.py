@@ -66,6 +66,7 @@ def flat(tree):
     return {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
 
 
+@pytest.mark.slow
 def test_training_moves_what_trains_and_nothing_else_and_pruned_filters_stay_away(model, tmp_path):
     parts = take_apart(model, frozen=("conv1", "robust_block"))
     masks = make_masks(parts.params, amount=0.2)
@@ -89,6 +90,7 @@ def test_training_moves_what_trains_and_nothing_else_and_pruned_filters_stay_awa
     assert np.isfinite(trained.outputs(jnp.full((1, 20, 24, 3), 0.5))).all()
 
 
+@pytest.mark.slow
 def test_frozen_batch_norm_keeps_the_backbones_statistics(model, tmp_path):
     parts = take_apart(model, batch_norm="frozen")
     result = run(parts, tmp_path, epochs=1)
@@ -104,6 +106,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_step(model, tmp_path):
     assert not list((tmp_path / "checkpoints").glob("*.sha256.json"))
 
 
+@pytest.mark.slow
 def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(model, tmp_path, caplog):
     parts = take_apart(model)
     whole = run(parts, tmp_path / "whole")

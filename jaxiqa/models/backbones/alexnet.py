@@ -11,6 +11,7 @@ from functools import partial
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.models import convert
 from jaxiqa.models.backbones.resnet import MEAN, STD
 from jaxiqa.models.backbones.vgg import ConvReLU
@@ -25,7 +26,7 @@ class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2, inside the map."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return nnx.max_pool(x, (3, 3), strides=(2, 2))
+        return max_pool(x, 3, 2)
 
 
 def alexnet(*, width: int = 64, rngs: nnx.Rngs) -> Stages:

@@ -11,6 +11,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.models import convert
 from jaxiqa.models.convolution import conv
 from jaxiqa.models.stages import Backbone, Stages
@@ -44,7 +45,7 @@ class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=((1, 1), (1, 1)))
+        return max_pool(x, 3, 2, ((1, 1), (1, 1)))
 
 
 class BasicBlock(nnx.Module):

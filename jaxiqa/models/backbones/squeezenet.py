@@ -10,6 +10,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.models import convert
 from jaxiqa.models.backbones.resnet import MEAN, STD
 from jaxiqa.models.backbones.vgg import ConvReLU
@@ -38,8 +39,8 @@ class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2; the last window may reach one pixel over the edge ("ceil mode")."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        over = [(0, 1 - side % 2) for side in x.shape[1:3]]
-        return nnx.max_pool(x, (3, 3), strides=(2, 2), padding=over)
+        rows, columns = ((0, 1 - side % 2) for side in x.shape[1:3])
+        return max_pool(x, 3, 2, (rows, columns))
 
 
 def squeezenet1_1(*, width: int = 64, rngs: nnx.Rngs) -> Stages:

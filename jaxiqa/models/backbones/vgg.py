@@ -11,6 +11,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.models import convert
 from jaxiqa.models.backbones.resnet import MEAN, STD
 from jaxiqa.models.convolution import conv
@@ -35,7 +36,7 @@ class MaxPool(nnx.Module):
     """Maximum of 2×2 windows side by side; the last row and column of an odd map are left out."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return nnx.max_pool(x, (2, 2), strides=(2, 2))
+        return max_pool(x, 2, 2)
 
 
 def vgg16(*, width: int = 64, pool: Callable[[], nnx.Module] = MaxPool, rngs: nnx.Rngs) -> Stages:

@@ -1,0 +1,41 @@
+"""Convolution of small maps by wide kernels, as they come late in a network."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+Padding = tuple[tuple[int, int], tuple[int, int]]
+
+WIDE = 4
+"""A kernel with this many times the values of the map is wide: on two CPU cores the product is then quicker (512
+channels at 7×7, batch 4: forwards 7 ms instead of 12, backwards 6 instead of 18; at 16×21, batch 1: 12 instead of 16
+and 10 instead of 32; 256 channels at 14×14 are even, at 32×42 slower)."""
+
+
+def is_wide(x: Array, kernel: Array) -> bool:
+    """Whether `wide_conv` is the quicker way here."""
+    return jax.default_backend() == "cpu" and kernel.size > WIDE * x.size
+
+
+@partial(jax.jit, static_argnames=("padding", "precision"))  # a unit in traced programs, see jaxiqa.lipschitz
+def wide_conv(
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, padding: Padding, precision: object = None
+) -> Float[Array, "b h2 w2 cout"]:
+    """A convolution of stride 1 as one matrix product of all patches and the kernel.
+
+    Args:
+        x: feature maps.
+        kernel: filters.
+        padding: zeros ((above, below), (left, right)).
+        precision: of the product.
+
+    >>> wide_conv(jnp.ones((1, 2, 3, 4)), jnp.ones((3, 3, 4, 5)), padding=((1, 1), (1, 1)))[0, :, :, 0].tolist()
+    [[16.0, 24.0, 16.0], [16.0, 24.0, 16.0]]
+    """
+    kh, kw, cin, cout = kernel.shape
+    x = jnp.pad(x, ((0, 0), *padding, (0, 0)))
+    height, width = x.shape[1] - kh + 1, x.shape[2] - kw + 1
+    patches = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
+    return jnp.dot(jnp.concatenate(patches, axis=-1), kernel.reshape(kh * kw * cin, cout), precision=precision)

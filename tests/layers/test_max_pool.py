@@ -1,0 +1,41 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxiqa.layers.max_pool import max_pool
+from jaxiqa.layers.wide_conv import wide_conv
+
+
+@pytest.mark.parametrize(
+    ("size", "window", "stride", "padding"),
+    [
+        ((9, 12), 3, 2, ((1, 1), (1, 1))),
+        ((8, 7), 3, 2, ((0, 1), (0, 0))),
+        ((10, 11), 2, 2, ((0, 0), (0, 0))),
+        ((11, 13), 2, 3, ((0, 0), (1, 0))),  # stride over the window
+        ((5, 6), 3, 1, ((1, 1), (1, 1))),
+    ],
+)
+def test_values_and_gradients_are_those_of_xla_also_where_values_are_equal(size, window, stride, padding):
+    x = jnp.round(3 * jax.random.normal(jax.random.key(0), (2, *size, 3))) / 3  # many ties
+    ours = lambda x: max_pool(x, window, stride, padding)  # noqa: E731
+    xla = lambda x: nnx.max_pool(x, (window, window), strides=(stride, stride), padding=padding)  # noqa: E731
+    y, pull = jax.vjp(ours, x)
+    expected, pull_expected = jax.vjp(xla, x)
+    np.testing.assert_array_equal(ours(x), expected)
+    np.testing.assert_array_equal(y, expected)
+    g = jax.random.normal(jax.random.key(1), y.shape)
+    np.testing.assert_allclose(pull(g)[0], pull_expected(g)[0], atol=1e-6)
+    tangent = jax.random.normal(jax.random.key(2), x.shape)
+    forward = jax.jvp(ours, (x,), (tangent,))[1]
+    np.testing.assert_allclose(jnp.vdot(forward, g), jnp.vdot(tangent, pull(g)[0]), rtol=1e-5)
+
+
+@pytest.mark.parametrize(("shape", "kernel"), [((2, 5, 4, 3), (3, 3, 3, 7)), ((1, 4, 6, 2), (5, 3, 2, 2))])
+def test_a_wide_convolution_is_a_convolution(shape, kernel):
+    x, k = jax.random.normal(jax.random.key(0), shape), jax.random.normal(jax.random.key(1), kernel)
+    padding = ((2, 0), (1, 1))
+    expected = jax.lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    np.testing.assert_allclose(wide_conv(x, k, padding=padding), expected, atol=1e-5)
