@@ -32,6 +32,7 @@ def main() -> None:
     with locked(root_folder(experiment)):
         for seed, name in itertools.product(experiment.seeds, experiment.variants):
             predict(experiment, name, seed, labelled)
+            check_gradients(experiment, name, seed, attacked)
             attack(experiment, name, seed, attacked)
         write_reports(experiment, labelled)
     console.print(f"evaluated in {(time.perf_counter() - began) / 60:.1f} minutes")
@@ -55,7 +56,6 @@ def check_same_evaluation(experiment: Experiment) -> None:
     described = {f"attack {label}": asdict(attack) for label, attack in experiment.evaluation.attacks.items()}
     described["attacked images"] = asdict(experiment.evaluation.data)
     described["labelled images"] = [asdict(experiment.data), experiment.evaluation.split]
-    described["batch_size"] = experiment.evaluation.batch_size
     for seed in experiment.seeds:
         for name in experiment.variants:
             card = run_folder(experiment, name, seed) / "model.json"
@@ -69,7 +69,7 @@ def check_same_evaluation(experiment: Experiment) -> None:
     if changed:
         raise SystemExit(
             f"{root}/results.jsonl belongs to another evaluation ({', '.join(changed)} changed); "
-            f"delete evaluation.json, results.jsonl, predictions.jsonl, models.jsonl, fitted/ and examples/ there"
+            f"delete evaluation.json, {', '.join(FILES.values())}, fitted/, images/ and examples/ there"
         )
     write_text(path, json.dumps(earlier | described, indent=1))
 
@@ -93,7 +93,7 @@ def predict(experiment: Experiment, name: str, seed: int, labelled) -> None:
     model = models.load_run(folder)
     size = experiment.model.input_size
     score_fn = models.score_fn(model, size or labelled[0]["image"].shape[:2])
-    scores, seconds = score_split(score_fn, labelled, batch_size=experiment.evaluation.batch_size, size=size)
+    scores, seconds = score_split(score_fn, labelled, batch_size=experiment.evaluation.batch_size or 8, size=size)
     pairs = zip(labelled.ids, labelled.mos, scores, strict=True)
     rows = [
         PredictionRow(image, name, seed, float(mos), float(score)) for image, mos, score in pairs if image not in done
@@ -118,9 +118,10 @@ def predict(experiment: Experiment, name: str, seed: int, labelled) -> None:
 def attack(experiment: Experiment, name: str, seed: int, attacked) -> None:
     """Every attack at every strength on every image: rows of results.jsonl, and a few pictures to look at."""
     from jaxiqa import models
+    from jaxiqa.attacks.memory import fitting_batch
     from jaxiqa.evaluation import attack_runner, attack_split
     from jaxiqa.reports.rows import append_rows, read_rows
-    from jaxiqa.terminal import progress_bar
+    from jaxiqa.terminal import console, progress_bar
     from jaxiqa.types import ResultRow
 
     root = root_folder(experiment)
@@ -134,8 +135,13 @@ def attack(experiment: Experiment, name: str, seed: int, attacked) -> None:
         if score_fn is None:
             model = models.load_run(run_folder(experiment, name, seed))
             score_fn = models.score_fn(model, attacked[0]["image"].shape[:2])
+            batch_size = experiment.evaluation.batch_size
+            if batch_size is None:
+                batch_size = fitting_batch(score_fn, attacked[0]["image"].shape)
+                console.print(f"{name} seed {seed}: {batch_size} pictures at a time fit into memory", highlight=False)
         fitted = fitted_attacks(experiment, name, seed, label, chosen, score_fn, attacked)
-        runner = attack_runner(chosen.name, chosen.options, chosen.epsilons, score_fn, fitted)
+        options = chosen.options if fitted else chosen.options | load_networks(chosen)
+        runner = attack_runner(chosen.name, options, chosen.epsilons, score_fn, fitted)
         batches = attack_split(
             runner,
             score_fn,
@@ -144,16 +150,57 @@ def attack(experiment: Experiment, name: str, seed: int, attacked) -> None:
             seed=seed,
             attack=label,
             epsilons=chosen.epsilons,
-            batch_size=experiment.evaluation.batch_size,
+            batch_size=batch_size,
             done=done,
         )
         with progress_bar(f"{name} seed {seed}: {label}", "images") as bar:
             finished = 0
             for batch in batches:
                 keep_examples(experiment, name, seed, label, batch, attacked)  # before the rows that say it is done
+                if experiment.evaluation.save_images:
+                    keep_images(root / "images" / f"{name}-seed{seed}" / label, strengths, batch)
                 append_rows(root / "results.jsonl", batch.rows)
                 finished += len(batch.ids)
                 bar(finished, len(attacked), "")
+
+
+def check_gradients(experiment: Experiment, name: str, seed: int, attacked) -> None:
+    """Look for signs of masked gradients on the first few images: rows of masking.jsonl."""
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxiqa import models
+    from jaxiqa.attacks import check_masking
+    from jaxiqa.reports.rows import append_rows, read_rows
+    from jaxiqa.terminal import console
+    from jaxiqa.types import MaskingRow
+
+    path, count = root_folder(experiment) / "masking.jsonl", experiment.evaluation.masking
+    if not count or any((row.model, row.seed) == (name, seed) for row in read_rows(path, MaskingRow)):
+        return
+    model = models.load_run(run_folder(experiment, name, seed))
+    score_fn = models.score_fn(model, attacked[0]["image"].shape[:2])
+    pictures = [attacked[i]["image"] for i in range(min(count, len(attacked)))]
+    images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
+    with console.status(f"{name} seed {seed}: checking for masked gradients"):
+        checks = check_masking(score_fn, images, jax.random.key(seed), queries=100)
+    rows = [MaskingRow(name, seed, c.name, c.value, c.limit, c.flagged, c.remedy if c.flagged else "") for c in checks]
+    append_rows(path, rows)
+
+
+def keep_images(folder, strengths, batch) -> None:
+    """Every attacked image as an 8-bit PNG: FOLDER/STRENGTH/IMAGE.png."""
+    from urllib.parse import quote
+
+    import numpy as np
+    from PIL import Image
+
+    for strength, pictures in zip(strengths, batch.attacked, strict=True):
+        place = folder / ("attack" if strength is None else f"{strength:.6f}")
+        place.mkdir(parents=True, exist_ok=True)
+        for image, pixels in zip(batch.ids, pictures, strict=True):
+            Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(place / f"{quote(image, safe='')}.png")
 
 
 def fitted_attacks(
@@ -174,19 +221,34 @@ def fitted_attacks(
     data.validate(others)
     size = attacked[0]["image"].shape[:2]
     folder = root_folder(experiment) / "fitted" / f"{name}-seed{seed}-{label}"
-    images, fitted = None, []
+    images, fitted, networks = None, [], load_networks(chosen)
+    kind = attacks.FITTED[chosen.name]
     with progress_bar(f"{name} seed {seed}: fitting {label}", "strengths") as bar:
         for number, epsilon in enumerate(chosen.epsilons):
             path = folder / f"{epsilon:.6f}.safetensors"
             if not path.exists():
                 if images is None:
-                    batches = scoring_batches(others, experiment.evaluation.batch_size, size=size)
+                    batches = scoring_batches(others, experiment.evaluation.batch_size or 8, size=size)
                     images = jnp.asarray(np.concatenate([batch[:valid] for batch, valid, _ in batches]))
-                fit = attacks.FITTED[chosen.name]
-                attacks.save(fit(score_fn, images, jax.random.key(seed), epsilon=epsilon, **chosen.options), path)
-            fitted.append(attacks.load(path))
+                options = {"epsilon": epsilon} | chosen.options | networks
+                kind.save(kind.fit(score_fn, images, jax.random.key(seed), **options), path)
+            fitted.append(kind.load(path, **networks))
             bar(number + 1, len(chosen.epsilons), "")
     return fitted
+
+
+def load_networks(chosen: Attack) -> dict:
+    """The networks an attack is given, by option."""
+    from jaxiqa.models import auxiliary
+
+    found = {}
+    for option, network in chosen.networks.items():
+        if network.weights is None:
+            found[option] = auxiliary.build(network.name)
+        else:
+            files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
+            found[option] = auxiliary.load(network.name, **files)
+    return found
 
 
 def keep_examples(experiment: Experiment, name: str, seed: int, label: str, batch, attacked) -> None:
@@ -222,7 +284,7 @@ def write_reports(experiment: Experiment, labelled) -> None:
     from jaxiqa.reports.summary import summarise
     from jaxiqa.reports.table import notes, render
     from jaxiqa.terminal import console, device_name
-    from jaxiqa.types import ModelRow, PredictionRow, ResultRow
+    from jaxiqa.types import MaskingRow, ModelRow, PredictionRow, ResultRow
 
     root, evaluation = root_folder(experiment), experiment.evaluation
     names, seeds = list(experiment.variants), experiment.seeds
@@ -237,7 +299,12 @@ def write_reports(experiment: Experiment, labelled) -> None:
     order = list(evaluation.attacks)
     results.sort(key=lambda row: order.index(row.attack))
     summary = summarise(
-        results, mine(PredictionRow), models, score_range=evaluation.score_range, mos_range=labelled.mos_range
+        results,
+        mine(PredictionRow),
+        models,
+        score_range=evaluation.score_range,
+        mos_range=labelled.mos_range,
+        masking=mine(MaskingRow),
     )
     paths = [
         root / "examples" / f"{name}-{label}-{number}.npz"
@@ -260,7 +327,12 @@ def write_reports(experiment: Experiment, labelled) -> None:
     console.print(f"report: {page}")
 
 
-FILES = {"ResultRow": "results.jsonl", "PredictionRow": "predictions.jsonl", "ModelRow": "models.jsonl"}
+FILES = {
+    "ResultRow": "results.jsonl",
+    "PredictionRow": "predictions.jsonl",
+    "ModelRow": "models.jsonl",
+    "MaskingRow": "masking.jsonl",
+}
 
 
 if __name__ == "__main__":

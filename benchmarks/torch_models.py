@@ -87,12 +87,12 @@ def mean_of(x):
 
 
 class Linearity(nn.Module):
-    """LinearityIQA over ResNeXt-101 32x8d: two pooled levels, each reduced to 64 numbers, and one linear map."""
+    """LinearityIQA: two pooled levels of a ResNet, each reduced to 64 numbers, and one linear map."""
 
-    def __init__(self):
+    def __init__(self, resnet: ResNet | None = None):
         super().__init__()
         self.normalise = Normalise()
-        self.resnet = ResNet((3, 4, 23, 3), bottleneck=True, groups=32, per_group=8)
+        self.resnet = resnet or ResNet((3, 4, 23, 3), bottleneck=True, groups=32, per_group=8)  # ResNeXt-101 32x8d
         self.reduce6, self.reduce7 = self.reduction(1024), self.reduction(2048)
         self.regression = nn.Linear(128, 1)
 

@@ -91,13 +91,27 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Network:
+    """A network that an attack works with; `jaxiqa.models.auxiliary.AUXILIARY` lists the names."""
+
+    name: str
+    weights: str | None = None
+    """A file; None is a fresh network, for attacks that train it."""
+    backbone_weights: str | None = None
+    """A second file, for perceptual distances."""
+
+
+@dataclass(frozen=True)
 class Attack:
     """One attack over a range of strengths; `jaxiqa.attacks.ATTACKS` lists the names."""
 
     name: str
     epsilons: tuple[float, ...] | None = None
-    """Budgets in [0, 1] pixel units; None for an attack without one."""
+    """Strengths: budgets in [0, 1] pixel units, or values of the field that is the attack's strength (such as a step
+    size); None for the attack as its options make it."""
     options: dict[str, Any] = field(default_factory=dict)
+    networks: dict[str, Network] = field(default_factory=dict)
+    """Options that are networks: zhang's distance, cadv's colorize, facpa's network."""
     fit_on: Data | None = None
     """For an attack that is fitted on other images: where they come from (the split named by `fit_split`)."""
     fit_split: str = "train"
@@ -113,7 +127,12 @@ class Evaluation:
     """Label in the tables -> attack."""
     split: str = "test"
     """The split of `Experiment.data` that correlations with human scores are reported on."""
-    batch_size: int = 8
+    batch_size: int | None = 8
+    """Images attacked at once; None is as many as fit into memory, up to 64."""
+    masking: int = 4
+    """So many of the images are used to check for masked gradients; 0 leaves it out."""
+    save_images: bool = False
+    """Whether every attacked image is stored as an 8-bit PNG, under WORKDIR/images."""
     examples: int = 2
     """So many attacked images are kept, at the largest strength, for the example sheet."""
     score_range: Literal["mos", "baseline", "model"] = "mos"

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.attacks.batch import as_pytree
+from jaxiqa.attacks.batch import Keys, as_pytree, image_keys
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.ops.similarity import ssim
-from jaxiqa.types import Images, PRNGKey, ResultRow, ScoreFn
+from jaxiqa.types import Images, ResultRow, ScoreFn
 
-Runner = Callable[[Images, PRNGKey], jax.Array]
-"""``(images b h w c, key) -> attacked e b h w c``, one entry per strength."""
+Runner = Callable[[Images, Keys], tuple[jax.Array, np.ndarray | None]]
+"""``(images b h w c, a key for each) -> (attacked e b h w c, queries e b or None)``, one entry per strength."""
 
 
 def _score(score_fn: ScoreFn, images: Images) -> jax.Array:
@@ -57,17 +57,27 @@ def attack_runner(
     Args:
         name: a key of `jaxiqa.attacks.ATTACKS` or, with ``fitted``, of `jaxiqa.attacks.FITTED`.
         options: keyword arguments of the attack, without its strength.
-        epsilons: strengths, or None for an attack without one.
+        epsilons: strengths, in the unit of the field they set, or None for the attack as its options make it.
         score_fn: the metric under attack.
         fitted: for an attack that was fitted on other images, one per strength.
     """
     if fitted:
-        return lambda images, key: jnp.stack([attack(score_fn, images, key) for attack in fitted])
+        return lambda images, key: (jnp.stack([attack(score_fn, images, key) for attack in fitted]), None)
     if epsilons is None:
-        attack = attacks.make(name, **options)
-        return lambda images, key: attack(score_fn, images, key)[None]
-    attack = attacks.make(name, epsilon=epsilons[0], **options)
-    return lambda images, key: attacks.sweep(attack, score_fn, images, key, jnp.asarray(epsilons, jnp.float32))
+        several = [attacks.make(name, **options)]
+    else:
+        strength = getattr(attacks.ATTACKS.get(name), "strength", "epsilon")
+        several = [attacks.make(name, **options, **{strength: epsilon}) for epsilon in epsilons]
+    if hasattr(several[0], "run"):
+
+        def count(images: Images, key: Keys) -> tuple[jax.Array, np.ndarray]:
+            found = [attack.run(score_fn, images, key) for attack in several]
+            return jnp.stack([result.images for result in found]), np.stack([result.queries for result in found])
+
+        return count
+    if epsilons is None:
+        return lambda images, key: (several[0](score_fn, images, key)[None], None)
+    return lambda images, key: (attacks.sweep(several[0], score_fn, images, key, epsilons), None)
 
 
 @dataclass(frozen=True)
@@ -94,26 +104,29 @@ def attack_split(
 ) -> Iterator[Batch]:
     """Attack every image of a split, batch by batch.
 
-    Each batch has its own key, from ``seed``, the attack's label and the batch's number, so that a run that was
-    interrupted gives the rows an uninterrupted one gives. A batch all of whose (image, ε) are in ``done`` is
-    skipped; a partly finished one is run again and only its missing rows are returned.
+    Each image has its own key, from ``seed``, the attack's label and its place in the split, so that a run that was
+    interrupted gives the rows an uninterrupted one gives, whatever the size of the batches. A batch all of whose
+    (image, ε) are in ``done`` is skipped; a partly finished one is run again and only its missing rows are returned.
     """
     strengths: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
     base = jax.random.fold_in(jax.random.key(seed), zlib.crc32(attack.encode()) & 0x7FFFFFFF)
+    keys = image_keys(base, len(split) + batch_size)  # the last batch is filled up
     for number, (images, valid, ids) in enumerate(scoring_batches(split, batch_size, size=None)):
         missing = [
             (image, strength) for image in ids[:valid] for strength in strengths if (image, strength) not in done
         ]
         if not missing:
             continue
-        clean = jnp.asarray(images)
+        clean = spread(images)
         before = np.asarray(_score(score_fn, clean))
         began = time.perf_counter()
-        attacked = jax.block_until_ready(runner(clean, jax.random.fold_in(base, number)))
+        attacked, queries = runner(clean, keys[number * batch_size :][: len(images)])
+        jax.block_until_ready(attacked)
         seconds = (time.perf_counter() - began) / (len(strengths) * valid)
         rows = []
-        for strength, pictures in zip(strengths, attacked, strict=True):
+        for which, (strength, pictures) in enumerate(zip(strengths, attacked, strict=True)):
             after = np.asarray(_score(score_fn, pictures))
+            rounded = np.asarray(_score(score_fn, _to_8_bits(pictures)))
             similarity = np.asarray(_similarity(clean, pictures))
             change = np.asarray(pictures) - images
             for i in range(valid):
@@ -127,9 +140,11 @@ def attack_split(
                             epsilon=strength,
                             score=float(before[i]),
                             attacked=float(after[i]),
+                            rounded=float(rounded[i]),
                             linf=float(np.abs(change[i]).max()),
                             l2=float(np.sqrt(np.sum(np.square(change[i], dtype=np.float64)))),
                             ssim=float(similarity[i]),
+                            queries=None if queries is None else int(queries[which, i]),
                             seconds=seconds,
                         )
                     )
@@ -137,3 +152,21 @@ def attack_split(
 
 
 _similarity = jax.jit(ssim)
+
+
+@jax.jit
+def _to_8_bits(images: Images) -> Images:
+    return jnp.round(images * 255) / 255
+
+
+def spread(images: np.ndarray) -> jax.Array:
+    """The batch, divided over all devices where they divide it; every program that gets it then runs on all of them.
+
+    >>> spread(np.zeros((4, 2, 2, 3), np.float32)).shape
+    (4, 2, 2, 3)
+    """
+    devices = jax.local_devices()
+    if len(devices) == 1 or len(images) % len(devices):
+        return jnp.asarray(images)
+    mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
+    return jax.device_put(images, jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec("batch")))

@@ -32,9 +32,11 @@ class Attack(Protocol):
 class ResultRow:
     """One attacked image: a line of ``results.jsonl``.
 
-    ``epsilon`` is in [0, 1] pixel units, or None for attacks without one (stAdv). ``linf`` and ``l2`` are the
-    norms of the perturbation in the same units, ``ssim`` is between clean and attacked image, ``seconds`` is
-    attack time divided by the number of images in its batch, compilation included once.
+    ``epsilon`` is the attack's strength: in [0, 1] pixel units where that is a radius, in the unit of the field it sets
+    otherwise, or None where the attack runs as its options say. ``rounded`` is the score after the attacked image was
+    rounded to 8 bits, as it would be stored. ``linf`` and ``l2`` are the norms of the perturbation in [0, 1] pixel
+    units, ``ssim`` is between clean and attacked image. ``queries`` counts the scores that a black-box attack asked
+    for. ``seconds`` is attack time divided by the number of images in its batch, compilation included once.
     """
 
     image: str
@@ -44,10 +46,25 @@ class ResultRow:
     epsilon: float | None
     score: float
     attacked: float
+    rounded: float
     linf: float
     l2: float
     ssim: float
+    queries: int | None
     seconds: float
+
+
+@dataclass(frozen=True)
+class MaskingRow:
+    """One check for masked gradients of one model: a line of ``masking.jsonl``."""
+
+    model: str
+    seed: int
+    check: str
+    value: float
+    limit: float
+    flagged: bool
+    remedy: str
 
 
 @dataclass(frozen=True)

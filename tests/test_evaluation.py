@@ -3,9 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.attacks import UAP
+from jaxiqa.attacks import UAP, make
 from jaxiqa.data import load
-from jaxiqa.evaluation import attack_runner, attack_split, score_split
+from jaxiqa.evaluation import attack_runner, attack_split, score_split, spread
 
 EPSILONS = (2 / 255, 8 / 255)
 
@@ -48,6 +48,32 @@ def test_an_interrupted_run_gives_the_rows_of_an_uninterrupted_one(split):
     for a, b in zip(rest, expected, strict=True):
         assert (a.image, a.epsilon, a.attacked, a.linf) == (b.image, b.epsilon, b.attacked, b.linf)
     assert rows_of(split, {(row.image, row.epsilon) for row in whole}) == []
+
+
+def test_black_box_attacks_count_their_queries(split):
+    square = attack_runner("square", {"queries": 20}, EPSILONS, score)
+    rows = rows_of(split, runner=square)
+    assert {row.queries for row in rows} == {20}
+    assert all(row.attacked >= row.score for row in rows)
+    assert {row.queries for row in rows_of(split)} == {None}
+
+
+def test_the_score_of_the_stored_picture_is_reported_too(split):
+    """Half a grey level: rounding takes the attack away, or doubles it."""
+    half = attack_runner("ifgsm", {"steps": 1}, (0.4 / 255,), score)
+    for row in rows_of(split, epsilons=(0.4 / 255,), runner=half):
+        assert row.attacked > row.score
+        assert row.rounded == pytest.approx(row.score, abs=1e-4)  # the clean pictures have 8 bits
+
+
+def test_a_batch_is_spread_over_the_devices_and_gives_the_same(split):
+    images = np.stack([split.read(i) for i in range(4)]) / np.float32(255)
+    assert len(spread(images).sharding.device_set) == jax.device_count() == 2
+    assert len(spread(images[:3]).sharding.device_set) == 1
+    attack = make("ifgsm", epsilon=8 / 255, steps=3)
+    together, alone = attack(score, spread(images), jax.random.key(0)), attack(score, images, jax.random.key(0))
+    assert len(together.sharding.device_set) == 2
+    np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
 def test_attacks_without_strength_and_fitted_ones(split):

@@ -40,11 +40,15 @@ class FGSM:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd()
 
+    def first_gradient(self, score_fn: ScoreFn, images: Images) -> Images | None:
+        """See `jaxiqa.attacks.pgd.PGD.first_gradient`: here it is the whole attack but for a step."""
+        return self._pgd().first_gradient(score_fn, images)
+
     def _pgd(self):
         return PGD(self.epsilon, steps=1, step_size=None, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self._pgd()(score_fn, images, key)
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, gradient: Images | None = None) -> Images:
+        return self._pgd()(score_fn, images, key, gradient=gradient)
 
 
 @jax.tree_util.register_dataclass
@@ -82,9 +86,13 @@ class IFGSM:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd(self.step_size)
 
+    def first_gradient(self, score_fn: ScoreFn, images: Images) -> Images | None:
+        """See `jaxiqa.attacks.pgd.PGD.first_gradient`."""
+        return self._pgd(self.step_size).first_gradient(score_fn, images)
+
     def _pgd(self, step_size):
         return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, gradient: Images | None = None) -> Images:
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
-        return self._pgd(step_size)(score_fn, images, key)
+        return self._pgd(step_size)(score_fn, images, key, gradient=gradient)

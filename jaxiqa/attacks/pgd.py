@@ -70,12 +70,23 @@ class PGD:
         if isinstance(self.step_size, int | float):
             check_number("step_size", self.step_size, 0.0)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+    def first_gradient(self, score_fn: ScoreFn, images: Images) -> Images | None:
+        """What runs at several ε share: the gradient at the clean images, or None where each starts elsewhere."""
+        if self.random_start:
+            return None
+        check_clean(images)
+        return _gradient(images, as_pytree(score_fn), self.objective)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, gradient: Images | None = None) -> Images:
         check_clean(images)
         ball = Ball(self.epsilon, norm=self.norm)
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
-        start = _start(images, image_keys(key, len(images)), ball) if self.random_start else images
-        attacked = iterate(_step, start, self.steps, images, as_pytree(score_fn), ball, step_size, self.objective)
+        attacked, steps = images, self.steps
+        if gradient is not None:
+            attacked, steps = _move(images, images, gradient, ball, step_size), steps - 1
+        elif self.random_start:
+            attacked = _start(images, image_keys(key, len(images)), ball)
+        attacked = iterate(_step, attacked, steps, images, as_pytree(score_fn), ball, step_size, self.objective)
         check_attacked(attacked)
         return attacked
 
@@ -86,10 +97,18 @@ def _start(clean, keys, ball):
 
 
 @jax.jit
-def _step(images, clean, score_fn, ball, step_size, objective):
-    gradients = per_image_gradient(lambda x: objective.value(checked_scores(score_fn, x)), images)
+def _gradient(images, score_fn, objective):
+    return per_image_gradient(lambda x: objective.value(checked_scores(score_fn, x)), images)
 
+
+@jax.jit
+def _move(images, clean, gradients, ball, step_size):
     def one(image, clean, gradient):
         return ball.project(image + step_size * ball.steepest(gradient), clean)
 
     return jax.vmap(one)(images, clean, gradients)
+
+
+@jax.jit
+def _step(images, clean, score_fn, ball, step_size, objective):
+    return _move(images, clean, _gradient(images, score_fn, objective), ball, step_size)

@@ -1,5 +1,7 @@
 """One attack at many strengths."""
 
+import dataclasses
+import logging
 from dataclasses import replace
 from typing import Any
 
@@ -8,7 +10,27 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean
+from jaxiqa.attacks.bounds import InBounds
+from jaxiqa.attacks.memory import fitting_chunk
 from jaxiqa.types import Images, ScoreFn
+
+_log = logging.getLogger(__name__)
+
+
+def strength_of(attack: Any) -> str:
+    """The field that makes this attack stronger or weaker: its own ``strength``, or ``epsilon`` where it names none.
+
+    Raises:
+        ValueError: the attack has no such field.
+
+    >>> from jaxiqa.attacks.fgsm import FGSM
+    >>> strength_of(FGSM(0.1))
+    'epsilon'
+    """
+    name = getattr(type(attack), "strength", "epsilon")
+    if name not in {field.name for field in dataclasses.fields(attack)}:
+        raise ValueError(f"attack={type(attack).__name__} has no {name} to sweep over")
+    return name
 
 
 def sweep(
@@ -16,46 +38,57 @@ def sweep(
     score_fn: ScoreFn,
     images: Images,
     key: Keys,
-    epsilons: Float[Array, " e"],
+    strengths: Any,
     *,
     chunk: int | None = None,
 ) -> Float[Array, "e b h w c"]:
-    """Run ``attack`` at every ε, from the same clean images and keys; it is compiled once for all of them.
+    """Run ``attack`` at every strength, from the same clean images and keys; it is compiled once for all of them.
 
+    What does not depend on the strength is computed once: the gradient at the clean images, which is all of FGSM's.
     On accelerators the strengths are one more vmapped axis, ``chunk`` of them at a time; memory grows with it. On a
-    CPU they run one after another through the one compiled step, which is as fast there and needs no more memory.
+    CPU they run one after another through the one compiled step, which is as fast there and needs no more memory; so
+    does, everywhere, an attack whose strength decides a shape, such as a number of pixels.
 
     Args:
-        attack: a dataclass with a field ``epsilon`` that is a pytree leaf; its other fields are kept.
+        attack: a dataclass; the field that `strength_of` names is replaced, its other fields are kept.
         score_fn, images, key: see `jaxiqa.attacks.pgd.PGD`.
-        epsilons: strengths in the attack's own unit.
-        chunk: strengths at a time on accelerators; all of them by default.
+        strengths: values of that field, in its own unit.
+        chunk: strengths at a time on accelerators; by default as many as fit into memory, which is logged.
 
     Returns:
         The attacked images, one batch per strength.
 
     >>> from jaxiqa.attacks.fgsm import FGSM
     >>> images = jnp.full((1, 2, 3, 3), 0.5)
-    >>> epsilons = jnp.array([0.125, 0.25])
-    >>> attacked = sweep(FGSM(0.0), lambda x: x.mean((1, 2, 3)), images, jax.random.key(0), epsilons)
+    >>> attacked = sweep(FGSM(0.0), lambda x: x.mean((1, 2, 3)), images, jax.random.key(0), [0.125, 0.25])
     >>> attacked[:, 0, 0, 0, 0].tolist()
     [0.625, 0.75]
     """
+    if isinstance(attack, InBounds):
+        return attack.through(lambda f, x: sweep(attack.attack, f, x, key, strengths, chunk=chunk), score_fn, images)
     check_clean(images)
-    if not hasattr(attack, "epsilon"):
-        raise ValueError(f"attack={type(attack).__name__} has no epsilon to sweep over")
-    if not len(epsilons):
-        raise ValueError("epsilons is empty; expected at least one")
-    if jax.default_backend() == "cpu":
-        attacked = jnp.stack([replace(attack, epsilon=epsilon)(score_fn, images, key) for epsilon in epsilons])
-    else:
-        chunk = chunk or len(epsilons)
-        parts = [epsilons[first : first + chunk] for first in range(0, len(epsilons), chunk)]
-        attacked = jnp.concatenate([_vmapped(attack, as_pytree(score_fn), images, key, part) for part in parts])
+    name = strength_of(attack)
+    if not len(strengths):
+        raise ValueError(f"strengths is empty; expected at least one {name}")
+    static = next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static")
+    score_fn = as_pytree(score_fn)
+    gradient = attack.first_gradient(score_fn, images) if hasattr(attack, "first_gradient") else None
+    shared = {} if gradient is None else {"gradient": gradient}
+    if static or jax.default_backend() == "cpu":
+        values = strengths if static else jnp.asarray(strengths, jnp.float32)
+        attacked = [replace(attack, **{name: value})(score_fn, images, key, **shared) for value in values]
+        return jnp.stack(attacked)
+    values = jnp.asarray(strengths, jnp.float32)
+    if chunk is None:
+        chunk = fitting_chunk(score_fn, images, len(values))
+        _log.info("%s: %d of %d strengths at a time", type(attack).__name__, chunk, len(values))
+    parts = [values[first : first + chunk] for first in range(0, len(values), chunk)]
+    attacked = jnp.concatenate([_vmapped(attack, score_fn, images, key, shared, part) for part in parts])
     check_attacked(attacked)
     return attacked
 
 
 @jax.jit
-def _vmapped(attack, score_fn, images, key, epsilons):
-    return jax.vmap(lambda epsilon: replace(attack, epsilon=epsilon)(score_fn, images, key))(epsilons)
+def _vmapped(attack, score_fn, images, key, shared, strengths):
+    name = strength_of(attack)
+    return jax.vmap(lambda value: replace(attack, **{name: value})(score_fn, images, key, **shared))(strengths)

@@ -110,6 +110,15 @@ def _depthwise(op: Operation) -> Gain:
     return Gain(bound.value, bound.method, bound.exact, linear=True)
 
 
+def _grouped(op: Operation) -> Gain:
+    if op.moving != 0:
+        return unbounded("a kernel that depends on the image")
+    kernel = np.asarray(op.known[1])
+    stride = next(eqn for eqn in op.inner if eqn.primitive.name == "conv_general_dilated").params["window_strides"]
+    bound = conv_norm(kernel, op.shapes[0][1:3], stride=stride, groups=op.shapes[0][3] // kernel.shape[2])
+    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+
+
 def _wide(op: Operation) -> Gain:
     if op.moving != 0:
         return unbounded("a kernel that depends on the image")
@@ -239,6 +248,7 @@ RULES: dict[str, Callable[[Operation], Gain]] = {
 
 FUNCTIONS: dict[str, Callable[[Operation], Gain]] = {
     "depthwise_conv": _depthwise,
+    "grouped_conv": _grouped,
     "wide_conv": _wide,
     "multiply_dense": _dense_frequencies,
     "multiply_reflection": _reflected_frequencies,

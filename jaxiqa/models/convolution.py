@@ -1,8 +1,8 @@
 """The convolution of every backbone: `nnx.Conv`, with the kernel shapes that XLA handles badly computed otherwise.
 
 On two CPU cores a 1×1 convolution as a matrix product has a 2 to 3 times cheaper weight gradient, and a depthwise
-one as shifted multiply-adds is about 8 times cheaper altogether, than through ``lax.conv_general_dilated``; so is a
-kernel much wider than its map (`jaxiqa.layers.wide_conv`).
+one as shifted multiply-adds is about 8 times cheaper altogether, than through ``lax.conv_general_dilated``; see
+`jaxiqa.layers.wide_conv` and `jaxiqa.layers.grouped_conv` for two others.
 """
 
 from typing import Any, Literal
@@ -13,6 +13,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.layers.depthwise import depthwise_conv
+from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.wide_conv import is_wide, wide_conv
 
 # He's scale by fan-in also suits depthwise kernels, whose fan-out (as JAX counts it) is C times too large.
@@ -45,6 +46,16 @@ def dense(
             padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
         return wide_conv(x, kernel, padding=tuple(map(tuple, padding)), precision=options["precision"])
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def grouped(
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw _ cout"], strides: Any, padding: Any, **options: Any
+) -> Float[Array, "b h2 w2 cout"]:
+    """A convolution in groups of several channels."""
+    if isinstance(padding, str):
+        padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
+    padding = tuple(map(tuple, padding))
+    return grouped_conv(x, kernel, stride=tuple(strides), padding=padding, precision=options["precision"])
 
 
 def conv(
@@ -81,7 +92,7 @@ def conv(
     elif groups == 1:
         compute = dense
     else:
-        compute = jax.lax.conv_general_dilated
+        compute = grouped
     pads = [side // 2 if padding == "centred" else padding for side in kernel]
     return nnx.Conv(
         cin,

@@ -9,14 +9,21 @@ import numpy as np
 from jaxiqa.checks import check_choice
 from jaxiqa.metrics.correlation import krocc, plcc, srocc
 from jaxiqa.metrics.robustness import abs_gain, auc, interval95, magnitude_gain, r_score
-from jaxiqa.types import ModelRow, PredictionRow, ResultRow
+from jaxiqa.types import MaskingRow, ModelRow, PredictionRow, ResultRow
 
 SCORE_RANGES = {
     "mos": "the ends of the human scores' scale",
     "baseline": "lowest and highest clean score of the first model on the attacked images",
     "model": "each model's lowest and highest score on its training images",
 }
-GAINS = {"AbsGain": abs_gain, "|Gain|": magnitude_gain, "R-score": r_score}
+GAINS = {
+    "AbsGain": (abs_gain, 1),
+    "|Gain|": (magnitude_gain, 1),
+    "R-score": (r_score, 1),
+    "AbsGain, 8 bit": (abs_gain, 2),
+}
+"""Name -> the function, and which score it compares with the clean one: of the attacked image (1) or of that image
+rounded to 8 bits (2)."""
 
 
 @dataclass(frozen=True)
@@ -45,6 +52,8 @@ class Summary:
     score_range: str
     missing: tuple[str, ...]
     """What could not be computed, and why."""
+    masked: tuple[str, ...] = ()
+    """Signs of masked gradients, and what to do about them."""
 
 
 def column(gain: str, attack: str, epsilon: float | None = None, *, auc: bool = False) -> str:
@@ -74,6 +83,7 @@ def summarise(
     *,
     score_range: str,
     mos_range: tuple[float, float] | None = None,
+    masking: Sequence[MaskingRow] = (),
 ) -> Summary:
     """Compute every cell per seed, then mean and deviation over seeds.
 
@@ -81,6 +91,7 @@ def summarise(
         results, predictions, models: rows; the order of ``models`` is the order of the table, its first the baseline.
         score_range: what gains are divided by; a key of `SCORE_RANGES`.
         mos_range: ends of the human scores' scale, for ``score_range="mos"``.
+        masking: rows of the checks for masked gradients.
 
     Raises:
         ValueError: an unknown range, ``"mos"`` without its ends, a row given twice, an attack with some strengths and
@@ -122,9 +133,9 @@ def summarise(
                     attack = label if epsilon is None else f"{label} {in_255ths(epsilon)}"
                     missing.append(f"{where}: {attack}: {len(cell)} of {len(images)} images")
                     continue
-                clean, attacked = np.array([cell[image] for image in sorted(cell)]).T
-                for gain, function in GAINS.items():
-                    values = function(clean, attacked, *ends)
+                scores_of = np.array([cell[image] for image in sorted(cell)]).T
+                for gain, (function, which) in GAINS.items():
+                    values = function(scores_of[0], scores_of[which], *ends)
                     per_image[name, column(gain, label, epsilon)].append(values)
                     found[column(gain, label, epsilon)] = float(values.mean())
                     curves[gain].append(float(values.mean()))
@@ -137,7 +148,12 @@ def summarise(
     cells = {key: _value(values, per_image.get(key)) for key, values in per_seed.items()}
     test_images = max((card.test_images for card in models), default=0)
     seeds = tuple(sorted({card.seed for card in models}))
-    return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing))
+    masked = tuple(
+        f"{row.model} seed {row.seed}: {row.check}: {row.value:.3g}, limit {row.limit:.3g}: {row.remedy}"
+        for row in masking
+        if row.flagged and row.model in names
+    )
+    return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked)
 
 
 def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
@@ -147,14 +163,14 @@ def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
     return Value(float(np.mean(per_seed)), deviation, len(per_seed), interval)
 
 
-def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float, float]]]:
-    """(model, seed, attack, epsilon) -> image -> (clean score, attacked score)."""
-    cells: dict[tuple, dict[str, tuple[float, float]]] = defaultdict(dict)
+def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float, float, float]]]:
+    """(model, seed, attack, epsilon) -> image -> (clean score, attacked score, that of the image in 8 bits)."""
+    cells: dict[tuple, dict[str, tuple[float, float, float]]] = defaultdict(dict)
     for row in results:
         cell = cells[row.model, row.seed, row.attack, row.epsilon]
         if row.image in cell:
             raise ValueError(f"image {row.image!r} has two results: {row}")
-        cell[row.image] = (row.score, row.attacked)
+        cell[row.image] = (row.score, row.attacked, row.rounded)
     return cells
 
 

@@ -15,7 +15,7 @@ def columns(summary: Summary, *, every_strength: bool) -> list[str]:
     """Columns in the order of the paper's tables; single strengths only on request."""
     names = ["SROCC", "PLCC"] + (["KROCC"] if every_strength else [])
     for attack, epsilons in summary.attacks.items():
-        for gain in ("AbsGain", "R-score") + (("|Gain|",) if every_strength else ()):
+        for gain in GAINS if every_strength else ("AbsGain", "R-score"):
             if None in epsilons:
                 names.append(column(gain, attack))
                 continue
@@ -52,6 +52,8 @@ def notes(summary: Summary) -> list[str]:
         "Bands in plots and intervals by strength: 95 % by Student's t over the attacked pictures, each averaged over "
         "seeds, so without the deviation between trainings. |Gain| = mean of |s̃(attacked) − s̃(clean)|."
     )
+    lines.append("8 bit: the attacked picture rounded to 8 bits, as it would be stored, and scored again.")
+    lines += [f"Warning, masked gradients? {sign}." for sign in summary.masked]
     return lines + [f"Missing: {what}." for what in summary.missing]
 
 

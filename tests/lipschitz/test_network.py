@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxiqa import layers
 from jaxiqa.layers import OrthogonalConv, RobustBlock, depthwise_conv
+from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.layers.wide_conv import wide_conv
 from jaxiqa.lipschitz import report
@@ -25,6 +26,7 @@ def conv(cin, cout, **options):
 
 
 DEPTHWISE = jnp.asarray(RANDOM.normal(size=(3, 3, 3)), jnp.float32)
+GROUPED = jnp.asarray(RANDOM.normal(size=(3, 3, 1, 6)), jnp.float32)
 WIDE = jnp.asarray(RANDOM.normal(size=(3, 3, 3, 5)), jnp.float32)
 MATRIX = jnp.asarray(RANDOM.normal(size=(3, 4)), jnp.float32)
 FIRST, SECOND = conv(3, 3), conv(3, 3)
@@ -38,6 +40,7 @@ LINEAR = {
     "circular": conv(3, 4, padding="CIRCULAR"),
     "depthwise": lambda x: depthwise_conv(x, DEPTHWISE, stride=(1, 1), padding=((1, 1), (1, 1))),
     "depthwise strided": lambda x: depthwise_conv(x, DEPTHWISE, stride=(2, 2), padding=((0, 1), (0, 1))),
+    "in groups": lambda x: grouped_conv(x, GROUPED, stride=(2, 1), padding=((1, 1), (1, 1))),
     "wide": lambda x: wide_conv(x, WIDE, padding=((1, 1), (1, 1))),
     "dense": lambda x: x @ MATRIX,
     "residual": lambda x: x + FIRST(x),
@@ -80,7 +83,7 @@ def test_the_bound_lies_above_the_dense_norm_and_not_far_above(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide"]
+    "name", ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide", "in groups"]
 )
 def test_one_layers_own_bounds_enclose_its_norm(name):
     rows = [row for row in report(LINEAR[name], (*SIZE, 3), steps=60).rows if "bias" not in row.name]

@@ -28,7 +28,21 @@ def rows(seeds=(0, 1)):
                     for epsilon in epsilons:
                         gain = size * (1.0 if epsilon is None else 255 * epsilon / 8) + 2 * seed
                         results.append(
-                            ResultRow(image, model, seed, attack, epsilon, clean, clean + gain, 0.01, 1.0, 0.9, 0.1)
+                            ResultRow(
+                                image,
+                                model,
+                                seed,
+                                attack,
+                                epsilon,
+                                clean,
+                                clean + gain,
+                                clean + gain,
+                                0.01,
+                                1.0,
+                                0.9,
+                                None,
+                                0.1,
+                            )
                         )
                 predictions.append(PredictionRow(image, model, seed, float(i), clean + (seed == 1) * (i == 0) * 7))
             cards.append(ModelRow(model, seed, 1000, 20.0, 90.0, 0.8, 1.5, 0.2, len(IMAGES)))

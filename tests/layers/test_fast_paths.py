@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from flax import nnx
 
+from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.layers.wide_conv import wide_conv
 
@@ -33,8 +34,30 @@ def test_values_and_gradients_are_those_of_xla_also_where_values_are_equal(size,
     np.testing.assert_allclose(jnp.vdot(forward, g), jnp.vdot(tangent, pull(g)[0]), rtol=1e-5)
 
 
+@pytest.mark.parametrize(
+    ("cin", "cout", "groups", "stride"), [(12, 6, 3, 1), (64, 128, 16, 2), (10, 10, 1, 1), (66, 66, 2, 1)]
+)
+def test_a_grouped_convolution_is_one_and_so_are_its_gradients(cin, cout, groups, stride):
+    x = jax.random.normal(jax.random.key(0), (2, 7, 6, cin))
+    kernel = jax.random.normal(jax.random.key(1), (3, 3, cin // groups, cout))
+    options = {
+        "padding": ((1, 1), (0, 1)),
+        "dimension_numbers": ("NHWC", "HWIO", "NHWC"),
+        "feature_group_count": groups,
+    }
+    theirs = lambda x, k: jax.lax.conv_general_dilated(x, k, (stride, stride), **options)  # noqa: E731
+    ours = lambda x, k: grouped_conv(x, k, stride=(stride, stride), padding=((1, 1), (0, 1)))  # noqa: E731
+    y, pull = jax.vjp(ours, x, kernel)
+    expected, pull_expected = jax.vjp(theirs, x, kernel)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    for found, wanted in zip(pull(expected), pull_expected(expected), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
 @pytest.mark.parametrize(("shape", "kernel"), [((2, 5, 4, 3), (3, 3, 3, 7)), ((1, 4, 6, 2), (5, 3, 2, 2))])
-def test_a_wide_convolution_is_a_convolution(shape, kernel):
+@pytest.mark.parametrize("gathered", [0, 2**20])
+def test_a_wide_convolution_is_a_convolution(shape, kernel, gathered, monkeypatch):
+    monkeypatch.setattr("jaxiqa.layers.wide_conv.GATHERED", gathered)
     x, k = jax.random.normal(jax.random.key(0), shape), jax.random.normal(jax.random.key(1), kernel)
     padding = ((2, 0), (1, 1))
     expected = jax.lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))

@@ -1,0 +1,285 @@
+"""Attacks, side by side with foolbox, torchattacks, and the plain PyTorch loops that papers ship.
+
+    pip install -e '.[bench]'
+    python benchmarks/attacks.py                                   # all rows, both models: about an hour on two cores
+    python benchmarks/attacks.py --models mobilenet_v2 --rows pgd  # only these
+
+Each row is kept in benchmarks/attacks.json as soon as it is measured, and benchmarks/README.md shows what is there.
+
+Both sides attack the same metric with the same weights on the same pictures, with the same ε, step size and number of
+steps and as many threads; before anything is timed, their scores are compared. Ours has its batch norms folded, as
+attacks and evaluation use it. What compiling took is listed apart, and so are our temporary buffers.
+"""
+
+import argparse
+import json
+import os
+import platform
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import NamedTuple
+
+from timing import measure
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+import foolbox
+import jax
+import jax.numpy as jnp
+import numpy as np
+import torch
+import torch_attacks as peers
+import torchattacks
+from flax import nnx
+
+from jaxiqa import attacks
+from jaxiqa.attacks.memory import gradient_bytes
+from jaxiqa.models import Linearity, convert, score_fn
+from jaxiqa.models.linearity import Calibration
+
+FOLDER = Path(__file__).parent
+MODELS = {"mobilenet_v2": (8, 192, 256), "resnet50": (4, 192, 256)}
+"""Backbone -> how many pictures, height and width."""
+EPSILON, STEP, STEPS = 8 / 255, 2 / 255, 8
+EPSILONS = [2 / 255, 4 / 255, 6 / 255, 8 / 255, 10 / 255]
+KEY = jax.random.key(0)
+
+Programs = dict[str, Callable[[], object]]
+
+
+class Result(NamedTuple):
+    """Seconds by program; seconds of our first run, which compiles; MiB of temporary buffers of one gradient."""
+
+    device: str
+    model: str
+    row: str
+    seconds: dict[str, float]
+    compiling: float
+    memory: float
+
+
+class Logits(torch.nn.Module):
+    """The score as the second of two logits: raising it is what these attacks do to the cross entropy of the first.
+
+    ``first`` is so large for black-box attacks that no picture counts as a success, which would end them early.
+    """
+
+    def __init__(self, model: torch.nn.Module, first: float = 0.0):
+        super().__init__()
+        self.model, self.first = model, first
+
+    def forward(self, x):
+        scores = self.model(x)
+        return torch.stack([torch.full_like(scores, self.first), scores], 1)
+
+
+def random_metric(backbone: str) -> Linearity:
+    model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0)))
+    generator = np.random.default_rng(0)
+
+    def value(part: str, shape: tuple[int, ...]) -> np.ndarray:
+        noise = generator.standard_normal(shape, np.float32)
+        if part.endswith("kernel"):
+            return noise * np.sqrt(2 / np.prod(shape[:-1]))
+        return (1.0 if part.endswith(("scale", "var")) else 0.0) + 0.05 * noise
+
+    arrays = {part: value(part, variable.shape) for part, variable in convert.parameters(model).items()}
+    convert.fill(model, arrays, convert.IDENTITY, source="random numbers")
+    model.calibration = Calibration(jnp.array([1.0, 0.0, 0.0, 100.0]))
+    return model
+
+
+class Sides(NamedTuple):
+    """The same metric and pictures for both."""
+
+    score: Callable
+    images: jax.Array
+    model: torch.nn.Module
+    pictures: torch.Tensor
+
+
+def sides(backbone: str) -> Sides:
+    torch.set_num_threads(os.cpu_count() or 1)
+    batch, *size = MODELS[backbone]
+    metric = random_metric(backbone)
+    pixels = np.random.default_rng(1).random((batch, *size, 3), np.float32)
+    score, model = score_fn(metric, tuple(size)), peers.same_model(metric)
+    pictures = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    ours, theirs = np.asarray(jax.jit(lambda f, x: f(x))(score, pixels)), model(pictures).detach().numpy()
+    if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
+        raise SystemExit(f"the two sides are not the same metric: {ours} and {theirs}")
+    return Sides(score, jnp.asarray(pixels), model, pictures)
+
+
+def done(value: object) -> object:
+    return jax.block_until_ready(value)
+
+
+def foolbox_run(attack: foolbox.attacks.base.Attack, s: Sides, epsilons: list[float]) -> Callable[[], object]:
+    metric = foolbox.PyTorchModel(Logits(s.model), bounds=(0, 1), device="cpu")
+    labels = torch.zeros(len(s.pictures), dtype=torch.long)
+    return lambda: attack(metric, s.pictures, labels, epsilons=epsilons)
+
+
+def foolbox_pgd() -> foolbox.attacks.LinfPGD:
+    return foolbox.attacks.LinfPGD(abs_stepsize=STEP, steps=STEPS, random_start=False)
+
+
+def torchattacks_run(attacks_: list, s: Sides) -> Callable[[], object]:
+    labels = torch.zeros(len(s.pictures), dtype=torch.long)
+    return lambda: [attack(s.pictures, labels) for attack in attacks_]
+
+
+def pgd(s: Sides) -> Programs:
+    attack = attacks.PGD(EPSILON, steps=STEPS, step_size=STEP, random_start=False)
+    return {
+        "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
+        "foolbox": foolbox_run(foolbox_pgd(), s, [EPSILON]),
+        "torchattacks": torchattacks_run([torchattacks.PGD(Logits(s.model), EPSILON, STEP, STEPS, False)], s),
+        "PyTorch": lambda: peers.pgd(s.model, s.pictures, EPSILON, STEP, STEPS),
+    }
+
+
+def pgd_sweep(s: Sides) -> Programs:
+    attack = attacks.PGD(EPSILON, steps=STEPS, step_size=STEP, random_start=False)
+    several = [torchattacks.PGD(Logits(s.model), epsilon, STEP, STEPS, False) for epsilon in EPSILONS]
+    return {
+        "jaxiqa": lambda: done(attacks.sweep(attack, s.score, s.images, KEY, EPSILONS)),
+        "foolbox": foolbox_run(foolbox_pgd(), s, EPSILONS),
+        "torchattacks": torchattacks_run(several, s),
+        "PyTorch": lambda: [peers.pgd(s.model, s.pictures, epsilon, STEP, STEPS) for epsilon in EPSILONS],
+    }
+
+
+def fgsm_sweep(s: Sides) -> Programs:
+    several = [torchattacks.FGSM(Logits(s.model), epsilon) for epsilon in EPSILONS]
+    return {
+        "jaxiqa": lambda: done(attacks.sweep(attacks.FGSM(EPSILON), s.score, s.images, KEY, EPSILONS)),
+        "foolbox": foolbox_run(foolbox.attacks.LinfFastGradientAttack(), s, EPSILONS),
+        "torchattacks": torchattacks_run(several, s),
+        "PyTorch": lambda: [peers.pgd(s.model, s.pictures, epsilon, epsilon, 1) for epsilon in EPSILONS],
+    }
+
+
+def batch_1(s: Sides) -> Programs:
+    """As the benchmark's scripts run: one picture after another."""
+    attack = attacks.IFGSM(10 / 255, steps=10, step_size=1 / 255)
+    return {
+        "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
+        "PyTorch, batch 1": lambda: [peers.pgd(s.model, x, 10 / 255, 1 / 255, 10) for x in s.pictures.split(1)],
+    }
+
+
+def uap(s: Sides) -> Programs:
+    options = {"epsilon": EPSILON, "epochs": 2, "batch_size": len(s.images) // 2}
+    return {
+        "jaxiqa": lambda: done(attacks.fit_uap(s.score, s.images, KEY, **options).delta),
+        "PyTorch": lambda: peers.fit_uap(s.model, s.pictures, EPSILON, 2, options["batch_size"]),
+    }
+
+
+def stadv(s: Sides) -> Programs:
+    attack = attacks.StAdv(steps=STEPS)
+    return {
+        "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
+        "PyTorch": lambda: peers.stadv(s.model, s.pictures, STEPS),
+    }
+
+
+def square(s: Sides) -> Programs:
+    attack = attacks.Square(EPSILON, queries=1000)
+    theirs = torchattacks.Square(Logits(s.model, 1e6), norm="Linf", eps=EPSILON, n_queries=1000, seed=0)
+    return {"jaxiqa": lambda: done(attack(s.score, s.images, KEY)), "torchattacks": torchattacks_run([theirs], s)}
+
+
+def nes(s: Sides) -> Programs:
+    attack = attacks.NES(EPSILON, steps=4, pairs=25)
+    return {
+        "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
+        "PyTorch": lambda: peers.nes(s.model, s.pictures, EPSILON, 4, 25, EPSILON / 5),
+    }
+
+
+ROWS: dict[str, tuple[str, Callable[[Sides], Programs]]] = {
+    "pgd": ("PGD-8, one ε", pgd),
+    "pgd_sweep": ("PGD-8, five ε", pgd_sweep),
+    "fgsm_sweep": ("FGSM, five ε", fgsm_sweep),
+    "batch_1": ("I-FGSM-10, against batch 1", batch_1),
+    "uap": ("UAP, 2 epochs", uap),
+    "stadv": ("stAdv, 8 steps", stadv),
+    "square": ("Square, 1000 queries", square),
+    "nes": ("NES, 4 × 25 pairs", nes),
+}
+SLOW = ("square", "nes")
+
+
+def device() -> str:
+    chip = jax.devices()[0]
+    name = chip.device_kind if chip.platform != "cpu" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    versions = f"jax {jax.__version__}, torch {torch.__version__}, foolbox {foolbox.__version__}"
+    return f"{name}, {versions}, torchattacks {torchattacks.__version__}"
+
+
+def run(backbone: str, row: str, s: Sides) -> Result:
+    programs = ROWS[row][1](s)
+    began = time.perf_counter()
+    programs["jaxiqa"]()
+    first = time.perf_counter() - began
+    seconds = measure(programs, **({"keep": 2, "most": 4} if row in SLOW else {"keep": 3, "most": 8})).seconds
+    memory = gradient_bytes(s.score, s.images) / 2**20
+    return Result(device(), backbone, row, seconds, max(0.0, first - seconds["jaxiqa"]), memory)
+
+
+HEADS = ("attack", "jaxiqa, s", "peers, s", "fastest peer / jaxiqa", "compiling, s", "gradient's buffers, MiB")
+
+
+def table(results: list[Result]) -> str:
+    lines = ["| " + " | ".join(HEADS) + " |", "|---|---:|---|" + "---:|" * (len(HEADS) - 3)]
+    for result in results:
+        others = {name: seconds for name, seconds in result.seconds.items() if name != "jaxiqa"}
+        ours = result.seconds["jaxiqa"]
+        listed = ", ".join(f"{name} {seconds:.2f}" for name, seconds in others.items())
+        ratio, rest = f"{min(others.values()) / ours:.2f}", f"{result.compiling:.1f} | {result.memory:.0f}"
+        lines.append(f"| {ROWS[result.row][0]} | {ours:.2f} | {listed} | {ratio} | {rest} |")
+    return "\n".join(lines)
+
+
+def show(results: list[Result]) -> str:
+    """Markdown of everything measured, device by device and model by model."""
+    parts = []
+    for name, model in dict.fromkeys((result.device, result.model) for result in results):
+        batch, h, w = MODELS[model]
+        found = [result for result in results if (result.device, result.model) == (name, model)]
+        parts.append(f"### Linearity over {model}, {batch} × {h}x{w}\n\n{name}\n\n{table(found)}\n")
+    return "\n".join(parts)
+
+
+def keep(new: Result) -> None:
+    """Put one result among those on disk, and show them all in the README."""
+    store, page = FOLDER / "attacks.json", FOLDER / "README.md"
+    read = [Result(*old) for old in json.loads(store.read_text())] if store.exists() else []
+    results = [old for old in read if (old.device, old.model, old.row) != (new.device, new.model, new.row)] + [new]
+    rows = list(ROWS)
+    results.sort(key=lambda result: (result.device, result.model, rows.index(result.row)))
+    store.write_text(json.dumps(results, indent=1) + "\n")
+    start, end = "<!-- attacks -->\n", "<!-- /attacks -->"
+    before, _, rest = page.read_text().partition(start)
+    page.write_text(f"{before}{start}{show(results)}{end}{rest.partition(end)[2]}")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--models", nargs="*", choices=MODELS, metavar="NAME", help="both by default")
+    parser.add_argument("--rows", nargs="*", choices=ROWS, metavar="NAME", help=f"of {', '.join(ROWS)}; all by default")
+    arguments = parser.parse_args()
+    for backbone in arguments.models or MODELS:
+        s = sides(backbone)
+        for row in arguments.rows or ROWS:
+            new = run(backbone, row, s)
+            print(table([new]), flush=True)
+            keep(new)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,150 @@
+"""Attacks of equal visibility: find the strength at which an attack changes pictures by a given amount."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa.attacks.batch import Keys
+from jaxiqa.attacks.sweep import strength_of
+from jaxiqa.checks import check_choice
+from jaxiqa.ops.similarity import psnr, ssim
+from jaxiqa.types import Images, ScoreFn
+
+
+def linf(clean: Images, attacked: Images) -> jax.Array:
+    """Largest change of a pixel value, per image."""
+    return jnp.abs(attacked - clean).max((1, 2, 3))
+
+
+MEASURES: dict[str, Callable[[Images, Images], jax.Array]] = {"linf": linf, "ssim": ssim, "psnr": psnr}
+"""Name -> ``(clean, attacked) -> b``, of the changes that strengths can be aligned by."""
+
+AMOUNTS: dict[str, Callable[[float], float]] = {
+    "linf": lambda value: np.log(max(value, 1e-9)),
+    "ssim": lambda value: np.log(max(1 - value, 1e-9)),
+    "psnr": lambda value: -min(value, 200.0) * np.log(10) / 20,
+}
+"""Name -> the natural logarithm of the size of the change, which is nearly linear in that of the strength."""
+
+LEVELS = {
+    "linf": {"weak": 2 / 255, "medium": 4 / 255, "strong": 8 / 255},
+    "ssim": {"weak": 0.90, "medium": 0.85, "strong": 0.75},
+    "psnr": {"weak": 40.0, "medium": 35.0, "strong": 30.0},
+}
+"""The targets of the defense benchmark (arXiv:2408.01541), named by what they do: its numbers 0, 1, 2 run from weak to
+strong for Linf and from strong to weak for the others."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What `align` found.
+
+    Attributes:
+        attack: the attack at the strength found.
+        strength: that strength, in the attack's own unit.
+        reached: the measure there, a mean over the images.
+        target: what was asked for.
+        curve: every (strength, measure) that was run, in order of strength.
+    """
+
+    attack: Any
+    strength: float
+    reached: float
+    target: tuple[str, float]
+    curve: tuple[tuple[float, float], ...]
+
+
+def align(
+    attack: Any,
+    score_fn: ScoreFn,
+    images: Images,
+    key: Keys,
+    target: tuple[str, float],
+    *,
+    ladder: Sequence[float] | None = None,
+    tolerance: float = 0.05,
+    refinements: int = 4,
+) -> Aligned:
+    """The strength at which ``attack`` reaches ``target`` on average over ``images``.
+
+    Every rung of ``ladder`` is run; between the two that enclose the target the strength is interpolated, run, and
+    interpolated again, on logarithmic scales of strength and change (of 1 − SSIM; PSNR is logarithmic already).
+
+    Args:
+        attack: a dataclass whose strength is the field that `jaxiqa.attacks.sweep.strength_of` names.
+        score_fn, images, key: as for the attack; a few dozen typical images will do.
+        target: ``("linf", 8 / 255)``, ``("ssim", 0.9)`` or ``("psnr", 35)``: see `MEASURES` and `LEVELS`.
+        ladder: strengths to begin with; by default eight factors of two, centred on the attack's own strength.
+        tolerance: accepted relative error of the change: of Linf, of 1 − SSIM, of the amplitude behind PSNR.
+        refinements: interpolations at most.
+
+    Raises:
+        ValueError: an unknown measure, or a target that the ladder does not enclose; lists what its rungs reached.
+
+    >>> from jaxiqa.attacks.pgd import PGD
+    >>> images = jnp.full((1, 12, 12, 3), 0.5)
+    >>> score, key = lambda x: x.mean((1, 2, 3)), jax.random.key(0)
+    >>> found = align(PGD(0.01, steps=1, random_start=False), score, images, key, ("psnr", 35.0))
+    >>> print(round(found.strength, 3), 10 ** (-35 / 20))
+    0.018 0.01778279410038923
+
+    Reference: Figure 2 of the defense benchmark, arXiv:2408.01541.
+    """
+    measure, wanted = target
+    check_choice("target", measure, MEASURES)
+    name = strength_of(attack)
+    whole = next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static", False)
+    if ladder is None:
+        ladder = [getattr(attack, name) * 2.0**power for power in range(-4, 4)]
+    amount = AMOUNTS[measure]
+    curve: dict[float, float] = {}
+
+    def run(strength: float) -> None:
+        strength = max(1, round(strength)) if whole else float(strength)
+        if strength not in curve:
+            attacked = replace(attack, **{name: strength})(score_fn, images, key)
+            curve[strength] = float(_measured(measure, images, attacked).mean())
+
+    def error(strength: float) -> float:
+        return abs(amount(curve[strength]) - amount(wanted))
+
+    for strength in ladder:
+        run(strength)
+    for _ in range(refinements):
+        if min(map(error, curve)) <= tolerance:
+            break
+        strengths = sorted(curve)
+        pairs = [pair for pair in itertools.pairwise(strengths) if _encloses(curve, pair, wanted)]
+        if not pairs:
+            reached = ", ".join(f"{s:.3g}: {curve[s]:.3g}" for s in strengths)
+            raise ValueError(f"{measure} {wanted} is not reached by any {name} of the ladder ({reached}); extend it")
+        low, high = pairs[0]
+        share = (amount(wanted) - amount(curve[low])) / (amount(curve[high]) - amount(curve[low]))
+        run(np.exp(np.log(low) + share * (np.log(high) - np.log(low))))
+    strength = min(curve, key=error)
+    found = replace(attack, **{name: strength})
+    return Aligned(found, strength, curve[strength], target, tuple(sorted(curve.items())))
+
+
+def align_levels(attack: Any, score_fn: ScoreFn, images: Images, key: Keys, measure: str, **options: Any) -> dict:
+    """``{"weak": Aligned, "medium": …, "strong": …}`` by the targets of `LEVELS`; options are those of `align`."""
+    check_choice("measure", measure, LEVELS)
+    levels = LEVELS[measure].items()
+    return {level: align(attack, score_fn, images, key, (measure, value), **options) for level, value in levels}
+
+
+def _encloses(curve: dict[float, float], pair: tuple[float, float], wanted: float) -> bool:
+    return min(curve[s] for s in pair) <= wanted <= max(curve[s] for s in pair)
+
+
+def _measured(measure: str, clean: Images, attacked: Images) -> jax.Array:
+    return _MEASURED[measure](clean, attacked)
+
+
+_MEASURED = {name: jax.jit(function) for name, function in MEASURES.items()}

@@ -1,0 +1,57 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxiqa.attacks import PGD
+from jaxiqa.defenses import bpda, eot
+
+KEY = jax.random.key(0)
+IMAGES = jax.random.uniform(jax.random.key(1), (3, 7, 9, 3))
+
+
+def score(images):
+    return jnp.tanh(images[:, 1:5] - 0.4).mean((1, 2, 3))
+
+
+def noisy(images, key):
+    return images + 0.2 * jax.random.normal(key, images.shape)
+
+
+def test_the_expectation_is_the_mean_over_the_keys_and_so_is_its_gradient():
+    keys = jax.random.split(KEY, 5)
+    defended = eot(score, noisy, keys)
+    by_hand = lambda x: sum(score(noisy(x, key)) for key in keys) / 5  # noqa: E731
+    np.testing.assert_allclose(defended(IMAGES), by_hand(IMAGES), atol=1e-6)
+    gradients = (jax.grad(lambda x, f=f: f(x).sum())(IMAGES) for f in (defended, by_hand))
+    np.testing.assert_allclose(*gradients, atol=1e-7)
+
+
+def test_the_expectation_may_change_the_size_of_images():
+    smaller = lambda x, key: noisy(x, key)[:, ::2]  # noqa: E731
+    assert eot(score, smaller, jax.random.split(KEY, 2))(IMAGES).shape == (3,)
+    with pytest.raises(ValueError, match="at least one key"):
+        eot(score, noisy, KEY)
+
+
+def test_bpda_computes_the_defense_and_the_gradient_of_its_surrogate():
+    rounded = lambda x, key: jnp.round(x * 4) / 4  # noqa: E731
+    blurred = lambda x, key: (x + jnp.roll(x, 1, 1)) / 2  # noqa: E731
+    np.testing.assert_array_equal(bpda(rounded, blurred)(IMAGES, KEY), rounded(IMAGES, KEY))
+    found = jax.grad(lambda x: (bpda(rounded, blurred)(x, KEY) ** 2).sum())(IMAGES)
+    _, pull = jax.vjp(lambda x: blurred(x, KEY), IMAGES)
+    np.testing.assert_allclose(found, pull(2 * rounded(IMAGES, KEY))[0], atol=1e-6)
+    assert float(jnp.abs(jax.grad(lambda x: rounded(x, KEY).sum())(IMAGES)).max()) == 0
+    with pytest.raises(ValueError, match="expected the same shape"):
+        bpda(lambda x, key: x[:, ::2])(IMAGES, KEY)
+
+
+def test_an_adaptive_attack_moves_what_a_transferred_one_does_not():
+    """Behind a rounding that swallows small changes only an attack that sees it picks the right pixels."""
+    rounded = lambda x, key: jnp.round(x * 8) / 8  # noqa: E731
+    defended = lambda x: score(rounded(x, KEY))  # noqa: E731
+    attack = PGD(8 / 255, steps=20, random_start=False)
+    adaptive = attack(lambda x: score(bpda(rounded)(x, KEY)), IMAGES, KEY)
+    assert (defended(adaptive) > defended(IMAGES)).all()
+    blind = attack(defended, IMAGES, KEY)
+    np.testing.assert_array_equal(blind, IMAGES)
