@@ -33,8 +33,8 @@ class NES:
 
         g = Σ_i (v(x + σ u_i) − v(x − σ u_i)) u_i / (2 σ · pairs),    u_i normal noise,
 
-    and ``m ← momentum · m + (1 − momentum) · g``, ``x ← Π(x + rate · sign(m))``. The rate starts at ``step_size``, and is
-    halved when the last of 5 steps is no better than the first, down to ``step_size / 200``. Returns the last iterate.
+    and ``m ← momentum · m + (1 − momentum) · g``, ``x ← Π(x + rate · sign(m))``. The rate starts at ``step_size``, and
+    is halved when the last of 5 steps is worse than the first, down to ``step_size / 200``. Returns the last iterate.
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
@@ -54,7 +54,8 @@ class NES:
     Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score that is not finite.
+        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
+            not finite.
 
     >>> images = jnp.full((1, 2, 3, 3), 0.5)
     >>> result = NES(8 / 255, steps=8, pairs=10).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))

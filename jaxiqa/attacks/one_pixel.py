@@ -45,11 +45,12 @@ class OnePixel:
             F · (x_b − x_c)`` with F uniform in [0.5, 1) in every generation; a Latin hypercube as first population;
             genes out of range are drawn anew.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The image
-    is the best one seen, so its score is never worse than the clean one.
+    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
+    image is the best one seen, so its score is never worse than the clean one.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score that is not finite.
+        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
+            not finite.
 
     >>> images = jnp.full((1, 4, 6, 3), 0.5)
     >>> attack = OnePixel(2, population=20, generations=5)
@@ -109,10 +110,8 @@ class OnePixel:
         uniform, other = jax.random.split(key)
         genes = jax.random.uniform(uniform, shape)
         if self.variant == "benchmark":
-            strata = jax.random.permutation(
-                other, jnp.broadcast_to(jnp.arange(shape[0])[:, None, None], shape), 0, True
-            )
-            genes = (strata + genes) / shape[0]
+            strata = jnp.broadcast_to(jnp.arange(shape[0])[:, None, None], shape)
+            genes = (jax.random.permutation(other, strata, independent=True) + genes) / shape[0]
         else:
             colours = (128 + 127 * jax.random.normal(other, shape)) / 255
             genes = jnp.where(jnp.arange(shape[2]) < 2, genes, jnp.clip(colours, 0, 1))

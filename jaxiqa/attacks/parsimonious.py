@@ -54,15 +54,16 @@ class Parsimonious:
             device that holds few images does faster, for a few more queries.
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
         batch_size: images that the metric sees at once, at most.
-        variant: ``"paper"``, or ``"benchmark"``: a 256×256 pattern is stretched over the image by nearest neighbours; the
-            first flip of each half is taken though it loses; and an accepted gain is subtracted from the score that
-            the following gains of its set are measured from, where it should be added.
+        variant: ``"paper"``, or ``"benchmark"``: a 256×256 pattern is stretched over the image by nearest neighbours;
+            the first flip of each half is taken though it loses; and an accepted gain is subtracted from the score
+            that the following gains of its set are measured from, where it should be added.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The image
-    is the best one seen, so its score is never worse than the clean one.
+    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
+    image is the best one seen, so its score is never worse than the clean one.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score that is not finite.
+        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
+            not finite.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> weight = jnp.arange(12.0).reshape(2, 2, 3) - 5.5
@@ -74,7 +75,7 @@ class Parsimonious:
     Reference: Moon, An and Song, arXiv 1905.06635.
 
     **Differs from the paper**: the score takes the place of a classification loss; a flip is taken only if it does not
-    lose; the score of the present pattern, which is known, is not asked again for every set; blocks cover images of any
+    lose; what is known of the present pattern, its score and gains, is not asked again; blocks cover images of any
     height and width.
     """
 

@@ -34,13 +34,12 @@ class State(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PatchRS:
-    """Sparse-RS for patches: a square of at most ``area`` pixels takes values 0 and 1; a change is kept if the objective
-    grows.
+    """Sparse-RS for patches: a square of at most ``area`` pixels takes values 0 and 1; a change is kept if it gains.
 
     Every fourth iteration moves the patch by up to ``0.75 (1 − t/T)`` of the image's height and width. The others add
-    ±1 per channel, clipped, to a window of ``⌊√p · side⌋`` pixels of the patch, ``p`` from ``share`` on halved nine times
-    (`schedule.phase`). Once that is one pixel, it takes another colour, and in the second half of that phase another
-    value in one channel.
+    ±1 per channel, clipped, to a window of ``⌊√p · side⌋`` pixels of the patch, with ``p`` halved nine times from
+    ``share`` on (`schedule.phase`). Once that is one pixel, it takes another colour, and in the second half of that
+    phase another value in one channel.
 
     Args:
         area: pixels of the patch, >= 1; its side is ``⌊√area⌋``, which the images' sides must not fall short of. The
@@ -55,7 +54,8 @@ class PatchRS:
     patch tried is better than none, the clean image is returned.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score that is not finite.
+        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
+            not finite.
 
     >>> images = jnp.full((1, 6, 9, 3), 0.5)
     >>> result = PatchRS(9, queries=100).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))

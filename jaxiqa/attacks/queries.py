@@ -279,13 +279,12 @@ def _accept(attack, search, moves, scores):
         score = jnp.where(better, best[2], search.score)
     score = jnp.where(jnp.isfinite(scores).all(1), score, jnp.nan)
 
-    def freeze(new, old):
-        return jnp.where(_active(attack, search).reshape(-1, *[1] * (new.ndim - 1)), new, old)
+    new = (state, image, score, search.iteration + 1)
+    old = (search.state, search.image, search.score, search.iteration)
+    active = _active(attack, search)
 
-    changing = jax.tree.map(
-        freeze,
-        (state, image, score, search.iteration + 1),
-        (search.state, search.image, search.score, search.iteration),
-    )
-    state, image, score, iteration = changing
+    def unless_done(new, old):
+        return jnp.where(active.reshape(-1, *[1] * (new.ndim - 1)), new, old)
+
+    state, image, score, iteration = jax.tree.map(unless_done, new, old)
     return search._replace(state=state, image=image, score=score, iteration=iteration)

@@ -1,6 +1,7 @@
 """The schedule by which random-search attacks shrink what they change."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 
 _LAST = np.array([10, 50, 200, 500, 1000, 2000, 4000, 6000, 8000])  # last iterations of the phases, out of 10,000
@@ -27,4 +28,4 @@ def phase(iteration: jax.Array | int, iterations: int) -> jax.Array:
 
     Reference: Andriushchenko et al., arXiv 1912.00049; Sparse-RS (arXiv 2006.12834) uses it too.
     """
-    return (iteration >= phase_starts(iterations)).sum()
+    return jnp.sum(iteration >= phase_starts(iterations))

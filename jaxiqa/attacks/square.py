@@ -9,7 +9,6 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.attacks.batch import Keys
-from jaxiqa.attacks.loop import check_steps
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import QueryResult, run_queries
 from jaxiqa.attacks.schedule import phase
@@ -46,11 +45,12 @@ class Square:
         variant: ``"paper"``, or ``"benchmark"`` (Linf alone): starts from the clean image, without stripes, and puts
             windows into the top left 256×256 pixels alone.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The score
-    is never worse than the clean one.
+    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
+    image is the best one seen, so its score is never worse than the clean one.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score that is not finite.
+        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
+            not finite.
 
     >>> images = jnp.full((1, 4, 6, 3), 0.5)
     >>> result = Square(8 / 255, queries=40).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
@@ -163,9 +163,8 @@ def _move(key, image, clean, epsilon, side, canvas):
     available = jnp.sqrt(_square_norm(delta * (here | there)) + unused)
     bump = jnp.where(jax.random.bernoulli(flip), _bump(columns, rows, side), _bump(rows, columns, side))
     old = delta * here
-    new = bump * jax.random.rademacher(signs, clean.shape[2:], clean.dtype) + old / (
-        jnp.sqrt(_square_norm(old)) + 1e-10
-    )
+    bump = bump * jax.random.rademacher(signs, clean.shape[2:], clean.dtype)
+    new = bump + old / (jnp.sqrt(_square_norm(old)) + 1e-10)
     new = new / (jnp.sqrt(_square_norm(new)) + 1e-10) * available
     return _scaled(clean, jnp.where(here, new, jnp.where(there, 0, delta)), epsilon)
 
@@ -208,8 +207,7 @@ def _bumps(key, clean, epsilon):
     bump = _bump(jnp.arange(side)[:, None], jnp.arange(side)[None], side)[..., 0]
     flips = jax.random.bernoulli(flip, shape=grid)
     bumps = jnp.where(flips[..., None, None], bump.T, bump)  # rows columns side side
-    delta = (
-        jax.random.rademacher(sign, (*grid, c), clean.dtype)[:, None, :, None] * bumps.transpose(0, 2, 1, 3)[..., None]
-    )
+    signs = jax.random.rademacher(sign, (*grid, c), clean.dtype)
+    delta = signs[:, None, :, None] * bumps.transpose(0, 2, 1, 3)[..., None]
     delta = delta.reshape(grid[0] * side, grid[1] * side, c)
     return _scaled(clean, jnp.pad(delta, ((0, h - delta.shape[0]), (0, w - delta.shape[1]), (0, 0))), epsilon)
