@@ -61,7 +61,9 @@ def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name)
         assert float(jnp.abs(change).max()) <= EPSILON + 1e-6
     np.testing.assert_array_equal(result.queries, BUDGETS.get(name, 40))
     np.testing.assert_allclose(result.scores, wavy(result.images), atol=1e-6)
-    assert (result.scores > wavy(images) + 1e-4).all()
+    gains = result.scores - wavy(images)
+    # A few dozen queries need not suffice where the start is worse than the clean image, which is then returned.
+    assert (gains > 0).all() if attack.probes else (gains >= 0).all()
     np.testing.assert_array_equal(attack(wavy, images, KEY), result.images)
     alone = attack(wavy, images[2:], image_keys(KEY, 3)[2:])
     np.testing.assert_allclose(alone[0], result.images[2], atol=1e-5)
