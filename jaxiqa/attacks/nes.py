@@ -1,0 +1,150 @@
+"""NES: gradient ascent without a gradient, on an estimate from pairs of opposite noise."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa.attacks.batch import Keys
+from jaxiqa.attacks.loop import check_steps
+from jaxiqa.attacks.objective import Objective, as_objective
+from jaxiqa.attacks.queries import QueryResult, run_queries
+from jaxiqa.attacks.threat import Ball, Number
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.types import Images, ScoreFn
+
+_PLATEAU = 5  # steps without a gain after which the step size is halved
+_TILE = 32
+
+
+class State(NamedTuple):
+    image: Any
+    momentum: Any
+    rate: Any
+    recent: Any  # mean objective values of the last steps, the newest last
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class NES:
+    """Natural evolution strategies: ``2·pairs`` images around the iterate give an estimate of the gradient,
+
+        g = Σ_i (v(x + σ u_i) − v(x − σ u_i)) u_i / (2 σ · pairs),    u_i normal noise,
+
+    and ``m ← momentum · m + (1 − momentum) · g``, ``x ← Π(x + rate · sign(m))``. The rate starts at ``step_size``, and
+    is halved when the last of 5 steps is worse than the first, down to ``step_size / 200``. Returns the last iterate.
+
+    Args:
+        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
+        steps: gradient steps, >= 1. An image costs at most ``2·pairs·steps + 2`` queries: those around the iterates,
+            the clean image and the answer.
+        pairs: pairs of noise per step, >= 1.
+        sigma: standard deviation of the noise in pixel units, > 0.
+        step_size: the first rate. None is ``epsilon / 5``, or 0.1 in the benchmark's variant, where it is the Euclidean
+            length of a step.
+        momentum: share of the old direction that is kept, in [0, 1).
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`. An image is left alone as
+            soon as the mean score around its iterate has reached it.
+        batch_size: images that the metric sees at once, at most.
+        variant: ``"paper"``, or ``"benchmark"``: noise of 32×32 pixels is tiled over the image, and a step is
+            ``x ← Π(x + step_size · g / ‖g‖₂)``, without momentum and plateaus. It ran with ``pairs=20, steps=250``.
+
+    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
+            not finite.
+
+    >>> images = jnp.full((1, 2, 3, 3), 0.5)
+    >>> result = NES(8 / 255, steps=8, pairs=10).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
+    >>> bool(result.scores[0] > 0.51), result.queries.tolist()
+    (True, [162])
+
+    Reference: Ilyas et al., "Black-box Adversarial Attacks with Limited Queries and Information", arXiv 1804.08598.
+
+    **Differs from the paper**: the score takes the place of a classification loss; the rates are the paper's at its
+    ε = 0.05 and grow with ε; images that are scored are clipped to [0, 1].
+    """
+
+    epsilon: Number
+    _: KW_ONLY
+    steps: int = field(default=200, metadata={"static": True})
+    pairs: int = field(default=25, metadata={"static": True})
+    sigma: Number = 1e-3
+    step_size: Number | None = None
+    momentum: Number = 0.9
+    objective: Objective | str = "raise"
+    batch_size: int = field(default=32, metadata={"static": True})
+    variant: str = field(default="paper", metadata={"static": True})
+
+    strength: ClassVar[str] = "epsilon"
+    probes: ClassVar[bool] = True
+
+    def __post_init__(self):
+        Ball(self.epsilon)  # checks it
+        check_steps(self.steps)
+        check_number("pairs", self.pairs, 1)
+        check_number("batch_size", self.batch_size, 1)
+        check_choice("variant", self.variant, ("paper", "benchmark"))
+        object.__setattr__(self, "objective", as_objective(self.objective))
+        for name, high in (("sigma", 1.0), ("step_size", float("inf")), ("momentum", 1.0)):
+            value = getattr(self, name)
+            if isinstance(value, int | float):
+                check_number(name, value, 0.0, high, open_low=name == "sigma")
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+        return self.run(score_fn, images, key).images
+
+    def run(
+        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
+    ) -> QueryResult:
+        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
+        return run_queries(self, score_fn, images, key, progress)
+
+    @property
+    def candidates(self) -> int:
+        return 2 * self.pairs
+
+    @property
+    def iterations(self) -> int:
+        return self.steps
+
+    def start(self, clean, value, key):
+        step_size = self.epsilon / 5 if self.step_size is None else self.step_size
+        rate = jnp.asarray(step_size, clean.dtype)
+        return State(clean, jnp.zeros_like(clean), rate, jnp.full(_PLATEAU, -jnp.inf, jnp.float32))
+
+    def propose(self, state, clean, key, iteration):
+        h, w, c = clean.shape
+        shape = (h, w, c) if self.variant == "paper" else (_TILE, _TILE, c)
+        noise = jax.random.normal(key, (self.pairs, *shape), clean.dtype)
+        return jnp.concatenate([noise, -noise])
+
+    def render(self, state, clean, noise):
+        return jnp.clip(state.image + self.sigma * self._spread(noise, clean.shape), 0, 1)
+
+    def accept(self, state, clean, noise, values, iteration):
+        slopes = (values[: self.pairs] - values[self.pairs :]) / (2 * self.sigma * self.pairs)
+        gradient = self._spread(jnp.tensordot(slopes, noise[: self.pairs], 1), clean.shape)
+        ball = Ball(self.epsilon)
+        if self.variant == "benchmark":
+            length = jnp.linalg.norm(gradient)
+            step_size = 0.1 if self.step_size is None else self.step_size
+            step = step_size * gradient / jnp.where(length == 0, 1.0, length)
+            return state._replace(image=ball.project(state.image + step, clean))
+        momentum = self.momentum * state.momentum + (1 - self.momentum) * gradient
+        recent = jnp.append(state.recent[1:], values.mean())
+        stuck = (recent[-1] < recent[0]) & jnp.isfinite(recent[0])
+        first = self.start(clean, None, None)
+        rate = jnp.where(stuck, jnp.maximum(state.rate / 2, first.rate / 200), state.rate)
+        image = ball.project(state.image + rate * ball.steepest(momentum), clean)
+        return State(image, momentum, rate, jnp.where(stuck, first.recent, recent))
+
+    def _spread(self, noise, shape):
+        """Noise over the whole image: itself, or its copies side by side, cut to size."""
+        if self.variant == "paper":
+            return noise
+        h, w, _ = shape
+        return jnp.tile(noise, (-(-h // _TILE), -(-w // _TILE), 1))[:h, :w]

@@ -1,0 +1,147 @@
+"""One Pixel: a few pixels, their places and colours found by differential evolution."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa.attacks.batch import Keys
+from jaxiqa.attacks.objective import Objective, as_objective
+from jaxiqa.attacks.queries import QueryResult, run_queries
+from jaxiqa.attacks.threat import Number
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.types import Images, ScoreFn
+
+
+class State(NamedTuple):
+    genes: Any  # population × pixels × (row, column, colours), all in [0, 1]
+    values: Any  # population
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class OnePixel:
+    """One Pixel: differential evolution over the places and colours of ``pixels`` pixels.
+
+    Each member of the population is challenged in each generation by a mutant of three others, and replaced if the
+    mutant's objective is higher:
+
+        m_i = x_a + mutation · (x_b − x_c),    a, b, c, i distinct.
+
+    The first population has uniform places and normal colours, N(128, 127²) / 255; genes are clipped to their range.
+
+    Args:
+        pixels: number of pixels that may change, >= 1; the attack's strength.
+        population: size of the population, >= 4. None is 400; in the benchmark ``max(1, 300 // 5·pixels) · 5·pixels``.
+        generations: generations after the first population, >= 0. None is 100; in the benchmark 10. An image costs at
+            most ``1 + population · (generations + 1)`` queries, the clean image's among them.
+        mutation: the factor above, in [0, 2].
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        batch_size: images that the metric sees at once, at most.
+        variant: ``"paper"``, or ``"benchmark"``, which is SciPy's default: mutants of the best member, ``x_best +
+            F · (x_b − x_c)`` with F uniform in [0.5, 1) in every generation; a Latin hypercube as first population;
+            genes out of range are drawn anew.
+
+    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
+    image is the best one seen, so its score is never worse than the clean one.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
+            not finite.
+
+    >>> images = jnp.full((1, 4, 6, 3), 0.5)
+    >>> attack = OnePixel(2, population=20, generations=5)
+    >>> result = attack.run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
+    >>> bool(result.scores[0] > 0.5), bool((result.images != images).any(-1).sum() <= 2), result.queries.tolist()
+    (True, True, [121])
+
+    Reference: Su, Vargas and Sakurai, "One Pixel Attack for Fooling Deep Neural Networks", arXiv 1710.08864.
+
+    **Differs from the paper**: the score takes the place of a class probability.
+    """
+
+    pixels: int = field(default=1, metadata={"static": True})
+    _: KW_ONLY
+    population: int | None = field(default=None, metadata={"static": True})
+    generations: int | None = field(default=None, metadata={"static": True})
+    mutation: Number = 0.5
+    objective: Objective | str = "raise"
+    batch_size: int = field(default=32, metadata={"static": True})
+    variant: str = field(default="paper", metadata={"static": True})
+
+    strength: ClassVar[str] = "pixels"
+    probes: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, ("paper", "benchmark"))
+        check_number("pixels", self.pixels, 1)
+        check_number("population", self.candidates, 4)
+        check_number("generations", self.iterations - 1, 0)
+        check_number("batch_size", self.batch_size, 1)
+        object.__setattr__(self, "objective", as_objective(self.objective))
+        if isinstance(self.mutation, int | float):
+            check_number("mutation", self.mutation, 0.0, 2.0)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+        return self.run(score_fn, images, key).images
+
+    def run(
+        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
+    ) -> QueryResult:
+        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
+        return run_queries(self, score_fn, images, key, progress)
+
+    @property
+    def candidates(self) -> int:
+        if self.population is not None:
+            return self.population
+        return 400 if self.variant == "paper" else max(1, 300 // (5 * self.pixels)) * 5 * self.pixels
+
+    @property
+    def iterations(self) -> int:
+        generations = {"paper": 100, "benchmark": 10}[self.variant] if self.generations is None else self.generations
+        return generations + 1
+
+    def start(self, clean, value, key):
+        shape = (self.candidates, self.pixels, 2 + clean.shape[2])
+        uniform, other = jax.random.split(key)
+        genes = jax.random.uniform(uniform, shape)
+        if self.variant == "benchmark":
+            strata = jnp.broadcast_to(jnp.arange(shape[0])[:, None, None], shape)
+            genes = (jax.random.permutation(other, strata, independent=True) + genes) / shape[0]
+        else:
+            colours = (128 + 127 * jax.random.normal(other, shape)) / 255
+            genes = jnp.where(jnp.arange(shape[2]) < 2, genes, jnp.clip(colours, 0, 1))
+        return State(genes, jnp.full((shape[0],), -jnp.inf, value.dtype))
+
+    def propose(self, state, clean, key, iteration):
+        trio, factor, again = jax.random.split(key, 3)
+        size = self.candidates
+        # Three distinct members, none of them the challenged one: the highest of random numbers, its own the lowest.
+        lots = jax.random.uniform(trio, (size, size)) - 2 * jnp.eye(size)
+        a, b, c = jnp.moveaxis(jax.lax.top_k(lots, 3)[1], 1, 0)
+        if self.variant == "benchmark":
+            base, mutation = state.genes[jnp.argmax(state.values)], jax.random.uniform(factor, minval=0.5)
+        else:
+            base, mutation = state.genes[a], self.mutation
+        mutants = base + mutation * (state.genes[b] - state.genes[c])
+        if self.variant == "benchmark":
+            outside = (mutants < 0) | (mutants > 1)
+            mutants = jnp.where(outside, jax.random.uniform(again, mutants.shape), mutants)
+        return jnp.where(iteration == 0, state.genes, jnp.clip(mutants, 0, 1))
+
+    def render(self, state, clean, genes):
+        h, w, _ = clean.shape
+        size = jnp.array([h, w])
+        row, column = jnp.minimum((genes[:, :2] * size).astype(int), size - 1).T
+        # Of pixels in one place the last counts. All write its colour, as the order of writes is not defined.
+        same = (row[:, None] == row) & (column[:, None] == column)
+        last = jnp.max(jnp.where(same, np.arange(self.pixels), 0), 1)
+        return clean.at[row, column].set(genes[last, 2:].astype(clean.dtype))
+
+    def accept(self, state, clean, genes, values, iteration):
+        better = values > state.values
+        return State(jnp.where(better[:, None, None], genes, state.genes), jnp.where(better, values, state.values))
