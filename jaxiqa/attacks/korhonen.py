@@ -1,0 +1,148 @@
+"""Korhonen's attack: change a picture where its own edges hide the change."""
+
+from dataclasses import KW_ONLY, dataclass, field
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import optax
+from jaxtyping import Array, Float
+
+from jaxiqa.attacks.apgd import values_and_gradients
+from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean, checked_scores, per_image_gradient
+from jaxiqa.attacks.loop import iterate
+from jaxiqa.attacks.objective import Objective
+from jaxiqa.attacks.threat import Image, Number
+from jaxiqa.attacks.variant import complete
+from jaxiqa.ops.edges import dilate, luma, sobel
+from jaxiqa.types import Images, ScoreFn
+
+_adam = optax.scale_by_adam()
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Korhonen:
+    """Gradient ascent by Adam whose step is scaled by the clean picture's spatial activity m, and its best image:
+
+        x ← clip(x + step_size · m · Adam(∇f(x)), 0, 1),    m = dilate(s / max s),  s = S_x² + S_y²
+
+    ``S`` are Sobel derivatives of the luma; the outermost pixels count as flat. There is no ε: the mask is what hides
+    the change. A flat picture has nowhere to hide it and comes back as it was.
+
+    ``variant="benchmark"``, as run for arXiv:2408.01541: ``m = dilate(S_x / max S_x)`` with the sign left on, and
+    ``x ← x + step_size · Adam(m / 255 · ∇f(x) / score_scale)``, not clipped between steps, 10 steps, last image. Adam
+    divides a pixel's constant scale out again, so that this mask acts only where it is nearly zero, and where it is
+    negative, where it lowers the score. Its presets, weak to strong, are step sizes of about 0.0008, 0.0016 and 0.0031.
+
+    Args:
+        step_size: Adam's learning rate: the largest change of a value per step, in [0, 1] pixel units; a pytree leaf.
+        score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf. It matters only where
+            gradients are so small that Adam's own 1e-8 does, as they often are under ``"benchmark"``.
+        steps: number of Adam steps, >= 1; None is 50, or 10.
+        variant: ``"paper"`` or ``"benchmark"``.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+
+    Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are RGB, at least 3×3, and the key is not
+    used.
+
+    >>> images = jax.random.uniform(jax.random.key(0), (1, 6, 7, 3))
+    >>> score = lambda x: x.mean((1, 2, 3))
+    >>> attacked = Korhonen(steps=3, score_scale=1.0)(score, images, jax.random.key(0))
+    >>> bool(score(attacked)[0] > score(images)[0])
+    True
+
+    Reference: Korhonen and You, "Adversarial attacks against blind image quality assessment models", QoEVMA 2022.
+
+    **Differs from the paper**: one score takes the place of a target score; the mask scales the step that Adam makes of
+    the gradient, since Adam would undo a scaled gradient.
+    """
+
+    strength: ClassVar[str] = "step_size"
+
+    _: KW_ONLY
+    step_size: Number = 5e-3
+    score_scale: Number = 100.0
+    steps: int | None = field(default=None, metadata={"static": True})
+    variant: str = field(default="paper", metadata={"static": True})
+    objective: Objective | str = "raise"
+
+    def __post_init__(self):
+        complete(self, {"paper": {"steps": 50}, "benchmark": {"steps": 10}})
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+        check_clean(images, minimum=3)
+        del key
+        run = {"paper": _best_of_masked_steps, "benchmark": _masked_gradients}[self.variant]
+        options = (as_pytree(score_fn), self.step_size, 1 / self.score_scale, self.objective)
+        attacked = run(images, self.steps, options)
+        check_attacked(attacked)
+        return attacked
+
+
+def spatial_activity(image: Image) -> Float[Array, "h w"]:
+    """The paper's mask, in [0, 1]: dilated squared Sobel magnitude, relative to the picture's largest.
+
+    >>> float(spatial_activity(jnp.full((4, 5, 3), 0.5)).max())
+    0.0
+    """
+    plane = luma(image)
+    return _relative(sobel(plane, 0) ** 2 + sobel(plane, 1) ** 2)
+
+
+def signed_activity(image: Image) -> Float[Array, "h w"]:
+    """The benchmark's mask, at most 1 and also negative: the dilated Sobel derivative along rows alone.
+
+    >>> step = jnp.zeros((9, 13, 3)).at[:, 3:9].set(1.0)
+    >>> signed_activity(step)[4].tolist()  # a rise, and a fall that the dilation narrows
+    [1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0, 0.0]
+    """
+    return _relative(sobel(luma(image), 1))
+
+
+def _relative(edges):
+    inner = jnp.zeros_like(edges).at[1:-1, 1:-1].set(edges[1:-1, 1:-1])
+    peak = inner.max()
+    return dilate(inner / jnp.where(peak == 0, 1.0, peak))
+
+
+@jax.jit
+def _masks(images):
+    return jax.vmap(spatial_activity)(images)[..., None], jax.vmap(signed_activity)(images)[..., None]
+
+
+def _best_of_masked_steps(images, steps, options):
+    masks, _ = _masks(images)
+    state = (images, _adam.init(images), images, jnp.full(len(images), -jnp.inf))
+    # One step more than moves: a step scores where the last one went.
+    _, _, best, values = iterate(_step, state, steps + 1, masks, *options)
+    return _unless_failed(best, values)
+
+
+@jax.jit
+def _step(state, masks, score_fn, step_size, score_weight, objective):
+    images, adam, best, best_values = state
+    values, gradients = values_and_gradients(lambda x: objective.value(checked_scores(score_fn, x)), images)
+    best = jnp.where((values > best_values)[:, None, None, None], images, best)
+    direction, adam = _adam.update(score_weight * gradients, adam)
+    images = jnp.clip(images + step_size * masks * direction, 0, 1)
+    return images, adam, best, jnp.maximum(values, best_values)  # NaN for good once a score was not finite
+
+
+@jax.jit
+def _unless_failed(best, values):
+    return jnp.where(jnp.isnan(values)[:, None, None, None], jnp.nan, best)
+
+
+def _masked_gradients(images, steps, options):
+    _, masks = _masks(images)
+    images, _ = iterate(_benchmark_step, (images, _adam.init(images)), steps, masks, *options)
+    return jnp.clip(images, 0, 1)
+
+
+@jax.jit
+def _benchmark_step(state, masks, score_fn, step_size, score_weight, objective):
+    images, adam = state
+    gradients = per_image_gradient(lambda x: objective.value(checked_scores(score_fn, x)), images)
+    direction, adam = _adam.update(masks / 255 * score_weight * gradients, adam)
+    return images + step_size * direction, adam

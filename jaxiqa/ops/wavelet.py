@@ -1,0 +1,32 @@
+"""The low band of the Haar wavelet transform."""
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+
+def haar_low(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
+    """The low-low band of one level of the orthonormal Haar transform: twice the mean of each 2x2 block.
+
+    Args:
+        images: of any height and width; an odd side is first extended by a row or column of zeros.
+
+    Returns:
+        The band, of half the height and width, rounded up.
+
+    >>> haar_low(jnp.arange(4.0).reshape(2, 2, 1)).tolist()
+    [[[3.0]]]
+    """
+    *batch, h, w, c = images.shape
+    padded = jnp.pad(images, [(0, 0)] * len(batch) + [(0, h % 2), (0, w % 2), (0, 0)])
+    blocks = padded.reshape(*batch, (h + 1) // 2, 2, (w + 1) // 2, 2, c)
+    return blocks.sum((-4, -2)) / 2
+
+
+def haar_low_pass(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
+    """Images rebuilt from `haar_low` alone: each 2x2 block replaced by its mean; odd sides come back one larger.
+
+    >>> haar_low_pass(jnp.array([[[1.0], [2.0], [4.0]]]))[..., 0].tolist()
+    [[0.75, 0.75, 1.0, 1.0], [0.75, 0.75, 1.0, 1.0]]
+    """
+    means = haar_low(images) / 2
+    return jnp.repeat(jnp.repeat(means, 2, axis=-3), 2, axis=-2)
