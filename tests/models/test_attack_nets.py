@@ -1,4 +1,4 @@
-"""The networks that attacks are given: FACPA's U-Net and cAdv's colourisation network, against their PyTorch classes."""
+"""The networks that attacks are given: FACPA's U-Net and cAdv's colourisation network."""
 
 import json
 import zlib
@@ -71,3 +71,68 @@ def test_the_colorization_network_is_that_of_cadv(shared):
     np.testing.assert_allclose(rgb, nhwc(stored["out_rgb"]), atol=9e-5)
     lab = rgb_to_lab(jnp.asarray(stored["input"][None] / np.float32(255)))
     np.testing.assert_allclose((lab[..., :1] - 50) / 100, maps[0], atol=2e-6)
+
+
+def filled(name: str, **options) -> tuple[nnx.Module, dict[str, np.ndarray]]:
+    """A small network with random weights, and those under their published names."""
+    module = nnx.eval_shape(lambda: AUXILIARY[name].build(**options, rngs=nnx.Rngs(0)))
+    random, weights = np.random.default_rng(0), {}
+    if name == "facpa_unet":
+        sides = [3, 4, 8, 16]
+        for level in range(3):
+            cin = sides[3 - level] * (1 if level == 0 else 2)
+            weights[f"conv{level + 1}.weight"] = random.normal(size=(sides[level + 1], sides[level], 4, 4)) / 4
+            weights[f"conv{level + 1}.bias"] = random.normal(size=sides[level + 1])
+            weights[f"dconv{level + 1}.weight"] = random.normal(size=(cin, sides[2 - level], 4, 4)) / 4
+            weights[f"dconv{level + 1}.bias"] = random.normal(size=sides[2 - level])
+    weights = {key: array.astype(np.float32) for key, array in weights.items()}
+    convert.fill(module, weights, AUXILIARY[name].keys, source="small")
+    return module, weights
+
+
+def test_a_small_u_net_follows_the_formula_of_pix2pix():
+    torch = pytest.importorskip("torch")
+    F = torch.nn.functional
+    module, weights = filled("facpa_unet", width=4, depth=3)
+    images = np.random.default_rng(1).uniform(size=(2, 16, 24, 3)).astype(np.float32)
+
+    def layer(name, x):
+        weight, bias = (torch.tensor(weights[f"{name}.{part}"]) for part in ("weight", "bias"))
+        return (F.conv_transpose2d if name[0] == "d" else F.conv2d)(x, weight, bias, stride=2, padding=1)
+
+    e1 = layer("conv1", torch.tensor(images.transpose(0, 3, 1, 2)))
+    e2 = F.instance_norm(layer("conv2", F.leaky_relu(e1, 0.2)))
+    e3 = layer("conv3", F.leaky_relu(e2, 0.2))
+    d1 = F.instance_norm(layer("dconv1", F.relu(e3)))
+    d2 = F.instance_norm(layer("dconv2", F.relu(torch.cat((d1, e2), 1))))
+    expected = torch.tanh(layer("dconv3", F.relu(torch.cat((d2, e1), 1)))).numpy().transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(jax.jit(lambda x: module(x))(images), expected, atol=2e-5)
+    with pytest.raises(ValueError, match="images are 16x20; both sides must be multiples of 8"):
+        module(jnp.zeros((1, 16, 20, 3)))
+
+
+def test_a_fresh_u_net_has_no_saturated_values_and_learns():
+    network = Network(*nnx.split(UNet(width=8, depth=3, rngs=nnx.Rngs(0))))
+    images = jax.random.uniform(jax.random.key(0), (1, 16, 16, 3))
+    drawn, gradient = jax.jit(jax.value_and_grad(lambda network, x: (network(x) ** 2).mean()))(network, images)
+    assert 0 < float(drawn) < 0.5
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
+
+
+def test_colors_at_any_size_are_those_of_the_padded_maps():
+    module = Colorization(width=2, rngs=nnx.Rngs(0))
+    maps = [jax.random.normal(jax.random.key(c), (2, 10, 13, c)) for c in (1, 2, 1)]
+    ab = jax.jit(lambda *maps: module(*maps))(*maps)
+    assert ab.shape == (2, 10, 13, 2)
+    padded = [np.pad(part, ((0, 0), (0, 6), (0, 3), (0, 0)), mode="edge") for part in maps]
+    np.testing.assert_allclose(ab, module(*map(jnp.asarray, padded))[:, :10, :13], atol=1e-5)
+    assert float(jnp.std(ab)) > 0.01
+
+
+def test_attack_nets_with_other_weights_are_refused():
+    with pytest.raises(ValueError, match="does not fit") as caught:
+        auxiliary.load("facpa_unet", weights={"conv1.bias": np.zeros(64), "conv9.bias": np.zeros(64)})
+    lines = str(caught.value).splitlines()
+    assert "  conv9.bias: unknown" in lines
+    assert "  up.7.kernel: missing" in lines
+    assert "  down.0.bias: missing" not in lines
