@@ -97,8 +97,9 @@ class CAdv:
         check_choice("variant", self.variant, STEPS)
         object.__setattr__(self, "colorize", as_pytree(self.colorize))
         object.__setattr__(self, "objective", as_objective(self.objective))
-        if self.steps is not None:
-            check_steps(self.steps)
+        if self.steps is None:
+            object.__setattr__(self, "steps", STEPS[self.variant])
+        check_steps(self.steps)
         check_number("clusters", self.clusters, 1)
         check_number("chosen", self.chosen, 1, self.clusters)
         check_number("hints", self.hints, 0)
@@ -114,7 +115,7 @@ class CAdv:
         limit = jnp.array([1.0, 1.0, 0.5]) if self.variant == "paper" else jnp.full(3, jnp.inf)
         constants = (lightness, as_pytree(score_fn), self.colorize, self.step_size, limit, self.objective)
         state = (variables, _adam.init(variables))
-        variables, _ = iterate(_step, state, self.steps or STEPS[self.variant], *constants)
+        variables, _ = iterate(_step, state, self.steps, *constants)
         attacked = _painted(self.colorize, lightness, variables)
         check_attacked(attacked)
         return attacked

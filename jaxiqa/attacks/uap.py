@@ -186,7 +186,7 @@ def fit_uap(
     return UAP(fit(learner, jnp.full(shape, start, images.dtype), score_fn, images, key, **options))
 
 
-def _centre(images: Images, size: tuple[int, int]) -> Images:
+def _centre(images: Images, size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     height, width = size
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     if min(top, left) < 0:
