@@ -1,51 +1,102 @@
-"""Universal adversarial perturbations: one pattern, fitted on some images, for all others of their size."""
+"""Universal adversarial perturbations: one pattern, fitted on some images, for all others."""
 
-import math
 from dataclasses import dataclass
 from pathlib import Path
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
-import safetensors
-import safetensors.numpy
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_clean, checked_scores
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.checks import check_number
+from jaxiqa.attacks.batch import Keys, check_clean
+from jaxiqa.attacks.fitting import Learner, Progress, fit
+from jaxiqa.attacks.generator import pattern
+from jaxiqa.attacks.objective import Objective
+from jaxiqa.attacks.storage import read, write
+from jaxiqa.attacks.threat import Number
+from jaxiqa.checks import check_choice, check_number
 from jaxiqa.types import Images, PRNGKey, ScoreFn
 
-_adam = optax.scale_by_adam()
+VARIANTS = ("paper", "benchmark")
+DEFAULTS = {
+    "optimised": {"epochs": 10, "batch_size": 8},
+    "cumulative": {"epochs": 10, "batch_size": 1},
+    "generative": {"epochs": 20, "batch_size": 8, "step_size": 3e-3},
+}
+BENCHMARK = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
+
+
+def tiled(delta: Float[Array, "*b h w c"], height: int, width: int) -> Float[Array, "*b height width c"]:
+    """The pattern, repeated down and to the right from the top left corner, and cut off at ``height`` × ``width``.
+
+    >>> tiled(jnp.arange(3.0).reshape(1, 3, 1), 2, 5)[..., 0].tolist()
+    [[0.0, 1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 2.0, 0.0, 1.0]]
+    """
+    h, w = delta.shape[-3:-1]
+    return jnp.tile(delta, (-(-height // h), -(-width // w), 1))[..., :height, :width, :]
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class UAP:
-    """Add one fixed perturbation: ``clip(x + delta, 0, 1)``.
+    """Add one fixed pattern: ``clip(x + amplitude · tiled(delta), 0, 1)``.
 
     Args:
-        delta: ``h w c``, from `fit_uap`.
+        delta: ``h w c``, from `fit_uap`; repeated over larger images, cut off on smaller ones.
+        amplitude: factor ≥ 0 of the pattern, which changes no value by more than ``amplitude · max|delta|``; a pytree
+            leaf: many amplitudes need one fit, and no gradient.
 
     Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; neither score function nor key is used.
 
     Raises:
-        ValueError: the images have another size than ``delta``.
+        ValueError: the images have other channels than ``delta``, or an argument is out of range.
 
-    >>> images = jnp.full((1, 2, 3, 3), 0.5)
-    >>> float(UAP(jnp.full((2, 3, 3), 0.25))(None, images, jax.random.key(0))[0, 0, 0, 0])
-    0.75
+    >>> images = jnp.full((1, 4, 5, 3), 0.5)
+    >>> float(UAP(jnp.full((2, 3, 3), 0.25), amplitude=0.5)(None, images, jax.random.key(0))[0, 3, 4, 0])
+    0.625
     """
 
     delta: Float[Array, "h w c"]
+    amplitude: Number = 1.0
+
+    strength: ClassVar[str] = "amplitude"
+
+    def __post_init__(self):
+        if isinstance(self.amplitude, int | float):
+            check_number("amplitude", self.amplitude, 0.0)
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys) -> Images:
         del score_fn, key
         check_clean(images)
-        if images.shape[1:] != self.delta.shape:
-            raise ValueError(f"images are {images.shape[1:]}, the perturbation was fitted for {self.delta.shape}")
-        return jnp.clip(images + self.delta, 0, 1)
+        if images.shape[-1] != self.delta.shape[-1]:
+            raise ValueError(f"images have {images.shape[-1]} channels, the pattern was fitted for {self.delta.shape}")
+        return _add(self.amplitude * self.delta, images)
+
+
+def _add(delta, images):
+    return jnp.clip(images + tiled(delta, *images.shape[1:3]), 0, 1)
+
+
+def _clipped(delta, epsilon):
+    return jnp.clip(delta, -epsilon, epsilon)
+
+
+def _by_largest(gradients, state, params=None):
+    del params
+    return jax.tree.map(lambda g: g / jnp.maximum(jnp.abs(g).max(), jnp.finfo(g.dtype).tiny), gradients), state
+
+
+_adam = optax.scale_by_adam()
+LEARNERS = {
+    "optimised": Learner(lambda delta, x, epsilon: _add(delta, x), _adam, _clipped),
+    "cumulative": Learner(
+        lambda delta, x, epsilon: _add(delta, x),
+        optax.GradientTransformation(lambda params: optax.EmptyState(), _by_largest),
+        _clipped,
+    ),
+    "generative": Learner(lambda emit, x, epsilon: _add(epsilon * emit(), x), _adam),
+}
 
 
 def fit_uap(
@@ -53,87 +104,105 @@ def fit_uap(
     images: Images,
     key: PRNGKey,
     *,
-    epsilon: float,
-    epochs: int = 10,
-    batch_size: int = 8,
+    epsilon: float | None = None,
+    method: str = "optimised",
+    variant: str = "paper",
+    size: tuple[int, int] | None = None,
+    epochs: int | None = None,
+    batch_size: int | None = None,
     step_size: float | None = None,
     objective: Objective | str = "raise",
+    progress: Progress | None = None,
 ) -> UAP:
-    """The perturbation with ‖δ‖∞ ≤ ε that raises the mean score of ``images`` most: Adam, clipped after every step.
+    """The pattern with ‖δ‖∞ ≤ ε that raises the mean score of ``images`` most.
 
-        max over δ of mean_i f(clip(x_i + δ, 0, 1))
+        max over δ of mean_i f(clip(x_i + tiled(δ), 0, 1))
+
+    - ``method="optimised"``: Adam on δ, from zero, clipped to ±ε after every step.
+    - ``method="cumulative"``: ``δ ← clip(δ + step_size · g / ‖g‖∞, −ε, ε)``, g the gradient of one image.
+    - ``method="generative"``: δ = ε · tanh of a small convolutional generator (`jaxiqa.attacks.generator`), trained by
+      Adam; only what it emits is kept.
+
+    ``variant="benchmark"`` is what arXiv:2408.01541 ran: the optimised form with a 256×256 pattern that starts at
+    1e-4, fitted on centre crops of that size, ε = 0.1, Adam 1e-3, batches of 8, 5 epochs. There the amplitude of `UAP`
+    sets the strength: 0.0784, 0.1569 and 0.3137 for ±2, 4 and 8 / 255.
 
     Args:
         score_fn: the metric.
         images: ``n h w c`` in [0, 1], to fit on; evaluate on others.
-        key: order of the images.
-        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
-        epochs: passes over the images, ≥ 1.
-        batch_size: images per step; the last batch of an epoch is filled up from the epoch's first images.
-        step_size: Adam's learning rate; ``epsilon / 10`` by default.
+        key: order of the images, and the start of a generator.
+        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; may be left out for the benchmark's.
+        method: ``"optimised"``, ``"cumulative"`` or ``"generative"``.
+        variant: ``"paper"`` or ``"benchmark"``.
+        size: height and width of the pattern: those of the images, or the benchmark's 256×256, by default.
+        epochs: passes over the images: 10, and 20 for a generator, by default.
+        batch_size: images per step: 8, and 1 for the cumulative form, by default; the last batch of an epoch is filled
+            up from the epoch's first images.
+        step_size: learning rate; ``epsilon / 10`` by default, and 3e-3 for a generator.
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        progress: called after every step as ``progress(steps done, steps in all, note)``.
 
     Raises:
-        ValueError: an option out of range, or a score function that gives non-finite gradients.
+        ValueError: an option out of range, images smaller than the benchmark's crops, or scores or gradients that are
+            not finite; the message names the step and its images.
 
     >>> images = jnp.full((4, 3, 5, 3), 0.5)
     >>> uap = fit_uap(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0), epsilon=8 / 255)
     >>> print(jnp.round(255 * uap.delta.min(), 3))
     8.0
 
-    Reference: Moosavi-Dezfooli et al., arXiv:1610.08401; for quality metrics, Shumitskaya et al., arXiv:2207.13692.
+    Reference: Moosavi-Dezfooli et al., arXiv:1610.08401; for quality metrics, Shumitskaya et al., arXiv:2211.00366.
 
-    **Differs from the paper**: the mean score is raised by gradient steps (the "optimised" form), since a score has no
-    class boundary to cross.
+    **Differs from the paper**: the mean score is raised by gradient steps, since a score has no class boundary to
+    cross. The cumulative step is normalised, so that it depends neither on the metric's scale nor on the picture's
+    size. The generator is a small decoder from a learned seed instead of a U-Net.
     """
+    check_choice("method", method, LEARNERS)
+    check_choice("variant", variant, VARIANTS)
     check_clean(images)
+    start = 0.0
+    options = DEFAULTS[method] | {"epsilon": epsilon}
+    if variant == "benchmark":
+        if method != "optimised":
+            raise ValueError(f"method={method!r} has no variant 'benchmark'; the benchmark ran 'optimised'")
+        size, start = size or (256, 256), 1e-4
+        images = _centre(images, size)
+        options = BENCHMARK | ({} if epsilon is None else {"epsilon": epsilon})
+    given = {"epochs": epochs, "batch_size": batch_size, "step_size": step_size}
+    options |= {name: value for name, value in given.items() if value is not None}
+    if options["epsilon"] is None:
+        raise ValueError("fit_uap needs epsilon, the largest change of a value, such as 8 / 255")
+    epsilon = options["epsilon"]
     check_number("epsilon", epsilon, 0.0, 1.0)
-    check_number("epochs", epochs, 1)
-    check_number("batch_size", batch_size, 1)
-    goal = as_objective(objective)
-    rate = epsilon / 10 if step_size is None else step_size
-    count = len(images)
-    batch_size = min(batch_size, count)
-    score_fn = as_pytree(score_fn)
-    delta = jnp.zeros(images.shape[1:], images.dtype)
-    state = (delta, _adam.init(delta))
-    for epoch in range(epochs):
-        order = np.asarray(jax.random.permutation(jax.random.fold_in(key, epoch), count))
-        steps = math.ceil(count / batch_size)
-        order = np.resize(order, steps * batch_size).reshape(steps, batch_size)
-        for indices in order:
-            state = _step(state, images[indices], score_fn, epsilon, rate, goal)
-    if not jnp.isfinite(state[0]).all():
-        raise ValueError("score_fn gave non-finite scores or gradients on images of the fitting set")
-    return UAP(state[0])
+    options = {"step_size": epsilon / 10} | options
+    shape = (*(size or images.shape[1:3]), images.shape[-1])
+    check_number("size", min(shape), 1)
+    learner = LEARNERS[method]
+    options |= {"objective": objective, "progress": progress}
+    if method == "generative":
+        start_key, key = jax.random.split(key)
+        emit = fit(learner, pattern(shape, start_key), score_fn, images, key, **options)
+        return UAP(epsilon * emit())
+    return UAP(fit(learner, jnp.full(shape, start, images.dtype), score_fn, images, key, **options))
 
 
-@jax.jit
-def _step(state, images, score_fn, epsilon, rate, goal):
-    delta, adam = state
-
-    def objective(delta):
-        return -jnp.mean(goal.value(checked_scores(score_fn, jnp.clip(images + delta, 0, 1))))
-
-    value, gradient = jax.value_and_grad(objective)(delta)
-    gradient = jnp.where(jnp.isfinite(value) & jnp.isfinite(gradient).all(), gradient, jnp.nan)
-    update, adam = _adam.update(gradient, adam)
-    return jnp.clip(delta - rate * update, -epsilon, epsilon), adam
+def _centre(images: Images, size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
+    height, width = size
+    top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
+    if min(top, left) < 0:
+        given = f"{images.shape[1]}x{images.shape[2]}"
+        raise ValueError(f"images are {given}; variant='benchmark' fits on crops of {height}x{width} (size=...)")
+    return images[:, top : top + height, left : left + width]
 
 
 def save(attack: UAP, path: str | Path) -> None:
-    """Write a fitted perturbation to a ``.safetensors`` file."""
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_suffix(".tmp")
-    safetensors.numpy.save_file({"delta": np.asarray(attack.delta)}, temporary)
-    temporary.replace(path)
+    """Write a fitted pattern and its amplitude to a ``.safetensors`` file."""
+    write(path, "uap", {"delta": attack.delta}, {"amplitude": float(attack.amplitude)})
 
 
 def load(path: str | Path) -> UAP:
     """Read what `save` wrote; ``ValueError`` names a file that is damaged or holds something else."""
-    try:
-        arrays = safetensors.numpy.load_file(path)
-        return UAP(jnp.asarray(arrays["delta"]))
-    except (safetensors.SafetensorError, KeyError) as error:
-        raise ValueError(f"{path}: not a fitted perturbation: {error!r}") from error
+    arrays, options = read(path, "uap")
+    if set(arrays) != {"delta"} or arrays["delta"].ndim != 3 or not set(options) <= {"amplitude"}:
+        raise ValueError(f"{path}: not a fitted pattern: holds {sorted(arrays)} and {options}")
+    return UAP(arrays["delta"], **options)

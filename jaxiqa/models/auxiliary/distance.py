@@ -72,11 +72,13 @@ class Auxiliary:
     """One entry of `jaxiqa.models.auxiliary.AUXILIARY`.
 
     Attributes:
-        build: ``build(*, rngs) -> module``, at its published size, as `Distance` wants it.
-        keys: rules (`jaxiqa.models.convert`) from the published parameter names, those of the backbone among them.
+        build: ``build(*, rngs) -> module``, at its published size.
+        keys: rules (`jaxiqa.models.convert`) from the published parameter names, those of a backbone among them.
         title, paper: name as in the literature, arXiv id.
-        licence: of the published weights, without the backbone's.
+        licence: of the published weights, without a backbone's.
         weights: name -> where the authors put them.
+        wrap: ``wrap(*flax.nnx.split(module))`` is what others are given: `Distance`, where the module is one, or
+            `jaxiqa.models.auxiliary.network.Network`.
     """
 
     build: Callable[..., nnx.Module]
@@ -85,6 +87,7 @@ class Auxiliary:
     paper: str
     licence: str
     weights: Mapping[str, Source]
+    wrap: Callable[[Any, Any], Any] = Distance
 
 
 def vector(array: np.ndarray) -> np.ndarray:

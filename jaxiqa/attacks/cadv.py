@@ -1,0 +1,199 @@
+"""cAdv: keep the lightness, and have a colourisation network paint the picture anew from adversarial hints."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jaxtyping import Array, Bool, Float
+
+from jaxiqa.attacks.batch import (
+    Keys,
+    as_pytree,
+    check_attacked,
+    check_clean,
+    checked_scores,
+    image_keys,
+    per_image_gradient,
+)
+from jaxiqa.attacks.loop import check_steps, iterate
+from jaxiqa.attacks.objective import Objective, as_objective
+from jaxiqa.attacks.threat import Number
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.ops.clustering import kmeans
+from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
+from jaxiqa.types import Images, PRNGKey, ScoreFn
+
+_adam = optax.scale_by_adam()
+STEPS = {"paper": 50, "benchmark": 10}
+SIGMA = 3.0
+"""Standard deviation, in pixels, of the Gaussian that smooths a and b before they are clustered."""
+GRID = 23
+"""Bins along a and along b, 10 units wide, whose histogram the entropy is of: the colourisation network's classes."""
+
+Plane = Float[Array, "b h w 1"]
+Hints = Float[Array, "b h w 2"]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class CAdv:
+    """cAdv: colour hints h and their mask m, per image, by Adam, such that the score of
+
+        rgb(L, colorize(L, h, m))
+
+    is raised; L is the picture's own lightness. It starts from true colours at ``hints`` random pixels: a and b of the
+    smoothed picture are clustered by k-means, and the pixels are drawn from the ``chosen`` clusters with the lowest
+    entropy of colours, where a change of hue is most even. There is no ε: painting anew already changes the picture,
+    by what the network cannot know, and ``step_size`` sets how far the hints then move.
+
+    Args:
+        colorize: ``(L, hints, mask) -> ab``, a pytree that can be called, on maps ``b h w 1``, ``b h w 2``,
+            ``b h w 1`` -> ``b h w 2``: L is (lightness − 50) / 100, hints and the result are a and b over 110, the mask
+            is 0.5 at a hint and −0.5 elsewhere. Such as ``jaxiqa.models.auxiliary.load("siggraph17", weights=...)``.
+        step_size: Adam's learning rate, in the units of hints and mask; a pytree leaf.
+        steps: number of Adam steps, ≥ 1; 50, and 10 with ``variant="benchmark"``, by default.
+        clusters: of k-means, ≥ 1.
+        chosen: clusters with hints, from 1 to ``clusters``.
+        hints: pixels with a hint, ≥ 0; fewer where the clusters have fewer pixels.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        variant: ``"paper"``; ``"benchmark"`` lets hints and mask leave [−1, 1] and [−0.5, 0.5].
+
+    Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are RGB. The key draws the start of k-means
+    and the pixels.
+
+    >>> colorize = lambda lightness, hints, mask: jnp.tanh(hints + mask)
+    >>> images = jax.random.uniform(jax.random.key(0), (1, 6, 7, 3))
+    >>> score = lambda x: x[..., 0].mean((1, 2))
+    >>> few, many = (CAdv(colorize, steps=n, step_size=0.01)(score, images, jax.random.key(0)) for n in (1, 20))
+    >>> bool(score(many)[0] > score(few)[0])
+    True
+
+    Reference: Bhattad et al., "Unrestricted Adversarial Examples via Semantic Manipulation", arXiv:1904.06347.
+
+    **Differs from the paper**: the score takes the place of a classification loss, and the number of steps is fixed.
+    The default is 50 steps of 1e-3, as long a way as the paper's at most 500 of 1e-4. Hints and mask are kept in the
+    range that the network knows. A cluster's entropy is that of its a and b on a grid of 10 units. With
+    ``variant="benchmark"``, as run by arXiv:2408.01541, ``step_size`` sets the strength: 0.00005 to 0.006.
+    """
+
+    colorize: Callable[[Plane, Hints, Plane], Hints]
+    _: KW_ONLY
+    step_size: Number = 1e-3
+    steps: int | None = field(default=None, metadata={"static": True})
+    clusters: int = field(default=8, metadata={"static": True})
+    chosen: int = field(default=4, metadata={"static": True})
+    hints: int = field(default=50, metadata={"static": True})
+    objective: Objective | str = "raise"
+    variant: str = field(default="paper", metadata={"static": True})
+
+    strength: ClassVar[str] = "step_size"
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, STEPS)
+        object.__setattr__(self, "colorize", as_pytree(self.colorize))
+        object.__setattr__(self, "objective", as_objective(self.objective))
+        if self.steps is None:
+            object.__setattr__(self, "steps", STEPS[self.variant])
+        check_steps(self.steps)
+        check_number("clusters", self.clusters, 1)
+        check_number("chosen", self.chosen, 1, self.clusters)
+        check_number("hints", self.hints, 0)
+        if isinstance(self.step_size, int | float):
+            check_number("step_size", self.step_size, 0.0)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
+        check_clean(images)
+        if images.shape[-1] != 3:
+            raise ValueError(f"images have {images.shape[-1]} channels; expected 3, RGB")
+        counts = {"clusters": self.clusters, "chosen": self.chosen, "hints": self.hints}
+        lightness, variables = _start(images, image_keys(key, len(images)), **counts)
+        limit = jnp.array([1.0, 1.0, 0.5]) if self.variant == "paper" else jnp.full(3, jnp.inf)
+        constants = (lightness, as_pytree(score_fn), self.colorize, self.step_size, limit, self.objective)
+        state = (variables, _adam.init(variables))
+        variables, _ = iterate(_step, state, self.steps, *constants)
+        attacked = _painted(self.colorize, lightness, variables)
+        check_attacked(attacked)
+        return attacked
+
+
+@partial(jax.jit, static_argnames=("clusters", "chosen", "hints"))
+def _start(images, keys, *, clusters, chosen, hints):
+    """Lightness ``b h w 1``, and hints and mask together, ``b h w 3``."""
+
+    def one(image, key):
+        lab = rgb_to_lab(image)
+        cluster_key, hint_key = jax.random.split(key)
+        allowed = even_colors(lab[..., 1:], cluster_key, clusters=clusters, chosen=chosen)
+        mask = random_pixels(allowed, hint_key, hints)[..., None]
+        return (lab[..., :1] - 50) / 100, jnp.concatenate([jnp.where(mask, lab[..., 1:] / 110, 0), mask - 0.5], -1)
+
+    return jax.vmap(one)(images, keys)
+
+
+@jax.jit
+def _painted(colorize, lightness, variables):
+    ab = colorize(lightness, variables[..., :2], variables[..., 2:])
+    if ab.shape != (*lightness.shape[:3], 2):
+        raise ValueError(f"colorize returned shape {ab.shape}; expected {(*lightness.shape[:3], 2)}")
+    return jnp.clip(lab_to_rgb(jnp.concatenate([100 * lightness + 50, 110 * ab], -1)), 0, 1)
+
+
+@jax.jit
+def _step(state, lightness, score_fn, colorize, step_size, limit, objective):
+    variables, adam = state
+
+    def loss(variables):
+        return -objective.value(checked_scores(score_fn, _painted(colorize, lightness, variables)))
+
+    direction, adam = _adam.update(per_image_gradient(loss, variables), adam)
+    return jnp.clip(variables - step_size * direction, -limit, limit), adam
+
+
+def even_colors(ab: Float[Array, "h w 2"], key: PRNGKey, *, clusters: int = 8, chosen: int = 4) -> Bool[Array, "h w"]:
+    """Which pixels belong to the ``chosen`` clusters, of those that have pixels, with the lowest entropy of colours.
+
+    >>> ab = jnp.zeros((4, 6, 2)).at[:, 3:].set(jax.random.uniform(jax.random.key(0), (4, 3, 2), maxval=90.0))
+    >>> even_colors(ab, jax.random.key(0), clusters=2, chosen=1)[0].tolist()[0]
+    True
+    """
+    height, width, _ = ab.shape
+    labels, _ = kmeans(smoothed(ab).reshape(-1, 2), key, clusters)
+    cell = jnp.clip(jnp.round(ab.reshape(-1, 2) / 10) + GRID // 2, 0, GRID - 1).astype(jnp.int32)
+    histogram = jnp.zeros((clusters, GRID, GRID)).at[labels, cell[:, 0], cell[:, 1]].add(1).reshape(clusters, -1)
+    count = histogram.sum(1)
+    entropy = jax.scipy.special.entr(histogram / jnp.maximum(count, 1)[:, None]).sum(1)
+    rank = jnp.argsort(jnp.argsort(jnp.where(count > 0, entropy, jnp.inf)))
+    return (rank < chosen)[labels].reshape(height, width)
+
+
+def random_pixels(allowed: Bool[Array, "h w"], key: PRNGKey, count: int) -> Bool[Array, "h w"]:
+    """``count`` of the allowed pixels, or all of them if there are no more.
+
+    >>> allowed = jnp.arange(6).reshape(2, 3) > 1
+    >>> [int(random_pixels(allowed, jax.random.key(0), count).sum()) for count in (0, 3, 9)]
+    [0, 3, 4]
+    """
+    order = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1).ravel()
+    _, first = jax.lax.top_k(order, min(count, order.size))
+    return jnp.zeros(order.size, bool).at[first].set(True).reshape(allowed.shape) & allowed
+
+
+def smoothed(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
+    """Gaussian of σ = 3 out to 12 pixels; the picture is mirrored at its border, as SciPy's ``gaussian_filter`` does.
+
+    >>> bool(jnp.allclose(smoothed(jnp.ones((2, 5, 1))), 1))
+    True
+    """
+    reach = int(4 * SIGMA)
+    weights = np.exp(-((np.arange(-reach, reach + 1) / SIGMA) ** 2) / 2)
+    weights = [float(weight) for weight in weights / weights.sum()]
+    x = jnp.pad(x, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
+    for axis in (0, 1):
+        length = x.shape[axis] - 2 * reach
+        x = sum(w * jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i, w in enumerate(weights))
+    return x

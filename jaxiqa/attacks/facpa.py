@@ -1,0 +1,209 @@
+"""FACPA: a network, trained once against a metric, turns every picture into its perturbation in one forward."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass, field
+from functools import cache, partial
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+
+from jaxiqa.attacks.batch import Keys, as_pytree, check_clean
+from jaxiqa.attacks.fitting import Learner, Progress, fit
+from jaxiqa.attacks.loop import is_traced
+from jaxiqa.attacks.objective import Objective
+from jaxiqa.attacks.storage import read, write
+from jaxiqa.attacks.threat import Number
+from jaxiqa.attacks.uap import VARIANTS, tiled
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.types import Images, PRNGKey, ScoreFn
+
+_adam = optax.scale_by_adam()
+Network = Callable[[Images], Images]
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FACPA:
+    """Add what a trained network draws: ``clip(x + amplitude · epsilon · network(x), 0, 1)``.
+
+    The network sees the picture padded symmetrically, below and to the right, to whole multiples of ``multiple``;
+    what it draws on the padding is cut off. With ``variant="benchmark"`` it sees the largest part at the top left that
+    is made of whole multiples, and what it draws there is repeated over the rest.
+
+    Args:
+        network: ``b h w c -> b h w c`` with values in [−1, 1], a pytree that can be called; from `fit_facpa`, or with
+            published weights (``jaxiqa.models.auxiliary.load("facpa_unet", weights=...)``).
+        amplitude: factor ≥ 0, a pytree leaf; many amplitudes need no new training. What arXiv:2408.01541 calls
+            amplitudes of 0.02, 0.04 and 0.08 are 0.2, 0.4 and 0.8 here: ±2, 4 and 8 / 255.
+        epsilon: Linf radius at amplitude 1, in [0, 1] pixel units; a pytree leaf.
+        multiple: sides that the network takes are multiples of this: 2 to the number of its levels.
+        variant: ``"paper"`` or ``"benchmark"``.
+
+    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; neither score function nor key is used.
+
+    Raises:
+        ValueError: an argument is out of range, the images are smaller than the benchmark's variant takes, or the
+            network's result has another shape or is not finite.
+
+    >>> images = jnp.full((1, 3, 5, 3), 0.5)
+    >>> attacked = FACPA(lambda x: jnp.sign(x), amplitude=0.5, epsilon=8 / 255, multiple=4)(None, images, None)
+    >>> print((255 * (attacked - images)).max().round(3))
+    4.0
+
+    Reference: Shumitskaya, Antsiferova and Vatolin, "Fast Adversarial CNN-based Perturbation Attack on No-Reference
+    Image- and Video-Quality Metrics", arXiv:2305.15544.
+
+    **Differs from the paper**: pictures of other sizes than multiples of 256 are padded instead of cut.
+    """
+
+    network: Network
+    amplitude: Number = 1.0
+    _: KW_ONLY
+    epsilon: Number = 10 / 255
+    multiple: int = field(default=256, metadata={"static": True})
+    variant: str = field(default="paper", metadata={"static": True})
+
+    strength: ClassVar[str] = "amplitude"
+
+    def __post_init__(self):
+        object.__setattr__(self, "network", as_pytree(self.network))
+        check_choice("variant", self.variant, VARIANTS)
+        check_number("multiple", self.multiple, 1)
+        for name, high in (("amplitude", float("inf")), ("epsilon", 1.0)):
+            value = getattr(self, name)
+            if isinstance(value, int | float):
+                check_number(name, value, 0.0, high)
+
+    def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys | None) -> Images:
+        del score_fn, key
+        check_clean(images)
+        radius = self.amplitude * self.epsilon
+        attacked = _attacked(self.network, images, radius, multiple=self.multiple, variant=self.variant)
+        if not is_traced(attacked) and not np.isfinite(np.asarray(attacked)).all():
+            raise ValueError("network gave values that are not finite")
+        return attacked
+
+
+@partial(jax.jit, static_argnames=("multiple", "variant"))
+def _attacked(network, images, radius, *, multiple, variant):
+    height, width = images.shape[1:3]
+    if variant == "benchmark":
+        if min(height, width) < multiple:
+            raise ValueError(f"images are {height}x{width}; variant='benchmark' takes sides of at least {multiple}")
+        drawn = _drawn(network, images[:, : height // multiple * multiple, : width // multiple * multiple])
+        return jnp.clip(images + radius * tiled(drawn, height, width), 0, 1)
+    padding = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
+    drawn = _drawn(network, jnp.pad(images, padding, mode="symmetric"))
+    return jnp.clip(images + radius * drawn[:, :height, :width], 0, 1)
+
+
+def _drawn(network, images):
+    drawn = network(images)
+    if drawn.shape != images.shape:
+        raise ValueError(f"network returned shape {drawn.shape} for images {images.shape}; expected the same")
+    return drawn
+
+
+@cache
+def _learner(multiple: int, variant: str) -> Learner:
+    return Learner(partial(_attacked, multiple=multiple, variant=variant), _adam)
+
+
+def fit_facpa(
+    score_fn: ScoreFn,
+    images: Images,
+    key: PRNGKey,
+    *,
+    network: Network,
+    epsilon: float = 10 / 255,
+    multiple: int = 256,
+    variant: str = "paper",
+    epochs: int = 5,
+    batch_size: int = 8,
+    step_size: float = 1e-3,
+    objective: Objective | str = "raise",
+    progress: Progress | None = None,
+) -> FACPA:
+    """Train a network, by Adam, to draw the perturbations that raise the mean score of ``images`` most.
+
+        max over θ of mean_i f(clip(x_i + epsilon · network_θ(x_i), 0, 1))
+
+    Args:
+        score_fn: the metric.
+        images: ``n h w c`` in [0, 1], to train on; evaluate on others. The paper trains on 256×256.
+        key: order of the images.
+        network: where to start: a pytree that can be called, all of whose leaves are trained, such as
+            ``Network(*flax.nnx.split(UNet(rngs=flax.nnx.Rngs(0))))`` of `jaxiqa.models.auxiliary`.
+        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
+        multiple, variant: see `FACPA`.
+        epochs: passes over the images; 5 in the benchmark, 200 in the paper's code.
+        batch_size: images per step; the last batch of an epoch is filled up from the epoch's first images.
+        step_size: Adam's learning rate.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        progress: called after every step as ``progress(steps done, steps in all, note)``.
+
+    Raises:
+        ValueError: an option or the network is not as stated here, or scores or gradients are not finite; the message
+            names the step and its images.
+
+    >>> score = lambda x: x.mean((1, 2, 3))
+    >>> network = jax.tree_util.Partial(lambda bias, x: jnp.tanh(x + bias), jnp.zeros(3))
+    >>> images = jnp.full((4, 3, 5, 3), 0.5)
+    >>> attack = fit_facpa(score, images, jax.random.key(0), network=network, multiple=1, epochs=20, step_size=0.1)
+    >>> bool(score(attack(None, images, None)).min() > 0.5 + 9 / 255)
+    True
+
+    **Differs from the paper's code**: a lower-better metric is one whose objective is ``"lower"``; the network has no
+    dropout while it trains.
+    """
+    check_number("epsilon", epsilon, 0.0, 1.0)
+    leaves = jax.tree.leaves(network)
+    if not leaves or not all(hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
+        raise ValueError("network has no floating leaves to train, or others beside them")
+    FACPA(network, multiple=multiple, variant=variant)  # checks both
+    options = {"epsilon": epsilon, "epochs": epochs, "batch_size": batch_size, "step_size": step_size}
+    trained = fit(
+        _learner(multiple, variant), network, score_fn, images, key, **options, objective=objective, progress=progress
+    )
+    return FACPA(trained, epsilon=epsilon, multiple=multiple, variant=variant)
+
+
+def save_facpa(attack: FACPA, path: str | Path) -> None:
+    """Write a trained network's numbers, and the options beside them, to a ``.safetensors`` file."""
+    options = {name: float(getattr(attack, name)) for name in ("amplitude", "epsilon")}
+    write(path, "facpa", _named(attack.network), options | {"multiple": attack.multiple, "variant": attack.variant})
+
+
+def load_facpa(path: str | Path, network: Network) -> FACPA:
+    """Read what `save_facpa` wrote.
+
+    Args:
+        path: the file.
+        network: one of the same structure, whose numbers are replaced; it may be abstract (`flax.nnx.eval_shape`).
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged, holds something else, or the numbers of another network.
+    """
+    arrays, options = read(path, "facpa")
+    wanted = _named(network)
+    if problems := [
+        f"{name}: {'unknown' if name not in wanted else 'missing' if name not in arrays else 'of another shape'}"
+        for name in sorted(arrays.keys() | wanted.keys())
+        if name not in wanted or name not in arrays or arrays[name].shape != wanted[name].shape
+    ]:
+        raise ValueError(f"{path} does not fit this network:\n  " + "\n  ".join(problems))
+    try:
+        return FACPA(jax.tree.unflatten(jax.tree.structure(network), [arrays[name] for name in wanted]), **options)
+    except TypeError as error:
+        raise ValueError(f"{path}: not a trained FACPA: {error}") from error
+
+
+def _named(network: Any) -> dict[str, Any]:
+    """The leaves by their dotted paths, in the order of the pytree."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(network)
+    return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
