@@ -72,7 +72,8 @@ def test_every_attack_data_set_and_backbone_is_registered():
     }
     around |= {"__init__", "sweep", "bounds", "restarts", "align", "masking", "memory", "external"}
     files = {path.stem for path in (ROOT / "attacks").glob("*.py")} - around
-    modules = {value.__module__.rpartition(".")[2] for value in (*attacks.ATTACKS.values(), *attacks.FITTED.values())}
+    registered = [*attacks.ATTACKS.values(), *(kind.fit for kind in attacks.FITTED.values())]
+    modules = {value.__module__.rpartition(".")[2] for value in registered}
     assert files == modules
     assert {value.__module__.rpartition(".")[2] for value in data.DATASETS.values()} == set(data.DATASETS)
     assert {"mobilenet_v2", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"} <= set(BACKBONES)

@@ -1,30 +1,115 @@
 """Attacks on scores: ``attack(score_fn, images, key) -> images``.
 
-`ATTACKS` maps a name to a frozen dataclass of options that is such a function. `FITTED` maps a name to a function
-``(score_fn, images, key, *, epsilon, ...)`` that learns one from images.
+`ATTACKS` maps a name to a frozen dataclass of options that is such a function. `FITTED` maps a name to functions
+that learn one from images, ``fit(score_fn, images, key, *, epsilon, ...)``, and that save and load it.
 """
 
 import dataclasses
-from typing import Any
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
+from jaxiqa.attacks.align import Aligned, align, align_levels
+from jaxiqa.attacks.apgd import APGD
+from jaxiqa.attacks.bounds import InBounds
+from jaxiqa.attacks.cadv import CAdv
+from jaxiqa.attacks.external import from_callable
+from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
 from jaxiqa.attacks.fgsm import FGSM, IFGSM
+from jaxiqa.attacks.korhonen import Korhonen
+from jaxiqa.attacks.madc import MADC
+from jaxiqa.attacks.masking import check_masking
+from jaxiqa.attacks.nes import NES
+from jaxiqa.attacks.one_pixel import OnePixel
+from jaxiqa.attacks.parsimonious import Parsimonious
+from jaxiqa.attacks.patch_rs import PatchRS
 from jaxiqa.attacks.pgd import PGD
+from jaxiqa.attacks.restarts import Restarts
+from jaxiqa.attacks.square import Square
+from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv
 from jaxiqa.attacks.sweep import sweep
 from jaxiqa.attacks.uap import UAP, fit_uap, load, save
+from jaxiqa.attacks.zhang import Zhang
 from jaxiqa.checks import check_choice
 
-ATTACKS = {"fgsm": FGSM, "ifgsm": IFGSM, "pgd": PGD, "stadv": StAdv}
-FITTED = {"uap": fit_uap}
+ATTACKS = {
+    "fgsm": FGSM,
+    "ifgsm": IFGSM,
+    "pgd": PGD,
+    "apgd": APGD,
+    "madc": MADC,
+    "korhonen": Korhonen,
+    "zhang": Zhang,
+    "ssah": SSAH,
+    "cadv": CAdv,
+    "stadv": StAdv,
+    "nes": NES,
+    "square": Square,
+    "parsimonious": Parsimonious,
+    "one_pixel": OnePixel,
+    "patch_rs": PatchRS,
+}
 
-__all__ = ["ATTACKS", "FGSM", "FITTED", "IFGSM", "PGD", "UAP", "StAdv", "fit_uap", "load", "make", "save", "sweep"]
+
+class Fitted(NamedTuple):
+    """An attack that learns from images: how to fit it, and how to keep what it learnt."""
+
+    fit: Callable[..., Any]
+    save: Callable[..., None]
+    load: Callable[..., Any]
 
 
-def make(name: str, **options: Any) -> Any:
+FITTED = {"uap": Fitted(fit_uap, save, load), "facpa": Fitted(fit_facpa, save_facpa, load_facpa)}
+
+__all__ = [
+    "APGD",
+    "ATTACKS",
+    "FACPA",
+    "FGSM",
+    "FITTED",
+    "IFGSM",
+    "MADC",
+    "NES",
+    "PGD",
+    "SSAH",
+    "UAP",
+    "Aligned",
+    "CAdv",
+    "Fitted",
+    "InBounds",
+    "Korhonen",
+    "OnePixel",
+    "Parsimonious",
+    "PatchRS",
+    "Restarts",
+    "Square",
+    "StAdv",
+    "Zhang",
+    "align",
+    "align_levels",
+    "check_masking",
+    "fit_facpa",
+    "fit_uap",
+    "from_callable",
+    "load",
+    "load_facpa",
+    "make",
+    "save",
+    "save_facpa",
+    "sweep",
+]
+
+
+def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any) -> Any:
     """The attack of this name with these options.
 
+    Args:
+        name: a key of `ATTACKS`.
+        bounds: lowest and highest pixel value, where they are not 0 and 1; strengths stay shares of the whole range.
+        **options: fields of the attack.
+
     Raises:
-        ValueError: an unknown name or option, or a value out of range; says what is allowed.
+        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
 
     >>> make("pgd", epsilon=8 / 255, steps=3).steps
     3
@@ -33,9 +118,11 @@ def make(name: str, **options: Any) -> Any:
     ValueError: option of fgsm='eps' is not allowed; choose from 'epsilon', 'objective'
     """
     check_choice("attack", name, ATTACKS)
-    allowed = [field.name for field in dataclasses.fields(ATTACKS[name])]
+    fields = {field.name: field for field in dataclasses.fields(ATTACKS[name])}
     for option in options:
-        check_choice(f"option of {name}", option, allowed)
-    if "epsilon" in allowed and "epsilon" not in options:
-        raise ValueError(f"{name} needs epsilon, its strength")
-    return ATTACKS[name](**options)
+        check_choice(f"option of {name}", option, fields)
+    for field in fields.values():
+        if field.default is dataclasses.MISSING and field.name not in options:
+            raise ValueError(f"{name} needs {field.name}; see jaxiqa.attacks.{ATTACKS[name].__name__}")
+    attack = ATTACKS[name](**options)
+    return attack if bounds is None else InBounds(attack, *bounds)

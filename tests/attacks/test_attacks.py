@@ -33,11 +33,11 @@ FAST = {
     "korhonen": {"steps": 3, "score_scale": 1.0},
     "madc": {"steps": 3},
     "nes": {"steps": 6, "pairs": 8},
-    "one_pixel": {"pixels": 3},
+    "one_pixel": {"pixels": 3, "population": 12, "generations": 4},
     "parsimonious": {"queries": 60},
     "patch_rs": {"area": 9, "queries": 60},
     "pgd": {"steps": 4},
-    "square": {"queries": 40},
+    "square": {"queries": 150},
     "ssah": {"steps": 20, "step_size": 0.01, "score_scale": 1.0},
     "stadv": {"steps": 4, "score_scale": 1.0},
     "zhang": {"distance": mean_square, "steps": 3, "step_size": 0.01, "score_scale": 1.0},
@@ -294,7 +294,7 @@ def test_a_universal_perturbation_helps_on_images_it_has_not_seen_and_survives_t
     with pytest.raises(ValueError, match=r"bad\.safetensors"):
         attacks.load(tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match="fitted for"):
-        UAP(attack.delta)(None, pictures((1, 9, 13, 3)), KEY)
+        UAP(attack.delta)(None, pictures((1, 9, 14, 1)), KEY)
 
 
 def test_a_smoother_flow_is_cheaper_and_weaker():
