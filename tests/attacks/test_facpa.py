@@ -20,7 +20,7 @@ def pictures(count=3, size=(9, 14), seed=0):
     return jax.random.uniform(jax.random.key(seed), (count, *size, 3), minval=0.2, maxval=0.8)
 
 
-@partial(jax.jit, static_argnames="depth")
+@partial(jax.jit, static_argnames=("seed", "depth"))
 def small(seed=0, depth=2) -> Network:
     """A narrow network; its kernels are scaled as its few channels ask for."""
     network = Network(*nnx.split(UNet(width=6, depth=depth, rngs=nnx.Rngs(seed))))
