@@ -23,8 +23,8 @@ def kmeans(
 
     >>> points = jnp.array([[0.0], [0.1], [5.0], [5.1], [9.0]])
     >>> labels, centres = kmeans(points, jax.random.key(0), 3)
-    >>> print(jnp.sort(centres[:, 0]).round(2), labels[0] == labels[1])
-    [0.05 5.05 9.  ] True
+    >>> [f"{centre:.2f}" for centre in jnp.sort(centres[:, 0])], bool(labels[0] == labels[1])
+    (['0.05', '5.05', '9.00'], True)
 
     Reference: Arthur and Vassilvitskii, "k-means++: the advantages of careful seeding", 2007.
     """

@@ -14,13 +14,11 @@ KEY = jax.random.key(4)
 
 
 def spread(lightness, hints, mask):
-    """Hints weighted by their mask, averaged around each pixel: a colourisation that is smooth in both."""
-    weight = mask + 0.5
-    total, count = hints * weight, weight
+    """Hints by their mask, spread over the 3×3 pixels around: a colourisation that is smooth in both."""
+    total = hints * (mask + 0.5)
     for axis in (1, 2):
         total = total + jnp.roll(total, 1, axis) + jnp.roll(total, -1, axis)
-        count = count + jnp.roll(count, 1, axis) + jnp.roll(count, -1, axis)
-    return 0.3 * jnp.tanh(total / (count + 0.5) + 0.1 * lightness)
+    return 0.3 * jnp.tanh(total + 0.1 * lightness)
 
 
 def redness(images):
@@ -137,7 +135,7 @@ def test_the_first_step_is_adams_and_only_the_paper_keeps_the_range():
     gradient = jax.jit(jax.grad(lambda variables: redness(painted(variables)).sum()))(start)
     moved = start + 0.7 * jnp.where(jnp.abs(gradient) > 1e-4, jnp.sign(gradient), gradient / (jnp.abs(gradient) + 1e-8))
     limit = jnp.array([1.0, 1.0, 0.5])
-    assert float((jnp.abs(moved) > limit).mean()) > 0.1
+    assert float((jnp.abs(moved) > limit).mean()) > 0.05
     for variant, expected in (("benchmark", moved), ("paper", jnp.clip(moved, -limit, limit))):
         found = CAdv(spread, steps=1, step_size=0.7, variant=variant)(redness, images, KEY)
         np.testing.assert_allclose(found, painted(expected), atol=2e-3)

@@ -45,7 +45,7 @@ def test_fitting_nears_the_optimum_of_a_linear_score(method):
     best = float(EPSILON * jnp.abs(WEIGHTS).sum())
     reached = float((uap.delta * WEIGHTS).sum()) / best
     print(method, "share of the optimum:", reached)
-    assert reached > {"optimised": 1 - 1e-5, "cumulative": 0.98, "generative": 0.8}[method]
+    assert reached > {"optimised": 1 - 1e-5, "cumulative": 0.98, "generative": 0.7}[method]
     lowered = fit_uap(linear, inner(), KEY, epsilon=EPSILON, method=method, epochs=60, objective="lower")
     assert float((lowered.delta * WEIGHTS).sum()) < -0.6 * best
 

@@ -48,7 +48,6 @@ def worst(found, record: dict, stored: dict, name: str) -> float:
     return deviation / record["outputs"][name]["max_abs_float32_run_minus_float64_run"]
 
 
-@pytest.mark.slow
 def test_the_u_net_is_that_of_facpa(shared):
     record, stored, weights = recorded(shared, "05_facpa_unet")
     network = auxiliary.load("facpa_unet", weights=weights)
