@@ -16,7 +16,7 @@ nets = pytest.importorskip("torchvision_nets")
 F = torch.nn.functional
 
 BACKBONE = {"dists": "vgg16", "lpips_alex": "alexnet", "lpips_vgg": "vgg16", "lpips_squeeze": "squeezenet1_1"}
-NAMES = sorted(AUXILIARY)
+NAMES = sorted(BACKBONE)
 WIDTH = 8
 
 
