@@ -71,7 +71,7 @@ def test_a_batch_is_spread_over_the_devices_and_gives_the_same(split):
     assert len(spread(images).sharding.device_set) == jax.device_count() == 2
     assert len(spread(images[:3]).sharding.device_set) == 1
     attack = make("ifgsm", epsilon=8 / 255, steps=3)
-    together, alone = attack(score, spread(images), jax.random.key(0)), attack(score, images, jax.random.key(0))
+    together, alone = (attack(score, x, jax.random.key(0)) for x in (spread(images), jnp.asarray(images)))
     assert len(together.sharding.device_set) == 2
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
@@ -89,4 +89,4 @@ def test_the_last_batch_counts_real_images_only(split):
     assert scores.shape == (7,)
     assert seconds > 0
     whole = jax.jit(score)(jnp.asarray(np.stack([split.read(i) for i in range(7)]) / np.float32(255)))
-    np.testing.assert_allclose(scores, whole, atol=1e-4)
+    np.testing.assert_allclose(scores, whole, atol=1e-3)  # of 100, from differences of means

@@ -80,7 +80,7 @@ def align(
         attack: a dataclass whose strength is the field that `jaxiqa.attacks.sweep.strength_of` names.
         score_fn, images, key: as for the attack; a few dozen typical images will do.
         target: ``("linf", 8 / 255)``, ``("ssim", 0.9)`` or ``("psnr", 35)``: see `MEASURES` and `LEVELS`.
-        ladder: strengths to begin with; by default eight factors of two, centred on the attack's own strength.
+        ladder: strengths to begin with; by default 1/32 to 16 times the attack's own, by twos, as far as it takes them.
         tolerance: accepted relative error of the change: of Linf, of 1 − SSIM, of the amplitude behind PSNR.
         refinements: interpolations at most.
 
@@ -101,7 +101,7 @@ def align(
     name = strength_of(attack)
     whole = next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static", False)
     if ladder is None:
-        ladder = [getattr(attack, name) * 2.0**power for power in range(-4, 4)]
+        ladder = [value for power in range(-5, 5) if _takes(attack, name, value := getattr(attack, name) * 2.0**power)]
     amount = AMOUNTS[measure]
     curve: dict[float, float] = {}
 
@@ -137,6 +137,14 @@ def align_levels(attack: Any, score_fn: ScoreFn, images: Images, key: Keys, meas
     check_choice("measure", measure, LEVELS)
     levels = LEVELS[measure].items()
     return {level: align(attack, score_fn, images, key, (measure, value), **options) for level, value in levels}
+
+
+def _takes(attack: Any, name: str, value: float) -> bool:
+    try:
+        replace(attack, **{name: value})
+    except ValueError:
+        return False
+    return True
 
 
 def _encloses(curve: dict[float, float], pair: tuple[float, float], wanted: float) -> bool:

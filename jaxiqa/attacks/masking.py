@@ -6,6 +6,7 @@ experiments of arXiv:1802.00420 and arXiv:1902.06705 in the form they take for s
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -120,13 +121,13 @@ def check_masking(
     return tuple(checks)
 
 
-def _check(name: str, value: float, limit: float) -> Check:
+def _check(name: str, value: Any, limit: float) -> Check:
     return Check(name, float(value), limit, bool(value > limit))
 
 
-def _ratio(part: float, whole: float) -> float:
+def _ratio(part: Any, whole: Any) -> float:
     # An attack that gains nothing where it should gain most is the clearest sign of all.
-    return min(part / whole, LARGEST) if whole > 0 else LARGEST
+    return min(float(part / whole), LARGEST) if whole > 0 else LARGEST
 
 
 @jax.jit

@@ -17,8 +17,10 @@ LARGEST = 64
 """Batches beyond this gain no speed."""
 
 
-def gradient_bytes(score_fn: ScoreFn, images: Images) -> int:
+def gradient_bytes(score_fn: ScoreFn, images: Any) -> int:
     """Temporary bytes of one input gradient of this batch, by XLA's own count; compiles it, runs nothing.
+
+    ``images`` may be a `jax.ShapeDtypeStruct`.
 
     >>> gradient_bytes(lambda x: (x**2).sum((1, 2, 3)), jnp.zeros((2, 8, 8, 3))) >= 0
     True
@@ -27,7 +29,7 @@ def gradient_bytes(score_fn: ScoreFn, images: Images) -> int:
 
 
 @jax.jit
-def _gradient(score_fn: Any, images: Images) -> Images:
+def _gradient(score_fn, images):
     return jax.grad(lambda x: checked_scores(score_fn, x).sum())(images)
 
 

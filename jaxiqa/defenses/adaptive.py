@@ -26,6 +26,7 @@ def eot(score_fn: ScoreFn, purify: Purify, keys: Key[Array, " n"]) -> ScoreFn:
     Raises:
         ValueError: ``keys`` is a single key, or empty.
 
+    >>> import jax.numpy as jnp
     >>> noise = lambda x, key: x + jax.random.normal(key, x.shape)
     >>> defended = eot(lambda x: x.mean((1, 2, 3)), noise, jax.random.split(jax.random.key(0), 64))
     >>> print(abs(defended(jnp.full((1, 8, 8, 3), 0.5)) - 0.5).max() < 0.05)
@@ -54,6 +55,7 @@ def bpda(purify: Purify, surrogate: Purify | None = None) -> Purify:
     Raises:
         ValueError: the two give images of different shapes; then the identity will not do.
 
+    >>> import jax.numpy as jnp
     >>> rounded = lambda x, key: jnp.round(4 * x) / 4
     >>> value = lambda x: bpda(rounded)(x, jax.random.key(0)).sum()
     >>> images = jnp.full((1, 1, 1, 1), 0.3)

@@ -56,7 +56,7 @@ def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name)
     assert float(result.images.min()) >= 0
     assert float(result.images.max()) <= 1
     if name == "square_l2":
-        assert float(jnp.linalg.norm(change.reshape(3, -1), axis=1).max()) <= 0.6
+        assert float(jnp.linalg.norm(change.reshape(3, -1), axis=1).max()) <= 0.6 + 1e-6
     elif attack.strength == "epsilon":
         assert float(jnp.abs(change).max()) <= EPSILON + 1e-6
     np.testing.assert_array_equal(result.queries, BUDGETS.get(name, 40))
@@ -66,7 +66,8 @@ def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name)
     assert (gains > 0).all() if attack.probes else (gains >= 0).all()
     np.testing.assert_array_equal(attack(wavy, images, KEY), result.images)
     alone = attack(wavy, images[2:], image_keys(KEY, 3)[2:])
-    np.testing.assert_allclose(alone[0], result.images[2], atol=1e-5)
+    # The benchmark's NES divides by the length of a difference of scores at σ = 0.001, which rounding reaches.
+    np.testing.assert_allclose(alone[0], result.images[2], atol=2e-4 if name == "nes_benchmark" else 1e-5)
 
 
 @pytest.mark.parametrize("name", ["nes", "square", "parsimonious", "one_pixel", "patch_rs"])
@@ -137,10 +138,10 @@ def test_square_reaches_most_of_a_linear_optimum_in_linf():
 
 def test_square_gains_much_of_a_linear_optimum_in_l2():
     images, direction = 0.4 + 0.2 * pictures((2, 11, 16, 3)), weights((11, 16, 3))
-    direction = direction + 2 * jnp.sign(weights((1, 1, 3)))  # not noise alone: bumps are smooth
     result = Square(1.0, queries=1000, norm="l2").run(linear(direction), images, KEY)
     gain = result.scores - linear(direction)(images)
-    assert (gain > 0.6 * jnp.linalg.norm(direction)).all()
+    # torchattacks 3.5.1 reaches 0.22 to 0.24 of the optimum on such weights at 32×32, this one there 0.26 to 0.28.
+    assert (gain > 0.3 * jnp.linalg.norm(direction)).all()
     np.testing.assert_allclose(jnp.linalg.norm((result.images - images).reshape(2, -1), axis=1), 1, atol=1e-5)
 
 
@@ -171,9 +172,9 @@ def test_square_looks_everywhere_and_the_benchmark_s_in_the_corner_alone():
     assert changed["benchmark"][:256, :256].any()
     assert not changed["benchmark"][256:].any()
     assert not changed["benchmark"][:, 256:].any()
-    # Windows reach the far corner: all that is not stripes any more.
-    repainted = np.asarray(Square(0.1, queries=60, share=0.2)(brightness, images, KEY))[0, ..., 0]
-    assert (repainted[-20:, -60:] != repainted[:1, -60:]).any()
+    corner = lambda x: x[:, 240:, 270:].mean((1, 2, 3))  # noqa: E731
+    stripes, repainted = (corner(Square(0.1, queries=n, share=0.8)(corner, images, KEY)) for n in (2, 300))
+    assert (repainted > stripes).all()
 
 
 def test_the_schedule_is_the_published_table_rescaled():
@@ -253,23 +254,22 @@ def test_parsimonious_walks_as_the_lazy_greedy_search_with_a_heap(budget):
 
 def test_parsimonious_flips_whole_blocks_per_channel():
     images = jnp.full((1, 8, 12, 3), 0.5)
-    attacked = Parsimonious(0.1, queries=10, block=4)(linear(weights((8, 12, 3))), images, KEY)
-    blocks = np.asarray(attacked[0]).reshape(2, 4, 3, 4, 3)
-    assert (blocks == blocks[:, :1, :, :1]).all()
-    assert (blocks != blocks[0, 0, 0, 0, 0]).any()
+    direction = -jnp.ones((8, 12, 3)).at[4:, 4:8, 1].set(-1.0)
+    attacked = Parsimonious(0.1, queries=25, block=4)(linear(direction), images, KEY)
+    np.testing.assert_allclose(attacked[0], 0.5 + 0.1 * direction, atol=1e-6)
 
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
 def test_one_pixel_changes_no_more_pixels_than_allowed_and_finds_their_colour(variant):
     images = pictures((2, 6, 11, 3)) / 2
-    attack = OnePixel(2, population=30, generations=15, variant=variant)
+    attack = OnePixel(2, population=40, generations=40, variant=variant)
     result = attack.run(lambda x: x.sum((1, 2, 3)), images, KEY)
     changed = (result.images != images).any(-1).sum((1, 2))
     assert (changed <= 2).all()
     gain = result.scores - images.sum((1, 2, 3))
     best = jnp.sort((3 - images.sum(-1)).reshape(2, -1), axis=1)[:, -2:].sum(1)
     assert (gain > 0.85 * best).all()
-    assert (result.queries == 481).all()
+    assert (result.queries == 1641).all()
 
 
 def test_of_two_pixels_in_one_place_the_last_counts():

@@ -139,7 +139,7 @@ def test_the_long_table_has_every_strength_and_says_what_is_missing(tmp_path):
     assert header[:4] == ["attack", "ε", "model", "AbsGain"]
     assert ["PGD-1", "4/255", "base"] in [line[:3] for line in lines]
     assert len(lines) == 2 * (3 + 1)
-    assert lines[-1] == ["stAdv", "–", "hard", "–", "–", "–", "–"]
+    assert lines[-1] == ["stAdv", "–", "hard", "–", "–", "–", "–", "–"]
     write_markdown(summary, tmp_path / "table.md")
     tables = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     cells = {len(re.split(r"(?<!\\)\|", line)) - 2 for line in tables}
