@@ -172,9 +172,10 @@ def test_square_looks_everywhere_and_the_benchmark_s_in_the_corner_alone():
     assert changed["benchmark"][:256, :256].any()
     assert not changed["benchmark"][256:].any()
     assert not changed["benchmark"][:, 256:].any()
-    corner = lambda x: x[:, 240:, 270:].mean((1, 2, 3))  # noqa: E731
-    stripes, repainted = (corner(Square(0.1, queries=n, share=0.8)(corner, images, KEY)) for n in (2, 300))
-    assert (repainted > stripes).all()
+    repainted = np.asarray(Square(0.1, queries=300, share=0.8)(brightness, images, KEY))[0, ..., 0]
+    rows, columns = np.nonzero(repainted != repainted[:1])  # no stripe any more
+    assert rows.max() > 250
+    assert columns.max() > 290
 
 
 def test_the_schedule_is_the_published_table_rescaled():
