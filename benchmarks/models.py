@@ -4,7 +4,8 @@
     python benchmarks/models.py                        # all of them
     python benchmarks/models.py --models metaiqa tres  # only these
 
-Each metric is kept in benchmarks/models.json as soon as it is measured, and benchmarks/README.md shows what is there.
+Each metric is kept in benchmarks/models.json as soon as it is measured; benchmarks/README.md and docs/models.md show
+what is there.
 
 Both sides run the network alone, without resizing and cropping, in float32, on the same pictures and with the same
 number of threads; weights are random and frozen. Ours is compiled, with batch norms folded, as attacks and evaluation
@@ -162,15 +163,16 @@ def show(results: list[Result]) -> str:
 
 
 def keep(new: Result) -> None:
-    """Put one result among those on disk, and show them all in the README."""
-    store, page = FOLDER / "models.json", FOLDER / "README.md"
+    """Put one result among those on disk, and show them all in both pages."""
+    store = FOLDER / "models.json"
     read = json.loads(store.read_text()) if store.exists() else []
     results = [old for old in (Result(*old) for old in read) if (old.device, old.name) != (new.device, new.name)]
     results = sorted([*results, new], key=lambda result: (result.device, result.name))
     store.write_text(json.dumps(results, indent=1) + "\n")
     start, end = "<!-- models -->\n", "<!-- /models -->"
-    before, _, rest = page.read_text().partition(start)
-    page.write_text(f"{before}{start}{show(results)}{end}{rest.partition(end)[2]}")
+    for page in (FOLDER / "README.md", FOLDER.parent / "docs" / "models.md"):
+        before, _, rest = page.read_text().partition(start)
+        page.write_text(f"{before}{start}{show(results)}{end}{rest.partition(end)[2]}")
 
 
 def main() -> None:

@@ -1,3 +1,5 @@
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -6,6 +8,7 @@ import pytest
 from flax import nnx
 
 from jaxiqa.models import BACKBONES, convert
+from jaxiqa.models.backbones.inception_keras import NAMED, ORDER
 from jaxiqa.models.classifier import Classifier
 
 SPEC = BACKBONES["inception_resnet_v2"]
@@ -77,3 +80,37 @@ def test_imagenet_checkpoints_fill_every_parameter(shared, classifier, classes):
     assert model.head.bias[0] == model.head.kernel[5, 0] == classes - 1000  # the class "background" is left out
     projection = model.backbone.stage["block8.9"].project.kernel
     assert projection[0, 0, 0, 0] == list(arrays).index("block8.conv2d.weight")
+
+
+def test_keras_files_are_read_in_the_order_of_their_numbers(stages):
+    parameters, generator = convert.parameters(stages), np.random.default_rng(0)
+    model = nnx.clone(stages)
+
+    def target(key: str) -> str:
+        return next(m.expand(ours) for theirs, ours, _ in SPEC.keys if ours and (m := re.fullmatch(theirs, key)))
+
+    arrays, expected = {}, {}
+
+    def put(layer: str, part: str, key: str) -> None:
+        values = np.abs(generator.standard_normal(parameters[target(key)].shape)).astype(np.float32)
+        arrays[f"{layer}.{part}"] = expected[target(key)] = values
+
+    pairs = [(f"conv2d_{n}", f"batch_normalization_{n}", place) for n, place in enumerate(ORDER, start=7)]
+    for conv, norm, place in (*pairs, ("conv_7b", "conv_7b_bn", "conv2d_7b")):
+        put(conv, "kernel", f"{place}.conv.weight")
+        for part, theirs in (("beta", "bias"), ("moving_mean", "running_mean"), ("moving_variance", "running_var")):
+            put(norm, part, f"{place}.bn.{theirs}")
+    for layer, place in NAMED.items():
+        put(layer, "kernel", f"{place}.weight")
+        put(layer, "bias", f"{place}.bias")
+    shuffled = {name: arrays[name] for name in generator.permutation(list(arrays))}
+    convert.fill(model, SPEC.adapt(shuffled), SPEC.keys, source="a Keras file")
+    found = convert.parameters(model)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[name][...], values)
+    rest = found.keys() - expected.keys()
+    assert {name.rpartition(".")[2] for name in rest} == {"scale"}
+    assert all((np.asarray(found[name][...]) == 1).all() for name in rest)
+    del shuffled["conv2d_9.kernel"]
+    with pytest.raises(ValueError, match="203 unnamed layers of each kind, this file 202 convolutions"):
+        SPEC.adapt(shuffled)

@@ -18,6 +18,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.models import convert
+from jaxiqa.models.backbones.inception_keras import from_keras
 from jaxiqa.models.convolution import conv
 from jaxiqa.models.stages import Backbone, Stages
 
@@ -236,4 +237,5 @@ INCEPTION_RESNET_V2 = Backbone(
         (r"(last_linear|classif)\.weight", "head.kernel", lambda array: _classes(array).T),
         (r"(last_linear|classif)\.bias", "head.bias", _classes),
     ),
+    adapt=from_keras,
 )
