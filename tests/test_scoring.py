@@ -59,6 +59,7 @@ def read(path):
         return {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("run", ["native", "resized"])
 def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, tmp_path, capsys):
     out = tmp_path / "out" / "scores.csv"

@@ -17,6 +17,8 @@ from jaxiqa.attacks.patch_rs import PatchRS
 from jaxiqa.attacks.schedule import phase
 from jaxiqa.attacks.square import Square, _bump
 
+pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
+
 KEY = jax.random.key(3)
 EPSILON = 8 / 255
 ATTACKS = {

@@ -10,6 +10,8 @@ from jaxiqa.attacks.cadv import CAdv, _start, even_colors, random_pixels, smooth
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
 
+pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
+
 KEY = jax.random.key(4)
 
 

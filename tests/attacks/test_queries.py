@@ -18,6 +18,8 @@ from jaxiqa.attacks.patch_rs import PatchRS
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.square import Square
 
+pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
+
 KEY = jax.random.key(5)
 IMAGES = jax.random.uniform(jax.random.key(0), (5, 6, 7, 3))
 WEIGHT = jax.random.normal(jax.random.key(1), (6, 7, 3))

@@ -17,6 +17,8 @@ from jaxiqa.attacks.zhang import Zhang
 from jaxiqa.ops.edges import dilate, sobel
 from jaxiqa.ops.wavelet import haar_low
 
+pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
+
 KEY = jax.random.key(3)
 MIX = np.random.default_rng(5).normal(size=(3, 4)) / 2
 

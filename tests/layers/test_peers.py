@@ -31,6 +31,7 @@ def stretched(layer, x):
     return nnx.merge(graphdef, params)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "cin", "cout"), CASES)
 def test_no_direction_is_amplified_before_and_after_training(name, cin, cout):
     x = jax.random.normal(jax.random.key(0), (1, 5, 4, cin))

@@ -68,6 +68,7 @@ def test_float32_results_are_unitary_whatever_the_norm(name, norm):
     assert np.abs(np.linalg.svd(u, compute_uv=False) - 1).max() <= 2e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["eigh", "taylor"])
 def test_exponentials_and_their_derivatives_agree_with_the_reference_data(shared, name):
     arrays = np.load(shared / "oracles" / "public" / "07_expm.npz")

@@ -23,7 +23,7 @@ def test_gradient_norms_are_those_of_each_image_alone():
     for norm in ("l2", "linf"):
         together = gradient_norms(curved, IMAGES, norm)
         alone = jnp.concatenate([gradient_norms(curved, image[None], norm) for image in IMAGES])
-        np.testing.assert_allclose(together, alone, rtol=1e-5)
+        np.testing.assert_allclose(together, alone, rtol=1e-5, atol=1e-5 * float(alone.max()))
 
 
 def test_jacobian_norms_equal_dense_ones():

@@ -13,6 +13,8 @@ from jaxiqa.models import auxiliary, convert
 from jaxiqa.models.auxiliary import AUXILIARY, Colorization, Network, UNet
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
 
+pytestmark = pytest.mark.slow
+
 
 def recorded(shared, name: str) -> tuple[dict, dict, dict]:
     """The record, its arrays, and the weights, which are made from their names."""

@@ -121,6 +121,7 @@ def test_mobilenet_v2_computes_its_published_function(shared, size):
     np.testing.assert_allclose(logits, expected, atol=1e-3 * float(jnp.abs(expected).max()))
 
 
+@pytest.mark.slow
 def test_mobilenet_v2_recognises_the_nips2017_pictures(shared):
     """88 of 100 at 224×224; on the first 40 by file name 37, which is the 92 % of a float reference."""
     folder = shared / "data" / "nips2017"

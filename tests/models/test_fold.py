@@ -38,6 +38,7 @@ def test_scores_and_gradients_stay(make):
     assert difference < 1e-3 * jnp.linalg.norm(results[0][1])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
 def test_every_published_model_can_be_folded(name):
     abstract = nnx.eval_shape(lambda: MODELS[name].build(rngs=nnx.Rngs(0)))

@@ -28,6 +28,7 @@ def network(model):
     return jax.jit(lambda pixels: model.network(pixels))
 
 
+@pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     names = ["layer1", "layer2", "layer3", "layer4", "hyper", "distortion", "w1", "w4", "b4", "w5", "t1", "t3"]
     parity.check(shared, "hyperiqa", HYPERIQA, names)

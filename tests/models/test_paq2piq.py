@@ -24,6 +24,7 @@ def network(model):
     return jax.jit(lambda pixels: model.network(pixels))
 
 
+@pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     """Scores of the image and of all patches, every tap, and the input gradients of both."""
     record, expected = parity.read(shared, "paq2piq")

@@ -54,6 +54,7 @@ def test_images_of_any_size_are_resized_inside_and_differentiably():
     assert np.abs(gradient).min(axis=(0, 3)).max() > 0
 
 
+@pytest.mark.slow
 def test_a_whole_metric_is_built_by_score_fn_and_takes_fewer_operations():
     model = tiny.metric()
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))

@@ -35,6 +35,7 @@ def test_colors_come_back():
     assert float(rgb_to_lab(jnp.ones(3))[0]) == 100.0
 
 
+@pytest.mark.slow
 def test_gradients_are_finite_everywhere_and_right_inside():
     colors = grid()
     wild = jnp.array([[0.0, 0, 0], [100, 0, 0], [0, 120, -120], [100, -120, 120], [-20, 5, 5], [130, 0, 200]])

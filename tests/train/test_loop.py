@@ -100,6 +100,7 @@ def test_frozen_batch_norm_keeps_the_backbones_statistics(model, tmp_path):
         assert changed == name.startswith("['dr"), name
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_not_finite_is_reported_with_its_step(model, tmp_path):
     with pytest.raises(FloatingPointError, match=r"nan at step [1-3];"):
         run(take_apart(model), tmp_path, train=source(poison=5))
