@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
 
