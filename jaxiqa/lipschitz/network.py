@@ -230,7 +230,7 @@ class _Analysis:
         name = eqn.primitive.name
         if name == "select_n" and isinstance(inputs[0], _Known):
             return _Moving(next(value.bound for value in inputs if isinstance(value, _Moving)))
-        if name == "concatenate":
+        if name in ("concatenate", "stack"):
             return _Moving(next(value.bound for value in inputs if isinstance(value, _Moving)))
         if name == "integer_pow" and eqn.params["y"] == 1:
             return inputs[0]
@@ -241,7 +241,7 @@ class _Analysis:
         name, bounds = eqn.primitive.name, [value.bound for value in moving]
         if name in ("add", "sub", "add_any"):
             method, join = "sum of paths (a residual is 1 + L)", sum
-        elif name == "concatenate" or name in ("max", "min") or (name == "select_n" and isinstance(inputs[0], _Known)):
+        elif name in ("concatenate", "stack", "max", "min") or (name == "select_n" and isinstance(inputs[0], _Known)):
             method, join = "joined paths (root of the sum of squares)", lambda shares: math.hypot(*shares)
         elif name == "complex":
             method, join = "real and imaginary parts", lambda shares: math.hypot(*shares)

@@ -46,6 +46,7 @@ LINEAR = {
     "residual": lambda x: x + FIRST(x),
     "difference": lambda x: FIRST(x) - x,
     "concatenated": lambda x: jnp.concatenate([FIRST(x), SECOND(x)], -1),
+    "stacked": lambda x: jnp.stack([FIRST(x), SECOND(x)]),
     "residual of strided": lambda x: x[:, ::2, ::2] + conv(3, 3, strides=2)(x),
     "mean": lambda x: x.mean((1, 2)),
     "average pool": lambda x: nnx.avg_pool(x, (3, 2), strides=(2, 1), padding="SAME"),
@@ -61,7 +62,7 @@ LINEAR = {
     "1-Lipschitz block": RobustBlock(3, 2, reduce="orthogonal", low_pass=0.6, rngs=nnx.Rngs(2)),
 }
 # Where the bound of a join adds up what cannot happen at once.
-LOOSE = {"residual": 1.6, "difference": 1.5, "residual of strided": 1.6, "concatenated": 1.4}
+LOOSE = {"residual": 1.6, "difference": 1.5, "residual of strided": 1.6, "concatenated": 1.4, "stacked": 1.4}
 LOOSE |= {"transformed": 1.5, "circular": 4}
 
 
