@@ -68,6 +68,7 @@ class Logits(torch.nn.Module):
     def __init__(self, model: torch.nn.Module, first: float = 0.0):
         super().__init__()
         self.model, self.first = model, first
+        self.eval()
 
     def forward(self, x):
         scores = self.model(x)
