@@ -20,6 +20,7 @@ def koncept() -> KonCept512:
     return tiny.filled(nnx.eval_shape(lambda: KonCept512(pooling="full", width=2, rngs=nnx.Rngs(0))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "make", [tiny.metric, lambda: tiny.metric("resnet50"), pytest.param(koncept, marks=pytest.mark.slow)]
 )

@@ -33,6 +33,7 @@ def grid(patches: jax.Array) -> list[list[int]]:
     return [list(divmod(int(value), 100)) for value in values[:, 0, 0, 0]]
 
 
+@pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     published = MODELS["fpr"]
     raw = replace(published, build=partial(published.build, larger_is_worse=False))

@@ -120,6 +120,7 @@ def test_pyiqa_checkpoint_is_refused(model):
         convert.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA.keys, source="pyiqa")
 
 
+@pytest.mark.slow
 def test_hardening(model, network):
     hardened = nnx.clone(model)
     harden(hardened, "after:layer3", mid=8, rngs=nnx.Rngs(1))

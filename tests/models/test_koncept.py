@@ -78,6 +78,7 @@ def test_images_without_a_last_map_and_other_poolings_are_refused(narrow):
         KonCept512(pooling="max", rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_can_be_hardened_where_the_paper_does(narrow):
     """arXiv:2506.04951 puts its block between block8 and conv2d_7b."""
 

@@ -82,6 +82,7 @@ def test_a_key_changes_nothing(model):
     np.testing.assert_array_equal(model.prepare(X), model.prepare(X, jax.random.key(0)))
 
 
+@pytest.mark.slow
 def test_hardening(model, network):
     hardened = nnx.clone(model)
     harden(hardened, "after:layer4", mid=8, rngs=nnx.Rngs(1))

@@ -125,6 +125,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(model, tmp_path, c
         np.testing.assert_array_equal(flat(repaired.params)[name], value, err_msg=name)
 
 
+@pytest.mark.slow
 def test_stored_activations_train_like_the_images_they_came_from(model, tmp_path):
     trunk = model.backbone.order[: model.backbone.span("layer1")[1] + 1]
     parts = take_apart(model, frozen=trunk)
