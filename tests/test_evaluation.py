@@ -88,5 +88,6 @@ def test_the_last_batch_counts_real_images_only(split):
     scores, seconds = score_split(score, split, batch_size=4)
     assert scores.shape == (7,)
     assert seconds > 0
-    whole = jax.jit(score)(jnp.asarray(np.stack([split.read(i) for i in range(7)]) / np.float32(255)))
-    np.testing.assert_allclose(scores, whole, atol=1e-3)  # of 100, from differences of means
+    images = jnp.asarray(np.stack([split.read(i) for i in range(7)]) / np.float32(255))
+    expected = jnp.concatenate([jax.jit(score)(images[:4]), jax.jit(score)(images[3:])[1:]])  # rounded alike
+    np.testing.assert_allclose(scores, expected, atol=1e-4)

@@ -109,7 +109,7 @@ def align(
         strength = max(1, round(strength)) if whole else float(strength)
         if strength not in curve:
             attacked = replace(attack, **{name: strength})(score_fn, images, key)
-            curve[strength] = float(_measured(measure, images, attacked).mean())
+            curve[strength] = float(_MEASURED[measure](images, attacked).mean())
 
     def error(strength: float) -> float:
         return abs(amount(curve[strength]) - amount(wanted))
@@ -149,10 +149,6 @@ def _takes(attack: Any, name: str, value: float) -> bool:
 
 def _encloses(curve: dict[float, float], pair: tuple[float, float], wanted: float) -> bool:
     return min(curve[s] for s in pair) <= wanted <= max(curve[s] for s in pair)
-
-
-def _measured(measure: str, clean: Images, attacked: Images) -> jax.Array:
-    return _MEASURED[measure](clean, attacked)
 
 
 _MEASURED = {name: jax.jit(function) for name, function in MEASURES.items()}

@@ -1,19 +1,26 @@
 """Auto-PGD: projected gradient ascent with momentum that halves its own step size."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean, checked_scores, image_keys
+from jaxiqa.attacks.batch import (
+    Keys,
+    as_pytree,
+    check_attacked,
+    check_clean,
+    checked_scores,
+    image_keys,
+    values_and_gradients,
+)
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Image, Number
-from jaxiqa.types import Images, ScoreFn, Scores
+from jaxiqa.types import Images, ScoreFn
 
 MOMENTUM = 0.75  # the paper's α: share of the new step
 RISING = 0.75  # the paper's ρ: share of a window's steps that must rise
@@ -106,26 +113,6 @@ def windows(steps: int) -> Int[np.ndarray, " n"]:
         last, width = end, max(width - 3, 6)
         percent += width
     return lengths
-
-
-def values_and_gradients(
-    objective: Callable[..., Any], variables: Float[Array, "b *shape"]
-) -> tuple[Scores, Float[Array, "b *shape"]]:
-    """Each image's objective beside its gradient, both as in `jaxiqa.attacks.batch.per_image_gradient`.
-
-    >>> values, gradients = values_and_gradients(lambda x: (x**2).sum(1), jnp.array([[1.0, 2.0], [jnp.inf, 0.0]]))
-    >>> values.tolist(), gradients.tolist()
-    ([5.0, nan], [[2.0, 4.0], [nan, nan]])
-    """
-
-    def total(variables):
-        values = objective(variables)
-        return values.sum(), values
-
-    (_, values), gradients = jax.value_and_grad(total, has_aux=True)(variables)
-    finite = jnp.isfinite(gradients).reshape(len(gradients), -1).all(1) & jnp.isfinite(values)
-    wide = finite.reshape(-1, *[1] * (gradients.ndim - 1))
-    return jnp.where(finite, values, jnp.nan), jnp.where(wide, gradients, jnp.nan)
 
 
 class _Search(NamedTuple):

@@ -93,13 +93,27 @@ def per_image_gradient(objective: Callable[..., Any], variables: Float[Array, "b
            [nan, nan]], dtype=float32)
     """
 
+    return values_and_gradients(objective, variables)[1]
+
+
+def values_and_gradients(
+    objective: Callable[..., Any], variables: Float[Array, "b *shape"]
+) -> tuple[Scores, Float[Array, "b *shape"]]:
+    """Each image's objective beside its gradient, NaN as in `per_image_gradient`.
+
+    >>> values, gradients = values_and_gradients(lambda x: (x**2).sum(1), jnp.array([[1.0, 2.0], [jnp.inf, 0.0]]))
+    >>> values.tolist(), gradients.tolist()
+    ([5.0, nan], [[2.0, 4.0], [nan, nan]])
+    """
+
     def total(variables):
         values = objective(variables)
         return values.sum(), values
 
     (_, values), gradients = jax.value_and_grad(total, has_aux=True)(variables)
     finite = jnp.isfinite(gradients).reshape(len(gradients), -1).all(1) & jnp.isfinite(values)
-    return jnp.where(finite.reshape(-1, *[1] * (gradients.ndim - 1)), gradients, jnp.nan)
+    wide = finite.reshape(-1, *[1] * (gradients.ndim - 1))
+    return jnp.where(finite, values, jnp.nan), jnp.where(wide, gradients, jnp.nan)
 
 
 def check_clean(images: Images, *, minimum: int = 1) -> None:

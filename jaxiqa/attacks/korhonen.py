@@ -8,8 +8,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.apgd import values_and_gradients
-from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean, checked_scores, per_image_gradient
+from jaxiqa.attacks.batch import (
+    Keys,
+    as_pytree,
+    check_attacked,
+    check_clean,
+    checked_scores,
+    per_image_gradient,
+    values_and_gradients,
+)
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Image, Number

@@ -32,9 +32,7 @@ def depthwise(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw 1 c"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 c"]:
     """Depthwise convolution, one kernel per channel."""
-    if isinstance(padding, str):
-        padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    return depthwise_conv(x, kernel[:, :, 0], stride=tuple(strides), padding=tuple(map(tuple, padding)))
+    return depthwise_conv(x, kernel[:, :, 0], stride=tuple(strides), padding=_pads(x, kernel, strides, padding))
 
 
 def dense(
@@ -42,9 +40,8 @@ def dense(
 ) -> Float[Array, "b h2 w2 cout"]:
     """Any other convolution."""
     if tuple(strides) == (1, 1) and is_wide(x, kernel):
-        if isinstance(padding, str):
-            padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-        return wide_conv(x, kernel, padding=tuple(map(tuple, padding)), precision=options["precision"])
+        pads = _pads(x, kernel, strides, padding)
+        return wide_conv(x, kernel, padding=pads, precision=options["precision"])
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
@@ -52,10 +49,15 @@ def grouped(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw _ cout"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 cout"]:
     """A convolution in groups of several channels."""
+    pads = _pads(x, kernel, strides, padding)
+    return grouped_conv(x, kernel, stride=tuple(strides), padding=pads, precision=options["precision"])
+
+
+def _pads(x: Any, kernel: Any, strides: Any, padding: Any) -> tuple:
+    """Zeros ((above, below), (left, right)), also where the rule has a name."""
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
-    padding = tuple(map(tuple, padding))
-    return grouped_conv(x, kernel, stride=tuple(strides), padding=padding, precision=options["precision"])
+    return tuple(map(tuple, padding))
 
 
 def conv(

@@ -17,6 +17,10 @@ KEY = jax.random.key(3)
 EPSILON = 8 / 255
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def mean_square(images, clean):
     return ((images - clean) ** 2).mean((1, 2, 3))
 
@@ -43,7 +47,8 @@ FAST = {
     "zhang": {"distance": mean_square, "steps": 3, "step_size": 0.01, "score_scale": 1.0},
 }
 """Options under which every attack of the registry is quick, apart from its ε."""
-TOO_SMALL = {"korhonen": "at least 3", "stadv": "at least 2", "patch_rs": "1x1"}
+MINIMUM = {"korhonen": 3, "patch_rs": 3, "stadv": 2}
+"""Pixels that the sides of an image have at least."""
 FITTING = {
     "uap": {"epsilon": EPSILON, "batch_size": 3},
     "facpa": {"network": jax.tree_util.Partial(lambda shift, x: jnp.tanh(x + shift), jnp.zeros(3)), "multiple": 1},
@@ -99,7 +104,7 @@ def test_the_contract(name):
         opposite = an_attack(name, images, objective="lower")(score, images, KEY)
         assert (score(attacked) > score(opposite) + 1e-4).all()
     else:
-        assert (gains > 1e-4).all()
+        assert (gains > 1e-3).all()
     inside = jax.jit(lambda x: attack(score, x, KEY))(images)
     np.testing.assert_allclose(attacked, inside, atol=1e-5)
     keys = image_keys(KEY, len(images))
@@ -108,11 +113,11 @@ def test_the_contract(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [(1, 1), (5, 3)])
+@pytest.mark.parametrize("size", [(1, 1), slow((2, 2)), slow((1, 7)), (5, 3)])
 def test_tiny_images_are_attacked_or_refused_clearly(name, size):
     images = pictures((1, *size, 3))
-    if size == (1, 1) and name in TOO_SMALL:
-        with pytest.raises(ValueError, match=TOO_SMALL[name]):
+    if min(size) < MINIMUM.get(name, 1):
+        with pytest.raises(ValueError, match=f"at least {MINIMUM[name]} pixels"):
             an_attack(name, images)(score, images, KEY)
         return
     attacked = an_attack(name, images)(score, images, KEY)
@@ -134,7 +139,7 @@ def test_images_of_the_wrong_kind_are_refused(name, images):
 def test_lowering_is_raising_the_negative(name):
     images = pictures()
     change = score(an_attack(name, images, objective="lower")(score, images, KEY)) - score(images)
-    assert float(change.mean()) < -1e-3 if name in FITTED else bool((change < -1e-4).all())
+    assert float(change.mean()) < -1e-3 if name in FITTED else bool((change < -1e-3).all())
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
