@@ -28,6 +28,7 @@ import foolbox
 import jax
 import jax.numpy as jnp
 import numpy as np
+import random_weights
 import torch
 import torch_attacks as peers
 import torchattacks
@@ -35,7 +36,7 @@ from flax import nnx
 
 from jaxiqa import attacks
 from jaxiqa.attacks.memory import gradient_bytes
-from jaxiqa.models import Linearity, convert, score_fn
+from jaxiqa.models import Linearity, score_fn
 from jaxiqa.models.linearity import Calibration
 
 FOLDER = Path(__file__).parent
@@ -77,16 +78,7 @@ class Logits(torch.nn.Module):
 
 def random_metric(backbone: str) -> Linearity:
     model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0)))
-    generator = np.random.default_rng(0)
-
-    def value(part: str, shape: tuple[int, ...]) -> np.ndarray:
-        noise = generator.standard_normal(shape, np.float32)
-        if part.endswith("kernel"):
-            return noise * np.sqrt(2 / np.prod(shape[:-1]))
-        return (1.0 if part.endswith(("scale", "var")) else 0.0) + 0.05 * noise
-
-    arrays = {part: value(part, variable.shape) for part, variable in convert.parameters(model).items()}
-    convert.fill(model, arrays, convert.IDENTITY, source="random numbers")
+    random_weights.fill(model, gain=2**0.5)
     model.calibration = Calibration(jnp.array([1.0, 0.0, 0.0, 100.0]))
     return model
 

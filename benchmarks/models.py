@@ -28,13 +28,14 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import jax.numpy as jnp
 import numpy as np
+import random_weights
 import torch
 import torch_inception
 import torch_models
 import torch_transformers
 from flax import nnx
 
-from jaxiqa.models import MODELS, convert, fold_batch_norm
+from jaxiqa.models import MODELS, fold_batch_norm
 
 FOLDER = Path(__file__).parent
 GPU = jax.default_backend() == "gpu" and torch.cuda.is_available()
@@ -73,16 +74,7 @@ class Result(NamedTuple):
 
 def ours(name: str, pictures: np.ndarray) -> dict[str, Callable[[], object]]:
     model = nnx.eval_shape(lambda: MODELS[name].build(rngs=nnx.Rngs(0)))
-    generator = np.random.default_rng(0)
-
-    def value(part: str, shape: tuple[int, ...]) -> np.ndarray:
-        noise = generator.standard_normal(shape, np.float32)
-        if part.endswith("kernel"):
-            return noise / np.sqrt(np.prod(shape[:-1]))
-        return (1.0 if part.endswith(("scale", "var")) else 0.0) + 0.05 * noise
-
-    arrays = {part: value(part, variable.shape) for part, variable in convert.parameters(model).items()}
-    convert.fill(model, arrays, convert.IDENTITY, source="random numbers")
+    random_weights.fill(model)
     if name == "linearity":
         model.calibrate(k=1.0, b=0.0, score_range=(0.0, 100.0))
     graphdef, state = nnx.split(fold_batch_norm(model))

@@ -37,10 +37,30 @@ __all__ = [
     "DistanceTo",
     "Network",
     "UNet",
+    "build",
     "load",
 ]
 
 Weights = Mapping[str, Any] | str | os.PathLike[str]
+
+
+def build(name: str, *, seed: int = 0) -> Distance | Network:
+    """A network with random weights, to be trained, as a pytree that can be called.
+
+    Args:
+        name: a key of `AUXILIARY`.
+        seed: of the random weights.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> build("unet")
+    Traceback (most recent call last):
+    ValueError: name='unet' is not allowed; choose from 'dists', 'lpips_alex', 'lpips_vgg', 'lpips_squeeze', ...
+    """
+    check_choice("name", name, AUXILIARY)
+    spec = AUXILIARY[name]
+    return spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(seed))))
 
 
 def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None) -> Distance | Network:

@@ -1,0 +1,20 @@
+"""Random weights for a network that exists only as shapes: the speed of a program does not depend on their values."""
+
+import numpy as np
+from flax import nnx
+
+from jaxiqa.models import convert
+
+
+def fill(model: nnx.Module, gain: float = 1.0) -> None:
+    """Give every parameter and statistic a value, in place: kernels of deviation ``gain / sqrt(fan in)``."""
+    generator = np.random.default_rng(0)
+
+    def value(part: str, shape: tuple[int, ...]) -> np.ndarray:
+        noise = generator.standard_normal(shape, np.float32)
+        if part.endswith("kernel"):
+            return noise * gain / np.sqrt(np.prod(shape[:-1]))
+        return (1.0 if part.endswith(("scale", "var")) else 0.0) + 0.05 * noise
+
+    arrays = {part: value(part, variable.shape) for part, variable in convert.parameters(model).items()}
+    convert.fill(model, arrays, convert.IDENTITY, source="random numbers")
