@@ -44,12 +44,12 @@ def _work(x: jax.Array) -> jax.Array:
 OPERAND = jnp.zeros((500, 500))
 
 
-def probe() -> float:
-    """Seconds of a fixed matrix product on all cores: the quickest of three.
+def probe(after: float = 0.0) -> float:
+    """Seconds of a fixed matrix product on all cores: the quickest of three, once a program of ``after`` seconds is over.
 
-    The first may still pay for the gigabytes that the last program gave back, which would throw away every run of it.
+    A long program gives back gigabytes, which takes the kernel a while: that would throw away every run of it.
     """
-    time.sleep(SETTLE)
+    time.sleep(max(SETTLE, after / 50))
     times = []
     for _ in range(3):
         began = time.perf_counter()
@@ -79,7 +79,7 @@ def measure(programs: dict[str, Callable[[], object]], *, keep: int = 5, most: i
             for _ in range(repeats[name]):
                 program()
             seconds = (time.perf_counter() - began) / repeats[name]
-            probes.append(probe())
+            probes.append(probe(seconds))
             runs.append((name, seconds, (before + probes[-1]) / 2))
         limit = TOLERATED * median(probes)
         kept = {name: [s for n, s, around in runs if n == name and around <= limit] for name in programs}
