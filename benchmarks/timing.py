@@ -45,7 +45,7 @@ OPERAND = jnp.zeros((500, 500))
 
 
 def probe(after: float = 0.0) -> float:
-    """Seconds of a fixed matrix product on all cores, the quickest of three, after a program that took ``after`` seconds.
+    """Seconds of a fixed matrix product on all cores, the quickest of three, after a program of ``after`` seconds.
 
     A long program gives back gigabytes, which takes the kernel a while: that would throw away every run of it.
     """
