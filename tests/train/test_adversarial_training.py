@@ -1,0 +1,171 @@
+"""Training on attacked pictures: it resumes exactly, runs on several devices, and leaves plain training as it was."""
+
+import json
+from dataclasses import replace
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax.tree_util import Partial
+
+from jaxiqa import attacks, models
+from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
+from jaxiqa.train.loop import fit
+from jaxiqa.train.losses import LOSSES
+from jaxiqa.train.parallel import AXIS, data_parallel
+from jaxiqa.train.sources import Source
+from jaxiqa.train.state import make_optimizer, put_together, raw_score_fn, start, take_apart
+from jaxiqa.train.step import PLAIN, make_step
+
+COUNT, SIZE = 16, (33, 40)
+
+
+@pytest.fixture(scope="module")
+def parts():
+    return take_apart(models.build("resnet18", width=8))
+
+
+def augment(target="loss", **options):
+    attack = attacks.make("apgd", epsilon=4 / 255, steps=2, **{"random_start": False, **options})
+    return Partial(
+        partial(adversarial_batch, target=target), attack, low=-2.0, high=2.0, distance=Partial(LABELS["ssim"])
+    )
+
+
+def optimizer(parts, rate):
+    return make_optimizer(
+        parts.params,
+        learning_rate=rate,
+        backbone_factor=0.1,
+        decay_every=100,
+        decay_factor=1.0,
+        pretrained=frozenset(),
+    )
+
+
+def leaves(tree):
+    return [(jax.tree_util.keystr(path), leaf) for path, leaf in jax.tree_util.tree_leaves_with_path(tree)]
+
+
+class Killed(Exception):
+    pass
+
+
+def source():
+    random = np.random.default_rng(0)
+    images = random.uniform(size=(COUNT, *SIZE, 3)).astype(np.float32)
+    mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
+
+    def fetch(index, mirrored):
+        return {"image": images[index][:, ::-1] if mirrored else images[index], "mos": mos[index]}
+
+    return Source(fetch, mos)
+
+
+def run(parts, folder, progress=lambda *_: None):
+    return fit(
+        parts,
+        optimizer(parts, 1e-3),
+        source(),
+        source(),
+        epochs=2,
+        batch_size=8,
+        loss="norm_in_norm",
+        flip=True,
+        masks={},
+        seed=3,
+        folder=folder,
+        augment=augment(random_start=True),  # so that the keys matter
+        penalty=Partial(norm_penalty, step=0.01, weight=1e-4),
+        devices=jax.local_devices()[:1],
+        progress=progress,
+    )
+
+
+@pytest.mark.slow
+def test_a_killed_run_goes_on_exactly(parts, tmp_path):
+    def kill(done, *_):
+        if done == 3:  # after the first epoch and its checkpoint, in the second
+            raise Killed
+
+    whole = run(parts, tmp_path / "whole")
+    with pytest.raises(Killed):
+        run(parts, tmp_path / "killed", kill)
+    again = run(parts, tmp_path / "killed")
+    for (name, a), (_, b) in zip(leaves(again.params), leaves(whole.params), strict=True):
+        np.testing.assert_array_equal(a, b, err_msg=name)
+    losses = [
+        [json.loads(line)["loss"] for line in (tmp_path / folder / "metrics.jsonl").read_text().splitlines()]
+        for folder in ("whole", "killed")
+    ]
+    assert losses[0] == losses[1]
+    assert len(losses[0]) == 2
+
+
+def test_stored_activations_cannot_be_attacked(parts, tmp_path):
+    stored = replace(source(), after="layer1.0")
+    with pytest.raises(ValueError, match=r"layer1.0.*need pictures"):
+        fit(
+            parts,
+            optimizer(parts, 1e-3),
+            stored,
+            stored,
+            epochs=1,
+            batch_size=8,
+            loss="mse",
+            flip=False,
+            masks={},
+            seed=0,
+            folder=tmp_path,
+            augment=augment(),
+        )
+
+
+def wide(parts):
+    """In float64, see test_parallel.py."""
+    trees = {name: jax.tree.map(lambda x: x.astype(float), getattr(parts, name)) for name in ("params", "batch_stats")}
+    return replace(parts, **trees)
+
+
+def train(parts, devices, backend="pmap", attacked_mode="eval", steps=3, **constants):
+    tuner = optimizer(parts, 1e-4)
+    step = make_step(parts, LOSSES["norm_in_norm"], tuner, axis_name=AXIS, attacked_mode=attacked_mode)
+    step = data_parallel(step, backend=backend, devices=jax.local_devices()[:devices])
+    constants = {"fixed": parts.fixed, "other": parts.other, "masks": {}, **PLAIN, **constants}
+    state, losses, random = start(parts, tuner), [], np.random.default_rng(0)
+    for _ in range(steps):
+        batch = {"image": random.uniform(size=(8, *SIZE, 3)), "mos": random.normal(size=8)}
+        state, value = step(state, constants, batch)
+        losses.append(float(value))
+    return state, losses
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("backend", "attacked_mode"), [("pmap", "eval"), ("pmap", "train"), ("shard_map", "eval")])
+def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
+    added = {
+        "augment": augment(random_start=True),
+        "penalty": Partial(norm_penalty, step=0.01, weight=1e-5),
+        "seed": 5,
+    }
+    with jax.enable_x64(True):
+        one, two = (train(wide(parts), devices, backend, attacked_mode=attacked_mode, **added) for devices in (1, 2))
+        assert len(jax.local_devices()) >= 2
+        np.testing.assert_allclose(two[1], one[1], atol=1e-8)
+        for name in ("params", "batch_stats"):
+            for (path, a), (_, b) in zip(leaves(getattr(two[0], name)), leaves(getattr(one[0], name)), strict=True):
+                np.testing.assert_allclose(a, b, atol=1e-5, err_msg=path)
+        plain = train(wide(parts), 1, steps=1)
+    assert abs(plain[1][0] - one[1][0]) > 1e-3  # the attacked copies and the penalty are felt
+
+
+def test_the_attacked_score_is_the_metrics_own_in_either_mode(parts):
+    images = jnp.asarray(np.random.default_rng(1).uniform(size=(4, *SIZE, 3)), jnp.float32)
+    scores = [
+        raw_score_fn(parts, parts.params, parts.batch_stats, training=training)(images) for training in (False, True)
+    ]
+    expected = put_together(parts, parts.params, parts.batch_stats).outputs(images)[:, 2]
+    np.testing.assert_allclose(scores[0], expected, atol=1e-6)
+    assert float(jnp.abs(scores[1] - scores[0]).max()) > 1e-3
