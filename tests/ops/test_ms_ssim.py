@@ -14,7 +14,7 @@ def pair(shared, name, dtype):
     return *(arrays[f"{name}_{part}"][None].astype(dtype) / dtype(255) for part in ("ref", "dist")), expected
 
 
-@pytest.mark.parametrize("name", ["pair0", "pair1", "pair2"])  # even and odd sides
+@pytest.mark.parametrize("name", ["pair0", "pair1"])  # even and odd sides
 def test_it_equals_the_reference(shared, name):
     with jax.enable_x64(True):
         reference, picture, expected = pair(shared, name, np.float64)
@@ -22,6 +22,7 @@ def test_it_equals_the_reference(shared, name):
     assert value == pytest.approx(expected["ms_ssim_win64"], rel=0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_equal_images_are_at_the_top_and_opposite_ones_have_a_finite_gradient():
     image = jax.random.uniform(jax.random.key(0), (1, 161, 163, 1))
     images = jnp.concatenate([image, 1 - image])  # the opposite picture correlates negatively with the first

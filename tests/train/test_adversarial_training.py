@@ -2,16 +2,19 @@
 
 import json
 from dataclasses import replace
-from functools import partial
+from pathlib import Path
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 from jax.tree_util import Partial
 
-from jaxiqa import attacks, models
-from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
+from jaxiqa import attacks
+from jaxiqa.config import Adversarial, NormPenalty, Training, load_config
+from jaxiqa.defenses import adversarial_batch, norm_penalty
+from jaxiqa.ops.similarity import ssim
 from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
@@ -22,16 +25,28 @@ from jaxiqa.train.step import PLAIN, make_step
 COUNT, SIZE = 16, (33, 40)
 
 
+class Metric(nnx.Module):
+    """As little as has a head, a batch norm and three outputs: every step below compiles six passes through it."""
+
+    def __init__(self):
+        rngs = nnx.Rngs(0)
+        self.conv = nnx.Conv(3, 6, (5, 5), strides=3, use_bias=False, rngs=rngs)
+        self.norm = nnx.BatchNorm(6, use_running_average=True, momentum=0.9, rngs=rngs)
+        self.heads = nnx.Linear(6, 3, rngs=rngs)
+
+    def outputs(self, pixels):
+        return self.heads(jnp.tanh(self.norm(self.conv(pixels))).mean((1, 2)))
+
+
 @pytest.fixture(scope="module")
 def parts():
-    return take_apart(models.build("resnet18", width=8))
+    return take_apart(Metric())
 
 
-def augment(target="loss", **options):
-    attack = attacks.make("apgd", epsilon=4 / 255, steps=2, **{"random_start": False, **options})
-    return Partial(
-        partial(adversarial_batch, target=target), attack, low=-2.0, high=2.0, distance=Partial(LABELS["ssim"])
-    )
+def augment():
+    attack = attacks.make("apgd", epsilon=4 / 255, steps=2)  # from a random start, so that the keys matter
+    distance = Partial(lambda clean, attacked: 10 * jnp.abs(attacked - clean).mean((1, 2, 3)))  # compiles quickly
+    return Partial(adversarial_batch, attack, low=-2.0, high=2.0, distance=distance)
 
 
 def optimizer(parts, rate):
@@ -77,14 +92,13 @@ def run(parts, folder, progress=lambda *_: None):
         masks={},
         seed=3,
         folder=folder,
-        augment=augment(random_start=True),  # so that the keys matter
+        augment=augment(),
         penalty=Partial(norm_penalty, step=0.01, weight=1e-4),
         devices=jax.local_devices()[:1],
         progress=progress,
     )
 
 
-@pytest.mark.slow
 def test_a_killed_run_goes_on_exactly(parts, tmp_path):
     def kill(done, *_):
         if done == 3:  # after the first epoch and its checkpoint, in the second
@@ -146,7 +160,7 @@ def train(parts, devices, backend="pmap", attacked_mode="eval", steps=3, **const
 @pytest.mark.parametrize(("backend", "attacked_mode"), [("pmap", "eval"), ("pmap", "train"), ("shard_map", "eval")])
 def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
     added = {
-        "augment": augment(random_start=True),
+        "augment": augment(),
         "penalty": Partial(norm_penalty, step=0.01, weight=1e-5),
         "seed": 5,
     }
@@ -159,6 +173,36 @@ def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
                 np.testing.assert_allclose(a, b, atol=1e-5, err_msg=path)
         plain = train(wide(parts), 1, steps=1)
     assert abs(plain[1][0] - one[1][0]) > 1e-3  # the attacked copies and the penalty are felt
+
+
+def test_a_configs_settings_reach_the_step(parts, monkeypatch):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent))
+    from train import additions
+
+    assert additions(Training(epochs=1), source(), {}) == {"attacked_mode": "eval"}
+    adversarial = Adversarial(4 / 255, "fgsm", {}, label="ssim", penalty=0.5, target="score")
+    chosen = Training(epochs=1, adversarial=adversarial, norm_penalty=NormPenalty(3.0, 0.02, scale_free=False))
+    added = additions(chosen, source(), {})
+    images, gather = jnp.asarray(np.stack([source().fetch(i, False)["image"] for i in range(4)])), lambda x: x
+    mos = jnp.asarray(source().standardised(source().mos[:4]))
+    brightness = Partial(lambda x: x.mean((1, 2, 3)))
+    keys = jax.random.split(jax.random.key(0), 4)
+    doubled, labels = added["augment"](brightness, images, mos, keys, gather=gather)
+    np.testing.assert_allclose(doubled[:4], jnp.clip(images + 4 / 255, 0, 1), atol=1e-6)
+    low, high = source().standardised(np.array([source().mos.min(), source().mos.max()]))
+    expected = np.clip(mos - 0.5 * (1 - ssim(images, doubled[:4])) * (high - low), low, high)
+    np.testing.assert_allclose(labels[:4], expected, atol=1e-5)
+    assert float(added["penalty"](brightness, images, gather=gather)) == pytest.approx(1.5, rel=1e-3)  # ‖∇‖₁ is 1
+
+
+def test_the_network_of_a_label_is_missing_before_anything_is_trained(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent))
+    monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
+    from train import load_distances
+
+    experiment = load_config(Path(__file__).parent.parent.parent / "configs" / "clive_adversarial_lpips.py")
+    with pytest.raises(FileNotFoundError, match=r"lpips_2.*distance.weights: .*lpips_vgg.pth does not exist"):
+        load_distances(experiment)
 
 
 def test_the_attacked_score_is_the_metrics_own_in_either_mode(parts):
