@@ -11,7 +11,16 @@ import time
 from dataclasses import replace
 from pathlib import Path
 
-from jaxiqa.config import Experiment, Variant, check_experiment, describe, from_command_line, root_folder, run_folder
+from jaxiqa.config import (
+    Experiment,
+    Training,
+    Variant,
+    check_experiment,
+    describe,
+    from_command_line,
+    root_folder,
+    run_folder,
+)
 
 
 def main() -> None:
@@ -22,11 +31,12 @@ def main() -> None:
 
     start_jax()
     began = time.perf_counter()
+    distances = load_distances(experiment)
     splits = load_data(experiment)
     trunks: dict = {}
     for seed, name in itertools.product(experiment.seeds, experiment.variants):
         with locked(run_folder(experiment, name, seed)):
-            row = train_variant(experiment, name, seed, splits, trunks)
+            row = train_variant(experiment, name, seed, splits, trunks, distances)
         console.print(
             f"[bold]{name}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f} "
             f"at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
@@ -49,7 +59,30 @@ def load_data(experiment: Experiment) -> dict:
     return splits
 
 
-def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict) -> dict:
+def load_distances(experiment: Experiment) -> dict:
+    """The networks that lower the labels of attacked pictures, read before anything is trained on them."""
+    from jaxiqa import data
+    from jaxiqa.models import auxiliary
+
+    found: dict = {}
+    for name, variant in experiment.variants.items():
+        chosen = variant.training.adversarial and variant.training.adversarial.distance
+        if not chosen or chosen in found:
+            continue
+        files = {"weights": data.resolve(chosen.weights)}
+        if chosen.backbone_weights:
+            files["backbone_weights"] = data.resolve(chosen.backbone_weights)
+        for argument, path in files.items():
+            if not path.is_file():
+                where = f"variants.{name}.training.adversarial.distance.{argument}"
+                raise FileNotFoundError(
+                    f"{where}: {path} does not exist; jaxiqa.models.auxiliary says what it must hold"
+                )
+        found[chosen] = auxiliary.load(chosen.name, **files)
+    return found
+
+
+def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> dict:
     """Parent -> block -> masks -> training -> score mapping -> saved model; returns the content of training.json."""
     import jax
 
@@ -104,6 +137,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
             masks=masks,
             seed=seed,
             folder=folder,
+            **additions(training, train, distances),
             backend=experiment.parallel,
             progress=lambda step, steps, best: bar(step, steps, f"SROCC {best:.3f}"),
         )
@@ -173,7 +207,7 @@ def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], sp
 
     training = experiment.variants[name].training
     pictures = {part: image_source(splits[part], experiment.model.input_size) for part in ("train", "val")}
-    if not trunk:
+    if not trunk or training.adversarial or training.norm_penalty:  # both of which change or move pictures
         return pictures["train"], pictures["val"]
     key = (training.flip, digest(parts, trunk))
     if key not in trunks:
@@ -185,6 +219,34 @@ def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], sp
                 for images, flip in ((pictures["train"], training.flip), (pictures["val"], False))
             )
     return trunks[key]
+
+
+def additions(training: Training, train, distances: dict) -> dict:
+    """What is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
+    from functools import partial
+
+    import numpy as np
+    from jax.tree_util import Partial
+
+    from jaxiqa import attacks
+    from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
+
+    added: dict = {"attacked_mode": training.attacked_mode}
+    if chosen := training.adversarial:
+        strength = getattr(attacks.ATTACKS.get(chosen.attack), "strength", "epsilon")
+        low, high = (float(label) for label in train.standardised(np.array([train.mos.min(), train.mos.max()])))
+        added["augment"] = Partial(
+            partial(adversarial_batch, target=chosen.target),
+            attacks.make(chosen.attack, **chosen.options, **{strength: chosen.epsilon}),
+            low=low,
+            high=high,
+            distance=distances[chosen.distance] if chosen.distance else Partial(LABELS[chosen.label]),
+            penalty=chosen.penalty,
+        )
+    if chosen := training.norm_penalty:
+        penalty = partial(norm_penalty, scale_free=chosen.scale_free)
+        added["penalty"] = Partial(penalty, step=chosen.step, weight=chosen.weight)
+    return added
 
 
 if __name__ == "__main__":

@@ -61,6 +61,36 @@ class Prune:
 
 
 @dataclass(frozen=True)
+class Adversarial:
+    """Attacked copies beside the pictures of every batch; `jaxiqa.defenses.adversarial_batch` explains."""
+
+    epsilon: float
+    """Strength of the attack: for most a radius in [0, 1] pixel units, of pictures as the metric resizes them."""
+    attack: str = "apgd"
+    """`jaxiqa.attacks.ATTACKS` lists the names."""
+    options: dict[str, Any] = field(default_factory=lambda: {"steps": 2, "random_start": False})
+    label: Literal["ssim", "ms_ssim", "lpips", "unchanged", "minimum"] = "ssim"
+    """What lowers the label of an attacked picture."""
+    penalty: float = 1.0
+    """Share of the labels' range that a distance of 1 costs."""
+    distance: "Network | None" = None
+    """The network that the label "lpips" needs; relative paths of its files as for `Data.source`."""
+    target: Literal["loss", "score"] = "loss"
+    """What the attack raises: how far scores are from labels, or the score."""
+
+
+@dataclass(frozen=True)
+class NormPenalty:
+    """What a steep score adds to the loss; `jaxiqa.defenses.norm_penalty` explains."""
+
+    weight: float
+    step: float = 0.01
+    """Of the finite difference, in [0, 1] pixel units."""
+    scale_free: bool = True
+    """False lets the metric escape the penalty by smaller scores, as in the paper."""
+
+
+@dataclass(frozen=True)
 class Training:
     """One training or fine-tuning run."""
 
@@ -73,10 +103,17 @@ class Training:
     decay_every: int = 10
     decay_factor: float = 0.1
     freeze: str | None = None
-    """Last stage that is not trained; its activations are computed once and kept in memory."""
+    """Last stage that is not trained. Its activations are computed once and kept in memory, unless `adversarial` or
+    `norm_penalty` need the pictures: then they are computed, and differentiated, at every step."""
     batch_norm: Literal["train", "frozen"] = "train"
     """Whether the backbone's batch norm follows the batch or keeps its running statistics."""
     flip: bool = True
+    adversarial: Adversarial | None = None
+    """Train on attacked pictures too."""
+    norm_penalty: NormPenalty | None = None
+    """Penalise steep scores."""
+    attacked_mode: Literal["eval", "train"] = "eval"
+    """Batch norm of the metric while it is attacked or its slope is measured; the benchmark's code uses "train"."""
 
 
 @dataclass(frozen=True)
@@ -220,9 +257,28 @@ def check_experiment(experiment: Experiment) -> None:
                 raise ValueError(f"{where}.training.{field_name}={getattr(variant.training, field_name)}; at least 1")
         if not variant.training.learning_rate > 0:
             raise ValueError(f"{where}.training.learning_rate={variant.training.learning_rate}; must be positive")
+        _check_adversarial(f"{where}.training", variant.training)
         seen.append(name)
     if len(set(experiment.seeds)) != len(experiment.seeds) or not experiment.seeds:
         raise ValueError(f"seeds={experiment.seeds}; give at least one, each once")
+
+
+def _check_adversarial(where: str, training: Training) -> None:
+    adversarial, penalty = training.adversarial, training.norm_penalty
+    numbers: dict[str, float] = {}
+    if adversarial:
+        numbers |= {"adversarial.epsilon": adversarial.epsilon, "adversarial.penalty": adversarial.penalty}
+        given = adversarial.distance is not None and adversarial.distance.weights is not None
+        if (adversarial.label == "lpips") != given:
+            raise ValueError(
+                f"{where}.adversarial.label={adversarial.label!r} with distance={adversarial.distance}; "
+                "'lpips' needs a network with weights, and no other label takes one"
+            )
+    if penalty:
+        numbers |= {"norm_penalty.weight": penalty.weight, "norm_penalty.step": penalty.step}
+    for field_name, value in numbers.items():
+        if not value > 0:
+            raise ValueError(f"{where}.{field_name}={value}; must be positive")
 
 
 def run_folder(experiment: Experiment, variant: str, seed: int) -> Path:
@@ -247,7 +303,16 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
     described = {
         "data": asdict(experiment.data),
         "model": asdict(experiment.model),
-        "variants": [asdict(replace(link, parent=None)) for link in reversed(chain)],
+        "variants": [_described(replace(link, parent=None)) for link in reversed(chain)],
         "seed": seed,
     }
     return json.loads(json.dumps(described))
+
+
+def _described(variant: Variant) -> dict[str, Any]:
+    described, plain = asdict(variant), asdict(Training(epochs=1))
+    for name in ("adversarial", "norm_penalty", "attacked_mode"):
+        # Left out where they are not used, so that runs from before there was such a field go on.
+        if described["training"][name] == plain[name]:
+            del described["training"][name]
+    return described

@@ -6,7 +6,17 @@ from pathlib import Path
 import pytest
 
 from jaxiqa import attacks, data
-from jaxiqa.config import Block, Training, Variant, check_experiment, describe, from_command_line, load_config
+from jaxiqa.config import (
+    Adversarial,
+    Block,
+    NormPenalty,
+    Training,
+    Variant,
+    check_experiment,
+    describe,
+    from_command_line,
+    load_config,
+)
 from jaxiqa.models import BACKBONES
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -26,7 +36,9 @@ def test_every_config_is_well_formed(path):
         else:
             strength = {"epsilon": attack.epsilons[0]} if attack.epsilons else {}
             attacks.make(attack.name, **strength, **attack.options)
-    for name in experiment.variants:
+    for name, variant in experiment.variants.items():
+        if chosen := variant.training.adversarial:
+            attacks.make(chosen.attack, epsilon=chosen.epsilon, **chosen.options)
         assert describe(experiment, name, 0)["seed"] == 0
 
 
@@ -42,6 +54,9 @@ def smoke():
         ({"block": Block("layer3")}, "before:STAGE"),
         ({"training": Training(epochs=0)}, "epochs=0"),
         ({"training": Training(epochs=1, learning_rate=0.0)}, "learning_rate"),
+        ({"training": Training(epochs=1, adversarial=Adversarial(0.0))}, "adversarial.epsilon"),
+        ({"training": Training(epochs=1, adversarial=Adversarial(0.1, label="lpips"))}, "label='lpips'"),
+        ({"training": Training(epochs=1, norm_penalty=NormPenalty(-1.0))}, "norm_penalty.weight"),
     ],
 )
 def test_a_bad_variant_is_named(smoke, change, message):
@@ -71,6 +86,15 @@ def test_the_command_line_overrides_fields_at_any_depth():
 def test_a_missing_or_wrong_config_ends_with_a_message(arguments):
     with pytest.raises(SystemExit, match=r"no such file|get_config|usage"):
         from_command_line("", arguments)
+
+
+def test_settings_that_are_not_used_are_not_described(smoke):
+    described = describe(smoke, "baseline", 0)["variants"][0]["training"]
+    assert not {"adversarial", "norm_penalty", "attacked_mode"} & set(described)
+    attacked = Variant(Training(epochs=2, adversarial=Adversarial(0.1), attacked_mode="train"))
+    described = describe(replace(smoke, variants={"baseline": attacked}), "baseline", 0)["variants"][0]["training"]
+    assert described["adversarial"]["epsilon"] == 0.1
+    assert described["attacked_mode"] == "train"
 
 
 def test_a_change_upstream_changes_the_description(smoke):

@@ -24,7 +24,7 @@ from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.sources import Source
 from jaxiqa.train.state import Parts, TrainState, Tree, put_together, start
-from jaxiqa.train.step import make_step
+from jaxiqa.train.step import PLAIN, Augment, Penalty, make_step
 
 log = logging.getLogger(__name__)
 
@@ -54,6 +54,9 @@ def fit(
     masks: Tree,
     seed: int,
     folder: Path,
+    augment: Augment | None = None,
+    penalty: Penalty | None = None,
+    attacked_mode: str = "eval",
     backend: str = "pmap",
     devices: list | None = None,
     progress: Callable[[int, int, float], None] = lambda step, steps, best: None,
@@ -66,32 +69,38 @@ def fit(
     Args:
         parts: the metric, taken apart.
         optimizer: see `jaxiqa.train.state.make_optimizer`.
-        train: examples with ``mos``; standardised here, so that every loss sees the same scale.
+        train: examples with ``mos``, which is standardised here.
         validation: examples that decide the best epoch.
         epochs: passes over ``train``.
         batch_size: over all devices together.
         loss: a key of `LOSSES`.
         flip: mirror half of the examples.
         masks: pruning masks over ``parts.params``.
-        seed: of shuffling and flipping.
+        seed: of shuffling and flipping, and of the keys that ``augment`` is given.
         folder: receives ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
+        augment: what each batch becomes before it is trained on, see `jaxiqa.train.step.Augment`; its labels are the
+            standardised ones.
+        penalty: what is added to the loss, see `jaxiqa.train.step.Penalty`.
+        attacked_mode: batch norm in the score function that both see, "eval" or "train".
         backend: ``"pmap"`` or ``"shard_map"``.
         devices: all local ones by default.
         progress: called after each step with (steps done, steps in all, best SROCC so far).
 
     Raises:
         FloatingPointError: the loss is not finite; names the step.
-        ValueError: fewer training examples than ``batch_size``.
+        ValueError: fewer training examples than ``batch_size``, or stored activations where pictures are needed.
     """
+    if train.after and (augment or penalty):
+        raise ValueError(f"train holds the output of {train.after!r}; attacks and penalties need pictures")
     if len(train) < batch_size:
         raise ValueError(f"batch_size={batch_size} is larger than the training set ({len(train)} examples)")
     per_epoch = len(train) // batch_size
     total = epochs * per_epoch
-    mean, deviation = float(np.mean(train.mos)), float(np.std(train.mos)) or 1.0
 
-    step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS)
+    step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS, attacked_mode=attacked_mode)
     step = data_parallel(step, backend=backend, devices=devices)
     constants = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
+    constants |= {"augment": augment or PLAIN["augment"], "penalty": penalty or PLAIN["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 
     with Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
@@ -108,7 +117,7 @@ def fit(
         began = time.perf_counter()
         while done < total:
             batch = next(batches)
-            state, value = step(state, constants, {**batch, "mos": (batch["mos"] - mean) / deviation})
+            state, value = step(state, constants, {**batch, "mos": train.standardised(batch["mos"])})
             losses.append(value)
             done += 1
             progress(done, total, best)

@@ -23,6 +23,10 @@ class Source:
     def __len__(self) -> int:
         return len(self.mos)
 
+    def standardised(self, mos: np.ndarray) -> np.ndarray:
+        """Labels minus the mean of all, divided by their deviation, so that every loss sees the same scale."""
+        return (mos - float(np.mean(self.mos))) / (float(np.std(self.mos)) or 1.0)
+
     def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
         """Unflipped inputs, and how many of them are real: the last batch repeats its last example."""
         key = "activation" if self.after else "image"

@@ -2,7 +2,7 @@
 
 import hashlib
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -11,6 +11,8 @@ import numpy as np
 import optax
 from flax import nnx
 from jaxtyping import Array
+
+from jaxiqa.types import Images, Scores
 
 Tree = dict[Any, Any]
 """Nested dict of arrays, keyed by module path."""
@@ -81,10 +83,48 @@ def take_apart(model: nnx.Module, *, frozen: Collection[str] = (), batch_norm: s
     return Parts(training, inference, *(nnx.to_pure_dict(state) for state in states))
 
 
-def put_together(parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False) -> nnx.Module:
-    """The metric with these parameters; gradients flow through it to ``params``."""
+def put_together(
+    parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
+) -> nnx.Module:
+    """The metric with these parameters; gradients flow through it to ``params``.
+
+    In training mode the batch norms that follow the batch share its statistics over the devices of ``axis_name``.
+    """
     graphdef = parts.training if training else parts.inference
-    return nnx.merge(graphdef, params, parts.fixed, batch_stats, parts.other, copy=True)
+    return _merge(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
+
+
+def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | None) -> nnx.Module:
+    model = nnx.merge(graphdef, *states, copy=True)
+    for _, module in nnx.iter_modules(model):
+        if isinstance(module, nnx.BatchNorm):
+            module.axis_name = axis_name
+    return model
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RawScore:
+    """The uncalibrated score of prepared images, ``b h w c -> b``: what attacks and penalties see while training.
+
+    A pytree, so that jitted functions take it as an argument; differentiable in its parameters. What batch norms
+    in training mode would remember of the images is forgotten.
+    """
+
+    graphdef: Any = field(metadata={"static": True})
+    states: tuple[Tree, ...]
+    axis_name: str | None = field(metadata={"static": True})
+
+    def __call__(self, images: Images) -> Scores:
+        return _merge(self.graphdef, self.states, self.axis_name).outputs(images)[:, 2]
+
+
+def raw_score_fn(
+    parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
+) -> RawScore:
+    """`put_together` as a score function."""
+    graphdef = parts.training if training else parts.inference
+    return RawScore(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
 
 
 def make_optimizer(

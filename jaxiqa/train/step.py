@@ -5,13 +5,37 @@ from dataclasses import replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array, Float, Key
 
 from jaxiqa.pruning import apply_masks
 from jaxiqa.train.losses import total_loss
-from jaxiqa.train.state import Parts, TrainState, Tree, put_together
+from jaxiqa.train.state import Parts, TrainState, Tree, put_together, raw_score_fn
+from jaxiqa.types import ScoreFn
+
+Augment = Callable[..., tuple[Array, Array]]
+"""``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch to train on, from the metric as it
+stands, one device's pictures with their labels, a random key for each, and what brings the values of all devices
+together. A pytree."""
+
+Penalty = Callable[..., Float[Array, ""]]
+"""``penalty(score_fn, images, gather=...)``: what is added to the loss, differentiable in ``score_fn``. A pytree."""
+
+
+def as_it_is(score_fn: ScoreFn, images: Array, mos: Array, keys: Any, *, gather: Callable) -> tuple[Array, Array]:
+    """The `Augment` that leaves the batch alone."""
+    return images, mos
+
+
+def nothing(score_fn: ScoreFn, images: Array, *, gather: Callable) -> Float[Array, ""]:
+    """The `Penalty` that costs nothing."""
+    return jnp.float32(0)
+
+
+PLAIN = {"augment": jax.tree_util.Partial(as_it_is), "penalty": jax.tree_util.Partial(nothing), "seed": 0}
+"""The constants of a step that trains on the batch as it comes."""
 
 
 def make_step(
@@ -21,12 +45,18 @@ def make_step(
     *,
     after: str | None = None,
     axis_name: str | None = None,
+    attacked_mode: str = "eval",
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, Float[Array, ""]]]:
     """Build ``step(state, constants, batch) -> (state, loss)``.
 
-    ``constants`` holds ``fixed`` (parameters that do not train), ``other`` (the metric's remaining variables) and
-    ``masks`` (0/1 arrays by module path: what pruning removed stays removed). ``batch`` holds ``mos`` and
-    either ``image`` or, with ``after``, ``activation``: the output of the frozen stage ``after``.
+    ``constants`` holds ``fixed`` (parameters that do not train), ``other`` (the metric's remaining variables),
+    ``masks`` (0/1 arrays by module path: what pruning removed stays removed), an `Augment`, a `Penalty` and the
+    ``seed`` of their random keys (`PLAIN` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
+    with ``after``, ``activation``: the output of the frozen stage ``after``.
+
+    The score function that ``augment`` and ``penalty`` see has its batch norms in ``attacked_mode``, "eval" or "train".
+    Every picture's key comes from the seed, the step and its place in the whole batch, so that a killed run goes on
+    exactly and the number of devices does not matter.
 
     The predictions of all devices are gathered before the loss, which compares them with one another, and the mean
     over devices is taken both inside the loss and of the gradients.
@@ -38,16 +68,28 @@ def make_step(
     def gather(x: Array) -> Array:
         return jax.lax.all_gather(x, axis_name, tiled=True) if axis_name else x
 
+    def keys(seed: Array, step: Array, count: int) -> Key[Array, " b"]:
+        first = jax.lax.axis_index(axis_name) * count if axis_name else 0
+        key = jax.random.fold_in(jax.random.key(seed), step)
+        return jax.vmap(lambda place: jax.random.fold_in(key, place))(first + jnp.arange(count))
+
     def step(state: TrainState, constants: Tree, batch: Tree) -> tuple[TrainState, Float[Array, ""]]:
         whole = replace(parts, fixed=constants["fixed"], other=constants["other"])
 
+        def score_fn(params: Tree) -> ScoreFn:
+            training = attacked_mode == "train"
+            return raw_score_fn(whole, params, state.batch_stats, training=training, axis_name=axis_name)
+
+        given, mos = batch["activation" if after else "image"], batch["mos"]
+        inputs, labels = constants["augment"](
+            score_fn(state.params), given, mos, keys(constants["seed"], state.step, len(mos)), gather=gather
+        )
+
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
-            model = put_together(whole, params, state.batch_stats, training=True)
-            for _, module in nnx.iter_modules(model):
-                if isinstance(module, nnx.BatchNorm):
-                    module.axis_name = axis_name
-            outputs = model.outputs_from(batch["activation"], after) if after else model.outputs(batch["image"])
-            value = total_loss(loss, gather(outputs), gather(batch["mos"]))
+            model = put_together(whole, params, state.batch_stats, training=True, axis_name=axis_name)
+            outputs = model.outputs_from(inputs, after) if after else model.outputs(inputs)
+            value = total_loss(loss, gather(outputs), gather(labels))
+            value = value + constants["penalty"](score_fn(params), given, gather=gather)
             return mean(value), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
         (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)

@@ -17,7 +17,7 @@ from jaxiqa import models
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.state import make_optimizer, start, take_apart
-from jaxiqa.train.step import make_step
+from jaxiqa.train.step import PLAIN, make_step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +47,7 @@ def train(parts, backend, devices, loss="norm_in_norm"):
     step = data_parallel(step, backend=backend, devices=jax.local_devices()[:devices])
     state, losses = start(parts, optimizer), []
     for batch in batches():
-        state, value = step(state, {"fixed": parts.fixed, "other": parts.other, "masks": {}}, batch)
+        state, value = step(state, {"fixed": parts.fixed, "other": parts.other, "masks": {}, **PLAIN}, batch)
         losses.append(float(value))
     return state, losses
 

@@ -1,0 +1,52 @@
+"""Adversarial training on real photographs: what an attacked picture's label should be, and how strong the attack.
+
+    JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial.py
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial.py
+
+Every variant starts from the baseline of `clive_mobilenet_v2.py` (``--workdir runs/clive_mobilenet_v2`` takes the one
+that is there) and trains on every picture twice, attacked and clean. ``ssim_2``, ``ssim_4`` and ``ssim_8`` are set-ups
+of the benchmark of arXiv:2408.01541; its other three need LPIPS, see `clive_adversarial_lpips.py`. ``clean`` trains as
+long on clean pictures alone: without it, what longer training does would be put down to the attacks.
+"""
+
+from jaxiqa.config import Adversarial, Attack, Data, Evaluation, Experiment, Model, Training, Variant
+
+EPSILONS = tuple(strength / 255 for strength in (2, 4, 8))
+
+
+def tune(adversarial: Adversarial | None = None, **changes) -> Variant:
+    """The baseline, its whole backbone and head trained for two more epochs."""
+    training = Training(
+        epochs=2, learning_rate=1e-4, backbone_factor=1.0, decay_every=1, adversarial=adversarial, **changes
+    )
+    return Variant(training, parent="baseline")
+
+
+def get_config() -> Experiment:
+    return Experiment(
+        name="clive_adversarial",
+        data=Data("clive"),
+        model=Model("mobilenet_v2", weights="weights/mobilenet_v2_imagenet.safetensors", input_size=(256, 256)),
+        variants={
+            "baseline": Variant(Training(epochs=10, decay_every=5, freeze="block12")),
+            "clean": tune(),
+            **{f"ssim_{round(255 * epsilon)}": tune(Adversarial(epsilon, label="ssim")) for epsilon in EPSILONS},
+            "ms_ssim_4": tune(Adversarial(4 / 255, label="ms_ssim")),
+            "unchanged_4": tune(Adversarial(4 / 255, label="unchanged")),
+            "minimum_4": tune(Adversarial(4 / 255, label="minimum")),
+            "fgsm_4": tune(Adversarial(4 / 255, "fgsm", {})),
+            # What the benchmark's code is shipped with: one step of 5/255, from a random start.
+            "fgsm_4_random": tune(
+                Adversarial(4 / 255, "pgd", {"steps": 1, "step_size": 5 / 255}), attacked_mode="train"
+            ),
+        },
+        evaluation=Evaluation(
+            data=Data("nips2017", limit=16),
+            split="val",
+            attacks={
+                "PGD-1": Attack("pgd", EPSILONS, {"steps": 1}),
+                "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
+                "APGD-20": Attack("apgd", EPSILONS, {"steps": 20}),
+            },
+        ),
+    )

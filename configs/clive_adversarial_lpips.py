@@ -1,0 +1,32 @@
+"""The three set-ups of arXiv:2408.01541 whose labels LPIPS lowers, beside those of `clive_adversarial.py`.
+
+    JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial_lpips.py
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial_lpips.py
+
+With ``--workdir runs/clive_adversarial`` the baseline that is there is taken, and the rows are written to one table.
+
+Needs, below JAXIQA_DATA: ``weights/lpips_vgg.pth`` (LPIPS' ``lpips/weights/v0.1/vgg.pth``, 7 KB, from
+github.com/richzhang/PerceptualSimilarity) and ``weights/vgg16.pth`` (torchvision's VGG-16 for ImageNet).
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from jaxiqa.config import Adversarial, Experiment, Network
+
+sys.path.insert(0, str(Path(__file__).parent))
+from clive_adversarial import EPSILONS, tune
+from clive_adversarial import get_config as labels
+
+LPIPS = Network("lpips_vgg", weights="weights/lpips_vgg.pth", backbone_weights="weights/vgg16.pth")
+
+
+def get_config() -> Experiment:
+    experiment = labels()
+    lpips = {
+        f"lpips_{round(255 * epsilon)}": tune(Adversarial(epsilon, label="lpips", distance=LPIPS))
+        for epsilon in EPSILONS
+    }
+    baseline = {"baseline": experiment.variants["baseline"]}
+    return replace(experiment, name="clive_adversarial_lpips", variants=baseline | lpips)
