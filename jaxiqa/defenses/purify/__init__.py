@@ -1,0 +1,100 @@
+"""Purifiers, which clean images before a metric sees them: ``purify(images, key) -> images``.
+
+`PURIFIERS` maps a name to a frozen dataclass of options that is such a function; `PRESETS` to the strengths that the
+defense benchmark (arXiv 2408.01541) published for it, weakest first.
+
+All images of a call get the same random numbers, so a batch equals its images one by one, and a picture and its
+attacked copy can be compared under one draw. `random` says whether there are any; `surrogate` is what an adaptive
+attack differentiates (`jaxiqa.defenses.bpda`) where the purifier itself has no useful gradient, and None elsewhere.
+"""
+
+import dataclasses
+from typing import Any
+
+from jaxiqa.checks import check_choice
+from jaxiqa.defenses.purify.blur import GaussianBlur, MedianBlur, Unsharp
+from jaxiqa.defenses.purify.color_quantization import ColorQuantization
+from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
+from jaxiqa.defenses.purify.geometry import Crop, Flip, Rotate
+from jaxiqa.defenses.purify.jpeg import JPEG
+from jaxiqa.defenses.purify.random_noise import RandomNoise
+from jaxiqa.defenses.purify.resize import Resize, Upscale
+
+PURIFIERS: dict[str, type] = {
+    "jpeg": JPEG,
+    "diffjpeg": DiffJPEG,
+    "color_quantization": ColorQuantization,
+    "resize": Resize,
+    "upscale": Upscale,
+    "rotate": Rotate,
+    "crop": Crop,
+    "flip": Flip,
+    "gaussian_blur": GaussianBlur,
+    "median_blur": MedianBlur,
+    "unsharp": Unsharp,
+    "random_noise": RandomNoise,
+}
+
+
+def _each(option: str, *values: int | float) -> tuple[dict[str, Any], ...]:
+    return tuple({option: value} for value in values)
+
+
+PRESETS: dict[str, tuple[dict[str, Any], ...]] = {name: ({},) for name in PURIFIERS} | {
+    "jpeg": _each("quality", 90, 70, 50, 30, 10),
+    "diffjpeg": _each("quality", 90, 70, 50, 30, 10),
+    "color_quantization": _each("levels", 25, 20, 16, 5, 2),
+    "resize": _each("scale", 0.9, 0.75, 0.5, 0.25, 0.1),
+    "upscale": _each("scale", 0.9, 0.75, 0.5, 0.25, 0.1),
+    "rotate": _each("limit", 10.0, 15.0, 20.0, 30.0, 50.0),
+    "crop": _each("size", 288, 256, 128, 64, 32),
+    "gaussian_blur": _each("kernel_size", 3, 5, 7, 9, 11),
+    "median_blur": _each("kernel_size", 3, 5, 7, 9, 11),
+    "unsharp": _each("kernel_size", 3, 5, 7, 9, 11),
+    "random_noise": _each("sigma", 0.01, 0.025, 0.05, 0.075, 0.1),
+}
+
+__all__ = [
+    "JPEG",
+    "PRESETS",
+    "PURIFIERS",
+    "ColorQuantization",
+    "Crop",
+    "DiffJPEG",
+    "Flip",
+    "GaussianBlur",
+    "MedianBlur",
+    "RandomNoise",
+    "Resize",
+    "Rotate",
+    "Unsharp",
+    "Upscale",
+    "make",
+]
+
+
+def make(name: str, **options: Any) -> Any:
+    """The purifier of this name with these options.
+
+    Args:
+        name: a key of `PURIFIERS`.
+        **options: fields of the purifier.
+
+    Raises:
+        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
+
+    >>> make("jpeg", quality=30).quality
+    30
+    >>> make("resize", size=0.5)
+    Traceback (most recent call last):
+    ValueError: option of resize='size' is not allowed; choose from 'scale', 'keep_size', 'variant'
+    """
+    check_choice("purifier", name, PURIFIERS)
+    fields = {field.name: field for field in dataclasses.fields(PURIFIERS[name])}
+    for option in options:
+        check_choice(f"option of {name}", option, fields)
+    for field in fields.values():
+        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
+        if missing and field.name not in options:
+            raise ValueError(f"{name} needs {field.name}; see jaxiqa.defenses.purify.{PURIFIERS[name].__name__}")
+    return PURIFIERS[name](**options)

@@ -1,0 +1,134 @@
+"""Blurring, and its opposite."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa.checks import check_number
+from jaxiqa.defenses.purify.purifier import Number, check_purified
+from jaxiqa.ops.filters import check_window, gaussian_blur, median_blur
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class GaussianBlur:
+    """Gaussian blur, borders reflected.
+
+    Args:
+        kernel_size: side k of the window in pixels, odd; images need sides above ``k // 2``.
+        sigma: standard deviation in pixels, > 0; None is ``0.3 ((k − 1) / 2 − 1) + 0.8``.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here.
+
+    >>> round(GaussianBlur(7).sigma, 3), GaussianBlur(3)(jnp.full((1, 4, 5, 3), 0.5)).mean().item()
+    (1.4, 0.5)
+
+    Reference: Gushchin et al., arXiv 2408.01541.
+    """
+
+    kernel_size: int = field(default=3, metadata={"static": True})
+    sigma: Number | None = None
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        check_window("kernel_size", self.kernel_size)
+        if self.sigma is None:
+            object.__setattr__(self, "sigma", 0.3 * ((self.kernel_size - 1) / 2 - 1) + 0.8)
+        if isinstance(self.sigma, int | float):
+            check_number("sigma", self.sigma, 0, open_low=True)
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        check_purified(images, minimum=self.kernel_size // 2 + 1)
+        return gaussian_blur(images, self.kernel_size, self.sigma)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MedianBlur:
+    """The median of the ``k × k`` pixels around each, channel by channel, borders reflected.
+
+    Its gradient is 1 at the pixel that holds the median and 0 elsewhere: true, but of little use to an attack, since
+    it says nothing of the pixels that would take over. The surrogate for an adaptive attack through
+    ``bpda(purify, purify.surrogate)`` is the `GaussianBlur` of the same window.
+
+    Args:
+        kernel_size: side k of the window in pixels, odd; images need sides above ``k // 2``.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here.
+
+    >>> MedianBlur(3)(jnp.zeros((1, 4, 5, 3)).at[0, 2, 2].set(1.0)).max().item()
+    0.0
+
+    Reference: Xu et al., "Feature squeezing", arXiv 1704.01155.
+    """
+
+    kernel_size: int = field(default=3, metadata={"static": True})
+
+    random: ClassVar[bool] = False
+
+    def __post_init__(self):
+        check_window("kernel_size", self.kernel_size)
+
+    @property
+    def surrogate(self) -> GaussianBlur:
+        return GaussianBlur(self.kernel_size)
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        check_purified(images, minimum=self.kernel_size // 2 + 1)
+        return median_blur(images, self.kernel_size)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Unsharp:
+    """Sharpening by what a blur takes away: ``clip(x + amount · (x − blur(x)), 0, 1)``.
+
+    Args:
+        kernel_size: side k of the blur's window in pixels, odd; images need sides above ``k // 2``.
+        sigma: standard deviation of the blur in pixels, > 0.
+        amount: how much is added, at least 0.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here.
+
+    >>> Unsharp(3)(jnp.zeros((1, 4, 5, 3)).at[0, 2, 2].set(0.5))[0, 2, 2].round(2).tolist()
+    [0.8999999761581421, 0.8999999761581421, 0.8999999761581421]
+
+    Reference: Gushchin et al., arXiv 2408.01541.
+    """
+
+    kernel_size: int = field(default=3, metadata={"static": True})
+    sigma: Number = 1.0
+    amount: Number = 1.0
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        check_window("kernel_size", self.kernel_size)
+        if isinstance(self.sigma, int | float):
+            check_number("sigma", self.sigma, 0, open_low=True)
+        if isinstance(self.amount, int | float):
+            check_number("amount", self.amount, 0)
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        check_purified(images, minimum=self.kernel_size // 2 + 1)
+        return _sharpened(images, gaussian_blur(images, self.kernel_size, self.sigma), self.amount)
+
+
+@jax.jit
+def _sharpened(images, blurred, amount):
+    return jnp.clip(images + amount * (images - blurred), 0, 1)

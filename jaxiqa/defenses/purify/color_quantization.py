@@ -1,0 +1,53 @@
+"""Fewer levels per colour channel."""
+
+from dataclasses import dataclass
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa.checks import check_number
+from jaxiqa.defenses.purify.purifier import Number, check_purified, identity
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class ColorQuantization:
+    """Every value becomes the nearest of n equally spaced ones: ``round((n − 1) x) / (n − 1)``, ties to even.
+
+    Its gradient is zero. Give an adaptive attack ``bpda(purify, purify.surrogate)``: the surrogate is the identity,
+    which is what the staircase is on average.
+
+    Args:
+        levels: n, at least 2.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here.
+
+    >>> ColorQuantization(levels=3)(jnp.full((1, 1, 1, 3), 0.3))[0, 0, 0].tolist()
+    [0.5, 0.5, 0.5]
+
+    Reference: Xu et al., "Feature squeezing", arXiv 1704.01155.
+    """
+
+    levels: Number = 16
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar = staticmethod(identity)
+
+    def __post_init__(self):
+        if isinstance(self.levels, int | float):
+            check_number("levels", self.levels, 2)
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        check_purified(images)
+        return _quantize(images, self.levels)
+
+
+@jax.jit
+def _quantize(images, levels):
+    steps = jnp.asarray(levels, images.dtype) - 1
+    return jnp.round(images * steps) / steps

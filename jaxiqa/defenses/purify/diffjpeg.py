@@ -1,0 +1,55 @@
+"""JPEG compression that can be differentiated."""
+
+from dataclasses import dataclass, field
+from typing import ClassVar
+
+import jax
+
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_purified
+from jaxiqa.ops.jpeg import jpeg
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DiffJPEG:
+    """JPEG in JAX, `jaxiqa.ops.jpeg.jpeg`, whose rounding has the gradient ``3 (x − round x)²``.
+
+    PSNRSTATEMENT
+
+    Args:
+        quality: 1 to 100.
+        variant: ``"paper"`` follows libjpeg; ``"benchmark"`` pads by reflection, blurs chroma before it is subsampled
+            (images of at least 17×17) and passes a thousandth of the gradient where the result is clipped.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here.
+
+    >>> import jax.numpy as jnp
+    >>> images = jnp.linspace(0, 1, 8 * 9 * 3).reshape(1, 8, 9, 3)
+    >>> bool(jnp.abs(DiffJPEG(90)(images) - images).max() < 0.1)
+    True
+
+    Reference: Shin and Song, "JPEG-resistant adversarial images", 2017.
+
+    **Differs from the paper**: rounding forwards is exact, and only its gradient is that of
+    ``round x + (x − round x)³``, so that what an attack sees is what the defense does.
+    """
+
+    quality: Number = 50
+    variant: str = field(default="paper", metadata={"static": True})
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, VARIANTS)
+        if isinstance(self.quality, int | float):
+            check_number("quality", self.quality, 1, 100)
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        check_purified(images)
+        return jpeg(images, self.quality, variant=self.variant)

@@ -1,0 +1,133 @@
+"""Images turned by a random angle, cut at a random place, or turned upside down."""
+
+from dataclasses import dataclass, field
+from functools import partial
+from typing import ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_number
+from jaxiqa.defenses.purify.purifier import Number, check_key, check_purified, keep_size_of
+from jaxiqa.ops.geometry import rotate
+from jaxiqa.ops.resize import resize_bilinear
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Rotate:
+    """All images turned about their centre by one random angle in ``[−limit, limit]``; nearest pixels, 0 outside.
+
+    Args:
+        limit: in degrees, from 0 to 180.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and a key, and returns as many of the same size.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here, or the key is missing.
+
+    >>> Rotate(limit=0.0)(jnp.full((1, 2, 3, 3), 0.5), jax.random.key(0)).mean().item()
+    0.5
+
+    Reference: Gushchin et al., arXiv 2408.01541.
+    """
+
+    limit: Number = 15.0
+
+    random: ClassVar[bool] = True
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        if isinstance(self.limit, int | float):
+            check_number("limit", self.limit, 0, 180)
+
+    def __call__(self, images: Images, key: PRNGKey) -> Images:
+        check_purified(images)
+        check_key("rotate", key)
+        return _turned(images, self.limit, key)
+
+
+@jax.jit
+def _turned(images, limit, key):
+    return rotate(images, limit * jax.random.uniform(key, (), images.dtype, -1, 1))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Crop:
+    """A square at one random place of all images, resized bilinearly to the input's size.
+
+    Args:
+        size: side of the square in pixels; images need sides of at least this.
+        keep_size: resize it to the input's size; False leaves it a square. None: as the variant does.
+        variant: ``"paper"`` keeps the size, ``"benchmark"`` leaves the square for the metric to see.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and a key, and returns as many.
+
+    Raises:
+        ValueError: an option or the images are outside what is stated here, or the key is missing.
+
+    >>> images = jnp.zeros((1, 9, 14, 3))
+    >>> Crop(5)(images, jax.random.key(0)).shape, Crop(5, keep_size=False)(images, jax.random.key(0)).shape
+    ((1, 9, 14, 3), (1, 5, 5, 3))
+
+    Reference: Guo et al., arXiv 1711.00117.
+    """
+
+    size: int = field(default=128, metadata={"static": True})
+    keep_size: bool | None = field(default=None, metadata={"static": True})
+    variant: str = field(default="paper", metadata={"static": True})
+
+    random: ClassVar[bool] = True
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        check_number("size", self.size, 1)
+        keep_size_of(self)
+
+    def __call__(self, images: Images, key: PRNGKey) -> Float[Array, "b h2 w2 3"]:
+        check_purified(images, minimum=self.size)
+        check_key("crop", key)
+        square = cropped(images, self.size, key)
+        return resize_bilinear(square, images.shape[1:3]) if self.keep_size else square
+
+
+@partial(jax.jit, static_argnames="size")
+def cropped(images: Images, size: int, key: PRNGKey) -> Float[Array, "b size size 3"]:
+    """``size × size`` pixels of all images, from a corner that is uniform over those that fit.
+
+    >>> cropped(jnp.arange(12.0).reshape(1, 2, 2, 3), 2, jax.random.key(0))[0, 0, 0].tolist()
+    [0.0, 1.0, 2.0]
+    """
+    b, h, w, c = images.shape
+    top, left = jax.random.randint(key, (2,), 0, jnp.array([h, w]) - size + 1)
+    return jax.lax.dynamic_slice(images, (0, top, left, 0), (b, size, size, c))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Flip:
+    """Images turned by 180°: rows and columns in reverse order.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
+
+    >>> Flip()(jnp.array([[[[0.0, 0.1, 0.2]], [[0.7, 0.8, 0.9]]]]))[0, 0, 0].tolist()
+    [0.699999988079071, 0.800000011920929, 0.8999999761581421]
+
+    Reference: Gushchin et al., arXiv 2408.01541.
+    """
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        check_purified(images)
+        return _reversed(images)
+
+
+@jax.jit
+def _reversed(images):
+    b, h, w, c = images.shape
+    return images.reshape(b, h * w, c)[:, ::-1].reshape(images.shape)  # one axis instead of two

@@ -1,0 +1,125 @@
+"""Gaussian and median filters with reflected borders, per channel.
+
+Images are treated as rows of w · c numbers, in which a shift by one pixel is one by c: loops over three channels are
+what compilers for CPUs cannot vectorise.
+"""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Int
+
+from jaxiqa.checks import check_images
+
+
+def check_window(name: str, size: int) -> None:
+    """Raise ``ValueError`` unless ``size`` is an odd whole number >= 1.
+
+    >>> check_window("kernel_size", 4)
+    Traceback (most recent call last):
+    ValueError: kernel_size=4 is not allowed; expected an odd integer >= 1
+    """
+    if not isinstance(size, int) or size < 1 or size % 2 == 0:
+        raise ValueError(f"{name}={size!r} is not allowed; expected an odd integer >= 1")
+
+
+@partial(jax.jit, static_argnames="size")
+def gaussian_blur(
+    images: Float[Array, "b h w c"], size: int, sigma: float | Float[Array, ""]
+) -> Float[Array, "b h w c"]:
+    """``size × size`` pixels around each, weighted ``∝ exp(−(di² + dj²) / 2σ²)``; borders are reflected.
+
+    Args:
+        images: both sides longer than ``size // 2``.
+        size: side of the window in pixels, odd.
+        sigma: standard deviation in pixels, > 0.
+
+    >>> image = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
+    >>> [f"{value:.3f}" for value in gaussian_blur(image, 3, 0.8)[0, 1, :, 0]]
+    ['0.250', '0.272', '0.250']
+    """
+    check_window("size", size)
+    check_images("images", images, minimum=size // 2 + 1)
+    b, h, w, c = images.shape
+    offsets = jnp.arange(size) - size // 2
+    weights = jnp.exp(-(offsets**2) / (2 * jnp.asarray(sigma, images.dtype) ** 2))
+    weights = weights / weights.sum()
+    rows = _reflected(images, size, (1,)).reshape(b, -1, w * c)
+    rows = sum(weights[i] * rows[:, i : i + h] for i in range(size))
+    rows = _reflected(rows.reshape(b, h, w, c), size, (2,)).reshape(b, h, -1)
+    return sum(weights[j] * rows[:, :, j * c : (j + w) * c] for j in range(size)).reshape(images.shape)
+
+
+@partial(jax.jit, static_argnames="size")
+def median_blur(images: Float[Array, "b h w c"], size: int) -> Float[Array, "b h w c"]:
+    """The exact median of the ``size × size`` values around each, channel by channel; borders are reflected.
+
+    The bits of a float that is not negative, read as an integer, are in the order of the floats: the median is found
+    bit by bit, each from counting the values below a bound, which needs no sorting and little memory.
+
+    The gradient goes to the pixels that hold the median, in equal shares where several do.
+
+    Args:
+        images: not negative, below 2; both sides longer than ``size // 2``.
+        size: side of the window in pixels, odd.
+
+    >>> image = jnp.array([[0.1, 0.9, 0.2], [0.3, 0.8, 0.4], [0.5, 0.7, 0.6]])[None, ..., None]
+    >>> round(float(median_blur(image, 3)[0, 1, 1, 0]), 6)
+    0.5
+    """
+    check_window("size", size)
+    check_images("images", images, minimum=size // 2 + 1)
+    b, _, w, c = images.shape
+    rows = _reflected(images, size, (1, 2)).reshape(b, -1, (w + size - 1) * c)
+    return _median(rows, size, c).reshape(images.shape)
+
+
+def _reflected(images: Array, size: int, axes: tuple[int, ...]) -> Array:
+    widths = [(size // 2, size // 2) if axis in axes else (0, 0) for axis in range(4)]
+    return jnp.pad(images, widths, mode="reflect")
+
+
+def _taps(rows: Array, size: int, c: int) -> list[Array]:
+    """The ``size²`` shifted views of padded rows ``b h w·c``."""
+    h, wide = rows.shape[1] - size + 1, rows.shape[2] - (size - 1) * c
+    return [rows[:, i : i + h, j * c : j * c + wide] for i in range(size) for j in range(size)]
+
+
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+def _median(rows: Float[Array, "b h2 w2"], size: int, c: int) -> Float[Array, "b h3 w3"]:
+    integer = {4: jnp.int32, 8: jnp.int64}[rows.dtype.itemsize]
+    bits = jax.lax.bitcast_convert_type(jnp.abs(rows), integer)  # there is a zero with a sign
+    highest = 8 * rows.dtype.itemsize - 3  # the first bit is the sign, the second is set from 2 on
+
+    def settle(step: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
+        median, bits = state  # not closed over: the loop would keep every shifted copy
+        bound = median | (jnp.ones((), integer) << (highest - step).astype(integer))
+        below = sum((tap < bound).astype(jnp.int32) for tap in _taps(bits, size, c))
+        return jnp.where(below <= size**2 // 2, bound, median), bits
+
+    start = jnp.zeros_like(_taps(bits, size, c)[0])
+    median, _ = jax.lax.fori_loop(0, highest + 1, settle, (start, bits))
+    return jax.lax.bitcast_convert_type(median, rows.dtype)
+
+
+def _median_forward(rows, size, c):
+    median = _median(rows, size, c)
+    return median, (rows, median)
+
+
+def _median_backward(size, c, saved, cotangent):
+    rows, median = saved
+
+    def shares(rows):
+        """Each median as the mean of the values equal to it: the same numbers, and linear in the rows."""
+        holds = [tap == median for tap in _taps(jax.lax.stop_gradient(rows), size, c)]
+        share = cotangent / sum(hold.astype(rows.dtype) for hold in holds)
+        return sum(
+            jnp.sum(jnp.where(hold, tap * share, 0)) for hold, tap in zip(holds, _taps(rows, size, c), strict=True)
+        )
+
+    return (jax.grad(shares)(rows),)
+
+
+_median.defvjp(_median_forward, _median_backward)

