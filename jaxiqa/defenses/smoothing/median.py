@@ -1,0 +1,189 @@
+"""Median smoothing: an interval that the median score of noisy copies cannot leave."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
+from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.defenses.smoothing.looks import looks
+from jaxiqa.defenses.smoothing.sampling import Progress, sampler
+from jaxiqa.defenses.smoothing.views import Denoised, Noisy, as_pytree
+from jaxiqa.types import Certificate, Images, ScoreFn
+
+
+@dataclass(frozen=True)
+class MS:
+    """Median smoothing: the median score under noise, and bounds of it for every image within ``epsilon``.
+
+        q_l-th smallest of n scores  <=  median score of x + δ  <=  q_u-th smallest,   ‖δ‖₂ <= epsilon
+
+    with the ranks of `jaxiqa.defenses.smoothing.bounds.median_ranks`. What is smoothed is ``score_fn(clip(x, 0, 1))``:
+    clipping the noisy image belongs to the metric, and the certificate holds for any metric.
+
+    Args:
+        epsilon: Euclidean norm of the change, > 0, in [0, 1] pixel units over the whole image.
+        sigma: standard deviation of the noise, > 0, in the same units.
+        n: noisy copies of each image.
+        alpha: probability, in (0, 1), that ``lower`` does not hold, and that ``upper`` does not.
+        target: None: all n samples are used. A width > 0, in the metric's units: an image is done once the bounds say
+            on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.looks`.
+        chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
+        variant: ``"paper"``, or ``"benchmark"``: each bound is the sample one rank below, and the score is the lower
+            of two middle samples instead of their mean.
+
+    Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
+    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with ``score``, ``lower``, ``upper``.
+
+    Raises:
+        ValueError: an option, the images or the key are not as stated here; ``n`` samples are too few for any bound,
+            said before sampling, with the least n; a score is not finite.
+
+    >>> import jax
+    >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
+    >>> found = MS(n=200)(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
+    >>> bool(found.lower[0] < found.score[0] < found.upper[0]), found.n.tolist()
+    (True, [200])
+
+    Reference: Chiang et al., arXiv 2007.03730.
+    """
+
+    _: KW_ONLY
+    epsilon: float = 0.05
+    sigma: float = 0.12
+    n: int = 1000
+    alpha: float = 0.001
+    target: float | None = None
+    chunk: int | None = None
+    variant: str = "paper"
+
+    def __post_init__(self):
+        check_bounding(self)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
+        return certify_median(self, Noisy(self.sigma), score_fn, images, key, progress)
+
+
+@dataclass(frozen=True)
+class DMS:
+    """Denoised median smoothing: `MS` of ``score_fn(clip(denoise(x), 0, 1))``.
+
+    Args:
+        denoise: ``b h w 3 -> b h w 3``, for images with noise of ``sigma`` that leave [0, 1]; best a pytree that can be
+            called.
+        epsilon, sigma, n, alpha, target, chunk: as for `MS`.
+        variant: ``"paper"``, or ``"benchmark"``: as for `MS`, and noisy images are clipped before the denoiser.
+
+    Calling it, and its errors: as for `MS`.
+
+    >>> import jax
+    >>> certify = DMS(denoise=lambda x: 0.5 * x + 0.25, n=100)
+    >>> found = certify(lambda x: x.mean((1, 2, 3)), jax.numpy.full((1, 4, 6, 3), 0.5), jax.random.key(0))
+    >>> print(found.score.round(1))
+    [0.5]
+
+    Reference: Chiang et al., arXiv 2007.03730; Salman et al., arXiv 2003.01908 (denoised smoothing).
+    """
+
+    denoise: Callable[[Images], Images]
+    _: KW_ONLY
+    epsilon: float = 0.05
+    sigma: float = 0.12
+    n: int = 1000
+    alpha: float = 0.001
+    target: float | None = None
+    chunk: int | None = None
+    variant: str = "paper"
+
+    def __post_init__(self):
+        check_bounding(self)
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
+        view = Denoised(self.sigma, as_pytree(self.denoise), self.variant)
+        return certify_median(self, view, score_fn, images, key, progress)
+
+
+@runtime_checkable
+class Bounding(Protocol):
+    """The options that `MS` and `DMS` share, documented there."""
+
+    epsilon: float
+    sigma: float
+    n: int
+    alpha: float
+    target: float | None
+    chunk: int | None
+    variant: str
+
+
+def check_bounding(options: Bounding) -> None:
+    """Raise ``ValueError`` where an option is out of range, or where n samples give no finite bounds."""
+    check_number("epsilon", options.epsilon, 0.0, open_low=True)
+    check_number("sigma", options.sigma, 0.0, open_low=True)
+    check_whole("n", options.n, 1)
+    check_share("alpha", options.alpha)
+    check_choice("variant", options.variant, ("paper", "benchmark"))
+    if options.target is not None:
+        check_number("target", options.target, 0.0, open_low=True)
+
+    def enough(n):
+        size, share = looks(n, options.alpha, early=options.target is not None)[-1]
+        lower, upper = median_ranks(size, options.epsilon, options.sigma, share, options.variant)
+        return lower >= 1 and upper <= size
+
+    stated = f"at alpha={options.alpha}, sigma={options.sigma} no interval for epsilon={options.epsilon}"
+    refuse_few(options.n, enough, stated)
+
+
+def certify_median(
+    options: Bounding, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress
+) -> Certificate:
+    """The certificate of `MS`, for what the view makes of noisy copies."""
+    sampled = sampler(view, score_fn, images, key, options.n, options.chunk)
+    count, active = len(images), np.arange(len(images))
+    scores = np.zeros((count, options.n))
+    n, score = np.zeros(count, int), np.zeros(count)
+    lower, upper = np.full(count, -np.inf), np.full(count, np.inf)
+    before = 0
+    for size, share in looks(options.n, options.alpha, early=options.target is not None):
+        scores[active, before:size] = sampled.scores(active, before, size, progress)[..., 0]
+        ordered = np.sort(scores[active, :size], 1)
+        ranks = median_ranks(size, options.epsilon, options.sigma, share, options.variant)
+        low, high = _ranked(ordered, ranks)
+        lower[active], upper[active] = np.maximum(lower[active], low), np.minimum(upper[active], high)
+        lower_middle, upper_middle = ordered[:, (size - 1) // 2], ordered[:, size // 2]
+        score[active] = lower_middle if options.variant == "benchmark" else (lower_middle + upper_middle) / 2
+        n[active], before = size, size
+        if options.target is not None:
+            width = upper[active] - lower[active]
+            active = active[(width > options.target) & (_least_width(ordered, options, share) <= options.target)]
+            if not len(active):
+                break
+    return Certificate(
+        radius=np.full(count, float(options.epsilon)),
+        abstained=np.zeros(count, bool),
+        n=n,
+        sigma=float(options.sigma),
+        alpha=float(options.alpha),
+        noise="gaussian",
+        size=tuple(images.shape[1:3]),
+        score=score,
+        lower=lower,
+        upper=upper,
+    )
+
+
+def _ranked(ordered, ranks):
+    """The samples of these two ranks; infinite where a rank is off the end."""
+    padded = np.pad(ordered, ((0, 0), (1, 1)), constant_values=((0, 0), (-np.inf, np.inf)))
+    return padded[:, ranks[0]], padded[:, ranks[1]]
+
+
+def _least_width(ordered, options, share):
+    """The interval's width for endlessly many samples is at least this: the two bounds' other sides."""
+    from_above, from_below = median_ranks(ordered.shape[1], -options.epsilon, options.sigma, share)
+    below, above = _ranked(ordered, (from_below, from_above))
+    return above - below

@@ -1,0 +1,48 @@
+"""Images brought to a diffusion model's size, and what that does to distances."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_images
+from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.types import Images
+
+
+def check_size(size: int | None) -> None:
+    """Raise ``ValueError`` unless ``size`` is None or a whole number >= 1."""
+    if size is not None:
+        check_whole("size", size, 1)
+
+
+@partial(jax.jit, static_argnames="side")
+def resize(images: Images, side: int) -> Float[Array, "b side side c"]:
+    """``b h w c -> b side side c``, bilinear, averaged where it shrinks."""
+    return jax.image.resize(images, (len(images), side, side, images.shape[-1]), "linear")
+
+
+def resize_norm(h: int, w: int, side: int) -> float:
+    """Spectral norm of `resize`: how much longer, at most, a difference of images becomes, in the Euclidean norm.
+
+    The resize of an image is that of its columns after that of its rows, so its norm is the product of the two.
+
+    >>> print(round(resize_norm(512, 384, 256), 3), resize_norm(8, 8, 8))
+    0.578 1.0
+    """
+    return _length(h, side) * _length(w, side)
+
+
+def _length(old: int, new: int) -> float:
+    matrix: Float[Array, "new old"] = jax.image.resize(jnp.eye(old), (new, old), "linear")
+    return float(np.linalg.norm(np.asarray(matrix, np.float64), 2))
+
+
+def resized_to(side: int | None, images: Images):
+    """The resize of these images, or None, with its norm."""
+    check_images("images", images)
+    if side is None or images.shape[1:3] == (side, side):
+        return None, 1.0
+    return partial(resize, side=side), resize_norm(*images.shape[1:3], side)

@@ -1,0 +1,166 @@
+"""Monte-Carlo: the scores of many noisy copies of each image, chunk by chunk, over all devices."""
+
+import os
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
+from jaxtyping import Float, Int
+
+from jaxiqa.defenses.smoothing.inputs import check_pictures, check_whole, image_keys
+from jaxiqa.defenses.smoothing.views import as_pytree
+from jaxiqa.types import Images, ScoreFn
+
+SHARE = 0.7
+"""Share of the free memory that is planned with: others use the machine too."""
+
+LARGEST = {"cpu": 32}
+"""Copies per device beyond which nothing gets faster, by backend; 256 elsewhere."""
+
+Progress = Callable[[int, int], Any] | None
+
+
+@dataclass(frozen=True)
+class Sampler:
+    """The images of one certificate on the devices, ready to be sampled; made by `sampler`.
+
+    Sample s of an image is the same noise in whatever chunk and on whatever device it falls, and only scores come back
+    to the host. One chunk is computed while the scores of the one before it are fetched; the chunks are Python's, since
+    XLA runs a convolution in a CPU loop body many times slower (jax#12868).
+    """
+
+    view: Any
+    score_fn: Any
+    images: Images
+    words: Any
+    chunk: int  # over all devices
+    divided: NamedSharding
+
+    def scores(
+        self, which: Int[np.ndarray, " k"], first: int, last: int, progress: Progress = None
+    ) -> Float[np.ndarray, "k n votes"]:
+        """Scores of samples ``first`` to ``last - 1`` of the images ``which``, float32.
+
+        Raises:
+            ValueError: a score is not finite; names the images.
+        """
+        image = np.repeat(which, last - first).astype(np.int32)
+        sample = np.tile(np.arange(first, last, dtype=np.int32), len(which))
+        total, pending, found = len(image), None, []
+        for start in [*range(0, total, self.chunk), None]:
+            ahead = None if start is None else self._dispatch(image, sample, start)
+            if pending is not None:
+                found.append(np.asarray(pending))
+                if progress:
+                    progress(min(total, len(found) * self.chunk), total)
+            pending = ahead
+        scores = np.concatenate(found)[:total].reshape(len(which), last - first, -1)
+        if not (finite := np.isfinite(scores).all((1, 2))).all():
+            names = ", ".join(map(str, which[~finite]))
+            raise ValueError(f"score_fn gave non-finite scores for noisy copies of images {names}")
+        return scores
+
+    def _dispatch(self, image, sample, start):
+        take = np.minimum(np.arange(start, start + self.chunk), len(image) - 1)  # the last one fills the last chunk
+        image, sample = jax.device_put((image[take], sample[take]), self.divided)
+        return _score(self.view, self.score_fn, *_pick(self.images, self.words, image), sample)
+
+
+@jax.jit
+def _pick(images, words, image):
+    """A program of its own, so that the large one is compiled for a chunk and not for every size of batch."""
+    return images[image], words[image]
+
+
+@jax.jit
+def _score(view, score_fn, images, words, samples):
+    copies = view(images, words, samples)
+    scores = score_fn(copies)
+    if scores.shape != copies.shape[:1]:
+        expected = f"({len(copies)},), one score per image"
+        raise ValueError(f"score_fn returned shape {scores.shape} for {len(copies)} images; expected {expected}")
+    return scores.astype(jnp.float32).reshape(len(images), -1)
+
+
+def sampler(
+    view: Any, score_fn: ScoreFn, images: Images, key: Any, n: int, chunk: int | None, resize: Any = None
+) -> Sampler:
+    """Put everything on all local devices.
+
+    Args:
+        view: see `jaxiqa.defenses.smoothing.views`.
+        score_fn: ``b h w 3 -> b``, best a pytree that can be called, since other functions compile once per object.
+        images: ``b h w 3`` in [0, 1].
+        key: random key, folded with each image's place in the batch; or one key per image.
+        n: how many samples of each image will be asked for, for a chunk that wastes little.
+        chunk: copies scored at once on each device; None: as many as fit into its memory and still make it faster.
+        resize: what to do to the images before noise is added, ``b h w 3 -> b h w 3``.
+
+    Raises:
+        ValueError: bad images or key, a chunk below 1, or not even one copy that fits into memory.
+    """
+    check_pictures(images)
+    keys = image_keys(key, len(images))
+    images = jnp.asarray(images, jnp.float32)
+    images = images if resize is None else resize(images)
+    devices = np.array(jax.local_devices())
+    mesh = Mesh(devices, ("samples",))
+    everywhere, divided = (NamedSharding(mesh, PartitionSpec(*axes)) for axes in ((), ("samples",)))
+    words = jax.random.key_data(keys)[:, :2]
+    view, score_fn, images, words = jax.device_put((view, as_pytree(score_fn), images, words), everywhere)
+    if chunk is None:
+        shape, total = images.shape[1:], len(images) * n
+        chunk = fitting_chunk(view, score_fn, shape, total, divided, available=int(SHARE * free_bytes()))
+    else:
+        check_whole("chunk", chunk, 1)
+        chunk = chunk * len(devices)
+    return Sampler(view, score_fn, images, words, chunk, divided)
+
+
+def fitting_chunk(
+    view: Any, score_fn: Any, shape: tuple[int, ...], total: int, divided: NamedSharding, *, available: int
+) -> int:
+    """How many copies, over all devices, are scored at once: those that fit, fewer where that leaves less to waste.
+
+    XLA's own count of temporary bytes decides; what is compiled for it is the program that is then used.
+    """
+    devices = divided.num_devices
+    most = LARGEST.get(jax.default_backend(), 256)
+    while True:
+        each = _least_waste(-(-total // devices), most)
+        needed = _needed(view, score_fn, (each * devices, *shape), divided)
+        if needed <= available:
+            return each * devices
+        if each == 1:
+            raise ValueError(f"one image of {shape} needs {needed / 2**20:.0f} MiB, {available / 2**20:.0f} are free")
+        most = max(1, min(each // 2, each * available // needed))
+
+
+def _least_waste(total, most):
+    """The chunk in (most / 2, most] that leaves the fewest places of the last one empty, the largest of equals."""
+    return min(range(most // 2 + 1, most + 1), key=lambda each: (-total % each, -each)) if total > most else total
+
+
+def _needed(view, score_fn, shape, divided):
+    struct = jax.ShapeDtypeStruct
+    images, words = struct(shape, jnp.float32, sharding=divided), struct((shape[0], 2), jnp.uint32, sharding=divided)
+    samples = struct(shape[:1], jnp.int32, sharding=divided)
+    analysis = _score.lower(view, score_fn, images, words, samples).compile().memory_analysis()
+    buffers = 3 * 4 * int(np.prod(shape)) // divided.num_devices  # the chunk, and the next one
+    return buffers + (analysis.temp_size_in_bytes if analysis else 0)
+
+
+def free_bytes() -> int:
+    """Free bytes of one device: of its own memory, or its part of the machine's.
+
+    >>> free_bytes() > 0
+    True
+    """
+    statistics = jax.local_devices()[0].memory_stats()
+    if statistics and "bytes_limit" in statistics:
+        return statistics["bytes_limit"] - statistics["bytes_in_use"]
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())

@@ -1,0 +1,61 @@
+"""How a metric sees one noisy copy of an image: clipped, or denoised.
+
+A view is a pytree, ``view(images m h w 3, words m 2, samples m) -> (m · votes) h w 3``, that adds the noise itself.
+What it does to the noisy image belongs to the function that is smoothed, so that certificates hold whatever it is.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Int
+
+from jaxiqa.checks import check_choice
+from jaxiqa.defenses.smoothing.noise import Words, gaussian
+from jaxiqa.types import Images
+
+
+def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
+    """A function as an argument that ``jit`` accepts; a pytree that can be called is passed on, and its leaves traced.
+
+    >>> as_pytree(len)
+    Partial(<built-in function len>)
+    """
+    return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Noisy:
+    """``clip(x + σ noise, 0, 1)``: metrics are given images in [0, 1]."""
+
+    sigma: Any  # a number, or a leaf of a traced view
+
+    votes: ClassVar[int] = 1
+
+    def __call__(self, images: Images, words: Words, samples: Int[Array, " m"]) -> Images:
+        return jnp.clip(images + self.sigma * gaussian(words, samples, images.shape[1:]), 0, 1)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Denoised:
+    """``clip(denoise(x + σ noise), 0, 1)``; ``variant="benchmark"`` clips before the denoiser too."""
+
+    sigma: Any  # a number, or a leaf of a traced view
+    denoise: Any
+    variant: str = field(default="paper", metadata={"static": True})
+
+    votes: ClassVar[int] = 1
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, ("paper", "benchmark"))
+
+    def __call__(self, images: Images, words: Words, samples: Int[Array, " m"]) -> Images:
+        noisy = images + self.sigma * gaussian(words, samples, images.shape[1:])
+        denoised = self.denoise(jnp.clip(noisy, 0, 1) if self.variant == "benchmark" else noisy)
+        if denoised.shape != images.shape:
+            raise ValueError(f"denoise gave shape {denoised.shape} for images {images.shape}; expected the same shape")
+        return jnp.clip(denoised, 0, 1)

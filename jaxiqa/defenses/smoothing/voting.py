@@ -1,0 +1,129 @@
+"""Certificates of a class: noisy copies vote, and the radius follows from how sure the vote is."""
+
+from typing import Any, Protocol, runtime_checkable
+
+import numpy as np
+from jaxtyping import Int
+from scipy import special
+
+from jaxiqa.checks import check_number
+from jaxiqa.defenses.smoothing.bounds import check_share, clopper_pearson, clopper_pearson_upper, radius, refuse_few
+from jaxiqa.defenses.smoothing.classes import class_edges, classify
+from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.defenses.smoothing.looks import looks
+from jaxiqa.defenses.smoothing.sampling import Progress, sampler
+from jaxiqa.types import Certificate, Images, ScoreFn
+
+
+@runtime_checkable
+class Voting(Protocol):
+    """The options that RS, DRS, DDRS and DensePure share.
+
+    Fields:
+        score_range: (low, high) of the metric, ``model.score_range``, which the classes divide.
+        sigma: standard deviation of the noise, > 0, in [0, 1] pixel units.
+        n0: samples that choose the class, >= 1.
+        n: others, that bound its probability.
+        alpha: probability, in (0, 1), that a radius is too large.
+        classes: how many, >= 3: below the range, equal bins of it, above it.
+        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say on which side of it
+            its radius lies (0: whether there is a class at all); see `jaxiqa.defenses.smoothing.looks`.
+        chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
+    """
+
+    score_range: tuple[float, float]
+    sigma: float
+    n0: int
+    n: int
+    alpha: float
+    classes: int
+    target: float | None
+    chunk: int | None
+
+
+def check_voting(options: Voting) -> None:
+    """Raise ``ValueError`` where an option is out of range, or where not even n equal votes certify anything."""
+    class_edges(options.score_range, options.classes)
+    check_number("sigma", options.sigma, 0.0, open_low=True)
+    check_whole("n0", options.n0, 1)
+    check_whole("n", options.n, 1)
+    check_share("alpha", options.alpha)
+    if options.target is not None:
+        check_number("target", options.target, 0.0)
+    needed = special.ndtr((options.target or 0.0) / options.sigma)
+
+    def enough(n):
+        size, share = looks(n, options.alpha, early=options.target is not None)[-1]
+        best = share ** (1 / size)
+        return best > 0.5 and best >= needed
+
+    goal = f"no radius of {options.target}" if options.target else "no radius"
+    refuse_few(options.n, enough, f"at alpha={options.alpha}, sigma={options.sigma} {goal}")
+
+
+def certify_class(
+    options: Voting, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress, **space: Any
+) -> Certificate:
+    """The class of most of ``n0`` noisy copies, and the radius in which it stays that of most.
+
+        radius = σ Φ⁻¹(p),  p the Clopper-Pearson lower bound of the class's share among ``n`` other copies;
+        abstention where p < 1/2
+
+    Args:
+        options: see `Voting`.
+        view: what the metric sees of a noisy copy; with several votes a copy's class is that of most of them.
+        score_fn: ``b h w 3 -> b``.
+        images: ``b h w 3`` in [0, 1].
+        key: random key, or one per image.
+        progress: called as ``progress(done, total)`` in samples, once for every chunk; from 0 again at every look.
+        **space: ``resize`` and ``resize_norm``, where the noise is added to a resized image.
+
+    Reference: Cohen et al., arXiv 1902.02918, algorithm Certify.
+    """
+    resize, norm = space.get("resize"), space.get("resize_norm", 1.0)
+    sampled = sampler(view, score_fn, images, key, options.n0 + options.n, options.chunk, resize)
+    edges = class_edges(options.score_range, options.classes)
+    plan = looks(options.n, options.alpha, early=options.target is not None)
+    needed = None if options.target is None else special.ndtr(options.target / options.sigma)
+
+    label = successes = None
+    n, lower = np.zeros(len(images), int), np.zeros(len(images))
+    active, before = np.arange(len(images)), 0
+    for size, share in plan:
+        first = 0 if label is None else options.n0 + before
+        votes = _votes(sampled.scores(active, first, options.n0 + size, progress), edges)
+        if label is None:
+            label = _most(votes[:, : options.n0], options.classes)
+            successes, votes = np.zeros(len(images), int), votes[:, options.n0 :]
+        successes[active] += (votes == label[active, None]).sum(1)
+        lower[active] = np.maximum(lower[active], clopper_pearson(successes[active], size, share))
+        n[active], before = size, size
+        if needed is not None:
+            upper = clopper_pearson_upper(successes[active], size, share)
+            active = active[(lower[active] < needed) & (upper >= needed)]
+            if not len(active):
+                break
+    abstained = lower < 0.5
+    return Certificate(
+        radius=radius(lower, options.sigma),
+        abstained=abstained,
+        n=n,
+        sigma=float(options.sigma),
+        alpha=float(options.alpha),
+        noise="gaussian",
+        size=tuple(sampled.images.shape[1:3]),
+        resize_norm=norm,
+        label=np.where(abstained, -1, label),
+        edges=edges,
+    )
+
+
+def _votes(scores, edges) -> Int[np.ndarray, "k n"]:
+    """The class of each copy: that of most of its votes."""
+    classes = classify(scores.astype(np.float64), edges)
+    return classes[..., 0] if classes.shape[-1] == 1 else _most(classes, len(edges) + 1)
+
+
+def _most(classes, count) -> Int[np.ndarray, "*b"]:
+    """The most frequent entry along the last axis, the lowest of equals."""
+    return np.stack([(classes == one).sum(-1) for one in range(count)], -1).argmax(-1)

@@ -1,0 +1,468 @@
+"""What every certifier promises, and that its certificates hold where the truth is known."""
+
+import dataclasses
+from functools import partial
+
+import jax
+import jax.extend.random
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy import special, stats
+
+from jaxiqa.defenses import diffusion
+from jaxiqa.defenses.smoothing import CERTIFIERS, DDRS, DRS, MS, RS, DensePure, make, noise
+from jaxiqa.defenses.smoothing.bounds import median_ranks
+from jaxiqa.defenses.smoothing.densepure import Reversed
+from jaxiqa.defenses.smoothing.inputs import image_keys
+from jaxiqa.defenses.smoothing.resizing import resize, resize_norm
+from jaxiqa.defenses.smoothing.sampling import fitting_chunk, sampler
+from jaxiqa.defenses.smoothing.views import Denoised, Noisy
+from jaxiqa.types import Certificate, Certifier
+
+KEY = jax.random.key(5)
+gaussian = jax.jit(noise.gaussian, static_argnames="shape")
+stream, threefry = jax.jit(noise.stream), jax.jit(noise.threefry)
+
+
+def score(images):
+    """A small smooth metric that works on any size and looks at every pixel."""
+    return jnp.tanh(4 * (images - 0.45)).mean((1, 2)) @ jnp.array([1.0, -0.5, 0.7])
+
+
+def blur(images):
+    return (images + jnp.roll(images, 1, 1)) / 2
+
+
+def network(x, t):
+    """Sees a third of the image as noise, and more of it the later the step."""
+    return jnp.concatenate([x * (0.3 + t[:, None, None, None] / 1000), jnp.tanh(x)], -1)
+
+
+RANGE = (-0.5, 0.5)
+WIDE = {"score_range": (-1.0, 1.0), "classes": 4}
+SMALL = {
+    "rs": WIDE,
+    "drs": WIDE | {"denoise": blur},
+    "ddrs": WIDE | {"network": network, "size": 8},
+    "densepure": WIDE | {"network": network, "size": 8, "votes": 3},
+    "ms": {},
+    "dms": {"denoise": blur},
+}
+"""Options under which every certifier of the registry is quick."""
+NAMES = list(CERTIFIERS)
+
+
+def a_certifier(name, **options):
+    few = {"n": 60, "chunk": 16} | ({} if name in ("ms", "dms") else {"n0": 20})
+    return make(name, **SMALL[name] | few | options)
+
+
+def pictures(shape=(3, 9, 14, 3), seed=0):
+    return jax.random.uniform(jax.random.key(seed), shape)
+
+
+def arrays(certificate):
+    found = {field.name: getattr(certificate, field.name) for field in dataclasses.fields(certificate)}
+    return {name: value for name, value in found.items() if isinstance(value, np.ndarray) and name != "edges"}
+
+
+def agree(one, other, atol=0.0):
+    one, other = arrays(one), arrays(other)
+    assert set(one) == set(other)
+    for name in one:
+        np.testing.assert_allclose(one[name], other[name], rtol=0, atol=atol, err_msg=name)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_contract(name):
+    images, certify = pictures(), a_certifier(name)
+    assert isinstance(certify, Certifier)
+    heard = []
+    found = certify(score, images, KEY, lambda done, total: heard.append((done, total)))
+    assert isinstance(found, Certificate)
+    assert all(array.shape == (3,) for array in arrays(found).values())
+    assert (found.sigma, found.alpha, found.noise) == (0.12, 0.001, "gaussian")
+    assert found.n.tolist() == [60, 60, 60]
+    samples = 60 * 3 if name in ("ms", "dms") else 80 * 3
+    assert heard[-1] == (samples, samples)
+    assert [done for done, _ in heard] == sorted({done for done, _ in heard})
+    if name in ("ms", "dms"):
+        assert found.label is None
+        assert (found.lower < found.score).all()
+        assert (found.score < found.upper).all()
+        assert (found.radius == 0.05).all()
+        np.testing.assert_array_equal(found.width, found.upper - found.lower)
+        np.testing.assert_array_equal(found.delta, np.maximum(found.upper - found.score, found.score - found.lower))
+        assert not found.abstained.any()
+    else:
+        assert found.score is found.delta is found.width is None
+        assert len(found.edges) == 3
+        np.testing.assert_array_equal(found.abstained, found.label == -1)
+        assert (found.radius[found.abstained] == 0).all()
+        assert (found.radius <= 0.12 * special.ndtri(0.001 ** (1 / 60))).all()
+        assert not found.abstained.all()
+    agree(found, certify(score, images, KEY))
+    other = certify(score, images, jax.random.key(6))
+    assert any((arrays(other)[key] != value).any() for key, value in arrays(found).items())
+    # Scores may differ by rounding where their batch differs, and a radius jumps where one score changes its class.
+    atol = 1e-6
+    agree(found, a_certifier(name, chunk=7)(score, images, KEY), atol)
+    keys = image_keys(KEY, 3)
+    for i in range(3):
+        single = certify(score, images[i : i + 1], keys[i : i + 1])
+        for key, value in arrays(single).items():
+            np.testing.assert_allclose(value[0], arrays(found)[key][i], rtol=0, atol=atol)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("size", [(1, 1), pytest.param((7, 4), marks=pytest.mark.slow)])
+def test_any_size(name, size):
+    found = a_certifier(name)(score, pictures((1, *size, 3)), KEY)
+    assert all(np.isfinite(value).all() for value in arrays(found).values())
+    assert found.size == ((8, 8) if name in ("ddrs", "densepure") else size)
+
+
+@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (np.full((1, 4, 4, 3), 255.0, np.float32), "expected \\[0, 1\\]"),
+        (np.full((1, 4, 4, 3), np.nan, np.float32), "nan"),
+        (np.zeros((1, 4, 4, 1), np.float32), "RGB"),
+        (np.zeros((0, 4, 4, 3), np.float32), "at least one"),
+        (np.zeros((1, 4, 4, 3), np.uint8), "images"),
+        (np.zeros((4, 4, 3), np.float32), "images"),
+    ],
+)
+def test_bad_images_are_refused(name, images, message):
+    with pytest.raises(Exception, match=message):  # ValueError, or the type checker's where it comes first
+        a_certifier(name)(score, jnp.asarray(images), KEY)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_scores_that_are_not_finite_or_not_one_per_image_are_refused(name):
+    images = jnp.array([0.2, 0.8, 0.2])[:, None, None, None] * jnp.ones((3, 9, 14, 3))
+    bright = lambda x: jnp.where(x.mean((1, 2, 3)) < 0.4, jnp.nan, 1.0)  # noqa: E731
+    blind = {"network": lambda x, t: jnp.zeros((*x.shape[:3], 6))} if "network" in SMALL[name] else {}
+    with pytest.raises(ValueError, match=r"non-finite scores for noisy copies of images 0, 2$"):
+        a_certifier(name, **blind)(bright, images, KEY)
+    with pytest.raises(ValueError, match="one score per image"):
+        a_certifier(name)(lambda x: x.mean(), pictures(), KEY)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_too_few_samples_are_refused_before_sampling(name):
+    least = 17 if name in ("ms", "dms") else 10  # 0.6615 ** 17 < 0.001, 0.5 ** 10 < 0.001
+    with pytest.raises(ValueError, match=f"n={least - 1} is too small.*fewer than n={least}$"):
+        a_certifier(name, n=least - 1)
+    a_certifier(name, n=least)
+    with pytest.raises(ValueError, match="can be certified with any n" if name in ("ms", "dms") else "no radius of 2"):
+        a_certifier(name, **({"epsilon": 5.0} if name in ("ms", "dms") else {"target": 2.0}))
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "message"),
+    [
+        ("sr", {}, "'rs'"),
+        ("rs", {"eps": 0.1}, "'sigma'"),
+        ("rs", {}, "needs score_range"),
+        ("drs", {"score_range": RANGE}, "needs denoise"),
+        ("ms", {"sigma": 0.0}, "sigma"),
+        ("ms", {"epsilon": -0.1}, "epsilon"),
+        ("ms", {"alpha": 1.0}, "alpha"),
+        ("ms", {"n": 0}, "n=0"),
+        ("ms", {"variant": "repo"}, "variant"),
+        ("ms", {"target": 0.0}, "target"),
+        ("rs", {"score_range": (1.0, 1.0)}, "score_range"),
+        ("rs", {"score_range": RANGE, "n0": 0}, "n0"),
+        ("rs", {"score_range": RANGE, "classes": 2}, "classes"),
+        ("ddrs", {"score_range": RANGE, "network": network, "sigma": 100.0}, "sigma"),
+        ("ddrs", {"score_range": RANGE, "network": network, "size": 0}, "size"),
+        ("densepure", {"score_range": RANGE, "network": network, "steps": 90}, "steps"),
+        ("densepure", {"score_range": RANGE, "network": network, "votes": 0}, "votes"),
+    ],
+)
+def test_bad_options_are_named(name, options, message):
+    with pytest.raises(ValueError, match=message):
+        make(name, **options)
+
+
+def test_a_bad_chunk_a_bad_key_and_a_trace_are_refused():
+    with pytest.raises(ValueError, match="chunk"):
+        a_certifier("ms", chunk=0)(score, pictures(), KEY)
+    with pytest.raises(ValueError, match="one key per image"):
+        a_certifier("ms")(score, pictures(), jax.random.split(KEY, 2))
+    with pytest.raises(ValueError, match="traced"):
+        jax.jit(lambda x: a_certifier("ms")(score, x, KEY).score)(pictures())
+
+
+def test_the_cipher_is_jax_s_own():
+    key, counters = jnp.array([123, 456], jnp.uint32), jnp.arange(14, dtype=jnp.uint32)
+    mine = jnp.concatenate(threefry((key[0], key[1]), (counters[:7], counters[7:])))
+    np.testing.assert_array_equal(mine, jax.extend.random.threefry_2x32(key, counters))
+
+
+def test_the_noise_is_gaussian_and_independent():
+    words = jax.random.key_data(jax.random.split(KEY, 2))
+    drawn = np.asarray(gaussian(jnp.repeat(words, 40, 0), jnp.tile(jnp.arange(40), 2), (51, 67, 3)), np.float64)
+    flat = drawn.reshape(80, -1)
+    assert stats.kstest(flat.ravel(), "norm").pvalue > 0.01
+    assert abs(stats.kurtosis(flat.ravel())) < 5 * np.sqrt(24 / flat.size)
+    tail = (np.abs(flat) > 4).sum()
+    assert abs(tail - flat.size * 2 * stats.norm.sf(4)) < 4 * np.sqrt(flat.size * 2 * stats.norm.sf(4))
+    off = np.corrcoef(flat)[~np.eye(80, dtype=bool)]  # between samples, and between keys
+    assert np.abs(off).max() < 5.5 / np.sqrt(flat.shape[1])
+    for step in (1, 3, flat.shape[1] // 2):  # between pixels, channels, and the two words of a block
+        assert abs((flat[:, :-step] * flat[:, step:]).mean()) < 5 / np.sqrt(80 * (flat.shape[1] - step))
+    np.testing.assert_array_equal(np.float32(drawn[45]), gaussian(words[1:], jnp.array([5]), (51, 67, 3))[0])
+    other = gaussian(stream(words, jnp.array([0, 0])), jnp.array([5, 5]), (51, 67, 3))
+    assert abs(np.corrcoef(np.asarray(other).reshape(2, -1)[1], flat[45])[0, 1]) < 5 / np.sqrt(flat.shape[1])
+
+
+def test_the_end_points_of_the_noise_are_finite():
+    """The words that become the least and the greatest values, by the formula of the docstring."""
+    signed = jnp.array([-(2**23), -1, 0, 2**23 - 1], jnp.int32)
+    values = jnp.sqrt(2.0) * jax.lax.erf_inv((signed.astype(jnp.float32) + 0.5) * jnp.float32(2**-23))
+    exact = special.ndtri((np.asarray(signed, np.float64) + 0.5) / 2**24 + 0.5)
+    np.testing.assert_allclose(values, exact, rtol=3e-5)
+    assert 5.4 < float(values[-1]) < 5.43
+
+
+def linear(weight):
+    return jax.tree_util.Partial(lambda w, x: (x * w).sum((1, 2, 3)), weight)
+
+
+@dataclasses.dataclass(frozen=True)
+class Truth:
+    """A linear score of grey images under noise that never meets the borders of [0, 1]: Gaussian, known exactly."""
+
+    images: jax.Array
+    weight: jax.Array
+    mean: np.ndarray
+    deviation: float
+    norm: float
+
+
+def truth(count, sigma):
+    weight = 0.1 + jax.random.normal(jax.random.key(1), (5, 7, 3)) / 30
+    images = jnp.linspace(0.4, 0.6, count)[:, None, None, None] * jnp.ones((count, 5, 7, 3))
+    norm = float(jnp.linalg.norm(weight))
+    return Truth(images, weight, np.asarray(linear(weight)(images), np.float64), sigma * norm, norm)
+
+
+def test_the_median_s_interval_holds_as_often_as_it_says():
+    """h(x + δ) = h(x) + w·δ for a linear score: over all δ of norm ε it spans ± ε‖w‖."""
+    alpha, count = 0.1, 200
+    known = truth(count, 0.05)
+    certify = MS(epsilon=0.03, sigma=0.05, n=80, alpha=alpha, chunk=400)
+    found = certify(linear(known.weight), known.images, KEY)
+    spread = 0.03 * known.norm
+    allowed = stats.binom.ppf(0.9999, count, alpha)
+    missed = (found.lower > known.mean - spread).sum(), (found.upper < known.mean + spread).sum()
+    assert max(missed) <= allowed
+    # and not by being wide: the next samples inwards would fail too often, for ranks that are the best there are
+    assert sum(missed) > 0
+    np.testing.assert_allclose(found.score, known.mean, atol=5 * 1.2533 * known.deviation / np.sqrt(80))
+
+
+def share(known, found, push=0.0):
+    """The true probability of the label, with the score moved by ``push``."""
+    borders = np.concatenate([[-np.inf], found.edges, [np.inf]])
+    between = [
+        (border - known.mean - push) / known.deviation for border in (borders[found.label], borders[found.label + 1])
+    ]
+    return special.ndtr(between[1]) - special.ndtr(between[0])
+
+
+def test_the_radius_holds_as_often_as_it_says():
+    """A class is left where the score crosses an edge, at distance |edge - score| / ‖w‖, or at its other edge."""
+    alpha, count = 0.1, 200
+    known = truth(count, 0.05)
+    low, high = float(known.mean.min()), float(known.mean.max())
+    certify = RS(score_range=(low, high), sigma=0.05, n0=20, n=60, alpha=alpha, classes=4, chunk=400)
+    found = certify(linear(known.weight), known.images, KEY)
+    kept = ~found.abstained
+    assert 0.5 < kept.mean() < 1
+    wrong = found.radius[kept] > 0.05 * special.ndtri(share(known, found)[kept])
+    assert wrong.sum() <= stats.binom.ppf(0.9999, count, alpha)
+    assert wrong.sum() > 0
+    # Where the bound is right, the class holds: push the score by the radius straight to either edge.
+    for push in (-found.radius * known.norm, found.radius * known.norm):
+        assert (share(known, found, push)[kept][~wrong] >= 0.5 - 1e-9).all()
+
+
+def test_stopping_early_decides_the_same_with_fewer_samples():
+    known = truth(60, 0.05)
+    low, high = float(known.mean.min()), float(known.mean.max())
+    options = {"score_range": (low, high), "sigma": 0.05, "n0": 20, "n": 320, "classes": 4, "chunk": 400}
+    run = lambda **more: RS(**options, **more)(linear(known.weight), known.images, KEY)  # noqa: E731
+    full, early, far = run(), run(target=0.0), run(target=0.04)
+    assert early.n.max() == 320
+    assert early.n.mean() < 160
+    assert set(early.n) <= {20, 40, 80, 160, 320}
+    done = early.n < 320
+    np.testing.assert_array_equal(early.label[done], full.label[done])
+    decided = far.n < 320
+    assert decided.mean() > 0.5
+    np.testing.assert_array_equal(far.radius[decided] >= 0.04, full.radius[decided] >= 0.04)
+    for found in (early, far):  # alpha = 0.001 of 60
+        assert (found.radius > 0.05 * special.ndtri(np.maximum(share(known, found), 0.5)))[~found.abstained].sum() <= 1
+    median = {"epsilon": 0.03, "sigma": 0.05, "n": 320, "chunk": 400}
+    width = 2 * 0.03 * known.norm
+    for target, reached in ((0.5 * width, False), (4 * width, True)):
+        found = MS(**median, target=target)(linear(known.weight), known.images, KEY)
+        assert found.n.max() < 320
+        assert ((found.width <= target) == reached).all()
+        assert (found.lower < found.upper).all()
+
+
+def test_equal_samples():
+    """A constant score: every vote is the same and every order statistic too."""
+    images = pictures()
+    constant = lambda x: jnp.full(len(x), 0.25)  # noqa: E731
+    found = a_certifier("ms")(constant, images, KEY)
+    np.testing.assert_array_equal([found.lower, found.score, found.upper], 0.25)
+    np.testing.assert_array_equal(found.width, 0)
+    found = a_certifier("rs")(constant, images, KEY)
+    np.testing.assert_allclose(found.radius, 0.12 * special.ndtri(0.001 ** (1 / 60)), rtol=1e-9)
+    assert found.label.tolist() == [2, 2, 2]
+
+
+def test_one_sample():
+    found = RS(score_range=RANGE, n0=1, n=1, alpha=0.6)(score, pictures(), KEY)
+    assert set(np.round(found.radius, 9)) <= {0.0, round(0.12 * special.ndtri(0.6), 9)}
+    with pytest.raises(ValueError, match="n=3"):  # one sample lies on one side of a quantile, whatever alpha is
+        MS(epsilon=0.001, n=1, alpha=0.6)
+    found = MS(epsilon=0.001, n=3, alpha=0.6)(score, pictures(), KEY)
+    assert (found.lower < found.upper).all()
+
+
+def test_samples_are_independent_of_chunk_and_devices_to_the_bit():
+    images = pictures()
+    first = lambda x: x[:, 2, 3, 1]  # noqa: E731
+    every = [
+        sampler(Noisy(0.12), first, images, KEY, 40, chunk).scores(np.arange(3), 0, 40) for chunk in (1, 8, 40, 64)
+    ]
+    for other in every[1:]:
+        np.testing.assert_array_equal(every[0], other)
+    words = jax.random.key_data(image_keys(KEY, 3))
+    drawn = gaussian(jnp.repeat(words, 40, 0), jnp.tile(jnp.arange(40), 3), (9, 14, 3))
+    noisy = jnp.clip(jnp.repeat(images, 40, 0) + 0.12 * drawn, 0, 1)
+    np.testing.assert_allclose(every[0].ravel(), first(noisy), rtol=0, atol=1e-7)
+    part = sampler(Noisy(0.12), first, images, KEY, 40, 8).scores(np.array([2, 0]), 10, 25)
+    np.testing.assert_array_equal(part, every[0][[2, 0], 10:25])
+
+
+def test_a_model_is_compiled_once_whatever_the_batch_the_strength_and_the_weights():
+    traces = []
+
+    def traced(w, x):
+        traces.append(None)
+        return (x * w).mean((1, 2, 3))
+
+    for number, count in enumerate((3, 1, 2)):
+        certify = MS(n=60, sigma=0.1 + 0.01 * number, chunk=16)
+        certify(jax.tree_util.Partial(traced, jnp.float32(number)), pictures()[:count], KEY)
+    assert len(traces) == 1
+
+
+def test_the_chunk_fits_memory_and_wastes_little():
+    held = sampler(Noisy(0.12), score, pictures((1, 16, 16, 3)), KEY, 1000, None)
+    devices = held.divided.num_devices
+    assert held.chunk == 25 * devices if devices == 1 else 1000 % held.chunk <= held.chunk
+    assert -(-1000 // held.chunk) * held.chunk <= 1000 + devices * 2
+    shape = (16, 16, 3)
+    fit = partial(fitting_chunk, held.view, held.score_fn, shape, 1000, held.divided)
+    assert fit(available=10**9) == held.chunk
+    assert devices <= fit(available=60_000) < held.chunk
+    with pytest.raises(ValueError, match="MiB"):
+        fit(available=100)
+
+
+def test_denoisers_see_what_their_variant_says():
+    images, words = jnp.ones((4, 3, 3, 3)), jnp.zeros((4, 2), jnp.uint32)
+    above = lambda x: jnp.where(x > 1, 0.2, 0.7)  # noqa: E731
+    seen = {v: Denoised(0.1, above, v)(images, words, jnp.arange(4)) for v in ("paper", "benchmark")}
+    assert 0.3 < float((seen["paper"] == 0.2).mean()) < 0.7
+    assert (seen["benchmark"] == 0.7).all()
+    with pytest.raises(ValueError, match="expected the same shape"):
+        DRS(lambda x: x[:, 1:], score_range=RANGE)(score, pictures(), KEY)
+
+
+def test_the_benchmark_s_median_takes_the_ranks_below():
+    images = pictures()
+    drawn = np.sort(sampler(Noisy(0.12), score, images, KEY, 60, 16).scores(np.arange(3), 0, 60)[..., 0], 1)
+    paper, other = a_certifier("ms")(score, images, KEY), a_certifier("ms", variant="benchmark")(score, images, KEY)
+    lower, upper = median_ranks(60, 0.05, 0.12, 0.001)
+    np.testing.assert_array_equal(paper.lower, drawn[:, lower - 1])
+    np.testing.assert_array_equal(paper.upper, drawn[:, upper - 1])
+    np.testing.assert_allclose(paper.score, np.median(drawn, 1), rtol=1e-7)
+    np.testing.assert_array_equal(other.lower, drawn[:, lower - 2])
+    np.testing.assert_array_equal(other.upper, drawn[:, upper - 2])
+    np.testing.assert_array_equal(other.score, drawn[:, 29])
+
+
+def knowing(clean, schedule):
+    """A network that tells the noise in x exactly, knowing the clean image; its variance is the lesser one."""
+
+    def tell(clean, x, t):
+        index = jnp.searchsorted(jnp.asarray(schedule.timesteps, x.dtype), t)[:, None, None, None]
+        signal, spread = (jnp.asarray(table, x.dtype)[index] for table in (schedule.signal, schedule.spread))
+        return jnp.concatenate([(x - signal * clean) / spread, -jnp.ones_like(x)], -1)
+
+    return jax.tree_util.Partial(tell, 2 * clean - 1)
+
+
+@pytest.mark.parametrize("kind", [DDRS, DensePure])
+def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
+    """x̂₀ is then the resized image, whatever the noise: every copy has the same score."""
+    images = pictures((1, 12, 10, 3))
+    small = resize(images, 8)
+    certify = kind(knowing(small, diffusion.linear_schedule()), score_range=RANGE, n0=5, n=40, size=8, chunk=8)
+    found = certify(lambda x: score(x) - score(small)[0] + 0.25, images, KEY)
+    np.testing.assert_allclose(found.radius, 0.12 * special.ndtri(0.001 ** (1 / 40)), rtol=1e-9)
+    assert found.label.tolist() == [8]
+    np.testing.assert_allclose(found.input_radius, found.radius / resize_norm(12, 10, 8))
+
+
+@pytest.mark.parametrize("shape", [(12, 10, 8), (5, 7, 8), (20, 4, 8)])
+def test_no_difference_grows_more_than_the_norm_of_the_resize(shape):
+    h, w, side = shape
+    matrix = jax.jacobian(lambda x: resize(x.reshape(1, h, w, 1), side).ravel())(jnp.zeros(h * w))
+    exact = np.linalg.norm(np.asarray(matrix, np.float64), 2)
+    np.testing.assert_allclose(resize_norm(h, w, side), exact, rtol=1e-5)
+
+
+def test_densepure_visits_its_steps_and_lets_ways_back_vote():
+    certify = DensePure(network, score_range=RANGE)
+    assert certify.schedule().timesteps.tolist() == [35, 70]
+    images, words = pictures((2, 5, 6, 3)), jax.random.key_data(image_keys(KEY, 2))
+    samples = jnp.array([4, 4])
+    view = partial(Reversed, network, certify.schedule(), 0.12)
+    copies = jax.jit(view(3, "paper"))(images, words, samples).reshape(2, 3, 5, 6, 3)
+    assert float(jnp.abs(copies[:, 0] - copies[:, 1]).max()) > 1e-3
+    fixed = jax.jit(view(1, "benchmark"))(images, words, samples)
+    # By hand, from the formulas of the diffusion: 70 -> 35 -> 0, the reverse noise that of no key.
+    x = 2 * (images + 0.12 * gaussian(words, samples, (5, 6, 3))) - 1
+    short = certify.schedule()
+    x = jnp.float32(short.signal[1]) * x
+    for t in (1, 0):
+        drawn = gaussian(stream(jnp.zeros((1, 2), jnp.uint32), jnp.array([t])), jnp.zeros(1, int), (5, 6, 3))
+        x = diffusion.denoise_step(short, x, t, diffusion.ask(short, network, x, t), drawn)
+    np.testing.assert_allclose(fixed, (jnp.clip(x, -1, 1) + 1) / 2, atol=1e-6)
+
+
+def test_a_majority_of_votes_is_surer_than_one():
+    """The score of one pixel leaves its class by the noise of the way back, which the votes average out."""
+
+    def wavering(x, t):
+        return jnp.concatenate([jnp.zeros_like(x), jnp.ones_like(x)], -1)
+
+    options = {"score_range": RANGE, "n0": 20, "n": 200, "alpha": 0.05, "size": None, "classes": 4, "chunk": 50}
+    pixel = lambda x: 2 * (x[:, 0, 0, 0] - 0.5) + 0.25  # noqa: E731
+    radii = [
+        DensePure(wavering, votes=votes, **options)(pixel, jnp.full((1, 5, 7, 3), 0.5), KEY).radius[0]
+        for votes in (1, 9)
+    ]
+    assert radii[1] > radii[0] + 0.01
