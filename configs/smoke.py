@@ -1,9 +1,23 @@
-"""The smallest complete experiment: every part runs once, in under a minute. Its numbers mean nothing.
+"""The smallest complete experiment: every part runs once, in about a minute. Its numbers mean nothing.
 
 python train.py --config configs/smoke.py && python evaluate.py --config configs/smoke.py
 """
 
-from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant
+from jaxiqa.config import (
+    Adaptive,
+    Align,
+    Attack,
+    Block,
+    Certifier,
+    Data,
+    Defense,
+    Evaluation,
+    Experiment,
+    Model,
+    Prune,
+    Training,
+    Variant,
+)
 
 
 def get_config() -> Experiment:
@@ -23,10 +37,17 @@ def get_config() -> Experiment:
             data=Data("builtin", limit=4, options=data.options),
             attacks={
                 "PGD-1": Attack("pgd", (2 / 255, 8 / 255), {"steps": 1}),
+                "FGSM": Attack("fgsm", aligned=Align("linf", images=2)),
                 "UAP": Attack("uap", (8 / 255,), {"epochs": 1}, fit_on=Data("builtin", limit=8, options=data.options)),
                 "stAdv": Attack("stadv", options={"steps": 2}),
             },
             batch_size=4,
             examples=1,
+            defenses={
+                "flip": Defense("flip"),
+                "noise": Defense("random_noise", preset=1),
+            },
+            adaptive=Adaptive(attacks=("FGSM",), draws=2),
+            certifiers={"MS": Certifier("ms", {"n": 40, "alpha": 0.1}, images=2)},
         ),
     )

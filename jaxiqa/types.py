@@ -119,6 +119,7 @@ class ResultRow:
     ssim: float
     queries: int | None
     seconds: float
+    level: str | None = None  # weak, medium or strong, where strengths were aligned
 
 
 @dataclass(frozen=True)
@@ -158,3 +159,74 @@ class ModelRow:
     seconds_per_epoch: float
     seconds_per_test: float  # scoring the whole labelled test split once, compiled
     test_images: int
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """One attacked image as a PNG file: a line of ``stored.jsonl``. Where an image has several, the last one counts."""
+
+    image: str
+    model: str
+    seed: int
+    attack: str
+    epsilon: float | None
+    level: str | None
+    sha256: str  # of the file
+
+
+UNDEFENDED = "none"
+"""The label of the metric without a defense."""
+
+
+@dataclass(frozen=True)
+class DefenseRow:
+    """One attacked image behind one defense: a line of ``defenses.jsonl``.
+
+    ``mode`` is "transfer" (the image of the adversarial set, made against the metric alone) or "adaptive" (made against
+    the metric behind this defense). ``clean`` and ``attacked`` are f(x) and f(x'), ``purified_clean`` and ``purified``
+    f(P(x)) and f(P(x')), with x' in 8 bits and one draw for both. ``ssim`` (7x7 windows) and ``psnr`` in dB compare
+    P(x') with x; ``psnr`` is None where they are equal. ``seconds`` is purifying, scoring and, if adaptive, attacking,
+    divided by the number of images in the batch, compilation included once.
+    """
+
+    image: str
+    model: str
+    seed: int
+    attack: str
+    epsilon: float | None
+    level: str | None
+    defense: str
+    mode: str
+    clean: float
+    attacked: float
+    purified_clean: float
+    purified: float
+    ssim: float
+    psnr: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CertificateRow:
+    """One image and what is certain about its score: a line of ``certificates.jsonl``.
+
+    ``attack`` is None for the clean image. ``score`` is the certified score or, of a method that certifies classes,
+    the class; ``radius`` is the L2 radius within which that holds, ``lower`` and ``upper`` the bounds of the score
+    inside it, where the method has them.
+    """
+
+    image: str
+    model: str
+    seed: int
+    attack: str | None
+    epsilon: float | None
+    level: str | None
+    certifier: str
+    score: float | None
+    lower: float | None
+    upper: float | None
+    radius: float
+    abstained: bool
+    n: int
+    sigma: float
+    seconds: float

@@ -27,7 +27,8 @@ ALLOWED = {
     "train": FOUNDATION | {"data", "models", "attacks", "metrics", "pruning", "ops"},
     "scoring": FOUNDATION | {"data", "models", "terminal"},
     "__main__": {"scoring", "terminal"},
-    "evaluation": FOUNDATION | {"data", "models", "attacks", "metrics", "ops"},
+    "evaluation": FOUNDATION
+    | {"config", "data", "models", "attacks", "defenses", "metrics", "ops", "reports", "terminal"},
 }
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

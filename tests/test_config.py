@@ -7,8 +7,15 @@ import pytest
 
 from jaxiqa import attacks, data
 from jaxiqa.config import (
+    Adaptive,
     Adversarial,
+    Align,
+    Attack,
     Block,
+    Certifier,
+    Data,
+    Defense,
+    Evaluation,
     NormPenalty,
     Training,
     Variant,
@@ -17,6 +24,8 @@ from jaxiqa.config import (
     from_command_line,
     load_config,
 )
+from jaxiqa.defenses import smoothing
+from jaxiqa.evaluation import purifiers
 from jaxiqa.models import BACKBONES
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -34,8 +43,15 @@ def test_every_config_is_well_formed(path):
         if attack.name in attacks.FITTED:
             assert attack.fit_on is not None
         else:
-            strength = {"epsilon": attack.epsilons[0]} if attack.epsilons else {}
-            attacks.make(attack.name, **strength, **attack.options)
+            name = getattr(attacks.ATTACKS[attack.name], "strength", "epsilon")
+            ladder = attack.epsilons or (attack.aligned and (attack.aligned.ladder or (2 / 255,)))
+            networks = dict.fromkeys(attack.networks, lambda a, b: 0)
+            attacks.make(attack.name, **({name: ladder[0]} | attack.options if ladder else attack.options), **networks)
+    for label, defense in experiment.evaluation.defenses.items():
+        if not defense.networks:
+            purifiers.build(label, defense)
+    for certifier in experiment.evaluation.certifiers.values():
+        assert certifier.name in smoothing.CERTIFIERS
     for name, variant in experiment.variants.items():
         if chosen := variant.training.adversarial:
             attacks.make(chosen.attack, epsilon=chosen.epsilon, **chosen.options)
@@ -100,3 +116,24 @@ def test_settings_that_are_not_used_are_not_described(smoke):
 def test_a_change_upstream_changes_the_description(smoke):
     changed = replace(smoke, variants={**smoke.variants, "baseline": Variant(Training(epochs=7))})
     assert describe(smoke, "hardened", 0) != describe(changed, "hardened", 0)
+
+
+PGD, UAP = Attack("pgd", (0.1,)), Attack("uap", (0.1,), fit_on=Data("builtin"))
+
+
+@pytest.mark.parametrize(
+    ("chosen", "message"),
+    [
+        ({"attacks": {"x": replace(PGD, aligned=Align("linf"))}}, r"attacks\.x has both epsilons and aligned"),
+        ({"attacks": {"x": replace(UAP, epsilons=None, aligned=Align("linf"))}}, r"attacks\.x is fitted"),
+        ({"adaptive": Adaptive(("PDG",))}, r"adaptive\.attacks names 'PDG'; there are 'PGD', 'UAP'"),
+        ({"adaptive": Adaptive(("UAP",))}, r"adaptive\.attacks names 'UAP', which is fitted"),
+        ({"adaptive": Adaptive(draws=0)}, "draws=0"),
+        ({"certifiers": {"MS": Certifier("ms", attacks=("pgd",))}}, r"certifiers\.MS\.attacks names 'pgd'"),
+        ({"defenses": {"none": Defense("flip")}}, "stands for the metric without a defense"),
+    ],
+)
+def test_labels_of_an_evaluation_refer_to_something(smoke, chosen, message):
+    evaluation = Evaluation(**({"data": Data("builtin"), "attacks": {"PGD": PGD, "UAP": UAP}} | chosen))
+    with pytest.raises(ValueError, match=message):
+        check_experiment(replace(smoke, evaluation=evaluation))

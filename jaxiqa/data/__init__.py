@@ -13,12 +13,14 @@ from jaxiqa.data.decode import read_image
 from jaxiqa.data.folder import folder
 from jaxiqa.data.koniq10k import koniq10k
 from jaxiqa.data.nips2017 import nips2017
+from jaxiqa.data.resized import resized
 from jaxiqa.data.split import Split
+from jaxiqa.data.subset import select_subset
 from jaxiqa.data.validate import validate
 
 DATASETS = {"builtin": builtin, "clive": clive, "koniq10k": koniq10k, "nips2017": nips2017, "folder": folder}
 
-__all__ = ["DATASETS", "Split", "load", "read_image", "resolve", "validate"]
+__all__ = ["DATASETS", "Split", "load", "read_image", "resized", "resolve", "select_subset", "validate"]
 
 
 def resolve(path: str | Path) -> Path:

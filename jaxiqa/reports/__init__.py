@@ -1,19 +1,33 @@
-"""Rows in; tables, plots and one self-contained page out."""
+"""Rows in; tables, plots and self-contained pages out."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 from jaxiqa.files import write_bytes, write_text
-from jaxiqa.reports import plots, table
+from jaxiqa.reports import defense_plots, plots, table
+from jaxiqa.reports.defense_tables import table4, write_cells
+from jaxiqa.reports.defenses import Defenses
 from jaxiqa.reports.examples import Example, sheet
 from jaxiqa.reports.html import page
+from jaxiqa.reports.leaderboard import write_leaderboard
+from jaxiqa.reports.sheet import Sheet
 from jaxiqa.reports.summary import Summary
 
 
 def write_report(
-    folder: Path, summary: Summary, examples: Sequence[Example], *, title: str, facts: dict[str, str]
+    folder: Path,
+    summary: Summary,
+    examples: Sequence[Example],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    defended: Sequence[Sheet] = (),
+    figures: Mapping[str, bytes] | None = None,
 ) -> Path:
-    """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path."""
+    """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
+
+    ``defended`` and ``figures`` are what `write_defenses` returned: they become part of the page.
+    """
     table.write_csv(summary, folder / "table.csv")
     table.write_markdown(summary, folder / "table.md")
     pictures = {}
@@ -22,8 +36,54 @@ def write_report(
         pictures["Gain over the strength of the attack"] = plots.curves(summary)
         write_bytes(folder / "tradeoff.png", pictures["Robustness against correlation with the labels"])
         write_bytes(folder / "curves.png", pictures["Gain over the strength of the attack"])
+    pictures |= figures or {}
     if examples:
         pictures["Attacked pictures and what was changed"] = sheet(examples)
         write_bytes(folder / "examples.png", pictures["Attacked pictures and what was changed"])
-    write_text(folder / "report.html", page(summary, pictures, title=title, facts=facts))
+    sheets = [*table.sheets(summary), *defended]
+    write_text(folder / "report.html", page(sheets, pictures, title=title, facts=facts))
     return folder / "report.html"
+
+
+def write_defenses(
+    folder: Path, mine: Defenses, every: Defenses, certified: Sheet | None, *, title: str, facts: Mapping[str, str]
+) -> tuple[list[Sheet], dict[str, bytes]]:
+    """Write what there is to say about defenses.
+
+    defenses.csv (every cell, every number), defenses.md (Table 4 and the certified defenses), defenses_tradeoff.png,
+    defenses_by_attack.png, defenses_by_strength.png, leaderboard.csv and leaderboard.html.
+
+    Args:
+        folder: where to.
+        mine: the defenses of this run, for tables and plots.
+        every: all defenses that there are rows of, for the leaderboard.
+        certified: the table of certified defenses, if there are any.
+        title, facts: of the page.
+
+    Returns:
+        Tables and captioned pictures for the report.
+    """
+    sheets: list[Sheet] = []
+    pictures: dict[str, bytes] = {}
+    if mine.cells:
+        write_cells(mine, folder / "defenses.csv")
+        sheets += table4(mine)
+        for name, caption, draw in (
+            ("tradeoff", "Defenses: distance from the clean score against quality and order", defense_plots.tradeoff),
+            ("by_attack", "Defenses: distance from the clean score, by attack", defense_plots.by_attack),
+            ("by_strength", "Defenses: distance from the clean score, by strength", defense_plots.by_strength),
+        ):
+            pictures[caption] = draw(mine)
+            write_bytes(folder / f"defenses_{name}.png", pictures[caption])
+    if every.cells:
+        sheets.append(write_leaderboard(every, folder, title=title, facts=facts))
+    if certified is not None:
+        sheets.append(certified)
+    if sheets:
+        lines = [
+            line
+            for sheet in sheets
+            for line in (f"## {sheet.title}", "", *sheet.markdown(), "", *(f"- {note}" for note in sheet.notes), "")
+        ]
+        write_text(folder / "defenses.md", "\n".join(lines))
+    return sheets, pictures

@@ -1,19 +1,19 @@
-"""One self-contained page: table, plots, examples, and what the numbers mean."""
+"""One self-contained page: tables, plots, examples, and what the numbers mean."""
 
 import base64
+from collections.abc import Mapping, Sequence
 from importlib.resources import files
 
 import jinja2
 
-from jaxiqa.reports.summary import Summary
-from jaxiqa.reports.table import cell, columns, notes, strengths
+from jaxiqa.reports.sheet import Sheet
 
 
-def page(summary: Summary, pictures: dict[str, bytes], *, title: str, facts: dict[str, str]) -> str:
+def page(sheets: Sequence[Sheet], pictures: Mapping[str, bytes], *, title: str, facts: Mapping[str, str]) -> str:
     """The report as HTML that loads nothing from anywhere.
 
     Args:
-        summary: the numbers.
+        sheets: the tables.
         pictures: caption -> PNG.
         title: the experiment's name.
         facts: such as command, device and date.
@@ -21,23 +21,9 @@ def page(summary: Summary, pictures: dict[str, bytes], *, title: str, facts: dic
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         files("jaxiqa.reports").joinpath("report.html.j2").read_text("utf-8")
     )
-    names = columns(summary, every_strength=False)
-    rows = [
-        (
-            model,
-            [
-                (cell(summary, model, name), value.mean if (value := summary.cells.get((model, name))) else None)
-                for name in names
-            ],
-        )
-        for model in summary.models
-    ]
     return template.render(
         title=title,
         facts=facts,
-        columns=names,
-        rows=rows,
-        notes=notes(summary),
-        strengths=strengths(summary) if summary.attacks else None,
+        sheets=sheets,
         pictures={caption: base64.b64encode(content).decode() for caption, content in pictures.items()},
     )

@@ -4,7 +4,7 @@ import io
 
 from matplotlib.figure import Figure
 
-from jaxiqa.reports.summary import Summary, column
+from jaxiqa.reports.summary import Summary, column, overall
 
 COLOURS = ("#1f6f8b", "#d1495b", "#e0a030", "#5b8c5a", "#7d5ba6", "#444444", "#c77dba", "#3bb0c9", "#9c6b30", "#8a8a8a")
 MARKERS = "osD^vP*Xh"  # one fewer than colours, so that a style repeats only after 90 models
@@ -14,7 +14,7 @@ def tradeoff(summary: Summary) -> bytes:
     """Robustness against correlation, one panel per attack: right is more accurate, down is more robust."""
     figure, panels = _panels(summary, height=3.4)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
-        name = column("AbsGain", attack, auc=None not in epsilons)
+        name = overall("AbsGain", attack, epsilons)
         for number, model in enumerate(summary.models):
             x, y = summary.cells.get((model, "SROCC")), summary.cells.get((model, name))
             if x and y:
@@ -28,13 +28,13 @@ def tradeoff(summary: Summary) -> bytes:
                     label=model,
                     **_style(number),
                 )
-        panel.set(title=attack, xlabel="SROCC →", ylabel=f"AbsGain{'' if None in epsilons else ' AUC'} (↓ better)")
+        panel.set(title=attack, xlabel="SROCC →", ylabel=f"{name.removesuffix(attack)}(↓ better)")
         panel.margins(0.18)
     return _png(figure, panels)
 
 
 def curves(summary: Summary) -> bytes:
-    """Mean gain over ε, one panel per attack, with its 95 % interval over images. A point where there is no ε."""
+    """Mean gain over strength, one panel per attack, with 95 % intervals over images; a point where there is none."""
     figure, panels = _panels(summary, height=3.4)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
         for number, model in enumerate(summary.models):
@@ -48,13 +48,16 @@ def curves(summary: Summary) -> bytes:
                 reach = [[means[0] - low[0]], [high[0] - means[0]]]
                 panel.errorbar([number], means, yerr=reach, capsize=3, label=model, markersize=8, **_style(number))
                 continue
-            x = [255 * e for e, _ in found]
+            levels = isinstance(epsilons[0], str)
+            x = [epsilons.index(e) if levels else 255 * e for e, _ in found]
             panel.plot(x, means, label=model, markersize=5, **_style(number))
             panel.fill_between(x, low, high, color=_style(number)["color"], alpha=0.15, linewidth=0)
         panel.set(title=attack, ylabel="AbsGain (↓ better)")
         if None in epsilons:
             panel.set_xticks([])
             panel.set_xlim(-0.7, len(summary.models) - 0.3)
+        elif isinstance(epsilons[0], str):
+            panel.set_xticks(range(len(epsilons)), epsilons)
         else:
             panel.set_xlabel("ε · 255")
         panel.axhline(0, color="#999999", linewidth=0.8)

@@ -4,7 +4,7 @@ import json
 import math
 import os
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -45,6 +45,9 @@ def _parse(line: bytes, row_type: type, where: str) -> Any:
     except ValueError as error:
         raise ValueError(f"{where} is damaged: {error}") from error
     names = {field.name for field in fields(row_type)}
+    defaults = {field.name: field.default for field in fields(row_type) if field.default is not MISSING}
+    if isinstance(values, dict):
+        values = defaults | values  # rows from before a field was added
     if not isinstance(values, dict) or set(values) != names:
         raise ValueError(f"{where} is not a {row_type.__name__} with {', '.join(sorted(names))}")
     _check(values, row_type, where)

@@ -1,7 +1,7 @@
 """From rows to the numbers of the tables: per model, mean and spread over seeds."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -26,6 +26,12 @@ GAINS = {
 rounded to 8 bits (2)."""
 
 
+Strength = float | str | None
+"""An ε, the name of a level that was aligned, or None for an attack that runs as its options say."""
+
+LEVELS = ("weak", "medium", "strong")
+
+
 @dataclass(frozen=True)
 class Value:
     """A number per seed, summarised; ``std`` is the sample deviation, 0 for one seed."""
@@ -42,7 +48,7 @@ class Summary:
     """What tables and plots are made of."""
 
     models: tuple[str, ...]
-    attacks: dict[str, tuple[float | None, ...]]
+    attacks: dict[str, tuple[Strength, ...]]
     """Label -> its strengths, in increasing order."""
     cells: dict[tuple[str, str], Value]
     """(model, column) -> value; columns are such as "SROCC", "AbsGain AUC PGD-1" or "AbsGain PGD-1 @ 4/255"."""
@@ -56,15 +62,40 @@ class Summary:
     """Signs of masked gradients, and what to do about them."""
 
 
-def column(gain: str, attack: str, epsilon: float | None = None, *, auc: bool = False) -> str:
-    """The name of a column.
+def column(gain: str, attack: str, strength: Strength = None) -> str:
+    """The name of the column of one strength.
 
-    >>> column("AbsGain", "PGD-1", 4 / 255), column("AbsGain", "PGD-1", auc=True), column("AbsGain", "stAdv")
-    ('AbsGain PGD-1 @ 4/255', 'AbsGain AUC PGD-1', 'AbsGain stAdv')
+    >>> column("AbsGain", "PGD-1", 4 / 255), column("AbsGain", "PGD-1", "weak"), column("AbsGain", "stAdv")
+    ('AbsGain PGD-1 @ 4/255', 'AbsGain PGD-1 @ weak', 'AbsGain stAdv')
     """
-    if auc:
-        return f"{gain} AUC {attack}"
-    return f"{gain} {attack}" if epsilon is None else f"{gain} {attack} @ {in_255ths(epsilon)}"
+    return f"{gain} {attack}" if strength is None else f"{gain} {attack} @ {named(strength)}"
+
+
+def overall(gain: str, attack: str, strengths: Sequence[Strength]) -> str:
+    """The name of the column that stands for all strengths of an attack.
+
+    >>> overall("AbsGain", "PGD-1", (2 / 255, 4 / 255)), overall("AbsGain", "SSAH", ("weak", "strong"))
+    ('AbsGain AUC PGD-1', 'AbsGain mean SSAH')
+    """
+    if None in strengths:
+        return column(gain, attack)
+    return f"{gain} {'mean' if isinstance(strengths[0], str) else 'AUC'} {attack}"
+
+
+def named(strength: Strength) -> str:
+    """A strength as people write it: a level by its name, others by `in_255ths`, and a dash where there is none."""
+    if strength is None:
+        return "–"
+    return strength if isinstance(strength, str) else in_255ths(strength)
+
+
+def in_order(strengths: Iterable[Strength]) -> tuple[Strength, ...]:
+    """From weak to strong.
+
+    >>> in_order(["strong", "weak"]), in_order([0.2, 0.1])
+    (('weak', 'strong'), (0.1, 0.2))
+    """
+    return tuple(sorted(strengths, key=lambda s: LEVELS.index(s) if isinstance(s, str) else s or 0.0))
 
 
 def in_255ths(epsilon: float) -> str:
@@ -110,6 +141,8 @@ def summarise(
     unknown = {(row.model, row.seed) for row in (*results, *predictions)} - set(keys)
     missing = [f"{model} seed {seed}: rows, but no model row, so left out" for model, seed in sorted(unknown)]
 
+    scales = ends_of(models, results, score_range=score_range, mos_range=mos_range)
+
     per_seed: dict[tuple[str, str], list[float]] = defaultdict(list)
     per_image: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
     for card in models:
@@ -120,9 +153,7 @@ def summarise(
             "s / test": card.seconds_per_test,
             **_agreement(labelled[name, card.seed], card, missing),
         }
-        ends = _ends(
-            score_range, mos_range, card, [row for row in results if (row.model, row.seed) == (names[0], card.seed)]
-        )
+        ends = scales.get((name, card.seed))
         if ends is None and results:
             missing.append(f"{where}: gains: the first model has no results of this seed to take the score range from")
         for label, epsilons in strengths.items() if ends else ():
@@ -130,7 +161,7 @@ def summarise(
             for epsilon in epsilons:
                 cell = scores[name, card.seed, label, epsilon]
                 if set(cell) != images:
-                    attack = label if epsilon is None else f"{label} {in_255ths(epsilon)}"
+                    attack = label if epsilon is None else f"{label} {named(epsilon)}"
                     missing.append(f"{where}: {attack}: {len(cell)} of {len(images)} images")
                     continue
                 scores_of = np.array([cell[image] for image in sorted(cell)]).T
@@ -141,7 +172,9 @@ def summarise(
                     curves[gain].append(float(values.mean()))
             for gain, curve in curves.items():
                 if None not in epsilons and len(curve) == len(epsilons):
-                    found[column(gain, label, auc=True)] = auc(np.array(epsilons), np.array(curve))
+                    named_ones = isinstance(epsilons[0], str)
+                    area = np.mean(curve) if named_ones else auc(np.array(epsilons), np.array(curve))
+                    found[overall(gain, label, epsilons)] = float(area)
         for key, value in found.items():
             per_seed[name, key].append(value)
 
@@ -164,10 +197,10 @@ def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
 
 
 def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float, float, float]]]:
-    """(model, seed, attack, epsilon) -> image -> (clean score, attacked score, that of the image in 8 bits)."""
+    """(model, seed, attack, strength) -> image -> (clean score, attacked score, that of the image in 8 bits)."""
     cells: dict[tuple, dict[str, tuple[float, float, float]]] = defaultdict(dict)
     for row in results:
-        cell = cells[row.model, row.seed, row.attack, row.epsilon]
+        cell = cells[row.model, row.seed, row.attack, row.level or row.epsilon]
         if row.image in cell:
             raise ValueError(f"image {row.image!r} has two results: {row}")
         cell[row.image] = (row.score, row.attacked, row.rounded)
@@ -184,14 +217,16 @@ def _by_model(predictions: Sequence[PredictionRow]) -> dict[tuple, dict[str, tup
     return labelled
 
 
-def _strengths(results: Sequence[ResultRow]) -> dict[str, tuple[float | None, ...]]:
-    found: dict[str, set[float | None]] = defaultdict(set)
+def _strengths(results: Sequence[ResultRow]) -> dict[str, tuple[Strength, ...]]:
+    found: dict[str, set[Strength]] = defaultdict(set)
     for row in results:
-        found[row.attack].add(row.epsilon)
-    for label, epsilons in found.items():
-        if None in epsilons and len(epsilons) > 1:
+        found[row.attack].add(row.level or row.epsilon)
+    for label, strengths in found.items():
+        if None in strengths and len(strengths) > 1:
             raise ValueError(f"attack {label!r} has rows with and without epsilon; give them two labels")
-    return {label: (None,) if None in epsilons else tuple(sorted(epsilons)) for label, epsilons in found.items()}
+        if len({type(strength) for strength in strengths}) > 1:
+            raise ValueError(f"attack {label!r} has rows with and without a level; give them two labels")
+    return {label: in_order(strengths) for label, strengths in found.items()}
 
 
 def _agreement(pairs: dict[str, tuple[float, float]], card: ModelRow, missing: list[str]) -> dict[str, float]:
@@ -205,6 +240,23 @@ def _agreement(pairs: dict[str, tuple[float, float]], card: ModelRow, missing: l
     except ValueError as error:
         missing.append(f"{where}: correlations: {error}")
         return {}
+
+
+def ends_of(
+    models: Sequence[ModelRow],
+    results: Sequence[ResultRow],
+    *,
+    score_range: str,
+    mos_range: tuple[float, float] | None = None,
+) -> dict[tuple[str, int], tuple[float, float]]:
+    """(model, seed) -> the ends of its scale, as `summarise` uses them; those without are left out."""
+    found = {}
+    for card in models:
+        baseline = [row for row in results if (row.model, row.seed) == (models[0].model, card.seed)]
+        ends = _ends(score_range, mos_range, card, baseline)
+        if ends is not None:
+            found[card.model, card.seed] = ends
+    return found
 
 
 def _ends(

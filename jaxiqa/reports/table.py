@@ -1,14 +1,13 @@
 """The table of results: csv in full precision, Markdown and terminal to read."""
 
-import csv
-import io
 from pathlib import Path
 
 from rich.markup import escape
 from rich.table import Table
 
 from jaxiqa.files import write_text
-from jaxiqa.reports.summary import GAINS, SCORE_RANGES, Summary, column, in_255ths
+from jaxiqa.reports.sheet import Sheet, as_csv
+from jaxiqa.reports.summary import GAINS, SCORE_RANGES, Summary, column, named, overall
 
 
 def columns(summary: Summary, *, every_strength: bool) -> list[str]:
@@ -16,11 +15,8 @@ def columns(summary: Summary, *, every_strength: bool) -> list[str]:
     names = ["SROCC", "PLCC"] + (["KROCC"] if every_strength else [])
     for attack, epsilons in summary.attacks.items():
         for gain in GAINS if every_strength else ("AbsGain", "R-score"):
-            if None in epsilons:
-                names.append(column(gain, attack))
-                continue
-            names.append(column(gain, attack, auc=True))
-            if every_strength:
+            names.append(overall(gain, attack, epsilons))
+            if every_strength and None not in epsilons:
                 names += [column(gain, attack, epsilon) for epsilon in epsilons]
     return [*names, "s / epoch", "s / test", *(["parameters"] if every_strength else [])]
 
@@ -28,7 +24,7 @@ def columns(summary: Summary, *, every_strength: bool) -> list[str]:
 def notes(summary: Summary) -> list[str]:
     """What the numbers are, exactly: for under the table."""
     strengths = [
-        f"{attack} at ε = {', '.join(in_255ths(e) for e in epsilons)}"
+        f"{attack} at {', '.join(map(named, epsilons))}"
         for attack, epsilons in summary.attacks.items()
         if None not in epsilons
     ]
@@ -38,7 +34,7 @@ def notes(summary: Summary) -> list[str]:
         f"where low and high are {SCORE_RANGES[summary.score_range]}.",
         "R-score = mean of log₁₀( max(1 − s̃, s̃) / (|s̃(attacked) − s̃| + 1e-6) ): higher is more robust.",
         "AUC = trapezoids over ε divided by the range of ε, so it has the unit of the value itself; "
-        "for one strength it is that value.",
+        "for one strength it is that value. Where strengths are levels, equally visible ones, their plain mean.",
     ]
     if strengths:
         lines.append("Strengths: " + "; ".join(strengths) + ".")
@@ -66,7 +62,7 @@ def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
                 value = summary.cells.get((model, column("AbsGain", attack, epsilon)))
                 interval = value.interval if value else None
                 lines.append(
-                    [attack, "–" if epsilon is None else in_255ths(epsilon), model]
+                    [attack, named(epsilon), model]
                     + [cell(summary, model, column(gain, attack, epsilon)) for gain in GAINS]
                     + ["–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]
                 )
@@ -87,9 +83,7 @@ def write_csv(summary: Summary, path: Path) -> None:
     """One row per model; for each column its mean, and its deviation where there are several seeds."""
     names = columns(summary, every_strength=True)
     several = len(summary.seeds) > 1
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow(["model", *(part for name in names for part in ([name, f"{name} std"] if several else [name]))])
+    lines = [["model", *(part for name in names for part in ([name, f"{name} std"] if several else [name]))]]
     for model in summary.models:
         row = [model]
         for name in names:
@@ -97,27 +91,36 @@ def write_csv(summary: Summary, path: Path) -> None:
             row.append("" if value is None else repr(value.mean))
             if several:
                 row.append("" if value is None else repr(value.std))
-        writer.writerow(row)
-    write_text(path, buffer.getvalue())
+        lines.append(row)
+    write_text(path, as_csv(lines))
+
+
+def sheets(summary: Summary) -> list[Sheet]:
+    """The table, and the long one with every attack at every strength."""
+    names = columns(summary, every_strength=False)
+    rows = [
+        [model, *((cell(summary, model, name), _mean(summary, model, name)) for name in names)]
+        for model in summary.models
+    ]
+    found = [Sheet("Results", ["model", *names], rows, notes(summary))]
+    if summary.attacks:
+        header, lines = strengths(summary)
+        found.append(Sheet("Every attack at every strength", header, lines, text=3, folded=True))
+    return found
+
+
+def _mean(summary: Summary, model: str, name: str) -> float | None:
+    value = summary.cells.get((model, name))
+    return None if value is None else value.mean
 
 
 def write_markdown(summary: Summary, path: Path) -> None:
     """The table, its notes, and the long table by strength."""
-    names = columns(summary, every_strength=False)
-    lines = _markdown(
-        ["model", *names], [[model, *(cell(summary, model, name) for name in names)] for model in summary.models], 1
-    )
-    lines += ["", *(f"- {note}" for note in notes(summary))]
-    if summary.attacks:
-        lines += ["", "By strength:", "", *_markdown(*strengths(summary), 3)]
+    main, *long = sheets(summary)
+    lines = [*main.markdown(), "", *(f"- {note}" for note in main.notes)]
+    for sheet in long:
+        lines += ["", "By strength:", "", *sheet.markdown()]
     write_text(path, "\n".join([*lines, ""]))
-
-
-def _markdown(header: list[str], rows: list[list[str]], names: int) -> list[str]:
-    """Lines of a table whose first ``names`` columns are text."""
-    rule = "|" + "---|" * names + "---:|" * (len(header) - names)
-    head, *body = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in (header, *rows)]
-    return [head, rule, *body]
 
 
 def render(summary: Summary) -> Table:

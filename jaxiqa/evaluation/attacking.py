@@ -1,4 +1,4 @@
-"""Run the grid of models, attacks and strengths; yield rows. What is already done is not done again."""
+"""One model under one attack at all its strengths, batch by batch. What is already done is not done again."""
 
 import time
 import zlib
@@ -21,7 +21,8 @@ Runner = Callable[[Images, Keys], tuple[jax.Array, np.ndarray | None]]
 """``(images b h w c, a key for each) -> (attacked e b h w c, queries e b or None)``, one entry per strength."""
 
 
-def _score(score_fn: ScoreFn, images: Images) -> jax.Array:
+def score(score_fn: ScoreFn, images: Images) -> jax.Array:
+    """``score_fn(images)``, compiled once per structure of the score function."""
     return _compiled_score(as_pytree(score_fn), images)
 
 
@@ -38,9 +39,9 @@ def score_split(
     for number, (images, valid, _) in enumerate(scoring_batches(split, batch_size, size=size)):
         images = jnp.asarray(images)
         if number == 0:
-            _score(score_fn, images).block_until_ready()
+            score(score_fn, images).block_until_ready()
         began = time.perf_counter()
-        scores.append(np.asarray(_score(score_fn, images))[:valid])
+        scores.append(np.asarray(score(score_fn, images))[:valid])
         seconds += time.perf_counter() - began
     return np.concatenate(scores), seconds
 
@@ -99,18 +100,20 @@ def attack_split(
     seed: int,
     attack: str,
     epsilons: Sequence[float] | None,
+    levels: Sequence[str] | None = None,
     batch_size: int,
-    done: Collection[tuple[str, float | None]] = (),
+    done: Collection[tuple[str, float | str | None]] = (),
 ) -> Iterator[Batch]:
     """Attack every image of a split, batch by batch.
 
     Each image has its own key, from ``seed``, the attack's label and its place in the split, so that a run that was
     interrupted gives the rows an uninterrupted one gives, whatever the size of the batches. A batch all of whose
-    (image, ε) are in ``done`` is skipped; a partly finished one is run again and only its missing rows are returned.
+    (image, ε), or (image, level) where strengths have names, are in ``done`` is skipped; a partly finished one is run
+    again and only its missing rows are returned.
     """
-    strengths: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
-    base = jax.random.fold_in(jax.random.key(seed), zlib.crc32(attack.encode()) & 0x7FFFFFFF)
-    keys = image_keys(base, len(split) + batch_size)  # the last batch is filled up
+    values: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
+    strengths = list(levels or values)
+    keys = place_keys(seed, attack, len(split) + batch_size)  # the last batch is filled up
     for number, (images, valid, ids) in enumerate(scoring_batches(split, batch_size, size=None)):
         missing = [
             (image, strength) for image in ids[:valid] for strength in strengths if (image, strength) not in done
@@ -118,15 +121,15 @@ def attack_split(
         if not missing:
             continue
         clean = spread(images)
-        before = np.asarray(_score(score_fn, clean))
+        before = np.asarray(score(score_fn, clean))
         began = time.perf_counter()
         attacked, queries = runner(clean, keys[number * batch_size :][: len(images)])
         jax.block_until_ready(attacked)
         seconds = (time.perf_counter() - began) / (len(strengths) * valid)
         rows = []
         for which, (strength, pictures) in enumerate(zip(strengths, attacked, strict=True)):
-            after = np.asarray(_score(score_fn, pictures))
-            rounded = np.asarray(_score(score_fn, _to_8_bits(pictures)))
+            after = np.asarray(score(score_fn, pictures))
+            rounded = np.asarray(score(score_fn, to_8_bits(pictures)))
             similarity = np.asarray(_similarity(clean, pictures))
             change = np.asarray(pictures) - images
             for i in range(valid):
@@ -137,7 +140,7 @@ def attack_split(
                             model=model,
                             seed=seed,
                             attack=attack,
-                            epsilon=strength,
+                            epsilon=None if values[which] is None else float(values[which]),
                             score=float(before[i]),
                             attacked=float(after[i]),
                             rounded=float(rounded[i]),
@@ -146,6 +149,7 @@ def attack_split(
                             ssim=float(similarity[i]),
                             queries=None if queries is None else int(queries[which, i]),
                             seconds=seconds,
+                            level=levels[which] if levels else None,
                         )
                     )
         yield Batch(rows, tuple(ids[:valid]), images[:valid], np.asarray(attacked)[:, :valid])
@@ -154,8 +158,19 @@ def attack_split(
 _similarity = jax.jit(ssim)
 
 
+def place_keys(seed: int, purpose: str, count: int) -> jax.Array:
+    """A key for every place in a split, that nothing but the seed and the purpose decides."""
+    base = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
+    return image_keys(base, count)
+
+
 @jax.jit
-def _to_8_bits(images: Images) -> Images:
+def to_8_bits(images: Images) -> Images:
+    """What is left of images in [0, 1] when they are stored.
+
+    >>> print(to_8_bits(jnp.array([0.5])) * 255)
+    [128.]
+    """
     return jnp.round(images * 255) / 255
 
 

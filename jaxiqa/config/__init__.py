@@ -11,18 +11,42 @@ from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any, Literal
 
+from jaxiqa.config.data import Data
+from jaxiqa.config.evaluation import (
+    Adaptive,
+    Align,
+    Attack,
+    Certifier,
+    Defense,
+    Evaluation,
+    Network,
+    Subset,
+    check_evaluation,
+)
 
-@dataclass(frozen=True)
-class Data:
-    """A labelled or unlabelled image set; `jaxiqa.data.DATASETS` lists the names."""
-
-    name: str
-    source: str | None = None
-    """Folder of the images. A relative one is looked up under $JAXIQA_DATA (default: ./data)."""
-    limit: int | None = None
-    """Use only the first so many images of each split."""
-    options: dict[str, Any] = field(default_factory=dict)
-    """Further keyword arguments of the data set's loader."""
+__all__ = [
+    "Adaptive",
+    "Align",
+    "Attack",
+    "Block",
+    "Certifier",
+    "Data",
+    "Defense",
+    "Evaluation",
+    "Experiment",
+    "Model",
+    "Network",
+    "Prune",
+    "Subset",
+    "Training",
+    "Variant",
+    "check_experiment",
+    "describe",
+    "from_command_line",
+    "load_config",
+    "root_folder",
+    "run_folder",
+]
 
 
 @dataclass(frozen=True)
@@ -128,55 +152,6 @@ class Variant:
 
 
 @dataclass(frozen=True)
-class Network:
-    """A network that an attack works with; `jaxiqa.models.auxiliary.AUXILIARY` lists the names."""
-
-    name: str
-    weights: str | None = None
-    """A file; None is a fresh network, for attacks that train it."""
-    backbone_weights: str | None = None
-    """A second file, for perceptual distances."""
-
-
-@dataclass(frozen=True)
-class Attack:
-    """One attack over a range of strengths; `jaxiqa.attacks.ATTACKS` lists the names."""
-
-    name: str
-    epsilons: tuple[float, ...] | None = None
-    """Strengths: budgets in [0, 1] pixel units, or values of the field that is the attack's strength (such as a step
-    size); None for the attack as its options make it."""
-    options: dict[str, Any] = field(default_factory=dict)
-    networks: dict[str, Network] = field(default_factory=dict)
-    """Options that are networks: zhang's distance, cadv's colorize, facpa's network."""
-    fit_on: Data | None = None
-    """For an attack that is fitted on other images: where they come from (the split named by `fit_split`)."""
-    fit_split: str = "train"
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """What `evaluate.py` runs on every trained variant."""
-
-    data: Data
-    """The images under attack: the split "test" of this set."""
-    attacks: dict[str, Attack]
-    """Label in the tables -> attack."""
-    split: str = "test"
-    """The split of `Experiment.data` that correlations with human scores are reported on."""
-    batch_size: int | None = 8
-    """Images attacked at once; None is as many as fit into memory, up to 64."""
-    masking: int = 4
-    """So many of the images are used to check for masked gradients; 0 leaves it out."""
-    save_images: bool = False
-    """Whether every attacked image is stored as an 8-bit PNG, under WORKDIR/images."""
-    examples: int = 2
-    """So many attacked images are kept, at the largest strength, for the example sheet."""
-    score_range: Literal["mos", "baseline", "model"] = "mos"
-    """What gains are divided by: the labels' range, the first variant's clean scores, or each model's own range."""
-
-
-@dataclass(frozen=True)
 class Experiment:
     """Everything `train.py` and `evaluate.py` need."""
 
@@ -215,7 +190,7 @@ def from_command_line(description: str, arguments: list[str] | None = None) -> E
         experiment = load_config(Path(text.removeprefix("--config=")))
     else:
         usage = f"usage: {program} --config configs/NAME.py [--field value ...]\n\n{description}\n\nconfigs:\n"
-        folder = Path(__file__).parent.parent / "configs"
+        folder = Path(__file__).parent.parent.parent / "configs"
         usage += "".join(f"  configs/{path.name}\n" for path in sorted(folder.glob("*.py")))
         usage += f"\n{program} --config configs/NAME.py --help lists every field and its value."
         if {"-h", "--help"} & set(arguments):
@@ -261,6 +236,7 @@ def check_experiment(experiment: Experiment) -> None:
         seen.append(name)
     if len(set(experiment.seeds)) != len(experiment.seeds) or not experiment.seeds:
         raise ValueError(f"seeds={experiment.seeds}; give at least one, each once")
+    check_evaluation(experiment.evaluation)
 
 
 def _check_adversarial(where: str, training: Training) -> None:

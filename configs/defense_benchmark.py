@@ -1,0 +1,110 @@
+"""Every defense that needs no download, against eight attacks of equal visibility, with and without their knowledge.
+
+    JAXIQA_DATA=/path/to/data python train.py --config configs/defense_benchmark.py
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py --defense my_file.py:MyPurifier
+
+The metrics are those of `clive_mobilenet_v2.py`: trained there, they are found there (``--workdir
+runs/clive_mobilenet_v2``). Under attack are 50 of CLIVE's validation photographs, five from each of ten clusters of
+content, at 256×256, so that purified scores can be held against people's. Weak, medium and strong mean a largest change
+of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB where an attack has no such bound. Adaptive attacks are I-FGSM and
+APGD at medium strength. On two CPU cores, estimated: an hour and a half, of which adaptive attacks are a third.
+
+FCN and DnCNN take part when `jaxiqa.defenses.train_filter` has trained them, into ``weights/fcn.safetensors`` and
+``weights/dncnn.safetensors`` below JAXIQA_DATA.
+"""
+
+import os
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from jaxiqa.config import (
+    Adaptive,
+    Align,
+    Attack,
+    Certifier,
+    Data,
+    Defense,
+    Evaluation,
+    Experiment,
+    Network,
+    Subset,
+)
+
+sys.path.insert(0, str(Path(__file__).parent))
+from clive_mobilenet_v2 import get_config as hardened
+
+BOUNDED = Align("linf")
+"""Attacks that stay within a budget reach it."""
+
+
+def sized(low: float, high: float) -> Align:
+    """Attacks with a step size and no budget, by the PSNR that they leave; the two steps enclose what is looked for."""
+    return Align("psnr", ladder=(low, high))
+
+
+ATTACKS = {
+    "FGSM": Attack("fgsm", aligned=BOUNDED),
+    "I-FGSM": Attack("ifgsm", options={"steps": 5}, aligned=BOUNDED),
+    "APGD": Attack("apgd", options={"steps": 5}, aligned=BOUNDED),
+    "MADC": Attack("madc", options={"steps": 5}, aligned=sized(0.0005, 0.05)),
+    "Korhonen": Attack("korhonen", options={"steps": 5}, aligned=sized(0.001, 0.2)),
+    "SSAH": Attack("ssah", options={"steps": 5}, aligned=sized(0.0005, 0.05)),
+    "UAP": Attack("uap", (2 / 255, 4 / 255, 8 / 255), {"epochs": 2}, fit_on=Data("clive", limit=48)),
+    "Square": Attack("square", options={"queries": 60}, aligned=BOUNDED),
+}
+
+DEFENSES = {
+    "JPEG q50": Defense("jpeg", {"quality": 50}),
+    "DiffJPEG q50": Defense("diffjpeg", {"quality": 50}),
+    "quantise 16": Defense("color_quantization", {"levels": 16}),
+    "resize 0.5": Defense("resize", {"scale": 0.5}),
+    "upscale 0.5": Defense("upscale", {"scale": 0.5}),
+    "rotate ±15°": Defense("rotate", {"limit": 15.0}),
+    "crop 128": Defense("crop", {"size": 128}),
+    "flip": Defense("flip"),
+    "blur 3": Defense("gaussian_blur", {"kernel_size": 3}),
+    "median 3": Defense("median_blur", {"kernel_size": 3}),
+    "unsharp 3": Defense("unsharp", {"kernel_size": 3}),
+    "noise 0.025": Defense("random_noise", {"sigma": 0.025}),
+}
+
+
+def trained() -> dict[str, Defense]:
+    """The filters that have been trained here."""
+    weights = Path(os.environ.get("JAXIQA_DATA") or "data") / "weights"
+    files = {"FCN": weights / "fcn.safetensors", "DnCNN": weights / "dncnn.safetensors"}
+    return {
+        label: Defense(label.lower(), networks={"network": Network(label.lower(), weights=str(path))})
+        for label, path in files.items()
+        if path.exists()
+    }
+
+
+def get_config() -> Experiment:
+    experiment = hardened()
+    variants = {name: experiment.variants[name] for name in ("baseline", "robust_block")}
+    smoothing = {"attacks": ("I-FGSM",), "images": 10}
+    return replace(
+        experiment,
+        name="defense_benchmark",
+        variants=variants,
+        evaluation=Evaluation(
+            data=Data("clive"),
+            attacked_split="val",
+            subset=Subset(50),
+            size=(256, 256),
+            split="val",
+            attacks=ATTACKS,
+            batch_size=10,
+            masking=0,
+            examples=1,
+            defenses=DEFENSES | trained(),
+            adaptive=Adaptive(("I-FGSM", "APGD"), strengths="middle", draws=4),
+            certifiers={
+                "RS": Certifier("rs", {"n": 200, "n0": 50}, **smoothing),
+                "MS": Certifier("ms", {"n": 200}, **smoothing),
+            },
+        ),
+    )

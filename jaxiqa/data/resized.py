@@ -1,0 +1,31 @@
+"""Pictures of one size."""
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+
+import numpy as np
+from jaxtyping import UInt8
+
+from jaxiqa.data.pipeline import resize
+from jaxiqa.data.split import Split
+
+
+def resized(split: Split, size: tuple[int, int] | None) -> Split:
+    """The same pictures at (height, width), bilinear and antialiased, 8-bit; None leaves them as they are.
+
+    >>> from jaxiqa.data import load
+    >>> resized(load("builtin", size=(16, 16), train=1, val=1, test=1)["test"], (8, 12))[0]["image"].shape
+    (8, 12, 3)
+    """
+    return split if size is None else replace(split, read=Resized(split.read, tuple(size)))
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Reads pictures and resizes them."""
+
+    read: Callable[[int], np.ndarray]
+    size: tuple[int, int]
+
+    def __call__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        return resize(self.read(index), self.size)

@@ -1,0 +1,38 @@
+"""Attacks that learn from other images: fitted once per strength, and what they learnt is kept."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa import attacks, data
+from jaxiqa.config import Attack
+from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.evaluation.pictures import load_split
+from jaxiqa.evaluation.subject import Subject
+from jaxiqa.terminal import progress_bar
+
+
+def fitted_attacks(subject: Subject, label: str, chosen: Attack) -> list[Any]:
+    """One fitted attack per strength, from WORKDIR/fitted where it is there; none for attacks that are not fitted."""
+    if chosen.fit_on is None:
+        return []
+    others = load_split(chosen.fit_on, chosen.fit_split)
+    data.validate(others)
+    folder = subject.root / "fitted" / f"{subject.stem}-{label}"
+    images, fitted, networks = None, [], load_networks(chosen.networks)
+    kind = attacks.FITTED[chosen.name]
+    with progress_bar(f"{subject.title}: fitting {label}", "strengths") as bar:
+        for number, epsilon in enumerate(chosen.epsilons):
+            path = folder / f"{epsilon:.6f}.safetensors"
+            if not path.exists():
+                if images is None:
+                    batches = scoring_batches(others, subject.batch or 8, size=subject.size)
+                    images = jnp.asarray(np.concatenate([batch[:valid] for batch, valid, _ in batches]))
+                options = {"epsilon": epsilon} | chosen.options | networks
+                kind.save(kind.fit(subject.score_fn, images, jax.random.key(subject.seed), **options), path)
+            fitted.append(kind.load(path, **networks))
+            bar(number + 1, len(chosen.epsilons), "")
+    return fitted

@@ -1,0 +1,138 @@
+"""From a name in a config or on the command line to a purifier: one of the library's, or a user's own file."""
+
+import hashlib
+import importlib.util
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import numpy as np
+
+from jaxiqa.config import Defense
+from jaxiqa.defenses import purify
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.options import parse_options
+from jaxiqa.types import UNDEFENDED
+
+CONTRACT = (
+    "a purifier is purifier(images, key) -> images: float images b h w c in [0, 1] and one key of jax.random; "
+    "a class is called with the options first"
+)
+
+
+def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
+    """Take every ``--defense X`` out of a command line.
+
+    X is [LABEL=]NAME[,OPTION=VALUE...], where NAME is a key of `PURIFIERS`, or FILE.py:CLASS.
+
+    >>> take_defenses(["--seeds", "0", "--defense", "mild=jpeg,quality=90"])
+    (['--seeds', '0'], {'mild': Defense(name='jpeg', options={'quality': 90}, preset=None, networks={})})
+
+    Raises:
+        ValueError: one without a value, one that cannot be read, or one label twice.
+    """
+    rest, found = [], {}
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, text = argument.partition("=")
+        if name != "--defense":
+            rest.append(argument)
+            continue
+        text = text if equals else next(remaining, "")
+        head, *options = re.split(r",(?![^(\[]*[)\]])", text)
+        label, equals, name = head.rpartition("=")
+        if not name:
+            raise ValueError(f"--defense {text!r}; write --defense [LABEL=]NAME[,OPTION=VALUE...]")
+        label = label if equals else " ".join([name.rpartition(":")[2], *options])
+        if label in found:
+            raise ValueError(f"--defense {label!r} is given twice; write LABEL= before one of them")
+        values = parse_options(options)
+        found[label] = Defense(name, preset=values.pop("preset", None), options=values)
+    return rest, found
+
+
+def build(label: str, chosen: Defense) -> Callable[..., Any]:
+    """The purifier of a config.
+
+    Raises:
+        ValueError: an unknown name, option or preset, or a file that does not hold a purifier; says what one is.
+    """
+    if label == UNDEFENDED:
+        return Undefended()
+    try:
+        networks = load_networks(chosen.networks)
+        if ".py:" in chosen.name:
+            if chosen.preset is not None:
+                raise ValueError(f"preset={chosen.preset}: a purifier of one's own has none; give it options")
+            return _from_file(chosen.name, chosen.options | networks)
+        options = dict(chosen.options)
+        if chosen.preset is not None:
+            presets = purify.PRESETS.get(chosen.name, ())
+            if not 0 <= chosen.preset < len(presets):
+                raise ValueError(f"preset={chosen.preset}: {chosen.name} has {len(presets)}, counted from 0")
+            options = {**presets[chosen.preset], **options}
+        return purify.make(chosen.name, **options, **networks)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"defense {label!r}: {error}") from error
+
+
+def source_digest(chosen: Defense) -> str | None:
+    """SHA-256 of the file that holds a user's purifier: rows of an earlier version are not its own."""
+    path = Path(chosen.name.rpartition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if ".py:" in chosen.name and path.is_file() else None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Undefended:
+    """The identity: what the metric is without a defense."""
+
+    random: ClassVar[bool] = False
+
+    def __call__(self, images: Any, key: Any = None) -> Any:
+        return images
+
+
+def _from_file(name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    file, _, attribute = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"defense_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        raise ValueError(f"{path} has no {attribute}")
+    found = getattr(module, attribute)
+    if isinstance(found, type):
+        try:
+            found = found(**options)
+        except TypeError as error:
+            raise ValueError(f"{name}: {error}; {CONTRACT}") from error
+    elif options:
+        raise ValueError(f"{name} is no class and takes no options, but got {', '.join(options)}")
+    if not callable(found):
+        raise ValueError(f"{name} cannot be called; {CONTRACT}")
+    if jax.tree_util.all_leaves([found]):
+        try:
+            hash(found)
+        except TypeError as error:
+            raise ValueError(
+                f"{name} cannot be hashed; make it a frozen dataclass, best one that is registered with "
+                "jax.tree_util.register_dataclass"
+            ) from error
+    return found
+
+
+def check_output(label: str, images: Any, purified: Any) -> None:
+    """Raise ``ValueError`` unless ``purified`` is what a purifier may make of ``images``."""
+    shape = getattr(purified, "shape", ())
+    if len(shape) != 4 or (shape[0], shape[3]) != (images.shape[0], images.shape[3]):
+        raise ValueError(f"defense {label!r} made {tuple(shape)} of images {tuple(images.shape)}; {CONTRACT}")
+    values = np.asarray(purified)  # XLA's smallest value of nothing but NaN is infinite
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -1e-5 and high <= 1 + 1e-5):  # NaN fails too
+        raise ValueError(f"defense {label!r} made values from {low} to {high} of images in [0, 1]; {CONTRACT}")

@@ -1,0 +1,91 @@
+"""How strong an attack is run: as the config says, or weak, medium and strong by what it does to pictures."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa import attacks
+from jaxiqa.attacks.align import LEVELS
+from jaxiqa.config import Align, Attack
+from jaxiqa.data.split import Split
+from jaxiqa.evaluation.attacking import spread
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.evaluation.subject import Subject
+from jaxiqa.files import write_text
+
+
+class Strength(NamedTuple):
+    """A value of the attack's strength, None for the attack as its options make it, and its name if it was aligned."""
+
+    epsilon: float | None
+    level: str | None = None
+
+    @property
+    def key(self) -> float | str | None:
+        """What rows are told apart by: two models need not have the same ε at one level."""
+        return self.level or self.epsilon
+
+    @property
+    def folder(self) -> str:
+        return self.level or ("attack" if self.epsilon is None else f"{self.epsilon:.6f}")
+
+
+def strength_field(name: str) -> str:
+    """The option that makes an attack of this name stronger or weaker."""
+    return getattr(attacks.ATTACKS.get(name), "strength", "epsilon")
+
+
+def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
+    """The ε alone, as `attack_runner` takes them."""
+    return None if strengths[0].epsilon is None else tuple(strength.epsilon for strength in strengths)
+
+
+def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
+    """The strengths of one attack on one model, in the order of the config, or weak, medium, strong.
+
+    What alignment found is kept in WORKDIR/aligned, with the curves it found it on.
+    """
+    if chosen.aligned is None:
+        return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
+    path = subject.root / "aligned" / f"{subject.stem}-{label}.json"
+    if not path.exists():
+        _write(path, _align(subject, chosen, chosen.aligned, split))
+    found = json.loads(path.read_text())
+    return tuple(Strength(found[level]["strength"], level) for level in LEVELS[chosen.aligned.measure])
+
+
+def _align(subject: Subject, chosen: Attack, how: Align, split: Split) -> dict[str, attacks.Aligned]:
+    ladder, name = how.ladder, strength_field(chosen.name)
+    if ladder is None and (how.measure, name) == ("linf", "epsilon"):
+        ladder = tuple(LEVELS["linf"].values())  # mostly, the budget is what is reached
+    start = {} if ladder is None or name in chosen.options else {name: ladder[0]}
+    attack = attacks.make(chosen.name, **chosen.options, **load_networks(chosen.networks), **start)
+    pictures = np.stack([split.read(index) for index in range(min(how.images, len(split)))])
+    return attacks.align_levels(
+        attack,
+        subject.score_fn,
+        jnp.asarray(spread(pictures.astype(np.float32) / 255)),
+        jax.random.key(subject.seed),
+        how.measure,
+        ladder=ladder,
+        tolerance=how.tolerance,
+    )
+
+
+def _write(path: Path, found: dict[str, Any]) -> None:
+    described = {
+        level: {
+            "strength": aligned.strength,
+            "measure": aligned.target[0],
+            "target": aligned.target[1],
+            "reached": aligned.reached,
+            "curve": aligned.curve,
+        }
+        for level, aligned in found.items()
+    }
+    write_text(path, json.dumps(described, indent=1))

@@ -1,0 +1,79 @@
+"""One trained model of an experiment: what it is called, where its rows go, and its score function."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jaxiqa import models
+from jaxiqa.attacks.memory import fitting_batch
+from jaxiqa.reports.rows import append_rows, read_rows
+from jaxiqa.types import (
+    CertificateRow,
+    DefenseRow,
+    MaskingRow,
+    ModelRow,
+    PredictionRow,
+    ResultRow,
+    ScoreFn,
+    StoredRow,
+)
+
+FILES: dict[type, str] = {
+    ResultRow: "results.jsonl",
+    PredictionRow: "predictions.jsonl",
+    ModelRow: "models.jsonl",
+    MaskingRow: "masking.jsonl",
+    StoredRow: "stored.jsonl",
+    DefenseRow: "defenses.jsonl",
+    CertificateRow: "certificates.jsonl",
+}
+"""Kind of row -> its file in an experiment's folder."""
+
+
+@dataclass(frozen=True)
+class Subject:
+    """One trained model.
+
+    Attributes:
+        name, seed: of the model.
+        root: the experiment's folder.
+        folder: the model's own.
+        size: height and width of the images under attack.
+        batch: images at once; None is as many as fit into memory.
+    """
+
+    name: str
+    seed: int
+    root: Path
+    folder: Path
+    size: tuple[int, int]
+    batch: int | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} seed {self.seed}"
+
+    @property
+    def stem(self) -> str:
+        """What files about this model begin with."""
+        return f"{self.name}-seed{self.seed}"
+
+    @cached_property
+    def score_fn(self) -> ScoreFn:
+        return models.score_fn(models.load_run(self.folder), self.size)
+
+    @cached_property
+    def batch_size(self) -> int:
+        return self.batch or fitting_batch(self.score_fn, (*self.size, 3))
+
+    def rows(self, kind: type) -> list[Any]:
+        """The rows of this kind that are about this model."""
+        every = read_rows(self.root / FILES[kind], kind)
+        return [row for row in every if (row.model, row.seed) == (self.name, self.seed)]
+
+    def add(self, rows: Sequence[Any]) -> None:
+        """Append rows, all of one kind, to their file."""
+        if rows:
+            append_rows(self.root / FILES[type(rows[0])], rows)

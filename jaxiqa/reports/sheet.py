@@ -1,0 +1,64 @@
+"""A table to read: as HTML, which can be sorted, and as Markdown."""
+
+import csv
+import io
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from rich.markup import escape
+from rich.table import Table
+
+Entry = tuple[str, float | None]
+"""What is shown, and the number it is sorted by; None is a dash, and stays last."""
+
+
+@dataclass(frozen=True)
+class Sheet:
+    """One table.
+
+    Attributes:
+        title: what stands above it.
+        header: names of the columns.
+        rows: per row, text or an `Entry` for each column.
+        notes: what the numbers are: for under the table.
+        text: so many columns, from the left, are text.
+        folded: shown on request, and not to be sorted.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Entry]]
+    notes: Sequence[str] = field(default=())
+    text: int = 1
+    folded: bool = False
+
+    def render(self) -> Table:
+        """The same for the terminal, without intervals, for which it is too narrow."""
+        table = Table(title=escape(self.title), title_justify="left")
+        for number, name in enumerate(self.header):
+            table.add_column(escape(name), justify="left" if number < self.text else "right")
+        for row in self.rows:
+            table.add_row(*(escape(item if isinstance(item, str) else item[0].partition(" ±")[0]) for item in row))
+        return table
+
+    def markdown(self) -> list[str]:
+        """Lines of the table.
+
+        >>> Sheet("", ["a", "b"], [["x|y", ("0.50", 0.5)]]).markdown()
+        ['| a | b |', '|---|---:|', '| x\\\\|y | 0.50 |']
+        """
+        rule = "|" + "---|" * self.text + "---:|" * (len(self.header) - self.text)
+        shown = [[item if isinstance(item, str) else item[0] for item in row] for row in (self.header, *self.rows)]
+        head, *body = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in shown]
+        return [head, rule, *body]
+
+
+def as_csv(lines: Sequence[Sequence[object]]) -> str:
+    """Lines of a csv file.
+
+    >>> as_csv([["a, b", 1.5]])
+    '"a, b",1.5\\n'
+    """
+    buffer = io.StringIO()
+    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    return buffer.getvalue()
