@@ -1,21 +1,33 @@
 """Networks that attacks, defenses and reports are given as callables: perceptual distances, and maps to maps."""
 
+import inspect
+import json
 import os
 from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import numpy as np
+import safetensors.numpy
 from flax import nnx
 
-from jaxiqa.checks import check_choice
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.files import write_bytes
 from jaxiqa.models import convert
 from jaxiqa.models import weights as files
-from jaxiqa.models.auxiliary import colorization, dists, unet
+from jaxiqa.models.auxiliary import adm, colorization, disco, dists, dncnn, fcn, mprnet, srvgg, unet
+from jaxiqa.models.auxiliary.adm import ADM
 from jaxiqa.models.auxiliary.colorization import Colorization
+from jaxiqa.models.auxiliary.disco import DISCO
 from jaxiqa.models.auxiliary.distance import Auxiliary, Distance, DistanceTo
 from jaxiqa.models.auxiliary.dists import DISTS
+from jaxiqa.models.auxiliary.dncnn import DnCNN
+from jaxiqa.models.auxiliary.fcn import FCN
 from jaxiqa.models.auxiliary.lpips import LPIPS, LPIPS_ALEX, LPIPS_SQUEEZE, LPIPS_VGG
+from jaxiqa.models.auxiliary.mprnet import MPRNet
 from jaxiqa.models.auxiliary.network import Network
+from jaxiqa.models.auxiliary.srvgg import SRVGG
 from jaxiqa.models.auxiliary.unet import UNet
 
 AUXILIARY = {
@@ -25,21 +37,38 @@ AUXILIARY = {
     "lpips_squeeze": LPIPS_SQUEEZE,
     "facpa_unet": unet.PUBLISHED,
     "siggraph17": colorization.PUBLISHED,
+    "mprnet": mprnet.PUBLISHED,
+    "real_esrgan": srvgg.PUBLISHED,
+    "adm": adm.PUBLISHED,
+    "disco": disco.PUBLISHED,
+    "fcn": fcn.PUBLISHED,
+    "dncnn": dncnn.PUBLISHED,
 }
 
 __all__ = [
+    "ADM",
     "AUXILIARY",
+    "DISCO",
     "DISTS",
+    "FCN",
     "LPIPS",
+    "SRVGG",
     "Auxiliary",
     "Colorization",
     "Distance",
     "DistanceTo",
+    "DnCNN",
+    "MPRNet",
     "Network",
     "UNet",
+    "blend",
     "build",
     "load",
+    "save",
 ]
+
+NETWORK, OPTIONS = "network", "options"
+"""Names in the header of a file that `save` wrote."""
 
 Weights = Mapping[str, Any] | str | os.PathLike[str]
 
@@ -63,7 +92,7 @@ def build(name: str, *, seed: int = 0) -> Distance | Network:
     return spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(seed))))
 
 
-def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None) -> Distance | Network:
+def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None, **options: Any) -> Distance | Network:
     """A network with its published weights, as a pytree that can be called.
 
     Those of a perceptual distance come in two files: the authors' own, a few kilobytes, and the ImageNet weights of the
@@ -72,11 +101,12 @@ def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None
     Args:
         name: a key of `AUXILIARY`.
         weights: of the network itself (``alpha`` and ``beta``, or ``lin0.model.1.weight``, or ``conv1.weight`` and so
-            on): a file, or a mapping from the published names to arrays.
+            on): a file, or a mapping from the published names to arrays; or a file that `save` wrote.
         backbone_weights: of a distance's backbone (``features.0.weight`` and so on), likewise.
+        **options: of the network's class. Sizes that can be read from the weights need not be given.
 
     Raises:
-        ValueError: an unknown name, or weights of another network; every key that does not fit is listed.
+        ValueError: an unknown name or option, or weights of another network; every key that does not fit is listed.
 
     >>> load("lpips", weights="alex.safetensors")
     Traceback (most recent call last):
@@ -86,19 +116,80 @@ def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None
     spec = AUXILIARY[name]
     given = {"weights": weights, "backbone_weights": backbone_weights}
     given = {argument: value for argument, value in given.items() if value is not None}
-    arrays = {argument: _arrays(value) for argument, value in given.items()}
-    model = nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(0)))
-    own, backbone = arrays["weights"], arrays.get("backbone_weights", {})
-    if twice := sorted(own.keys() & backbone.keys()):
-        raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
     source = " and ".join(
         argument if isinstance(value, Mapping) else f"{argument}={str(value)!r}" for argument, value in given.items()
     )
-    convert.fill(model, own | backbone, spec.keys, source=source)
+    found = {argument: _contents(value) for argument, value in given.items()}
+    own, backbone = found["weights"].arrays, found["backbone_weights"].arrays if "backbone_weights" in found else {}
+    if twice := sorted(own.keys() & backbone.keys()):
+        raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
+    rules, header = spec.keys, found["weights"].metadata
+    if NETWORK in header:
+        if header[NETWORK] != name:
+            raise ValueError(f"{source} holds a {header[NETWORK]}, not a {name}")
+        rules, read = convert.IDENTITY, json.loads(header[OPTIONS])
+    else:
+        read = spec.options(own)
+    model = _abstract(name, read | options)
+    convert.fill(model, own | backbone, rules, source=source)
     return spec.wrap(*nnx.split(model))
 
 
-def _arrays(given: Weights) -> dict[str, np.ndarray]:
+def save(name: str, network: Network, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write a network to a ``.safetensors`` file that ``load(name, weights=path)`` reads.
+
+    Args:
+        name: a key of `AUXILIARY`.
+        network: the network.
+        path: the file; it is replaced as a whole or not at all.
+        **options: with which the network was built.
+
+    >>> import jax, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "fcn.safetensors"
+    >>> save("fcn", Network(*nnx.split(FCN(rngs=nnx.Rngs(0)))), path)
+    >>> load("fcn", weights=path)(jax.numpy.zeros((1, 4, 5, 3))).shape
+    (1, 4, 5, 3)
+    """
+    check_choice("name", name, AUXILIARY)
+    module = nnx.merge(network.graphdef, network.state)
+    arrays = {key: np.asarray(variable[...]) for key, variable in convert.parameters(module).items()}
+    header = {NETWORK: name, OPTIONS: json.dumps(options)}
+    write_bytes(Path(path), safetensors.numpy.save(arrays, header))
+
+
+def blend(first: Weights, second: Weights, share: float = 0.2) -> dict[str, np.ndarray]:
+    """``share · first + (1 − share) · second``, key by key: a checkpoint between two of one network.
+
+    Real-ESRGAN's strength of denoising is set so: ``blend("realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth")``
+    is what arXiv:2408.01541 ran.
+
+    Raises:
+        ValueError: the two are not of one network, or ``share`` is outside [0, 1].
+
+    >>> blend({"bias": np.ones(2)}, {"bias": np.zeros(2)})["bias"].tolist()
+    [0.2, 0.2]
+    """
+    check_number("share", share, 0.0, 1.0)
+    ours, theirs = _contents(first).arrays, _contents(second).arrays
+    if different := sorted(
+        key for key in ours.keys() | theirs.keys() if np.shape(ours.get(key)) != np.shape(theirs.get(key))
+    ):
+        raise ValueError(f"first and second are not of one network; they differ in {', '.join(different[:5])}")
+    return {key: (share * array + (1 - share) * theirs[key]).astype(array.dtype) for key, array in ours.items()}
+
+
+def _abstract(name: str, options: Mapping[str, Any]) -> nnx.Module:
+    build = AUXILIARY[name].build
+    parameters = inspect.signature(getattr(build, "func", build).__init__).parameters  # of a class, or partial of one
+    allowed = [option for option, kind in parameters.items() if kind.kind is kind.KEYWORD_ONLY and option != "rngs"]
+    for option in options:
+        check_choice(f"option of {name}", option, allowed)
+    return nnx.eval_shape(lambda: build(**options, rngs=nnx.Rngs(0)))
+
+
+def _contents(given: Weights) -> files.Contents:
     if isinstance(given, Mapping):
-        return {name: np.asarray(array) for name, array in given.items()}
-    return files.read(given)
+        return files.Contents({name: np.asarray(array) for name, array in given.items()})
+    found = files.contents(given)
+    vectors = {name: numbers for name, numbers in found.numbers.items() if numbers.ndim}
+    return replace(found, arrays=found.arrays | vectors)

@@ -72,13 +72,14 @@ class Auxiliary:
     """One entry of `jaxiqa.models.auxiliary.AUXILIARY`.
 
     Attributes:
-        build: ``build(*, rngs) -> module``, at its published size.
+        build: ``build(*, rngs, **options) -> module``, at its published size by default.
         keys: rules (`jaxiqa.models.convert`) from the published parameter names, those of a backbone among them.
         title, paper: name as in the literature, arXiv id.
         licence: of the published weights, without a backbone's.
         weights: name -> where the authors put them.
         wrap: ``wrap(*flax.nnx.split(module))`` is what others are given: `Distance`, where the module is one, or
             `jaxiqa.models.auxiliary.network.Network`.
+        options: what a checkpoint's own arrays say of the options of ``build``; it may refuse them (`ValueError`).
     """
 
     build: Callable[..., nnx.Module]
@@ -88,6 +89,7 @@ class Auxiliary:
     licence: str
     weights: Mapping[str, Source]
     wrap: Callable[[Any, Any], Any] = Distance
+    options: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = lambda arrays: {}
 
 
 def vector(array: np.ndarray) -> np.ndarray:

@@ -60,11 +60,11 @@ class UNet(nnx.Module):
         first, *middle, last = self.down
         skips = [first(images)]
         for layer in middle:
-            skips.append(_norm(layer(_leaky(skips[-1]))))
+            skips.append(instance_norm(layer(_leaky(skips[-1]))))
         x = last(_leaky(skips[-1]))
         *ups, final = self.up
         for layer in ups:
-            x = jnp.concatenate([_norm(layer(jax.nn.relu(x))), skips.pop()], -1)
+            x = jnp.concatenate([instance_norm(layer(jax.nn.relu(x))), skips.pop()], -1)
         return jnp.tanh(final(jax.nn.relu(x)))
 
 
@@ -72,8 +72,12 @@ def _leaky(x):
     return jax.nn.leaky_relu(x, 0.2)
 
 
-def _norm(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Every channel of every image to mean 0 and variance 1."""
+def instance_norm(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
+    """Every channel of every image to mean 0 and variance 1.
+
+    >>> instance_norm(jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1)).round(3).ravel().tolist()
+    [-1.0, 1.0]
+    """
     x = x - jnp.mean(x, (1, 2), keepdims=True)
     return x * jax.lax.rsqrt(jnp.mean(x * x, (1, 2), keepdims=True) + 1e-5)
 

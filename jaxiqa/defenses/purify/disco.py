@@ -1,0 +1,71 @@
+"""DISCO: the picture is drawn anew, pixel by pixel, from local features that were learned to be clean."""
+
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice, check_number
+from jaxiqa.defenses.purify.learned import as_pytree, check_pictures, resize
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DISCO:
+    """``clip(network(x, size), 0, 1)``.
+
+    Args:
+        network: ``(b h w 3, (height, width)) -> b height width 3``, a pytree that can be called, such as
+            ``jaxiqa.models.auxiliary.load("disco", weights=...)``, which works through the pixels a few rows at a time
+            and keeps a checkpoint of each part, so that memory is bounded, with a gradient or without one.
+        size: (height, width) to draw at; None is the picture's own size.
+        keep_size: whether the result is resized back to the picture's size (bilinear, antialiased).
+        variant: ``"benchmark"`` draws at 299×299 and leaves it so, whatever the other options say.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable, with the same
+    numbers: there is no separate path.
+
+    Raises:
+        ValueError: an option or the images are not as stated, or the network's result has another shape.
+
+    >>> images = jnp.full((1, 3, 5, 3), 0.5)
+    >>> blank = lambda x, size: jnp.ones((len(x), *size, 3))
+    >>> DISCO(blank)(images).shape, DISCO(blank, size=(7, 4), keep_size=False)(images).shape
+    ((1, 3, 5, 3), (1, 7, 4, 3))
+
+    Reference: Ho and Vasconcelos, "DISCO: Adversarial defense with local implicit functions", arXiv:2212.05630.
+    """
+
+    network: Any
+    _: KW_ONLY
+    size: tuple[int, int] | None = field(default=None, metadata={"static": True})
+    keep_size: bool = field(default=True, metadata={"static": True})
+    variant: str = field(default="paper", metadata={"static": True})
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, ("paper", "benchmark"))
+        for side in self.size or ():
+            check_number("size", side, 1)
+        object.__setattr__(self, "network", as_pytree(self.network))
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
+        del key
+        check_pictures(images)
+        return _drawn(self, images)
+
+
+@jax.jit
+def _drawn(purifier, images):
+    own, as_run = images.shape[1:3], purifier.variant == "benchmark"
+    size = (299, 299) if as_run else purifier.size or own
+    drawn = purifier.network(images, size)
+    if drawn.shape != (len(images), *size, 3):
+        raise ValueError(f"network returned shape {drawn.shape} for images {images.shape} and size {size}")
+    drawn = jnp.clip(drawn, 0, 1)
+    return drawn if as_run or not purifier.keep_size else resize(drawn, own)

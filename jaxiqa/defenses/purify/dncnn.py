@@ -1,0 +1,52 @@
+"""DnCNN: a denoiser in front of the metric."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa.defenses.purify.learned import as_pytree, check_drawn, check_pictures
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DnCNN:
+    """``clip(network(x), 0, 1)``.
+
+    Args:
+        network: ``b h w 3 -> b h w 3``, a pytree that can be called, trained on Gaussian noise:
+            ``jaxiqa.models.auxiliary.load("dncnn", ...)`` with the weights of denoised smoothing, or with a file that
+            ``python -m jaxiqa.defenses.train_filter --network dncnn`` wrote.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable.
+
+    Raises:
+        ValueError: the images are not as stated, or the network's result has another shape.
+
+    >>> images = jnp.full((1, 3, 5, 3), 0.5)
+    >>> print(DnCNN(lambda x: 3 * x)(images).max())
+    1.0
+
+    Reference: Zhang et al., "Beyond a Gaussian denoiser", arXiv:1608.03981; as a defense: Salman et al., "Denoised
+    smoothing", arXiv:2003.01908.
+    """
+
+    network: Any
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "network", as_pytree(self.network))
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        del key
+        check_pictures(images)
+        return _denoised(self.network, images)
+
+
+@jax.jit
+def _denoised(network, images):
+    return jnp.clip(check_drawn(network(images), images), 0, 1)

@@ -1,0 +1,50 @@
+"""FCN: a small filter, trained to take one kind of attack off a picture."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa.defenses.purify.learned import as_pytree, check_drawn, check_pictures
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class FCN:
+    """``clip(network(x), 0, 1)``.
+
+    Args:
+        network: ``b h w 3 -> b h w 3``, a pytree that can be called: ``jaxiqa.models.auxiliary.load("fcn", ...)`` with
+            the weights of its authors, or with a file that ``python -m jaxiqa.defenses.train_filter`` wrote.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable.
+
+    Raises:
+        ValueError: the images are not as stated, or the network's result has another shape.
+
+    >>> images = jnp.full((1, 3, 5, 3), 0.5)
+    >>> print(FCN(lambda x: 3 * x)(images).max())
+    1.0
+
+    Reference: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541.
+    """
+
+    network: Any
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "network", as_pytree(self.network))
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        del key
+        check_pictures(images)
+        return _filtered(self.network, images)
+
+
+@jax.jit
+def _filtered(network, images):
+    return jnp.clip(check_drawn(network(images), images), 0, 1)

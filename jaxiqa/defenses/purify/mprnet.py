@@ -1,0 +1,57 @@
+"""MPRNet: a large restoration network, trained to take a camera's noise off, in front of the metric."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa.defenses.purify.learned import as_pytree, check_drawn, check_pictures
+from jaxiqa.types import Images, PRNGKey
+
+MULTIPLE = 8
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class MPRNet:
+    """``clip(network(x), 0, 1)``; the network sees the picture mirrored below and to the right to multiples of 8.
+
+    Args:
+        network: ``b h w 3 -> b h w 3``, a pytree that can be called, such as
+            ``jaxiqa.models.auxiliary.load("mprnet", weights=...)``.
+
+    Calling it takes images ``b h w 3`` in [0, 1] of any size and returns such; it uses no key. It is differentiable.
+
+    Raises:
+        ValueError: the images are not as stated, or the network's result has another shape.
+
+    >>> images = jnp.full((1, 3, 5, 3), 0.5)
+    >>> sizes = []
+    >>> purified = MPRNet(lambda x: sizes.append(x.shape) or x)(images)
+    >>> purified.shape, sizes
+    ((1, 3, 5, 3), [(1, 8, 8, 3)])
+
+    Reference: Zamir et al., "Multi-stage progressive image restoration", arXiv:2102.02808.
+    """
+
+    network: Any
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        object.__setattr__(self, "network", as_pytree(self.network))
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+        del key
+        check_pictures(images)
+        return _restored(self.network, images)
+
+
+@jax.jit
+def _restored(network, images):
+    height, width = images.shape[1:3]
+    padding = ((0, 0), (0, -height % MULTIPLE), (0, -width % MULTIPLE), (0, 0))
+    padded = jnp.pad(images, padding, mode="reflect")
+    return jnp.clip(check_drawn(network(padded), padded)[:, :height, :width], 0, 1)

@@ -1,0 +1,69 @@
+"""Real-ESRGAN: the picture is drawn anew at four times its size."""
+
+from dataclasses import KW_ONLY, dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxiqa.checks import check_choice
+from jaxiqa.defenses.purify.learned import as_pytree, check_pictures, resize
+from jaxiqa.types import Images, PRNGKey
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class RealESRGAN:
+    """``clip(network(x), 0, 1)``, four times as large, brought back to the picture's size.
+
+    Args:
+        network: ``b h w 3 -> b 4h 4w 3`` (or another multiple), a pytree that can be called, such as
+            ``auxiliary.load("real_esrgan", weights=auxiliary.blend(general, wdn))`` of `jaxiqa.models`, whose blend of
+            the two published checkpoints sets the strength of denoising (a fifth of the first in the benchmark).
+        keep_size: whether the result is resized back (bilinear, antialiased).
+        variant: ``"benchmark"`` leaves the result at the network's size, whatever ``keep_size`` says.
+
+    Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable.
+
+    Raises:
+        ValueError: the images are not as stated, or the network's result is no such multiple.
+
+    >>> images = jnp.full((1, 3, 5, 3), 0.5)
+    >>> enlarge = lambda x: x.repeat(4, 1).repeat(4, 2)
+    >>> RealESRGAN(enlarge)(images).shape, RealESRGAN(enlarge, variant="benchmark")(images).shape
+    ((1, 3, 5, 3), (1, 12, 20, 3))
+
+    Reference: Wang et al., "Real-ESRGAN", arXiv:2107.10833.
+    """
+
+    network: Any
+    _: KW_ONLY
+    keep_size: bool = field(default=True, metadata={"static": True})
+    variant: str = field(default="paper", metadata={"static": True})
+
+    random: ClassVar[bool] = False
+    surrogate: ClassVar[None] = None
+
+    def __post_init__(self):
+        check_choice("variant", self.variant, ("paper", "benchmark"))
+        object.__setattr__(self, "network", as_pytree(self.network))
+
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
+        del key
+        check_pictures(images)
+        return _drawn(self, images)
+
+
+@jax.jit
+def _drawn(purifier, images):
+    drawn = purifier.network(images)
+    b, height, width, c = images.shape
+    factor = drawn.shape[1] // height
+    if not factor or drawn.shape != (b, factor * height, factor * width, c):
+        raise ValueError(
+            f"network returned shape {drawn.shape} for images {images.shape}; expected a multiple of sides"
+        )
+    drawn = jnp.clip(drawn, 0, 1)
+    stays = purifier.variant == "benchmark" or not purifier.keep_size
+    return drawn if stays else resize(drawn, (height, width))
