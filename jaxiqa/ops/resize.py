@@ -34,8 +34,8 @@ def resize_bilinear(
         check_number("size", side, 1)
     b, h, w, c = images.shape
     # Whole rows of numbers, w · c, are what a CPU reads fastest.
-    rows = _resample(images.reshape(b, h, w * c), bilinear_weights(h, size[0], antialias), 1)
-    return _resample(rows.reshape(b, size[0], w, c), bilinear_weights(w, size[1], antialias), 2)
+    rows = _resample(images.reshape(b, h, w * c), 1, size[0], antialias)
+    return _resample(rows.reshape(b, size[0], w, c), 2, size[1], antialias)
 
 
 @cache
@@ -53,11 +53,29 @@ def bilinear_weights(side: int, size: int, antialias: bool) -> Float[np.ndarray,
     return weights / weights.sum(1, keepdims=True)
 
 
-def _resample(x: Array, weights: np.ndarray, axis: int) -> Array:
+@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+def _resample(x: Array, axis: int, size: int, antialias: bool) -> Array:
+    return _product(bilinear_weights(x.shape[axis], size, antialias), x, axis)
+
+
+def _forward(x, axis, size, antialias):
+    return _resample(x, axis, size, antialias), x.shape[axis]
+
+
+def _backward(axis, size, antialias, side, cotangent):
+    """The transposed matrix is as sparse; what JAX makes of the gathers, scatters, takes a CPU ten times as long."""
+    return (_product(bilinear_weights(side, size, antialias).T, cotangent, axis),)
+
+
+_resample.defvjp(_forward, _backward)
+
+
+def _product(weights: np.ndarray, x: Array, axis: int) -> Array:
     """``weights`` times x along ``axis``, as a sum over the short span in which a row is not zero."""
     used = weights != 0
     first = used.argmax(1)
-    span = int((weights.shape[1] - used[:, ::-1].argmax(1) - first).max())
+    last = weights.shape[1] - used[:, ::-1].argmax(1)
+    span = int((last - first)[used.any(1)].max())
     first = np.minimum(first, weights.shape[1] - span)
     shape = [-1 if a == axis else 1 for a in range(x.ndim)]
     total = jnp.zeros((), x.dtype)

@@ -5,13 +5,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
+from jaxtyping import Array, Real
 
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.types import Images
 
 VARIANTS = ("paper", "benchmark")
-Number = int | float | np.integer | np.floating | Float[Array, "..."]  # an array where it is traced or swept over
+Number = int | float | np.integer | np.floating | Real[Array, "..."]  # an array where it is traced or swept over
 
 
 def check_purified(images: Images, *, minimum: int = 1) -> None:
