@@ -4,11 +4,12 @@
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py --defense my_file.py:MyPurifier
 
-The metrics are those of `clive_mobilenet_v2.py`: trained there, they are found there (``--workdir
-runs/clive_mobilenet_v2``). Under attack are 50 of CLIVE's validation photographs, five from each of ten clusters of
-content, at 256×256, so that purified scores can be held against people's. Weak, medium and strong mean a largest change
-of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB where an attack has no such bound. Adaptive attacks are I-FGSM and
-APGD at medium strength. On two CPU cores, estimated: an hour and a half, of which adaptive attacks are a third.
+The metrics are those of `clive_mobilenet_v2.py`: if they have been trained there, copy ``baseline/`` and
+``robust_block/`` from runs/clive_mobilenet_v2 to runs/defense_benchmark. Under attack are 50 of CLIVE's validation
+photographs, five from each of ten clusters of content where there are so many, at 256×256, so that purified scores can
+be held against people's. Weak, medium and strong mean a largest change of 2, 4 and 8 / 255, or a PSNR of 40, 35 and
+30 dB where an attack has no such bound. Adaptive attacks are I-FGSM and APGD at medium strength. On two CPU cores,
+estimated: an hour and a half, of which adaptive attacks are a third.
 
 FCN and DnCNN take part when `jaxiqa.defenses.train_filter` has trained them, into ``weights/fcn.safetensors`` and
 ``weights/dncnn.safetensors`` below JAXIQA_DATA.
