@@ -49,9 +49,9 @@ ATTACKS = {
     "FGSM": Attack("fgsm", aligned=BOUNDED),
     "I-FGSM": Attack("ifgsm", options={"steps": 5}, aligned=BOUNDED),
     "APGD": Attack("apgd", options={"steps": 5}, aligned=BOUNDED),
-    "MADC": Attack("madc", options={"steps": 5}, aligned=sized(0.0005, 0.05)),
-    "Korhonen": Attack("korhonen", options={"steps": 5}, aligned=sized(0.001, 0.2)),
-    "SSAH": Attack("ssah", options={"steps": 5}, aligned=sized(0.0005, 0.05)),
+    "MADC": Attack("madc", options={"steps": 5}, aligned=sized(0.004, 0.016)),
+    "Korhonen": Attack("korhonen", options={"steps": 5}, aligned=sized(0.015, 0.15)),
+    "SSAH": Attack("ssah", options={"steps": 5}, aligned=sized(0.005, 0.05)),
     "UAP": Attack("uap", (2 / 255, 4 / 255, 8 / 255), {"epochs": 2}, fit_on=Data("clive", limit=48)),
     "Square": Attack("square", options={"queries": 60}, aligned=BOUNDED),
 }
