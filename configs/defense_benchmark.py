@@ -4,11 +4,12 @@
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py --defense my_file.py:MyPurifier
 
-The metrics are those of `clive_mobilenet_v2.py`: trained there, they are found there (``--workdir
-runs/clive_mobilenet_v2``). Under attack are 50 of CLIVE's validation photographs, five from each of ten clusters of
-content, at 256×256, so that purified scores can be held against people's. Weak, medium and strong mean a largest change
-of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB where an attack has no such bound. Adaptive attacks are I-FGSM and
-APGD at medium strength. On two CPU cores, estimated: an hour and a half, of which adaptive attacks are a third.
+The metrics are those of `clive_mobilenet_v2.py`: if they have been trained there, copy ``baseline/`` and
+``robust_block/`` from runs/clive_mobilenet_v2 to runs/defense_benchmark. Under attack are 50 of CLIVE's validation
+photographs, five from each of ten clusters of content where there are so many, at 256×256, so that purified scores can
+be held against people's. Weak, medium and strong mean a largest change of 2, 4 and 8 / 255, or a PSNR of 40, 35 and
+30 dB where an attack has no such bound. Adaptive attacks are I-FGSM and APGD at medium strength. On two CPU cores,
+estimated: an hour and a half, of which adaptive attacks are a third.
 
 FCN and DnCNN take part when `jaxiqa.defenses.train_filter` has trained them, into ``weights/fcn.safetensors`` and
 ``weights/dncnn.safetensors`` below JAXIQA_DATA.
@@ -48,9 +49,9 @@ ATTACKS = {
     "FGSM": Attack("fgsm", aligned=BOUNDED),
     "I-FGSM": Attack("ifgsm", options={"steps": 5}, aligned=BOUNDED),
     "APGD": Attack("apgd", options={"steps": 5}, aligned=BOUNDED),
-    "MADC": Attack("madc", options={"steps": 5}, aligned=sized(0.0005, 0.05)),
-    "Korhonen": Attack("korhonen", options={"steps": 5}, aligned=sized(0.001, 0.2)),
-    "SSAH": Attack("ssah", options={"steps": 5}, aligned=sized(0.0005, 0.05)),
+    "MADC": Attack("madc", options={"steps": 5}, aligned=sized(0.004, 0.016)),
+    "Korhonen": Attack("korhonen", options={"steps": 5}, aligned=sized(0.015, 0.15)),
+    "SSAH": Attack("ssah", options={"steps": 5}, aligned=sized(0.005, 0.05)),
     "UAP": Attack("uap", (2 / 255, 4 / 255, 8 / 255), {"epochs": 2}, fit_on=Data("clive", limit=48)),
     "Square": Attack("square", options={"queries": 60}, aligned=BOUNDED),
 }

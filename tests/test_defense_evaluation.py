@@ -1,7 +1,11 @@
 """Defenses against the adversarial set and against attacks that know them: what is written, read again and refused."""
 
+import csv
 import hashlib
+import subprocess
+import sys
 from dataclasses import replace
+from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
@@ -60,6 +64,9 @@ number = 3
 '''
 
 
+VISIBLE = Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2))
+
+
 def score(images):
     """Brighter on the left than on the right: what a mirror turns round."""
     return 100 * jnp.tanh(images[:, 3:15, :9].mean((1, 2, 3)) - images[:, 3:15, 9:].mean((1, 2, 3)))
@@ -83,7 +90,7 @@ def evaluation(file):
         data=Data("builtin"),
         attacks={
             "IFGSM": Attack("ifgsm", (2 / 255, 8 / 255), {"steps": 2}),
-            "SSAH": Attack("ssah", options={"steps": 1}, aligned=Align("linf", ladder=(0.001, 0.1), images=2)),
+            "visible": VISIBLE,
         },
         defenses={"shift": Defense(f"{file}:Shift", {"amount": 0.2}), "mirror": Defense(f"{file}:Mirror")},
         adaptive=Adaptive(("IFGSM",), strengths="strongest", draws=2),
@@ -91,7 +98,7 @@ def evaluation(file):
 
 
 def subject(root):
-    made = Subject("m", 0, root=root, folder=root / "m", size=(20, 28), batch=3)
+    made = Subject("m", 0, root=root, folder=root / "m", size=(20, 28), batch=2)
     made.__dict__["score_fn"] = score  # in place of a trained model
     return made
 
@@ -115,7 +122,7 @@ def whole(tmp_path_factory, split):
 
 def test_every_cell_has_its_rows_and_they_say_what_happened(whole, split):
     root, rows = whole
-    strengths = {"IFGSM": [2 / 255, 8 / 255], "SSAH": ["weak", "medium", "strong"]}
+    strengths = {"IFGSM": [2 / 255, 8 / 255], "visible": ["weak", "medium", "strong"]}
     expected = {
         ("transfer", defense, attack, strength, image)
         for defense in ("none", "shift", "mirror")
@@ -130,13 +137,13 @@ def test_every_cell_has_its_rows_and_they_say_what_happened(whole, split):
     results = {(row.attack, row.level or row.epsilon, row.image): row for row in subject(root).rows(ResultRow)}
     for row in rows:
         result = results[row.attack, row.level or row.epsilon, row.image]
-        assert (row.clean, row.epsilon) == (pytest.approx(result.score, abs=1e-4), result.epsilon)
+        assert (row.clean, row.epsilon) == (pytest.approx(result.score, abs=1e-3), result.epsilon)
         if row.mode == "transfer":
             assert row.attacked == result.rounded
         if row.defense == "none":
-            assert (row.purified, row.purified_clean) == pytest.approx((result.rounded, result.score), abs=1e-4)
+            assert (row.purified, row.purified_clean) == pytest.approx((result.rounded, result.score), abs=1e-3)
         if row.defense == "mirror":
-            assert row.purified_clean == pytest.approx(float(score(pixels(split, row.image)[:, :, ::-1])[0]), abs=1e-4)
+            assert row.purified_clean == pytest.approx(float(score(pixels(split, row.image)[:, :, ::-1])[0]), abs=1e-3)
 
 
 def pixels(split, image):
@@ -204,9 +211,9 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
     assert {key_of(row): row.purified for row in late} == {k: v for k, v in mirror.items() if k[0] == "transfer"}
     # What is scored is the file: its pixels, not those the attack had in memory.
     row = next(row for row in late if row.level == "strong")
-    path = root / "images" / "m-seed0" / "SSAH" / "strong" / f"{row.image}.png"
+    path = root / "images" / "m-seed0" / "visible" / "strong" / f"{row.image}.png"
     stored_score = score(np.asarray(Image.open(path))[None, :, ::-1] / np.float32(255))
-    assert row.purified == pytest.approx(float(stored_score[0]), abs=1e-4)
+    assert row.purified == pytest.approx(float(stored_score[0]), abs=1e-3)
 
 
 def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, evaluation, split):
@@ -239,17 +246,16 @@ def test_images_that_were_not_kept_are_made_when_a_defense_needs_them(tmp_path, 
 
 def test_aligned_strengths_are_found_once_and_change_pictures_equally(whole, split):
     root, _ = whole
-    chosen = Attack("ssah", options={"steps": 1}, aligned=Align("linf", ladder=(0.001, 0.1), images=2))
-    path = root / "aligned" / "m-seed0-SSAH.json"
+    path = root / "aligned" / "m-seed0-visible.json"
     before = path.stat().st_mtime_ns
-    found = strengths_of(subject(root), "SSAH", chosen, split)
+    found = strengths_of(subject(root), "visible", VISIBLE, split)
     assert path.stat().st_mtime_ns == before
     assert [strength.level for strength in found] == ["weak", "medium", "strong"]
     assert found[0].epsilon < found[1].epsilon < found[2].epsilon
-    rows = [row for row in subject(root).rows(ResultRow) if row.attack == "SSAH" and row.image in split.ids[:2]]
-    for level, wanted in {"weak": 2 / 255, "medium": 4 / 255, "strong": 8 / 255}.items():
-        reached = np.mean([row.linf for row in rows if row.level == level])
-        assert reached == pytest.approx(wanted, rel=0.12)
+    rows = [row for row in subject(root).rows(ResultRow) if row.attack == "visible" and row.image in split.ids[:2]]
+    for level, wanted in {"weak": 40, "medium": 35, "strong": 30}.items():
+        psnr = [-20 * np.log10(row.l2 / np.sqrt(20 * 28 * 3)) for row in rows if row.level == level]
+        assert np.mean(psnr) == pytest.approx(wanted, abs=0.9)  # a tenth of the amplitude
 
 
 def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_path):
@@ -268,7 +274,7 @@ def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_pa
     for kind, message in (
         ("range", r"values from \d+\.\d+ to 2\d\d"),
         ("nan", "values from nan"),
-        ("channels", r"\(3, 20, 28, 1\) of images"),
+        ("channels", r"\(2, 20, 28, 1\) of images"),
         ("one", r"\(20, 28, 3\) of images"),
     ):
         wrong = build("own", Defense(f"{file}:Wrong", {"kind": kind}))
@@ -280,7 +286,7 @@ def test_a_function_will_do_and_may_change_the_size(file, split, tmp_path):
     made = defended.Defended(subject(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
     images = np.stack([split.read(0)]) / np.float32(255)
     scores, ssim, psnr = made._judge(0, images, jnp.asarray(images))
-    np.testing.assert_allclose(scores, score(images[:, ::2]), atol=1e-4)
+    np.testing.assert_allclose(scores, score(images[:, ::2]), atol=1e-3)  # of a scale of 100
     assert 0 < ssim[0] < 1
     assert 5 < psnr[0] < 60
 
@@ -319,3 +325,42 @@ def test_defenses_on_the_command_line():
     ):
         with pytest.raises(ValueError, match=message):
             take_defenses(arguments)
+
+
+@pytest.mark.slow
+def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
+    def run(script, *arguments):
+        command = [
+            sys.executable,
+            script,
+            "--config",
+            "configs/smoke.py",
+            "--workdir",
+            str(tmp_path / "run"),
+            *arguments,
+        ]
+        return subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
+
+    def board():
+        with open(tmp_path / "run" / "leaderboard.csv") as table:
+            return {line["defense"]: line for line in csv.DictReader(table)}
+
+    assert run("train.py").returncode == 0
+    done = run("evaluate.py")
+    assert done.returncode == 0, done.stderr
+    before = board()
+    assert set(before) == {"none", "flip", "noise"}
+    done = run("evaluate.py", "--defense", f"{file}:Shift,amount=0.05", "--defense", f"plain={file}:Mirror")
+    assert done.returncode == 0, done.stderr
+    after = board()
+    assert set(after) == {*before, "Shift amount=0.05", "plain"}
+    for label, line in before.items():
+        assert {**line, "rank": ""} == {**after[label], "rank": ""}
+    assert after["plain"]["cells, adaptive"] == after["flip"]["cells, adaptive"]
+    assert "Shift amount=0.05" in (tmp_path / "run" / "leaderboard.html").read_text()
+    assert set(after) == (run("evaluate.py").returncode == 0 and set(board()))  # others' rows stay
+    file.write_text(MINE + "# changed")
+    refused = run("evaluate.py", "--defense", f"plain={file}:Mirror")
+    assert "rows of another defense plain; give it another label" in refused.stderr
+    wrong = run("evaluate.py", "--defense", f"{file}:Shift,amuont=1")
+    assert "error: defense 'Shift amuont=1'" in wrong.stderr

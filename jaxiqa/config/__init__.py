@@ -1,7 +1,7 @@
 """What an experiment is: frozen dataclasses, read by `train.py` and `evaluate.py`, filled by `configs/*.py`.
 
-Nothing heavy is imported here, so that ``--help`` answers at once. Below the two scripts no function takes a
-config: they pass its fields on as arguments.
+Nothing heavy is imported here, so that ``--help`` answers at once. Below the two scripts, only `jaxiqa.evaluation`
+takes parts of a config; others are passed its fields as arguments.
 """
 
 import importlib.util

@@ -1,6 +1,7 @@
 """How strong an attack is run: as the config says, or weak, medium and strong by what it does to pictures."""
 
 import json
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,13 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.attacks.align import LEVELS
+from jaxiqa.attacks.align import AMOUNTS, LEVELS
 from jaxiqa.config import Align, Attack
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attacking import spread
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.subject import Subject
 from jaxiqa.files import write_text
+
+_log = logging.getLogger(__name__)
 
 
 class Strength(NamedTuple):
@@ -48,13 +51,21 @@ def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
 def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
     """The strengths of one attack on one model, in the order of the config, or weak, medium, strong.
 
-    What alignment found is kept in WORKDIR/aligned, with the curves it found it on.
+    What alignment found is kept in WORKDIR/aligned, with the curves it found it on. A target that was not reached to
+    the tolerance, as where an attack bounds itself, is logged.
     """
     if chosen.aligned is None:
         return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
     path = subject.root / "aligned" / f"{subject.stem}-{label}.json"
     if not path.exists():
-        _write(path, _align(subject, chosen, chosen.aligned, split))
+        aligned = _align(subject, chosen, chosen.aligned, split)
+        for level, found in aligned.items():
+            measure, wanted = found.target
+            if abs(AMOUNTS[measure](found.reached) - AMOUNTS[measure](wanted)) > chosen.aligned.tolerance:
+                _log.warning(
+                    "%s: %s: %s is %s %.3g, not %.3g", subject.title, label, level, measure, found.reached, wanted
+                )
+        _write(path, aligned)
     found = json.loads(path.read_text())
     return tuple(Strength(found[level]["strength"], level) for level in LEVELS[chosen.aligned.measure])
 
