@@ -141,7 +141,7 @@ def nes(
 ) -> torch.Tensor:
     x = clean
     with torch.no_grad():
-        for _ in range(steps):
+        for _ in range(iterations):
             noise = torch.randn(pairs, *clean.shape)
             both = torch.cat([x + 1e-3 * noise, x - 1e-3 * noise])
             scores = model(both.flatten(0, 1)).view(2, pairs, -1)

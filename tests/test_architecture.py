@@ -6,10 +6,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent / "jaxiqa"
-FOUNDATION = {"types", "checks", "files", "options"}
+FOUNDATION = {"types", "checks", "arguments", "files", "options"}
 ALLOWED = {
     "types": set(),
     "checks": set(),
+    "arguments": {"types", "checks"},
     "files": set(),
     "options": set(),
     "config": set(),
@@ -19,7 +20,7 @@ ALLOWED = {
     "lipschitz": {"types", "checks", "ops", "layers"},
     "models": FOUNDATION | {"ops", "layers"},
     "attacks": FOUNDATION | {"ops"},
-    "defenses": {"types", "checks", "ops"},
+    "defenses": {"types", "checks", "arguments", "ops"},
     "metrics": {"types", "checks", "ops"},
     "pruning": {"checks"},
     "data": FOUNDATION | {"ops"},

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.batch import Keys
+from jaxiqa.arguments import Keys
 from jaxiqa.attacks.sweep import strength_of
 from jaxiqa.checks import check_choice
 from jaxiqa.ops.similarity import psnr, ssim

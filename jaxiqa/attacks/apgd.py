@@ -8,15 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxiqa.attacks.batch import (
-    Keys,
-    as_pytree,
-    check_attacked,
-    check_clean,
-    checked_scores,
-    image_keys,
-    values_and_gradients,
-)
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.attacks.batch import check_attacked, checked_scores, values_and_gradients
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Image, Number
@@ -81,7 +74,7 @@ class APGD:
         object.__setattr__(self, "objective", as_objective(self.objective))
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images)
+        check_pictures(images)
         ball = Ball(self.epsilon, norm=self.norm)
         keys = image_keys(key, len(images))
         constants = (images, as_pytree(score_fn), ball, jnp.asarray(windows(self.steps)), self.objective)

@@ -8,8 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.batch import Keys, as_pytree
-from jaxiqa.attacks.loop import is_traced
+from jaxiqa.arguments import Keys, as_pytree, is_traced
 from jaxiqa.attacks.threat import Number
 from jaxiqa.types import Images, ScoreFn, Scores
 

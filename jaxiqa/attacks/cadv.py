@@ -11,15 +11,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.attacks.batch import (
-    Keys,
-    as_pytree,
-    check_attacked,
-    check_clean,
-    checked_scores,
-    image_keys,
-    per_image_gradient,
-)
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Number
@@ -107,7 +100,7 @@ class CAdv:
             check_number("step_size", self.step_size, 0.0)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images)
+        check_pictures(images)
         if images.shape[-1] != 3:
             raise ValueError(f"images have {images.shape[-1]} channels; expected 3, RGB")
         counts = {"clusters": self.clusters, "chosen": self.chosen, "hints": self.hints}

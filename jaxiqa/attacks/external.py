@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.loop import is_traced
+from jaxiqa.arguments import is_traced
 from jaxiqa.types import Images, Scores
 
 

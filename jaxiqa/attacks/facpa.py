@@ -11,9 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_clean
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, is_traced
 from jaxiqa.attacks.fitting import Learner, Progress, fit
-from jaxiqa.attacks.loop import is_traced
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.storage import read, write
 from jaxiqa.attacks.threat import Number
@@ -80,7 +79,7 @@ class FACPA:
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys | None) -> Images:
         del score_fn, key
-        check_clean(images)
+        check_pictures(images)
         radius = self.amplitude * self.epsilon
         attacked = _attacked(self.network, images, radius, multiple=self.multiple, variant=self.variant)
         if not is_traced(attacked) and not np.isfinite(np.asarray(attacked)).all():

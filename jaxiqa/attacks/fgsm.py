@@ -4,7 +4,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
-from jaxiqa.attacks.batch import Keys
+from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.threat import Number

@@ -10,7 +10,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.attacks.batch import as_pytree, check_clean, checked_scores
+from jaxiqa.arguments import as_pytree, check_pictures
+from jaxiqa.attacks.batch import checked_scores
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Number
 from jaxiqa.checks import check_number
@@ -81,7 +82,7 @@ def fit(
     >>> fit(learner, jnp.zeros(()), score, jnp.full((2, 1, 1, 3), 0.5), jax.random.key(0), **options).round(3)
     Array(0.5, dtype=float32)
     """
-    check_clean(images)
+    check_pictures(images)
     check_number("epochs", epochs, 1)
     check_number("batch_size", batch_size, 1)
     check_number("step_size", step_size, 0.0)

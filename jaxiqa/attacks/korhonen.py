@@ -8,15 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.batch import (
-    Keys,
-    as_pytree,
-    check_attacked,
-    check_clean,
-    checked_scores,
-    per_image_gradient,
-    values_and_gradients,
-)
+from jaxiqa.arguments import Keys, as_pytree, check_pictures
+from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient, values_and_gradients
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Image, Number
@@ -78,7 +71,7 @@ class Korhonen:
         complete(self, {"paper": {"steps": 50}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images, minimum=3)
+        check_pictures(images, minimum=3)
         del key
         run = {"paper": _best_of_masked_steps, "benchmark": _masked_gradients}[self.variant]
         options = (as_pytree(score_fn), self.step_size, 1 / self.score_scale, self.objective)

@@ -7,16 +7,6 @@ from typing import Any
 import jax
 
 
-def is_traced(*trees: Any) -> bool:
-    """Whether any leaf is a tracer, so that its value cannot be looked at.
-
-    >>> is_traced(1.0, [2.0]), jax.eval_shape(lambda x: print(is_traced(x)), 1.0)
-    True
-    (False, None)
-    """
-    return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
-
-
 def check_steps(steps: Any) -> None:
     """Raise ``ValueError`` unless ``steps`` is a whole number >= 1.
 

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys, as_pytree, check_pictures
+from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number, project_l2, steepest_step
@@ -67,7 +68,7 @@ class MADC:
         complete(self, {"paper": {"step_size": 4 / 255, "steps": 10}, "benchmark": {"step_size": 1e-3, "steps": 8}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images)
+        check_pictures(images)
         del key
         step = {"paper": _step, "benchmark": _benchmark_step}[self.variant]
         constants = (images, as_pytree(score_fn), self.step_size, self.max_rmse, self.objective)

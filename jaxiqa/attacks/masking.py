@@ -12,7 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.batch import as_pytree, check_clean, checked_scores, image_keys
+from jaxiqa.arguments import as_pytree, check_pictures, image_keys
+from jaxiqa.attacks.batch import checked_scores
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.square import Square
@@ -87,7 +88,7 @@ def check_masking(
     >>> print(check_masking(flat, images, jax.random.key(0), queries=20)[0].flagged)
     True
     """
-    check_clean(images)
+    check_pictures(images)
     goal, score_fn = as_objective(objective), as_pytree(score_fn)
     value = lambda x: np.asarray(goal.value(_scores(score_fn, x)))  # noqa: E731
     clean = value(images)

@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.batch import as_pytree, checked_scores
+from jaxiqa.arguments import as_pytree
+from jaxiqa.attacks.batch import checked_scores
 from jaxiqa.types import Images, ScoreFn
 
 SHARE = 0.7

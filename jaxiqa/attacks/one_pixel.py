@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.batch import Keys
+from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import QueryResult, run_queries
 from jaxiqa.attacks.threat import Number

@@ -8,7 +8,7 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.attacks.batch import Keys
+from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import QueryResult, run_queries
 from jaxiqa.attacks.schedule import phase, phase_starts

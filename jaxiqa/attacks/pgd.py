@@ -4,15 +4,8 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
-from jaxiqa.attacks.batch import (
-    Keys,
-    as_pytree,
-    check_attacked,
-    check_clean,
-    checked_scores,
-    image_keys,
-    per_image_gradient,
-)
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Number
@@ -74,11 +67,11 @@ class PGD:
         """What runs at several ε share: the gradient at the clean images, or None where each starts elsewhere."""
         if self.random_start:
             return None
-        check_clean(images)
+        check_pictures(images)
         return _gradient(images, as_pytree(score_fn), self.objective)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, gradient: Images | None = None) -> Images:
-        check_clean(images)
+        check_pictures(images)
         ball = Ball(self.epsilon, norm=self.norm)
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         attacked, steps = images, self.steps

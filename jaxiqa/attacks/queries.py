@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean, checked_scores, image_keys
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys, is_traced
+from jaxiqa.attacks.batch import check_attacked, checked_scores
 from jaxiqa.attacks.external import External
-from jaxiqa.attacks.loop import is_traced
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.types import Images, ScoreFn, Scores
 
@@ -112,7 +112,7 @@ def run_queries(
     Raises:
         ValueError: bad images, or a score that is not finite (under an outer trace the image is NaN instead).
     """
-    check_clean(images)
+    check_pictures(images)
     count, together = len(images), min(len(images), max(1, attack.batch_size // attack.candidates))
     keys = image_keys(key, count)
     objective = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (count,)), attack.objective)

@@ -6,7 +6,8 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_clean, checked_scores, image_keys
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.attacks.batch import checked_scores
 from jaxiqa.attacks.loop import check_steps
 from jaxiqa.types import Images, ScoreFn
 
@@ -36,7 +37,7 @@ class Restarts:
         check_steps(self.count)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images)
+        check_pictures(images)
         keys, score_fn = image_keys(key, len(images)), as_pytree(score_fn)
         best = best_value = None
         for run in range(self.count):

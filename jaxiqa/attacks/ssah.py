@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys, as_pytree, check_pictures
+from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number
@@ -73,7 +74,7 @@ class SSAH:
         complete(self, {"paper": {"steps": 150}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images)
+        check_pictures(images)
         del key
         step = {"paper": _step, "benchmark": _benchmark_step}[self.variant]
         variables = _as_tanh(images) if self.variant == "paper" else images

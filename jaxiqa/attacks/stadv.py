@@ -8,14 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.attacks.batch import (
-    Keys,
-    as_pytree,
-    check_attacked,
-    check_clean,
-    checked_scores,
-    per_image_gradient,
-)
+from jaxiqa.arguments import Keys, as_pytree, check_pictures
+from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number
@@ -82,7 +76,7 @@ class StAdv:
         complete(self, {"paper": paper, "benchmark": {"flow_weight": 1e-5, "step_size": 2.5, "steps": 3}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images, minimum=2)
+        check_pictures(images, minimum=2)
         del key
         flows = jnp.zeros((*images.shape[:3], 2), images.dtype)
         constants = (images, as_pytree(score_fn))

@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.batch import Keys, as_pytree, check_attacked, check_clean
+from jaxiqa.arguments import Keys, as_pytree, check_pictures
+from jaxiqa.attacks.batch import check_attacked
 from jaxiqa.attacks.bounds import InBounds
 from jaxiqa.attacks.memory import fitting_chunk
 from jaxiqa.types import Images, ScoreFn
@@ -66,7 +67,7 @@ def sweep(
     """
     if isinstance(attack, InBounds):
         return attack.through(lambda f, x: sweep(attack.attack, f, x, key, strengths, chunk=chunk), score_fn, images)
-    check_clean(images)
+    check_pictures(images)
     name = strength_of(attack)
     if not len(strengths):
         raise ValueError(f"strengths is empty; expected at least one {name}")

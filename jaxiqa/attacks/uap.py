@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.batch import Keys, check_clean
+from jaxiqa.arguments import Keys, check_pictures
 from jaxiqa.attacks.fitting import Learner, Progress, fit
 from jaxiqa.attacks.generator import pattern
 from jaxiqa.attacks.objective import Objective
@@ -68,7 +68,7 @@ class UAP:
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys) -> Images:
         del score_fn, key
-        check_clean(images)
+        check_pictures(images)
         if images.shape[-1] != self.delta.shape[-1]:
             raise ValueError(f"images have {images.shape[-1]} channels, the pattern was fitted for {self.delta.shape}")
         return _add(self.amplitude * self.delta, images)
@@ -159,7 +159,7 @@ def fit_uap(
     """
     check_choice("method", method, LEARNERS)
     check_choice("variant", variant, VARIANTS)
-    check_clean(images)
+    check_pictures(images)
     start = 0.0
     options = DEFAULTS[method] | {"epsilon": epsilon}
     if variant == "benchmark":

@@ -8,15 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxiqa.attacks.batch import (
-    Keys,
-    as_pytree,
-    check_attacked,
-    check_clean,
-    checked_scores,
-    image_keys,
-    per_image_gradient,
-)
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number, steepest_step
@@ -84,7 +77,7 @@ class Zhang:
         complete(self, {"paper": {"step_size": 1e-3, "steps": 200}, "benchmark": {"step_size": 5e-3, "steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_clean(images)
+        check_pictures(images)
         weights = (1 / self.score_scale, self.distance_weight)
         constants = (images, as_pytree(score_fn), self.distance, weights, self.step_size, self.objective)
         if self.variant == "paper":

@@ -6,11 +6,11 @@ called, so that attacks share compiled programs between purifiers that differ in
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
 
 import jax
 from jaxtyping import Array, Key
 
+from jaxiqa.arguments import as_pytree
 from jaxiqa.types import Images, PRNGKey, ScoreFn, Scores
 
 Purify = Callable[[Images, PRNGKey], Images]
@@ -107,7 +107,7 @@ def eot(score_fn: ScoreFn, purify: Purify, keys: Key[Array, " n"]) -> EOT:
     """
     if keys.ndim != 1 or not len(keys):
         raise ValueError(f"keys has shape {keys.shape}; expected at least one key, as of jax.random.split(key, 16)")
-    return EOT(_as_pytree(score_fn), _as_pytree(purify), keys)
+    return EOT(as_pytree(score_fn), as_pytree(purify), keys)
 
 
 @jax.tree_util.register_dataclass
@@ -151,14 +151,9 @@ def bpda(purify: Purify, surrogate: Purify | None = None) -> BPDA:
 
     Reference: Athalye et al., "Obfuscated gradients give a false sense of security", arXiv:1802.00420.
     """
-    return BPDA(_as_pytree(purify), None if surrogate is None else _as_pytree(surrogate))
+    return BPDA(as_pytree(purify), None if surrogate is None else as_pytree(surrogate))
 
 
 def _own(purify: Purify) -> Purify:
-    """The purifier itself, where `_as_pytree` has wrapped it."""
+    """The purifier itself, where `as_pytree` has wrapped it."""
     return purify.func if isinstance(purify, jax.tree_util.Partial) else purify
-
-
-def _as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A pytree as it is; any other callable as one without leaves, which ``jit`` knows by the function itself."""
-    return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
+from jaxiqa.arguments import as_pytree
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.ops.ms_ssim import ms_ssim
 from jaxiqa.ops.similarity import ssim
@@ -92,7 +93,7 @@ def deviation(score_fn: ScoreFn, mos: Scores, gather: Gather = _alone) -> ScoreF
     >>> print(away(jnp.array([0.2, 0.1]).reshape(2, 1, 1, 1)).round(3))
     [1.414 1.414]
     """
-    return Partial(partial(_deviation, gather), _as_pytree(score_fn), mos)
+    return Partial(partial(_deviation, gather), as_pytree(score_fn), mos)
 
 
 def adversarial_batch(
@@ -201,7 +202,7 @@ def norm_penalty(
         check_number("step", step, 0.0, open_low=True)
     if isinstance(weight, int | float):
         check_number("weight", weight, 0.0)
-    score_fn = _as_pytree(score_fn)
+    score_fn = as_pytree(score_fn)
     still = jax.lax.stop_gradient(score_fn)  # or the gradient's own derivative would be traced, to be thrown away
     direction = jnp.sign(jax.grad(lambda x: still(x).sum())(images))
     scores, moved = jnp.split(score_fn(jnp.concatenate([images, images + step * jax.lax.stop_gradient(direction)])), 2)
@@ -222,7 +223,3 @@ def _deviation(gather: Gather, score_fn: ScoreFn, mos: Scores, images: Images) -
         return (x - mean) / (jnp.sqrt(jnp.sum((everyone - mean) ** 2) + 1e-30) + 1e-8)
 
     return jnp.abs(normalise(scores) - normalise(mos))
-
-
-def _as_pytree(score_fn: ScoreFn) -> ScoreFn:
-    return Partial(score_fn) if jax.tree_util.all_leaves([score_fn]) else score_fn

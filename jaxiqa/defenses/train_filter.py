@@ -179,7 +179,7 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path) -> Any:
     import numpy as np
 
     from jaxiqa import attacks, models
-    from jaxiqa.attacks.batch import image_keys
+    from jaxiqa.arguments import image_keys
     from jaxiqa.files import write_bytes
     from jaxiqa.options import parse_options
     from jaxiqa.terminal import progress_bar

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.attacks.batch import Keys, as_pytree, image_keys
+from jaxiqa.arguments import Keys, as_pytree, image_keys
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.ops.similarity import ssim

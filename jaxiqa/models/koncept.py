@@ -36,7 +36,7 @@ class Head(nnx.Module):
             x = norm(jax.nn.relu(linear(x)))
         return x
 
-    def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b"]:
+    def __call__(self, x: Float[Array, "b features"]) -> Float[Array, " b"]:
         return self.linear[-1](self.hidden(x))[:, 0]
 
 

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from jaxiqa import attacks
+from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import ATTACKS, FITTED, PGD, UAP, fit_facpa, fit_uap, make, sweep
-from jaxiqa.attacks.batch import image_keys
 from jaxiqa.attacks.threat import project_l2, project_linf
 
 KEY = jax.random.key(3)

@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.attacks.batch import image_keys
+from jaxiqa.arguments import image_keys
 from jaxiqa.attacks.nes import NES
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious

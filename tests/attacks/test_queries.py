@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import PGD, sweep
-from jaxiqa.attacks.batch import image_keys
 from jaxiqa.attacks.external import from_callable
 from jaxiqa.attacks.nes import NES
 from jaxiqa.attacks.objective import MoveTo, Push

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxiqa.attacks.batch import image_keys
+from jaxiqa.arguments import image_keys
 from jaxiqa.attacks.fitting import Learner, fit
 from jaxiqa.attacks.storage import write
 from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load, save, tiled

@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxiqa.arguments import image_keys
 from jaxiqa.attacks.apgd import APGD
-from jaxiqa.attacks.batch import image_keys
 from jaxiqa.attacks.korhonen import Korhonen, signed_activity, spatial_activity
 from jaxiqa.attacks.madc import MADC, project_out
 from jaxiqa.attacks.ssah import SSAH

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.defenses.diffusion import ask, denoise_step, linear_schedule
 from jaxiqa.defenses.purify.diffpure import DiffPure
 from jaxiqa.defenses.purify.disco import DISCO
 from jaxiqa.defenses.purify.dncnn import DnCNN
 from jaxiqa.defenses.purify.fcn import FCN
-from jaxiqa.defenses.purify.learned import check_pictures
 from jaxiqa.defenses.purify.mprnet import MPRNet
 from jaxiqa.defenses.purify.real_esrgan import RealESRGAN
 
@@ -81,8 +81,8 @@ def test_bad_input_is_refused_by_name(name):
     for images, message in (
         (255 * pictures(), r"images has values in \[.*\]; expected \[0, 1\]"),
         (pictures().at[0, 0, 0, 0].set(jnp.nan), r"images has values in \[nan, nan\]; expected \[0, 1\]"),
-        (pictures()[..., :1], r"images has shape \(2, 9, 14, 1\); expected at least one RGB image"),
-        (pictures()[:0], r"images has shape \(0, 9, 14, 3\); expected at least one RGB image"),
+        (pictures()[..., :1], r"images has shape \(2, 9, 14, 1\); expected 3 channels"),
+        (pictures()[:0], r"images has shape \(0, 9, 14, 3\); expected at least one image"),
     ):
         with pytest.raises(ValueError, match=message):
             purify(images, key)

@@ -10,14 +10,15 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
+from jaxiqa.arguments import image_keys
 from jaxiqa.defenses import diffusion
 from jaxiqa.defenses.smoothing import CERTIFIERS, DDRS, DRS, MS, RS, DensePure, make, noise
 from jaxiqa.defenses.smoothing.bounds import median_ranks
 from jaxiqa.defenses.smoothing.densepure import Reversed
-from jaxiqa.defenses.smoothing.inputs import image_keys
-from jaxiqa.defenses.smoothing.resizing import resize, resize_norm
+from jaxiqa.defenses.smoothing.resizing import resize_norm
 from jaxiqa.defenses.smoothing.sampling import fitting_chunk, sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
+from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Certificate, Certifier
 
 KEY = jax.random.key(5)
@@ -418,7 +419,7 @@ def knowing(clean, schedule):
 def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
     """x̂₀ is then the resized image, whatever the noise: every copy has the same score."""
     images = pictures((1, 12, 10, 3))
-    small = resize(images, 8)
+    small = resize_bilinear(images, (8, 8))
     certify = kind(knowing(small, diffusion.linear_schedule()), score_range=RANGE, n0=5, n=40, size=8, chunk=8)
     found = certify(lambda x: score(x) - score(small)[0] + 0.25, images, KEY)
     np.testing.assert_allclose(found.radius, 0.12 * special.ndtri(0.001 ** (1 / 40)), rtol=1e-9)
@@ -429,7 +430,7 @@ def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
 @pytest.mark.parametrize("shape", [(12, 10, 8), (5, 7, 8), (20, 4, 8)])
 def test_no_difference_grows_more_than_the_norm_of_the_resize(shape):
     h, w, side = shape
-    matrix = jax.jacobian(lambda x: resize(x.reshape(1, h, w, 1), side).ravel())(jnp.zeros(h * w))
+    matrix = jax.jacobian(lambda x: resize_bilinear(x.reshape(1, h, w, 1), (side, side)).ravel())(jnp.zeros(h * w))
     exact = np.linalg.norm(np.asarray(matrix, np.float64), 2)
     np.testing.assert_allclose(resize_norm(h, w, side), exact, rtol=1e-5)
 

@@ -15,9 +15,15 @@ from jaxiqa.checks import check_choice
 from jaxiqa.defenses.purify.blur import GaussianBlur, MedianBlur, Unsharp
 from jaxiqa.defenses.purify.color_quantization import ColorQuantization
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
+from jaxiqa.defenses.purify.diffpure import DiffPure
+from jaxiqa.defenses.purify.disco import DISCO
+from jaxiqa.defenses.purify.dncnn import DnCNN
+from jaxiqa.defenses.purify.fcn import FCN
 from jaxiqa.defenses.purify.geometry import Crop, Flip, Rotate
 from jaxiqa.defenses.purify.jpeg import JPEG
+from jaxiqa.defenses.purify.mprnet import MPRNet
 from jaxiqa.defenses.purify.random_noise import RandomNoise
+from jaxiqa.defenses.purify.real_esrgan import RealESRGAN
 from jaxiqa.defenses.purify.resize import Resize, Upscale
 
 PURIFIERS: dict[str, type] = {
@@ -33,6 +39,12 @@ PURIFIERS: dict[str, type] = {
     "median_blur": MedianBlur,
     "unsharp": Unsharp,
     "random_noise": RandomNoise,
+    "mprnet": MPRNet,
+    "real_esrgan": RealESRGAN,
+    "diffpure": DiffPure,
+    "disco": DISCO,
+    "fcn": FCN,
+    "dncnn": DnCNN,
 }
 
 
@@ -52,19 +64,26 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {name: ({},) for name in PURIFI
     "median_blur": _each("kernel_size", 3, 5, 7, 9, 11),
     "unsharp": _each("kernel_size", 3, 5, 7, 9, 11),
     "random_noise": _each("sigma", 0.01, 0.025, 0.05, 0.075, 0.1),
+    "diffpure": _each("steps", 5, 10, 20, 30, 50),
 }
 
 __all__ = [
+    "DISCO",
+    "FCN",
     "JPEG",
     "PRESETS",
     "PURIFIERS",
     "ColorQuantization",
     "Crop",
     "DiffJPEG",
+    "DiffPure",
+    "DnCNN",
     "Flip",
     "GaussianBlur",
+    "MPRNet",
     "MedianBlur",
     "RandomNoise",
+    "RealESRGAN",
     "Resize",
     "Rotate",
     "Unsharp",

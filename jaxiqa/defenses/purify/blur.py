@@ -6,8 +6,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number, check_purified
+from jaxiqa.defenses.purify.purifier import Number
 from jaxiqa.ops.filters import check_window, gaussian_blur, median_blur
 from jaxiqa.types import Images, PRNGKey
 
@@ -46,7 +47,7 @@ class GaussianBlur:
             check_number("sigma", self.sigma, 0, open_low=True)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_purified(images, minimum=self.kernel_size // 2 + 1)
+        check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
         return gaussian_blur(images, self.kernel_size, self.sigma)
 
 
@@ -85,7 +86,7 @@ class MedianBlur:
         return GaussianBlur(self.kernel_size)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_purified(images, minimum=self.kernel_size // 2 + 1)
+        check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
         return median_blur(images, self.kernel_size)
 
 
@@ -125,7 +126,7 @@ class Unsharp:
             check_number("amount", self.amount, 0)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_purified(images, minimum=self.kernel_size // 2 + 1)
+        check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
         return _sharpened(images, gaussian_blur(images, self.kernel_size, self.sigma), self.amount)
 
 

@@ -6,8 +6,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number, check_purified, identity
+from jaxiqa.defenses.purify.purifier import Number, identity
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -43,7 +44,7 @@ class ColorQuantization:
             check_number("levels", self.levels, 2)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_purified(images)
+        check_pictures(images, channels=3)
         return _quantize(images, self.levels)
 
 

@@ -5,8 +5,9 @@ from typing import ClassVar
 
 import jax
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.checks import check_choice, check_number
-from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_purified
+from jaxiqa.defenses.purify.purifier import VARIANTS, Number
 from jaxiqa.ops.jpeg import jpeg
 from jaxiqa.types import Images, PRNGKey
 
@@ -18,7 +19,7 @@ class DiffJPEG:
 
     It agrees with Pillow's codec (`JPEG`): on ten photographs of 384×500 pixels the PSNR between the two results is at
     least 33 dB at every quality from 1 to 100, 36 dB from 5 on, 42 dB from 60 on, 44 dB from 90 on, 49 dB at 100. On
-    drawings with sharp edges and flat areas it is 30 dB at least, and 49 dB at 100. What differs are libjpeg's integers.
+    drawings with sharp edges and flat areas it is 30 dB at least, 49 dB at 100. What differs are libjpeg's integers.
 
     Args:
         quality: 1 to 100.
@@ -53,5 +54,5 @@ class DiffJPEG:
             check_number("quality", self.quality, 1, 100)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_purified(images)
+        check_pictures(images, channels=3)
         return jpeg(images, self.quality, variant=self.variant)

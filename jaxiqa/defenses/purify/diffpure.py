@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxiqa.arguments import as_pytree, check_pictures
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.defenses.diffusion import Schedule, denoise, linear_schedule, noise
-from jaxiqa.defenses.purify.learned import as_pytree, check_pictures, resize
+from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -64,7 +65,7 @@ class DiffPure:
         object.__setattr__(self, "network", as_pytree(self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None) -> Images:
-        check_pictures(images)
+        check_pictures(images, channels=3)
         if key is None:
             raise ValueError("key=None is not allowed; expected one made by jax.random.key")
         forth, back = jax.random.split(key)
@@ -76,9 +77,9 @@ class DiffPure:
 @jax.jit
 def _noisy(purifier, images, key):
     size = purifier.size or images.shape[1:3]
-    clean = 2 * resize(images, size, antialias=purifier.variant == "paper") - 1
+    clean = 2 * resize_bilinear(images, size, antialias=purifier.variant == "paper") - 1
     return noise(purifier.schedule, clean, purifier.steps - 1, jax.random.normal(key, clean.shape[1:], clean.dtype))
 
 
 def _pictures(clean, size, *, antialias):
-    return jnp.clip(resize((clean + 1) / 2, size, antialias=antialias), 0, 1)
+    return jnp.clip(resize_bilinear((clean + 1) / 2, size, antialias=antialias), 0, 1)

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import as_pytree, check_pictures
 from jaxiqa.checks import check_choice, check_number
-from jaxiqa.defenses.purify.learned import as_pytree, check_pictures, resize
+from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -56,7 +57,7 @@ class DISCO:
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         del key
-        check_pictures(images)
+        check_pictures(images, channels=3)
         return _drawn(self, images)
 
 
@@ -68,4 +69,4 @@ def _drawn(purifier, images):
     if drawn.shape != (len(images), *size, 3):
         raise ValueError(f"network returned shape {drawn.shape} for images {images.shape} and size {size}")
     drawn = jnp.clip(drawn, 0, 1)
-    return drawn if as_run or not purifier.keep_size else resize(drawn, own)
+    return drawn if as_run or not purifier.keep_size else resize_bilinear(drawn, own)

@@ -8,8 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number, check_key, check_purified, keep_size_of
+from jaxiqa.defenses.purify.purifier import Number, check_key, keep_size_of
 from jaxiqa.ops.geometry import rotate
 from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
@@ -44,7 +45,7 @@ class Rotate:
             check_number("limit", self.limit, 0, 180)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
-        check_purified(images)
+        check_pictures(images, channels=3)
         check_key("rotate", key)
         return _turned(images, self.limit, key)
 
@@ -88,7 +89,7 @@ class Crop:
         keep_size_of(self)
 
     def __call__(self, images: Images, key: PRNGKey) -> Float[Array, "b h2 w2 3"]:
-        check_purified(images, minimum=self.size)
+        check_pictures(images, channels=3, minimum=self.size)
         check_key("crop", key)
         square = cropped(images, self.size, key)
         return resize_bilinear(square, images.shape[1:3]) if self.keep_size else square
@@ -123,7 +124,7 @@ class Flip:
     surrogate: ClassVar[None] = None
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_purified(images)
+        check_pictures(images, channels=3)
         return _reversed(images)
 
 

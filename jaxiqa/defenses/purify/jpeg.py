@@ -13,9 +13,10 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
+from jaxiqa.arguments import check_pictures, is_traced
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
-from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_purified, is_traced
+from jaxiqa.defenses.purify.purifier import VARIANTS, Number
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -61,7 +62,7 @@ class JPEG:
         return DiffJPEG(self.quality)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_purified(images)
+        check_pictures(images, channels=3)
         return _through_codec(images, jnp.asarray(self.quality, jnp.float32), self.variant)
 
 

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.defenses.purify.learned import as_pytree, check_drawn, check_pictures
+from jaxiqa.arguments import as_pytree, check_pictures
+from jaxiqa.defenses.purify.purifier import check_drawn
 from jaxiqa.types import Images, PRNGKey
 
 MULTIPLE = 8
@@ -45,7 +46,7 @@ class MPRNet:
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         del key
-        check_pictures(images)
+        check_pictures(images, channels=3)
         return _restored(self.network, images)
 
 

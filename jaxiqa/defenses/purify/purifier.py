@@ -7,30 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
-from jaxiqa.checks import check_choice, check_images
+from jaxiqa.checks import check_choice
 from jaxiqa.types import Images
 
 VARIANTS = ("paper", "benchmark")
 Number = int | float | np.integer | np.floating | Real[Array, "..."]  # an array where it is traced or swept over
-
-
-def check_purified(images: Images, *, minimum: int = 1) -> None:
-    """Raise ``ValueError`` unless ``images`` is a batch of RGB in [0, 1]; values are not looked at while tracing.
-
-    >>> check_purified(jnp.full((1, 4, 4, 3), 255.0))
-    Traceback (most recent call last):
-    ValueError: images has values in [255.0, 255.0]; expected [0, 1]
-    """
-    check_images("images", images, minimum=minimum)
-    if images.shape[-1] != 3:
-        raise ValueError(f"images has shape {images.shape}; expected three channels, R G B")
-    if not len(images):
-        raise ValueError(f"images has shape {images.shape}; expected at least one image")
-    if not is_traced(images):
-        values = np.asarray(images)
-        low, high = float(values.min()), float(values.max())
-        if not (low >= 0 and high <= 1):
-            raise ValueError(f"images has values in [{low}, {high}]; expected [0, 1]")
 
 
 def check_key(name: str, key: Any) -> None:
@@ -42,15 +23,6 @@ def check_key(name: str, key: Any) -> None:
     """
     if not hasattr(key, "dtype") or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape != ():
         raise ValueError(f"{name} needs one key, as of jax.random.key(0); got {key!r}")
-
-
-def is_traced(value: Any) -> bool:
-    """Whether this is a tracer, so that its value cannot be looked at.
-
-    >>> is_traced(1.0)
-    False
-    """
-    return isinstance(value, jax.core.Tracer)
 
 
 def keep_size_of(purifier: Any) -> None:
@@ -72,3 +44,15 @@ def identity(images: Images, key: Any = None) -> Images:
     0.0
     """
     return images
+
+
+def check_drawn(drawn: Array, images: Images) -> Array:
+    """``drawn``, refused unless it has the shape of ``images``.
+
+    >>> check_drawn(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 4, 4, 3)))
+    Traceback (most recent call last):
+    ValueError: network returned shape (1, 4, 4, 1) for images (1, 4, 4, 3); expected the same
+    """
+    if drawn.shape != images.shape:
+        raise ValueError(f"network returned shape {drawn.shape} for images {images.shape}; expected the same")
+    return drawn

@@ -6,8 +6,9 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number, check_key, check_purified
+from jaxiqa.defenses.purify.purifier import Number, check_key
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -41,7 +42,7 @@ class RandomNoise:
             check_number("sigma", self.sigma, 0)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
-        check_purified(images)
+        check_pictures(images, channels=3)
         check_key("random_noise", key)
         return _noisy(images, self.sigma, key)
 

@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import as_pytree, check_pictures
 from jaxiqa.checks import check_choice
-from jaxiqa.defenses.purify.learned import as_pytree, check_pictures, resize
+from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -51,7 +52,7 @@ class RealESRGAN:
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         del key
-        check_pictures(images)
+        check_pictures(images, channels=3)
         return _drawn(self, images)
 
 
@@ -66,4 +67,4 @@ def _drawn(purifier, images):
         )
     drawn = jnp.clip(drawn, 0, 1)
     stays = purifier.variant == "benchmark" or not purifier.keep_size
-    return drawn if stays else resize(drawn, (height, width))
+    return drawn if stays else resize_bilinear(drawn, (height, width))

@@ -7,8 +7,9 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.checks import check_choice, check_number
-from jaxiqa.defenses.purify.purifier import VARIANTS, check_purified, keep_size_of
+from jaxiqa.defenses.purify.purifier import VARIANTS, keep_size_of
 from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
@@ -52,7 +53,7 @@ class Resize:
         keep_size_of(self)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
-        check_purified(images)
+        check_pictures(images, channels=3)
         small = resize_bilinear(images, scaled_size(images, self.scale), antialias=self.variant == "paper")
         return resize_bilinear(small, images.shape[1:3]) if self.keep_size else small
 
@@ -92,7 +93,7 @@ class Upscale:
         check_choice("variant", self.variant, VARIANTS)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
-        check_purified(images)
+        check_pictures(images, channels=3)
         small = resize_bilinear(images, scaled_size(images, self.scale), antialias=self.variant == "paper")
         return resize_bilinear(small, images.shape[1:3] if self.variant == "paper" else FULL)
 

@@ -6,12 +6,13 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
+from jaxiqa.arguments import as_pytree
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
 from jaxiqa.defenses.smoothing.inputs import check_whole
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
-from jaxiqa.defenses.smoothing.views import Denoised, Noisy, as_pytree
+from jaxiqa.defenses.smoothing.views import Denoised, Noisy
 from jaxiqa.types import Certificate, Images, ScoreFn
 
 

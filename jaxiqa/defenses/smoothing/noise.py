@@ -42,7 +42,7 @@ def threefry(key: tuple, counter: tuple) -> tuple:
     return x, y
 
 
-def gaussian(words: Words, samples: Int[Array, " m"], shape: tuple[int, ...]) -> Float[Array, "m *shape"]:
+def gaussian(words: Words, samples: Int[Array, " m"], shape: tuple[int, ...]) -> Float[Array, " m *shape"]:
     """One array of N(0, 1) per key and sample number, the same whatever is drawn beside it and on however many devices.
 
     Value j of sample s is ``√2 erf⁻¹(v)`` with v from 24 bits of ``threefry(key, (s, j mod half))``. v is one of 2²⁴

@@ -4,9 +4,10 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
+from jaxiqa.arguments import as_pytree
 from jaxiqa.checks import check_choice
 from jaxiqa.defenses.smoothing.sampling import Progress
-from jaxiqa.defenses.smoothing.views import Denoised, Noisy, as_pytree
+from jaxiqa.defenses.smoothing.views import Denoised, Noisy
 from jaxiqa.defenses.smoothing.voting import certify_class, check_voting
 from jaxiqa.types import Certificate, Images, ScoreFn
 

@@ -2,13 +2,11 @@
 
 from functools import partial
 
-import jax
-import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_images
 from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
 from jaxiqa.types import Images
 
 
@@ -18,14 +16,8 @@ def check_size(size: int | None) -> None:
         check_whole("size", size, 1)
 
 
-@partial(jax.jit, static_argnames="side")
-def resize(images: Images, side: int) -> Float[Array, "b side side c"]:
-    """``b h w c -> b side side c``, bilinear, averaged where it shrinks."""
-    return jax.image.resize(images, (len(images), side, side, images.shape[-1]), "linear")
-
-
 def resize_norm(h: int, w: int, side: int) -> float:
-    """Spectral norm of `resize`: how much longer, at most, a difference of images becomes, in the Euclidean norm.
+    """Spectral norm of the bilinear resize to a square: how much longer, at most, a difference of images becomes.
 
     The resize of an image is that of its columns after that of its rows, so its norm is the product of the two.
 
@@ -36,8 +28,7 @@ def resize_norm(h: int, w: int, side: int) -> float:
 
 
 def _length(old: int, new: int) -> float:
-    matrix: Float[Array, "new old"] = jax.image.resize(jnp.eye(old), (new, old), "linear")
-    return float(np.linalg.norm(np.asarray(matrix, np.float64), 2))
+    return float(np.linalg.norm(bilinear_weights(old, new, True), 2))
 
 
 def resized_to(side: int | None, images: Images):
@@ -45,4 +36,4 @@ def resized_to(side: int | None, images: Images):
     check_images("images", images)
     if side is None or images.shape[1:3] == (side, side):
         return None, 1.0
-    return partial(resize, side=side), resize_norm(*images.shape[1:3], side)
+    return partial(resize_bilinear, size=(side, side)), resize_norm(*images.shape[1:3], side)

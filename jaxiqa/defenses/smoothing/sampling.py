@@ -11,8 +11,8 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from jaxiqa.defenses.smoothing.inputs import check_pictures, check_whole, image_keys
-from jaxiqa.defenses.smoothing.views import as_pytree
+from jaxiqa.arguments import as_pytree, check_pictures, image_keys, is_traced
+from jaxiqa.defenses.smoothing.inputs import check_whole
 from jaxiqa.types import Images, ScoreFn
 
 SHARE = 0.7
@@ -103,7 +103,9 @@ def sampler(
     Raises:
         ValueError: bad images or key, a chunk below 1, or not even one copy that fits into memory.
     """
-    check_pictures(images)
+    if is_traced(images):
+        raise ValueError("images is traced; certificates are computed on the host, outside jit, vmap and grad")
+    check_pictures(images, channels=3)
     keys = image_keys(key, len(images))
     images = jnp.asarray(images, jnp.float32)
     images = images if resize is None else resize(images)

@@ -4,7 +4,6 @@ A view is a pytree, ``view(images m h w 3, words m 2, samples m) -> (m · votes)
 What it does to the noisy image belongs to the function that is smoothed, so that certificates hold whatever it is.
 """
 
-from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -15,15 +14,6 @@ from jaxtyping import Array, Int
 from jaxiqa.checks import check_choice
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
 from jaxiqa.types import Images
-
-
-def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as an argument that ``jit`` accepts; a pytree that can be called is passed on, and its leaves traced.
-
-    >>> as_pytree(len)
-    Partial(<built-in function len>)
-    """
-    return jax.tree_util.Partial(function) if jax.tree_util.all_leaves([function]) else function
 
 
 @jax.tree_util.register_dataclass
