@@ -141,9 +141,9 @@ def test_the_codec_has_the_gradient_of_its_surrogate_and_none_of_its_own():
     "qualities", [(1, 2, 5, 10, 50, 60, 90, 100), pytest.param(range(1, 101), marks=pytest.mark.slow)]
 )
 def test_the_two_codecs_agree_as_stated(shared, qualities):
-    """On photographs, of which the benchmark's are like; also ones that were JPEG before, whose numbers lie at ties."""
+    """On photographs, two of which were JPEG files before."""
     names = ["kodak/kodim01.png", "kodak/kodim05.png", "clive/1003.jpg", "clive/1006.jpg"]
-    pictures = [np.asarray(Image.open(shared / "data" / name).convert("RGB"))[100:260, 80:301] for name in names]
+    pictures = [np.asarray(Image.open(shared / "data" / name).convert("RGB"))[:384, :500] for name in names]
     images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
     stated = {1: 33, 5: 36, 60: 42, 90: 44, 100: 49}
     for quality in qualities:

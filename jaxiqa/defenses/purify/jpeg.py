@@ -68,11 +68,14 @@ class JPEG:
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
 def _through_codec(images, quality, variant):
-    codec = partial(_on_host, np.floor if variant == "benchmark" else np.rint)
-    if not is_traced(images) and not is_traced(quality):  # no callback, so that its errors are its own
-        return jnp.asarray(codec(images, quality))
-    result = jax.ShapeDtypeStruct(images.shape, images.dtype)
-    return jax.pure_callback(codec, result, images, quality, vmap_method="broadcast_all")
+    scaled = 255 * images
+    pixels = (jnp.floor(scaled) if variant == "benchmark" else jnp.round(scaled)).astype(jnp.uint8)
+    if is_traced(pixels) or is_traced(quality):
+        result = jax.ShapeDtypeStruct(pixels.shape, pixels.dtype)
+        decoded = jax.pure_callback(_on_host, result, pixels, quality, vmap_method="broadcast_all")
+    else:  # no callback, so that its errors are its own
+        decoded = jnp.asarray(_on_host(pixels, quality))
+    return decoded.astype(images.dtype) / 255
 
 
 @_through_codec.defjvp
@@ -80,15 +83,14 @@ def _refuse(variant, primals, tangents):
     raise ValueError("jpeg has no gradient; use defenses.bpda(purify, purify.surrogate), or the purifier diffjpeg")
 
 
-def _on_host(whole, images, quality):
+def _on_host(pixels, quality):
     """All pictures of ``*b h w 3``, whose quality may have the first of these axes."""
-    images, quality = np.asarray(images), np.asarray(quality)
-    batch = images.shape[:-3]
-    pictures = whole(255 * images).astype(np.uint8).reshape(-1, *images.shape[-3:])
-    quality = quality.reshape(*quality.shape, *[1] * (len(batch) - quality.ndim))
+    pixels, quality = np.asarray(pixels), np.asarray(quality)
+    batch = pixels.shape[:-3]
+    qualities = np.broadcast_to(quality.reshape(*quality.shape, *[1] * (len(batch) - quality.ndim)), batch)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter's lock
-        decoded = list(pool.map(code, pictures, np.broadcast_to(quality, batch).ravel().astype(int).tolist()))
-    return (np.stack(decoded).reshape(images.shape) / 255).astype(images.dtype)
+        decoded = pool.map(code, pixels.reshape(-1, *pixels.shape[-3:]), qualities.ravel().astype(int).tolist())
+        return np.stack(list(decoded)).reshape(pixels.shape)
 
 
 def code(picture: UInt8[np.ndarray, "h w 3"], quality: int) -> UInt8[np.ndarray, "h w 3"]:
