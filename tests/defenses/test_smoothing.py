@@ -26,6 +26,10 @@ gaussian = jax.jit(noise.gaussian, static_argnames="shape")
 stream, threefry = jax.jit(noise.stream), jax.jit(noise.threefry)
 
 
+def slow(value):
+    return pytest.param(value, marks=pytest.mark.slow)
+
+
 def score(images):
     """A small smooth metric that works on any size and looks at every pixel."""
     return jnp.tanh(4 * (images - 0.45)).mean((1, 2)) @ jnp.array([1.0, -0.5, 0.7])
@@ -116,8 +120,8 @@ def test_the_contract(name):
             np.testing.assert_allclose(value[0], arrays(found)[key][i], rtol=0, atol=atol)
 
 
-@pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [(1, 1), pytest.param((7, 4), marks=pytest.mark.slow)])
+@pytest.mark.parametrize("name", [name if name in ("rs", "ms") else slow(name) for name in NAMES])
+@pytest.mark.parametrize("size", [(1, 1), slow((7, 4))])
 def test_any_size(name, size):
     found = a_certifier(name)(score, pictures((1, *size, 3)), KEY)
     assert all(np.isfinite(value).all() for value in arrays(found).values())
@@ -141,7 +145,7 @@ def test_bad_images_are_refused(name, images, message):
         a_certifier(name)(score, jnp.asarray(images), KEY)
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("name", [name if name in ("rs", "ms") else slow(name) for name in NAMES])
 def test_scores_that_are_not_finite_or_not_one_per_image_are_refused(name):
     images = jnp.array([0.2, 0.8, 0.2])[:, None, None, None] * jnp.ones((3, 9, 14, 3))
     bright = lambda x: jnp.where(x.mean((1, 2, 3)) < 0.4, jnp.nan, 1.0)  # noqa: E731
@@ -427,7 +431,7 @@ def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
     np.testing.assert_allclose(found.input_radius, found.radius / resize_norm(12, 10, 8))
 
 
-@pytest.mark.parametrize("shape", [(12, 10, 8), (5, 7, 8), (20, 4, 8)])
+@pytest.mark.parametrize("shape", [(20, 4, 8), slow((12, 10, 8)), slow((5, 7, 8))])
 def test_no_difference_grows_more_than_the_norm_of_the_resize(shape):
     h, w, side = shape
     matrix = jax.jacobian(lambda x: resize_bilinear(x.reshape(1, h, w, 1), (side, side)).ravel())(jnp.zeros(h * w))
@@ -454,6 +458,7 @@ def test_densepure_visits_its_steps_and_lets_ways_back_vote():
     np.testing.assert_allclose(fixed, (jnp.clip(x, -1, 1) + 1) / 2, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_majority_of_votes_is_surer_than_one():
     """The score of one pixel leaves its class by the noise of the way back, which the votes average out."""
 

@@ -140,7 +140,7 @@ def test_looks_spend_alpha_and_end_with_all_samples():
         np.testing.assert_allclose(sum(shares), 0.01)
 
 
-@pytest.mark.parametrize("true", [0.45, 0.55, 0.7, 0.97])
+@pytest.mark.parametrize("true", [0.55, 0.97])
 def test_stopping_early_keeps_the_coverage(true):
     """However sampling ends, the best bound of all looks so far is above the truth with probability alpha at most.
 

@@ -3,6 +3,7 @@
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
 import jax
@@ -67,23 +68,30 @@ class Sampler:
     def _dispatch(self, image, sample, start):
         take = np.minimum(np.arange(start, start + self.chunk), len(image) - 1)  # the last one fills the last chunk
         image, sample = jax.device_put((image[take], sample[take]), self.divided)
-        return _score(self.view, self.score_fn, *_pick(self.images, self.words, image), sample)
+        return _score(self.score_fn, _see(self.view, *_pick(self.images, self.words, image), sample), self.view.votes)
+
+
+# Three programs. Together, XLA would draw the noise anew for each tap of a convolution that is written as products, and
+# everything would be compiled for every size of batch.
 
 
 @jax.jit
 def _pick(images, words, image):
-    """A program of its own, so that the large one is compiled for a chunk and not for every size of batch."""
     return images[image], words[image]
 
 
 @jax.jit
-def _score(view, score_fn, images, words, samples):
-    copies = view(images, words, samples)
+def _see(view, images, words, samples):
+    return view(images, words, samples)
+
+
+@partial(jax.jit, static_argnames="votes")
+def _score(score_fn, copies, votes):
     scores = score_fn(copies)
     if scores.shape != copies.shape[:1]:
         expected = f"({len(copies)},), one score per image"
         raise ValueError(f"score_fn returned shape {scores.shape} for {len(copies)} images; expected {expected}")
-    return scores.astype(jnp.float32).reshape(len(images), -1)
+    return scores.astype(jnp.float32).reshape(-1, votes)
 
 
 def sampler(
@@ -151,9 +159,12 @@ def _needed(view, score_fn, shape, divided):
     struct = jax.ShapeDtypeStruct
     images, words = struct(shape, jnp.float32, sharding=divided), struct((shape[0], 2), jnp.uint32, sharding=divided)
     samples = struct(shape[:1], jnp.int32, sharding=divided)
-    analysis = _score.lower(view, score_fn, images, words, samples).compile().memory_analysis()
-    buffers = 3 * 4 * int(np.prod(shape)) // divided.num_devices  # the chunk, and the next one
-    return buffers + (analysis.temp_size_in_bytes if analysis else 0)
+    seeing = _see.lower(view, images, words, samples)
+    copies = struct(seeing.out_info.shape, jnp.float32, sharding=divided)
+    programs = seeing.compile(), _score.lower(score_fn, copies, view.votes).compile()
+    analyses = [program.memory_analysis() for program in programs]
+    buffers = 4 * 2 * (int(np.prod(shape)) + int(np.prod(copies.shape))) // divided.num_devices  # one chunk ahead
+    return buffers + max(analysis.temp_size_in_bytes if analysis else 0 for analysis in analyses)
 
 
 def free_bytes() -> int:
