@@ -125,7 +125,10 @@ PGD, UAP = Attack("pgd", (0.1,)), Attack("uap", (0.1,), fit_on=Data("builtin"))
     ("chosen", "message"),
     [
         ({"attacks": {"x": replace(PGD, aligned=Align("linf"))}}, r"attacks\.x has both epsilons and aligned"),
-        ({"attacks": {"x": replace(UAP, epsilons=None, aligned=Align("linf"))}}, r"attacks\.x is fitted"),
+        (
+            {"attacks": {"x": replace(UAP, epsilons=None, aligned=Align("linf"))}},
+            r"attacks\.x is fitted.*align it by its budget",
+        ),
         ({"adaptive": Adaptive(("PDG",))}, r"adaptive\.attacks names 'PDG'; there are 'PGD', 'UAP'"),
         ({"adaptive": Adaptive(("UAP",))}, r"adaptive\.attacks names 'UAP', which is fitted"),
         ({"adaptive": Adaptive(draws=0)}, "draws=0"),

@@ -258,6 +258,12 @@ def test_aligned_strengths_are_found_once_and_change_pictures_equally(whole, spl
         assert np.mean(psnr) == pytest.approx(wanted, abs=0.9)  # a tenth of the amplitude
 
 
+def test_levels_of_a_budget_need_no_run(split, tmp_path):
+    found = strengths_of(subject(tmp_path), "x", Attack("square", aligned=Align("budget")), split)
+    assert found == (Strength(2 / 255, "weak"), Strength(4 / 255, "medium"), Strength(8 / 255, "strong"))
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_path):
     for name, options, message in (
         (f"{tmp_path}/nowhere.py:X", {}, "does not exist"),

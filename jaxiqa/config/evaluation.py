@@ -24,8 +24,9 @@ class Align:
     `jaxiqa.attacks.align` looks for the strengths on the first few images, once per model, and keeps them.
     """
 
-    measure: Literal["linf", "ssim", "psnr"]
-    """What is equal for all attacks; the targets are those of `jaxiqa.attacks.align.LEVELS`."""
+    measure: Literal["budget", "linf", "ssim", "psnr"]
+    """What is equal for all attacks; targets are those of `jaxiqa.attacks.align.LEVELS`. "budget" looks for nothing:
+    ε is 2, 4 and 8 / 255, whether or not the attack makes full use of it."""
     ladder: tuple[float, ...] | None = None
     """Strengths to begin with; two that enclose all targets are enough. None tries ten about the attack's own."""
     images: int = 4
@@ -137,8 +138,8 @@ def check_evaluation(evaluation: Evaluation) -> None:
     for label, attack in evaluation.attacks.items():
         if attack.aligned and attack.epsilons:
             raise ValueError(f"evaluation.attacks.{label} has both epsilons and aligned; choose one")
-        if attack.aligned and attack.fit_on:
-            raise ValueError(f"evaluation.attacks.{label} is fitted on other images and cannot be aligned")
+        if attack.aligned and attack.fit_on and attack.aligned.measure != "budget":
+            raise ValueError(f"evaluation.attacks.{label} is fitted on other images; align it by its budget")
     users = {"adaptive": evaluation.adaptive.attacks}
     users |= {f"certifiers.{label}": certifier.attacks for label, certifier in evaluation.certifiers.items()}
     for user, labels in users.items():

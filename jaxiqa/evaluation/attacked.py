@@ -60,7 +60,7 @@ def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store:
 
 def make_runner(subject: Subject, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None) -> Runner:
     """One attack at these strengths, on the subject's own metric or on another, such as its defended one."""
-    fitted = fitted_attacks(subject, label, chosen)
+    fitted = fitted_attacks(subject, label, chosen, values(strengths))
     options = chosen.options if fitted else chosen.options | load_networks(chosen.networks)
     if chosen.aligned:
         options = {name: value for name, value in options.items() if name != strength_field(chosen.name)}

@@ -1,5 +1,6 @@
 """Attacks that learn from other images: fitted once per strength, and what they learnt is kept."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -15,7 +16,7 @@ from jaxiqa.evaluation.subject import Subject
 from jaxiqa.terminal import progress_bar
 
 
-def fitted_attacks(subject: Subject, label: str, chosen: Attack) -> list[Any]:
+def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Sequence[float] | None) -> list[Any]:
     """One fitted attack per strength, from WORKDIR/fitted where it is there; none for attacks that are not fitted."""
     if chosen.fit_on is None:
         return []
@@ -25,7 +26,7 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack) -> list[Any]:
     images, fitted, networks = None, [], load_networks(chosen.networks)
     kind = attacks.FITTED[chosen.name]
     with progress_bar(f"{subject.title}: fitting {label}", "strengths") as bar:
-        for number, epsilon in enumerate(chosen.epsilons):
+        for number, epsilon in enumerate(epsilons):
             path = folder / f"{epsilon:.6f}.safetensors"
             if not path.exists():
                 if images is None:
@@ -34,5 +35,5 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack) -> list[Any]:
                 options = {"epsilon": epsilon} | chosen.options | networks
                 kind.save(kind.fit(subject.score_fn, images, jax.random.key(subject.seed), **options), path)
             fitted.append(kind.load(path, **networks))
-            bar(number + 1, len(chosen.epsilons), "")
+            bar(number + 1, len(epsilons), "")
     return fitted

@@ -56,6 +56,8 @@ def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> 
     """
     if chosen.aligned is None:
         return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
+    if chosen.aligned.measure == "budget":
+        return tuple(Strength(epsilon, level) for level, epsilon in LEVELS["linf"].items())
     path = subject.root / "aligned" / f"{subject.stem}-{label}.json"
     if not path.exists():
         aligned = _align(subject, chosen, chosen.aligned, split)
