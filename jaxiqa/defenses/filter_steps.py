@@ -1,6 +1,5 @@
 """One step of training a small network from pictures to pictures, and how good it is."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -18,8 +17,8 @@ _adam = optax.scale_by_adam()
 def start(module: nnx.Module) -> tuple[Any, Any, State]:
     """The network's structure as it trains (batch norms use the batch) and as it is used, and the first state.
 
-    The state is a pytree of arrays: ``params``, ``stats`` (of batch norms), ``memory`` (Adam's), and ``best``, the first
-    two where the SSIM was highest, ``best_ssim``.
+    The state is a pytree of arrays: ``params``, ``stats`` (of batch norms), ``memory`` (Adam's), ``best`` (the first
+    two where the SSIM was highest) and ``best_ssim``.
 
     >>> training, using, state = start(nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(0)))
     >>> sorted(state)
@@ -28,19 +27,17 @@ def start(module: nnx.Module) -> tuple[Any, Any, State]:
     using, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
     module.set_attributes(nnx.BatchNorm, use_running_average=False, raise_if_not_found=False)
     numbers = {"params": params, "stats": stats}
-    return (
-        nnx.graphdef(module),
-        using,
-        {**numbers, "memory": _adam.init(params), "best": numbers, "best_ssim": jnp.float32(-1)},
-    )
+    state = {**numbers, "memory": _adam.init(params), "best": numbers, "best_ssim": jnp.float32(-1)}
+    return nnx.graphdef(module), using, state
 
 
-@partial(jax.jit, static_argnames="training")
-def learn(training: Any, state: State, given: Images, wanted: Images, learning_rate: float) -> State:
+@jax.jit
+def learn(training: Any, state: State, given: Images, wanted: Images, learning_rate: Any) -> State:
     """A step of Adam down the mean of (network(given) − wanted)²."""
 
     def loss(params):
-        module = nnx.merge(training, params, state["stats"])
+        stats = jax.tree.map(lambda leaf: leaf, state["stats"])  # Flax changes only what was made inside
+        module = nnx.merge(training, params, stats)
         error = jnp.mean((module(given) - wanted) ** 2)
         return error, nnx.state(module, nnx.BatchStat)
 
@@ -50,7 +47,7 @@ def learn(training: Any, state: State, given: Images, wanted: Images, learning_r
     return {**state, "params": params, "stats": stats, "memory": memory}
 
 
-@partial(jax.jit, static_argnames="using")
+@jax.jit
 def quality(using: Any, state: State, given: Images, wanted: Images) -> Scores:
     """SSIM of what the network, clipped, makes of each picture."""
     module = nnx.merge(using, state["params"], state["stats"])

@@ -63,7 +63,7 @@ class DiffPure:
             check_number("size", side, 1)
         object.__setattr__(self, "network", as_pytree(self.network))
 
-    def __call__(self, images: Images, key: PRNGKey) -> Images:
+    def __call__(self, images: Images, key: PRNGKey | None) -> Images:
         check_pictures(images)
         if key is None:
             raise ValueError("key=None is not allowed; expected one made by jax.random.key")

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_images
 from jaxiqa.types import Images
@@ -22,7 +23,7 @@ def as_pytree(network: Callable[..., Any]) -> Callable[..., Any]:
     return jax.tree_util.Partial(network) if plain else network
 
 
-def check_pictures(images: Images) -> None:
+def check_pictures(images: Any) -> None:
     """Raise ``ValueError`` unless ``images`` is an RGB batch in [0, 1]; values are not looked at while tracing.
 
     >>> check_pictures(jax.numpy.full((1, 4, 4, 3), 255.0))
@@ -39,7 +40,7 @@ def check_pictures(images: Images) -> None:
             raise ValueError(f"images has values in [{low}, {high}]; expected [0, 1]")
 
 
-def check_drawn(drawn: Images, images: Images) -> Images:
+def check_drawn(drawn: Array, images: Images) -> Array:
     """``drawn``, refused unless it has the shape of ``images``.
 
     >>> check_drawn(jax.numpy.zeros((1, 4, 4, 1)), jax.numpy.zeros((1, 4, 4, 3)))
@@ -51,7 +52,7 @@ def check_drawn(drawn: Images, images: Images) -> Images:
     return drawn
 
 
-def resize(images: Images, size: tuple[int, int], *, antialias: bool = True) -> Images:
+def resize(images: Images, size: tuple[int, int], *, antialias: bool = True) -> Float[Array, "b h2 w2 c"]:
     """Bilinear, smoothed first where that shrinks them unless told otherwise; at their own size as they are.
 
     >>> resize(jax.numpy.zeros((1, 4, 6, 3)), (2, 3)).shape

@@ -5,6 +5,7 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_choice
 from jaxiqa.defenses.purify.learned import as_pytree, check_pictures, resize
@@ -48,7 +49,7 @@ class RealESRGAN:
         check_choice("variant", self.variant, ("paper", "benchmark"))
         object.__setattr__(self, "network", as_pytree(self.network))
 
-    def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
+    def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         del key
         check_pictures(images)
         return _drawn(self, images)

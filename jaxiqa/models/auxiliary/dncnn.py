@@ -12,7 +12,7 @@ from jaxiqa.checks import check_number
 from jaxiqa.models import convert
 from jaxiqa.models.auxiliary.distance import Auxiliary
 from jaxiqa.models.auxiliary.network import Network
-from jaxiqa.models.convolution import conv
+from jaxiqa.models.convolution import HE, conv
 from jaxiqa.models.weights import Source
 from jaxiqa.types import Images
 
@@ -22,6 +22,8 @@ DEEPEST = 64
 
 class DnCNN(nnx.Module):
     """``x − net(x)``, ``b h w 3 -> b h w 3``: 3×3 convolutions, all but the first and last with a batch norm behind.
+
+    The last kernel starts at zero, so that a fresh network leaves pictures as they are.
 
     Args:
         depth: convolutions, 3 to 64; 17 in the published network.
@@ -36,8 +38,10 @@ class DnCNN(nnx.Module):
     def __init__(self, *, depth: int = 17, width: int = 64, rngs: nnx.Rngs):
         check_number("depth", depth, 3, DEEPEST)
         widths = [3, *[width] * (depth - 1), 3]
+        inits = [*[HE] * (depth - 1), nnx.initializers.zeros]
         self.conv = nnx.List(
-            conv(cin, cout, 3, bias=level == 0, rngs=rngs) for level, (cin, cout) in enumerate(pairwise(widths))
+            conv(cin, cout, 3, bias=level == 0, init=inits[level], rngs=rngs)
+            for level, (cin, cout) in enumerate(pairwise(widths))
         )
         self.norm = nnx.List(
             nnx.BatchNorm(width, use_running_average=True, momentum=0.9, epsilon=1e-4, rngs=rngs)
