@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Key
 
 from jaxiqa.checks import check_images
-from jaxiqa.types import Images, PRNGKey
+from jaxiqa.types import PRNGKey
 
 Keys = PRNGKey | Key[Array, " b"]
 
@@ -37,7 +37,7 @@ def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.tree_util.Partial(function) if plain else function
 
 
-def check_pictures(images: Images, *, minimum: int = 1, channels: int | None = None) -> None:
+def check_pictures(images: Any, *, minimum: int = 1, channels: int | None = None) -> None:
     """Raise ``ValueError`` unless ``images`` is a batch in [0, 1]; values are not looked at while tracing.
 
     >>> check_pictures(jnp.full((1, 4, 4, 3), 255.0))

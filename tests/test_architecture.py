@@ -34,6 +34,9 @@ ALLOWED = {
 EXECUTABLES = {
     Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"}
 }
+EXECUTABLES = {
+    Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"}
+}
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 
 

@@ -222,7 +222,8 @@ def test_networks_refuse_sizes_they_cannot_halve():
         auxiliary.load("dncnn", weights={}, layers=3)
 
 
-@pytest.mark.parametrize("backend", [pytest.param("cpu", marks=pytest.mark.slow), "gpu"])
+@pytest.mark.slow
+@pytest.mark.parametrize("backend", ["cpu", "gpu"])
 def test_disco_draws_the_same_in_chunks_and_so_is_its_gradient(monkeypatch, backend):
     """Ten lines at once, and in chunks of four, unrolled and in a compiled loop."""
     module = DISCO(**SMALL["disco"], rngs=nnx.Rngs(0))

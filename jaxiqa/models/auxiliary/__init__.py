@@ -67,8 +67,8 @@ __all__ = [
     "save",
 ]
 
-NETWORK, OPTIONS = "network", "options"
-"""Names in the header of a file that `save` wrote."""
+NETWORK = "network"
+"""The entry in the header of a file that `save` wrote; one only, since their order in a file is random."""
 
 Weights = Mapping[str, Any] | str | os.PathLike[str]
 
@@ -123,13 +123,13 @@ def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None
     own, backbone = found["weights"].arrays, found["backbone_weights"].arrays if "backbone_weights" in found else {}
     if twice := sorted(own.keys() & backbone.keys()):
         raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
-    rules, header = spec.keys, found["weights"].metadata
-    if NETWORK in header:
-        if header[NETWORK] != name:
-            raise ValueError(f"{source} holds a {header[NETWORK]}, not a {name}")
-        rules, read = convert.IDENTITY, json.loads(header[OPTIONS])
+    if NETWORK in found["weights"].metadata:
+        written = json.loads(found["weights"].metadata[NETWORK])
+        if written["name"] != name:
+            raise ValueError(f"{source} holds a {written['name']}, not a {name}")
+        rules, read = convert.IDENTITY, written["options"]
     else:
-        read = spec.options(own)
+        rules, read = spec.keys, spec.options(own)
     model = _abstract(name, read | options)
     convert.fill(model, own | backbone, rules, source=source)
     return spec.wrap(*nnx.split(model))
@@ -153,7 +153,7 @@ def save(name: str, network: Network, path: str | os.PathLike[str], **options: A
     check_choice("name", name, AUXILIARY)
     module = nnx.merge(network.graphdef, network.state)
     arrays = {key: np.asarray(variable[...]) for key, variable in convert.parameters(module).items()}
-    header = {NETWORK: name, OPTIONS: json.dumps(options)}
+    header = {NETWORK: json.dumps({"name": name, "options": options})}
     write_bytes(Path(path), safetensors.numpy.save(arrays, header))
 
 
