@@ -39,10 +39,9 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
     else:
         mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
         everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
-        parallel = jax.jit(
-            jax.shard_map(step, mesh=mesh, in_specs=(everywhere, everywhere, shared), out_specs=everywhere),
-            donate_argnums=0,
-        )
+        # Without the check of what varies: an attack's loop starts from constants, which it would not let vary later.
+        specs = {"in_specs": (everywhere, everywhere, shared), "out_specs": everywhere}
+        parallel = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs), donate_argnums=0)
 
     def run(state: Any, constants: Any, batch: Any) -> Any:
         size = len(jax.tree.leaves(batch)[0])

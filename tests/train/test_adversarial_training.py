@@ -12,6 +12,7 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from jaxiqa import attacks
+from jaxiqa.attacks import apgd, loop
 from jaxiqa.config import Adversarial, NormPenalty, Training, load_config
 from jaxiqa.defenses import adversarial_batch, norm_penalty
 from jaxiqa.ops.similarity import ssim
@@ -173,6 +174,14 @@ def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
                 np.testing.assert_allclose(a, b, atol=1e-5, err_msg=path)
         plain = train(wide(parts), 1, steps=1)
     assert abs(plain[1][0] - one[1][0]) > 1e-3  # the attacked copies and the penalty are felt
+
+
+@pytest.mark.slow
+def test_the_loop_that_accelerators_run_is_accepted_by_both_back_ends(parts, monkeypatch):
+    unrolled = train(parts, 2, steps=1, augment=augment())[1]
+    monkeypatch.setattr(apgd, "iterate", lambda step, state, steps, *c: loop._compiled_loop(step, state, steps, c))
+    for backend in ("pmap", "shard_map"):
+        np.testing.assert_allclose(train(parts, 2, backend, steps=1, augment=augment())[1], unrolled, atol=1e-4)
 
 
 def test_a_configs_settings_reach_the_step(parts, monkeypatch):
