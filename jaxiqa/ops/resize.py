@@ -35,7 +35,9 @@ def resize_bilinear(
     b, h, w, c = images.shape
     # Whole rows of numbers, w · c, are what a CPU reads fastest.
     rows = _resample(images.reshape(b, h, w * c), 1, size[0], antialias)
-    return _resample(rows.reshape(b, size[0], w, c), 2, size[1], antialias)
+    resized = _resample(rows.reshape(b, size[0], w, c), 2, size[1], antialias)
+    # Fused with whatever looks at a pixel several times, such as another resize, each would be computed as often.
+    return jax.lax.optimization_barrier(resized)
 
 
 @cache
