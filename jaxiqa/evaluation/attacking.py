@@ -168,8 +168,8 @@ def place_keys(seed: int, purpose: str, count: int) -> jax.Array:
 def to_8_bits(images: Images) -> Images:
     """What is left of images in [0, 1] when they are stored.
 
-    >>> print(to_8_bits(jnp.array([0.5])) * 255)
-    [128.]
+    >>> f"{255 * float(to_8_bits(jnp.array([0.301]))[0]):.2f}"
+    '77.00'
     """
     return jnp.round(images * 255) / 255
 
