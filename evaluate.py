@@ -18,6 +18,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from jaxiqa.config import Experiment, check_experiment, from_command_line, root_folder, run_folder
+from jaxiqa.config.command_line import take_defenses
 
 
 def main() -> None:
@@ -68,9 +69,7 @@ def main() -> None:
 
 def read_arguments(arguments: list[str]) -> Experiment:
     """The config, with ``--field value`` and ``--defense`` on top."""
-    from jaxiqa.evaluation.purifiers import take_defenses
-
-    arguments, defenses = take_defenses(arguments) if "--defense" in " ".join(arguments) else (arguments, {})
+    arguments, defenses = take_defenses(arguments)
     experiment = from_command_line(__doc__, arguments)
     evaluation = experiment.evaluation
     return replace(experiment, evaluation=replace(evaluation, defenses={**evaluation.defenses, **defenses}))

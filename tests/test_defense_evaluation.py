@@ -13,12 +13,13 @@ import pytest
 from PIL import Image
 
 from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation
+from jaxiqa.config.command_line import take_defenses
 from jaxiqa.data import load
 from jaxiqa.evaluation import attacked as attacking_stage
 from jaxiqa.evaluation import defended, stored
 from jaxiqa.evaluation.attacked import attack_all
 from jaxiqa.evaluation.defended import defend_all
-from jaxiqa.evaluation.purifiers import build, source_digest, take_defenses
+from jaxiqa.evaluation.purifiers import build, source_digest
 from jaxiqa.evaluation.strengths import Strength, strengths_of
 from jaxiqa.evaluation.subject import Subject
 from jaxiqa.types import DefenseRow, ResultRow, StoredRow

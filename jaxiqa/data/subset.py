@@ -3,8 +3,6 @@
 import logging
 
 import numpy as np
-import scipy.cluster.vq
-import scipy.ndimage
 from jaxtyping import Float, UInt8
 
 from jaxiqa.checks import check_number
@@ -24,8 +22,10 @@ def spatial_information(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
 
     Reference: ITU-T P.910, for a single frame.
     """
+    from scipy.ndimage import sobel  # takes half a second, which --help does not have
+
     luma = pixels.astype(np.float64) @ (0.299, 0.587, 0.114)
-    return float(np.hypot(*(scipy.ndimage.sobel(luma, axis, mode="nearest") for axis in (0, 1))).std())
+    return float(np.hypot(*(sobel(luma, axis, mode="nearest") for axis in (0, 1))).std())
 
 
 def colourfulness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
@@ -113,10 +113,12 @@ def _features(split: Split) -> Float[np.ndarray, "n d"]:
 
 def _cluster(points: Float[np.ndarray, "n d"], clusters: int, seed: int) -> np.ndarray:
     """The labels of the tightest of several runs, in float64 on the host, so that no device's rounding matters."""
+    from scipy.cluster.vq import kmeans2
+
     best, tightest = None, np.inf
     for start in range(STARTS):
         centres = _start(points, clusters, np.random.default_rng([seed, 0, start]))
-        centres, labels = scipy.cluster.vq.kmeans2(points, centres, iter=100, minit="matrix", missing="warn")
+        centres, labels = kmeans2(points, centres, iter=100, minit="matrix", missing="warn")
         spread = float(((points - centres[labels]) ** 2).sum())
         if spread < tightest:
             best, tightest = labels, spread

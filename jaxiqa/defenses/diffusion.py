@@ -24,7 +24,7 @@ Network = Callable[[Images, Float[Array, " b"]], Float[Array, "b h w 6"]]
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # arrays are not compared
 class Schedule:
     """The tables of a diffusion of T steps, float64 of shape (T,); make it with `linear_schedule` or `respace`.
 

@@ -2,7 +2,6 @@
 
 import hashlib
 import importlib.util
-import re
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,44 +13,12 @@ import numpy as np
 from jaxiqa.config import Defense
 from jaxiqa.defenses import purify
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.options import parse_options
 from jaxiqa.types import UNDEFENDED
 
 CONTRACT = (
     "a purifier is purifier(images, key) -> images: float images b h w c in [0, 1] and one key of jax.random; "
     "a class is called with the options first"
 )
-
-
-def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
-    """Take every ``--defense X`` out of a command line.
-
-    X is [LABEL=]NAME[,OPTION=VALUE...], where NAME is a key of `PURIFIERS`, or FILE.py:CLASS.
-
-    >>> take_defenses(["--seeds", "0", "--defense", "mild=jpeg,quality=90"])
-    (['--seeds', '0'], {'mild': Defense(name='jpeg', options={'quality': 90}, preset=None, networks={})})
-
-    Raises:
-        ValueError: one without a value, one that cannot be read, or one label twice.
-    """
-    rest, found = [], {}
-    remaining = iter(arguments)
-    for argument in remaining:
-        name, equals, text = argument.partition("=")
-        if name != "--defense":
-            rest.append(argument)
-            continue
-        text = text if equals else next(remaining, "")
-        head, *options = re.split(r",(?![^(\[]*[)\]])", text)
-        label, equals, name = head.rpartition("=")
-        if not name:
-            raise ValueError(f"--defense {text!r}; write --defense [LABEL=]NAME[,OPTION=VALUE...]")
-        label = label if equals else " ".join([name.rpartition(":")[2], *options])
-        if label in found:
-            raise ValueError(f"--defense {label!r} is given twice; write LABEL= before one of them")
-        values = parse_options(options)
-        found[label] = Defense(name, preset=values.pop("preset", None), options=values)
-    return rest, found
 
 
 def build(label: str, chosen: Defense) -> Callable[..., Any]:

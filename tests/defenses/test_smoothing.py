@@ -134,7 +134,7 @@ def test_any_size(name, size):
     [
         (np.full((1, 4, 4, 3), 255.0, np.float32), "expected \\[0, 1\\]"),
         (np.full((1, 4, 4, 3), np.nan, np.float32), "nan"),
-        (np.zeros((1, 4, 4, 1), np.float32), "RGB"),
+        (np.zeros((1, 4, 4, 1), np.float32), "3 channels"),
         (np.zeros((0, 4, 4, 3), np.float32), "at least one"),
         (np.zeros((1, 4, 4, 3), np.uint8), "images"),
         (np.zeros((4, 4, 3), np.float32), "images"),

@@ -14,7 +14,7 @@ from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # a schedule is arrays
 class DiffPure:
     """``steps`` steps of a diffusion forward at once, then back one by one.
 
