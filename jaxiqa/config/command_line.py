@@ -11,8 +11,9 @@ def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
 
     X is [LABEL=]NAME[,OPTION=VALUE...], where NAME is a key of `jaxiqa.defenses.purify.PURIFIERS`, or FILE.py:CLASS.
 
-    >>> take_defenses(["--seeds", "0", "--defense", "mild=jpeg,quality=90"])
-    (['--seeds', '0'], {'mild': Defense(name='jpeg', options={'quality': 90}, preset=None, networks={})})
+    >>> rest, found = take_defenses(["--seeds", "0", "--defense", "mild=jpeg,quality=90"])
+    >>> print(rest, found["mild"])
+    ['--seeds', '0'] Defense(name='jpeg', options={'quality': 90}, preset=None, networks={})
 
     Raises:
         ValueError: one without a value, one that cannot be read, or one label twice.
