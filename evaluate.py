@@ -101,6 +101,7 @@ def check_same_evaluation(experiment: Experiment) -> None:
 
 def describe(experiment: Experiment) -> dict[str, Any]:
     """All that decides a row, by what it is about."""
+    from jaxiqa.evaluation.networks import weight_digests
     from jaxiqa.evaluation.purifiers import source_digest
 
     evaluation = experiment.evaluation
@@ -111,6 +112,11 @@ def describe(experiment: Experiment) -> dict[str, Any]:
         described[f"defense {label}"] = [asdict(defense), source_digest(defense), evaluation.adaptive.draws]
     for label, certifier in evaluation.certifiers.items():
         described[f"certifier {label}"] = [asdict(certifier)[key] for key in ("name", "options", "networks")]
+    users = {"attack": evaluation.attacks, "defense": evaluation.defenses, "certifier": evaluation.certifiers}
+    for kind, parts in users.items():
+        for label, part in parts.items():
+            if digests := weight_digests(part.networks):
+                described[f"{kind} {label}, weights"] = digests
     described["attacked images"] = asdict(evaluation.data)
     subset = evaluation.subset and asdict(evaluation.subset)
     described["choice of attacked images"] = [evaluation.attacked_split, subset, evaluation.size]

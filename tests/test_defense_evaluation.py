@@ -12,13 +12,14 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation
+from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation, Network
 from jaxiqa.config.command_line import take_defenses
 from jaxiqa.data import load
 from jaxiqa.evaluation import attacked as attacking_stage
 from jaxiqa.evaluation import defended, stored
 from jaxiqa.evaluation.attacked import attack_all
 from jaxiqa.evaluation.defended import defend_all
+from jaxiqa.evaluation.networks import weight_digests
 from jaxiqa.evaluation.purifiers import build, source_digest
 from jaxiqa.evaluation.strengths import Strength, strengths_of
 from jaxiqa.evaluation.subject import Subject
@@ -303,6 +304,16 @@ def test_the_file_belongs_to_what_rows_are_told_apart_by(file):
     file.write_text(MINE + "\n# changed\n")
     assert source_digest(Defense(f"{file}:Shift")) != before
     assert source_digest(Defense("jpeg")) is None
+
+
+def test_the_weights_belong_to_it_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
+    assert weight_digests({"network": Network("facpa_unet")}) == {}
+    (tmp_path / "a.safetensors").write_bytes(b"old")
+    networks = {"network": Network("fcn", weights="a.safetensors")}
+    before = weight_digests(networks)
+    (tmp_path / "a.safetensors").write_bytes(b"new")
+    assert before == {"a.safetensors": hashlib.sha256(b"old").hexdigest()} != weight_digests(networks)
 
 
 def test_defenses_on_the_command_line():

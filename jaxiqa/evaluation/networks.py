@@ -1,13 +1,11 @@
 """The networks that attacks and defenses are given."""
 
+import hashlib
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from flax import nnx
-
 from jaxiqa import data
-from jaxiqa.checks import check_choice
 from jaxiqa.config import Network
 from jaxiqa.models import auxiliary
 
@@ -20,12 +18,20 @@ def load_networks(networks: Mapping[str, Network]) -> dict[str, Any]:
     found = {}
     for option, network in networks.items():
         if network.weights is None:
-            check_choice(f"network {option}", network.name, auxiliary.AUXILIARY)
-            spec = auxiliary.AUXILIARY[network.name]
-            found[option] = spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(0))))
+            found[option] = auxiliary.build(network.name)
         else:
             files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
             found[option] = auxiliary.load(network.name, **{name: _find(path) for name, path in files.items()})
+    return found
+
+
+def weight_digests(networks: Mapping[str, Network]) -> dict[str, str]:
+    """SHA-256 of every file of weights: rows of a network that was trained anew are not those of the old one."""
+    paths = {path for network in networks.values() for path in (network.weights, network.backbone_weights) if path}
+    found = {}
+    for path in sorted(paths):
+        with open(_find(path) or path, "rb") as file:
+            found[path] = hashlib.file_digest(file, "sha256").hexdigest()
     return found
 
 
