@@ -43,6 +43,7 @@ def test_labels_follow_the_formula_and_clean_pictures_keep_theirs(label, expecte
     assert label == "unchanged" or bool((mos[:4] < MOS).all())
 
 
+@pytest.mark.slow
 def test_a_penalty_and_a_network_scale_the_label():
     model = LPIPS("vgg16", width=4, rngs=nnx.Rngs(0))
     distance = Distance(*nnx.split(model))
