@@ -5,7 +5,7 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax.sharding import AxisType, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 from jaxiqa.checks import check_choice
 
@@ -32,23 +32,34 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
     check_choice("backend", backend, ["pmap", "shard_map"])
     devices = list(devices or jax.local_devices())
     count = len(devices)
+    mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
+    everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
+    placement = NamedSharding(mesh, everywhere)
     if backend == "pmap":
         parallel = jax.pmap(
             step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, devices=devices, donate_argnums=0
         )
     else:
-        mesh = jax.make_mesh((count,), (AXIS,), axis_types=(AxisType.Auto,), devices=devices)
-        everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
         # Without the check of what varies: an attack's loop starts from constants, which it would not let vary later.
         specs = {"in_specs": (everywhere, everywhere, shared), "out_specs": everywhere}
         parallel = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs), donate_argnums=0)
 
+    def place(tree: Any) -> Any:
+        """Every leaf where a step leaves it: a new one elsewhere would make XLA compile the step once more."""
+        there = lambda leaf: getattr(leaf, "sharding", None) == placement  # noqa: E731
+        return jax.tree.map(lambda leaf: leaf if there(leaf) else jax.device_put(leaf, placement), tree)
+
+    latest: tuple[Any, Any] = (None, None)  # constants, and what `place` made of them
+
     def run(state: Any, constants: Any, batch: Any) -> Any:
+        nonlocal latest
         size = len(jax.tree.leaves(batch)[0])
         if size % count:
             raise ValueError(f"batch_size={size} cannot be divided among {count} devices; choose a multiple of {count}")
         if backend == "pmap":
             batch = jax.tree.map(lambda x: np.reshape(x, (count, size // count, *x.shape[1:])), batch)
-        return parallel(state, constants, batch)
+        if latest[0] is not constants:
+            latest = constants, place(constants)
+        return parallel(place(state), latest[1], batch)
 
     return run

@@ -74,6 +74,26 @@ def test_two_devices_equal_one_after_ten_steps(parts, one, backend):
     assert max(moved) > 5e-4
 
 
+@pytest.mark.parametrize("backend", ["pmap", "shard_map"])
+def test_a_step_is_compiled_once_though_leaves_come_from_elsewhere(backend):
+    compiled = []
+    devices = jax.local_devices()[:2]
+    step = data_parallel(
+        lambda s, c, b: (s + c * jax.lax.pmean(b.sum(), AXIS), s.sum()), backend=backend, devices=devices
+    )
+    state, constants = jnp.zeros(3), jnp.full(3, 0.5)
+    listen = lambda event, seconds, **_: compiled.append(event) if "backend_compile" in event else None  # noqa: E731
+    batches = [np.full((2, 2), number, np.float32) for number in range(4)]
+    state, _ = jax.block_until_ready(step(state, constants, batches[1]))
+    jax.monitoring.register_event_duration_secs_listener(listen)
+    state, _ = step(state, constants, batches[2])
+    moved = np.asarray(state)
+    assert not compiled
+    jax.block_until_ready(step(jax.device_put(moved, devices[0]), constants, batches[3]))
+    assert not compiled
+    np.testing.assert_allclose(moved, 0.5 * (2 * 1 + 2 * 2))
+
+
 def test_a_batch_that_cannot_be_divided_is_refused(parts):
     step = data_parallel(lambda state, constants, batch: (state, batch), devices=jax.local_devices()[:2])
     with pytest.raises(ValueError, match="multiple of 2"):
