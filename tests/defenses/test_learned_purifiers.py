@@ -9,8 +9,7 @@ from jaxiqa.arguments import check_pictures
 from jaxiqa.defenses.diffusion import ask, denoise_step, linear_schedule
 from jaxiqa.defenses.purify.diffpure import DiffPure
 from jaxiqa.defenses.purify.disco import DISCO
-from jaxiqa.defenses.purify.dncnn import DnCNN
-from jaxiqa.defenses.purify.fcn import FCN
+from jaxiqa.defenses.purify.filter import Filter
 from jaxiqa.defenses.purify.mprnet import MPRNet
 from jaxiqa.defenses.purify.real_esrgan import RealESRGAN
 
@@ -37,8 +36,7 @@ def diffusion(weight, x, t):
 
 
 PURIFIERS = {
-    "fcn": FCN(partial(filter_)),
-    "dncnn": DnCNN(partial(filter_)),
+    "fcn": Filter(partial(filter_)),
     "mprnet": MPRNet(partial(filter_)),
     "real_esrgan": RealESRGAN(partial(enlarged)),
     "disco": DISCO(partial(drawn)),
@@ -97,7 +95,7 @@ def test_other_arrays_are_refused_where_types_are_not_checked():
 
 def test_networks_that_return_another_shape_are_refused():
     images = pictures()
-    for purify in (FCN(lambda x: x[:, 1:]), DnCNN(lambda x: x[..., :1]), MPRNet(lambda x: x[:1])):
+    for purify in (Filter(lambda x: x[:, 1:]), Filter(lambda x: x[..., :1]), MPRNet(lambda x: x[:1])):
         with pytest.raises(ValueError, match="network returned shape"):
             purify(images)
     with pytest.raises(ValueError, match="expected a multiple of sides"):

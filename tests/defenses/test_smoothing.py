@@ -1,7 +1,6 @@
 """What every certifier promises, and that its certificates hold where the truth is known."""
 
 import dataclasses
-from functools import partial
 
 import jax
 import jax.extend.random
@@ -11,19 +10,14 @@ import pytest
 from scipy import special, stats
 
 from jaxiqa.arguments import image_keys
-from jaxiqa.defenses import diffusion
-from jaxiqa.defenses.smoothing import CERTIFIERS, DDRS, DRS, MS, RS, DensePure, make, noise
+from jaxiqa.defenses.smoothing import CERTIFIERS, DRS, MS, RS, make, noise
 from jaxiqa.defenses.smoothing.bounds import median_ranks
-from jaxiqa.defenses.smoothing.densepure import Reversed
-from jaxiqa.defenses.smoothing.resizing import resize_norm
-from jaxiqa.defenses.smoothing.sampling import fitting_chunk, sampler
+from jaxiqa.defenses.smoothing.sampling import sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
-from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Certificate, Certifier
 
 KEY = jax.random.key(5)
 gaussian = jax.jit(noise.gaussian, static_argnames="shape")
-stream, threefry = jax.jit(noise.stream), jax.jit(noise.threefry)
 
 
 def slow(value):
@@ -202,38 +196,6 @@ def test_a_bad_chunk_a_bad_key_and_a_trace_are_refused():
         jax.jit(lambda x: a_certifier("ms")(score, x, KEY).score)(pictures())
 
 
-def test_the_cipher_is_jax_s_own():
-    key, counters = jnp.array([123, 456], jnp.uint32), jnp.arange(14, dtype=jnp.uint32)
-    mine = jnp.concatenate(threefry((key[0], key[1]), (counters[:7], counters[7:])))
-    np.testing.assert_array_equal(mine, jax.extend.random.threefry_2x32(key, counters))
-
-
-def test_the_noise_is_gaussian_and_independent():
-    words = jax.random.key_data(jax.random.split(KEY, 2))
-    drawn = np.asarray(gaussian(jnp.repeat(words, 40, 0), jnp.tile(jnp.arange(40), 2), (51, 67, 3)), np.float64)
-    flat = drawn.reshape(80, -1)
-    assert stats.kstest(flat.ravel(), "norm").pvalue > 0.01
-    assert abs(stats.kurtosis(flat.ravel())) < 5 * np.sqrt(24 / flat.size)
-    tail = (np.abs(flat) > 4).sum()
-    assert abs(tail - flat.size * 2 * stats.norm.sf(4)) < 4 * np.sqrt(flat.size * 2 * stats.norm.sf(4))
-    off = np.corrcoef(flat)[~np.eye(80, dtype=bool)]  # between samples, and between keys
-    assert np.abs(off).max() < 5.5 / np.sqrt(flat.shape[1])
-    for step in (1, 3, flat.shape[1] // 2):  # between pixels, channels, and the two words of a block
-        assert abs((flat[:, :-step] * flat[:, step:]).mean()) < 5 / np.sqrt(80 * (flat.shape[1] - step))
-    np.testing.assert_array_equal(np.float32(drawn[45]), gaussian(words[1:], jnp.array([5]), (51, 67, 3))[0])
-    other = gaussian(stream(words, jnp.array([0, 0])), jnp.array([5, 5]), (51, 67, 3))
-    assert abs(np.corrcoef(np.asarray(other).reshape(2, -1)[1], flat[45])[0, 1]) < 5 / np.sqrt(flat.shape[1])
-
-
-def test_the_end_points_of_the_noise_are_finite():
-    """The words that become the least and the greatest values, by the formula of the docstring."""
-    signed = jnp.array([-(2**23), -1, 0, 2**23 - 1], jnp.int32)
-    values = jnp.sqrt(2.0) * jax.lax.erf_inv((signed.astype(jnp.float32) + 0.5) * jnp.float32(2**-23))
-    exact = special.ndtri((np.asarray(signed, np.float64) + 0.5) / 2**24 + 0.5)
-    np.testing.assert_allclose(values, exact, rtol=3e-5)
-    assert 5.4 < float(values[-1]) < 5.43
-
-
 def linear(weight):
     return jax.tree_util.Partial(lambda w, x: (x * w).sum((1, 2, 3)), weight)
 
@@ -343,48 +305,6 @@ def test_one_sample():
     assert (found.lower < found.upper).all()
 
 
-def test_samples_are_independent_of_chunk_and_devices_to_the_bit():
-    images = pictures()
-    first = lambda x: x[:, 2, 3, 1]  # noqa: E731
-    every = [
-        sampler(Noisy(0.12), first, images, KEY, 40, chunk).scores(np.arange(3), 0, 40) for chunk in (1, 8, 40, 64)
-    ]
-    for other in every[1:]:
-        np.testing.assert_array_equal(every[0], other)
-    words = jax.random.key_data(image_keys(KEY, 3))
-    drawn = gaussian(jnp.repeat(words, 40, 0), jnp.tile(jnp.arange(40), 3), (9, 14, 3))
-    noisy = jnp.clip(jnp.repeat(images, 40, 0) + 0.12 * drawn, 0, 1)
-    np.testing.assert_allclose(every[0].ravel(), first(noisy), rtol=0, atol=1e-7)
-    part = sampler(Noisy(0.12), first, images, KEY, 40, 8).scores(np.array([2, 0]), 10, 25)
-    np.testing.assert_array_equal(part, every[0][[2, 0], 10:25])
-
-
-def test_a_model_is_compiled_once_whatever_the_batch_the_strength_and_the_weights():
-    traces = []
-
-    def traced(w, x):
-        traces.append(None)
-        return (x * w).mean((1, 2, 3))
-
-    for number, count in enumerate((3, 1, 2)):
-        certify = MS(n=60, sigma=0.1 + 0.01 * number, chunk=16)
-        certify(jax.tree_util.Partial(traced, jnp.float32(number)), pictures()[:count], KEY)
-    assert len(traces) == 1
-
-
-def test_the_chunk_fits_memory_and_wastes_little():
-    held = sampler(Noisy(0.12), score, pictures((1, 16, 16, 3)), KEY, 1000, None)
-    devices = held.divided.num_devices
-    assert held.chunk == 25 * devices if devices == 1 else 1000 % held.chunk <= held.chunk
-    assert -(-1000 // held.chunk) * held.chunk <= 1000 + devices * 2
-    shape = (16, 16, 3)
-    fit = partial(fitting_chunk, held.view, held.score_fn, shape, 1000, held.divided)
-    assert fit(available=10**9) == held.chunk
-    assert devices <= fit(available=60_000) < held.chunk
-    with pytest.raises(ValueError, match="MiB"):
-        fit(available=100)
-
-
 def test_denoisers_see_what_their_variant_says():
     images, words = jnp.ones((4, 3, 3, 3)), jnp.zeros((4, 2), jnp.uint32)
     above = lambda x: jnp.where(x > 1, 0.2, 0.7)  # noqa: E731
@@ -406,69 +326,3 @@ def test_the_benchmark_s_median_takes_the_ranks_below():
     np.testing.assert_array_equal(other.lower, drawn[:, lower - 2])
     np.testing.assert_array_equal(other.upper, drawn[:, upper - 2])
     np.testing.assert_array_equal(other.score, drawn[:, 29])
-
-
-def knowing(clean, schedule):
-    """A network that tells the noise in x exactly, knowing the clean image; its variance is the lesser one."""
-
-    def tell(clean, x, t):
-        index = jnp.searchsorted(jnp.asarray(schedule.timesteps, x.dtype), t)[:, None, None, None]
-        signal, spread = (jnp.asarray(table, x.dtype)[index] for table in (schedule.signal, schedule.spread))
-        return jnp.concatenate([(x - signal * clean) / spread, -jnp.ones_like(x)], -1)
-
-    return jax.tree_util.Partial(tell, 2 * clean - 1)
-
-
-@pytest.mark.parametrize("kind", [DDRS, DensePure])
-def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
-    """x̂₀ is then the resized image, whatever the noise: every copy has the same score."""
-    images = pictures((1, 12, 10, 3))
-    small = resize_bilinear(images, (8, 8))
-    certify = kind(knowing(small, diffusion.linear_schedule()), score_range=RANGE, n0=5, n=40, size=8, chunk=8)
-    found = certify(lambda x: score(x) - score(small)[0] + 0.25, images, KEY)
-    np.testing.assert_allclose(found.radius, 0.12 * special.ndtri(0.001 ** (1 / 40)), rtol=1e-9)
-    assert found.label.tolist() == [8]
-    np.testing.assert_allclose(found.input_radius, found.radius / resize_norm(12, 10, 8))
-
-
-@pytest.mark.parametrize("shape", [(20, 4, 8), slow((12, 10, 8)), slow((5, 7, 8))])
-def test_no_difference_grows_more_than_the_norm_of_the_resize(shape):
-    h, w, side = shape
-    matrix = jax.jacobian(lambda x: resize_bilinear(x.reshape(1, h, w, 1), (side, side)).ravel())(jnp.zeros(h * w))
-    exact = np.linalg.norm(np.asarray(matrix, np.float64), 2)
-    np.testing.assert_allclose(resize_norm(h, w, side), exact, rtol=1e-5)
-
-
-def test_densepure_visits_its_steps_and_lets_ways_back_vote():
-    certify = DensePure(network, score_range=RANGE)
-    assert certify.schedule().timesteps.tolist() == [35, 70]
-    images, words = pictures((2, 5, 6, 3)), jax.random.key_data(image_keys(KEY, 2))
-    samples = jnp.array([4, 4])
-    view = partial(Reversed, network, certify.schedule(), 0.12)
-    copies = jax.jit(lambda *a: view(3, "paper")(*a))(images, words, samples).reshape(2, 3, 5, 6, 3)
-    assert float(jnp.abs(copies[:, 0] - copies[:, 1]).max()) > 1e-3
-    fixed = jax.jit(lambda *a: view(1, "benchmark")(*a))(images, words, samples)
-    # By hand, from the formulas of the diffusion: 70 -> 35 -> 0, the reverse noise that of no key.
-    x = 2 * (images + 0.12 * gaussian(words, samples, (5, 6, 3))) - 1
-    short = certify.schedule()
-    x = jnp.float32(short.signal[1]) * x
-    for t in (1, 0):
-        drawn = gaussian(stream(jnp.zeros((1, 2), jnp.uint32), jnp.array([t])), jnp.zeros(1, int), (5, 6, 3))
-        x = diffusion.denoise_step(short, x, t, diffusion.ask(short, network, x, t), drawn)
-    np.testing.assert_allclose(fixed, (jnp.clip(x, -1, 1) + 1) / 2, atol=1e-6)
-
-
-@pytest.mark.slow
-def test_a_majority_of_votes_is_surer_than_one():
-    """The score of one pixel leaves its class by the noise of the way back, which the votes average out."""
-
-    def wavering(x, t):
-        return jnp.concatenate([jnp.zeros_like(x), jnp.ones_like(x)], -1)
-
-    options = {"score_range": RANGE, "n0": 20, "n": 200, "alpha": 0.05, "size": None, "classes": 4, "chunk": 50}
-    pixel = lambda x: 2 * (x[:, 0, 0, 0] - 0.5) + 0.25  # noqa: E731
-    radii = [
-        DensePure(wavering, votes=votes, **options)(pixel, jnp.full((1, 5, 7, 3), 0.5), KEY).radius[0]
-        for votes in (1, 9)
-    ]
-    assert radii[1] > radii[0] + 0.01

@@ -17,8 +17,7 @@ from jaxiqa.defenses.purify.color_quantization import ColorQuantization
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
 from jaxiqa.defenses.purify.diffpure import DiffPure
 from jaxiqa.defenses.purify.disco import DISCO
-from jaxiqa.defenses.purify.dncnn import DnCNN
-from jaxiqa.defenses.purify.fcn import FCN
+from jaxiqa.defenses.purify.filter import Filter
 from jaxiqa.defenses.purify.geometry import Crop, Flip, Rotate
 from jaxiqa.defenses.purify.jpeg import JPEG
 from jaxiqa.defenses.purify.mprnet import MPRNet
@@ -43,8 +42,8 @@ PURIFIERS: dict[str, type] = {
     "real_esrgan": RealESRGAN,
     "diffpure": DiffPure,
     "disco": DISCO,
-    "fcn": FCN,
-    "dncnn": DnCNN,
+    "fcn": Filter,
+    "dncnn": Filter,
 }
 
 
@@ -69,7 +68,6 @@ PRESETS: dict[str, tuple[dict[str, Any], ...]] = {name: ({},) for name in PURIFI
 
 __all__ = [
     "DISCO",
-    "FCN",
     "JPEG",
     "PRESETS",
     "PURIFIERS",
@@ -77,7 +75,7 @@ __all__ = [
     "Crop",
     "DiffJPEG",
     "DiffPure",
-    "DnCNN",
+    "Filter",
     "Flip",
     "GaussianBlur",
     "MPRNet",

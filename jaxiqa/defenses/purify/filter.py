@@ -1,4 +1,4 @@
-"""FCN: a small filter, trained to take one kind of attack off a picture."""
+"""A network that gives back a cleaner picture, in front of the metric."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -13,12 +13,12 @@ from jaxiqa.types import Images, PRNGKey
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FCN:
-    """``clip(network(x), 0, 1)``.
+class Filter:
+    """``clip(network(x), 0, 1)``: FCN, a filter that was trained to take one kind of attack off; DnCNN, a denoiser.
 
     Args:
-        network: ``b h w 3 -> b h w 3``, a pytree that can be called: ``jaxiqa.models.auxiliary.load("fcn", ...)`` with
-            the weights of its authors, or with a file that ``python -m jaxiqa.defenses.train_filter`` wrote.
+        network: ``b h w 3 -> b h w 3``, a pytree that can be called: ``jaxiqa.models.auxiliary.load`` of "fcn" or
+            "dncnn", with their authors' weights or with a file that ``python -m jaxiqa.defenses.train_filter`` wrote.
 
     Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable.
 
@@ -26,10 +26,11 @@ class FCN:
         ValueError: the images are not as stated, or the network's result has another shape.
 
     >>> images = jnp.full((1, 3, 5, 3), 0.5)
-    >>> print(FCN(lambda x: 3 * x)(images).max())
+    >>> print(Filter(lambda x: 3 * x)(images).max())
     1.0
 
-    Reference: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541.
+    Reference: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541 (FCN); Zhang et al., "Beyond a Gaussian
+    denoiser", arXiv:1608.03981 (DnCNN), as a defense: Salman et al., "Denoised smoothing", arXiv:2003.01908.
     """
 
     network: Any
