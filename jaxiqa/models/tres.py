@@ -10,7 +10,6 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_choice, check_images
-from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
 from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
@@ -42,9 +41,16 @@ def l2_pool_smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     >>> print(jax.device_get(l2_pool_smooth(jnp.ones((1, 3, 3, 1))))[0, 1, :, 0].round(3))
     [0.866 1.    0.866]
     """
-    window = jnp.array([1.0, 2.0, 1.0], x.dtype) / 4
-    kernel = jnp.broadcast_to((window[:, None] * window)[:, :, None], (3, 3, x.shape[-1]))
-    return jnp.sqrt(depthwise_conv(x * x, kernel, stride=(1, 1), padding=((1, 1), (1, 1))) + 1e-12)
+    return jnp.sqrt(_smooth(_smooth(x * x, axis=1), axis=2) + 1e-12)
+
+
+def _smooth(x: Array, axis: int) -> Array:
+    """``[1 2 1] / 4`` along an axis. Fused into what follows it would be computed once per use: three times slower."""
+    count = x.shape[axis]
+    zeros = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
+    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, count, axis=axis), zeros], axis)
+    before = jnp.concatenate([zeros, jax.lax.slice_in_dim(x, 0, count - 1, axis=axis)], axis)
+    return jax.lax.optimization_barrier(0.25 * before + 0.5 * x + 0.25 * after)
 
 
 def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
@@ -86,15 +92,18 @@ def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarra
 
 
 class Projections(nnx.Module):
-    """Three linear maps of three inputs as one batched product: ``y_i = x_i W_i + b_i``."""
+    """Three linear maps of three inputs as one batched product: ``y_i = x_i W_iᵀ + b_i``.
+
+    ``W_i`` is ``out in``, as published: a CPU multiplies by it faster than by ``in out``.
+    """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=1, out_axis=2, batch_axis=0)
+        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=2, out_axis=1, batch_axis=0)
         self.kernel = nnx.Param(init(rngs.params(), (3, features, features), jnp.float32))
         self.bias = nnx.Param(jnp.zeros((3, features)))
 
     def __call__(self, x: Float[Array, "3 b n c"]) -> Float[Array, "3 b n c"]:
-        return jnp.einsum("pbni,pio->pbno", x, self.kernel[...]) + self.bias[:, None, None]
+        return jnp.einsum("pbni,poi->pbno", x, self.kernel[...]) + self.bias[:, None, None]
 
 
 class EncoderLayer(nnx.Module):
@@ -224,8 +233,8 @@ class TReS(nnx.Module):
 
 
 def _three_kernels(array: np.ndarray) -> np.ndarray:
-    """Queries, keys and values stacked along the outputs, ``3·out in`` -> ``3 in out``."""
-    return array.reshape(3, -1, array.shape[-1]).transpose(0, 2, 1)
+    """Queries, keys and values stacked along the outputs, ``3·out in`` -> ``3 out in``."""
+    return array.reshape(3, -1, array.shape[-1])
 
 
 def _three_biases(array: np.ndarray) -> np.ndarray:
