@@ -1,0 +1,64 @@
+"""Every attack on one metric at equal visibility: 40, 35 and 30 dB of PSNR, whatever the attack's own strength means.
+
+    JAXIQA_DATA=/path/to/data python train.py --config configs/clive_attacks.py
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_attacks.py
+
+Two attacks are fitted to a budget instead, an ε of 2, 4 and 8 / 255, and cAdv bounds itself; the table shows what
+PSNR they leave. The metric is the baseline of `clive_mobilenet_v2.py`: if it has been trained there, copy
+``baseline/`` from runs/clive_mobilenet_v2 to runs/clive_attacks. Few steps and few queries, so that all seventeen fit
+into half an hour on two CPU cores. Zhang's distance (LPIPS) and cAdv's colouring network are as they are created: no
+published weights are needed to run this; name them in ``networks`` if you have them.
+"""
+
+import sys
+from dataclasses import replace
+from pathlib import Path
+
+from jaxiqa.config import Align, Attack, Data, Evaluation, Experiment, Network
+
+sys.path.insert(0, str(Path(__file__).parent))
+from clive_mobilenet_v2 import get_config as hardened
+
+FIT, BUDGET = Data("clive", limit=48), Align("budget")
+
+
+def sized(low: float, high: float) -> Align:
+    """By PSNR; the two strengths enclose what is looked for."""
+    return Align("psnr", ladder=(low, high), images=2)
+
+
+STEPS = {"steps": 10}
+EPSILON, STEP = sized(0.008, 0.064), sized(0.0008, 0.012)
+ATTACKS = {
+    "FGSM": Attack("fgsm", aligned=EPSILON),
+    "I-FGSM": Attack("ifgsm", options=STEPS, aligned=EPSILON),
+    "PGD": Attack("pgd", options=STEPS, aligned=EPSILON),
+    "APGD": Attack("apgd", options=STEPS, aligned=EPSILON),
+    "UAP": Attack("uap", options={"epochs": 3}, fit_on=FIT, aligned=BUDGET),
+    "FACPA": Attack(
+        "facpa", options={"epochs": 1}, networks={"network": Network("facpa_unet")}, fit_on=FIT, aligned=BUDGET
+    ),
+    "Korhonen": Attack("korhonen", options=STEPS, aligned=sized(0.005, 0.3)),
+    "Zhang": Attack("zhang", options=STEPS, networks={"distance": Network("lpips_squeeze")}, aligned=STEP),
+    "MADC": Attack("madc", options={"max_rmse": 0.1, **STEPS}, aligned=STEP),
+    "SSAH": Attack("ssah", options=STEPS, aligned=sized(0.002, 0.1)),
+    "cAdv": Attack("cadv", options={"steps": 5}, networks={"colorize": Network("siggraph17")}),
+    "stAdv": Attack("stadv", options=STEPS, aligned=sized(0.002, 1.0)),
+    "NES": Attack("nes", options={"steps": 6, "pairs": 10}, aligned=EPSILON),
+    "Square": Attack("square", options={"queries": 120}, aligned=EPSILON),
+    "Parsimonious": Attack("parsimonious", options={"queries": 120}, aligned=EPSILON),
+    "One Pixel": Attack("one_pixel", options={"population": 12, "generations": 9}, aligned=sized(4, 120)),
+    "Patch-RS": Attack("patch_rs", options={"queries": 120}, aligned=sized(16, 600)),
+}
+
+
+def get_config() -> Experiment:
+    experiment = hardened()
+    return replace(
+        experiment,
+        name="clive_attacks",
+        variants={"baseline": experiment.variants["baseline"]},
+        evaluation=Evaluation(
+            data=Data("nips2017", limit=8), size=(256, 256), split="val", attacks=ATTACKS, batch_size=8, examples=1
+        ),
+    )
