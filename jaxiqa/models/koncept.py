@@ -1,22 +1,25 @@
 """KonCept512 (arXiv 1910.06180): one regression on the last map of an Inception-ResNet-v2."""
 
-from collections.abc import Sequence
+import re
+from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.models import convert
-from jaxiqa.models.backbones import inception_resnet_v2
+from jaxiqa.models.backbones import inception_keras, inception_resnet_v2
 from jaxiqa.models.linearity import Insertion
 from jaxiqa.models.published import Published
 from jaxiqa.models.stages import Features, normalise
 from jaxiqa.models.weights import Source
 from jaxiqa.types import Images, Scores
 
+EPSILON = 1e-5
 SMALLEST = 75  # side of an image that leaves one pixel of the last map
 
 
@@ -27,7 +30,7 @@ class Head(nnx.Module):
         sizes = (features, 2048, 1024, 256, 1)
         self.linear = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
         self.norm = nnx.List(
-            [nnx.BatchNorm(n, use_running_average=True, momentum=0.9, epsilon=1e-5, rngs=rngs) for n in sizes[1:-1]]
+            [nnx.BatchNorm(n, use_running_average=True, momentum=0.9, epsilon=EPSILON, rngs=rngs) for n in sizes[1:-1]]
         )
 
     def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
@@ -49,7 +52,8 @@ class KonCept512(nnx.Module):
     Args:
         pooling: ``"official"`` averages the top left 8 × 8 of the last map, whatever lies beyond, and so takes maps
             of 8 to 15 on both sides, which images of 299 to 554 pixels have. ``"full"`` averages the whole map of an
-            image of any size from 75 × 75; published weights then give other scores.
+            image of any size from 75 × 75: so does the paper's own Keras model, whose file is read too; with it
+            the weights for PyTorch give other scores.
         width: channels of the first stage.
         rngs: random numbers for the weights.
 
@@ -123,9 +127,36 @@ KEYS = (
     *(rule for i in range(3) for rule in convert.batch_norm(rf"fc\.{4 * i + 2}", f"head.norm.{i}")),
 )
 
+
+def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of the paper's own Keras file under the names of the PyTorch checkpoint; others stay as they are.
+
+    The two frameworks' batch norms add 1e-3 and 1e-5 to the variance; those of the head get the difference.
+    """
+    if "fc_out.kernel" not in arrays:
+        return dict(arrays)
+    parts = (part.partition("\\")[0] for part in inception_resnet_v2.PARTS)
+    members = {part: f"base.{index}" for index, part in zip(INDICES, parts, strict=True)}
+    found = {}
+    for name, array in inception_keras.from_keras(arrays).items():
+        part, _, rest = name.partition(".")
+        if part in members:
+            found[f"{members[part]}.{rest}"] = array
+        elif match := re.fullmatch(r"fc_(?:fc(\d)|out)\.(kernel|bias)", name):
+            i = int(match[1] or 3)
+            found[f"fc.{4 * i}.{'weight' if rest == 'kernel' else 'bias'}"] = array.T
+        elif (match := re.fullmatch(r"fc_bn(\d)\.(\w+)", name)) and match[2] in inception_keras.NORM:
+            array = array + np.float32(1e-3 - EPSILON) if match[2] == "moving_variance" else array
+            found[f"fc.{4 * int(match[1]) + 2}.{inception_keras.NORM[match[2]]}"] = array
+        else:
+            found[name] = array
+    return found
+
+
 KONCEPT512 = Published(
     build=KonCept512,
     keys=KEYS,
+    adapt=from_keras,
     title="KonCept512",
     paper="arXiv:1910.06180",
     protocol="native size (trained at 384x512), one pass",

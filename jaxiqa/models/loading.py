@@ -141,6 +141,8 @@ def _fill(name: str, published: Published, found: weights.Contents, options: dic
     everything = found.numbers | found.arrays
     extras = {key: everything[key] for key in published.extras if key in everything}
     arrays = {key: array for key, array in found.arrays.items() if key not in extras}
+    if not owner:
+        arrays = dict(published.adapt(arrays))
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0), **options))
     try:
         mapped = convert.fill(model, arrays, rules, source=source)

@@ -39,6 +39,8 @@ class Published:
         extras: names in a checkpoint that are no parameters; ``finish(model, extras)`` gets those that are there.
         finish: sets what is not a parameter (a calibration) from them.
         weights: name -> where the authors put a checkpoint.
+        adapt: rewrites the arrays of another framework's file to the names and layouts that ``keys`` know; it returns
+            those that are not of such a file as they are.
     """
 
     build: Callable[..., nnx.Module]
@@ -51,3 +53,4 @@ class Published:
     extras: tuple[str, ...] = ()
     finish: Callable[[nnx.Module, Mapping[str, np.ndarray]], None] = _nothing
     weights: Mapping[str, Source] = field(default_factory=dict)
+    adapt: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict

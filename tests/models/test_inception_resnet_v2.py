@@ -1,14 +1,12 @@
-import re
-
 import jax
 import jax.numpy as jnp
+import keras_inception
 import numpy as np
 import parity
 import pytest
 from flax import nnx
 
 from jaxiqa.models import BACKBONES, convert
-from jaxiqa.models.backbones.inception_keras import NAMED, ORDER
 from jaxiqa.models.classifier import Classifier
 
 SPEC = BACKBONES["inception_resnet_v2"]
@@ -85,24 +83,7 @@ def test_imagenet_checkpoints_fill_every_parameter(shared, classifier, classes):
 def test_keras_files_are_read_in_the_order_of_their_numbers(stages):
     parameters, generator = convert.parameters(stages), np.random.default_rng(0)
     model = nnx.clone(stages)
-
-    def target(key: str) -> str:
-        return next(m.expand(ours) for theirs, ours, _ in SPEC.keys if ours and (m := re.fullmatch(theirs, key)))
-
-    arrays, expected = {}, {}
-
-    def put(layer: str, part: str, key: str) -> None:
-        values = np.abs(generator.standard_normal(parameters[target(key)].shape)).astype(np.float32)
-        arrays[f"{layer}.{part}"] = expected[target(key)] = values
-
-    pairs = [(f"conv2d_{n}", f"batch_normalization_{n}", place) for n, place in enumerate(ORDER, start=7)]
-    for conv, norm, place in (*pairs, ("conv_7b", "conv_7b_bn", "conv2d_7b")):
-        put(conv, "kernel", f"{place}.conv.weight")
-        for part, theirs in (("beta", "bias"), ("moving_mean", "running_mean"), ("moving_variance", "running_var")):
-            put(norm, part, f"{place}.bn.{theirs}")
-    for layer, place in NAMED.items():
-        put(layer, "kernel", f"{place}.weight")
-        put(layer, "bias", f"{place}.bias")
+    arrays, expected = keras_inception.write(parameters, generator, first=7)
     shuffled = {name: arrays[name] for name in generator.permutation(list(arrays))}
     convert.fill(model, SPEC.adapt(shuffled), SPEC.keys, source="a Keras file")
     found = convert.parameters(model)

@@ -1,12 +1,13 @@
 import jax
 import jax.numpy as jnp
+import keras_inception
 import numpy as np
 import parity
 import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import MODELS, harden
+from jaxiqa.models import MODELS, convert, harden, load
 from jaxiqa.models.koncept import KonCept512
 
 TAPS = ["conv2d_1a", "mixed_5b", "block35", "mixed_6a", "block17", "block8.8", "conv2d_7b", "pooled", "hidden"]
@@ -91,3 +92,33 @@ def test_can_be_hardened_where_the_paper_does(narrow):
     assert model.backbone.order[-2:] == ("robust_block", "conv2d_7b")
     assert model.insertions[0].where == "after:block8"
     assert shape(model, 384, 512) == (2,)
+
+
+def test_the_papers_own_keras_file_is_read(narrow):
+    """Layer names are those of its training code; its batch norms add 1e-3 to the variance, ours in the head 1e-5."""
+    parameters, generator = convert.parameters(narrow), np.random.default_rng(0)
+    backbone = {name.removeprefix("backbone."): p for name, p in parameters.items() if name.startswith("backbone.")}
+    arrays, expected = keras_inception.write(backbone, generator, first=1)
+    for i, layer in enumerate(("fc_fc0", "fc_fc1", "fc_fc2", "fc_out")):
+        for part in ("kernel", "bias"):
+            arrays[f"{layer}.{part}"] = generator.random(parameters[f"head.linear.{i}.{part}"].shape, np.float32)
+    for i in range(3):
+        for part in ("gamma", "beta", "moving_mean", "moving_variance"):
+            arrays[f"fc_bn{i}.{part}"] = generator.random(parameters[f"head.norm.{i}.mean"].shape, np.float32)
+    model = load("koncept512", arrays, width=2, pooling="full")
+    found = convert.parameters(model)
+    for name, values in expected.items():
+        np.testing.assert_array_equal(found[f"backbone.{name}"][...], values)
+
+    x = generator.random((2, narrow.backbone.widths[-1]), np.float32)
+    y = x.astype(np.float64)
+    for i in range(3):
+        y = np.maximum(y @ arrays[f"fc_fc{i}.kernel"] + arrays[f"fc_fc{i}.bias"], 0)
+        norm = {part: arrays[f"fc_bn{i}.{part}"] for part in ("gamma", "beta", "moving_mean", "moving_variance")}
+        y = norm["gamma"] * (y - norm["moving_mean"]) / np.sqrt(norm["moving_variance"] + 1e-3) + norm["beta"]
+    wanted = (y @ arrays["fc_out.kernel"] + arrays["fc_out.bias"])[:, 0]
+    np.testing.assert_allclose(model.head(jnp.asarray(x)), wanted, rtol=1e-4)
+
+    del arrays["fc_bn1.gamma"]
+    with pytest.raises(ValueError, match=r"head\.norm\.1\.scale: missing"):
+        load("koncept512", arrays, width=2)
