@@ -9,6 +9,11 @@ from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_images, check_number
 
+BLOCK = (32, 16)
+"""Columns that are made in one matrix product, or more where they are made of no more than so many."""
+FEW = 4
+"""Channels up to which columns are made by matrix products."""
+
 
 @partial(jax.jit, static_argnames=("size", "antialias"))
 def resize_bilinear(
@@ -17,6 +22,7 @@ def resize_bilinear(
     """Images resized to ``size``: along each axis, pixel i of the result is ``Σ_j m_ij x_j``, see `bilinear_weights`.
 
     Only the pixels with a weight are looked at: on a CPU 3 to 10 times faster than the product with the whole matrix.
+    Columns cost more than rows, so they are resized where rows are fewest: before they grow, after they shrink.
 
     Args:
         images: of any range.
@@ -32,12 +38,12 @@ def resize_bilinear(
     check_images("images", images)
     for side in size:
         check_number("size", side, 1)
-    b, h, w, c = images.shape
-    # Whole rows of numbers, w · c, are what a CPU reads fastest.
-    rows = _resample(images.reshape(b, h, w * c), 1, size[0], antialias)
-    resized = _resample(rows.reshape(b, size[0], w, c), 2, size[1], antialias)
-    # Fused with whatever looks at a pixel several times, such as another resize, each would be computed as often.
-    return jax.lax.optimization_barrier(resized)
+    resized = images
+    axes = (1, 2) if size[0] < images.shape[1] else (2, 1)
+    for axis in axes:
+        # Fused with whatever looks at a pixel several times, such as another resize, each would be computed as often.
+        resized = jax.lax.optimization_barrier(_resample(resized, axis, size[axis - 1], antialias))
+    return resized
 
 
 @cache
@@ -73,11 +79,23 @@ _resample.defvjp(_forward, _backward)
 
 
 def _product(weights: np.ndarray, x: Array, axis: int) -> Array:
-    """``weights`` times x along ``axis``, as a sum over the short span in which a row is not zero."""
+    b, h, w, c = x.shape
+    if axis == 1:  # whole rows of numbers, w · c, are what a CPU reads fastest
+        return _shifted_sum(weights, x.reshape(b, h, w * c), 1).reshape(b, -1, w, c)
+    return _banded_product(weights, x) if c <= FEW else _shifted_sum(weights, x, 2)
+
+
+def _spans(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the weights of each row begin and end; empty rows begin and end at 0."""
     used = weights != 0
-    first = used.argmax(1)
-    last = weights.shape[1] - used[:, ::-1].argmax(1)
-    span = int((last - first)[used.any(1)].max())
+    last = np.where(used.any(1), weights.shape[1] - used[:, ::-1].argmax(1), 0)
+    return used.argmax(1), last
+
+
+def _shifted_sum(weights: np.ndarray, x: Array, axis: int) -> Array:
+    """``weights`` times x along ``axis``, as a sum over the short span in which a row is not zero."""
+    first, last = _spans(weights)
+    span = int((last - first).max())
     first = np.minimum(first, weights.shape[1] - span)
     shape = [-1 if a == axis else 1 for a in range(x.ndim)]
     total = jnp.zeros((), x.dtype)
@@ -85,3 +103,23 @@ def _product(weights: np.ndarray, x: Array, axis: int) -> Array:
         weight = jnp.asarray(weights[np.arange(len(weights)), index].reshape(shape), x.dtype)
         total = total + weight * jnp.take(x, index, axis=axis, mode="clip")
     return total
+
+
+def _banded_product(weights: np.ndarray, x: Array) -> Array:
+    """``weights`` times x along the columns, as matrix products of the blocks that hold the band of the matrix.
+
+    Every channel has the same weights, so a block is ``weights ⊗ I``: with few channels that is still less work than
+    reading pixels one by one.
+    """
+    b, h, _, c = x.shape
+    first, last = _spans(weights)
+    size, side = weights.shape
+    block = max(BLOCK[0], BLOCK[1] * size // side)
+    parts = []
+    for start in range(0, size, block):
+        rows = slice(start, start + block)
+        low, high = int(first[rows].min()), max(int(last[rows].max()), 1)
+        matrix = np.kron(weights[rows, low:high].T, np.eye(c))
+        pixels = x[:, :, low:high].reshape(b * h, -1)
+        parts.append(jnp.matmul(pixels, jnp.asarray(matrix, x.dtype), precision="highest"))
+    return jnp.concatenate(parts, axis=1).reshape(b, h, -1, c)
