@@ -4,7 +4,8 @@
     python benchmarks/smoothing.py --models mobilenet_v2 resnet18
 
 Both score 1,000 images with the same metric in batches of the same size: plain scoring those that lie on the device,
-median smoothing noisy copies of one image, which it draws. The row is kept in benchmarks/smoothing.json.
+median smoothing noisy copies of one image, which it draws. The row is kept in benchmarks/smoothing.json and shown in
+benchmarks/README.md.
 """
 
 import argparse
@@ -91,11 +92,14 @@ def table(results: list[Result]) -> str:
 
 
 def keep(new: Result) -> None:
-    """Put one result among those on disk."""
+    """Put one result among those on disk, and show them all in the README."""
     store = FOLDER / "smoothing.json"
     read = [Result(*old) for old in json.loads(store.read_text())] if store.exists() else []
     results = [old for old in read if (old.device, old.model) != (new.device, new.model)] + [new]
     store.write_text(json.dumps(sorted(results), indent=1) + "\n")
+    start, end, page = "<!-- smoothing -->\n", "<!-- /smoothing -->", FOLDER / "README.md"
+    before, _, rest = page.read_text().partition(start)
+    page.write_text(f"{before}{start}{table(sorted(results))}\n{end}{rest.partition(end)[2]}")
 
 
 def main() -> None:

@@ -29,7 +29,7 @@ def rotate(images: Float[Array, "b h w c"], degrees: float | Float[Array, ""]) -
     column = jnp.round(cos * x - sin * y + (w / 2 - 0.5)).astype(int)
     row = jnp.round(sin * x + cos * y + (h / 2 - 0.5)).astype(int)
     inside = (row >= 0) & (row < h) & (column >= 0) & (column < w)
-    place = (row.clip(0, h - 1) * w + column.clip(0, w - 1)).ravel()
-    place, inside = jax.lax.optimization_barrier((place, inside))  # computed once, not for every image and channel
-    turned = jnp.take(images.reshape(b, h * w, c), place, axis=1, mode="clip").reshape(images.shape)
-    return jnp.where(inside[..., None], turned, 0)
+    place = jnp.where(inside, row * w + column, h * w).ravel()
+    place = jax.lax.optimization_barrier(place)  # computed once, not for every image and channel
+    pixels = images.reshape(b, h * w, c)
+    return jnp.take(pixels, place, axis=1, mode="fill", fill_value=0).reshape(images.shape)
