@@ -28,7 +28,7 @@ def sized(low: float, high: float) -> Align:
 
 
 STEPS = {"steps": 10}
-EPSILON, STEP = sized(0.008, 0.064), sized(0.0008, 0.012)
+EPSILON, STEP = sized(0.004, 0.5), sized(0.0004, 0.1)
 ATTACKS = {
     "FGSM": Attack("fgsm", aligned=EPSILON),
     "I-FGSM": Attack("ifgsm", options=STEPS, aligned=EPSILON),
@@ -38,17 +38,17 @@ ATTACKS = {
     "FACPA": Attack(
         "facpa", options={"epochs": 1}, networks={"network": Network("facpa_unet")}, fit_on=FIT, aligned=BUDGET
     ),
-    "Korhonen": Attack("korhonen", options=STEPS, aligned=sized(0.005, 0.3)),
+    "Korhonen": Attack("korhonen", options=STEPS, aligned=sized(0.002, 1.0)),
     "Zhang": Attack("zhang", options=STEPS, networks={"distance": Network("lpips_squeeze")}, aligned=STEP),
     "MADC": Attack("madc", options={"max_rmse": 0.1, **STEPS}, aligned=STEP),
-    "SSAH": Attack("ssah", options=STEPS, aligned=sized(0.002, 0.1)),
+    "SSAH": Attack("ssah", options=STEPS, aligned=sized(0.001, 0.3)),
     "cAdv": Attack("cadv", options={"steps": 5}, networks={"colorize": Network("siggraph17")}),
-    "stAdv": Attack("stadv", options=STEPS, aligned=sized(0.002, 1.0)),
+    "stAdv": Attack("stadv", options=STEPS, aligned=sized(0.005, 5.0)),
     "NES": Attack("nes", options={"steps": 6, "pairs": 10}, aligned=EPSILON),
     "Square": Attack("square", options={"queries": 120}, aligned=EPSILON),
     "Parsimonious": Attack("parsimonious", options={"queries": 120}, aligned=EPSILON),
-    "One Pixel": Attack("one_pixel", options={"population": 12, "generations": 9}, aligned=sized(4, 120)),
-    "Patch-RS": Attack("patch_rs", options={"queries": 120}, aligned=sized(16, 600)),
+    "One Pixel": Attack("one_pixel", options={"population": 12, "generations": 9}, aligned=sized(2, 200)),
+    "Patch-RS": Attack("patch_rs", options={"queries": 120}, aligned=sized(9, 1500)),
 }
 
 
@@ -59,6 +59,12 @@ def get_config() -> Experiment:
         name="clive_attacks",
         variants={"baseline": experiment.variants["baseline"]},
         evaluation=Evaluation(
-            data=Data("nips2017", limit=8), size=(256, 256), split="val", attacks=ATTACKS, batch_size=8, examples=1
+            data=Data("nips2017", limit=8),
+            size=(256, 256),
+            split="val",
+            attacks=ATTACKS,
+            batch_size=8,
+            masking=0,
+            examples=1,
         ),
     )

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,6 +12,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console()
+LINE_SECONDS = 60.0
 
 
 @contextmanager
@@ -49,9 +51,30 @@ def device_name() -> str:
 
 @contextmanager
 def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
-    """A bar with the time left, on a terminal only; yields ``update(done, total, note)``."""
+    """A bar with the time left; in a log file, a line a minute. Yields ``update(done, total, note)``."""
+    if not console.is_terminal:
+        yield _lines(what, unit)
+        return
     columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)]
     columns += [TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True)]
-    with Progress(*columns, console=console, disable=not console.is_terminal, transient=True) as progress:
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=None, note="")
         yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
+
+
+def _lines(what: str, unit: str) -> Callable[[int, int, str], None]:
+    began = said = time.monotonic()
+    first: int | None = None  # what an earlier run had done says nothing of this one's pace
+
+    def update(done: int, total: int, note: str = "") -> None:
+        nonlocal said, first
+        now = time.monotonic()
+        first = done if first is None else first
+        if now - said < LINE_SECONDS or done >= total:
+            return
+        said = now
+        left = f", {(now - began) / (done - first) * (total - done) / 60:.0f} minutes left" if done > first else ""
+        line = f"{what}: {done} of {total} {unit}{left}{note and f', {note}'}"
+        console.print(line, highlight=False, markup=False, soft_wrap=True)
+
+    return update
