@@ -31,8 +31,8 @@ def build(
     Args:
         backbone, width, taps, input_size: see `Linearity`.
         backbone_weights: file with the published ImageNet weights of this backbone, in any format that
-            `jaxiqa.models.weights.read` knows: torchvision's and timm's of a ResNet, the converted ones or Keras' of a
-            MobileNetV2. The classifier in it is left out.
+            `jaxiqa.models.weights.read` knows: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``, the
+            converted ones or Keras' of ``mobilenet_v2``. The classifier in it is left out.
         seed: of everything that starts at random.
 
     Raises:

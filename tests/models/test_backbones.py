@@ -25,6 +25,7 @@ MOBILENET = "data/weights/mobilenet_v2_imagenet.safetensors"
         ("resnet101", 44_549_160),
         ("resnext101_32x8d", 88_791_336),
         ("mobilenet_v2", 3_489_097),
+        ("mobilenet_v2_torch", 3_487_816),
         ("inception_resnet_v2", 55_843_464),
         ("vgg16", 138_357_544),
         ("alexnet", 61_100_840),
@@ -36,7 +37,9 @@ def test_published_number_of_parameters(backbone, parameters):
     assert sum(leaf.size for leaf in jax.tree.leaves(nnx.state(classifier, nnx.Param))) == parameters
 
 
-@pytest.mark.parametrize("backbone", ["mobilenet_v2", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"])
+@pytest.mark.parametrize(
+    "backbone", ["mobilenet_v2", "mobilenet_v2_torch", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"]
+)
 @pytest.mark.parametrize("size", [(65, 48)])
 def test_maps_shrink_by_two_at_every_stride(backbone, size):
     spec = BACKBONES[backbone]
@@ -199,6 +202,59 @@ def test_keras_files_lacking_a_part_are_refused():
         ValueError, match=r"block_3_project\.kernel: unknown(.|\n)*stage\.block3\.project\.bias: missing"
     ):
         convert.fill(stages, spec.adapt(arrays), spec.keys, source="demo")
+
+
+@pytest.mark.parametrize(
+    ("conv", "norm", "target"),
+    [
+        ("features.0.0", "features.0.1", "stem"),
+        ("features.1.conv.0.0", "features.1.conv.0.1", "block0.depthwise"),
+        ("features.1.conv.1", "features.1.conv.2", "block0.project"),
+        ("features.3.conv.1.0", "features.3.conv.1.1", "block2.depthwise"),
+        ("features.17.conv.2", "features.17.conv.3", "block16.project"),
+        ("features.18.0", "features.18.1", "head"),
+        ("conv_stem", "bn1", "stem"),
+        ("blocks.0.0.conv_pw", "blocks.0.0.bn2", "block0.project"),
+        ("blocks.1.1.conv_dw", "blocks.1.1.bn2", "block2.depthwise"),
+        ("blocks.6.0.conv_pwl", "blocks.6.0.bn3", "block16.project"),
+        ("conv_head", "bn2", "head"),
+    ],
+)
+def test_torchvisions_and_timms_batch_norms_are_folded_into_mobilenet_v2(conv, norm, target):
+    generator = np.random.default_rng(0)
+    kernel = generator.standard_normal((4, 1, 3, 3)).astype(np.float32)
+    statistics = {
+        name: generator.uniform(0.5, 1.5, 4).astype(np.float32) for name in ("weight", "bias", "running_mean")
+    }
+    arrays = {f"{norm}.{name}": array for name, array in statistics.items()}
+    arrays |= {f"{conv}.weight": kernel, f"{norm}.running_var": np.full(4, 0.25 - 1e-5, np.float32)}
+    arrays |= {f"{norm}.num_batches_tracked": np.array(3), "unknown": np.ones(1)}
+    found = BACKBONES["mobilenet_v2_torch"].adapt(arrays)
+    assert set(found) == {f"{target}.kernel", f"{target}.bias", "unknown"}
+    scale = 2 * statistics["weight"]
+    np.testing.assert_allclose(found[f"{target}.kernel"], kernel.transpose(2, 3, 1, 0) * scale, rtol=1e-6)
+    expected = statistics["bias"] - statistics["running_mean"] * scale
+    np.testing.assert_allclose(found[f"{target}.bias"], expected, rtol=1e-5, atol=1e-6)
+
+
+def test_torchvisions_mobilenet_v2_computes_the_same(tmp_path):
+    torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
+    torch.manual_seed(0)
+    theirs = torchvision.models.mobilenet_v2().eval()
+    for module in theirs.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            module.running_mean.normal_(0, 0.1)
+            module.running_var.uniform_(0.5, 1.5)
+            module.bias.data.normal_(0, 0.1)
+    torch.save(theirs.state_dict(), tmp_path / "mobilenet_v2.pth")
+    pixels = np.random.default_rng(0).random((2, 97, 80, 3), np.float32)
+    spec = BACKBONES["mobilenet_v2_torch"]
+    given = torch.from_numpy(((pixels - np.float32(spec.mean)) / np.float32(spec.std)).transpose(0, 3, 1, 2).copy())
+    with torch.no_grad():
+        expected = theirs(given).numpy()
+    found = load("mobilenet_v2_torch", tmp_path / "mobilenet_v2.pth")(jnp.asarray(pixels))
+    np.testing.assert_allclose(found, expected, atol=1e-5 * np.abs(expected).max())
+    assert build("mobilenet_v2_torch", backbone_weights=tmp_path / "mobilenet_v2.pth").taps == spec.taps
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict"])

@@ -1,13 +1,16 @@
-"""MobileNetV2 (arXiv 1801.04381) with batch norm folded into the convolutions, padded as TensorFlow does.
+"""MobileNetV2 (arXiv 1801.04381) with batch norm folded into the convolutions.
 
-Stages: ``stem``, ``block0`` … ``block16``, ``head``.
+Stages: ``stem``, ``block0`` … ``block16``, ``head``. As TensorFlow pads and scales its input, or as PyTorch does:
+two networks, since neither's weights serve the other.
 
 **Differs from the paper**: every convolution has a bias and no batch norm follows it, which is how the converted
 ImageNet weights come and is the same function at inference.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from functools import partial
+from typing import Literal
 
 import jax.numpy as jnp
 import numpy as np
@@ -22,6 +25,9 @@ from jaxiqa.models.stages import Backbone, Stages
 LAYOUT = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3, 1), (6, 160, 3, 2), (6, 320, 1, 1))
 
 
+Padding = Literal["SAME", "centred"]
+
+
 def relu6(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     """``min(max(x, 0), 6)``."""
     return jnp.clip(x, 0.0, 6.0)
@@ -30,8 +36,8 @@ def relu6(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 class ConvReLU6(nnx.Module):
     """``relu6(conv(x))``."""
 
-    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, rngs: nnx.Rngs):
-        self.conv = conv(cin, cout, size, stride=stride, padding="SAME", bias=True, rngs=rngs)
+    def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, padding: Padding, rngs: nnx.Rngs):
+        self.conv = conv(cin, cout, size, stride=stride, padding=padding, bias=True, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         return relu6(self.conv(x))
@@ -40,10 +46,10 @@ class ConvReLU6(nnx.Module):
 class InvertedResidual(nnx.Module):
     """``project(relu6(depthwise(relu6(expand(x)))))``, plus ``x`` where the shapes agree."""
 
-    def __init__(self, cin: int, cout: int, expansion: int, *, stride: int, rngs: nnx.Rngs):
+    def __init__(self, cin: int, cout: int, expansion: int, *, stride: int, padding: Padding, rngs: nnx.Rngs):
         inner = cin * expansion
         self.expand = conv(cin, inner, 1, bias=True, rngs=rngs) if expansion > 1 else None
-        self.depthwise = conv(inner, inner, 3, stride=stride, groups=inner, padding="SAME", bias=True, rngs=rngs)
+        self.depthwise = conv(inner, inner, 3, stride=stride, groups=inner, padding=padding, bias=True, rngs=rngs)
         self.project = conv(inner, cout, 1, bias=True, init=LINEAR, rngs=rngs)
         self.residual = stride == 1 and cin == cout
 
@@ -53,28 +59,31 @@ class InvertedResidual(nnx.Module):
         return x + y if self.residual else y
 
 
-def mobilenet_v2(*, width: int = 32, rngs: nnx.Rngs) -> Stages:
+def mobilenet_v2(*, width: int = 32, padding: Padding = "SAME", rngs: nnx.Rngs) -> Stages:
     """MobileNetV2.
 
     Args:
         width: channels of the stem. All others scale with it and are rounded to multiples of 8 as in the paper's
             width multiplier α = width / 32, of which the head takes no part below 1.
+        padding: ``"SAME"`` as TensorFlow pads, ``"centred"`` as PyTorch does; they differ where the stride is 2.
         rngs: random numbers for the weights: He's normal scale by fan-in.
 
     Returns:
         The stages; 1280 channels at the end for widths up to 32.
     """
-    stages: dict[str, tuple[nnx.Module, int]] = {"stem": (ConvReLU6(3, width, 3, stride=2, rngs=rngs), width)}
+    stages: dict[str, tuple[nnx.Module, int]] = {
+        "stem": (ConvReLU6(3, width, 3, stride=2, padding=padding, rngs=rngs), width)
+    }
     cin = width
     for expansion, channels, blocks, first_stride in LAYOUT:
         cout = _round(channels * width / 32)
         for i in range(blocks):
             stride = first_stride if i == 0 else 1
-            block = InvertedResidual(cin, cout, expansion, stride=stride, rngs=rngs)
+            block = InvertedResidual(cin, cout, expansion, stride=stride, padding=padding, rngs=rngs)
             stages[f"block{len(stages) - 1}"] = (block, cout)
             cin = cout
     last = max(1280, _round(1280 * width / 32))
-    stages["head"] = (ConvReLU6(cin, last, 1, rngs=rngs), last)
+    stages["head"] = (ConvReLU6(cin, last, 1, padding=padding, rngs=rngs), last)
     return Stages(stages)
 
 
@@ -108,12 +117,10 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         parts = [f"{match.expand(rule[1])}.{part}" for part in ("gamma", "beta", "moving_mean", "moving_variance")]
         if not all(part in arrays for part in parts):
             continue
-        gamma, beta, mean, variance = (arrays.pop(part).astype(np.float64) for part in parts)
-        kernel, scale = arrays.pop(name), gamma / np.sqrt(variance + 1e-3)
+        norm = [arrays.pop(part) for part in parts]
+        kernel = arrays.pop(name)
         kernel = kernel.transpose(0, 1, 3, 2) if part == "depthwise_kernel" else kernel
-        target = match.expand(rule[2])
-        arrays[f"{target}.kernel"] = (kernel * scale).astype(np.float32)
-        arrays[f"{target}.bias"] = (beta - mean * scale).astype(np.float32)
+        arrays |= _folded(match.expand(rule[2]), kernel, norm, epsilon=1e-3)
     for part in ("kernel", "bias"):
         for layer in ("predictions", "Logits"):
             if f"{layer}.{part}" in arrays:
@@ -122,6 +129,60 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays
 
 
+def _folded(target: str, kernel: np.ndarray, norm: list[np.ndarray], *, epsilon: float) -> dict[str, np.ndarray]:
+    gamma, beta, mean, variance = (part.astype(np.float64) for part in norm)
+    scale = gamma / np.sqrt(variance + epsilon)
+    return {
+        f"{target}.kernel": (kernel * scale).astype(np.float32),
+        f"{target}.bias": (beta - mean * scale).astype(np.float32),
+    }
+
+
+PARTS = ("expand", "depthwise", "project")
+TIMM = ("conv_pw", "conv_dw", "conv_pwl")
+
+
+def _pytorch_names() -> Iterator[tuple[str, str, str]]:
+    """torchvision's, then timm's names of a convolution and of its batch norm, and ours of both folded into one."""
+    yield "features.0.0", "features.0.1", "stem"
+    yield "features.18.0", "features.18.1", "head"
+    yield "conv_stem", "bn1", "stem"
+    yield "conv_head", "bn2", "head"
+    places = [(stage, i) for stage, (_, _, blocks, _) in enumerate(LAYOUT) for i in range(blocks)]
+    for block, (stage, i) in enumerate(places):
+        theirs, timm, parts = f"features.{block + 1}.conv", f"blocks.{stage}.{i}", PARTS if block else PARTS[1:]
+        names = TIMM if block else ("conv_dw", "conv_pw")
+        for place, (part, name) in enumerate(zip(parts, names, strict=True)):
+            # With the ReLU6 behind them torchvision makes a group of the two; behind "project" there is none.
+            group = (f"{place}", f"{place + 1}") if part == "project" else (f"{place}.0", f"{place}.1")
+            yield f"{theirs}.{group[0]}", f"{theirs}.{group[1]}", f"block{block}.{part}"
+            yield f"{timm}.{name}", f"{timm}.bn{place + 1}", f"block{block}.{part}"
+
+
+def from_pytorch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The arrays of torchvision's or timm's MobileNetV2, batch norm (ε = 1e-5) folded; others stay as they are."""
+    arrays = dict(arrays)
+    for conv_name, norm_name, target in _pytorch_names():
+        parts = [f"{norm_name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
+        if f"{conv_name}.weight" in arrays and all(part in arrays for part in parts):
+            kernel = arrays.pop(f"{conv_name}.weight").transpose(2, 3, 1, 0)
+            arrays |= _folded(target, kernel, [arrays.pop(part) for part in parts], epsilon=1e-5)
+            arrays.pop(f"{norm_name}.num_batches_tracked", None)
+    for layer in ("classifier.1", "classifier"):
+        if f"{layer}.weight" in arrays:
+            arrays["classifier.kernel"] = arrays.pop(f"{layer}.weight").T[None, None]
+            arrays["classifier.bias"] = arrays.pop(f"{layer}.bias")
+    return arrays
+
+
+KEYS = (
+    (r"(stem|head)\.(kernel|bias)", r"stage.\1.conv.\2", convert.same),
+    (r"(block\d+)\.(expand|depthwise|project)\.(kernel|bias)", r"stage.\1.\2.\3", convert.same),
+)
+CLASSIFIER_KEYS = (
+    (r"classifier\.kernel", "head.kernel", convert.flat_kernel),
+    (r"classifier\.bias", "head.bias", convert.same),
+)
 MOBILENET_V2 = Backbone(
     build=mobilenet_v2,
     width=32,
@@ -129,13 +190,18 @@ MOBILENET_V2 = Backbone(
     std=(0.5, 0.5, 0.5),
     taps=("block12", "head"),
     classes=1001,  # class 0 is "background", so an ImageNet label counted from 1 is the class itself
-    keys=(
-        (r"(stem|head)\.(kernel|bias)", r"stage.\1.conv.\2", convert.same),
-        (r"(block\d+)\.(expand|depthwise|project)\.(kernel|bias)", r"stage.\1.\2.\3", convert.same),
-    ),
-    classifier_keys=(
-        (r"classifier\.kernel", "head.kernel", convert.flat_kernel),
-        (r"classifier\.bias", "head.bias", convert.same),
-    ),
+    keys=KEYS,
+    classifier_keys=CLASSIFIER_KEYS,
     adapt=from_keras,
+)
+MOBILENET_V2_TORCH = Backbone(
+    build=partial(mobilenet_v2, padding="centred"),
+    width=32,
+    mean=(0.485, 0.456, 0.406),
+    std=(0.229, 0.224, 0.225),
+    taps=("block12", "head"),
+    classes=1000,
+    keys=KEYS,
+    classifier_keys=CLASSIFIER_KEYS,
+    adapt=from_pytorch,
 )
