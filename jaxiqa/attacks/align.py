@@ -96,6 +96,33 @@ def align(
 
     Reference: Figure 2 of the defense benchmark, arXiv:2408.01541.
     """
+    return _align(attack, score_fn, images, key, target, ladder, tolerance, refinements, curve={})
+
+
+def align_levels(
+    attack: Any,
+    score_fn: ScoreFn,
+    images: Images,
+    key: Keys,
+    measure: str,
+    *,
+    ladder: Sequence[float] | None = None,
+    tolerance: float = 0.05,
+    refinements: int = 4,
+) -> dict[str, Aligned]:
+    """``{"weak": Aligned, "medium": …, "strong": …}`` by the targets of `LEVELS`; the rest is as in `align`.
+
+    No strength is run twice: what one level found out serves the others.
+    """
+    check_choice("measure", measure, LEVELS)
+    curve: dict[float, float] = {}
+    return {
+        level: _align(attack, score_fn, images, key, (measure, value), ladder, tolerance, refinements, curve)
+        for level, value in LEVELS[measure].items()
+    }
+
+
+def _align(attack, score_fn, images, key, target, ladder, tolerance, refinements, curve) -> Aligned:
     measure, wanted = target
     check_choice("target", measure, MEASURES)
     name = strength_of(attack)
@@ -103,7 +130,6 @@ def align(
     if ladder is None:
         ladder = [value for power in range(-5, 5) if _takes(attack, name, value := getattr(attack, name) * 2.0**power)]
     amount = AMOUNTS[measure]
-    curve: dict[float, float] = {}
 
     def run(strength: float) -> None:
         strength = max(1, round(strength)) if whole else float(strength)
@@ -130,13 +156,6 @@ def align(
     strength = min(curve, key=error)
     found = replace(attack, **{name: strength})
     return Aligned(found, strength, curve[strength], target, tuple(sorted(curve.items())))
-
-
-def align_levels(attack: Any, score_fn: ScoreFn, images: Images, key: Keys, measure: str, **options: Any) -> dict:
-    """``{"weak": Aligned, "medium": …, "strong": …}`` by the targets of `LEVELS`; options are those of `align`."""
-    check_choice("measure", measure, LEVELS)
-    levels = LEVELS[measure].items()
-    return {level: align(attack, score_fn, images, key, (measure, value), **options) for level, value in levels}
 
 
 def _takes(attack: Any, name: str, value: float) -> bool:

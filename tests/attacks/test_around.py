@@ -1,5 +1,8 @@
 """What stands around the attacks: objectives, bounds, alignment of strengths, signs of masked gradients."""
 
+from dataclasses import dataclass
+from typing import ClassVar
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -77,6 +80,23 @@ def test_alignment_reaches_its_targets_and_stronger_is_more_visible(measure):
         reached = float(MEASURES[measure](images, found.attack(smooth, images, KEY)).mean())
         assert reached == pytest.approx(found.reached, rel=1e-5)
         assert reached == pytest.approx(found.target[1], rel=0.05)
+
+
+def test_levels_share_what_was_run():
+    ran = []
+
+    @dataclass(frozen=True)
+    class Shift:
+        epsilon: float
+        strength: ClassVar[str] = "epsilon"
+
+        def __call__(self, score_fn, images, key):
+            ran.append(self.epsilon)
+            return images + self.epsilon
+
+    levels = align_levels(Shift(0.01), smooth, pictures() / 2, KEY, "linf", ladder=[0.001, 0.1])
+    assert [round(255 * found.strength, 2) for found in levels.values()] == pytest.approx([2, 4, 8], rel=0.01)
+    assert len(ran) == len(set(ran)) == 5
 
 
 def test_a_target_off_the_ladder_is_an_error_that_shows_the_ladder():
