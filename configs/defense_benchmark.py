@@ -8,9 +8,8 @@ The metrics are those of `clive_mobilenet_v2.py`: if they have been trained ther
 ``robust_block/`` from runs/clive_mobilenet_v2 to runs/defense_benchmark. Under attack are 50 of CLIVE's validation
 photographs, five from each of ten clusters of content where there are so many, at 256×256, so that purified scores can
 be held against people's. Weak, medium and strong mean an ε of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB where an
-attack has no ε. Adaptive is I-FGSM at medium strength. On two CPU cores it took 80 minutes, beside other work, and its
-results are in docs/results_defenses.md. APGD as a second adaptive
-attack (``--evaluation.adaptive.attacks I-FGSM APGD``) costs 20 more.
+attack has no ε. Adaptive is I-FGSM at medium strength; ``--evaluation.adaptive.attacks I-FGSM APGD`` adds another. On
+two CPU cores it took 80 minutes, beside other work, and its results are in docs/results_defenses.md.
 
 FCN and DnCNN take part when `jaxiqa.defenses.train_filter` has trained them, into ``weights/fcn.safetensors`` and
 ``weights/dncnn.safetensors`` below JAXIQA_DATA.

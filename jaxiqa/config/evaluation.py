@@ -27,7 +27,7 @@ class Align:
     measure: Literal["budget", "linf", "ssim", "psnr"]
     """What is equal for all attacks; targets are those of `jaxiqa.attacks.align.LEVELS`. "budget" looks for nothing:
     ε is 2, 4 and 8 / 255, whether or not the attack makes full use of it."""
-    ladder: tuple[float, ...] | None = None
+    ladder: tuple[int | float, ...] | None = None
     """Strengths to begin with; two that enclose all targets are enough. None tries ten about the attack's own."""
     images: int = 4
     tolerance: float = 0.1

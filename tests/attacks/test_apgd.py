@@ -117,6 +117,7 @@ def test_windows_of_any_number_of_steps_lie_end_to_end(steps):
     assert ends[-1] <= steps
 
 
+@pytest.mark.slow
 def test_restarts_keep_the_best_and_a_batch_equals_its_images():
     images = 0.3 + 0.4 * pictures((3, 4, 5, 3))
     once, thrice = (APGD(0.1, steps=5, restarts=count)(wavy, images, KEY) for count in (1, 3))

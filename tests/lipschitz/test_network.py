@@ -186,6 +186,7 @@ def models():
     return [(model, report(model, (32, 40, 3), lower=False)) for model in (plain, hardened)]
 
 
+@pytest.mark.slow
 def test_every_weight_of_a_whole_metric_is_accounted_for(models):
     for model, found in models:
         names = {row.name for row in found.rows}
@@ -200,6 +201,7 @@ def test_every_weight_of_a_whole_metric_is_accounted_for(models):
         assert 1 < found.bound < math.inf
 
 
+@pytest.mark.slow
 def test_the_score_of_a_whole_metric_is_no_steeper_than_its_bound(models):
     images = jax.random.uniform(jax.random.key(0), (4, 32, 40, 3))
     for model, found in models:

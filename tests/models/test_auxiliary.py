@@ -130,6 +130,7 @@ def test_distances_and_gradients_are_those_of_the_formulas(name):
     np.testing.assert_allclose(single, found, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_published_weights_give_the_recorded_distances(shared, name):
     """α, β and the linear heads are the published ones; the backbones' weights are made from their names."""

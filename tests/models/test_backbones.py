@@ -237,6 +237,7 @@ def test_torchvisions_and_timms_batch_norms_are_folded_into_mobilenet_v2(conv, n
     np.testing.assert_allclose(found[f"{target}.bias"], expected, rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_torchvisions_mobilenet_v2_computes_the_same(tmp_path):
     torch, torchvision = pytest.importorskip("torch"), pytest.importorskip("torchvision")
     torch.manual_seed(0)

@@ -69,6 +69,7 @@ def test_at_most_1024_patches_are_taken(model, key):
         assert kept != sorted(kept)
 
 
+@pytest.mark.slow
 def test_a_key_shuffles_the_patches(model):
     x = jax.random.uniform(jax.random.key(0), (2, 128, 192, 3))
     prepared = [np.asarray(model.prepare(x, jax.random.key(seed))) for seed in (1, 1, 2)]
@@ -86,6 +87,7 @@ def test_a_batch_is_its_images_one_by_one_and_prepared_or_not(model):
     np.testing.assert_allclose(model.network(x), scores, rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_score_is_turned_round_once(model):
     x = jax.random.uniform(jax.random.key(0), (2, 64, 128, 3))
     score = model(x)

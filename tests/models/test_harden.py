@@ -13,6 +13,7 @@ PLACES = {
     "alexnet": ("before:relu1", "before:relu3", "before:relu4", "after:relu4"),
     "inception_resnet_v2": ("before:conv2d_1a", "before:block35", "before:block17.7", "after:block17"),
     "mobilenet_v2": ("before:stem", "before:block0", "before:block5", "after:block12"),
+    "mobilenet_v2_torch": ("before:stem", "before:block0", "before:block5", "after:block12"),
     "squeezenet1_1": ("before:relu1", "before:fire2", "before:fire4", "after:fire5"),
     "vgg16": ("before:relu1_1", "before:relu2_1", "before:relu3_2", "after:relu4_3"),
 }
@@ -32,7 +33,12 @@ def test_positions_are_those_of_the_paper():
     assert model.backbone.order[model.backbone.place("before:layer2.2")[0] - 1] == "layer2.1"  # so it is the third
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+SLOW = {"inception_resnet_v2"}
+
+
+@pytest.mark.parametrize(
+    "backbone", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(BACKBONES)]
+)
 def test_every_backbone_takes_blocks_at_every_position(backbone):
     places = PLACES.get(backbone, RESNET)
 

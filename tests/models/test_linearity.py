@@ -106,6 +106,7 @@ def test_modes_say_which_batch_norms_follow_the_batch(model):
     assert moving(model) == set()
 
 
+@pytest.mark.slow
 def test_batch_statistics_are_averaged_over_the_mapped_axis(model):
     model.set_mode(head="train", backbone="train", axis_name="device")
     assert model.backbone.stage["layer4.1"].bn2.axis_name == "device"

@@ -191,6 +191,7 @@ def test_broken_pickles_are_an_error(content):
         pickles.load(io.BytesIO(content))
 
 
+@pytest.mark.slow
 def test_trees_without_end_are_refused(tmp_path):
     tree: dict = {"a": np.ones(1)}
     for _ in range(60):
