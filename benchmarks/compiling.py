@@ -85,7 +85,7 @@ def compile_seconds(name: str, score: Callable, images: jax.Array) -> float:
         attack = attacks.FITTED[name].fit(score, images, KEY, epsilon=STRENGTH, **FITTING[name], **given)
     else:
         kind = attacks.ATTACKS[name]
-        given |= {"epsilon": STRENGTH} if kind.strength == "epsilon" else {}
+        given |= {"epsilon": STRENGTH} if getattr(kind, "strength", "epsilon") == "epsilon" else {}
         attack = attacks.make(name, **QUICK[name], **given)
     jax.block_until_ready(attack(score, images, KEY))
     return spent
