@@ -118,7 +118,8 @@ def _banded_product(weights: np.ndarray, x: Array) -> Array:
     parts = []
     for start in range(0, size, block):
         rows = slice(start, start + block)
-        low, high = int(first[rows].min()), max(int(last[rows].max()), 1)
+        low = int(first[rows].min(where=last[rows] > 0, initial=side - 1))  # empty rows begin nowhere
+        high = max(int(last[rows].max()), low + 1)
         matrix = np.kron(weights[rows, low:high].T, np.eye(c))
         pixels = x[:, :, low:high].reshape(b * h, -1)
         parts.append(jnp.matmul(pixels, jnp.asarray(matrix, x.dtype), precision="highest"))

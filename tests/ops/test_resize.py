@@ -36,6 +36,18 @@ def test_the_derivatives_are_those_of_the_matrices(size, antialias):
     np.testing.assert_allclose(jax.vmap(resize)(IMAGES[:, None])[:, 0], resize(IMAGES), atol=1e-6)
 
 
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("shape", [(1, 7, 100, 3), (1, 6, 9, 5)])  # many blocks of columns; more channels than few
+@pytest.mark.parametrize("size", [(3, 9), (8, 130)])
+def test_wide_images_and_many_channels_are_multiplied_by_the_same_matrices(shape, size, antialias):
+    images = np.random.default_rng(0).random(shape, np.float32)
+    rows, columns = (bilinear_weights(side, n, antialias) for n, side in zip(size, shape[1:3], strict=True))
+    found, pull = jax.vjp(lambda x: resize_bilinear(x, size, antialias=antialias), images)
+    np.testing.assert_allclose(found, np.einsum("ih,jw,bhwc->bijc", rows, columns, images), atol=1e-6)
+    back = np.einsum("ih,jw,bijc->bhwc", rows, columns, found)
+    np.testing.assert_allclose(pull(found)[0], back, rtol=1e-5, atol=1e-5)
+
+
 def test_bad_sizes_are_named():
     with pytest.raises(ValueError, match="size=0 is outside"):
         resize_bilinear(IMAGES, (0, 4))
