@@ -1,89 +1,25 @@
-"""Defenses against the adversarial set and against attacks that know them: what is written, read again and refused."""
+"""Defenses against the adversarial set and against attacks that know them: what is written, and read again."""
 
-import csv
 import hashlib
-import subprocess
-import sys
 from dataclasses import replace
-from pathlib import Path
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from own_purifiers import MINE, score, subject
 from PIL import Image
 
-from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation, Network
-from jaxiqa.config.command_line import take_defenses
-from jaxiqa.data import load
+from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation
 from jaxiqa.evaluation import attacked as attacking_stage
 from jaxiqa.evaluation import defended, stored
 from jaxiqa.evaluation.attacked import attack_all
 from jaxiqa.evaluation.defended import defend_all
-from jaxiqa.evaluation.networks import weight_digests
-from jaxiqa.evaluation.purifiers import build, source_digest
+from jaxiqa.evaluation.purifiers import build
 from jaxiqa.evaluation.strengths import Strength, strengths_of
 from jaxiqa.evaluation.subject import Subject
 from jaxiqa.types import DefenseRow, ResultRow, StoredRow
 
-MINE = '''
-from dataclasses import dataclass
-
-import jax
-import jax.numpy as jnp
-
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Shift:
-    """Every colour channel moved by a random amount."""
-    amount: float = 0.1
-
-    def __call__(self, images, key):
-        return jnp.clip(images + self.amount * jax.random.normal(key, (3,)), 0, 1)
-
-class Mirror:
-    random = False
-    def __call__(self, images, key):
-        return images[:, :, ::-1]
-
-def taller(images, key):
-    return images[:, ::2]
-
-class Wrong:
-    random = False
-    def __init__(self, kind="range"):
-        self.kind = kind
-    def __call__(self, images, key):
-        if self.kind == "range":
-            return 255 * images
-        return {"nan": images * jnp.nan, "channels": images[..., :1], "one": images[0]}[self.kind]
-
-class Unhashable:
-    __hash__ = None
-    def __call__(self, images, key):
-        return images
-
-number = 3
-'''
-
-
 VISIBLE = Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2))
-
-
-def score(images):
-    """Brighter on the left than on the right: what a mirror turns round."""
-    return 100 * jnp.tanh(images[:, 3:15, :9].mean((1, 2, 3)) - images[:, 3:15, 9:].mean((1, 2, 3)))
-
-
-@pytest.fixture(scope="module")
-def split():
-    return load("builtin", size=(20, 28), train=1, val=1, test=5)["test"]
-
-
-@pytest.fixture
-def file(tmp_path):
-    path = tmp_path / "mine.py"
-    path.write_text(MINE)
-    return path
 
 
 @pytest.fixture
@@ -97,12 +33,6 @@ def evaluation(file):
         defenses={"shift": Defense(f"{file}:Shift", {"amount": 0.2}), "mirror": Defense(f"{file}:Mirror")},
         adaptive=Adaptive(("IFGSM",), strengths="strongest", draws=2),
     )
-
-
-def subject(root):
-    made = Subject("m", 0, root=root, folder=root / "m", size=(20, 28), batch=2)
-    made.__dict__["score_fn"] = score  # in place of a trained model
-    return made
 
 
 def run(root, evaluation, split):
@@ -264,121 +194,3 @@ def test_levels_of_a_budget_need_no_run(split, tmp_path):
     found = strengths_of(subject(tmp_path), "x", Attack("square", aligned=Align("budget")), split)
     assert found == (Strength(2 / 255, "weak"), Strength(4 / 255, "medium"), Strength(8 / 255, "strong"))
     assert not list(tmp_path.iterdir())
-
-
-def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_path):
-    for name, options, message in (
-        (f"{tmp_path}/nowhere.py:X", {}, "does not exist"),
-        (f"{file}:Nothing", {}, "has no Nothing"),
-        (f"{file}:number", {}, r"cannot be called; a purifier is purifier\(images, key\) -> images"),
-        (f"{file}:Shift", {"amuont": 1}, r"amuont.*a purifier is"),
-        (f"{file}:taller", {"amount": 1}, "takes no options"),
-        (f"{file}:Unhashable", {}, "cannot be hashed"),
-    ):
-        with pytest.raises(ValueError, match=f"defense 'own': .*{message}"):
-            build("own", Defense(name, options))
-    with pytest.raises(ValueError, match="preset=1"):
-        build("own", Defense(f"{file}:Shift", preset=1))
-    for kind, message in (
-        ("range", r"values from \d+\.\d+ to 2\d\d"),
-        ("nan", "values from nan"),
-        ("channels", r"\(2, 20, 28, 1\) of images"),
-        ("one", r"\(20, 28, 3\) of images"),
-    ):
-        wrong = build("own", Defense(f"{file}:Wrong", {"kind": kind}))
-        with pytest.raises(ValueError, match=f"defense 'own' made .*{message}"):
-            defended.Defended(subject(tmp_path), "own", wrong, split)
-
-
-def test_a_function_will_do_and_may_change_the_size(file, split, tmp_path):
-    made = defended.Defended(subject(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
-    images = np.stack([split.read(0)]) / np.float32(255)
-    scores, ssim, psnr = made._judge(0, images, jnp.asarray(images))
-    np.testing.assert_allclose(scores, score(images[:, ::2]), atol=1e-3)  # of a scale of 100
-    assert 0 < ssim[0] < 1
-    assert 5 < psnr[0] < 60
-
-
-def test_the_file_belongs_to_what_rows_are_told_apart_by(file):
-    before = source_digest(Defense(f"{file}:Shift"))
-    file.write_text(MINE + "\n# changed\n")
-    assert source_digest(Defense(f"{file}:Shift")) != before
-    assert source_digest(Defense("jpeg")) is None
-
-
-def test_the_weights_belong_to_it_too(tmp_path, monkeypatch):
-    monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
-    assert weight_digests({"network": Network("facpa_unet")}) == {}
-    (tmp_path / "a.safetensors").write_bytes(b"old")
-    networks = {"network": Network("fcn", weights="a.safetensors")}
-    before = weight_digests(networks)
-    (tmp_path / "a.safetensors").write_bytes(b"new")
-    assert before == {"a.safetensors": hashlib.sha256(b"old").hexdigest()} != weight_digests(networks)
-
-
-def test_defenses_on_the_command_line():
-    rest, found = take_defenses(
-        [
-            "--workdir",
-            "x",
-            "--defense",
-            "a.py:B",
-            "--defense=mild=jpeg,quality=90",
-            "--defense",
-            "resize,scale=0.5,preset=2",
-        ]
-    )
-    assert rest == ["--workdir", "x"]
-    assert found == {
-        "B": Defense("a.py:B"),
-        "mild": Defense("jpeg", {"quality": 90}),
-        "resize scale=0.5 preset=2": Defense("resize", {"scale": 0.5}, preset=2),
-    }
-    _, found = take_defenses(["--defense", "x,size=(3, 4),variant=benchmark"])
-    assert next(iter(found.values())).options == {"size": (3, 4), "variant": "benchmark"}
-    for arguments, message in (
-        (["--defense"], r"write --defense \[LABEL=\]NAME"),
-        (["--defense", "a.py:B", "--defense", "b.py:B"], "'B' is given twice"),
-        (["--defense", "jpeg,quality"], "write KEY=VALUE"),
-    ):
-        with pytest.raises(ValueError, match=message):
-            take_defenses(arguments)
-
-
-@pytest.mark.slow
-def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
-    def run(script, *arguments):
-        command = [
-            sys.executable,
-            script,
-            "--config",
-            "configs/smoke.py",
-            "--workdir",
-            str(tmp_path / "run"),
-            *arguments,
-        ]
-        return subprocess.run(command, cwd=Path(__file__).parent.parent, capture_output=True, text=True)
-
-    def board():
-        with open(tmp_path / "run" / "leaderboard.csv") as table:
-            return {line["defense"]: line for line in csv.DictReader(table)}
-
-    assert run("train.py").returncode == 0
-    done = run("evaluate.py")
-    assert done.returncode == 0, done.stderr
-    before = board()
-    assert set(before) == {"none", "flip", "noise"}
-    done = run("evaluate.py", "--defense", f"{file}:Shift,amount=0.05", "--defense", f"plain={file}:Mirror")
-    assert done.returncode == 0, done.stderr
-    after = board()
-    assert set(after) == {*before, "Shift amount=0.05", "plain"}
-    for label, line in before.items():
-        assert {**line, "rank": ""} == {**after[label], "rank": ""}
-    assert after["plain"]["cells, adaptive"] == after["flip"]["cells, adaptive"]
-    assert "Shift amount=0.05" in (tmp_path / "run" / "leaderboard.html").read_text()
-    assert set(after) == (run("evaluate.py").returncode == 0 and set(board()))  # others' rows stay
-    file.write_text(MINE + "# changed")
-    refused = run("evaluate.py", "--defense", f"plain={file}:Mirror")
-    assert "rows of another defense plain; give it another label" in refused.stderr
-    wrong = run("evaluate.py", "--defense", f"{file}:Shift,amuont=1")
-    assert "error: defense 'Shift amuont=1'" in wrong.stderr

@@ -1,0 +1,136 @@
+"""A purifier of one's own: from a file or the command line, described when it is none, and in the leaderboard."""
+
+import csv
+import hashlib
+import subprocess
+import sys
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from own_purifiers import MINE, score, subject
+
+from jaxiqa.config import Defense, Network
+from jaxiqa.config.command_line import take_defenses
+from jaxiqa.evaluation import defended
+from jaxiqa.evaluation.networks import weight_digests
+from jaxiqa.evaluation.purifiers import build, source_digest
+
+
+def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_path):
+    for name, options, message in (
+        (f"{tmp_path}/nowhere.py:X", {}, "does not exist"),
+        (f"{file}:Nothing", {}, "has no Nothing"),
+        (f"{file}:number", {}, r"cannot be called; a purifier is purifier\(images, key\) -> images"),
+        (f"{file}:Shift", {"amuont": 1}, r"amuont.*a purifier is"),
+        (f"{file}:taller", {"amount": 1}, "takes no options"),
+        (f"{file}:Unhashable", {}, "cannot be hashed"),
+    ):
+        with pytest.raises(ValueError, match=f"defense 'own': .*{message}"):
+            build("own", Defense(name, options))
+    with pytest.raises(ValueError, match="preset=1"):
+        build("own", Defense(f"{file}:Shift", preset=1))
+    for kind, message in (
+        ("range", r"values from \d+\.\d+ to 2\d\d"),
+        ("nan", "values from nan"),
+        ("channels", r"\(2, 20, 28, 1\) of images"),
+        ("one", r"\(20, 28, 3\) of images"),
+    ):
+        wrong = build("own", Defense(f"{file}:Wrong", {"kind": kind}))
+        with pytest.raises(ValueError, match=f"defense 'own' made .*{message}"):
+            defended.Defended(subject(tmp_path), "own", wrong, split)
+
+
+def test_a_function_will_do_and_may_change_the_size(file, split, tmp_path):
+    made = defended.Defended(subject(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
+    images = np.stack([split.read(0)]) / np.float32(255)
+    scores, ssim, psnr = made._judge(0, images, jnp.asarray(images))
+    np.testing.assert_allclose(scores, score(images[:, ::2]), atol=1e-3)  # of a scale of 100
+    assert 0 < ssim[0] < 1
+    assert 5 < psnr[0] < 60
+
+
+def test_the_file_belongs_to_what_rows_are_told_apart_by(file):
+    before = source_digest(Defense(f"{file}:Shift"))
+    file.write_text(MINE + "\n# changed\n")
+    assert source_digest(Defense(f"{file}:Shift")) != before
+    assert source_digest(Defense("jpeg")) is None
+
+
+def test_the_weights_belong_to_it_too(tmp_path, monkeypatch):
+    monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
+    assert weight_digests({"network": Network("facpa_unet")}) == {}
+    (tmp_path / "a.safetensors").write_bytes(b"old")
+    networks = {"network": Network("fcn", weights="a.safetensors")}
+    before = weight_digests(networks)
+    (tmp_path / "a.safetensors").write_bytes(b"new")
+    assert before == {"a.safetensors": hashlib.sha256(b"old").hexdigest()} != weight_digests(networks)
+
+
+def test_defenses_on_the_command_line():
+    rest, found = take_defenses(
+        [
+            "--workdir",
+            "x",
+            "--defense",
+            "a.py:B",
+            "--defense=mild=jpeg,quality=90",
+            "--defense",
+            "resize,scale=0.5,preset=2",
+        ]
+    )
+    assert rest == ["--workdir", "x"]
+    assert found == {
+        "B": Defense("a.py:B"),
+        "mild": Defense("jpeg", {"quality": 90}),
+        "resize scale=0.5 preset=2": Defense("resize", {"scale": 0.5}, preset=2),
+    }
+    _, found = take_defenses(["--defense", "x,size=(3, 4),variant=benchmark"])
+    assert next(iter(found.values())).options == {"size": (3, 4), "variant": "benchmark"}
+    for arguments, message in (
+        (["--defense"], r"write --defense \[LABEL=\]NAME"),
+        (["--defense", "a.py:B", "--defense", "b.py:B"], "'B' is given twice"),
+        (["--defense", "jpeg,quality"], "write KEY=VALUE"),
+    ):
+        with pytest.raises(ValueError, match=message):
+            take_defenses(arguments)
+
+
+@pytest.mark.slow
+def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
+    def run(script, *arguments):
+        command = [
+            sys.executable,
+            script,
+            "--config",
+            "configs/smoke.py",
+            "--workdir",
+            str(tmp_path / "run"),
+            *arguments,
+        ]
+        return subprocess.run(command, cwd=Path(__file__).parents[2], capture_output=True, text=True)
+
+    def board():
+        with open(tmp_path / "run" / "leaderboard.csv") as table:
+            return {line["defense"]: line for line in csv.DictReader(table)}
+
+    assert run("train.py").returncode == 0
+    done = run("evaluate.py")
+    assert done.returncode == 0, done.stderr
+    before = board()
+    assert set(before) == {"none", "flip", "noise"}
+    done = run("evaluate.py", "--defense", f"{file}:Shift,amount=0.05", "--defense", f"plain={file}:Mirror")
+    assert done.returncode == 0, done.stderr
+    after = board()
+    assert set(after) == {*before, "Shift amount=0.05", "plain"}
+    for label, line in before.items():
+        assert {**line, "rank": ""} == {**after[label], "rank": ""}
+    assert after["plain"]["cells, adaptive"] == after["flip"]["cells, adaptive"]
+    assert "Shift amount=0.05" in (tmp_path / "run" / "leaderboard.html").read_text()
+    assert set(after) == (run("evaluate.py").returncode == 0 and set(board()))  # others' rows stay
+    file.write_text(MINE + "# changed")
+    refused = run("evaluate.py", "--defense", f"plain={file}:Mirror")
+    assert "rows of another defense plain; give it another label" in refused.stderr
+    wrong = run("evaluate.py", "--defense", f"{file}:Shift,amuont=1")
+    assert "error: defense 'Shift amuont=1'" in wrong.stderr
