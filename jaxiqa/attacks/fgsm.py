@@ -1,12 +1,13 @@
 """The fast gradient sign method and its iterated form: Linf PGD from the clean image."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
 from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.pgd import PGD
+from jaxiqa.attacks.pgd import PGD, Way
 from jaxiqa.attacks.threat import Number
 from jaxiqa.types import Images, ScoreFn
 
@@ -40,15 +41,15 @@ class FGSM:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd()
 
-    def first_gradient(self, score_fn: ScoreFn, images: Images) -> Images | None:
-        """See `jaxiqa.attacks.pgd.PGD.first_gradient`: here it is the whole attack but for a step."""
-        return self._pgd().first_gradient(score_fn, images)
+    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
+        """See `jaxiqa.attacks.pgd.PGD.common_ways`: here it is the whole attack but for a step."""
+        return self._pgd().common_ways(score_fn, images, epsilons)
 
     def _pgd(self):
         return PGD(self.epsilon, steps=1, step_size=None, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, gradient: Images | None = None) -> Images:
-        return self._pgd()(score_fn, images, key, gradient=gradient)
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
+        return self._pgd()(score_fn, images, key, way=way)
 
 
 @jax.tree_util.register_dataclass
@@ -86,13 +87,13 @@ class IFGSM:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd(self.step_size)
 
-    def first_gradient(self, score_fn: ScoreFn, images: Images) -> Images | None:
-        """See `jaxiqa.attacks.pgd.PGD.first_gradient`."""
-        return self._pgd(self.step_size).first_gradient(score_fn, images)
+    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
+        """See `jaxiqa.attacks.pgd.PGD.common_ways`."""
+        return self._pgd(self.step_size).common_ways(score_fn, images, epsilons)
 
     def _pgd(self, step_size):
         return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, gradient: Images | None = None) -> Images:
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
-        return self._pgd(step_size)(score_fn, images, key, gradient=gradient)
+        return self._pgd(step_size)(score_fn, images, key, way=way)

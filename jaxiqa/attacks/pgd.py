@@ -1,16 +1,27 @@
 """Projected gradient descent: steepest steps on the score, each projected back into the threat model."""
 
+from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys, is_traced
 from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Number
 from jaxiqa.checks import check_number
 from jaxiqa.types import Images, ScoreFn
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Way:
+    """What runs at several ε have in common: the pictures after some steps, and the gradient there."""
+
+    images: Images
+    gradient: Images
+    steps: int = field(metadata={"static": True})
 
 
 @jax.tree_util.register_dataclass
@@ -63,20 +74,42 @@ class PGD:
         if isinstance(self.step_size, int | float):
             check_number("step_size", self.step_size, 0.0)
 
-    def first_gradient(self, score_fn: ScoreFn, images: Images) -> Images | None:
-        """What runs at several ε share: the gradient at the clean images, or None where each starts elsewhere."""
+    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
+        """How far the run at each ε need not be walked for it alone; None where each starts elsewhere.
+
+        All start with the gradient at the clean images. As long as ``steps * step_size <= epsilon`` no step is
+        projected, so with a step size of their own all runs also take the same steps.
+        """
         if self.random_start:
             return None
         check_pictures(images)
-        return _gradient(images, as_pytree(score_fn), self.objective)
+        score_fn, ball = as_pytree(score_fn), Ball(max(epsilons), norm=self.norm)
+        ends = [self._free_steps(epsilon) for epsilon in epsilons]
+        ways: dict[int, Way] = {}
+        walked = images
+        for steps in range(max(ends) + 1):
+            gradient = _gradient(walked, score_fn, self.objective)
+            ways[steps] = Way(walked, gradient, steps)
+            if steps < max(ends):
+                walked = _move(walked, images, gradient, ball, self.step_size)
+        return [ways[end] for end in ends]
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, gradient: Images | None = None) -> Images:
+    def _free_steps(self, epsilon: float) -> int:
+        """The steps before the last that cannot leave the ball."""
+        if self.step_size is None or is_traced(self.step_size):
+            return 0
+        if self.step_size == 0:
+            return self.steps - 1
+        # Rounding must not cost a step that ends on the ball's surface; the next one projects it.
+        return min(self.steps - 1, int(epsilon / self.step_size * (1 + 1e-6)))
+
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
         check_pictures(images)
         ball = Ball(self.epsilon, norm=self.norm)
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         attacked, steps = images, self.steps
-        if gradient is not None:
-            attacked, steps = _move(images, images, gradient, ball, step_size), steps - 1
+        if way is not None:
+            attacked, steps = _move(way.images, images, way.gradient, ball, step_size), steps - way.steps - 1
         elif self.random_start:
             attacked = _start(images, image_keys(key, len(images)), ball)
         attacked = iterate(_step, attacked, steps, images, as_pytree(score_fn), ball, step_size, self.objective)

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, is_traced
 from jaxiqa.attacks.batch import check_attacked
 from jaxiqa.attacks.bounds import InBounds
 from jaxiqa.attacks.memory import fitting_chunk
@@ -45,7 +45,8 @@ def sweep(
 ) -> Float[Array, "e b h w c"]:
     """Run ``attack`` at every strength, from the same clean images and keys; it is compiled once for all of them.
 
-    What does not depend on the strength is computed once: the gradient at the clean images, which is all of FGSM's.
+    What does not depend on the strength is computed once: the gradient at the clean images, which is all of FGSM's,
+    and, where I-FGSM or PGD has a step size of its own, every step until the smaller ball is left.
     On accelerators the strengths are one more vmapped axis, ``chunk`` of them at a time; memory grows with it. On a
     CPU they run one after another through the one compiled step, which is as fast there and needs no more memory; so
     does, everywhere, an attack whose strength decides a shape, such as a number of pixels.
@@ -73,23 +74,26 @@ def sweep(
         raise ValueError(f"strengths is empty; expected at least one {name}")
     static = next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static")
     score_fn = as_pytree(score_fn)
-    gradient = attack.first_gradient(score_fn, images) if hasattr(attack, "first_gradient") else None
-    shared = {} if gradient is None else {"gradient": gradient}
-    if static or jax.default_backend() == "cpu":
-        values = strengths if static else jnp.asarray(strengths, jnp.float32)
-        attacked = [replace(attack, **{name: value})(score_fn, images, key, **shared) for value in values]
-        return jnp.stack(attacked)
-    values = jnp.asarray(strengths, jnp.float32)
+    one_by_one = static or jax.default_backend() == "cpu"
+    values = strengths if static else jnp.asarray(strengths, jnp.float32)
+    ways: list[dict[str, Any]] = [{}] * len(values)
+    if hasattr(attack, "common_ways") and not is_traced(values):
+        # Vmapped runs all start at one place, which is the one that the weakest reaches.
+        common = attack.common_ways(score_fn, images, [float(v) for v in (values if one_by_one else [values.min()])])
+        ways = ways if common is None else [{"way": way} for way in common]
+    if one_by_one:
+        runs = zip(values, ways, strict=True)
+        return jnp.stack([replace(attack, **{name: value})(score_fn, images, key, **way) for value, way in runs])
     if chunk is None:
         chunk = fitting_chunk(score_fn, images, len(values))
         _log.info("%s: %d of %d strengths at a time", type(attack).__name__, chunk, len(values))
     parts = [values[first : first + chunk] for first in range(0, len(values), chunk)]
-    attacked = jnp.concatenate([_vmapped(attack, score_fn, images, key, shared, part) for part in parts])
+    attacked = jnp.concatenate([_vmapped(attack, score_fn, images, key, ways[0], part) for part in parts])
     check_attacked(attacked)
     return attacked
 
 
 @jax.jit
-def _vmapped(attack, score_fn, images, key, shared, strengths):
+def _vmapped(attack, score_fn, images, key, way, strengths):
     name = strength_of(attack)
-    return jax.vmap(lambda value: replace(attack, **{name: value})(score_fn, images, key, **shared))(strengths)
+    return jax.vmap(lambda value: replace(attack, **{name: value})(score_fn, images, key, **way))(strengths)

@@ -24,6 +24,8 @@ PROTOCOLS = ("official", "resize", "pyiqa")
 PARTS = ("fc_score", "fc_weight")
 CROP = 224
 CROPS = 20
+AT_ONCE = 5
+"""Crops that go through the network together, at most."""
 HALF = (0.5, 0.5, 0.5)
 
 
@@ -179,6 +181,19 @@ class Maniqa(nnx.Module):
         return {name: found[name] for name in names}
 
     def _sums(self, pixels: Images) -> Float[Array, "b 2"]:
+        """Of every crop, ``Σ f w`` and ``Σ w``.
+
+        Backward, a crop needs 1.4 GB, so only a few at a time are kept; the others are computed again.
+        """
+        count = len(pixels)
+        if count <= AT_ONCE:
+            return self._sums_at_once(pixels)
+        chunk = max(size for size in range(1, AT_ONCE + 1) if count % size == 0)
+        # In a loop, nothing computed again can be merged with its first computation.
+        some = jax.checkpoint(self._sums_at_once, prevent_cse=False)
+        return jax.lax.map(some, pixels.reshape(-1, chunk, *pixels.shape[1:])).reshape(count, 2)
+
+    def _sums_at_once(self, pixels: Images) -> Float[Array, "b 2"]:
         parts = self.features(pixels, PARTS)
         weight = parts["fc_weight"]
         return jnp.stack([jnp.sum(jax.nn.relu(parts["fc_score"]) * weight, (1, 2)), jnp.sum(weight, (1, 2))], axis=1)

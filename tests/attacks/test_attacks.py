@@ -218,20 +218,40 @@ def test_a_sweep_equals_single_runs_and_compiles_once():
         np.testing.assert_allclose(attacked[index], single, atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["fgsm", "ifgsm", "pgd"])
-def test_a_sweep_shares_the_gradient_at_the_clean_images(name):
-    """Counted at run time: a gradient calls back once per evaluation of the score."""
+def gradients_counted(attack, images, epsilons):
+    """The sweep, and how many gradients it took: at run time each calls back once per evaluation of the score."""
     calls = []
 
     def counted(images):
         jax.debug.callback(lambda: calls.append(None))
         return score(images)
 
-    steps = {"fgsm": 1, "ifgsm": 4, "pgd": 4}[name]
-    options = FAST.get(name, {}) | ({"random_start": False} if name == "pgd" else {})
-    sweep(make(name, epsilon=0.0, **options), counted, pictures(), KEY, [0.1, 0.2, 0.3])
+    attacked = sweep(attack, counted, images, KEY, epsilons)
     jax.effects_barrier()
-    assert len(calls) == 1 + 3 * (steps - 1)
+    return attacked, len(calls)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "ifgsm", "pgd"])
+def test_a_sweep_shares_the_gradient_at_the_clean_images(name):
+    steps = {"fgsm": 1, "ifgsm": 4, "pgd": 4}[name]
+    options = {"random_start": False} if name == "pgd" else {}
+    attack = make(name, epsilon=0.0, **FAST.get(name, {}) | options)
+    _, gradients = gradients_counted(attack, pictures(), [0.1, 0.2, 0.3])
+    assert gradients == 1 + 3 * (steps - 1)
+
+
+@pytest.mark.parametrize("norm", ["linf", "l2"])
+def test_a_sweep_walks_the_steps_inside_the_smaller_balls_once(norm):
+    images = pictures()
+    size = 1 / 255 if norm == "linf" else 0.02
+    attack = PGD(0.0, steps=6, step_size=2 * size, norm=norm, random_start=False)
+    # The balls are left after 1, 2 and 5 steps; the last one would be after 6, which is more than the run has.
+    epsilons = [3 * size, 4 * size, 10 * size, 13 * size]
+    attacked, gradients = gradients_counted(attack, images, epsilons)
+    assert gradients == (1 + 5) + 4 + 3 + 0 + 0
+    for epsilon, found in zip(epsilons, attacked, strict=True):
+        single = dataclasses.replace(attack, epsilon=epsilon)(score, images, KEY)
+        np.testing.assert_allclose(found, single, atol=1e-6)
 
 
 def test_models_of_one_structure_share_a_compiled_attack():
