@@ -124,7 +124,7 @@ def test_scores_are_averaged_as_the_protocol_says(monkeypatch):
     assert np.ptp(parts[""]) > 1e-4
     monkeypatch.setattr(model, "prepare", lambda images, key: crops)
     model.protocol = "pyiqa"
-    joint = above.reshape(2, 2).sum(1) / below.reshape(2, 4).sum(1)
+    joint = above.reshape(2, 2).sum(1) / below.reshape(2, 2).sum(1)
     np.testing.assert_allclose(jitted(model, lambda model, x: model(x))(IMAGES), joint, rtol=1e-4)
 
 
