@@ -86,15 +86,18 @@ def check_same_evaluation(experiment: Experiment) -> None:
     earlier = json.loads(path.read_text()) if path.exists() else {}
     changed = [key for key in described if key in earlier and earlier[key] != described[key]]
     defenses = [key for key in changed if key.startswith(("defense ", "certifier "))]
+    attacks = [key for key in changed if key.startswith("attack ")]
     if defenses and defenses == changed:
         raise SystemExit(
             f"{root} has rows of another {', of another '.join(changed)}; give it another label, or delete its lines "
             "from defenses.jsonl or certificates.jsonl and its entry from evaluation.json there"
         )
     if changed:
+        relabel = "give what changed another label, and only that is run; or " if len(attacks) == len(changed) else ""
         raise SystemExit(
             f"{root}/results.jsonl belongs to another evaluation ({', '.join(changed)} changed); "
-            f"delete evaluation.json, {', '.join(FILES.values())}, fitted/, aligned/, images/ and examples/ there"
+            f"{relabel}delete evaluation.json, {', '.join(FILES.values())}, "
+            "fitted/, aligned/, images/ and examples/ there"
         )
     write_text(path, json.dumps(earlier | described, indent=1))
 

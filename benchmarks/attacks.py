@@ -8,10 +8,12 @@ Each row is kept in benchmarks/attacks.json as soon as it is measured, and bench
 
 Both sides attack the same metric with the same weights on the same pictures, with the same ε, step size and number of
 steps and as many threads; before anything is timed, their scores are compared. Ours has its batch norms folded, as
-attacks and evaluation use it. What compiling took is listed apart, and so are our temporary buffers.
+attacks and evaluation use it, and on a CPU its gradients are taken picture by picture, as ``evaluate.py`` does;
+where the peers do (row ``batch_1``), the table says so. What compiling took is listed apart, and so are our temporary buffers.
 """
 
 import argparse
+import copy
 import json
 import os
 import platform
@@ -109,6 +111,11 @@ def done(value: object) -> object:
     return jax.block_until_ready(value)
 
 
+def in_place(attack: object) -> object:
+    """The attack as ``evaluate.py`` runs it on this device."""
+    return attacks.OneByOne(attack) if jax.default_backend() == "cpu" else attack
+
+
 def foolbox_run(attack: foolbox.attacks.base.Attack, s: Sides, epsilons: list[float]) -> Callable[[], object]:
     metric = foolbox.PyTorchModel(Logits(s.model), bounds=(0, 1), device="cpu")
     labels = torch.zeros(len(s.pictures), dtype=torch.long)
@@ -125,7 +132,7 @@ def torchattacks_run(attacks_: list, s: Sides) -> Callable[[], object]:
 
 
 def pgd(s: Sides) -> Programs:
-    attack = attacks.PGD(EPSILON, steps=STEPS, step_size=STEP, random_start=False)
+    attack = in_place(attacks.PGD(EPSILON, steps=STEPS, step_size=STEP, random_start=False))
     return {
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
         "foolbox": foolbox_run(foolbox_pgd(), s, [EPSILON]),
@@ -135,7 +142,7 @@ def pgd(s: Sides) -> Programs:
 
 
 def pgd_sweep(s: Sides) -> Programs:
-    attack = attacks.PGD(EPSILON, steps=STEPS, step_size=STEP, random_start=False)
+    attack = in_place(attacks.PGD(EPSILON, steps=STEPS, step_size=STEP, random_start=False))
     several = [torchattacks.PGD(Logits(s.model), epsilon, STEP, STEPS, False) for epsilon in EPSILONS]
     return {
         "jaxiqa": lambda: done(attacks.sweep(attack, s.score, s.images, KEY, EPSILONS)),
@@ -148,7 +155,7 @@ def pgd_sweep(s: Sides) -> Programs:
 def fgsm_sweep(s: Sides) -> Programs:
     several = [torchattacks.FGSM(Logits(s.model), epsilon) for epsilon in EPSILONS]
     return {
-        "jaxiqa": lambda: done(attacks.sweep(attacks.FGSM(EPSILON), s.score, s.images, KEY, EPSILONS)),
+        "jaxiqa": lambda: done(attacks.sweep(in_place(attacks.FGSM(EPSILON)), s.score, s.images, KEY, EPSILONS)),
         "foolbox": foolbox_run(foolbox.attacks.LinfFastGradientAttack(), s, EPSILONS),
         "torchattacks": torchattacks_run(several, s),
         "PyTorch": lambda: [peers.pgd(s.model, s.pictures, epsilon, epsilon, 1) for epsilon in EPSILONS],
@@ -156,11 +163,13 @@ def fgsm_sweep(s: Sides) -> Programs:
 
 
 def batch_1(s: Sides) -> Programs:
-    """As the benchmark's scripts run: one picture after another."""
-    attack = attacks.IFGSM(10 / 255, steps=10, step_size=1 / 255)
+    """One picture after another: by a loop of care, and as the benchmark's scripts run, with the weights' gradients."""
+    attack = in_place(attacks.IFGSM(10 / 255, steps=10, step_size=1 / 255))
+    loaded = copy.deepcopy(s.model).requires_grad_(True)
     return {
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
         "PyTorch, batch 1": lambda: [peers.pgd(s.model, x, 10 / 255, 1 / 255, 10) for x in s.pictures.split(1)],
+        "scripts": lambda: [peers.script_ifgsm(loaded, x, 10 / 255, 1 / 255, 10) for x in s.pictures.split(1)],
     }
 
 
@@ -173,7 +182,7 @@ def uap(s: Sides) -> Programs:
 
 
 def stadv(s: Sides) -> Programs:
-    attack = attacks.StAdv(steps=STEPS)
+    attack = in_place(attacks.StAdv(steps=STEPS))
     return {
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
         "PyTorch": lambda: peers.stadv(s.model, s.pictures, STEPS),

@@ -102,6 +102,17 @@ def pgd(model: nn.Module, clean: torch.Tensor, epsilon: float, step_size: float,
     return x
 
 
+def script_ifgsm(model: nn.Module, clean: torch.Tensor, epsilon: float, step_size: float, steps: int) -> torch.Tensor:
+    """As the benchmark's scripts do it: ``backward`` through a model as it was loaded, whose weights get theirs too."""
+    p = torch.zeros_like(clean).requires_grad_()
+    for _ in range(steps):
+        loss = 1 - model((clean + p).clamp(0, 1)).mean() / 100
+        loss.backward()
+        p.data = (p.data - step_size * p.grad.data.sign()).clamp(-epsilon, epsilon)
+        p.grad.data.zero_()
+    return (clean + p.data).clamp(0, 1)
+
+
 def fit_uap(model: nn.Module, images: torch.Tensor, epsilon: float, epochs: int, batch_size: int) -> torch.Tensor:
     delta = torch.zeros_like(images[:1]).requires_grad_()
     optimizer = torch.optim.Adam([delta], epsilon / 10)

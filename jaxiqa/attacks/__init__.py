@@ -19,6 +19,7 @@ from jaxiqa.attacks.korhonen import Korhonen
 from jaxiqa.attacks.madc import MADC
 from jaxiqa.attacks.masking import check_masking
 from jaxiqa.attacks.nes import NES
+from jaxiqa.attacks.one_by_one import OneByOne
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
@@ -78,6 +79,7 @@ __all__ = [
     "Fitted",
     "InBounds",
     "Korhonen",
+    "OneByOne",
     "OnePixel",
     "Parsimonious",
     "PatchRS",

@@ -13,6 +13,7 @@ from jaxiqa.arguments import Keys, as_pytree, check_pictures, is_traced
 from jaxiqa.attacks.batch import check_attacked
 from jaxiqa.attacks.bounds import InBounds
 from jaxiqa.attacks.memory import fitting_chunk
+from jaxiqa.attacks.one_by_one import OneByOne
 from jaxiqa.types import Images, ScoreFn
 
 _log = logging.getLogger(__name__)
@@ -68,6 +69,9 @@ def sweep(
     """
     if isinstance(attack, InBounds):
         return attack.through(lambda f, x: sweep(attack.attack, f, x, key, strengths, chunk=chunk), score_fn, images)
+    if isinstance(attack, OneByOne):
+        each = lambda one, f, x, keys: sweep(one, f, x, keys, strengths, chunk=chunk)  # noqa: E731
+        return attack.through(each, score_fn, images, key, axis=1)
     check_pictures(images)
     name = strength_of(attack)
     if not len(strengths):

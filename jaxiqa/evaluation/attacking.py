@@ -76,9 +76,11 @@ def attack_runner(
             return jnp.stack([result.images for result in found]), np.stack([result.queries for result in found])
 
         return count
+    alone = jax.default_backend() == "cpu" and len(jax.local_devices()) == 1
+    attack = attacks.OneByOne(several[0]) if alone else several[0]
     if epsilons is None:
-        return lambda images, key: (several[0](score_fn, images, key)[None], None)
-    return lambda images, key: (attacks.sweep(several[0], score_fn, images, key, epsilons), None)
+        return lambda images, key: (attack(score_fn, images, key)[None], None)
+    return lambda images, key: (attacks.sweep(attack, score_fn, images, key, epsilons), None)
 
 
 @dataclass(frozen=True)

@@ -25,6 +25,8 @@ GAINS = {
 """Name -> the function, and which score it compares with the clean one: of the attacked image (1) or of that image
 rounded to 8 bits (2)."""
 
+CHANGES = {"SSIM": (3, 1.0), "255 · Linf": (4, 255.0)}
+"""Name -> how much an attack changed a picture: where that stands behind the scores, and what it is multiplied by."""
 
 Strength = float | str | None
 """An ε, the name of a level that was aligned, or None for an attack that runs as its options say."""
@@ -170,6 +172,8 @@ def summarise(
                     per_image[name, column(gain, label, epsilon)].append(values)
                     found[column(gain, label, epsilon)] = float(values.mean())
                     curves[gain].append(float(values.mean()))
+                for change, (which, factor) in CHANGES.items():
+                    found[column(change, label, epsilon)] = factor * float(scores_of[which].mean())
             for gain, curve in curves.items():
                 if None not in epsilons and len(curve) == len(epsilons):
                     named_ones = isinstance(epsilons[0], str)
@@ -196,14 +200,14 @@ def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
     return Value(float(np.mean(per_seed)), deviation, len(per_seed), interval)
 
 
-def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float, float, float]]]:
-    """(model, seed, attack, strength) -> image -> (clean score, attacked score, that of the image in 8 bits)."""
-    cells: dict[tuple, dict[str, tuple[float, float, float]]] = defaultdict(dict)
+def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float, ...]]]:
+    """(model, seed, attack, strength) -> image -> (clean score, attacked, attacked in 8 bits, SSIM, Linf)."""
+    cells: dict[tuple, dict[str, tuple[float, ...]]] = defaultdict(dict)
     for row in results:
         cell = cells[row.model, row.seed, row.attack, row.level or row.epsilon]
         if row.image in cell:
             raise ValueError(f"image {row.image!r} has two results: {row}")
-        cell[row.image] = (row.score, row.attacked, row.rounded)
+        cell[row.image] = (row.score, row.attacked, row.rounded, row.ssim, row.linf)
     return cells
 
 

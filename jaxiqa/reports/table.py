@@ -7,7 +7,7 @@ from rich.table import Table
 
 from jaxiqa.files import write_text
 from jaxiqa.reports.sheet import Sheet, as_csv
-from jaxiqa.reports.summary import GAINS, SCORE_RANGES, Summary, column, named, overall
+from jaxiqa.reports.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, named, overall
 
 
 def columns(summary: Summary, *, every_strength: bool) -> list[str]:
@@ -18,6 +18,8 @@ def columns(summary: Summary, *, every_strength: bool) -> list[str]:
             names.append(overall(gain, attack, epsilons))
             if every_strength and None not in epsilons:
                 names += [column(gain, attack, epsilon) for epsilon in epsilons]
+        if every_strength:
+            names += [column(change, attack, epsilon) for change in CHANGES for epsilon in epsilons]
     return [*names, "s / epoch", "s / test", *(["parameters"] if every_strength else [])]
 
 
@@ -49,6 +51,7 @@ def notes(summary: Summary) -> list[str]:
         "seeds, so without the deviation between trainings. |Gain| = mean of |s̃(attacked) − s̃(clean)|."
     )
     lines.append("8 bit: the attacked picture rounded to 8 bits, as it would be stored, and scored again.")
+    lines.append("SSIM and Linf: means over the pictures, of the attacked one against the clean one.")
     lines += [f"Warning, masked gradients? {sign}." for sign in summary.masked]
     return lines + [f"Missing: {what}." for what in summary.missing]
 
@@ -64,9 +67,10 @@ def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
                 lines.append(
                     [attack, named(epsilon), model]
                     + [cell(summary, model, column(gain, attack, epsilon)) for gain in GAINS]
+                    + [cell(summary, model, column(change, attack, epsilon)) for change in CHANGES]
                     + ["–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]
                 )
-    return ["attack", "ε", "model", *GAINS, "AbsGain, 95 %"], lines
+    return ["attack", "ε", "model", *GAINS, *CHANGES, "AbsGain, 95 %"], lines
 
 
 def cell(summary: Summary, model: str, name: str) -> str:
