@@ -8,8 +8,8 @@ Each row is kept in benchmarks/attacks.json as soon as it is measured, and bench
 
 Both sides attack the same metric with the same weights on the same pictures, with the same ε, step size and number of
 steps and as many threads; before anything is timed, their scores are compared. Ours has its batch norms folded, as
-attacks and evaluation use it, and on a CPU its gradients are taken picture by picture, as ``evaluate.py`` does;
-where the peers do (row ``batch_1``), the table says so. What compiling took is listed apart, and so are our temporary buffers.
+attacks and evaluation use it, and on a CPU it attacks picture by picture, as ``evaluate.py`` does; PyTorch is slower
+so (row ``batch_1``). What compiling took is listed apart, and so are the temporary buffers of our batch's gradient.
 """
 
 import argparse
