@@ -3,9 +3,9 @@
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_attacks.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_attacks.py
 
-UAP and Square are given a budget instead, an ε of 2, 4 and 8 / 255: one is fitted to it, the other returns the clean
-picture where nothing it tried was better, whose PSNR is infinite. FACPA is fitted to 8 / 255 alone, since that takes
-longest, and cAdv bounds itself. Steps and queries are few, so that all seventeen fit into half an hour on two cores.
+Three are given a budget instead, an ε of 2, 4 and 8 / 255: UAP and FACPA are fitted to it, and Square returns the clean
+picture where nothing it tried was better, whose PSNR is infinite. cAdv bounds itself. Steps and queries are few, so
+that all seventeen fit into half an hour on two cores.
 
 The metric is the baseline of `clive_mobilenet_v2.py`: if it has been trained there, copy ``baseline/`` from
 runs/clive_mobilenet_v2 to runs/clive_attacks. Zhang's distance (LPIPS) and cAdv's colouring network are as they are
@@ -39,10 +39,10 @@ ATTACKS = {
     "UAP": Attack("uap", options={"epochs": 20}, fit_on=FIT, aligned=BUDGET),
     "FACPA": Attack(
         "facpa",
-        (8 / 255,),
-        {"epochs": 8, "batch_size": 4},
+        options={"epochs": 8, "batch_size": 4},
         networks={"network": Network("facpa_unet")},
         fit_on=FIT,
+        aligned=BUDGET,
     ),
     "Korhonen": Attack("korhonen", options=STEPS, aligned=sized(0.002, 1.0)),
     "Zhang": Attack("zhang", options=STEPS, networks={"distance": Network("lpips_squeeze")}, aligned=STEP),

@@ -25,15 +25,20 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Seque
     folder = subject.root / "fitted" / f"{subject.stem}-{label}"
     images, fitted, networks = None, [], load_networks(chosen.networks)
     kind = attacks.FITTED[chosen.name]
-    with progress_bar(f"{subject.title}: fitting {label}", "strengths") as bar:
+    with progress_bar(f"{subject.title}: fitting {label}", "steps") as bar:
         for number, epsilon in enumerate(epsilons):
+
+            def tell(done: int, steps: int, text: str, number: int = number) -> None:
+                bar(number * steps + done, len(epsilons) * steps, text)
+
             path = folder / f"{epsilon:.6f}.safetensors"
             if not path.exists():
                 if images is None:
                     batches = scoring_batches(others, subject.batch or 8, size=subject.size)
                     images = jnp.asarray(np.concatenate([batch[:valid] for batch, valid, _ in batches]))
                 options = {"epsilon": epsilon} | chosen.options | networks
-                kind.save(kind.fit(subject.score_fn, images, jax.random.key(subject.seed), **options), path)
+                kind.save(
+                    kind.fit(subject.score_fn, images, jax.random.key(subject.seed), progress=tell, **options), path
+                )
             fitted.append(kind.load(path, **networks))
-            bar(number + 1, len(epsilons), "")
     return fitted

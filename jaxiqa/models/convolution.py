@@ -2,7 +2,7 @@
 
 On two CPU cores a 1×1 convolution as a matrix product has a 2 to 3 times cheaper weight gradient, and a depthwise
 one as shifted multiply-adds is about 8 times cheaper altogether, than through ``lax.conv_general_dilated``; see
-`jaxiqa.layers.wide_conv` and `jaxiqa.layers.grouped_conv` for two others.
+`jaxiqa.layers.wide_conv`, `jaxiqa.layers.grouped_conv` and `jaxiqa.layers.resampling_conv` for others.
 """
 
 from typing import Any, Literal
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.layers.grouped_conv import grouped_conv
+from jaxiqa.layers.resampling_conv import halving_conv
 from jaxiqa.layers.wide_conv import is_wide, wide_conv
 
 # He's scale by fan-in also suits depthwise kernels, whose fan-out (as JAX counts it) is C times too large.
@@ -42,6 +43,17 @@ def dense(
     if tuple(strides) == (1, 1) and is_wide(x, kernel):
         pads = _pads(x, kernel, strides, padding)
         return wide_conv(x, kernel, padding=pads, precision=options["precision"])
+    return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
+
+
+def halving(
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], strides: Any, padding: Any, **options: Any
+) -> Float[Array, "b h2 w2 cout"]:
+    """Stride 2 and a kernel of even sides."""
+    pads = _pads(x, kernel, strides, padding)
+    even = all((side + sum(zeros)) % 2 == 0 for side, zeros in zip(x.shape[1:3], pads, strict=True))
+    if jax.default_backend() == "cpu" and even:
+        return halving_conv(x, kernel, padding=pads, precision=options["precision"])
     return jax.lax.conv_general_dilated(x, kernel, strides, padding, **options)
 
 
@@ -76,7 +88,7 @@ def conv(
 
     Args:
         cin, cout: input and output channels; ``groups`` divides both.
-        size: side of the kernel, or (height, width); odd.
+        size: side of the kernel, or (height, width).
         stride: step, in pixels, along both axes.
         groups: 1 is dense, ``cin`` is depthwise.
         padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch); ``"SAME"`` is TensorFlow's rule, which
@@ -91,6 +103,8 @@ def conv(
         compute = pointwise
     elif groups == cin == cout:
         compute = depthwise
+    elif groups == 1 and stride == 2 and not any(side % 2 for side in kernel):
+        compute = halving
     elif groups == 1:
         compute = dense
     else:

@@ -6,6 +6,7 @@ from flax import nnx
 
 from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.max_pool import max_pool
+from jaxiqa.layers.resampling_conv import doubling_conv, halving_conv
 from jaxiqa.layers.wide_conv import wide_conv
 
 
@@ -62,3 +63,34 @@ def test_a_wide_convolution_is_a_convolution(shape, kernel, gathered, monkeypatc
     padding = ((2, 0), (1, 1))
     expected = jax.lax.conv_general_dilated(x, k, (1, 1), padding, dimension_numbers=("NHWC", "HWIO", "NHWC"))
     np.testing.assert_allclose(wide_conv(x, k, padding=padding), expected, atol=1e-5)
+
+
+def check_gradients(ours, theirs, *arguments):
+    y, pull = jax.vjp(ours, *arguments)
+    expected, pull_expected = jax.vjp(theirs, *arguments)
+    np.testing.assert_allclose(y, expected, atol=1e-4)
+    for found, wanted in zip(pull(expected), pull_expected(expected), strict=True):
+        np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
+LAYOUT = ("NHWC", "HWIO", "NHWC")
+
+
+@pytest.mark.parametrize(
+    ("size", "sides", "padding"),
+    [((6, 8), (4, 4), ((1, 1), (1, 1))), ((5, 8), (2, 4), ((0, 1), (2, 0))), ((2, 2), (4, 4), ((1, 1), (1, 1)))],
+)
+def test_halving_by_blocks_is_a_convolution_of_stride_2(size, sides, padding):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    kernel = jax.random.normal(jax.random.key(1), (*sides, 3, 5))
+    theirs = lambda x, k: jax.lax.conv_general_dilated(x, k, (2, 2), padding, dimension_numbers=LAYOUT)  # noqa: E731
+    check_gradients(lambda x, k: halving_conv(x, k, padding=padding), theirs, x, kernel)
+
+
+@pytest.mark.parametrize("size", [(5, 4), (1, 1)])
+def test_doubling_by_parities_is_a_transposed_convolution(size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    kernel = jax.random.normal(jax.random.key(1), (4, 4, 3, 5))
+    pads = [(2, 2), (2, 2)]
+    theirs = lambda x, k: jax.lax.conv_transpose(x, k, (2, 2), pads, dimension_numbers=LAYOUT)  # noqa: E731
+    check_gradients(doubling_conv, theirs, x, kernel)

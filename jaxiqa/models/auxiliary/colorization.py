@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from jaxiqa.models import convert
 from jaxiqa.models.auxiliary.distance import Auxiliary
 from jaxiqa.models.auxiliary.network import Network
-from jaxiqa.models.auxiliary.upsampling import up_conv, up_keys
+from jaxiqa.models.auxiliary.upsampling import UpConv, up_keys
 from jaxiqa.models.convolution import HE
 from jaxiqa.models.weights import Source
 
@@ -62,7 +62,7 @@ class Colorization(nnx.Module):
             cin = growth * width
         self.down = nnx.Dict(blocks)
         self.up8, self.up9, self.up10 = (
-            up_conv(cin * width, cout * width, rngs=rngs) for cin, cout in ((8, 4), (4, 2), (2, 2))
+            UpConv(cin * width, cout * width, rngs=rngs) for cin, cout in ((8, 4), (4, 2), (2, 2))
         )
         self.skip8, self.skip9, self.skip10 = (
             _conv(cin * width, cout * width, rngs=rngs) for cin, cout in ((4, 4), (2, 2), (1, 2))

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 from jaxiqa.models import convert
 from jaxiqa.models.auxiliary.distance import Auxiliary
 from jaxiqa.models.auxiliary.network import Network
-from jaxiqa.models.auxiliary.upsampling import up_conv, up_keys
+from jaxiqa.models.auxiliary.upsampling import UpConv, up_keys
 from jaxiqa.models.convolution import conv
 from jaxiqa.models.weights import Source
 from jaxiqa.types import Images
@@ -49,7 +49,7 @@ class UNet(nnx.Module):
         )
         ups = [*reversed(widths)]
         self.up = nnx.List(
-            up_conv(cin if level == 0 else 2 * cin, cout, init=INIT, rngs=rngs)
+            UpConv(cin if level == 0 else 2 * cin, cout, init=INIT, rngs=rngs)
             for level, (cin, cout) in enumerate(zip(ups, [*ups[1:], 3], strict=True))
         )
 
