@@ -61,11 +61,12 @@ def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # compared, and hashed, as the object it is, so that `jax.jit(score)` works too
 class ScoreModel:
     """A metric as a pytree that can be called: jitted functions take it as an argument.
 
-    Two models of one structure share every compiled program; their weights are data.
+    Two models of one structure share every compiled program; their weights are data. In ``jax.jit(score)(images)`` they
+    are constants of a program of their own.
     """
 
     graphdef: Any = field(metadata={"static": True})

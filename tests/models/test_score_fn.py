@@ -32,7 +32,7 @@ def test_models_of_one_structure_share_the_compiled_program(tmp_path):
 def test_batch_equals_its_images_one_by_one_under_vmap_and_jit():
     model = tiny.metric()
     score = score_fn(model)
-    together = jax.jit(score.__call__)(X)
+    together = jax.jit(score)(X)
     assert together.shape == (3,)
     np.testing.assert_allclose(
         jax.jit(jax.vmap(lambda image: score(image[None])[0]))(X), together, rtol=1e-4, atol=1e-5
