@@ -1,12 +1,15 @@
 """Adversarial training on real photographs: what an attacked picture's label should be, and how strong the attack.
 
-    JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial.py
-    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial.py
+    JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial.py     # 11 minutes a variant
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial.py  # 2 minutes a variant
 
 Every variant starts from the baseline of `clive_mobilenet_v2.py` (``--workdir runs/clive_mobilenet_v2`` takes the one
 that is there) and trains on every picture twice, attacked and clean. ``ssim_2``, ``ssim_4`` and ``ssim_8`` are set-ups
 of the benchmark of arXiv:2408.01541; its other three need LPIPS, see `clive_adversarial_lpips.py`. ``clean`` trains as
 long on clean pictures alone: without it, what longer training does would be put down to the attacks.
+
+On two CPU cores, with 7 GB of memory. ``ssim_4`` was run (epochs of 333 s on the idle machine): validation SROCC 0.810
+(baseline 0.831, clean 0.826), AbsGain AUC against PGD-8 0.258 (0.617, 0.541) and APGD-20 0.317 (0.743, 0.683).
 """
 
 from jaxiqa.config import Adversarial, Attack, Data, Evaluation, Experiment, Model, Training, Variant
