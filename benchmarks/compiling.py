@@ -17,6 +17,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # before JAX is imported: later, it may have been read already
 import jax
 import jax.numpy as jnp
 import random_weights
@@ -114,7 +115,6 @@ def main() -> None:
     arguments = parser.parse_args()
     if missing := (set(attacks.ATTACKS) | set(attacks.FITTED)) - set(everything):
         raise SystemExit(f"no quick options are known for {', '.join(sorted(missing))}")
-    jax.config.update("jax_enable_compilation_cache", False)
     jax.monitoring.register_event_duration_secs_listener(listen)
     chip = jax.devices()[0]
     name = chip.device_kind if chip.platform != "cpu" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
