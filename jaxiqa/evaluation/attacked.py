@@ -88,8 +88,9 @@ def _keep_examples(
             example = Example(
                 image=image,
                 model=subject.name,
-                attack=label,
-                epsilon=rows[image].epsilon,
+                # a level has no unit that all attacks share
+                attack=f"{label} {rows[image].level}" if rows[image].level else label,
+                epsilon=None if rows[image].level else rows[image].epsilon,
                 score=rows[image].score,
                 attacked_score=rows[image].attacked,
                 clean=batch.clean[position],
