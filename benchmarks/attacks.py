@@ -9,7 +9,8 @@ Each row is kept in benchmarks/attacks.json as soon as it is measured, and bench
 Both sides attack the same metric with the same weights on the same pictures, with the same ε, step size and number of
 steps and as many threads; before anything is timed, their scores are compared. Ours has its batch norms folded, as
 attacks and evaluation use it, and on a CPU it attacks picture by picture, as ``evaluate.py`` does; PyTorch is slower
-so (row ``batch_1``). What compiling took is listed apart, and so are the temporary buffers of our batch's gradient.
+so (row ``batch_1``); "scripts" is the defense benchmark's own loop, one picture and one ε after another. What compiling
+took is listed apart, and so are the temporary buffers of our batch's gradient.
 """
 
 import argparse
@@ -131,6 +132,12 @@ def torchattacks_run(attacks_: list, s: Sides) -> Callable[[], object]:
     return lambda: [attack(s.pictures, labels) for attack in attacks_]
 
 
+def scripts_run(s: Sides, settings: list[tuple[float, float, int]]) -> Callable[[], object]:
+    """One picture after another, ε by ε, as the benchmark's scripts run: the weights get their gradients too."""
+    loaded = copy.deepcopy(s.model).requires_grad_(True)
+    return lambda: [peers.script_ifgsm(loaded, x, *setting) for setting in settings for x in s.pictures.split(1)]
+
+
 def pgd(s: Sides) -> Programs:
     attack = in_place(attacks.PGD(EPSILON, steps=STEPS, step_size=STEP, random_start=False))
     return {
@@ -149,6 +156,7 @@ def pgd_sweep(s: Sides) -> Programs:
         "foolbox": foolbox_run(foolbox_pgd(), s, EPSILONS),
         "torchattacks": torchattacks_run(several, s),
         "PyTorch": lambda: [peers.pgd(s.model, s.pictures, epsilon, STEP, STEPS) for epsilon in EPSILONS],
+        "scripts": scripts_run(s, [(epsilon, STEP, STEPS) for epsilon in EPSILONS]),
     }
 
 
@@ -159,17 +167,17 @@ def fgsm_sweep(s: Sides) -> Programs:
         "foolbox": foolbox_run(foolbox.attacks.LinfFastGradientAttack(), s, EPSILONS),
         "torchattacks": torchattacks_run(several, s),
         "PyTorch": lambda: [peers.pgd(s.model, s.pictures, epsilon, epsilon, 1) for epsilon in EPSILONS],
+        "scripts": scripts_run(s, [(epsilon, epsilon, 1) for epsilon in EPSILONS]),
     }
 
 
 def batch_1(s: Sides) -> Programs:
-    """One picture after another: by a loop of care, and as the benchmark's scripts run, with the weights' gradients."""
+    """One picture after another: by a loop of care, and by the scripts'."""
     attack = in_place(attacks.IFGSM(10 / 255, steps=10, step_size=1 / 255))
-    loaded = copy.deepcopy(s.model).requires_grad_(True)
     return {
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
         "PyTorch, batch 1": lambda: [peers.pgd(s.model, x, 10 / 255, 1 / 255, 10) for x in s.pictures.split(1)],
-        "scripts": lambda: [peers.script_ifgsm(loaded, x, 10 / 255, 1 / 255, 10) for x in s.pictures.split(1)],
+        "scripts": scripts_run(s, [(10 / 255, 1 / 255, 10)]),
     }
 
 
@@ -233,7 +241,7 @@ def run(backbone: str, row: str, s: Sides) -> Result:
     return Result(device(), backbone, row, seconds, max(0.0, first - seconds["jaxiqa"]), memory)
 
 
-HEADS = ("attack", "jaxiqa, s", "peers, s", "fastest peer / jaxiqa", "compiling, s", "gradient's buffers, MiB")
+HEADS = "attack", "jaxiqa, s", "peers, s", "fastest peer / jaxiqa", "scripts / jaxiqa", "compiling, s", "buffers, MiB"
 
 
 def table(results: list[Result]) -> str:
@@ -242,8 +250,9 @@ def table(results: list[Result]) -> str:
         others = {name: seconds for name, seconds in result.seconds.items() if name != "jaxiqa"}
         ours = result.seconds["jaxiqa"]
         listed = ", ".join(f"{name} {seconds:.2f}" for name, seconds in others.items())
-        ratio, rest = f"{min(others.values()) / ours:.2f}", f"{result.compiling:.1f} | {result.memory:.0f}"
-        lines.append(f"| {ROWS[result.row][0]} | {ours:.2f} | {listed} | {ratio} | {rest} |")
+        scripts = f"{others['scripts'] / ours:.1f}" if "scripts" in others else ""
+        ratios, rest = f"{min(others.values()) / ours:.2f} | {scripts}", f"{result.compiling:.1f} | {result.memory:.0f}"
+        lines.append(f"| {ROWS[result.row][0]} | {ours:.2f} | {listed} | {ratios} | {rest} |")
     return "\n".join(lines)
 
 

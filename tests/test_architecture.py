@@ -1,6 +1,8 @@
 """Imports go one way, so that every part can be read, tested and used without those above it."""
 
 import ast
+import pkgutil
+import re
 from pathlib import Path
 
 import pytest
@@ -72,6 +74,7 @@ def test_every_attack_purifier_data_set_and_backbone_is_registered():
         "objective",
         "variant",
         "queries",
+        "searcher",
         "schedule",
         "fitting",
         "generator",
@@ -86,3 +89,16 @@ def test_every_attack_purifier_data_set_and_backbone_is_registered():
     assert purifiers == {value.__module__.rpartition(".")[2] for value in PURIFIERS.values()}
     assert {value.__module__.rpartition(".")[2] for value in data.DATASETS.values()} == set(data.DATASETS)
     assert {"mobilenet_v2", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"} <= set(BACKBONES)
+
+
+def test_what_the_documentation_refers_to_exists():
+    pages = [*ROOT.rglob("*.py"), *(ROOT.parent / "docs").glob("*.md"), ROOT.parent / "README.md"]
+    named = {name for page in pages for name in re.findall(r"`(jaxiqa(?:\.\w+)+)`", page.read_text())}
+    assert len(named) > 50
+    missing = []
+    for name in sorted(named):
+        try:
+            pkgutil.resolve_name(name)
+        except (ImportError, AttributeError):
+            missing.append(name)
+    assert missing == []

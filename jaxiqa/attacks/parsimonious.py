@@ -10,7 +10,8 @@ import numpy as np
 
 from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import QueryResult, run_queries
+from jaxiqa.attacks.queries import run_queries
+from jaxiqa.attacks.searcher import QueryResult
 from jaxiqa.attacks.square import check_queries
 from jaxiqa.attacks.threat import Ball, Number
 from jaxiqa.checks import check_choice, check_number

@@ -10,8 +10,9 @@ import jax.numpy as jnp
 
 from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import QueryResult, run_queries
+from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.schedule import phase, phase_starts
+from jaxiqa.attacks.searcher import QueryResult
 from jaxiqa.attacks.square import check_queries
 from jaxiqa.attacks.threat import Number
 from jaxiqa.checks import check_choice, check_images, check_number

@@ -42,7 +42,7 @@ class PGD:
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
 
     Calling it takes ``score_fn`` (``b h w c -> b``), images ``b h w c`` in [0, 1] and a key, or one key per image
-    (see `jaxiqa.attacks.batch.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
+    (see `jaxiqa.arguments.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
 
     Raises:
         ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score or gradient

@@ -10,8 +10,9 @@ import numpy as np
 
 from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import QueryResult, run_queries
+from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.schedule import phase
+from jaxiqa.attacks.searcher import QueryResult
 from jaxiqa.attacks.threat import Ball, Number
 from jaxiqa.checks import check_choice, check_images, check_number
 from jaxiqa.types import Images, ScoreFn
