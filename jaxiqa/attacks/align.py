@@ -70,6 +70,7 @@ def align(
     ladder: Sequence[float] | None = None,
     tolerance: float = 0.05,
     refinements: int = 4,
+    progress: Callable[[int, int], Any] | None = None,
 ) -> Aligned:
     """The strength at which ``attack`` reaches ``target`` on average over ``images``.
 
@@ -83,6 +84,7 @@ def align(
         ladder: strengths to begin with; by default 1/32 to 16 times the attack's own, by twos, as far as it takes them.
         tolerance: accepted relative error of the change: of Linf, of 1 − SSIM, of the amplitude behind PSNR.
         refinements: interpolations at most.
+        progress: called as ``progress(done, most)`` after every run of the attack.
 
     Raises:
         ValueError: an unknown measure, or a target that the ladder does not enclose; lists what its rungs reached.
@@ -96,7 +98,9 @@ def align(
 
     Reference: Figure 2 of the defense benchmark, arXiv:2408.01541.
     """
-    return _align(attack, score_fn, images, key, target, ladder, tolerance, refinements, curve={})
+    ladder = _default_ladder(attack) if ladder is None else ladder
+    run = _Runs(attack, score_fn, images, key, target[0], len(ladder) + refinements, progress)
+    return _align(run, target, ladder, tolerance, refinements)
 
 
 def align_levels(
@@ -109,33 +113,42 @@ def align_levels(
     ladder: Sequence[float] | None = None,
     tolerance: float = 0.05,
     refinements: int = 4,
+    progress: Callable[[int, int], Any] | None = None,
 ) -> dict[str, Aligned]:
     """``{"weak": Aligned, "medium": …, "strong": …}`` by the targets of `LEVELS`; the rest is as in `align`.
 
     No strength is run twice: what one level found out serves the others.
     """
     check_choice("measure", measure, LEVELS)
-    curve: dict[float, float] = {}
-    return {
-        level: _align(attack, score_fn, images, key, (measure, value), ladder, tolerance, refinements, curve)
-        for level, value in LEVELS[measure].items()
-    }
+    ladder = _default_ladder(attack) if ladder is None else ladder
+    levels = LEVELS[measure]
+    run = _Runs(attack, score_fn, images, key, measure, len(ladder) + refinements * len(levels), progress)
+    return {level: _align(run, (measure, value), ladder, tolerance, refinements) for level, value in levels.items()}
 
 
-def _align(attack, score_fn, images, key, target, ladder, tolerance, refinements, curve) -> Aligned:
-    measure, wanted = target
-    check_choice("target", measure, MEASURES)
-    name = strength_of(attack)
-    whole = next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static", False)
-    if ladder is None:
-        ladder = [value for power in range(-5, 5) if _takes(attack, name, value := getattr(attack, name) * 2.0**power)]
-    amount = AMOUNTS[measure]
+class _Runs:
+    """Runs the attack, each strength once, and keeps how much it changed the images."""
 
-    def run(strength: float) -> None:
-        strength = max(1, round(strength)) if whole else float(strength)
-        if strength not in curve:
-            attacked = replace(attack, **{name: strength})(score_fn, images, key)
-            curve[strength] = float(_MEASURED[measure](images, attacked).mean())
+    def __init__(self, attack, score_fn, images, key, measure, most, progress):
+        check_choice("target", measure, MEASURES)
+        self.attack, self.name, self.arguments = attack, strength_of(attack), (score_fn, images, key)
+        self.measure, self.most, self.progress = measure, most, progress
+        self.curve: dict[float, float] = {}
+
+    def __call__(self, strength: float) -> None:
+        strength = max(1, round(strength)) if _is_whole(self.attack, self.name) else float(strength)
+        if strength not in self.curve:
+            attacked = self.at(strength)(*self.arguments)
+            self.curve[strength] = float(_MEASURED[self.measure](self.arguments[1], attacked).mean())
+            if self.progress:
+                self.progress(len(self.curve), self.most)
+
+    def at(self, strength: float) -> Any:
+        return replace(self.attack, **{self.name: strength})
+
+
+def _align(run: _Runs, target: tuple[str, float], ladder: Sequence[float], tolerance: float, refinements: int):
+    curve, wanted, amount = run.curve, target[1], AMOUNTS[run.measure]
 
     def error(strength: float) -> float:
         return abs(amount(curve[strength]) - amount(wanted))
@@ -149,13 +162,24 @@ def _align(attack, score_fn, images, key, target, ladder, tolerance, refinements
         pairs = [pair for pair in itertools.pairwise(strengths) if _encloses(curve, pair, wanted)]
         if not pairs:
             reached = ", ".join(f"{s:.3g}: {curve[s]:.3g}" for s in strengths)
-            raise ValueError(f"{measure} {wanted} is not reached by any {name} of the ladder ({reached}); extend it")
+            raise ValueError(
+                f"{run.measure} {wanted} is not reached by any {run.name} of the ladder ({reached}); extend it"
+            )
         low, high = pairs[0]
         share = (amount(wanted) - amount(curve[low])) / (amount(curve[high]) - amount(curve[low]))
         run(np.exp(np.log(low) + share * (np.log(high) - np.log(low))))
     strength = min(curve, key=error)
-    found = replace(attack, **{name: strength})
-    return Aligned(found, strength, curve[strength], target, tuple(sorted(curve.items())))
+    return Aligned(run.at(strength), strength, curve[strength], target, tuple(sorted(curve.items())))
+
+
+def _is_whole(attack: Any, name: str) -> bool:
+    """Whether the strength is a number of pixels or the like, which decides a shape."""
+    return next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static", False)
+
+
+def _default_ladder(attack: Any) -> list[float]:
+    name = strength_of(attack)
+    return [value for power in range(-5, 5) if _takes(attack, name, value := getattr(attack, name) * 2.0**power)]
 
 
 def _takes(attack: Any, name: str, value: float) -> bool:

@@ -2,7 +2,7 @@
 
 import json
 import logging
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -18,6 +18,7 @@ from jaxiqa.evaluation.attacking import spread
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.subject import Subject
 from jaxiqa.files import write_text
+from jaxiqa.terminal import progress_bar
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +61,8 @@ def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> 
         return tuple(Strength(epsilon, level) for level, epsilon in LEVELS["linf"].items())
     path = subject.root / "aligned" / f"{subject.stem}-{label}.json"
     if not path.exists():
-        aligned = _align(subject, chosen, chosen.aligned, split)
+        with progress_bar(f"{subject.title}: aligning {label}", "runs at most") as bar:
+            aligned = _align(subject, chosen, chosen.aligned, split, bar)
         for level, found in aligned.items():
             measure, wanted = found.target
             if abs(AMOUNTS[measure](found.reached) - AMOUNTS[measure](wanted)) > chosen.aligned.tolerance:
@@ -72,7 +74,9 @@ def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> 
     return tuple(Strength(found[level]["strength"], level) for level in LEVELS[chosen.aligned.measure])
 
 
-def _align(subject: Subject, chosen: Attack, how: Align, split: Split) -> dict[str, attacks.Aligned]:
+def _align(
+    subject: Subject, chosen: Attack, how: Align, split: Split, progress: Callable[..., Any]
+) -> dict[str, attacks.Aligned]:
     ladder, name = how.ladder, strength_field(chosen.name)
     if ladder is None and (how.measure, name) == ("linf", "epsilon"):
         ladder = tuple(LEVELS["linf"].values())  # mostly, the budget is what is reached
@@ -87,6 +91,7 @@ def _align(subject: Subject, chosen: Attack, how: Align, split: Split) -> dict[s
         how.measure,
         ladder=ladder,
         tolerance=how.tolerance,
+        progress=progress,
     )
 
 

@@ -83,7 +83,7 @@ def test_alignment_reaches_its_targets_and_stronger_is_more_visible(measure):
 
 
 def test_levels_share_what_was_run():
-    ran = []
+    ran, said = [], []
 
     @dataclass(frozen=True)
     class Shift:
@@ -94,9 +94,11 @@ def test_levels_share_what_was_run():
             ran.append(self.epsilon)
             return images + self.epsilon
 
-    levels = align_levels(Shift(0.01), smooth, pictures() / 2, KEY, "linf", ladder=[0.001, 0.1])
+    progress = lambda *numbers: said.append(numbers)  # noqa: E731
+    levels = align_levels(Shift(0.01), smooth, pictures() / 2, KEY, "linf", ladder=[0.001, 0.1], progress=progress)
     assert [round(255 * found.strength, 2) for found in levels.values()] == pytest.approx([2, 4, 8], rel=0.01)
     assert len(ran) == len(set(ran)) == 5
+    assert said == [(done, 2 + 3 * 4) for done in range(1, 6)]
 
 
 def test_a_target_off_the_ladder_is_an_error_that_shows_the_ladder():
