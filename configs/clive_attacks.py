@@ -52,7 +52,9 @@ ATTACKS = {
     "stAdv": Attack("stadv", options=STEPS, aligned=sized(0.005, 5.0)),
     # A gradient in 3,072 dimensions (one 32x32 tile) wants many queries: with 300, NES gained nothing.
     "NES": Attack(
-        "nes", options={"steps": 100, "pairs": 20, "variant": "benchmark", "step_size": 1.0}, aligned=EPSILON
+        "nes",
+        options={"steps": 100, "pairs": 20, "variant": "benchmark", "step_size": 2.0},
+        aligned=sized(0.008, 0.08),
     ),
     "Square": Attack("square", options={"queries": 1000}, aligned=BUDGET),
     "Parsimonious": Attack("parsimonious", options=QUERIES, aligned=EPSILON),

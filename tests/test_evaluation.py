@@ -58,6 +58,24 @@ def test_black_box_attacks_count_their_queries(split):
     assert {row.queries for row in rows_of(split)} == {None}
 
 
+@pytest.mark.parametrize(("name", "options"), [("square", {"queries": 40}), ("ifgsm", {"steps": 2})])
+def test_progress_is_heard_within_a_batch_and_ends_with_the_last_image(split, name, options):
+    heard = []
+    runner = attack_runner(name, options, EPSILONS, score)
+    batches = attack_split(
+        *(runner, score, split),
+        **{"model": "m", "seed": 0, "attack": name, "epsilons": EPSILONS, "batch_size": 4},
+        progress=lambda *numbers: heard.append(numbers),
+    )
+    assert len(list(batches)) == 2
+    done = [images for images, total in heard]
+    assert {total for _, total in heard} == {7}
+    assert done == sorted(done)
+    assert done[-1] == 7
+    if name == "square":
+        assert any(0 < images < 4 for images in done)  # after every 32 queries and every strength
+
+
 def test_the_score_of_the_stored_picture_is_reported_too(split):
     """Half a grey level: rounding takes the attack away, or doubles it."""
     half = attack_runner("ifgsm", {"steps": 1}, (0.4 / 255,), score)

@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -24,6 +24,7 @@ class OneByOne:
 
     Args:
         attack: any attack without query counts; the same key per picture gives the same result as in a batch.
+        progress: called as ``progress(done, total)`` after every picture.
 
     Call, result and errors are those of the attack; so it is in `jaxiqa.attacks.sweep.sweep`. Under an outer ``jit`` it
     is the attack on the batch. The metric must score each picture by itself, whatever its place in the batch.
@@ -36,6 +37,7 @@ class OneByOne:
     """
 
     attack: Any
+    progress: Callable[[int, int], Any] | None = field(default=None, metadata={"static": True})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         return self.through(lambda attack, f, x, keys: attack(f, x, keys), score_fn, images, key, axis=0)
@@ -53,12 +55,17 @@ class OneByOne:
             except ValueError as error:
                 raise ValueError(f"picture {i} of {len(images)}: {error}") from error
 
-        first = one(0)  # by itself, so that nothing is compiled twice
+        hear = self.progress or (lambda done, total: None)
+        found = [one(0)]  # by itself, so that nothing is compiled twice
+        hear(1, len(images))
         pool = ThreadPoolExecutor(os.cpu_count())
         try:
-            return jnp.concatenate([first, *pool.map(one, range(1, len(images)))], axis)
+            for result in pool.map(one, range(1, len(images))):
+                found.append(result)
+                hear(len(found), len(images))
         finally:
             pool.shutdown(cancel_futures=True)
+        return jnp.concatenate(found, axis)
 
 
 def _of(attack: Any, i: int) -> Any:

@@ -33,29 +33,29 @@ def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store:
         done = done_rows[label] & written if store else done_rows[label]
         if done.issuperset((image, strength.key) for image in split.ids for strength in strengths):
             continue
-        batches = attack_split(
-            make_runner(subject, label, chosen, strengths),
-            subject.score_fn,
-            split,
-            model=subject.name,
-            seed=subject.seed,
-            attack=label,
-            epsilons=values(strengths),
-            levels=tuple(strength.level for strength in strengths) if chosen.aligned else None,
-            batch_size=subject.batch_size,
-            done=done,
-        )
+        runner = make_runner(subject, label, chosen, strengths)
         with progress_bar(f"{subject.title}: {label}", "images") as bar:
-            finished = 0
+            batches = attack_split(
+                runner,
+                subject.score_fn,
+                split,
+                model=subject.name,
+                seed=subject.seed,
+                attack=label,
+                epsilons=values(strengths),
+                levels=tuple(strength.level for strength in strengths) if chosen.aligned else None,
+                batch_size=subject.batch_size,
+                done=done,
+                progress=lambda images, total, bar=bar: bar(round(images, 1), total),
+            )
             for batch in batches:
                 # What belongs to a row is on the disk before the row that says it is done.
                 _keep_examples(subject, label, strengths, batch, split.ids[:examples])
                 if store:
                     _store(subject, label, strengths, batch, written)
-                rows = [row for row in batch.rows if (row.image, row.level or row.epsilon) not in done_rows[label]]
-                subject.add(rows)
-                finished += len(batch.ids)
-                bar(finished, len(split), "")
+                subject.add(
+                    [row for row in batch.rows if (row.image, row.level or row.epsilon) not in done_rows[label]]
+                )
 
 
 def make_runner(subject: Subject, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None) -> Runner:

@@ -17,8 +17,10 @@ from jaxiqa.data.split import Split
 from jaxiqa.ops.similarity import ssim
 from jaxiqa.types import Images, ResultRow, ScoreFn
 
-Runner = Callable[[Images, Keys], tuple[jax.Array, np.ndarray | None]]
-"""``(images b h w c, a key for each) -> (attacked e b h w c, queries e b or None)``, one entry per strength."""
+Runner = Callable[..., tuple[jax.Array, np.ndarray | None]]
+"""``(images b h w c, a key for each, progress=None) -> (attacked e b h w c, queries e b or None)``, one entry per
+strength; where there is anything to say in between, ``progress(done, total)`` hears it, in any unit."""
+Progress = Callable[[float, float], Any]
 
 
 def score(score_fn: ScoreFn, images: Images) -> jax.Array:
@@ -63,7 +65,7 @@ def attack_runner(
         fitted: for an attack that was fitted on other images, one per strength.
     """
     if fitted:
-        return lambda images, key: (jnp.stack([attack(score_fn, images, key) for attack in fitted]), None)
+        return lambda images, key, progress=None: (jnp.stack([one(score_fn, images, key) for one in fitted]), None)
     if epsilons is None:
         several = [attacks.make(name, **options)]
     else:
@@ -71,16 +73,28 @@ def attack_runner(
         several = [attacks.make(name, **options, **{strength: epsilon}) for epsilon in epsilons]
     if hasattr(several[0], "run"):
 
-        def count(images: Images, key: Keys) -> tuple[jax.Array, np.ndarray]:
-            found = [attack.run(score_fn, images, key) for attack in several]
+        def count(images: Images, key: Keys, progress: Progress | None = None) -> tuple[jax.Array, np.ndarray]:
+            found = []
+            for attack in several:
+                hear = progress and _part(progress, len(found), 1, len(several))
+                found.append(attack.run(score_fn, images, key, hear))
             return jnp.stack([result.images for result in found]), np.stack([result.queries for result in found])
 
         return count
     alone = jax.default_backend() == "cpu" and len(jax.local_devices()) == 1
-    attack = attacks.OneByOne(several[0]) if alone else several[0]
-    if epsilons is None:
-        return lambda images, key: (attack(score_fn, images, key)[None], None)
-    return lambda images, key: (attacks.sweep(attack, score_fn, images, key, epsilons), None)
+
+    def at_once(images: Images, key: Keys, progress: Progress | None = None) -> tuple[jax.Array, None]:
+        attack = attacks.OneByOne(several[0], progress) if alone else several[0]
+        if epsilons is None:
+            return attack(score_fn, images, key)[None], None
+        return attacks.sweep(attack, score_fn, images, key, epsilons), None
+
+    return at_once
+
+
+def _part(progress: Progress, first: int, count: int, total: int) -> Progress:
+    """What hears how far ``count`` of ``total`` are, of which ``first`` are done."""
+    return lambda done, whole: progress(first + count * done / whole, total)
 
 
 @dataclass(frozen=True)
@@ -105,13 +119,14 @@ def attack_split(
     levels: Sequence[str] | None = None,
     batch_size: int,
     done: Collection[tuple[str, float | str | None]] = (),
+    progress: Progress = lambda done, total: None,
 ) -> Iterator[Batch]:
     """Attack every image of a split, batch by batch.
 
     Each image has its own key, from ``seed``, the attack's label and its place in the split, so that a run that was
     interrupted gives the rows an uninterrupted one gives, whatever the size of the batches. A batch all of whose
     (image, ε), or (image, level) where strengths have names, are in ``done`` is skipped; a partly finished one is run
-    again and only its missing rows are returned.
+    again and only its missing rows are returned. ``progress(done, total)`` hears of images, and of parts of them.
     """
     values: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
     strengths = list(levels or values)
@@ -122,10 +137,11 @@ def attack_split(
         ]
         if not missing:
             continue
+        first = number * batch_size
         clean = spread(images)
         before = np.asarray(score(score_fn, clean))
         began = time.perf_counter()
-        attacked, queries = runner(clean, keys[number * batch_size :][: len(images)])
+        attacked, queries = runner(clean, keys[first:][: len(images)], _part(progress, first, valid, len(split)))
         jax.block_until_ready(attacked)
         seconds = (time.perf_counter() - began) / (len(strengths) * valid)
         rows = []
@@ -154,6 +170,7 @@ def attack_split(
                             level=levels[which] if levels else None,
                         )
                     )
+        progress(first + valid, len(split))
         yield Batch(rows, tuple(ids[:valid]), images[:valid], np.asarray(attacked)[:, :valid])
 
 

@@ -32,6 +32,13 @@ def test_a_sweep_does_too():
     np.testing.assert_allclose(found, sweep(PGD(0.0, steps=2), score, images, KEY, epsilons), atol=1e-6)
 
 
+def test_every_picture_is_heard_of():
+    heard = []
+    attack = OneByOne(PGD(0.1, steps=1), lambda *numbers: heard.append(numbers))
+    sweep(attack, score, pictures(), KEY, [0.02, 0.05])
+    assert heard == [(1, 3), (2, 3), (3, 3)]
+
+
 def test_every_picture_keeps_its_own_goal():
     images = pictures()
     target = score(images) + jnp.array([4e-3, -4e-3, 0.0])
