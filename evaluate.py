@@ -15,6 +15,7 @@ import shlex
 import sys
 import time
 from dataclasses import asdict, replace
+from pathlib import Path
 from typing import Any
 
 from jaxiqa.config import Experiment, check_experiment, from_command_line, root_folder, run_folder
@@ -85,6 +86,7 @@ def check_same_evaluation(experiment: Experiment) -> None:
     path = root / "evaluation.json"
     earlier = json.loads(path.read_text()) if path.exists() else {}
     changed = [key for key in described if key in earlier and earlier[key] != described[key]]
+    changed = [key for key in changed if left_something(root, key)]
     defenses = [key for key in changed if key.startswith(("defense ", "certifier "))]
     attacks = [key for key in changed if key.startswith("attack ")]
     if defenses and defenses == changed:
@@ -100,6 +102,22 @@ def check_same_evaluation(experiment: Experiment) -> None:
             "fitted/, aligned/, images/ and examples/ there"
         )
     write_text(path, json.dumps(earlier | described, indent=1))
+
+
+def left_something(root: Path, key: str) -> bool:
+    """Whether the folder may hold something made under this key of `describe`; if not, what it means may change."""
+    from jaxiqa.evaluation.subject import FILES
+    from jaxiqa.reports.rows import read_rows
+
+    kind, _, label = key.partition(" ")
+    if kind not in ("attack", "defense", "certifier"):
+        return True
+    labels = {label, label.removesuffix(", weights")}
+    rows = (row for row_type, name in FILES.items() for row in read_rows(root / name, row_type))
+    learnt = [path.name for folder in ("fitted", "aligned") for path in (root / folder).glob("*")]
+    return any(getattr(row, kind, None) in labels for row in rows) or any(
+        f"-{label}" in name for label in labels for name in learnt
+    )
 
 
 def describe(experiment: Experiment) -> dict[str, Any]:
