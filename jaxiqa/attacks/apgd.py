@@ -78,7 +78,7 @@ class APGD:
         ball = Ball(self.epsilon, norm=self.norm)
         keys = image_keys(key, len(images))
         constants = (images, as_pytree(score_fn), ball, jnp.asarray(windows(self.steps)), self.objective)
-        best, values = images, jnp.full(len(images), -jnp.inf)
+        best, values = images, jnp.full(len(images), -jnp.inf, images.dtype)
         for restart in range(self.restarts):
             start = _start(images, keys, restart, ball) if self.random_start else images
             # One step more than moves: a step scores where the last one went.

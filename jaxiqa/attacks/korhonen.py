@@ -113,7 +113,7 @@ def _masks(images):
 
 def _best_of_masked_steps(images, steps, options):
     masks, _ = _masks(images)
-    state = (images, _adam.init(images), images, jnp.full(len(images), -jnp.inf))
+    state = (images, _adam.init(images), images, jnp.full(len(images), -jnp.inf, images.dtype))
     # One step more than moves: a step scores where the last one went.
     _, _, best, values = iterate(_step, state, steps + 1, masks, *options)
     return _unless_failed(best, values)
