@@ -1,7 +1,7 @@
 """Every attack on one metric at equal visibility: 40, 35 and 30 dB of PSNR, whatever the attack's own strength means.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_attacks.py     # 1.6 minutes
-    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_attacks.py  # an hour, beside other work
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_attacks.py  # two hours, beside other work
 
 Three are given a budget instead, an ε of 2, 4 and 8 / 255: UAP and FACPA are fitted to it, and Square returns the clean
 picture where nothing it tried was better, whose PSNR is infinite. cAdv bounds itself. Steps and queries are few: the
