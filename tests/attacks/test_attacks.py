@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from small_metric import KEY, pictures, score
 
 from jaxiqa import attacks
 from jaxiqa.arguments import image_keys
-from jaxiqa.attacks import ATTACKS, FITTED, PGD, UAP, fit_facpa, fit_uap, make, sweep
-from jaxiqa.attacks.threat import project_l2, project_linf
+from jaxiqa.attacks import ATTACKS, FITTED, UAP, fit_facpa, fit_uap, make
 
-KEY = jax.random.key(3)
 EPSILON = 8 / 255
 
 
@@ -53,17 +52,6 @@ FITTING = {
     "uap": {"epsilon": EPSILON, "batch_size": 3},
     "facpa": {"network": jax.tree_util.Partial(lambda shift, x: jnp.tanh(x + shift), jnp.zeros(3)), "multiple": 1},
 }
-WEIGHTS = jax.random.normal(jax.random.key(9), (3, 3, 3, 4)) / 3
-
-
-def score(images):
-    """A small smooth metric that works on any size and looks at every pixel."""
-    x = jax.lax.conv_general_dilated(images, WEIGHTS, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    return jnp.tanh(x).mean((1, 2)) @ jnp.array([1.0, -2.0, 0.5, 1.5])
-
-
-def pictures(shape=(3, 9, 14, 3), seed=0):
-    return jax.random.uniform(jax.random.key(seed), shape)
 
 
 def is_bounded(name):
@@ -84,7 +72,7 @@ def an_attack(name, images, **options):
 NAMES = [*ATTACKS, *FITTED]
 
 
-@pytest.mark.parametrize("name", ATTACKS)
+@pytest.mark.parametrize("name", NAMES)
 def test_no_step_compiles_the_metric_twice(name):
     """Published metrics take up to half a minute, and a state of another type after the first step is enough for it."""
     traced = []
@@ -93,7 +81,8 @@ def test_no_step_compiles_the_metric_twice(name):
         traced.append(images.shape)
         return score(images)
 
-    an_attack(name, pictures())(counted, pictures(), KEY)
+    run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, pictures())
+    run(counted, pictures(), KEY)
     assert len(traced) == len(set(traced))  # black-box attacks ask about batches of several sizes
 
 
@@ -155,137 +144,6 @@ def test_lowering_is_raising_the_negative(name):
     assert float(change.mean()) < -1e-3 if name in FITTED else bool((change < -1e-3).all())
 
 
-@pytest.mark.parametrize("steps", [1, 3, 10])
-def test_linf_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps):
-    images = pictures((2, 6, 5, 3))
-    images = images.at[0].set(jnp.round(images[0]))  # pixels that are already at 0 or 1
-    direction = jax.random.normal(jax.random.key(1), images.shape[1:])
-    attacked = PGD(0.1, steps=steps, random_start=False)(lambda x: (x * direction).sum((1, 2, 3)), images, KEY)
-    np.testing.assert_allclose(attacked, jnp.clip(images + 0.1 * jnp.sign(direction), 0, 1), atol=1e-6)
-
-
-def best_in_l2_ball(clean, direction, epsilon):
-    """Maximum of a linear score over ball and box, by its Lagrange conditions and bisection in float64."""
-    clean, direction = np.asarray(clean, np.float64), np.asarray(direction, np.float64)
-    low, high = 0.0, 1e6
-    for _ in range(200):
-        scale = (low + high) / 2
-        length = np.linalg.norm(np.clip(clean + scale * direction, 0, 1) - clean)
-        low, high = (scale, high) if length <= epsilon else (low, scale)
-    return np.clip(clean + low * direction, 0, 1)
-
-
-@pytest.mark.parametrize("epsilon", [0.3, 2.0])
-def test_l2_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon):
-    images = pictures((2, 6, 5, 3))
-    direction = jax.random.normal(jax.random.key(1), images.shape[1:])
-    attack = PGD(epsilon, steps=60, norm="l2", random_start=False, step_size=epsilon)
-    attacked = attack(lambda x: (x * direction).sum((1, 2, 3)), images, KEY)
-    for clean, found in zip(images, attacked, strict=True):
-        best = best_in_l2_ball(clean, direction, epsilon)
-        assert np.linalg.norm(np.asarray(found, np.float64) - clean) <= epsilon + 1e-6
-        assert float((found * direction).sum()) >= (best * np.asarray(direction)).sum() - 1e-3
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_more_steps_help_and_a_random_start_follows_its_key(norm):
-    epsilon = EPSILON if norm == "linf" else 0.5
-    images = pictures()
-    clean = score(images)
-    for steps in (1, 10):
-        assert (score(PGD(epsilon, steps=steps, norm=norm)(score, images, KEY)) > clean).all()
-    one, ten = (score(PGD(epsilon, steps=s, norm=norm, random_start=False)(score, images, KEY)).mean() for s in (1, 10))
-    assert float(ten) >= float(one)
-    first, second = (PGD(epsilon, steps=1, norm=norm)(score, images, jax.random.key(k)) for k in (0, 1))
-    assert (first != second).any()
-
-
-@pytest.mark.parametrize("epsilon", [0.05, 0.4])
-def test_projections_are_the_nearest_points(epsilon):
-    """Against SciPy's constrained minimiser, on a box whose lower bound is not zero."""
-    from scipy.optimize import minimize
-
-    random = np.random.default_rng(0)
-    clean, x = random.uniform(0.2, 0.9, 6), random.normal(size=6)
-    ball = {"type": "ineq", "fun": lambda y: epsilon**2 - np.sum((y - clean) ** 2)}
-    exact = minimize(lambda y: np.sum((y - x) ** 2), clean, bounds=[(0.2, 0.9)] * 6, constraints=ball, tol=1e-14).x
-    image = lambda v: jnp.asarray(v, jnp.float32).reshape(1, 2, 3)  # noqa: E731
-    found = project_l2(image(x), image(clean), epsilon, low=0.2, high=0.9)
-    np.testing.assert_allclose(found.ravel(), exact, atol=2e-4)
-    box = np.clip(x, np.maximum(clean - epsilon, 0.2), np.minimum(clean + epsilon, 0.9))
-    np.testing.assert_allclose(project_linf(image(x), image(clean), epsilon, low=0.2, high=0.9).ravel(), box, atol=1e-6)
-
-
-def test_a_sweep_equals_single_runs_and_compiles_once():
-    traces = []
-
-    def counted(images):
-        traces.append(None)
-        return score(images)
-
-    images, epsilons = pictures(), jnp.array([1, 2, 3, 4, 5, 6, 7, 8, 9, 10]) / 255
-    attacked = sweep(PGD(0.0, steps=3), counted, images, KEY, epsilons)
-    assert len(traces) == 1
-    for index in (0, 9):
-        single = PGD(float(epsilons[index]), steps=3)(score, images, KEY)
-        np.testing.assert_allclose(attacked[index], single, atol=1e-6)
-
-
-def gradients_counted(attack, images, epsilons):
-    """The sweep, and how many gradients it took: at run time each calls back once per evaluation of the score."""
-    calls = []
-
-    def counted(images):
-        jax.debug.callback(lambda: calls.append(None))
-        return score(images)
-
-    attacked = sweep(attack, counted, images, KEY, epsilons)
-    jax.effects_barrier()
-    return attacked, len(calls)
-
-
-@pytest.mark.parametrize("name", ["fgsm", "ifgsm", "pgd"])
-def test_a_sweep_shares_the_gradient_at_the_clean_images(name):
-    steps = {"fgsm": 1, "ifgsm": 4, "pgd": 4}[name]
-    options = {"random_start": False} if name == "pgd" else {}
-    attack = make(name, epsilon=0.0, **FAST.get(name, {}) | options)
-    _, gradients = gradients_counted(attack, pictures(), [0.1, 0.2, 0.3])
-    assert gradients == 1 + 3 * (steps - 1)
-
-
-@pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_sweep_walks_the_steps_inside_the_smaller_balls_once(norm):
-    images = pictures()
-    size = 1 / 255 if norm == "linf" else 0.02
-    attack = PGD(0.0, steps=6, step_size=2 * size, norm=norm, random_start=False)
-    # The balls are left after 1, 2 and 5 steps; the last one would be after 6, which is more than the run has.
-    epsilons = [3 * size, 4 * size, 10 * size, 13 * size]
-    attacked, gradients = gradients_counted(attack, images, epsilons)
-    assert gradients == (1 + 5) + 4 + 3 + 0 + 0
-    for epsilon, found in zip(epsilons, attacked, strict=True):
-        single = dataclasses.replace(attack, epsilon=epsilon)(score, images, KEY)
-        np.testing.assert_allclose(found, single, atol=1e-6)
-
-
-def test_models_of_one_structure_share_a_compiled_attack():
-    traces = []
-
-    @jax.tree_util.register_dataclass
-    @dataclasses.dataclass(frozen=True)
-    class Linear:
-        weight: jax.Array
-
-        def __call__(self, images):
-            traces.append(None)
-            return (images * self.weight).sum((1, 2, 3))
-
-    images = pictures((1, 4, 4, 3))
-    for value in (1.0, -1.0):
-        attacked = PGD(0.1, steps=2, random_start=False)(Linear(jnp.full((4, 4, 3), value)), images, KEY)
-        np.testing.assert_allclose(attacked, jnp.clip(images + 0.1 * value, 0, 1), atol=1e-6)
-    assert len(traces) == 1
-
-
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
 @pytest.mark.parametrize("name", NAMES)
 def test_a_score_that_is_not_finite_is_reported_with_its_image(name, bad):
@@ -308,16 +166,6 @@ def test_an_attack_on_constant_images_runs_inside_the_jit_of_a_model(name):
     attack = an_attack(name, images)
     inside = jax.jit(lambda w: attack(lambda x: (x * w).sum((1, 2, 3)), images, KEY))(weight)
     np.testing.assert_allclose(inside, attack(lambda x: (x * weight).sum((1, 2, 3)), images, KEY), atol=1e-5)
-
-
-def test_sweeps_and_batches_of_nothing_are_refused():
-    with pytest.raises(ValueError, match="has no"):
-        sweep(attacks.Restarts(PGD(0.1)), score, pictures(), KEY, jnp.array([0.1]))
-    with pytest.raises(ValueError, match="strengths is empty"):
-        sweep(PGD(0.1), score, pictures(), KEY, jnp.zeros(0))
-    with pytest.raises(ValueError, match="at least one image"):
-        PGD(0.1)(score, pictures()[:0], KEY)
-    assert sweep(make("ifgsm", epsilon=0.0), score, pictures(), KEY, jnp.array([0.1])).shape == (1, *pictures().shape)
 
 
 def test_a_universal_perturbation_helps_on_images_it_has_not_seen_and_survives_the_disk(tmp_path):
