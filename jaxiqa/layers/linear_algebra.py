@@ -46,7 +46,14 @@ def polish(u: Matrices) -> Matrices:
 
     It squares the error ‖UᴴU − I‖, and so rescues rounding, not a wrong exponential.
     """
-    return 1.5 * u - 0.5 * product(u, product(adjoint(u), u))
+    parts = newton_schulz((u.real, u.imag) if jnp.iscomplexobj(u) else (u,))
+    return jax.lax.complex(*parts) if len(parts) == 2 else parts[0]
+
+
+def newton_schulz(u: Parts) -> Parts:
+    """`polish` of matrices given as (real,) or (real, imaginary)."""
+    turned = tuple(sign * jnp.swapaxes(part, -1, -2) for sign, part in zip((1, -1), u, strict=False))
+    return tuple(1.5 * part - 0.5 * third for part, third in zip(u, multiply(u, multiply(turned, u)), strict=True))
 
 
 def random_orthogonal(key: jax.Array, n: int) -> Float[Array, "n n"]:
