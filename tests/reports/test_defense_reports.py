@@ -110,9 +110,31 @@ def test_the_leaderboard_ranks_those_that_were_run_on_everything():
     alike = [replace(r, defense="mine", purified=r.purified - 12) for r in rows() if r.defense == "flip"]
     sheet = leaderboard(summarise_defenses([*rows(), *alike], ENDS))
     assert [(line[0], line[1][0]) for line in sheet.rows][:3] == [("mine", "1"), (UNDEFENDED, "–"), ("flip", "2")]
+    assert by_name["blur"][2] == ("–", None)
+    assert by_name["blur"][-1] == "no adaptive attacks (evaluation.adaptive.attacks)"
+    assert by_name["flip"][-1] == ""
     assert not any(
         name.startswith("SROCC") and line[i][1] for line in sheet.rows for i, name in enumerate(sheet.header)
     )
+
+
+@pytest.mark.parametrize("views", [("transfer",), ("adaptive",)])
+def test_no_rank_without_both_kinds_of_attack(views):
+    made = [r for r in rows(("flip", "blur")) if r.defense == UNDEFENDED or r.mode in views]
+    sheet = leaderboard(summarise_defenses(made, ENDS, mos=MOS))
+    assert [line[1] for line in sheet.rows] == [("–", None)] * len(sheet.rows)
+    reasons = {line[0]: line[-1] for line in sheet.rows}
+    assert reasons.pop(UNDEFENDED) == "the metric alone"
+    missing = "adaptive" if views == ("transfer",) else "transferred"
+    assert reasons
+    assert all(reason.startswith(f"no {missing} attacks") for reason in reasons.values())
+
+
+def test_a_defense_that_was_run_on_less_has_no_rank_and_the_table_says_why():
+    alike = [replace(r, defense="mine") for r in rows() if r.defense == "flip" and r.level != "weak"]
+    lines = {line[0]: line for line in leaderboard(summarise_defenses([*rows(), *alike], ENDS)).rows}
+    assert (lines["mine"][1], lines["mine"][-1]) == (("–", None), "run on less than others")
+    assert lines["flip"][1] == ("1", 1.0)
 
 
 def proofs():
