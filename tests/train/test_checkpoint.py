@@ -120,7 +120,7 @@ def test_two_swapped_steps_are_noticed(folder, with_manifests):
         swap(folder / "2.sha256.json", folder / "3.sha256.json")
     with (
         Checkpoints(folder) as checkpoints,
-        pytest.raises(CheckpointCorruptError, match="no checkpoint in .* is intact"),
+        pytest.raises(CheckpointCorruptError, match="is intact"),
     ):
         checkpoints.restore(state(0))
 
@@ -137,8 +137,11 @@ def shortened(text):
 
 @pytest.mark.parametrize(
     "manifest",
-    [*("[]", "null", "", "3", "{}", '"x"', "[" * 100_000, '{"step": 3, "files": {}}', '{"step": 3, "files": null}')]
-    + [renumbered, shortened],
+    [
+        *("[]", "null", "", "3", "{}", '"x"', "[" * 100_000, '{"step": 3, "files": {}}', '{"step": 3, "files": null}'),
+        renumbered,
+        shortened,
+    ],
 )
 def test_a_manifest_that_is_none_is_not_trusted(folder, manifest, caplog):
     path = folder / "3.sha256.json"
