@@ -43,13 +43,13 @@ def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:
     """
     check_choice("backbone", backbone, BACKBONES)
     spec = BACKBONES[backbone]
-    arrays = spec.adapt(weights.contents(path).arrays)
+    rules = (*convert.under("backbone", spec.keys), *spec.classifier_keys)
+    arrays = convert.without_prefix(spec.adapt(weights.contents(path).arrays), rules)
     biases = [pattern for pattern, target, _ in spec.classifier_keys if target == "head.bias"]
     sizes = [
         array.shape[0] for name, array in arrays.items() if array.ndim == 1 and re.fullmatch("|".join(biases), name)
     ]
     classes = sizes[0] if sizes else None
     classifier = nnx.eval_shape(lambda: Classifier(backbone, classes=classes, rngs=nnx.Rngs(0)))
-    rules = (*convert.under("backbone", spec.keys), *spec.classifier_keys)
     convert.fill(classifier, arrays, rules, source=str(path))
     return classifier

@@ -49,7 +49,7 @@ def build(
     if backbone_weights is not None:
         spec = BACKBONES[backbone]
         rules = (*spec.keys, *convert.without(spec.classifier_keys))
-        arrays = spec.adapt(weights.contents(backbone_weights).arrays)
+        arrays = convert.without_prefix(spec.adapt(weights.contents(backbone_weights).arrays), rules)
         convert.fill(model.backbone, arrays, rules, source=str(backbone_weights))
     return model
 

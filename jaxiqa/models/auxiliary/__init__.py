@@ -29,6 +29,7 @@ from jaxiqa.models.auxiliary.mprnet import MPRNet
 from jaxiqa.models.auxiliary.network import Network
 from jaxiqa.models.auxiliary.srvgg import SRVGG
 from jaxiqa.models.auxiliary.unet import UNet
+from jaxiqa.models.containers import Contents, from_mapping
 
 AUXILIARY = {
     "dists": dists.PUBLISHED,
@@ -121,6 +122,7 @@ def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None
     )
     found = {argument: _contents(value) for argument, value in given.items()}
     own, backbone = found["weights"].arrays, found["backbone_weights"].arrays if "backbone_weights" in found else {}
+    own, backbone = (convert.without_prefix(arrays, spec.keys) for arrays in (own, backbone))
     if twice := sorted(own.keys() & backbone.keys()):
         raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
     if NETWORK in found["weights"].metadata:
@@ -187,9 +189,9 @@ def _abstract(name: str, options: Mapping[str, Any]) -> nnx.Module:
     return nnx.eval_shape(lambda: build(**options, rngs=nnx.Rngs(0)))
 
 
-def _contents(given: Weights) -> files.Contents:
-    if isinstance(given, Mapping):
-        return files.Contents({name: np.asarray(array) for name, array in given.items()})
-    found = files.contents(given)
+def _contents(given: Weights) -> Contents:
+    if isinstance(given, Mapping) and not given:  # then the error is that of what is missing
+        return Contents({})
+    found = from_mapping(given) if isinstance(given, Mapping) else files.contents(given)
     vectors = {name: numbers for name, numbers in found.numbers.items() if numbers.ndim}
     return replace(found, arrays=found.arrays | vectors)
