@@ -1,5 +1,7 @@
 """The few validators that public functions share. Each error names the argument, its value and what is allowed."""
 
+import numbers
+import re
 from collections.abc import Collection
 from os import PathLike
 from typing import Any
@@ -17,17 +19,40 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
 
 
 def check_number(
-    name: str, value: int | float, low: int | float, high: int | float = float("inf"), *, open_low: bool = False
+    name: str, value: Any, low: int | float, high: int | float = float("inf"), *, open_low: bool = False
 ) -> None:
     """Raise ``ValueError`` unless ``low <= value <= high`` (``low < value`` with ``open_low``); NaN never passes.
+
+    Of an array every value is checked. A traced one, and what JAX puts in the place of a leaf, pass unseen.
 
     >>> check_number("epsilon", 2.0, 0.0, 1.0)
     Traceback (most recent call last):
     ValueError: epsilon=2.0 is outside [0.0, 1.0]
+    >>> check_number("epsilon", "8/255", 0.0, 1.0)
+    Traceback (most recent call last):
+    ValueError: epsilon='8/255' is not a number; write 8 / 255
     """
-    above = value > low if open_low else value >= low
-    if not (above and value <= high):
-        raise ValueError(f"{name}={value!r} is outside {'(' if open_low else '['}{low}, {high}]")
+    if isinstance(value, bool | str | bytes | list | tuple | dict) or str(getattr(value, "dtype", "")) == "bool":
+        quotient = isinstance(value, str) and re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", value)
+        hint = f"; write {quotient[1]} / {quotient[2]}" if quotient else ""
+        raise ValueError(f"{name}={value!r} is not a number{hint}")
+    if isinstance(value, numbers.Number) or _is_seen(value):
+        import numpy as np
+
+        values = np.asarray(value)
+        if values.dtype.kind not in "iuf" and values.dtype.name != "bfloat16":
+            raise ValueError(f"{name}={value!r} is not a real number")
+        if not (((values > low) if open_low else (values >= low)) & (values <= high)).all():
+            raise ValueError(f"{name}={value!r} is outside {'(' if open_low else '['}{low}, {high}]")
+
+
+def _is_seen(value: Any) -> bool:
+    """Whether this is an array whose values can be looked at."""
+    if not hasattr(value, "__array__"):
+        return False
+    import jax  # not above: what checks options alone starts without it
+
+    return not isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
 def check_images(name: str, images: Any, *, minimum: int = 1, channels: int | None = None) -> None:
