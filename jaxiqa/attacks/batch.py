@@ -1,6 +1,7 @@
 """What lies between a batch and the one image that an attack is written for: keys, gradients, checks."""
 
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
 import jax
@@ -10,7 +11,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.arguments import as_pytree, beside, check_pictures, is_traced
 from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import MoveTo, check_objective
+from jaxiqa.attacks.objective import MoveTo, Push, check_objective
 from jaxiqa.types import Images, ScoreFn, Scores
 
 
@@ -120,6 +121,26 @@ def begin(
     return attack, score_fn, images.astype(jnp.promote_types(images.dtype, jnp.float32)), key
 
 
+def towards(attack: Any, score_fn: ScoreFn, images: Images) -> Any:
+    """The attack by gradient with `MoveTo` as a push to that side, from which `nearest_on_line` comes back.
+
+    The gradient of the distance itself turns round at every step that passes the target, and the last image lies
+    anywhere on either side.
+    """
+    if not isinstance(attack.objective, MoveTo):
+        return attack
+    check_pictures(images)
+    check_objective(attack.objective, len(images))
+    images = jnp.asarray(images)
+    score_fn, target = beside(images, (as_pytree(score_fn), attack.objective.target))
+    return replace(attack, objective=Push(_side(score_fn, images, target)))
+
+
+@jax.jit
+def _side(score_fn, images, target):
+    return jnp.where(checked_scores(score_fn, images) < target, 1.0, -1.0)
+
+
 def finish(attacked: Float[Array, "*e b h w c"], given: Images) -> Float[Array, "*e b h w c"]:
     """The answer in the type of the images that were given, after `check_attacked`."""
     check_attacked(attacked)
@@ -154,7 +175,7 @@ def nearest_on_line(objective: Any, score_fn: ScoreFn, images: Images, attacked:
     """
     if not isinstance(objective, MoveTo):
         return attacked
-    constants = (images, attacked, as_pytree(score_fn), objective)
+    constants = (images, attacked, *beside(images, (as_pytree(score_fn), objective)))
     low, high = jnp.zeros(len(images), images.dtype), jnp.ones(len(images), images.dtype)
     clean, last = _at_share(low, *constants), _at_share(high, *constants)
     state = (low, high, *_better((low, clean), (high, last), objective))

@@ -12,7 +12,7 @@ import optax
 from jaxtyping import Array, Bool, Float
 
 from jaxiqa.arguments import Keys, as_pytree, image_keys
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Number
@@ -99,8 +99,8 @@ class CAdv:
         check_number("step_size", self.step_size, 0.0)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        given = images
-        self, score_fn, images, key = begin(self, score_fn, images, key)
+        given, wanted = images, self.objective
+        self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         counts = {"clusters": self.clusters, "chosen": self.chosen, "hints": self.hints}
         lightness, variables = _start(images, image_keys(key, len(images)), **counts)
         limit = jnp.array([1.0, 1.0, 0.5]) if self.variant == "paper" else jnp.full(3, jnp.inf)
@@ -108,7 +108,7 @@ class CAdv:
         state = (variables, _adam.init(variables))
         variables, _ = iterate(_step, state, self.steps, *constants)
         attacked = _painted(self.colorize, lightness, variables)
-        return finish(nearest_on_line(self.objective, score_fn, images, attacked), given)
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @partial(jax.jit, static_argnames=("clusters", "chosen", "hints"))

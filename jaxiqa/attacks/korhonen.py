@@ -15,6 +15,7 @@ from jaxiqa.attacks.batch import (
     finish,
     nearest_on_line,
     per_image_gradient,
+    towards,
     values_and_gradients,
 )
 from jaxiqa.attacks.loop import iterate
@@ -78,12 +79,12 @@ class Korhonen:
         complete(self, {"paper": {"steps": 50}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        given = images
-        self, score_fn, images, _ = begin(self, score_fn, images, key, minimum=3)
+        given, wanted = images, self.objective
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, key, minimum=3)
         run = {"paper": _best_of_masked_steps, "benchmark": _masked_gradients}[self.variant]
         options = (score_fn, self.step_size, 1 / self.score_scale, self.objective)
         attacked = run(images, self.steps, options)
-        return finish(nearest_on_line(self.objective, score_fn, images, attacked), given)
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 def spatial_activity(image: Image) -> Float[Array, "h w"]:

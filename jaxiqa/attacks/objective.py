@@ -57,9 +57,10 @@ class Push:
 class MoveTo:
     """Bring the score to a given one: maximise ``−|score − target|``.
 
-    A step may carry the score past the target. So a gradient attack answers with the image on the straight line from
-    the clean to its last one whose score is nearest to the target (`jaxiqa.attacks.batch.nearest_on_line`), and NES
-    with its nearest iterate: no image ends further from the target than it began.
+    A step may carry the score past the target. So a gradient attack pushes the score to that side with all its steps,
+    and answers with the image on the straight line from the clean to its last one whose score is nearest to the target
+    (`jaxiqa.attacks.batch.nearest_on_line`); NES answers with its nearest iterate. No image ends further from the
+    target than it began.
 
     Args:
         target: the score wanted; one number, or one per image.

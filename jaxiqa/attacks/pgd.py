@@ -6,7 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import jax
 
 from jaxiqa.arguments import Keys, image_keys, is_traced
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Number
@@ -81,7 +81,7 @@ class PGD:
         """
         if self.random_start:
             return None
-        self, score_fn, images, _ = begin(self, score_fn, images, None)
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, None)
         ball = Ball(max(epsilons), norm=self.norm)
         ends = [self._free_steps(epsilon) for epsilon in epsilons]
         ways: dict[int, Way] = {}
@@ -103,8 +103,8 @@ class PGD:
         return min(self.steps - 1, int(epsilon / self.step_size * (1 + 1e-6)))
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
-        given = images
-        self, score_fn, images, key = begin(self, score_fn, images, key)
+        given, wanted = images, self.objective
+        self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         ball = Ball(self.epsilon, norm=self.norm)
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         attacked, steps = images, self.steps
@@ -113,7 +113,7 @@ class PGD:
         elif self.random_start:
             attacked = _start(images, image_keys(key, len(images)), ball)
         attacked = iterate(_step, attacked, steps, images, score_fn, ball, step_size, self.objective)
-        return finish(nearest_on_line(self.objective, score_fn, images, attacked), given)
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @jax.jit

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array, Float, Int
 
 from jaxiqa.arguments import Keys
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number
@@ -76,8 +76,8 @@ class StAdv:
         complete(self, {"paper": paper, "benchmark": {"flow_weight": 1e-5, "step_size": 2.5, "steps": 3}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        given = images
-        self, score_fn, images, _ = begin(self, score_fn, images, key, minimum=2)
+        given, wanted = images, self.objective
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, key, minimum=2)
         flows = jnp.zeros((*images.shape[:3], 2), images.dtype)
         constants = (images, score_fn)
         if self.variant == "paper":
@@ -88,7 +88,7 @@ class StAdv:
             step, state = _benchmark_step, (flows, _no_past(flows, self.steps))
         flows, _ = iterate(step, state, self.steps, *constants, weights, self.objective)
         attacked = _warp_all(images, flows)
-        return finish(nearest_on_line(self.objective, score_fn, images, attacked), given)
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @jax.jit

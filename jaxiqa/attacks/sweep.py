@@ -54,9 +54,7 @@ def checked_strengths(attack: Any, strengths: Any) -> Any:
         raise ValueError(f"strengths={strengths!r} is not allowed; expected a list of numbers")
     name, found = strength_of(attack), []
     for place, given in enumerate(strengths):
-        value = (
-            given.item() if isinstance(given, np.generic | np.ndarray | jax.Array) and np.ndim(given) == 0 else given
-        )
+        value = given.item() if hasattr(given, "item") else given
         try:
             check_number(name, value, -float("inf"))
             replace(attack, **{name: value})

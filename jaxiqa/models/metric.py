@@ -83,7 +83,8 @@ class ScoreModel:
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.state))
-        return f"ScoreModel({self.graphdef.type.__name__}, {count:,} numbers)"
+        kind = type(nnx.merge(self.graphdef, self.state)).__name__
+        return f"ScoreModel({kind}, {count:,} numbers)"
 
 
 def score_fn(
