@@ -6,7 +6,8 @@ import re
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice, check_images
+from jaxiqa.arguments import OVERSHOOT, check_pictures
+from jaxiqa.checks import check_choice
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.stages import normalise
@@ -31,7 +32,7 @@ class Classifier(nnx.Module):
 
     def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits of RGB pixels in [0, 1]."""
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         features, _ = self.backbone.run(normalise(pixels, self.mean, self.std))
         return self.head(features)
 
