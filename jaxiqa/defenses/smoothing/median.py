@@ -37,7 +37,8 @@ class MS:
             of two middle samples instead of their mean.
 
     Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
-    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with finite ``lower <= score <= upper``.
+    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with ``score`` and finite bounds,
+    ``lower <= score <= upper``.
 
     Raises:
         ValueError: an option, the images or the key are not as stated here; ``n`` samples are too few for any bound,
@@ -187,7 +188,7 @@ def _ranked(ordered, ranks):
 
 
 def _least_width(ordered, options, share):
-    """The width of the interval that infinitely many samples would give is at least this, from the bounds' other sides."""
+    """The least width of the interval that infinitely many samples would give, from the bounds' other sides."""
     from_above, from_below = median_ranks(ordered.shape[1], -options.epsilon, options.sigma, share)
     below, above = _ranked(ordered, (from_below, from_above))
     return above - below
