@@ -37,6 +37,30 @@ def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.tree_util.Partial(function) if plain else function
 
 
+def trained(name: str, network: Any) -> Callable[..., Any]:
+    """A network as `as_pytree` makes it, for what uses it without training it.
+
+    Args:
+        name: what the caller calls it.
+        network: a function or a pytree that can be called.
+
+    Raises:
+        ValueError: it cannot be called, or says of itself (``network.fresh``) that its weights are random.
+
+    >>> trained("denoise", "dncnn")
+    Traceback (most recent call last):
+    ValueError: denoise='dncnn' cannot be called; give the network itself, such as jaxiqa.models.auxiliary.load(...)
+    """
+    if not callable(network):
+        given = repr(network) if isinstance(network, str | None) else type(network).__name__
+        raise ValueError(
+            f"{name}={given} cannot be called; give the network itself, such as jaxiqa.models.auxiliary.load(...)"
+        )
+    if getattr(network, "fresh", False):
+        raise ValueError(f"{name} has random weights; load trained ones with jaxiqa.models.auxiliary.load(...)")
+    return as_pytree(network)
+
+
 def check_pictures(images: Any, *, minimum: int = 1, channels: int | None = None) -> None:
     """Raise ``ValueError`` unless ``images`` is a batch in [0, 1]; values are not looked at while tracing.
 

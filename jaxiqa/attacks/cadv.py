@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys, trained
 from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
@@ -88,7 +88,7 @@ class CAdv:
 
     def __post_init__(self):
         check_choice("variant", self.variant, STEPS)
-        object.__setattr__(self, "colorize", as_pytree(self.colorize))
+        object.__setattr__(self, "colorize", trained("colorize", self.colorize))
         object.__setattr__(self, "objective", as_objective(self.objective))
         if self.steps is None:
             object.__setattr__(self, "steps", STEPS[self.variant])

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxiqa.arguments import as_pytree
+from jaxiqa.arguments import trained
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
 from jaxiqa.defenses.smoothing.inputs import check_whole
@@ -102,9 +102,10 @@ class DMS:
 
     def __post_init__(self):
         check_bounding(self)
+        trained("denoise", self.denoise)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
-        view = Denoised(self.sigma, as_pytree(self.denoise), self.variant)
+        view = Denoised(self.sigma, trained("denoise", self.denoise), self.variant)
         return certify_median(self, view, score_fn, images, key, progress)
 
 

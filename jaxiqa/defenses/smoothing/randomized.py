@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from jaxiqa.arguments import as_pytree
+from jaxiqa.arguments import trained
 from jaxiqa.checks import check_choice
 from jaxiqa.defenses.smoothing.sampling import Progress
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
@@ -99,8 +99,9 @@ class DRS:
 
     def __post_init__(self):
         check_voting(self)
+        trained("denoise", self.denoise)
         check_choice("variant", self.variant, ("paper", "benchmark"))
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
-        view = Denoised(self.sigma, as_pytree(self.denoise), self.variant)
+        view = Denoised(self.sigma, trained("denoise", self.denoise), self.variant)
         return certify_class(self, view, score_fn, images, key, progress)
