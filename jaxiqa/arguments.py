@@ -40,6 +40,30 @@ def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
     return jax.tree_util.Partial(function) if plain else function
 
 
+def trained(name: str, network: Any) -> Callable[..., Any]:
+    """A network as `as_pytree` makes it, for what uses it without training it.
+
+    Args:
+        name: what the caller calls it.
+        network: a function or a pytree that can be called.
+
+    Raises:
+        ValueError: it cannot be called, or says of itself (``network.fresh``) that its weights are random.
+
+    >>> trained("denoise", "dncnn")
+    Traceback (most recent call last):
+    ValueError: denoise='dncnn' cannot be called; give the network itself, such as jaxiqa.models.auxiliary.load(...)
+    """
+    if not callable(network):
+        given = repr(network) if isinstance(network, str | None) else type(network).__name__
+        raise ValueError(
+            f"{name}={given} cannot be called; give the network itself, such as jaxiqa.models.auxiliary.load(...)"
+        )
+    if getattr(network, "fresh", False):
+        raise ValueError(f"{name} has random weights; load trained ones with jaxiqa.models.auxiliary.load(...)")
+    return as_pytree(network)
+
+
 def beside(images: Any, tree: Any) -> Any:
     """The pytree on the devices that hold ``images``: whole on each of them where its arrays are committed elsewhere.
 

@@ -11,7 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.arguments import Keys, as_pytree, image_keys
+from jaxiqa.arguments import Keys, image_keys, trained
 from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
@@ -88,7 +88,7 @@ class CAdv:
 
     def __post_init__(self):
         check_choice("variant", self.variant, STEPS)
-        object.__setattr__(self, "colorize", as_pytree(self.colorize))
+        object.__setattr__(self, "colorize", trained("colorize", self.colorize))
         object.__setattr__(self, "objective", as_objective(self.objective))
         if self.steps is None:
             object.__setattr__(self, "steps", STEPS[self.variant])

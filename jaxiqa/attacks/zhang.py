@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxiqa.arguments import Keys, as_pytree, image_keys
+from jaxiqa.arguments import Keys, image_keys, trained
 from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
@@ -73,7 +73,8 @@ class Zhang:
     objective: Objective | str = "raise"
 
     def __post_init__(self):
-        object.__setattr__(self, "distance", as_pytree(self.distance))  # so that the attack itself may enter a jit
+        # a pytree, so that the attack itself may enter a jit
+        object.__setattr__(self, "distance", trained("distance", self.distance))
         complete(self, {"paper": {"step_size": 1e-3, "steps": 200}, "benchmark": {"step_size": 5e-3, "steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:

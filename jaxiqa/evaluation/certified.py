@@ -67,13 +67,13 @@ def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0
     Raises:
         ValueError: an unknown name or option; names the label.
     """
-    options = chosen.options | load_networks(chosen.networks)
+    options: dict[str, Any] = {}
     kind = smoothing.CERTIFIERS.get(chosen.name)
     if kind and "score_range" in {field.name for field in dataclasses.fields(kind)}:
-        options = {"score_range": score_range, **options}
+        options = {"score_range": score_range}
     try:
-        return smoothing.make(chosen.name, **options)
-    except ValueError as error:
+        return smoothing.make(chosen.name, **options | chosen.options | load_networks(chosen.networks))
+    except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"certifier {label!r}: {error}") from error
 
 

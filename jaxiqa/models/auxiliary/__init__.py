@@ -75,7 +75,9 @@ Weights = Mapping[str, Any] | str | os.PathLike[str]
 
 
 def build(name: str, *, seed: int = 0) -> Distance | Network:
-    """A network with random weights, to be trained, as a pytree that can be called.
+    """A network with random weights, to be trained, as a pytree that can be called; its ``fresh`` is True.
+
+    What uses a network without training it (purifiers, certifiers, perceptual distances) refuses a fresh one.
 
     Args:
         name: a key of `AUXILIARY`.
@@ -90,10 +92,12 @@ def build(name: str, *, seed: int = 0) -> Distance | Network:
     """
     check_choice("name", name, AUXILIARY)
     spec = AUXILIARY[name]
-    return spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(seed))))
+    return spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(seed))), fresh=True)
 
 
-def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None, **options: Any) -> Distance | Network:
+def load(
+    name: str, *, weights: Weights | None, backbone_weights: Weights | None = None, **options: Any
+) -> Distance | Network:
     """A network with its published weights, as a pytree that can be called.
 
     Those of a perceptual distance come in two files: the authors' own, a few kilobytes, and the ImageNet weights of the
@@ -114,6 +118,8 @@ def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None
     ValueError: name='lpips' is not allowed; choose from 'dists', 'lpips_alex', 'lpips_vgg', 'lpips_squeeze', ...
     """
     check_choice("name", name, AUXILIARY)
+    if weights is None:
+        raise ValueError(f"weights=None: {name} needs a file of trained weights (a fresh network is build({name!r}))")
     spec = AUXILIARY[name]
     given = {"weights": weights, "backbone_weights": backbone_weights}
     given = {argument: value for argument, value in given.items() if value is not None}
