@@ -73,8 +73,8 @@ def beside(images: Any, tree: Any) -> Any:
     >>> beside(jnp.zeros((1, 2, 2, 3)), {"w": 1.0})
     {'w': 1.0}
     """
-    if is_traced(images) or not isinstance(images, jax.Array):
-        return tree
+    if is_traced(images) or not isinstance(images, jax.Array) or not images.committed:
+        return tree  # `jit` moves images that are not committed to where the rest is
     devices, everywhere = images.sharding.device_set, _whole_on(images)
 
     def placed(leaf: Any) -> Any:

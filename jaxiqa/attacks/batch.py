@@ -24,8 +24,9 @@ def checked_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
     """
     try:
         scores = score_fn(images)
-    except (TypeError, AttributeError) as error:  # JAX's own errors of tracers are TypeErrors
-        if not is_traced(images) or "Tracer" not in f"{type(error).__name__} {error}":
+    except (TypeError, AttributeError) as error:
+        untraceable = isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error)
+        if not (is_traced(images) and untraceable):
             raise
         raise TypeError(
             "score_fn cannot be traced by JAX, so it has no gradient. If it is NumPy or PyTorch, wrap it, "

@@ -13,7 +13,7 @@ from jaxiqa.attacks.threat import Number
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.types import Scores
 
-Values = Number | Scores | list[float] | list[int] | tuple[float, ...]
+Values = Number | Scores | np.ndarray | list[float] | list[int] | tuple[float, ...]
 
 
 @jax.tree_util.register_dataclass
@@ -95,12 +95,14 @@ Objective = Push | MoveTo
 
 
 def _as_arrays(objective: Any, *names: str) -> None:
-    """Lists of numbers, one per image, become arrays: a list would be a pytree of its own."""
+    """Numbers become floats, and lists, one number per image, arrays: a list would be a pytree of its own."""
     for name in names:
         value = getattr(objective, name)
         if isinstance(value, bool | str):
             raise ValueError(f"{name}={value!r} is not a number")
-        if isinstance(value, list | tuple):
+        if isinstance(value, int):
+            object.__setattr__(objective, name, float(value))
+        if isinstance(value, list | tuple | np.ndarray):
             object.__setattr__(objective, name, jnp.asarray(value, float))
 
 

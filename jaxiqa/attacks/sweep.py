@@ -50,12 +50,14 @@ def checked_strengths(attack: Any, strengths: Any) -> Any:
     """
     if is_traced(strengths):
         return strengths
-    if isinstance(strengths, str | bytes) or np.ndim(strengths) != 1:
+    if isinstance(strengths, str | bytes) or getattr(strengths, "ndim", 1) != 1:
         raise ValueError(f"strengths={strengths!r} is not allowed; expected a list of numbers")
     name, found = strength_of(attack), []
     for place, given in enumerate(strengths):
-        value = given.item() if hasattr(given, "item") else given
+        value = given.item() if hasattr(given, "item") and np.ndim(given) == 0 else given
         try:
+            if np.ndim(value):
+                raise ValueError(f"{name}={value!r} is not one number")
             check_number(name, value, -float("inf"))
             replace(attack, **{name: value})
         except ValueError as error:
