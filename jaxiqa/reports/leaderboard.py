@@ -120,7 +120,7 @@ def _masked(found: dict[str, dict[str, dict[str, Number]]]) -> list[str]:
         return []
     return [
         f"Adaptive attacks on {', '.join(weaker)} did less (D(D)) than transferred ones of the same kind and strength: "
-        "they may have failed (a gradient that says nothing, too few steps or draws), so the rank may flatter the defense."
+        "they may have failed (a gradient that says nothing, too few steps or draws), and the rank too good."
     ]
 
 
