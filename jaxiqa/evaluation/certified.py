@@ -77,10 +77,16 @@ def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0
         raise ValueError(f"certifier {label!r}: {error}") from error
 
 
+def seen_size(subject: Subject, certifier: Any) -> tuple[int, int]:
+    """Height and width of the images that the metric scores: a certifier may resize them to a square of its own."""
+    side = getattr(certifier, "size", None)
+    return subject.size if side is None else (side, side)
+
+
 def _certify(subject: Subject, certifier: Any, pixels: UInt8[np.ndarray, "1 h w 3"], key: jax.Array) -> dict[str, Any]:
     """The columns of a row that say what was found."""
     began = time.perf_counter()
-    found = certifier(subject.score_fn, jnp.asarray(pixels, jnp.float32) / 255, key)
+    found = certifier(subject.score_at(seen_size(subject, certifier)), jnp.asarray(pixels, jnp.float32) / 255, key)
     abstained = bool(found.abstained[0])
     answer = found.label if found.score is None else found.score
     return {
