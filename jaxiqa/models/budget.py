@@ -15,7 +15,7 @@ DEPTH = 100
 ENTRIES = 200_000
 """Leaves of nested containers."""
 
-ARRAYS = 50_000
+ARRAYS = 20_000
 """Arrays in one file, records of a zip file, data sets of an HDF5 file; a large checkpoint has some 2,000."""
 
 LETTERS = 2**24

@@ -148,18 +148,26 @@ def _nested(tree: Any) -> Any:
     """
     if not isinstance(tree, Mapping) or not all(isinstance(item, np.ndarray) for item in tree.values()):
         return tree
+    for named in (tree, _bare(dict(tree))):
+        if (entries := _entries(named)) is not None:
+            return entries
+    return tree
+
+
+def _entries(flat: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
+    """The arrays by the first part of their names, if one of these entries is the average of another."""
     entries: dict[str, Any] = {}
-    for name, item in _bare(dict(tree)).items():
+    for name, item in flat.items():
         first, _, rest = name.partition(".")
-        if rest:
-            entries.setdefault(first, {})[rest] = item
+        if rest and isinstance(entries.setdefault(first, {}), dict):
+            entries[first][rest] = item
         elif first in entries:
-            return tree
+            return None
         else:
             entries[first] = item
     averages = [entry for name, entry in entries.items() if isinstance(entry, dict) and is_average(name)]
     twins = [entry for entry in entries.values() if averages and entry is not averages[0] and isinstance(entry, dict)]
-    return entries if any(entry.keys() == averages[0].keys() for entry in twins) else tree
+    return entries if any(entry.keys() == averages[0].keys() for entry in twins) else None
 
 
 def _wrapped(tree: Mapping[str, Any], entry: str | None, budget: Budget) -> str | None:

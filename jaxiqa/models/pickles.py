@@ -90,8 +90,9 @@ def _run(file: Any, persistent: Callable[[Any], Any], budget: Budget) -> Any:
         above, stack = stack, outer.pop()
         return above
 
-    for opcode, value, _ in pickletools.genops(file):
-        budget.spend(steps=1)
+    for number, (opcode, value, _) in enumerate(pickletools.genops(file)):
+        if number % 1000 == 0:
+            budget.spend(steps=1000)
         match opcode.name:
             case name if name in LITERALS:
                 stack.append(value)
