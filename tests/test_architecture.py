@@ -36,6 +36,7 @@ ALLOWED = {
 EXECUTABLES = {
     Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"},
     Path("train", "startup.py"): {"config"},
+    Path("train", "runs.py"): {"config"},
     Path("train", "variant.py"): {"config", "defenses", "layers"},
 }
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")

@@ -187,9 +187,11 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ValueError: the backbone, a tap or a block does not fit; names the field.
     """
+    if taps := experiment.model.taps:
+        bare = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, taps=None))
+        for tap in taps:
+            _check_stage("model.taps", tap, nnx.eval_shape(lambda: _build(bare, weights=False)))
     plain = nnx.eval_shape(lambda: _build(experiment, weights=False))
-    for tap in experiment.model.taps or ():
-        _check_stage("model.taps", tap, plain)
     shapes: dict[str, Any] = {}
     for name, variant in experiment.variants.items():
         if not blocks_of(variant):
@@ -228,7 +230,7 @@ def _check_data(where: str, chosen: Data) -> None:
 def _check_stage(where: str, stage: str, model: Any) -> None:
     known = stages_of(model)
     if stage not in known:
-        raise ValueError(f"{where}={stage!r} is no stage{suggestion(stage, known)}")
+        raise ValueError(f"{where}={stage!r}: no such stage{suggestion(stage, known)}")
 
 
 def _check_freeze(experiment: Experiment, name: str, model: Any) -> None:
