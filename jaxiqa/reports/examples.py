@@ -1,6 +1,8 @@
 """Attacked pictures to look at."""
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,16 +36,24 @@ def save(example: Example, path: Path) -> None:
 
 
 def load(path: Path) -> Example:
-    """Read what `save` wrote."""
-    with np.load(path) as file:
-        epsilon = float(file["epsilon"])
-        return Example(
-            *(str(file[name]) for name in ("image", "model", "attack")),
-            None if np.isnan(epsilon) else epsilon,
-            *(float(file[name]) for name in ("score", "attacked_score")),
-            file["clean"],
-            file["attacked"],
-        )
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged; names it.
+    """
+    try:
+        with np.load(path) as file:
+            epsilon = float(file["epsilon"])
+            return Example(
+                *(str(file[name]) for name in ("image", "model", "attack")),
+                None if np.isnan(epsilon) else epsilon,
+                *(float(file[name]) for name in ("score", "attacked_score")),
+                file["clean"],
+                file["attacked"],
+            )
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error})") from error
 
 
 def amplification(difference: np.ndarray) -> float:
