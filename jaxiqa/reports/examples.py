@@ -11,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxiqa.files import write_bytes
+from jaxiqa.reports.plots import plain
 from jaxiqa.reports.summary import in_255ths
 
 
@@ -68,10 +69,6 @@ def amplification(difference: np.ndarray) -> float:
     return float(2 ** max(0.0, np.floor(np.log2(0.5 / size)))) if size > 0 else 1.0
 
 
-def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"…{name[-27:]}"
-
-
 def sheet(examples: Sequence[Example]) -> bytes:
     """PNG: per example the clean picture, the attacked one, and their difference.
 
@@ -92,8 +89,8 @@ def sheet(examples: Sequence[Example]) -> bytes:
         factor = amplification(difference)
         strength = "" if example.epsilon is None else f" {in_255ths(example.epsilon)}"
         titles = (
-            f"{_short(example.model)}\n{_short(example.image)}\nclean: {example.score:.4g}",
-            f"\n{example.attack}{strength}\nattacked: {example.attacked_score:.4g}",
+            f"{plain(example.model)}\n{plain(example.image)}\nclean: {example.score:.4g}",
+            f"\n{plain(example.attack)}{strength}\nattacked: {example.attacked_score:.4g}",
             f"\ndifference × {factor:g}\nlargest {255 * np.abs(difference).max():.1f}/255",
         )
         pictures = (example.clean, example.attacked, 0.5 + factor * difference)
