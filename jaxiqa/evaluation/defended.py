@@ -123,7 +123,7 @@ class Defended:
         for first, images, ids in self._batches(size, missing):
             began = time.perf_counter()
             clean = spread(images)
-            attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0])
+            attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0], clean)
             judged = self._judge(first, images, attacked)
             plain = [np.asarray(score(self.subject.score_fn, pictures)) for pictures in (clean, attacked)]
             undefended = dict(zip(ids, zip(*(scores.tolist() for scores in plain), strict=True), strict=False))

@@ -8,6 +8,7 @@ from typing import Any
 
 from jaxiqa import models
 from jaxiqa.attacks.memory import fitting_batch
+from jaxiqa.files import safe_name
 from jaxiqa.models.metric import ScoreModel
 from jaxiqa.reports.rows import append_rows, read_rows
 from jaxiqa.types import (
@@ -59,7 +60,7 @@ class Subject:
     @property
     def stem(self) -> str:
         """What files about this model begin with."""
-        return f"{self.name}-seed{self.seed}"
+        return f"{safe_name(self.name)}-seed{self.seed}"
 
     @cached_property
     def model(self) -> Any:

@@ -62,8 +62,8 @@ class Summary:
     """What could not be computed, and why."""
     masked: tuple[str, ...] = ()
     """Signs of masked gradients, and what to do about them."""
-    unmasked: tuple[str, ...] = ()
-    """For each model and seed, how many checks for masked gradients passed, and which."""
+    passed: tuple[str, ...] = ()
+    """Per model, the checks for masked gradients that found no sign."""
 
 
 def column(gain: str, attack: str, strength: Strength = None) -> str:
@@ -103,12 +103,12 @@ def in_order(strengths: Iterable[Strength]) -> tuple[Strength, ...]:
 
 
 def in_255ths(epsilon: float) -> str:
-    """A strength as people write it.
+    """A strength as people write it, to nine digits: more than float32 tells apart, so two never share a column.
 
-    >>> in_255ths(8 / 255), in_255ths(0.01)
-    ('8/255', '2.55/255')
+    >>> in_255ths(8 / 255), in_255ths(0.01), in_255ths(5.01e-5)
+    ('8/255', '2.55/255', '0.0127755/255')
     """
-    return f"{round(epsilon * 255, 3):g}/255"
+    return f"{epsilon * 255:.9g}/255"
 
 
 def summarise(
@@ -192,20 +192,12 @@ def summarise(
         for row in masking
         if row.flagged and row.model in names
     )
-    return Summary(
-        names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked, _passed(masking)
-    )
-
-
-def _passed(masking: Sequence[MaskingRow]) -> tuple[str, ...]:
-    checks: dict[tuple[str, int], list[MaskingRow]] = defaultdict(list)
+    passed: dict[str, list[str]] = defaultdict(list)
     for row in masking:
-        checks[row.model, row.seed].append(row)
-    lines = []
-    for (model, seed), rows in checks.items():
-        passed = [row.check for row in rows if not row.flagged]
-        lines.append(f"{model} seed {seed}: {len(passed)} of {len(rows)} ({', '.join(passed)})")
-    return tuple(lines)
+        if row.model in names and not row.flagged:
+            passed[f"{row.model} seed {row.seed}"].append(row.check)
+    sound = tuple(f"{where}: {', '.join(checks)}" for where, checks in passed.items())
+    return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked, sound)
 
 
 def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:

@@ -28,16 +28,12 @@ def check_training(experiment: Experiment) -> None:
     """
     check_experiment(experiment)
     _check_data("data", experiment.data)
-    chosen, devices = experiment.model, len(jax.local_devices())
+    chosen = experiment.model
     if chosen.backbone not in models.BACKBONES:
         raise ValueError(f"model.backbone={chosen.backbone!r}{suggestion(chosen.backbone, models.BACKBONES)}")
     shapes = abstract_models(experiment)
     for name, variant in experiment.variants.items():
-        where, size, model = f"variants.{name}.training", variant.training.batch_size, shapes[name]
-        if size % devices:
-            raise ValueError(
-                f"{where}.batch_size={size} cannot be divided among {devices} devices; choose a multiple of {devices}"
-            )
+        where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
         if variant.training.adversarial:
             _check_attack(f"{where}.adversarial", variant.training.adversarial)
@@ -47,6 +43,17 @@ def check_training(experiment: Experiment) -> None:
                 check_masks(take_apart(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
+
+
+def check_devices(experiment: Experiment) -> None:
+    """Raise ``ValueError`` unless every batch can be divided among this machine's devices; only training needs that."""
+    devices = len(jax.local_devices())
+    for name, variant in experiment.variants.items():
+        if (size := variant.training.batch_size) % devices:
+            raise ValueError(
+                f"variants.{name}.training.batch_size={size} cannot be divided among {devices} devices; "
+                f"choose a multiple of {devices}"
+            )
 
 
 def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
