@@ -118,7 +118,8 @@ def begin(
     if hasattr(attack, "objective"):
         check_objective(attack.objective, len(images))
     images = jnp.asarray(images)
-    attack, score_fn, key = beside(images, (attack, as_pytree(score_fn), key))
+    function = None if score_fn is None else as_pytree(score_fn)
+    attack, score_fn, key = beside(images, (attack, function, key))
     return attack, score_fn, images.astype(jnp.promote_types(images.dtype, jnp.float32)), key
 
 
