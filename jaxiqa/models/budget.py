@@ -18,7 +18,7 @@ ENTRIES = 200_000
 ARRAYS = 20_000
 """Arrays in one file, records of a zip file, data sets of an HDF5 file; a large checkpoint has some 2,000."""
 
-LETTERS = 2**24
+LETTERS = 2**26
 """Characters of all dotted names together."""
 
 FREE = 2**26

@@ -2,7 +2,7 @@
 
 Python's unpickler calls whatever functions a file asks for. This one knows the instructions of the stack machine and no
 function: a name becomes a `Global`, a call becomes a `Call` and stays one. What a few calls stand for (a tensor, an
-array) is for the reader of the result to say, see `jaxiqa.models.torch_files`.
+array) is for the reader of the result to say, see `jaxiqa.models.torch_values`.
 """
 
 import pickletools

@@ -19,7 +19,7 @@ import pytest
 import safetensors.numpy
 
 FOLDER = Path(__file__).parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "models")]
+sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "models"), str(FOLDER.parent.parent)]  # a worker has no other
 import mutate  # noqa: E402
 from torch_writer import Stub, tensor, torch_legacy, torch_zip  # noqa: E402
 
