@@ -34,9 +34,11 @@ def main() -> None:
     from jaxiqa.evaluation.subject import Subject
     from jaxiqa.files import locked
     from jaxiqa.terminal import console, start_jax
+    from jaxiqa.train.startup import check_training
 
     start_jax()
     began = time.perf_counter()
+    check_training(experiment)
     evaluation = experiment.evaluation
     for label, defense in evaluation.defenses.items():
         purifiers.build(label, defense)  # what is wrong is said now, not after the attacks

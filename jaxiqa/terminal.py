@@ -20,7 +20,7 @@ def explained() -> Iterator[None]:
     """End with the message alone where the message says what is wrong; other errors keep their traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, BlockingIOError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("JAXIQA_TRACEBACK"):
             raise
         raise SystemExit(f"error: {error}\n(set JAXIQA_TRACEBACK=1 to see where)") from None
@@ -55,8 +55,8 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str]
     if not console.is_terminal:
         yield _lines(what, unit)
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)]
-    columns += [TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True)]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit)]
+    columns += [TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(compact=True)]
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=None, note="")
         yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
