@@ -45,6 +45,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) else path
         raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
+    except ValueError as error:  # so TensorStore, with which Orbax writes, reports what the system refused
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if not number or isinstance(error, WriteError):
+            raise
+        mend = MENDS.get(int(number[1])) or os.strerror(int(number[1]))
+        raise WriteError(f"cannot write {path}: {mend}") from error
 
 
 def write_bytes(path: Path, content: bytes) -> None:

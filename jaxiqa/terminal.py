@@ -33,7 +33,8 @@ def start_jax() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))]
     )
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax remarks on every save that is waited for
+    # Orbax remarks on every save that is waited for, and prints the traceback of each error that it also raises.
+    logging.getLogger("absl").setLevel(logging.CRITICAL)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "jaxiqa" / "xla"))

@@ -76,6 +76,14 @@ def test_what_the_system_refuses_is_said_with_the_mend_and_nothing_is_left(tmp_p
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": "old"}
 
 
+def test_what_tensorstore_reports_as_a_value_error_is_said_the_same_way(tmp_path):
+    text = "RESOURCE_EXHAUSTED: Error writing x: No space left on device [os_error_code='28']"
+    with pytest.raises(WriteError, match=f"^cannot write {tmp_path}: the disk is full"), writing(tmp_path):
+        raise ValueError(text)
+    with pytest.raises(ValueError, match="^other$"), writing(tmp_path):
+        raise ValueError("other")
+
+
 def test_other_errors_pass_through_unchanged(tmp_path):
     with pytest.raises(KeyError), writing(tmp_path):
         raise KeyError("x")
