@@ -80,7 +80,7 @@ def test_what_tensorstore_reports_as_a_value_error_is_said_the_same_way(tmp_path
     text = "RESOURCE_EXHAUSTED: Error writing x: No space left on device [os_error_code='28']"
     with pytest.raises(WriteError, match=f"^cannot write {tmp_path}: the disk is full"), writing(tmp_path):
         raise ValueError(text)
-    with pytest.raises(ValueError, match="^other$"), writing(tmp_path):
+    with pytest.raises(ValueError, match=r"^other$"), writing(tmp_path):
         raise ValueError("other")
 
 
