@@ -168,7 +168,8 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         raw = raw_scores(parts, train.after)(result.params, result.batch_stats, train, training.batch_size)
         k, b = fit_linear(raw, train.mos)
     except FloatingPointError as error:
-        mend = f"lower variants.{name}.training.learning_rate={training.learning_rate}"
+        numbers = f"learning_rate={training.learning_rate}, epochs={training.epochs}"
+        mend = f"change variants.{name}.training ({numbers})"
         if holds_work(folder):
             mend += f", and delete {folder}, which holds the epochs before"
         raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error

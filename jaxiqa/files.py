@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,6 +52,13 @@ def writing(path: Path) -> Iterator[None]:
             raise
         mend = MENDS.get(int(number[1])) or os.strerror(int(number[1]))
         raise WriteError(f"cannot write {path}: {mend}") from error
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `WriteError` unless ``needed`` bytes are free where ``folder`` is: before a write of many files begins."""
+    with writing(folder):
+        if shutil.disk_usage(folder).free < needed:
+            raise OSError(errno.ENOSPC, f"{needed} bytes are needed")
 
 
 def write_bytes(path: Path, content: bytes) -> None:

@@ -34,7 +34,8 @@ def start_jax() -> None:
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))]
     )
     # Orbax remarks on every save that is waited for, and prints the traceback of each error that it also raises.
-    logging.getLogger("absl").setLevel(logging.CRITICAL)
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "jaxiqa" / "xla"))

@@ -8,7 +8,17 @@ import sys
 import pytest
 
 from jaxiqa import files
-from jaxiqa.files import WriteError, check_labels, locked, remove_leftovers, safe_name, write_bytes, write_text, writing
+from jaxiqa.files import (
+    WriteError,
+    check_labels,
+    check_space,
+    locked,
+    remove_leftovers,
+    safe_name,
+    write_bytes,
+    write_text,
+    writing,
+)
 
 
 @pytest.mark.parametrize("label", ["PGD-8", "robust_block+prune", "JPEG q50", "a" * 100])
@@ -82,6 +92,12 @@ def test_what_tensorstore_reports_as_a_value_error_is_said_the_same_way(tmp_path
         raise ValueError(text)
     with pytest.raises(ValueError, match=r"^other$"), writing(tmp_path):
         raise ValueError("other")
+
+
+def test_room_is_looked_for_before_a_large_write(tmp_path):
+    check_space(tmp_path, 1)
+    with pytest.raises(WriteError, match="the disk is full; free some space"):
+        check_space(tmp_path, 2**62)
 
 
 def test_other_errors_pass_through_unchanged(tmp_path):
