@@ -38,6 +38,7 @@ def main() -> None:
 
     start_jax()
     began = time.perf_counter()
+    check_training(experiment)
     evaluation = experiment.evaluation
     check_training(experiment)
     check_evaluation_start(experiment)

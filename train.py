@@ -12,7 +12,7 @@ from dataclasses import replace
 
 from jaxiqa.config import (
     Experiment,
-    Variant,
+    Training,
     check_experiment,
     describe,
     from_command_line,
@@ -119,7 +119,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     from jaxiqa.terminal import progress_bar
     from jaxiqa.train.calibration import fit_linear
     from jaxiqa.train.loop import fit, raw_scores
-    from jaxiqa.train.runs import earlier_run
+    from jaxiqa.train.runs import earlier_run, holds_work
     from jaxiqa.train.state import make_optimizer, put_together, take_apart
     from jaxiqa.train.variant import frozen_stages
 
@@ -164,15 +164,18 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
                 masks=masks,
                 seed=seed,
                 folder=folder,
-                **additions(variant, train, distances),
+                **additions(training, train, distances),
                 backend=experiment.parallel,
                 progress=lambda step, steps, best: bar(step, steps, f"SROCC {best:.3f}"),
             )
         raw = raw_scores(parts, train.after)(result.params, result.batch_stats, train, training.batch_size)
         k, b = fit_linear(raw, train.mos)
     except FloatingPointError as error:
-        where = f"variants.{name}.training.learning_rate"
-        raise FloatingPointError(f"{name} seed {seed}: {error}; lower {where}={training.learning_rate}") from error
+        numbers = f"learning_rate={training.learning_rate}, epochs={training.epochs}"
+        mend = f"change variants.{name}.training ({numbers})"
+        if holds_work(folder):
+            mend += f", and delete {folder}, which holds the epochs before"
+        raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error
     model = put_together(parts, result.params, result.batch_stats)
     model.calibrate(k=k, b=b, score_range=(float(k * raw.min() + b), float(k * raw.max() + b)))
     models.save(model, folder)
@@ -243,13 +246,12 @@ def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], sp
     return trunks[key]
 
 
-def additions(variant: Variant, train, distances: dict) -> dict:
+def additions(training: Training, train, distances: dict) -> dict:
     """What is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
     import numpy as np
 
     from jaxiqa.train.variant import augmentation, slope_penalty
 
-    training = variant.training
     added: dict = {"attacked_mode": training.attacked_mode}
     if chosen := training.adversarial:
         low, high = (float(label) for label in train.standardised(np.array([train.mos.min(), train.mos.max()])))

@@ -20,7 +20,7 @@ def explained() -> Iterator[None]:
     """End with the message alone where the message says what is wrong; other errors keep their traceback."""
     try:
         yield
-    except (ValueError, FileNotFoundError, BlockingIOError, FloatingPointError) as error:
+    except (ValueError, OSError, FloatingPointError) as error:
         if os.environ.get("JAXIQA_TRACEBACK"):
             raise
         raise SystemExit(f"error: {error}\n(set JAXIQA_TRACEBACK=1 to see where)") from None
@@ -33,7 +33,9 @@ def start_jax() -> None:
     logging.basicConfig(
         level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))]
     )
-    logging.getLogger("absl").setLevel(logging.ERROR)  # Orbax remarks on every save that is waited for
+    # Orbax remarks on every save that is waited for, and prints the traceback of each error that it also raises.
+    for name in ("absl", "asyncio"):
+        logging.getLogger(name).setLevel(logging.CRITICAL)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):
         caches = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache")
         jax.config.update("jax_compilation_cache_dir", str(caches / "jaxiqa" / "xla"))
@@ -55,8 +57,8 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str]
     if not console.is_terminal:
         yield _lines(what, unit)
         return
-    columns = [TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(unit)]
-    columns += [TextColumn("{task.fields[note]}"), TimeRemainingColumn(compact=True)]
+    columns = [TextColumn("{task.description}", markup=False), BarColumn(), MofNCompleteColumn(), TextColumn(unit)]
+    columns += [TextColumn("{task.fields[note]}", markup=False), TimeRemainingColumn(compact=True)]
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task(what, total=None, note="")
         yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)

@@ -8,7 +8,17 @@ import sys
 import pytest
 
 from jaxiqa import files
-from jaxiqa.files import WriteError, check_labels, locked, remove_leftovers, safe_name, write_bytes, write_text, writing
+from jaxiqa.files import (
+    WriteError,
+    check_labels,
+    check_space,
+    locked,
+    remove_leftovers,
+    safe_name,
+    write_bytes,
+    write_text,
+    writing,
+)
 
 
 @pytest.mark.parametrize("label", ["PGD-8", "robust_block+prune", "JPEG q50", "a" * 100])
@@ -74,6 +84,20 @@ def test_what_the_system_refuses_is_said_with_the_mend_and_nothing_is_left(tmp_p
     with pytest.raises(WriteError, match=f"cannot write .*a.json: .*{mend}"):
         write_bytes(tmp_path / "a.json", b"new")
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": "old"}
+
+
+def test_what_tensorstore_reports_as_a_value_error_is_said_the_same_way(tmp_path):
+    text = "RESOURCE_EXHAUSTED: Error writing x: No space left on device [os_error_code='28']"
+    with pytest.raises(WriteError, match=f"^cannot write {tmp_path}: the disk is full"), writing(tmp_path):
+        raise ValueError(text)
+    with pytest.raises(ValueError, match=r"^other$"), writing(tmp_path):
+        raise ValueError("other")
+
+
+def test_room_is_looked_for_before_a_large_write(tmp_path):
+    check_space(tmp_path, 1)
+    with pytest.raises(WriteError, match="the disk is full; free some space"):
+        check_space(tmp_path, 2**62)
 
 
 def test_other_errors_pass_through_unchanged(tmp_path):

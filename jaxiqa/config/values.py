@@ -47,7 +47,7 @@ def _fault(value: Any, kind: Any, name: str) -> str | None:
         return _tuple_fault(value, parts, name)
     right = isinstance(value, float | int if kind is float else kind)
     if not right or (isinstance(value, bool) and kind is not bool):
-        mend = "; write 2 / 255, without quotes" if kind is float and isinstance(value, str) else ""
+        mend = f"; write {value} without quotes" if isinstance(value, str) and value[:1].isdigit() else ""
         return f"{name}={value!r}; expected {_named(kind)}{mend}"
     return f"{name}={value}; expected a number" if kind is float and math.isnan(value) else None
 

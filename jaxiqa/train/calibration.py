@@ -3,10 +3,7 @@
 import numpy as np
 from jaxtyping import Float
 
-from jaxiqa.train.divergence import differ
-
-LARGEST_SPREAD = 1e6
-"""Of raw scores. Labels are standardised while training, so that healthy ones spread by about 1."""
+from jaxiqa.train.divergence import LARGEST_SPREAD, differ
 
 
 def fit_linear(raw: Float[np.ndarray, " n"], mos: Float[np.ndarray, " n"]) -> tuple[float, float]:
@@ -14,7 +11,7 @@ def fit_linear(raw: Float[np.ndarray, " n"], mos: Float[np.ndarray, " n"]) -> tu
 
     Raises:
         FloatingPointError: raw scores are not finite, equal to float32's precision, spread by more than
-            `LARGEST_SPREAD`, or grow as quality falls: the training failed.
+            `jaxiqa.train.divergence.LARGEST_SPREAD`, or grow as quality falls: the training failed.
 
     >>> k, b = fit_linear(np.array([0.0, 1.0, 2.0]), np.array([10.0, 30.0, 50.0]))
     >>> round(k, 6), round(b, 6)

@@ -12,6 +12,10 @@ GROWTH = 1000.0
 """Root mean square of the weights at the end of an epoch, as a multiple of that at the start, above which a training
 has diverged. Healthy ones stay below 10."""
 
+LARGEST_SPREAD = 1e6
+"""Standard deviation of raw scores above which a training has diverged. Labels are standardised while training, so that
+healthy scores spread by about 1."""
+
 
 @jax.jit
 def rms(tree: Any) -> Float[Array, ""]:
@@ -45,7 +49,7 @@ def check_weights(start: float, params: Any, batch_stats: Any, step: int) -> Non
 
 
 def check_scores(scores: Float[np.ndarray, " n"], step: int) -> None:
-    """Raise ``FloatingPointError`` where validation scores are not finite.
+    """Raise ``FloatingPointError`` where validation scores are not finite, or spread by more than `LARGEST_SPREAD`.
 
     >>> check_scores(np.array([1.0, np.inf]), 8)
     Traceback (most recent call last):
@@ -56,6 +60,10 @@ def check_scores(scores: Float[np.ndarray, " n"], step: int) -> None:
         verb = "is" if bad == 1 else "are"
         raise FloatingPointError(
             f"training diverged: at step {step}, {bad} of {len(scores)} validation scores {verb} not finite"
+        )
+    if (spread := float(np.std(scores, dtype=np.float64))) > LARGEST_SPREAD:
+        raise FloatingPointError(
+            f"training diverged: at step {step} validation scores spread by {spread:.3g}, where about 1 is usual"
         )
 
 
