@@ -26,11 +26,13 @@ from jaxiqa.config import (
 def main() -> None:
     experiment = from_command_line(__doc__)
     check_experiment(experiment)
+    from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.files import locked
     from jaxiqa.terminal import console, start_jax
 
     start_jax()
     began = time.perf_counter()
+    check_evaluation_start(experiment)
     distances = load_distances(experiment)
     splits = load_data(experiment)
     trunks: dict = {}
