@@ -4,6 +4,7 @@ import errno
 import hashlib
 import os
 import re
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -45,6 +46,19 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) else path
         raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
+    except ValueError as error:  # so TensorStore, with which Orbax writes, reports what the system refused
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if not number or isinstance(error, WriteError):
+            raise
+        mend = MENDS.get(int(number[1])) or os.strerror(int(number[1]))
+        raise WriteError(f"cannot write {path}: {mend}") from error
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `WriteError` unless ``needed`` bytes are free where ``folder`` is: before a write of many files begins."""
+    with writing(folder):
+        if shutil.disk_usage(folder).free < needed:
+            raise OSError(errno.ENOSPC, f"{needed} bytes are needed")
 
 
 def write_bytes(path: Path, content: bytes) -> None:
