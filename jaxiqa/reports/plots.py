@@ -12,14 +12,14 @@ COLOURS = ("#1f6f8b", "#d1495b", "#e0a030", "#5b8c5a", "#7d5ba6", "#444444", "#c
 MARKERS = "osD^vP*Xh"  # one fewer than colours, so that a style repeats only after 90 models
 
 
-LONGEST = 40
+LONGEST = 32
 """Characters of a name in a plot; of a longer one the middle is left out."""
 
 
 def plain(name: str) -> str:
     """A name as a plot can show it: no formula, no entry that a legend hides, letters that the font lacks as codes.
 
-    >>> plain("$x$"), plain("_a"), plain("城"), plain("n" * 50) == "n" * 20 + "…" + "n" * 19
+    >>> plain("$x$"), plain("_a"), plain("城"), plain("n" * 50) == "n" * 16 + "…" + "n" * 15
     ('\\\\$x\\\\$', ' _a', '\\\\u57ce', True)
     """
     known = _letters()

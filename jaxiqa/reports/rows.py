@@ -15,6 +15,8 @@ from dataclasses import MISSING, asdict, fields
 from pathlib import Path
 from typing import Any, BinaryIO
 
+from jaxiqa.files import writing
+
 SEAL = b', "seal": "'
 """What stands between the values of a line and their digest."""
 
@@ -56,15 +58,17 @@ def append_rows(path: Path, rows: Sequence[Any]) -> None:
 
     Raises:
         ValueError: a value of the wrong type or not finite; names its row. Nothing is then written.
+        WriteError: the file cannot be written.
     """
     for row in rows:
         _check(asdict(row), type(row), str(row))
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with open(path, "a+b") as file:
-        _remove_torn_line(file)
-        file.write(b"".join(_sealed(json.dumps(asdict(row)).encode()) + b"\n" for row in rows))
-        file.flush()
-        os.fsync(file.fileno())
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(path, "a+b") as file:
+            _remove_torn_line(file)
+            file.write(b"".join(_sealed(json.dumps(asdict(row)).encode()) + b"\n" for row in rows))
+            file.flush()
+            os.fsync(file.fileno())
 
 
 REMEDY = "it was changed after it was written; delete the line, and the same command makes the row again"
