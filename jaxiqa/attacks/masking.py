@@ -106,8 +106,11 @@ def check_masking(
         return value(attack(score_fn, images, key)) - clean
 
     pgd, many = gain(epsilon, 10), gain(epsilon, 20)
-    noise = np.max([value(_corner(images, image_keys(k, len(images)), epsilon)) for k in jax.random.split(key, 8)], 0)
-    square = Square(epsilon, queries=queries, objective=goal).run(score_fn, images, key)
+    noise_key, square_key, score_key = jax.random.split(key, 3)
+    noise = np.max(
+        [value(_corner(images, image_keys(k, len(images)), epsilon)) for k in jax.random.split(noise_key, 8)], 0
+    )
+    square = Square(epsilon, queries=queries, objective=goal).run(score_fn, images, square_key)
     found = np.asarray(goal.value(square.scores)) - clean
     checks += [
         _check("noise beats pgd", (noise - clean > pgd).mean(), 0.05),
@@ -116,7 +119,7 @@ def check_masking(
         _check("more steps do not help", _ratio(gain(epsilon, 5).mean(), many.mean()), 1.0),
     ]
     if keyed_score is not None:
-        scores = np.stack([np.asarray(keyed_score(images, k)) for k in jax.random.split(key, 8)])
+        scores = np.stack([np.asarray(keyed_score(images, k)) for k in jax.random.split(score_key, 8)])
         spread = scores.mean(0).std() if len(images) > 1 else np.abs(scores.mean())
         checks.append(_check("score changes with the key", _ratio(scores.std(0).mean(), spread), 0.01))
     return tuple(checks)

@@ -111,13 +111,13 @@ def train(arguments: Arguments) -> tuple[float, float]:
     folder, epochs, batch_size = run_folder(arguments), arguments.epochs, arguments.batch_size
     same_run(arguments, folder)
     clean = pictures(arguments)
-    attacked = attacked_pictures(arguments, clean, folder) if arguments.network == "fcn" else None
-    division, order, noise, noise_aside = jax.random.split(jax.random.key(arguments.seed), 4)
+    division, order, noise, noise_aside, weights, of_attack = jax.random.split(jax.random.key(arguments.seed), 6)
+    attacked = attacked_pictures(arguments, clean, folder, of_attack) if arguments.network == "fcn" else None
     divided = np.asarray(jax.random.permutation(division, len(clean)))
     aside, learned = np.split(divided, [math.ceil(len(clean) / 5)])
     pairs = Pairs(clean, attacked, arguments.sigma)
     sizes = {"depth": arguments.depth, "width": arguments.width} if arguments.network == "dncnn" else {}
-    module = auxiliary.AUXILIARY[arguments.network].build(**sizes, rngs=nnx.Rngs(arguments.seed))
+    module = auxiliary.AUXILIARY[arguments.network].build(**sizes, rngs=nnx.Rngs(weights))
     training, using, state = start(module)
     batches = math.ceil(len(learned) / batch_size)
     with Checkpoints(folder / "checkpoints") as checkpoints, progress_bar(arguments.network, "steps") as bar:
@@ -172,9 +172,8 @@ def pictures(arguments: Arguments) -> Any:
     return found
 
 
-def attacked_pictures(arguments: Arguments, clean: Any, folder: Path) -> Any:
+def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
     """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on."""
-    import jax
     import jax.numpy as jnp
     import numpy as np
 
@@ -189,7 +188,7 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path) -> Any:
         return np.load(file)
     attack = attacks.make(arguments.attack, **parse_options(arguments.attack_options))
     score = models.score_fn(models.load_run(arguments.model))
-    keys = image_keys(jax.random.key(arguments.seed), len(clean))
+    keys = image_keys(key, len(clean))
     found = np.empty_like(clean)
     with progress_bar(arguments.attack, "pictures") as bar:
         for first in range(0, len(clean), arguments.batch_size):
