@@ -90,6 +90,14 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
     if arguments.network == "fcn" and arguments.model is None:
         raise ValueError("model is missing: fcn learns from attacks on a metric; give the folder of one by train.py")
+    if arguments.network == "fcn":
+        from jaxiqa import attacks
+        from jaxiqa.options import parse_options
+
+        attacks.make(arguments.attack, **parse_options(arguments.attack_options))
+    else:
+        check_number("depth", arguments.depth, 3, 64)
+        check_number("width", arguments.width, 1)
 
 
 def run_folder(arguments: Arguments) -> Path:
@@ -109,8 +117,8 @@ def train(arguments: Arguments) -> tuple[float, float]:
     from jaxiqa.train.checkpoint import Checkpoints
 
     folder, epochs, batch_size = run_folder(arguments), arguments.epochs, arguments.batch_size
-    same_run(arguments, folder)
     clean = pictures(arguments)
+    same_run(arguments, folder, clean)
     division, order, noise, noise_aside, weights, of_attack = jax.random.split(jax.random.key(arguments.seed), 6)
     attacked = attacked_pictures(arguments, clean, folder, of_attack) if arguments.network == "fcn" else None
     divided = np.asarray(jax.random.permutation(division, len(clean)))
@@ -136,8 +144,10 @@ def train(arguments: Arguments) -> tuple[float, float]:
     return float(state["best_ssim"]), mean_ssim(pairs, aside, noise_aside, batch_size)
 
 
-def same_run(arguments: Arguments, folder: Path) -> None:
-    """Write down what is trained; refuse a folder of something else."""
+def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
+    """Write down what is trained, on which pictures; refuse a folder of something else."""
+    import hashlib
+
     from jaxiqa.files import write_text
 
     described = {name: value for name, value in asdict(arguments).items() if name not in ("out", "epochs")}
@@ -146,11 +156,12 @@ def same_run(arguments: Arguments, folder: Path) -> None:
         if not card.is_file():
             raise FileNotFoundError(f"model: {arguments.model} holds no trained metric (model.json)")
         described["model"] = json.loads(card.read_text()).get("sha256")
+    described["pictures"] = hashlib.sha256(clean.tobytes()).hexdigest()
     described = json.loads(json.dumps(described))
     file = folder / "config.json"
     if file.exists():
         before = json.loads(file.read_text())
-        if fields := [name for name in described if before.get(name) != described[name]]:
+        if fields := [name for name in described if name in before and before[name] != described[name]]:
             raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
     write_text(file, json.dumps(described, indent=1))
 
