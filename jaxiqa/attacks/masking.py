@@ -128,8 +128,11 @@ def check_masking(
     ten, twenty = gain(pgd(epsilon, 10)), gain(pgd(epsilon, 20))
     bounded = np.maximum(ten, twenty)
     apgd = APGD(epsilon, steps=40, random_start=False, objective=goal)
-    noise = np.max([value(_corner(images, image_keys(k, len(images)), epsilon)) for k in jax.random.split(key, 8)], 0)
-    square = Square(epsilon, queries=queries, objective=goal).run(score_fn, images, key)
+    noise_key, square_key, score_key = jax.random.split(key, 3)
+    noise = np.max(
+        [value(_corner(images, image_keys(k, len(images)), epsilon)) for k in jax.random.split(noise_key, 8)], 0
+    )
+    square = Square(epsilon, queries=queries, objective=goal).run(score_fn, images, square_key)
     found = np.asarray(goal.value(square.scores)) - clean
     five = gain(pgd(epsilon, 5)).mean()
     free = [pgd(1.0, 40, epsilon / 2), APGD(1.0, steps=40, random_start=False, objective=goal)]
@@ -149,7 +152,7 @@ def check_masking(
         for name, (measure, limit, start, others) in experiments.items()
     ]
     if keyed_score is not None:
-        scores = np.stack([np.asarray(keyed_score(images, k)) for k in jax.random.split(key, 8)])
+        scores = np.stack([np.asarray(keyed_score(images, k)) for k in jax.random.split(score_key, 8)])
         spread = scores.mean(0).std() if len(images) > 1 else np.abs(scores.mean())
         checks.append(_check("score changes with the key", _ratio(scores.std(0).mean(), spread), 0.01))
     return tuple(checks)

@@ -135,7 +135,7 @@ class PatchRS:
         return patch._replace(corner=jnp.clip(corner, 0, size - self.side))
 
     def _repainted(self, patch, key, iteration):
-        place, paint, one = jax.random.split(key, 3)
+        place, paint, other, one = jax.random.split(key, 4)
         channels = patch.colours.shape[2]
         share = {"paper": 0.4, "benchmark": 0.8}[self.variant] if self.share is None else self.share
         sides = jnp.maximum(jnp.sqrt(share / 2.0 ** jnp.arange(10)) * self.side, 1).astype(int)
@@ -145,7 +145,7 @@ class PatchRS:
         inside = _square(self.side, top, left, side)
         added = jnp.clip(patch.colours + jax.random.rademacher(paint, (channels,), patch.colours.dtype), 0, 1)
         # One pixel: any other colour (some channels flipped), later one that differs in a single channel.
-        others = jax.random.randint(paint, (), 1, 2**channels) >> jnp.arange(channels) & 1
+        others = jax.random.randint(other, (), 1, 2**channels) >> jnp.arange(channels) & 1
         single = jnp.arange(channels) == jax.random.randint(one, (), 0, channels)
         begin = jnp.min(jnp.where(sides == 1, starts, self.iterations))
         flips = jnp.where(iteration >= (begin + self.iterations) // 2, single, others == 1)

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import check_pictures, trained
-from jaxiqa.defenses.purify.purifier import check_drawn
+from jaxiqa.defenses.purify.purifier import check_drawn, computed
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -44,7 +44,7 @@ class Filter:
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         del key
         check_pictures(images, channels=3)
-        return _filtered(self.network, images)
+        return computed(images, lambda x: _filtered(self.network, x))
 
 
 @jax.jit

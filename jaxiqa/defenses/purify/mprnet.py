@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import check_pictures, trained
-from jaxiqa.defenses.purify.purifier import check_drawn
+from jaxiqa.defenses.purify.purifier import check_drawn, computed
 from jaxiqa.types import Images, PRNGKey
 
 MULTIPLE = 8
@@ -47,7 +47,7 @@ class MPRNet:
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         del key
         check_pictures(images, channels=3)
-        return _restored(self.network, images)
+        return computed(images, lambda x: _restored(self.network, x))
 
 
 @jax.jit

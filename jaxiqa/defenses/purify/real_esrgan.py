@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.arguments import check_pictures, trained
 from jaxiqa.checks import check_choice
+from jaxiqa.defenses.purify.purifier import computed
 from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
@@ -53,7 +54,7 @@ class RealESRGAN:
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         del key
         check_pictures(images, channels=3)
-        return _drawn(self, images)
+        return computed(images, lambda x: _drawn(self, x))
 
 
 @jax.jit

@@ -19,7 +19,7 @@ def check_share(name: str, value: float) -> None:
     Traceback (most recent call last):
     ValueError: alpha=1.0 is outside (0, 1)
     """
-    if not 0 < value < 1:
+    if not isinstance(value, int | float | np.number) or not 0 < value < 1:
         raise ValueError(f"{name}={value!r} is outside (0, 1)")
 
 

@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxiqa.arguments import trained
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.checks import check_choice
 from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
-from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
@@ -124,13 +124,14 @@ class Bounding(Protocol):
 
 def check_bounding(options: Bounding) -> None:
     """Raise ``ValueError`` where an option is out of range, or where n samples give no finite bounds."""
-    check_number("epsilon", options.epsilon, 0.0, open_low=True)
-    check_number("sigma", options.sigma, 0.0, open_low=True)
+    check_option("epsilon", options.epsilon, open_low=True)
+    check_option("sigma", options.sigma, open_low=True)
     check_whole("n", options.n, 1)
     check_share("alpha", options.alpha)
+    check_chunk(options.chunk)
     check_choice("variant", options.variant, ("paper", "benchmark"))
     if options.target is not None:
-        check_number("target", options.target, 0.0, open_low=True)
+        check_option("target", options.target, open_low=True)
 
     def enough(n):
         size, share = looks(n, options.alpha, early=options.target is not None)[-1]
