@@ -38,8 +38,8 @@ def main() -> None:
     start_jax()
     began = time.perf_counter()
     evaluation = experiment.evaluation
-    for label, defense in evaluation.defenses.items():
-        purifiers.build(label, defense)  # what is wrong is said now, not after the attacks
+    # what is wrong is said now, not after the attacks
+    built = {label: purifiers.build(label, defense) for label, defense in evaluation.defenses.items()}
     for label, certifier in evaluation.certifiers.items():
         certified.build(label, certifier)
     check_same_evaluation(experiment)
@@ -57,6 +57,8 @@ def main() -> None:
                 size=attacked.read(0).shape[:2],
                 batch=evaluation.batch_size,
             )
+            for label, purifier in built.items():
+                purifiers.check_size(subject, label, purifier)
             predict(subject, labelled, experiment.model.input_size)
             check_gradients(subject, attacked, evaluation.masking)
             examples = evaluation.examples if seed == experiment.seeds[0] else 0

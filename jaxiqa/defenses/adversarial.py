@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
-from jaxiqa.arguments import as_pytree
+from jaxiqa.arguments import as_pytree, trained
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.ops.ms_ssim import ms_ssim
 from jaxiqa.ops.similarity import ssim
@@ -145,6 +145,7 @@ def adversarial_batch(
     (`jaxiqa.attacks.APGD`) steps 2ε at first, as in its paper, where the benchmark stepped ε.
     """
     check_choice("target", target, ("loss", "score"))
+    distance = trained("distance", distance)
     if isinstance(penalty, int | float):
         check_number("penalty", penalty, 0.0)
     attacked_fn = deviation(score_fn, mos, gather) if target == "loss" else score_fn

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.arguments import Keys, as_pytree, image_keys
+from jaxiqa.arguments import Keys, as_pytree, beside, image_keys
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.ops.similarity import ssim
@@ -25,7 +25,7 @@ Progress = Callable[[float, float], Any]
 
 def score(score_fn: ScoreFn, images: Images) -> jax.Array:
     """``score_fn(images)``, compiled once per structure of the score function."""
-    return _compiled_score(as_pytree(score_fn), images)
+    return _compiled_score(beside(images, as_pytree(score_fn)), images)
 
 
 @jax.jit
@@ -139,6 +139,7 @@ def attack_split(
             continue
         first = number * batch_size
         clean = spread(images)
+        score_fn = beside(clean, as_pytree(score_fn))  # once: batches are divided alike
         before = np.asarray(score(score_fn, clean))
         began = time.perf_counter()
         attacked, queries = runner(clean, keys[first:][: len(images)], _part(progress, first, valid, len(split)))

@@ -23,7 +23,7 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Seque
     others = load_split(chosen.fit_on, chosen.fit_split)
     data.validate(others)
     folder = subject.root / "fitted" / f"{subject.stem}-{label}"
-    images, fitted, networks = None, [], load_networks(chosen.networks)
+    images, fitted, networks = None, [], load_networks(chosen.networks, training=True)
     kind = attacks.FITTED[chosen.name]
     with progress_bar(f"{subject.title}: fitting {label}", "steps") as bar:
         for number, epsilon in enumerate(epsilons):

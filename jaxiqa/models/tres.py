@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
@@ -184,6 +185,7 @@ class TReS(nnx.Module):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1]: the mean over their crops, random ones with a key (``"official"``)."""
+        check_pictures(images)
         return jnp.mean(self.network(self.prepare(images, key)).reshape(images.shape[0], -1), axis=1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
@@ -208,7 +210,7 @@ class TReS(nnx.Module):
         queries and keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, behind the
         last norm; all ``b 7 7 c``) and ``fc2`` (``b c``).
         """
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         stages = {name for name in names if name not in PARTS}

@@ -62,6 +62,8 @@ class Summary:
     """What could not be computed, and why."""
     masked: tuple[str, ...] = ()
     """Signs of masked gradients, and what to do about them."""
+    unmasked: tuple[str, ...] = ()
+    """For each model and seed, how many checks for masked gradients passed, and which."""
 
 
 def column(gain: str, attack: str, strength: Strength = None) -> str:
@@ -190,7 +192,20 @@ def summarise(
         for row in masking
         if row.flagged and row.model in names
     )
-    return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked)
+    return Summary(
+        names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked, _passed(masking)
+    )
+
+
+def _passed(masking: Sequence[MaskingRow]) -> tuple[str, ...]:
+    checks: dict[tuple[str, int], list[MaskingRow]] = defaultdict(list)
+    for row in masking:
+        checks[row.model, row.seed].append(row)
+    lines = []
+    for (model, seed), rows in checks.items():
+        passed = [row.check for row in rows if not row.flagged]
+        lines.append(f"{model} seed {seed}: {len(passed)} of {len(rows)} ({', '.join(passed)})")
+    return tuple(lines)
 
 
 def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:

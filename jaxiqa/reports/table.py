@@ -53,6 +53,7 @@ def notes(summary: Summary) -> list[str]:
     lines.append("8 bit: the attacked picture rounded to 8 bits, as it would be stored, and scored again.")
     lines.append("SSIM and Linf: means over the pictures, of the attacked one against the clean one.")
     lines += [f"Warning, masked gradients? {sign}." for sign in summary.masked]
+    lines += [f"Checks for masked gradients passed: {passed}." for passed in summary.unmasked]
     return lines + [f"Missing: {what}." for what in summary.missing]
 
 

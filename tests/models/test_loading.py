@@ -92,8 +92,9 @@ def test_a_training_run_is_loaded(original, expected, tmp_path):
     assert loaded.score_range == (0.0, 80.0)
     with pytest.raises(ValueError, match=r"takes no options, but got backbone"):
         jaxiqa.load("linearity", weights=tmp_path, backbone="resnet18")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no trained model \(model\.json\)"):
-        jaxiqa.load("linearity", weights=tmp_path.parent)
+        jaxiqa.load("linearity", weights=tmp_path / "empty")
 
 
 def test_published_names_are_fetched(arrays, expected, tmp_path, monkeypatch):

@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import as_pytree, check_pictures
+from jaxiqa.arguments import check_pictures, trained
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.defenses.diffusion import Schedule, denoise, linear_schedule, noise
 from jaxiqa.ops.resize import resize_bilinear
@@ -62,7 +62,7 @@ class DiffPure:
         check_number("steps", self.steps, 1)
         for side in self.size or ():
             check_number("size", side, 1)
-        object.__setattr__(self, "network", as_pytree(self.network))
+        object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None) -> Images:
         check_pictures(images, channels=3)

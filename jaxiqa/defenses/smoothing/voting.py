@@ -26,8 +26,8 @@ class Voting(Protocol):
         n: others, that bound its probability.
         alpha: probability, in (0, 1), that a radius is too large.
         classes: how many, >= 3: below the range, equal bins of it, above it.
-        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say on which side of it
-            its radius lies (0: whether there is a class at all); see `jaxiqa.defenses.smoothing.looks`.
+        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say whether there is a
+            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.looks`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
     """
 
@@ -100,7 +100,9 @@ def certify_class(
         n[active], before = size, size
         if needed is not None:
             upper = clopper_pearson_upper(successes[active], size, share)
-            active = active[(lower[active] < needed) & (upper >= needed)]
+            open_radius = (lower[active] < needed) & (upper >= needed)
+            open_class = (lower[active] < 0.5) & (upper >= 0.5)
+            active = active[open_radius | open_class]
             if not len(active):
                 break
     abstained = lower < 0.5
