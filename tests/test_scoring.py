@@ -176,7 +176,7 @@ def test_a_csv_that_cannot_be_written_is_said_before_anything_is_scored(folder, 
     image = folder / "same0.png"
     out = {"folder": tmp_path, "below a file": image / "x.csv", "picture": image}[kind]
     monkeypatch.setattr(scoring, "score_files", None)
-    with pytest.raises(SystemExit, match="error: .*(is a folder|file is where a folder|one of the pictures)"):
+    with pytest.raises(SystemExit, match=r"error: .*(is a folder|file is where a folder|one of the pictures)"):
         scoring.main(["linearity", str(image), "--weights", "x", "--csv", str(out)])
 
 
