@@ -57,7 +57,7 @@ class Split:
         >>> from jaxiqa.data import load
         >>> split = load("builtin", size=(16, 20), train=8, val=4, test=4)["test"]
         >>> split
-        Split('builtin/test', 4 images, scores 55.1692 to 98.6692 on a scale of 0 to 100)
+        Split('builtin/test', 4 images, scores 31.1553 to 100 on a scale of 0 to 100)
         >>> split.images([0, 2]).shape, split.images(slice(3)).dtype
         ((2, 16, 20, 3), dtype('float32'))
         """
@@ -65,8 +65,10 @@ class Split:
         pixels = [self.read(index) for index in chosen]
         sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in pixels})
         if len(sizes) != 1:
-            raise ValueError(f"{self.name}: the images are of {len(sizes)} sizes ({', '.join(sizes[:5])}); one is needed,"
-                             " as jaxiqa.data.resized(split, (height, width)) makes it")  # fmt: skip
+            raise ValueError(
+                f"{self.name}: the images are of {len(sizes)} sizes ({', '.join(sizes[:5])}); one is needed, "
+                "as jaxiqa.data.resized(split, (height, width)) makes it"
+            )
         return np.stack(pixels).astype(np.float32) / 255
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Split":

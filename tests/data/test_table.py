@@ -220,5 +220,5 @@ def test_a_split_is_one_line_and_gives_images_by_one_call(folder):
     Image.new("RGB", (5, 5)).save(folder / "1.png")
     with pytest.raises(ValueError, match=r"2 sizes \(5x5, 8x6\).*resized"):
         split.images()
-    with pytest.raises(ValueError, match="np.flatnonzero"):
+    with pytest.raises(ValueError, match=r"np\.flatnonzero"):
         split.select(np.array([True, False, True, False]))
