@@ -62,6 +62,8 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
+    from jaxiqa.options import options_last
+
     prog = "python -m jaxiqa.defenses.train_filter"
     words = options_last(sys.argv[1:] if args is None else args, "--attack-options")
     arguments = tyro.cli(Arguments, prog=prog, description=__doc__, args=words)
