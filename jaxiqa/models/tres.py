@@ -145,8 +145,8 @@ class TReS(nnx.Module):
     random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
     (`jaxiqa.models.crops.uniform_crops`).
 
-    Beside the weights, scoring a crop takes about 45 MiB on a CPU and its gradient 170 MiB; the 50 of an image go in one
-    batch, one image after another.
+    Beside the weights, scoring a crop takes about 45 MiB on a CPU and its gradient 170 MiB; the 50 of an image go in
+    one batch, one image after another.
 
     Scores are MOS z-scores, about 0 to 100 on KonIQ-10k; higher is better. The published weights are under CMU's
     academic, non-commercial licence.
