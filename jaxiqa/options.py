@@ -2,7 +2,7 @@
 
 import ast
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 _FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
@@ -66,3 +66,24 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
             raise ValueError(f"options={text!r}; write KEY=VALUE")
         options[key] = parse_value(value)
     return options
+
+
+def options_last(arguments: Sequence[str], flag: str = "--options") -> list[str]:
+    """A command line on which the flag takes the ``key=value`` words behind it, and nothing else.
+
+    tyro gives a flag of several values every word up to the next flag, files that are to be scored included.
+
+    >>> options_last(["score", "--options", "a=1", "photo.png", "--options", "b=2"])
+    ['score', 'photo.png', '--options', 'a=1', 'b=2']
+    """
+    others, taken, taking = [], [], False
+    for word in arguments:
+        if word == flag or word.startswith(f"{flag}="):
+            taking = True
+            taken += [word.removeprefix(f"{flag}=")] if word != flag else []
+        elif taking and re.match(r"[A-Za-z_]\w*=", word):
+            taken.append(word)
+        else:
+            taking = False
+            others.append(word)
+    return [*others, flag, *taken] if taken else others

@@ -35,6 +35,8 @@ ALLOWED = {
 }
 EXECUTABLES = {
     Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"},
+    Path("data", "prepare.py"): {"terminal"},
+    Path("models", "conversion.py"): {"terminal"},
     Path("train", "startup.py"): {"config"},
     Path("train", "runs.py"): {"config"},
     Path("train", "variant.py"): {"config", "defenses", "layers"},

@@ -12,6 +12,7 @@ command goes on exactly where it was, from the folder OUT.run.
 import io
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -61,10 +62,13 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
+    from jaxiqa.options import options_last
+
     prog = "python -m jaxiqa.defenses.train_filter"
-    arguments = tyro.cli(Arguments, prog=prog, description=__doc__, args=args)
+    words = options_last(sys.argv[1:] if args is None else args, "--attack-options")
+    arguments = tyro.cli(Arguments, prog=prog, description=__doc__, args=words)
     from jaxiqa.files import locked
-    from jaxiqa.terminal import console, explained, start_jax
+    from jaxiqa.terminal import explained, say, start_jax
 
     began = time.perf_counter()
     with explained():
@@ -73,11 +77,7 @@ def main(args: Sequence[str] | None = None) -> None:
         with locked(run_folder(arguments)):
             best, before = train(arguments)
     minutes = (time.perf_counter() - began) / 60
-    console.print(
-        f"{arguments.out}: SSIM {before:.4f} -> {best:.4f} on the pictures set aside, {minutes:.1f} minutes",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{arguments.out}: SSIM {before:.4f} -> {best:.4f} on the pictures set aside, {minutes:.1f} minutes")
 
 
 def check(arguments: Arguments) -> None:

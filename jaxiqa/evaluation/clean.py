@@ -12,7 +12,7 @@ from jaxiqa.attacks import check_masking
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attacking import score_split
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.terminal import console
+from jaxiqa.terminal import messages
 from jaxiqa.types import MaskingRow, ModelRow, PredictionRow
 
 
@@ -57,7 +57,7 @@ def check_gradients(subject: Subject, attacked: Split, count: int) -> None:
         return
     pictures = [attacked.read(index) for index in range(min(count, len(attacked)))]
     images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
-    with console.status(escape(f"{subject.title}: checking for masked gradients")):
+    with messages.status(escape(f"{subject.title}: checking for masked gradients")):
         checks = check_masking(subject.score_fn, images, jax.random.key(subject.seed), queries=100)
     subject.add(
         [

@@ -216,5 +216,5 @@ def _out_of_memory(error: BaseException | None) -> bool:
 
 
 if __name__ == "__main__":
-    sys.path.insert(0, str(Path(__file__).parent))
+    sys.path[:0] = [str(Path(__file__).parent), str(Path(__file__).parent.parent.parent)]
     _serve(sys.argv[1])
