@@ -1,6 +1,6 @@
 """Damaged files of weights: no hang, no gigabyte, and no error but the documented ones.
 
-python tests/fuzz/test_weights.py 2000        the full count, in all formats together
+python tests/fuzz/test_fuzz_weights.py 2000        the full count, in all formats together
 """
 
 import io
