@@ -1,0 +1,93 @@
+"""Rules of operations that treat every entry alone."""
+
+import math
+from collections.abc import Callable
+
+import numpy as np
+
+from jaxiqa.lipschitz.operation import Gain, Operation, magnitudes, unbounded
+
+SLOPES = {
+    **{"sin": 1.0, "cos": 1.0, "tanh": 1.0, "atan": 1.0, "asinh": 1.0},
+    **{"logistic": 0.25, "erf": 2 / math.sqrt(math.pi), "erfc": 2 / math.sqrt(math.pi)},
+}
+"""Largest slope on the real line. None of them is bounded on the complex plane."""
+
+
+def slope(value: float) -> Callable[[Operation], Gain]:
+    """Rule of a function of real numbers whose largest slope is ``value``."""
+
+    def rule(op: Operation) -> Gain:
+        return unbounded(f"{op.name} of complex numbers") if op.complex else Gain(value, "largest slope")
+
+    return rule
+
+
+def one(op: Operation) -> Gain:
+    """Rule of what changes no distance, or only shrinks it: conjugates, absolute values, casts."""
+    return Gain(1.0, "1")
+
+
+def part(op: Operation) -> Gain:
+    """Rule of one operand of a sum or of a choice: 1, or √n where one number meets n."""
+    if op.spreads:
+        return Gain(math.sqrt(math.prod(op.out)), "copies")
+    return Gain(1.0, "1") if op.shape == op.out else unbounded("operands of different shapes")
+
+
+def ordered_part(op: Operation) -> Gain:
+    """The same for the larger, the smaller, or the clamped: complex numbers are compared part by part, which jumps."""
+    return unbounded(f"{op.name} of complex numbers jumps") if op.complex else part(op)
+
+
+def chosen_part(op: Operation) -> Gain:
+    """Rule of one case of ``select_n``."""
+    if op.known[0] is None:
+        return unbounded("a choice that depends on the image jumps")
+    return part(op)
+
+
+def multiply(op: Operation) -> Gain:
+    """By known factors: the largest; their Frobenius norm where one number meets all of them."""
+    factor = op.known[1 - op.moving]
+    if factor is None:
+        return unbounded("a product of two quantities that depend on the image, such as attention")
+    return _scaled(op, magnitudes(factor), "factor")
+
+
+def divide(op: Operation) -> Gain:
+    """By known divisors: the smallest decides."""
+    if op.known[1] is None:
+        return unbounded("division by a quantity that depends on the image")
+    divisor = magnitudes(op.known[1])
+    if not divisor.all():
+        return unbounded("division by zero")
+    return _scaled(op, np.asarray(1 / divisor), "inverse divisor")
+
+
+def _scaled(op: Operation, factor: np.ndarray, word: str) -> Gain:
+    if op.spreads:
+        return Gain(float(np.linalg.norm(np.broadcast_to(factor, op.out))), f"norm of all {word}s")
+    return Gain(float(factor.max(initial=0.0)), f"largest {word}")
+
+
+def power(op: Operation) -> Gain:
+    """``integer_pow``: bounded for the exponents 0 and 1 only."""
+    exponent = op.params["y"]
+    if exponent in (0, 1):
+        return Gain(float(exponent), "exponent")
+    return unbounded(f"no rule for integer_pow with exponent {exponent}: its slope is not bounded")
+
+
+ELEMENTWISE: dict[str, Callable[[Operation], Gain]] = {
+    **{name: slope(value) for name, value in SLOPES.items()},
+    **dict.fromkeys(("neg", "conj", "real", "imag", "abs", "copy", "copy_p", "stop_gradient", "name"), one),
+    **dict.fromkeys(("reduce_precision", "convert_element_type", "sharding_constraint"), one),
+    **dict.fromkeys(("add", "sub", "add_any", "complex"), part),
+    **dict.fromkeys(("max", "min", "clamp"), ordered_part),
+    "select_n": chosen_part,
+    "mul": multiply,
+    "div": divide,
+    "integer_pow": power,
+}
+"""Primitive -> its rule, for one input that depends on the image."""

@@ -1,0 +1,236 @@
+"""Rules of compiled functions of this project and of `jax.nn`, tighter than those of their parts.
+
+A program holds such a function under its name. Somebody else's function may have that name, and JAX keeps it for what
+it makes of the function: a derivative, a batched form. So the function is traced again for the same inputs, and its
+rule is used only if the two programs are the same, equation by equation.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+from jax.extend.core import ClosedJaxpr, Jaxpr
+
+from jaxiqa.layers.activations import householder, max_min
+from jaxiqa.layers.depthwise import depthwise_conv
+from jaxiqa.layers.fourier import from_frequencies, to_frequencies
+from jaxiqa.layers.grouped_conv import grouped_conv
+from jaxiqa.layers.orthogonal_conv import multiply_dense, multiply_reflection
+from jaxiqa.layers.pooling import l2_pool
+from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.wide_conv import wide_conv
+from jaxiqa.lipschitz import spectrum
+from jaxiqa.lipschitz.elementwise import slope
+from jaxiqa.lipschitz.operation import Gain, Operation, magnitudes, unbounded
+from jaxiqa.lipschitz.shapes import window_max
+from jaxiqa.lipschitz.spectral import SLACK, conv_norm, gram_bound, largest_norm
+
+SILU_SLOPE = 1.0998393201288669
+"""Largest slope of x·σ(x), where x·tanh(x/2) = 2: at x = 2.3994."""
+
+
+@dataclass(frozen=True)
+class Function:
+    """A function that is known by name.
+
+    Attributes:
+        original: the function.
+        rule: its rule.
+        options: its static arguments, read from an operation that claims to be it.
+    """
+
+    original: Callable[..., Any]
+    rule: Callable[[Operation], Gain]
+    options: Callable[[Operation], dict[str, Any]] = lambda op: {}
+
+    def gain(self, op: Operation, program: ClosedJaxpr) -> Gain:
+        """What the rule gives, or no bound where ``program`` is another than that of the function."""
+        arguments = [
+            jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in program.jaxpr.invars
+        ]
+        options = self.options(op)
+        try:
+            traced = jax.make_jaxpr(lambda *given: self.original(*given, **options))(*arguments)
+        except (TypeError, ValueError):  # these arguments are not such as the function takes
+            return unbounded("another function of this name")
+        own = traced.jaxpr.eqns[0].params.get("jaxpr") if len(traced.jaxpr.eqns) == 1 else None
+        same = own is not None and _same_setting(own, program)
+        return self.rule(op) if same else unbounded("another function of this name")
+
+
+def _same(a: Jaxpr, b: Jaxpr) -> bool:
+    """Whether two programs are the same but for the names of their variables."""
+    twin: dict[Any, Any] = {}
+
+    def define(first: list, second: list) -> bool:
+        twin.update(zip(first, second, strict=False))
+        shapes = [[(v.aval.shape, v.aval.dtype) for v in variables] for variables in (first, second)]
+        return shapes[0] == shapes[1]
+
+    def agree(first: list, second: list) -> bool:
+        if len(first) != len(second):
+            return False
+        pairs = zip(first, second, strict=True)
+        literal = [hasattr(u, "val") and hasattr(v, "val") and np.array_equal(u.val, v.val) for u, v in pairs]
+        pairs = zip(first, second, literal, strict=True)
+        return all(equal or (not hasattr(u, "val") and twin.get(u) is v) for u, v, equal in pairs)
+
+    if not define([*a.constvars, *a.invars], [*b.constvars, *b.invars]) or len(a.eqns) != len(b.eqns):
+        return False
+    for p, q in zip(a.eqns, b.eqns, strict=True):
+        if p.primitive is not q.primitive or p.params.keys() != q.params.keys() or not agree(p.invars, q.invars):
+            return False
+        if not all(_same_setting(p.params[key], q.params[key]) for key in p.params):
+            return False
+        if not define(p.outvars, q.outvars):
+            return False
+    return agree(a.outvars, b.outvars)
+
+
+def _same_setting(first: Any, second: Any) -> bool:
+    if isinstance(first, ClosedJaxpr | Jaxpr) and isinstance(second, ClosedJaxpr | Jaxpr):
+        consts = [getattr(program, "consts", ()) for program in (first, second)]
+        same = len(consts[0]) == len(consts[1]) and all(map(np.array_equal, *consts))
+        return same and _same(*(getattr(program, "jaxpr", program) for program in (first, second)))
+    if callable(first) and callable(second):  # a derivative rule, which does not change the value
+        return True
+    return bool(first == second)
+
+
+def _padding(op: Operation) -> tuple[tuple[int, int], tuple[int, int]]:
+    """Padding of the maps, read from the equation that pads or convolves."""
+    for eqn in op.inner:
+        if eqn.primitive.name == "conv_general_dilated":
+            (above, below), (left, right) = eqn.params["padding"]
+            return (above, below), (left, right)
+        if eqn.primitive.name == "pad" and len(eqn.params["padding_config"]) == 4:
+            (above, below, _), (left, right, _) = eqn.params["padding_config"][1:3]
+            return (int(above), int(below)), (int(left), int(right))
+    return (0, 0), (0, 0)
+
+
+def _stride(op: Operation) -> tuple[int, int]:
+    """Stride over the maps; 1 where only one place is left, so that there is nothing to step over."""
+    for eqn in op.inner:
+        if eqn.primitive.name == "conv_general_dilated":
+            return tuple(eqn.params["window_strides"])
+        if eqn.primitive.name == "slice" and eqn.invars[0].aval.ndim == 4 and eqn.params["strides"]:
+            return tuple(eqn.params["strides"][1:3])
+    return 1, 1
+
+
+def _precision(op: Operation) -> Any:
+    found = (eqn.params["precision"] for eqn in op.inner if "precision" in eqn.params)
+    return next(found, None)
+
+
+def _depthwise_options(op: Operation) -> dict[str, Any]:
+    """Static arguments; a stride that skips all but one place of an axis cannot be seen, and changes nothing."""
+    return {"stride": _stride(op), "padding": _padding(op)}
+
+
+def _kernel(op: Operation) -> np.ndarray | None:
+    return np.asarray(op.known[1]) if op.moving == 0 else None
+
+
+def _depthwise(op: Operation) -> Gain:
+    kernel = _kernel(op)
+    if kernel is None:
+        return unbounded("a kernel that depends on the image")
+    bound = conv_norm(kernel[:, :, None], op.shape[1:3], stride=_stride(op), groups=kernel.shape[-1])
+    return Gain(bound.value, bound.method, bound.exact, linear=True)
+
+
+def _grouped(op: Operation) -> Gain:
+    kernel = _kernel(op)
+    if kernel is None:
+        return unbounded("a kernel that depends on the image")
+    bound = conv_norm(kernel, op.shape[1:3], stride=_stride(op), groups=op.shape[3] // kernel.shape[2])
+    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+
+
+def _wide(op: Operation) -> Gain:
+    kernel = _kernel(op)
+    if kernel is None:
+        return unbounded("a kernel that depends on the image")
+    bound = conv_norm(kernel, op.shape[1:3])
+    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+
+
+def _dense_frequencies(op: Operation) -> Gain:
+    if op.moving != 1:
+        return unbounded("matrices that depend on the image")
+    found = largest_norm(np.asarray(op.known[0]))
+    rest = 1.0 if len(op.known) > 2 else 0.0  # frequencies outside the band
+    return Gain(max(found.value, rest), f"{found.method} per frequency", found.exact)
+
+
+def _reflected_frequencies(op: Operation) -> Gain:
+    if op.moving != 1:
+        return unbounded("matrices that depend on the image")
+    basis = np.asarray(op.known[0], np.complex128)
+    values = np.linalg.svd(basis, compute_uv=False) if basis.shape[-1] <= 96 else gram_bound(basis)
+    return Gain(max(1.0, float(2 * values.max() ** 2 - 1)) * SLACK, "SVD of the basis per frequency")
+
+
+def _l2_pool(op: Operation) -> Gain:
+    window = next(eqn for eqn in op.inner if eqn.primitive.name == "reduce_window_sum")
+    return unbounded("l2_pool of complex numbers") if op.complex else window_max(op, window.params)
+
+
+def _l2_pool_options(op: Operation) -> dict[str, Any]:
+    for eqn in op.inner:
+        if eqn.primitive.name == "reduce_window_sum" and len(eqn.params["window_dimensions"]) > 1:
+            return {"window": eqn.params["window_dimensions"][1], "stride": eqn.params["window_strides"][1]}
+    return {"window": 1}
+
+
+def _soft_threshold(op: Operation) -> Gain:
+    if op.moving != 0:
+        return unbounded("a threshold that depends on the image")
+    if not (np.asarray(op.known[1]) >= 0).all():
+        return unbounded("a negative threshold: it jumps at 0")
+    return Gain(1.0, "proximal map")
+
+
+def _real(method: str) -> Callable[[Operation], Gain]:
+    """Rule of a map of real numbers that keeps norms, whose first input alone may depend on the image."""
+
+    def rule(op: Operation) -> Gain:
+        if op.complex or op.moving != 0:
+            return unbounded(f"{op.name} of complex numbers, or of settings that depend on the image")
+        return Gain(1.0, method)
+
+    return rule
+
+
+def _leaky_relu(op: Operation) -> Gain:
+    if op.complex or op.moving != 0:
+        return unbounded("complex numbers, or a slope that depends on the image")
+    slopes = magnitudes(op.known[1]) if len(op.known) > 1 else magnitudes(0.01)  # the default of `jax.nn`
+    return Gain(max(1.0, float(slopes.max(initial=0.0))), "larger slope")
+
+
+FUNCTIONS: dict[str, Function] = {
+    "depthwise_conv": Function(depthwise_conv, _depthwise, _depthwise_options),
+    "grouped_conv": Function(
+        grouped_conv,
+        _grouped,
+        lambda op: {"stride": _stride(op), "padding": _padding(op), "precision": _precision(op)},
+    ),
+    "wide_conv": Function(wide_conv, _wide, lambda op: {"padding": _padding(op), "precision": _precision(op)}),
+    "multiply_dense": Function(multiply_dense, _dense_frequencies),
+    "multiply_reflection": Function(multiply_reflection, _reflected_frequencies),
+    "to_frequencies": Function(to_frequencies, spectrum.to_frequencies),
+    "from_frequencies": Function(from_frequencies, spectrum.from_frequencies, lambda op: {"size": op.out[1:3]}),
+    "l2_pool": Function(l2_pool, _l2_pool, _l2_pool_options),
+    "soft_threshold": Function(soft_threshold, _soft_threshold),
+    "max_min": Function(max_min, _real("permutation")),
+    "householder": Function(householder, _real("reflection")),
+    "leaky_relu": Function(jax.nn.leaky_relu, _leaky_relu),
+    "silu": Function(jax.nn.silu, slope(SILU_SLOPE)),
+    "softplus": Function(jax.nn.softplus, slope(1.0)),
+}
+"""Name of a compiled function -> the function and its rule."""

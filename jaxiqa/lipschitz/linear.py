@@ -1,0 +1,91 @@
+"""Rules of linear operations that mix entries: products with matrices, convolutions, sums."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from jaxiqa.lipschitz import spectrum
+from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
+from jaxiqa.lipschitz.spectral import SLACK, conv_norm, largest_norm
+
+PRODUCT = "a product of two quantities that depend on the image, such as attention"
+
+
+def dot(op: Operation) -> Gain:
+    """``dot_general`` with a known matrix on either side."""
+    (contract, batch) = op.params["dimension_numbers"]
+    side = 1 - op.moving
+    if op.known[side] is None:
+        return unbounded(PRODUCT)
+    matrix = np.asarray(op.known[side])
+    free = [axis for axis in range(matrix.ndim) if axis not in (*contract[side], *batch[side])]
+    matrix = matrix.transpose(*batch[side], *contract[side], *free)
+    split = len(batch[side]), len(batch[side]) + len(contract[side])
+    rows, columns = (math.prod(matrix.shape[a:b]) for a, b in (split, (split[1], matrix.ndim)))
+    found = largest_norm(matrix.reshape(*matrix.shape[: split[0]], rows, columns))
+    return Gain(found.value, found.method, found.exact, linear=not found.exact)
+
+
+def convolution(op: Operation) -> Gain:
+    """``conv_general_dilated`` of maps by a known kernel, padded with zeros, without input dilation."""
+    numbers, params = op.params["dimension_numbers"], op.params
+    if op.known[1 - op.moving] is None:
+        return unbounded(PRODUCT)
+    if (
+        op.moving == 1
+        or len(op.shapes[0]) != 4
+        or params["batch_group_count"] != 1
+        or set(params["lhs_dilation"]) != {1}
+    ):
+        return unbounded("a convolution other than of maps by a fixed kernel, without input dilation")
+    out_axis, in_axis, *spatial = numbers.rhs_spec
+    kernel = np.asarray(op.known[1]).transpose(*spatial, in_axis, out_axis)
+    size = tuple(op.shapes[0][axis] for axis in numbers.lhs_spec[2:])
+    options = {"stride": params["window_strides"], "dilation": params["rhs_dilation"]}
+    bound = conv_norm(kernel, size, **options, groups=params["feature_group_count"])
+    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+
+
+def total(op: Operation) -> Gain:
+    """``reduce_sum``: every sum of n entries is √n times as large as they are, if all are equal."""
+    return Gain(math.sqrt(math.prod(op.shape) // max(math.prod(op.out), 1)), "sum")
+
+
+def running_sum(op: Operation) -> Gain:
+    """``cumsum`` along n entries: the largest singular value of the triangle of ones, 1 / (2 sin(π / (4n + 2)))."""
+    n = op.shape[op.params["axis"]]
+    return Gain(1 / (2 * math.sin(math.pi / (4 * n + 2))) * SLACK, "triangle of ones")
+
+
+def windows(shape: tuple[int, ...], params: dict[str, Any]) -> list[np.ndarray] | None:
+    """Per axis, which values each window covers (0/1, ``windows side``); None for dilated windows."""
+    if {*params.get("base_dilation", ()), *params.get("window_dilation", ())} - {1}:
+        return None
+    matrices = []
+    sides = zip(shape, params["window_dimensions"], params["window_strides"], params["padding"], strict=True)
+    for side, window, stride, (before, after) in sides:
+        if window > 1 or stride > 1:
+            starts, places = np.arange(-before, side + after - window + 1, stride)[:, None], np.arange(side)
+            matrices.append((places >= starts) & (places < starts + window))
+    return matrices
+
+
+def window_sum(op: Operation) -> Gain:
+    """``reduce_window_sum``, which is separable."""
+    matrices = windows(op.shape, op.params)
+    if matrices is None:
+        return unbounded("dilated windows")
+    return Gain(math.prod(np.linalg.norm(m.astype(float), 2) for m in matrices) * SLACK, "SVD per axis")
+
+
+LINEAR: dict[str, Callable[[Operation], Gain]] = {
+    "dot_general": dot,
+    "conv_general_dilated": convolution,
+    "fft": spectrum.fft,
+    "reduce_sum": total,
+    "cumsum": running_sum,
+    "reduce_window_sum": window_sum,
+}
+"""Primitive -> its rule, for one input that depends on the image."""

@@ -1,0 +1,109 @@
+"""One operation of a traced program, and how much it can amplify a change of its input in the Euclidean norm.
+
+A complex number counts as two real ones, so the norm of a complex array is √Σ|z|².
+"""
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+FLOAT32_BITS = 23
+"""Bits after the point of float32. Bounds are of exact arithmetic, and rounding to fewer bits than these is a step."""
+
+
+@dataclass(frozen=True)
+class Gain:
+    """What an operation does to distances.
+
+    Attributes:
+        upper: they grow at most so many times.
+        method: how ``upper`` was found, or why there is none.
+        exact: whether ``upper`` is the constant itself.
+        linear: whether a lower bound can be found by power iteration.
+        weights: of the output, if it is half of a spectrum; see `jaxiqa.lipschitz.spectrum`.
+    """
+
+    upper: float
+    method: str
+    exact: bool = True
+    linear: bool = False
+    weights: np.ndarray | None = None
+
+
+@dataclass(frozen=True)
+class Operation:
+    """One equation, seen from one input that depends on the image.
+
+    Attributes:
+        name: of the primitive, or of the compiled function.
+        params: of the equation.
+        known: the values of the inputs, None for those that depend on the image.
+        shapes, dtypes: of the inputs.
+        out, out_dtype: shape and type of the output.
+        apply: the operation, as a function of the input at ``moving``; only where the others are known.
+        moving: position of the input that is asked about.
+        inner: equations of the compiled function, if it is one.
+        weights: of the input, if it is half of a spectrum.
+    """
+
+    name: str
+    params: dict[str, Any]
+    known: list[Any]
+    shapes: list[tuple[int, ...]]
+    dtypes: list[Any]
+    out: tuple[int, ...]
+    out_dtype: Any
+    apply: Callable[[jax.Array], jax.Array]
+    moving: int
+    inner: tuple[Any, ...] = ()
+    weights: np.ndarray | None = None
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """Shape of the input that is asked about."""
+        return self.shapes[self.moving]
+
+    @property
+    def complex(self) -> bool:
+        """Whether any input, or the output, is complex."""
+        return any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in (*self.dtypes, self.out_dtype))
+
+    @property
+    def spreads(self) -> bool:
+        """Whether a single number meets an array, which JAX does without a ``broadcast_in_dim``."""
+        return self.shape == () and self.out != ()
+
+
+def unbounded(reason: str) -> Gain:
+    """No bound, because of ``reason``."""
+    return Gain(math.inf, reason, False)
+
+
+def jump(operation: Operation) -> str | None:
+    """Why an output of this type is a step function of the image, or None.
+
+    Integers and truth values jump, and so do numbers that are rounded to fewer bits than float32 has.
+    """
+    source, target = operation.dtypes[operation.moving], operation.out_dtype
+    if not jnp.issubdtype(target, jnp.inexact):
+        return f"{target} that depends on the image jumps: integers and truth values have no slope"
+    if not jnp.issubdtype(source, jnp.inexact):
+        return None
+    bits, kept = jnp.finfo(source).nmant, jnp.finfo(target).nmant
+    if operation.name == "reduce_precision":
+        kept = operation.params["mantissa_bits"]
+    if kept < min(bits, FLOAT32_BITS):
+        return f"rounding to {kept} bits ({target}) jumps; a bound needs float32"
+    return None
+
+
+def magnitudes(values: Any) -> np.ndarray:
+    """Absolute values in float64, of numbers of any type."""
+    values = np.asarray(values)
+    kind = np.complex128 if jnp.issubdtype(values.dtype, jnp.complexfloating) else np.float64
+    return np.asarray(np.abs(values.astype(kind)))
