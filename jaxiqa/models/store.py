@@ -24,7 +24,7 @@ def save(model: Linearity, folder: str | Path) -> None:
 
     Raises:
         ValueError: the model is not calibrated yet.
-        OSError: the folder cannot be written, or the disk is full; the message names it. What was there before stays.
+        jaxiqa.files.WriteError: the folder cannot be written, or the disk is full. What was there before stays.
     """
     folder = Path(folder)
     low, high = model.score_range
@@ -46,14 +46,8 @@ def save(model: Linearity, folder: str | Path) -> None:
         "score_range": [low, high],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    try:
-        write_bytes(folder / "model.safetensors", content)
-        write_text(folder / "model.json", json.dumps(card, indent=1))
-    except OSError as error:
-        raise type(error)(
-            f"the model cannot be saved in {folder} ({error.strerror or error}); "
-            f"free {2 * len(content) / 2**20:.1f} MiB there, or choose a folder that can be written"
-        ) from error
+    write_bytes(folder / "model.safetensors", content)
+    write_text(folder / "model.json", json.dumps(card, indent=1))
 
 
 def run_folder(path: str | Path) -> Path | None:

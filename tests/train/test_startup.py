@@ -27,7 +27,7 @@ from jaxiqa.config import (
 )
 from jaxiqa.config.identity import chain, differences
 from jaxiqa.train.runs import earlier_run, holds_work
-from jaxiqa.train.startup import check_counts, check_files, check_splits, check_training, known_counts
+from jaxiqa.train.startup import check_counts, check_devices, check_files, check_splits, check_training, known_counts
 
 ROOT = Path(__file__).parent.parent.parent
 PLAIN = Training(epochs=1, batch_size=8)
@@ -68,7 +68,6 @@ BAD = [
         {"block": Block("after:layer1", options={"mid": 4}), "training": replace(PLAIN, freeze="layer2")},
         r"robust_block would not train.*freeze='layer2'",
     ),
-    ({"training": replace(PLAIN, batch_size=7)}, r"training\.batch_size=7 .*2 devices"),
     (attacked(2.0), r"adversarial\.epsilon=2\.0 is above 1; write 2 / 255"),
     (attacked(8.0, "pgd", {}), r"adversarial\.epsilon=8\.0 is above 1; write 8 / 255"),
     (attacked(0.01, options={"step": 1}), r"adversarial\.options: apgd has no option 'step'; did you mean 'steps'"),
@@ -104,6 +103,14 @@ def test_a_variant_that_cannot_be_trained_is_refused_at_once(smoke, change, mess
 def test_a_model_that_cannot_be_built_is_refused_at_once(smoke, model, message):
     with pytest.raises(ValueError, match=message):
         check_training(replace(smoke, model=model))
+
+
+def test_a_batch_is_divided_among_the_devices_of_a_training(smoke):
+    odd = with_variant(smoke, training=replace(PLAIN, batch_size=7))
+    check_training(odd)  # an evaluation does not mind
+    with pytest.raises(ValueError, match=r"variants\.odd\.training\.batch_size=7 cannot be divided among 2 devices"):
+        check_devices(odd)
+    check_devices(smoke)
 
 
 def test_data_sets_and_their_options_are_known(smoke):
