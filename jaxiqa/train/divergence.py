@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 
 GROWTH = 1000.0
 """Root mean square of the weights at the end of an epoch, as a multiple of that at the start, above which a training
-has diverged. Healthy ones stay below 10."""
+has diverged."""
 
 LARGEST_SPREAD = 1e6
 """Standard deviation of raw scores above which a training has diverged. Labels are standardised while training, so that
