@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
+from jaxiqa.checks import check_choice
 from jaxiqa.types import PRNGKey
 
 SLACK = 1 + 1e-10
@@ -51,9 +52,9 @@ def transfer_matrices(
     """What a circular convolution on maps of size ``grid`` does to each frequency of its output.
 
     With stride s the s² frequencies that fall together become columns, each divided by s. With ``half`` only
-    frequencies that are not another's conjugate are given. ``grid`` must be a multiple of ``stride``.
+    frequencies that are not another's conjugate are given, which is enough for a real kernel. ``grid`` must be a multiple of ``stride``.
     """
-    kernel = np.asarray(kernel, np.float64)
+    kernel = _checked(kernel, grid, stride, groups, dilation)
     kh, kw, members, cout = kernel.shape
     if grid[0] % stride[0] or grid[1] % stride[1]:
         raise ValueError(f"size={tuple(grid)} must be a multiple of stride={tuple(stride)}")
@@ -115,14 +116,23 @@ def conv_norm(
         kernel: ``kh kw cin/groups cout``.
         size: (height, width) of the input.
         stride, groups, dilation: as in a network.
-        padding: ``"zeros"`` (any amount, none included) or ``"circular"``.
+        padding: ``"zeros"`` (any amount, none included) or ``"circular"``; there is no bound for other paddings here,
+            which copy values: their constants are larger.
+
+    Raises:
+        ValueError: an unknown padding; a size that is no multiple of the stride where ``padding="circular"``; a kernel,
+            size, stride, dilation or number of groups that cannot be.
 
     >>> conv_norm(np.ones((3, 3, 1, 1)), (8, 8), padding="circular")
     NormBound(value=9.0..., exact=True, method='SVD per frequency')
     """
-    kernel = np.asarray(kernel, np.float64)
+    check_choice("padding", padding, ("zeros", "circular"))
+    kernel = _checked(kernel, size, stride, groups, dilation)
+    if padding == "circular" and (size[0] % stride[0] or size[1] % stride[1]):
+        raise ValueError(f"size={tuple(size)} must be a multiple of stride={tuple(stride)}")
     if not np.isfinite(kernel).all():
         return NormBound(float("inf"), False, "the kernel has values that are not finite")
+    half = not np.iscomplexobj(kernel)
     options = {"stride": stride, "groups": groups, "dilation": dilation}
     if kernel.shape[:2] == (1, 1):
         matrices = kernel[0, 0].reshape(kernel.shape[2], groups, -1).transpose(1, 2, 0)
@@ -136,15 +146,30 @@ def conv_norm(
     coarse = _grid(rows, groups, reach, stride)
     slack = np.prod([1 / np.cos(np.pi * (r / 2) / n) for r, n in zip(reach, coarse, strict=True)])
     if np.prod(whole) <= np.prod(coarse):
-        found = largest_norm(transfer_matrices(kernel, whole, **options, half=True))
+        found = largest_norm(transfer_matrices(kernel, whole, **options, half=half))
         if padding == "circular":
             exact = found.exact
             return NormBound(found.value, exact, f"{found.method} per frequency")
         return NormBound(
             found.value, False, f"zero padding within a circular {whole[0]}x{whole[1]} map, {found.method}"
         )
-    found = largest_norm(transfer_matrices(kernel, coarse, **options, half=True))
+    found = largest_norm(transfer_matrices(kernel, coarse, **options, half=half))
     return NormBound(found.value * float(slack), False, f"{coarse[0]}x{coarse[1]} frequencies, {found.method}")
+
+
+def _checked(
+    kernel: np.ndarray, size: tuple[int, int], stride: tuple[int, int], groups: int, dilation: tuple[int, int]
+) -> np.ndarray:
+    """The kernel in double precision, if all of these can be."""
+    kernel = np.asarray(kernel)
+    if kernel.ndim != 4 or 0 in kernel.shape:
+        raise ValueError(f"kernel has shape {kernel.shape}; expected kh kw cin/groups cout")
+    for name, pair in (("size", size), ("stride", stride), ("dilation", dilation)):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or min(pair) < 1:
+            raise ValueError(f"{name}={pair!r} is not allowed; expected (vertical, horizontal), each at least 1")
+    if groups < 1 or kernel.shape[3] % groups:
+        raise ValueError(f"groups={groups} does not divide {kernel.shape[3]} output channels")
+    return kernel.astype(np.complex128 if np.iscomplexobj(kernel) else np.float64)
 
 
 def _grid(rows: int, groups: int, reach: list[int], stride: tuple[int, int]) -> tuple[int, int]:
@@ -204,19 +229,30 @@ def power_iteration(
 ) -> Float[jax.Array, ""]:
     """A lower bound of ‖J‖₂, J the Jacobian of any function at ``x``, by JVP after VJP; J is never formed.
 
-    The value is ‖Jv‖ for a unit vector v, so it lies below ‖J‖ however few steps are made.
+    Functions that can only be differentiated in reverse mode are taken by reverse mode twice. The value is ‖Jv‖ for a unit vector v, so it lies below ‖J‖ however few steps are made.
 
     >>> round(float(power_iteration(lambda x: jnp.array([3.0, 4.0]) * x, jnp.zeros(2), jax.random.key(0))), 4)
     4.0
     """
-    _, pull = jax.vjp(function, x)
+    y, pull = jax.vjp(function, x)
 
     def push(v):
         return jax.jvp(function, (x,), (v,))[1]
 
+    def push_in_reverse(v):  # the cotangents that `pull` is given enter linearly: its own pull-back is J
+        return jax.vjp(pull, jnp.zeros_like(y))[1]((v,))[0]
+
+    try:
+        jax.eval_shape(push, x)
+    except TypeError:  # a part has a derivative of its own in reverse mode only (custom_vjp)
+        push = push_in_reverse
+
     def unit(v):
         return v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
 
+    def adjoint(u):  # JAX pulls back with the transpose; conjugates make it the adjoint of a complex map
+        return jnp.conj(pull(jnp.conj(u))[0])
+
     v = unit(jax.random.normal(key, x.shape, x.dtype))
-    v = jax.lax.fori_loop(0, steps, lambda _, v: unit(pull(push(v))[0]), v)
+    v = jax.lax.fori_loop(0, steps, lambda _, v: unit(adjoint(push(v))), v)
     return jnp.linalg.norm(push(v))
