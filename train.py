@@ -9,12 +9,10 @@ import itertools
 import json
 import time
 from dataclasses import replace
-from pathlib import Path
 
 from jaxiqa.config import (
     Experiment,
     Training,
-    Variant,
     check_experiment,
     describe,
     from_command_line,
@@ -22,92 +20,119 @@ from jaxiqa.config import (
     run_folder,
 )
 
+Run = tuple[int, str]
+"""Seed and name of a variant."""
+
 
 def main() -> None:
     experiment = from_command_line(__doc__)
     check_experiment(experiment)
+    from rich.markup import escape
+
+    from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.files import locked
     from jaxiqa.terminal import console, start_jax
+    from jaxiqa.train.startup import check_devices, check_files, check_training
 
     start_jax()
     began = time.perf_counter()
-    distances = load_distances(experiment)
-    splits = load_data(experiment)
+    check_training(experiment)
+    check_devices(experiment)
+    check_evaluation_start(experiment)
+    rows = finished_runs(experiment)
+    runs = list(itertools.product(experiment.seeds, experiment.variants))
+    pending = [name for name in experiment.variants if any((seed, name) not in rows for seed in experiment.seeds)]
+    distances = check_files(experiment, pending)
+    splits = load_data(experiment, pending) if pending else {}
     trunks: dict = {}
-    for seed, name in itertools.product(experiment.seeds, experiment.variants):
-        with locked(run_folder(experiment, name, seed)):
-            row = train_variant(experiment, name, seed, splits, trunks, distances)
+    for seed, name in runs:
+        if (seed, name) not in rows:
+            with locked(run_folder(experiment, name, seed)):
+                rows[seed, name] = train_variant(experiment, name, seed, splits, trunks, distances)
+        row = rows[seed, name]
         console.print(
-            f"[bold]{name}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f} "
-            f"at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
+            f"[bold]{escape(name)}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f} "
+            f"at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch",
         )
-    console.print(
-        f"trained in {(time.perf_counter() - began) / 60:.1f} minutes; models are in {root_folder(experiment)}"
-    )
+    minutes = (time.perf_counter() - began) / 60
+    console.print(f"trained in {minutes:.1f} minutes; models are in {root_folder(experiment)}", markup=False)
 
 
-def load_data(experiment: Experiment) -> dict:
-    """Both splits, every picture read once, so that a bad one is reported now and not in epoch 7."""
+def finished_runs(experiment: Experiment) -> dict[Run, dict]:
+    """What was trained before, by seed and variant, so that only the rest is trained.
+
+    Raises:
+        ValueError: folders hold trainings of another configuration; one message names all, and what can stay.
+        WriteError: the working directory cannot be written.
+    """
+    from jaxiqa.config.identity import chain
+    from jaxiqa.files import locked
+    from jaxiqa.train.runs import check_writable, earlier_run
+
+    check_writable(root_folder(experiment))
+    rows: dict[Run, dict] = {}
+    others: list[str] = []
+    for seed, name in itertools.product(experiment.seeds, experiment.variants):
+        folder = run_folder(experiment, name, seed)
+        if not folder.exists():
+            continue
+        with locked(folder):
+            try:
+                row = earlier_run(folder, describe(experiment, name, seed), chain(experiment, name))
+            except ValueError as error:
+                others.append(str(error))
+                continue
+        if row:
+            rows[seed, name] = row
+    if others:
+        kept = [str(run_folder(experiment, name, seed)) for seed, name in rows]
+        raise ValueError(
+            "\n  ".join(others) + "\nChoose another --workdir; or delete or move what is named above, and it alone is "
+            f"trained again. What can be reused is kept: {', '.join(kept) or 'nothing'}"
+        )
+    return rows
+
+
+def load_data(experiment: Experiment, pending: list[str]) -> dict:
+    """Both splits, every image read once, so that a bad one is reported now and not in epoch 7."""
     from jaxiqa import data
+    from jaxiqa.train.startup import check_counts, check_splits, known_counts
 
     chosen = experiment.data
+    if counts := known_counts(chosen):
+        check_counts(experiment, counts, pending)
     splits = data.load(chosen.name, source=chosen.source, limit=chosen.limit, **chosen.options)
+    check_splits(experiment, splits, pending)
     for part in ("train", "val"):
-        if part not in splits:
-            raise ValueError(f"data.name={chosen.name!r} has no split {part!r}, only {', '.join(splits)}")
         data.validate(splits[part], uniform=experiment.model.input_size is None)
     return splits
 
 
-def load_distances(experiment: Experiment) -> dict:
-    """The networks that lower the labels of attacked pictures, read before anything is trained on them."""
-    from jaxiqa import data
-    from jaxiqa.models import auxiliary
-
-    found: dict = {}
-    for name, variant in experiment.variants.items():
-        chosen = variant.training.adversarial and variant.training.adversarial.distance
-        if not chosen or chosen in found:
-            continue
-        files = {"weights": data.resolve(chosen.weights)}
-        if chosen.backbone_weights:
-            files["backbone_weights"] = data.resolve(chosen.backbone_weights)
-        for argument, path in files.items():
-            if not path.is_file():
-                where = f"variants.{name}.training.adversarial.distance.{argument}"
-                raise FileNotFoundError(
-                    f"{where}: {path} does not exist; jaxiqa.models.auxiliary says what it must hold"
-                )
-        found[chosen] = auxiliary.load(chosen.name, **files)
-    return found
-
-
 def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> dict:
-    """Parent -> block -> masks -> training -> score mapping -> saved model; returns the content of training.json."""
+    """Parent -> blocks -> masks -> training -> score mapping -> saved model; returns the content of training.json."""
     import jax
 
     from jaxiqa import models
-    from jaxiqa.files import write_text
+    from jaxiqa.config.identity import chain
+    from jaxiqa.files import remove_leftovers, write_text
     from jaxiqa.pruning import apply_masks, make_masks
     from jaxiqa.terminal import progress_bar
     from jaxiqa.train.calibration import fit_linear
     from jaxiqa.train.loop import fit, raw_scores
+    from jaxiqa.train.runs import earlier_run, holds_work
     from jaxiqa.train.state import make_optimizer, put_together, take_apart
+    from jaxiqa.train.variant import frozen_stages
 
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
     training = variant.training
     described = describe(experiment, name, seed)
-    if finished := earlier_run(folder, described):
+    if finished := earlier_run(folder, described, chain(experiment, name)):
         return finished
-    write_text(folder / "config.json", json.dumps(described, indent=1))
+    remove_leftovers(folder)
 
-    model = starting_model(experiment, variant, seed)
+    model, held = starting_model(experiment, name, seed)
     inserted = tuple(insertion.name for insertion in model.insertions)
-    stages = model.backbone.order
-    trunk = stages[: model.backbone.span(training.freeze)[1] + 1] if training.freeze else ()
-    if buried := set(inserted) & set(trunk):
-        raise ValueError(f"variants.{name}: {buried} would not train, being before freeze={training.freeze!r}")
-    held = inserted[-1:] if variant.block and not variant.block.trainable else ()
+    stages, trunk = model.backbone.order, frozen_stages(model, training.freeze)
     parts = take_apart(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
     masks = {}
     if variant.prune:
@@ -124,26 +149,33 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         decay_factor=training.decay_factor,
         pretrained=frozenset(stages) - set(inserted),
     )
-    with progress_bar(f"{name} seed {seed}", "steps") as bar:
-        result = fit(
-            parts,
-            optimizer,
-            train,
-            validation,
-            epochs=training.epochs,
-            batch_size=training.batch_size,
-            loss=training.loss,
-            flip=training.flip,
-            masks=masks,
-            seed=seed,
-            folder=folder,
-            **additions(training, train, distances),
-            backend=experiment.parallel,
-            progress=lambda step, steps, best: bar(step, steps, f"SROCC {best:.3f}"),
-        )
-
-    raw = raw_scores(parts, train.after)(result.params, result.batch_stats, train, training.batch_size)
-    k, b = fit_linear(raw, train.mos)
+    write_text(folder / "config.json", json.dumps(described, indent=1))  # not before everything it describes is there
+    try:
+        with progress_bar(f"{name} seed {seed}", "steps") as bar:
+            result = fit(
+                parts,
+                optimizer,
+                train,
+                validation,
+                epochs=training.epochs,
+                batch_size=training.batch_size,
+                loss=training.loss,
+                flip=training.flip,
+                masks=masks,
+                seed=seed,
+                folder=folder,
+                **additions(training, train, distances),
+                backend=experiment.parallel,
+                progress=lambda step, steps, best: bar(step, steps, f"SROCC {best:.3f}"),
+            )
+        raw = raw_scores(parts, train.after)(result.params, result.batch_stats, train, training.batch_size)
+        k, b = fit_linear(raw, train.mos)
+    except FloatingPointError as error:
+        numbers = f"learning_rate={training.learning_rate}, epochs={training.epochs}"
+        mend = f"change variants.{name}.training ({numbers})"
+        if holds_work(folder):
+            mend += f", and delete {folder}, which holds the epochs before"
+        raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error
     model = put_together(parts, result.params, result.batch_stats)
     model.calibrate(k=k, b=b, score_range=(float(k * raw.min() + b), float(k * raw.max() + b)))
     models.save(model, folder)
@@ -157,29 +189,23 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     return row
 
 
-def earlier_run(folder: Path, described: dict) -> dict | None:
-    """The result of a finished run of the same configuration; an error if the folder holds another one."""
-    if (folder / "config.json").exists():
-        before = json.loads((folder / "config.json").read_text())
-        if before != described:
-            fields = [key for key in described if before.get(key) != described[key]]
-            raise SystemExit(
-                f"{folder} holds a run of another configuration (differs in {', '.join(fields)}); "
-                "choose another --workdir, or delete that folder"
-            )
-    finished = folder / "training.json"
-    return json.loads(finished.read_text()) if finished.exists() else None
+def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
+    """The trained parent, or a new metric over the backbone's weights; with the variant's blocks in their places.
 
-
-def starting_model(experiment: Experiment, variant: Variant, seed: int):
-    """The trained parent, or a new metric over the backbone's weights; with the variant's block in its place."""
+    Also returns the names of the blocks that do not train.
+    """
     import jax
     from flax import nnx
 
     from jaxiqa import data, models
+    from jaxiqa.files import locked
+    from jaxiqa.train.variant import insert_blocks
 
+    variant = experiment.variants[name]
     if variant.parent:
-        model = models.load_run(run_folder(experiment, variant.parent, seed))
+        folder = run_folder(experiment, variant.parent, seed)
+        with locked(folder, wait=60.0):  # another process may be reading it too
+            model = models.load_run(folder)
     else:
         chosen = experiment.model
         model = models.build(
@@ -190,62 +216,48 @@ def starting_model(experiment: Experiment, variant: Variant, seed: int):
             backbone_weights=data.resolve(chosen.weights) if chosen.weights else None,
             seed=seed,
         )
-    if variant.block:
-        rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
-        models.harden(model, variant.block.where, variant.block.kind, rngs=rngs, **variant.block.options)
-    return model
+    rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
+    return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 
 
 def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], splits: dict, trunks: dict) -> tuple:
-    """Training and validation examples: pictures, or what a frozen trunk makes of them, computed once.
+    """Training and validation examples: images, or what a frozen trunk makes of them, computed once.
 
     Variants with the same trunk share it through ``trunks``, which keeps the last two.
     """
     from jaxiqa.terminal import progress_bar
     from jaxiqa.train.sources import activation_source, image_source
     from jaxiqa.train.state import digest
+    from jaxiqa.train.variant import needs_images
 
     training = experiment.variants[name].training
-    pictures = {part: image_source(splits[part], experiment.model.input_size) for part in ("train", "val")}
-    if not trunk or training.adversarial or training.norm_penalty:  # both of which change or move pictures
-        return pictures["train"], pictures["val"]
+    images = {part: image_source(splits[part], experiment.model.input_size) for part in ("train", "val")}
+    if not trunk or needs_images(experiment.variants[name]):
+        return images["train"], images["val"]
     key = (training.flip, digest(parts, trunk))
     if key not in trunks:
         while len(trunks) > 1:
             trunks.pop(next(iter(trunks)))
         with progress_bar(f"{name}: frozen stages", "images") as bar:
             trunks[key] = tuple(
-                activation_source(parts, images, trunk[-1], flip=flip, batch_size=training.batch_size, progress=bar)
-                for images, flip in ((pictures["train"], training.flip), (pictures["val"], False))
+                activation_source(parts, source, trunk[-1], flip=flip, batch_size=training.batch_size, progress=bar)
+                for source, flip in ((images["train"], training.flip), (images["val"], False))
             )
     return trunks[key]
 
 
 def additions(training: Training, train, distances: dict) -> dict:
     """What is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
-    from functools import partial
-
     import numpy as np
-    from jax.tree_util import Partial
 
-    from jaxiqa import attacks
-    from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
+    from jaxiqa.train.variant import augmentation, slope_penalty
 
     added: dict = {"attacked_mode": training.attacked_mode}
     if chosen := training.adversarial:
-        strength = getattr(attacks.ATTACKS.get(chosen.attack), "strength", "epsilon")
         low, high = (float(label) for label in train.standardised(np.array([train.mos.min(), train.mos.max()])))
-        added["augment"] = Partial(
-            partial(adversarial_batch, target=chosen.target),
-            attacks.make(chosen.attack, **chosen.options, **{strength: chosen.epsilon}),
-            low=low,
-            high=high,
-            distance=distances[chosen.distance] if chosen.distance else Partial(LABELS[chosen.label]),
-            penalty=chosen.penalty,
-        )
+        added["augment"] = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
     if chosen := training.norm_penalty:
-        penalty = partial(norm_penalty, scale_free=chosen.scale_free)
-        added["penalty"] = Partial(penalty, step=chosen.step, weight=chosen.weight)
+        added["penalty"] = slope_penalty(chosen)
     return added
 
 

@@ -8,10 +8,11 @@ picture where nothing it tried was better, whose PSNR is infinite. cAdv bounds i
 times are those of two CPU cores. Results are in docs/results_attacks.md.
 
 The metric is the baseline of `clive_mobilenet_v2.py`: if it has been trained there, copy ``baseline/`` from
-runs/clive_mobilenet_v2 to runs/clive_attacks. Zhang's distance (LPIPS) and cAdv's colouring network are as they are
-created: no published weights are needed to run this; name them in ``networks`` if you have them.
+runs/clive_mobilenet_v2 to runs/clive_attacks. Zhang and cAdv take part where the published weights of their networks
+lie in ``weights/`` below JAXIQA_DATA: ``squeeze.pth`` and ``squeezenet1_1.pth`` (LPIPS), ``siggraph17.pth``.
 """
 
+import os
 import sys
 from dataclasses import replace
 from pathlib import Path
@@ -45,10 +46,8 @@ ATTACKS = {
         aligned=BUDGET,
     ),
     "Korhonen": Attack("korhonen", options=STEPS, aligned=sized(0.002, 1.0)),
-    "Zhang": Attack("zhang", options=STEPS, networks={"distance": Network("lpips_squeeze")}, aligned=STEP),
     "MADC": Attack("madc", options={"max_rmse": 0.1, **STEPS}, aligned=STEP),
     "SSAH": Attack("ssah", options=STEPS, aligned=sized(0.001, 0.3)),
-    "cAdv": Attack("cadv", options={"steps": 20}, networks={"colorize": Network("siggraph17")}),
     "stAdv": Attack("stadv", options=STEPS, aligned=sized(0.005, 5.0)),
     # A gradient in 3,072 dimensions (one 32x32 tile) wants many queries: with 300, NES gained nothing.
     "NES": Attack(
@@ -63,6 +62,20 @@ ATTACKS = {
 }
 
 
+def with_networks() -> dict[str, Attack]:
+    """The attacks whose networks have their published weights here."""
+    weights = Path(os.environ.get("JAXIQA_DATA") or "data") / "weights"
+    files = {name: weights / f"{name}.pth" for name in ("squeeze", "squeezenet1_1", "siggraph17")}
+    found = {}
+    if files["squeeze"].exists() and files["squeezenet1_1"].exists():
+        lpips = Network("lpips_squeeze", str(files["squeeze"]), str(files["squeezenet1_1"]))
+        found["Zhang"] = Attack("zhang", options=STEPS, networks={"distance": lpips}, aligned=STEP)
+    if files["siggraph17"].exists():
+        colorize = Network("siggraph17", str(files["siggraph17"]))
+        found["cAdv"] = Attack("cadv", options={"steps": 20}, networks={"colorize": colorize})
+    return found
+
+
 def get_config() -> Experiment:
     experiment = hardened()
     return replace(
@@ -73,7 +86,7 @@ def get_config() -> Experiment:
             data=Data("nips2017", limit=8),
             size=(256, 256),
             split="val",
-            attacks=ATTACKS,
+            attacks=ATTACKS | with_networks(),
             batch_size=8,
             masking=0,
             examples=1,

@@ -65,13 +65,8 @@ def make_masks(
 
     **Differs from the paper**: the code of arXiv:2506.04951 also masks the raw weight of its Cayley convolution.
     """
-    check_number("amount", amount, 0.0, 0.999999)
-    check_choice("criterion", criterion, CRITERIA)
-    kernels = {
-        path: np.asarray(leaf)
-        for path, leaf in _leaves(params)
-        if path[-1] == "kernel" and np.ndim(leaf) == 4 and not set(path) & set(exclude)
-    }
+    check_masks(params, amount=amount, criterion=criterion, exclude=exclude)
+    kernels = {path: np.asarray(leaf) for path, leaf in _prunable(params, exclude)}
     masks: Tree = {}
     for path, mask in CRITERIA[criterion](kernels, amount).items():
         node = masks
@@ -79,6 +74,40 @@ def make_masks(
             node = node.setdefault(key, {})
         node[path[-1]] = jnp.asarray(mask)
     return masks
+
+
+def check_masks(
+    params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)
+) -> None:
+    """Raise ``ValueError`` where `make_masks` would remove nothing, or all filters of a layer.
+
+    Args:
+        params: as for `make_masks`; shapes are enough.
+        amount, criterion, exclude: as for `make_masks`.
+
+    >>> check_masks({"conv": {"kernel": np.ones((3, 3, 4, 10))}}, amount=0.01)
+    Traceback (most recent call last):
+    ValueError: amount=0.01 removes nothing: the largest layer has 10 filters; choose at least 0.051
+    """
+    check_number("amount", amount, 0.0, 0.999999)
+    check_choice("criterion", criterion, CRITERIA)
+    kernels = _prunable(params, exclude)
+    if not amount:
+        return
+    if not kernels:
+        raise ValueError(f"amount={amount}: there is no convolution that trains and could be pruned")
+    unit = "filters" if criterion == "l2" else "weights"
+    sizes = {path: leaf.shape[-1] for path, leaf in kernels}
+    total = max(sizes.values()) if criterion == "l2" else sum(int(np.prod(leaf.shape)) for _, leaf in kernels)
+    if round(amount * total) < 1:
+        whole = "the largest layer has" if criterion == "l2" else "there are"
+        least = np.ceil(1000 * 0.5001 / total) / 1000 if total < 500 else 0.5001 / total
+        raise ValueError(f"amount={amount} removes nothing: {whole} {total} {unit}; choose at least {least:.3g}")
+    if criterion == "l2":
+        path, size = min(sizes.items(), key=lambda item: item[1])
+        if round(amount * size) >= size:
+            name = ".".join(map(str, path[:-1]))
+            raise ValueError(f"amount={amount} removes all {size} filters of {name}; choose less")
 
 
 def apply_masks(params: Tree, masks: Tree) -> Tree:
@@ -95,6 +124,15 @@ def apply_masks(params: Tree, masks: Tree) -> Tree:
         else value * masks[key]
         for key, value in params.items()
     }
+
+
+def _prunable(params: Tree, exclude: tuple[str, ...]) -> list[tuple[tuple, Any]]:
+    """The kernels of convolutions, by path."""
+    return [
+        (path, leaf)
+        for path, leaf in _leaves(params)
+        if path[-1] == "kernel" and len(leaf.shape) == 4 and not set(path) & set(exclude)
+    ]
 
 
 def _leaves(tree: Tree, path: tuple = ()):

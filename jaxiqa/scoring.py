@@ -9,21 +9,29 @@ end, and the exit status is then 1.
 import csv
 import io
 import math
+import os
+import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import cache
 from pathlib import Path
 from typing import Annotated, Any
 
 import tyro
 
-from jaxiqa.files import write_text
-from jaxiqa.options import parse_options
-
-SUFFIXES = frozenset(".bmp .gif .jfif .jp2 .jpeg .jpg .pgm .png .ppm .tif .tiff .webp".split())  # noqa: SIM905
-"""What counts as a picture in a folder. A file that is named itself is read whatever it is called."""
+from jaxiqa.files import write_bytes, writing
+from jaxiqa.options import options_last, parse_options
 
 PIXELS = 2**22
 """A batch of larger pictures is smaller, so that it holds no more pixels than this, or a single picture."""
+
+SIZES = 64
+"""Compiled programs of so many sizes are kept; a process may hold about 250 times as many."""
+
+SAVE_SECONDS = 10.0
+"""The csv is written anew after so long, so that a killed run loses no more."""
+
+SHOWN = 20
 
 WAITING = 2**29
 """Bytes of pictures that may wait for others of their size."""
@@ -49,59 +57,101 @@ class Arguments:
 
 def main(args: Sequence[str]) -> int:
     """The command line; 1 if there was anything that could not be scored, else 0."""
-    arguments = tyro.cli(Arguments, prog="python -m jaxiqa score", description=__doc__, args=list(args))
+    from jaxiqa.terminal import explained
+
+    with explained("nothing has been scored"):
+        arguments = tyro.cli(Arguments, prog="python -m jaxiqa score", description=__doc__, args=options_last(args))
+        return run(arguments)
+
+
+def run(arguments: Arguments) -> int:
+    """Score, and write or print what has been scored however the run ends."""
     from jaxiqa.checks import check_number
-    from jaxiqa.terminal import console, explained, progress_bar, start_jax
+    from jaxiqa.terminal import INTERRUPTED, note, progress_bar, shown, start_jax
 
-    with explained():
-        check_number("batch_size", arguments.batch_size, 1)
-        paths, skipped = find(arguments.pictures)
-        start_jax()
-        from jaxiqa import models
+    check_number("batch_size", arguments.batch_size, 1)
+    options = parse_options(arguments.options)
+    from jaxiqa.data.search import find
 
-        model = models.load(arguments.model, arguments.weights, **parse_options(arguments.options))
-        scores: dict[Path, float] = {}
-        faults: dict[Path, str] = {}
-        with progress_bar("scoring", "pictures") as update:
-            for done in score_files(model, paths, faults, batch_size=arguments.batch_size):
-                scores |= done
-                update(len(scores) + len(faults), len(paths))
-    rows = [(str(path), scores[path]) for path in paths if path in scores]
+    found = find(arguments.pictures)
     if arguments.csv:
-        write_text(arguments.csv, as_csv(rows))
-        console.print(f"{len(rows)} scores in {arguments.csv}", highlight=False, soft_wrap=True)
-    else:
-        width = max((len(image) for image, _ in rows), default=0)
-        for image, score in rows:
-            print(f"{image.ljust(width)}  {score:.4f}")
-    if skipped:
-        console.print(f"{skipped} other files in the folders are no pictures by their names", highlight=False)
+        check_output(arguments.csv, found.paths)
+    start_jax()
+    from jaxiqa import models
+
+    model = models.load(arguments.model, arguments.weights, **options)
+    scores: dict[Path, float] = {}
+    faults = dict(found.faults)
+    total, interrupted, written = len(found.paths), False, time.monotonic()
+    try:
+        with progress_bar("scoring", "pictures") as update:
+            for done in score_files(model, found.paths, faults, batch_size=arguments.batch_size):
+                scores |= done
+                update(len(scores) + len(faults), total)
+                if arguments.csv and done and time.monotonic() - written > SAVE_SECONDS:
+                    save(arguments.csv, found.paths, scores)
+                    written = time.monotonic()
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        if scores or not interrupted:
+            give(arguments.csv, found.paths, scores)
+    if found.skipped:
+        names = ", ".join(shown(path) for path in found.skipped[:SHOWN])
+        more = f" and {len(found.skipped) - SHOWN} more" if len(found.skipped) > SHOWN else ""
+        note(f"{len(found.skipped)} other files in the folders are no pictures by their names: {names}{more}")
+    for remark in found.remarks:
+        note(shown(remark))
     if faults:
-        print(f"\n{len(faults)} of {len(paths)} pictures could not be scored:")
+        note(f"\n{len(faults)} of {total + len(found.faults)} pictures could not be scored:")
         for path, fault in faults.items():
-            print(f"  {fault if fault.startswith(str(path)) else f'{path}: {fault}'}")
+            note(f"  {shown(fault if fault.startswith(str(path)) else f'{path}: {fault}')}")
+    if interrupted:
+        kept = f"the {len(scores)} scores so far are in {arguments.csv}" if arguments.csv else "the scores are above"
+        note(f"stopped: {len(scores)} of {total} pictures are scored; {kept if scores else 'nothing is written'}")
+        return INTERRUPTED
     return 1 if faults else 0
 
 
-def find(places: Sequence[Path]) -> tuple[list[Path], int]:
-    """Picture files, each once, in the order given, those of a folder sorted; and how many others the folders hold.
+def give(out: Path | None, paths: Sequence[Path], scores: dict[Path, float]) -> None:
+    """Write the csv; print a table without one, or where it cannot be written after all."""
+    from jaxiqa.terminal import note, shown
 
-    Raises:
-        ValueError: there is no picture at all.
-    """
-    found: dict[Path, None] = {}
-    skipped = 0
-    for place in places:
-        if not place.is_dir():
-            found[place] = None
-            continue
-        files = sorted(path for path in place.rglob("*") if path.is_file())
-        pictures = [path for path in files if path.suffix.lower() in SUFFIXES and not path.name.startswith(".")]
-        skipped += len(files) - len(pictures)
-        found |= dict.fromkeys(pictures)
-    if not found:
-        raise ValueError(f"there are no pictures in {', '.join(map(str, places)) or 'the empty list of folders'}")
-    return list(found), skipped
+    if out:
+        try:
+            save(out, paths, scores)
+            print(f"{len(scores)} scores in {shown(out)}")
+            return
+        except (OSError, ValueError) as error:
+            note(f"error: {error}; the scores are printed instead")
+    names = [(shown(path), scores[path]) for path in paths if path in scores]
+    width = max((len(name) for name, _ in names), default=0)
+    for name, score in names:
+        print(f"{name.ljust(width)}  {score:.4f}")
+
+
+def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
+    """Write the scores so far, in the order of the paths; a link is followed. Names keep their bytes."""
+    text = as_csv([(str(path), scores[path]) for path in paths if path in scores])
+    write_bytes(Path(os.path.realpath(out)), text.encode("utf-8", "surrogateescape"))
+
+
+def check_output(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise ``ValueError`` unless a csv can be written here and overwrites no picture; its folder is created."""
+    target = Path(os.path.realpath(out))
+    if os.path.exists(target) and not target.is_file():
+        what = "folder" if target.is_dir() else "device, not a file"
+        raise ValueError(f"csv: {out} is a {what}; give the name of a file")
+    if any(os.path.realpath(path) == str(target) for path in inputs):
+        raise ValueError(f"csv: {out} is one of the pictures; give another name")
+    probe = target.with_name(f".{target.name}.{os.getpid()}.try")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        if target.exists():
+            with open(target, "ab"):
+                pass
 
 
 def score_files(
@@ -111,43 +161,84 @@ def score_files(
 
     Pictures of one size wait for each other until they fill a batch, as long as all that wait fit in `WAITING`.
     """
+    import jax
     import numpy as np
 
     from jaxiqa.data.decode import read_image
+    from jaxiqa.terminal import is_out_of_memory
 
     score, shrink = _compiled(model), _shrinker(model)
+    pixels_of = _network_pixels(model)
     waiting: dict[tuple[int, ...], list[tuple[Path, Any]]] = {}
     compiled: dict[tuple[int, ...], int] = {}
+    sizes: set[tuple[int, ...]] = set()
 
-    def run(shape: tuple[int, ...]) -> dict[Path, float]:
-        batch = waiting.pop(shape)
-        size = compiled.setdefault(shape, len(batch))  # the last batch is filled up, rather than compiled for
+    def attempt(batch: list[tuple[Path, Any]], size: int) -> dict[Path, float]:
         pixels = [pixels for _, pixels in batch]
-        pixels += pixels[-1:] * (size - len(batch))
         try:
-            values = score(np.stack(pixels))
+            values = score(np.stack(pixels + pixels[-1:] * (size - len(batch))))
         except ValueError as error:  # too small for the model, say
             faults.update(dict.fromkeys((path for path, _ in batch), str(error)))
             return {}
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                faults[batch[0][0]] = f"{pixels[0].shape[1]}x{pixels[0].shape[0]} pixels need more memory than there is"
+                return {}
+            parts = [attempt([one], 1) for one in batch]
+            return {path: value for part in parts for path, value in part.items()}
         scores = {path: float(value) for (path, _), value in zip(batch, values, strict=False)}
         faults.update((path, f"its score is {value}") for path, value in scores.items() if not math.isfinite(value))
         return {path: value for path, value in scores.items() if math.isfinite(value)}
 
+    def run(shape: tuple[int, ...]) -> dict[Path, float]:
+        batch = waiting.pop(shape)
+        return attempt(batch, compiled.setdefault(shape, len(batch)))  # the last one is filled up, not compiled for
+
     for path in paths:
         try:
-            pixels = shrink(read_image(path))
+            image = read_image(path)
+            sizes.add(image.shape)
+            if len(sizes) > SIZES:  # programs of the sizes so far would use up the memory maps of the process
+                jax.clear_caches()
+                compiled.clear()
+                sizes = {image.shape}
+            pixels = shrink(image)
         except ValueError as error:
             faults[path] = str(error)
             yield {}
             continue
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            faults[path] = "needs more memory than there is"
+            yield {}
+            continue
         batch = waiting.setdefault(pixels.shape, [])
         batch.append((path, pixels))
-        if len(batch) >= min(batch_size, max(1, PIXELS // (pixels.shape[0] * pixels.shape[1]))):
+        if len(batch) >= min(batch_size, max(1, PIXELS // pixels_of(pixels.shape))):
             yield run(pixels.shape)
         elif sum(len(batch) * batch[0][1].nbytes for batch in waiting.values()) > WAITING:
             yield run(max(waiting, key=lambda shape: len(waiting[shape]) * waiting[shape][0][1].nbytes))
     for shape in list(waiting):
         yield run(shape)
+
+
+def _network_pixels(model: Any) -> Callable[[tuple[int, ...]], int]:
+    """Pixels that the network sees of an image of this shape: of all its crops, where the metric makes crops."""
+    import jax
+    import jax.numpy as jnp
+
+    def count(shape: tuple[int, ...]) -> int:
+        image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        try:
+            prepared = jax.eval_shape(model.prepare, image)
+        except (AttributeError, TypeError, ValueError):  # scoring will say what is wrong with this size
+            return shape[0] * shape[1]
+        return max(shape[0] * shape[1], math.prod(jax.tree.leaves(prepared)[0].shape[:-1]))
+
+    return cache(count)
 
 
 def _compiled(model: Any) -> Callable[[Any], Any]:
@@ -190,11 +281,15 @@ def _unit(pixels: Any) -> Any:
 def as_csv(rows: Sequence[tuple[str, float]]) -> str:
     """Lines of ``image,score``.
 
+    A name that a spreadsheet would take for a formula begins with ``./``, which is the same file.
+
     >>> as_csv([("a, b.png", 61.25)])
     'image,score\\n"a, b.png",61.25\\n'
     """
     file = io.StringIO()
     writer = csv.writer(file, lineterminator="\n")
     writer.writerow(("image", "score"))
-    writer.writerows(rows)
+    writer.writerows(
+        (f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name, x) for name, x in rows
+    )
     return file.getvalue()

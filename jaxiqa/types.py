@@ -133,6 +133,8 @@ class MaskingRow:
     limit: float
     flagged: bool
     remedy: str
+    images: int | None = None  # so many were asked for, by ``Evaluation.masking``
+    checks: int | None = None  # rows of this model and number of images
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ ALLOWED = {
     "arguments": {"types", "checks"},
     "files": set(),
     "options": set(),
-    "config": {"options"},
+    "config": {"options", "files"},
     "terminal": set(),
     "ops": {"types", "checks"},
     "layers": {"types", "checks", "ops"},
@@ -34,7 +34,12 @@ ALLOWED = {
     | {"config", "data", "models", "attacks", "defenses", "metrics", "ops", "reports", "terminal"},
 }
 EXECUTABLES = {
-    Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"}
+    Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"},
+    Path("data", "prepare.py"): {"terminal"},
+    Path("models", "conversion.py"): {"terminal"},
+    Path("train", "startup.py"): {"config"},
+    Path("train", "runs.py"): {"config"},
+    Path("train", "variant.py"): {"config", "defenses", "layers"},
 }
 FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
 

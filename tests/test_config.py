@@ -1,5 +1,8 @@
 """Every experiment is well-formed, and what is not is said before anything is loaded."""
 
+import re
+import subprocess
+import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -23,6 +26,7 @@ from jaxiqa.config import (
     describe,
     from_command_line,
     load_config,
+    run_folder,
 )
 from jaxiqa.defenses import smoothing
 from jaxiqa.evaluation import purifiers
@@ -140,3 +144,93 @@ def test_labels_of_an_evaluation_refer_to_something(smoke, chosen, message):
     evaluation = Evaluation(**({"data": Data("builtin"), "attacks": {"PGD": PGD, "UAP": UAP}} | chosen))
     with pytest.raises(ValueError, match=message):
         check_experiment(replace(smoke, evaluation=evaluation))
+
+
+BROKEN = {
+    "Training(epoch=3)": r"line 4: Training has no field 'epoch'; did you mean 'epochs'",
+    "Training()": r"line 4: Training needs epochs; its fields are epochs, batch_size",
+    "1 / 0": r"line 4: ZeroDivisionError: division by zero",
+    "Training(": r"line 4: '\(' was never closed",
+    "Training(epochs=3).epohcs": r"line 4: AttributeError: .*'epohcs'",
+    "{'name': 'x'}": r"get_config\(\) returned dict; expected a jaxiqa\.config\.Experiment",
+    "experiment(Training(epochs='20'))": r"variants\.a\.training\.epochs='20'; expected a whole number; write 20",
+    "experiment(Training(2, loss='msee'))": r"variants\.a\.training\.loss='msee'; did you mean 'mse'",
+    "experiment(Training(2, adversarial=Adversarial('8/255')))": r"epsilon='8/255'; expected a number; write 8/255",
+    "experiment(Training(2), seeds=0)": r"seeds=0; expected a tuple, such as \(0,\)",
+    "experiment(Training(2), workdir=Path())": r"NameError: name 'Path' is not defined",
+    "experiment(Training(True))": r"variants\.a\.training\.epochs=True; expected a whole number",
+    "experiment(Training(2, adversarial=Adversarial(0.1, options={'steps': {2}})))": r"options\.steps=\{2\} of typ",
+}
+
+
+@pytest.mark.parametrize(("value", "message"), BROKEN.items(), ids=range(len(BROKEN)))
+def test_what_is_wrong_in_a_config_file_is_one_message_with_its_place(tmp_path, value, message):
+    path = tmp_path / "mine.py"
+    build = "experiment = lambda t, **k: Experiment('x', Data('builtin'), Model('resnet18'), {'a': Variant(t)}, "
+    build += "Evaluation(Data('builtin'), {}), **k)"
+    path.write_text(f"from jaxiqa.config import *\n{build}\ndef get_config():\n    return {value}\n")
+    command = [sys.executable, "train.py", "--config", str(path)]
+    ended = subprocess.run(command, cwd=CONFIGS[0].parent.parent, capture_output=True, text=True)
+    assert ended.returncode == 1
+    assert "Traceback" not in ended.stderr
+    assert re.match(rf"--config {path}(, |: )[^\n]*{message}", ended.stderr), ended.stderr
+
+
+def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp_path, capsys):
+    path = tmp_path / "mine.py"
+    attack = "Adversarial(8 / 255, 'pgd', {'steps': 1, 'step_size': 5 / 255})"
+    evaluation = "Evaluation(Data('builtin'), {'P': Attack('pgd', (2 / 255, 0.1)), 'Q': Attack('pgd')})"
+    variants = f"{{'a': Variant(Training(1, adversarial={attack}), block=Block('after:layer3'))}}"
+    path.write_text(
+        "from jaxiqa.config import *\ndef get_config():\n"
+        f"    return Experiment('x', Data('builtin'), Model('resnet18'), {variants}, {evaluation})\n"
+    )
+    given = ["--config", str(path), "--variants.a.training.adversarial.epsilon", "4/255"]
+    given += ["--variants.a.training.adversarial.options.step-size", "3 / 255", "--evaluation.attacks.P.epsilons"]
+    given += ["1/255", "0.5", "--evaluation.attacks.Q.options", "step_size", "2/255", "steps", "3"]
+    found = from_command_line("", given)
+    assert found.variants["a"].training.adversarial.epsilon == 4 / 255
+    assert found.variants["a"].training.adversarial.options == {"steps": 1, "step_size": 3 / 255}
+    assert found.evaluation.attacks["P"].epsilons == (1 / 255, 0.5)
+    assert found.evaluation.attacks["Q"].options == {"step_size": 2 / 255, "steps": 3}
+    with pytest.raises(SystemExit):
+        from_command_line("", ["--config", str(path), "--help"])
+    shown = capsys.readouterr().out
+    assert "(default: 8/255)" in shown
+    assert "(default: 5/255)" in shown
+    assert "(default: 2/255 0.1)" in shown
+    with pytest.raises(SystemExit):
+        from_command_line("", [*given[:2], "--variants.a.training.adversarial.epsilon", "4/0"])
+    assert "'4/0' is not a number; write such as 0.03 or 8/255" in " ".join(
+        capsys.readouterr().err.replace("│", "").split()
+    )
+
+
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [(["a", "A"], "differ only in case"), (["images"], "jaxiqa writes"), ([" "], "no label"), (["a\nb"], "no label")],
+)
+def test_variants_have_folders_of_their_own(smoke, names, message):
+    with pytest.raises(ValueError, match=f"variants: .*{message}"):
+        check_experiment(replace(smoke, variants={name: Variant(Training(epochs=1)) for name in names}))
+
+
+def test_odd_labels_are_folders_inside_the_working_directory(smoke):
+    names = ["[/]", "../../x", "画質" * 80, "b" * 400]
+    odd = replace(smoke, variants={name: Variant(Training(epochs=1)) for name in names}, workdir="w")
+    check_experiment(odd)
+    folders = [run_folder(odd, name, 0) for name in names]
+    assert len(set(folders)) == 4
+    assert all(len(folder.parts) == 3 and folder.parts[0] == "w" and ".." not in folder.parts for folder in folders)
+    assert run_folder(smoke, "baseline", 1).parts[-2:] == ("baseline", "seed1")
+
+
+def test_help_imports_nothing_heavy():
+    """It answers in a quarter of a second; times themselves depend on what else runs."""
+    program = "import sys, runpy; sys.argv = ['train.py', '--config', 'configs/smoke.py', '--help']\n"
+    program += "try: runpy.run_path('train.py', run_name='__main__')\n"
+    program += "finally: print({'jax', 'numpy', 'flax', 'optax', 'filelock'} & set(sys.modules), file=sys.stderr)"
+    command = [sys.executable, "-c", program]
+    ended = subprocess.run(command, cwd=CONFIGS[0].parent.parent, capture_output=True, text=True)
+    assert ended.stderr == "set()\n"
+    assert "--variants.hardened.prune.amount" in ended.stdout

@@ -1,6 +1,8 @@
 """Scoring from the shell: the numbers are the model's own, and nothing is passed over in silence."""
 
 import csv
+import math
+import os
 import sys
 from pathlib import Path
 
@@ -14,6 +16,7 @@ import tiny
 
 from jaxiqa import models, scoring
 from jaxiqa.data import read_image
+from jaxiqa.data.search import find
 
 GENERATOR = np.random.default_rng(0)
 
@@ -66,8 +69,10 @@ def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, 
     status = scoring.main(
         ["linearity", "--weights", str(runs / run), str(folder), "--csv", str(out), "--batch-size", "3"]
     )
-    printed = capsys.readouterr().out
+    output = capsys.readouterr()
+    printed = output.err
     assert status == 1
+    assert output.out == f"10 scores in {out}\n"
     scores, model = read(out), models.load_run(runs / run)
     names = ["alpha.png", "deep.png", "grey.png", "inner/turned.jpg", "other.jpg", *(f"same{i}.png" for i in range(5))]
     assert list(scores) == [str(folder / name) for name in names]
@@ -77,7 +82,8 @@ def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, 
     assert "2 of 12 pictures could not be scored:" in printed
     assert f"{folder / 'broken.png'}: cannot be decoded" in printed
     assert f"{folder / 'text.jpg'}: cannot be decoded" in printed
-    assert "1 other files in the folders are no pictures by their names" in printed
+    assert "1 other files in the folders are no pictures by their names: " in printed
+    assert "notes.txt" in printed
 
 
 def test_named_files_come_in_their_order_and_a_table_is_printed(folder, runs, capsys):
@@ -91,7 +97,9 @@ def test_named_files_come_in_their_order_and_a_table_is_printed(folder, runs, ca
 def test_a_named_file_that_does_not_exist_is_a_fault(folder, runs, capsys):
     named = [str(folder / "same1.png"), str(folder / "gone.png"), str(folder / "notes.txt")]
     assert scoring.main(["linearity", "--weights", str(runs / "native"), *named]) == 1
-    printed = capsys.readouterr().out
+    output = capsys.readouterr()
+    printed = output.err
+    assert [line.split()[0] for line in output.out.splitlines()] == named[:1]
     assert f"{folder / 'gone.png'}: no such file" in printed
     assert f"{folder / 'notes.txt'}: cannot be decoded" in printed
 
@@ -99,7 +107,7 @@ def test_a_named_file_that_does_not_exist_is_a_fault(folder, runs, capsys):
 @pytest.mark.slow
 def test_pictures_that_wait_do_not_fill_the_memory(folder, runs, monkeypatch):
     """With room for one, everything is scored at once; the numbers stay."""
-    paths, _ = scoring.find([folder])
+    paths = find([folder]).paths
     model = models.load_run(runs / "native")
     batches = {}
     for waiting, pixels in ((scoring.WAITING, scoring.PIXELS), (1, scoring.PIXELS), (scoring.WAITING, 2 * 40 * 56)):
@@ -125,6 +133,7 @@ def test_scores_that_are_no_numbers_and_sizes_that_are_refused_are_faults(folder
 
     monkeypatch.setattr(scoring, "_compiled", lambda model: score)
     monkeypatch.setattr(scoring, "_shrinker", lambda model: lambda pixels: pixels)
+    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
     faults = {}
     assert not any(scoring.score_files(None, paths, faults, batch_size=4))
     assert faults == {
@@ -143,3 +152,71 @@ def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
     ):
         with pytest.raises(SystemExit, match=message):
             scoring.main(arguments)
+
+
+def test_links_to_folders_are_followed_once_and_dead_links_are_faults(folder, tmp_path):
+    inner = tmp_path / "in"
+    inner.mkdir()
+    picture(8, 8).save(inner / "a.png")
+    (inner / "linked").symlink_to(folder / "inner")
+    (inner / "self").symlink_to(inner)
+    (inner / "dead.png").symlink_to("gone.png")
+    (inner / "round.png").symlink_to("round.png")
+    os.mkfifo(inner / "pipe.png")
+    found = find([inner])
+    assert found.paths == [inner / "a.png", inner / "linked" / "turned.jpg"]
+    assert set(found.faults) == {inner / name for name in ("dead.png", "round.png", "pipe.png")}
+    assert "is a link that leads to no file (gone.png)" in found.faults[inner / "dead.png"]
+    assert "is a FIFO" in found.faults[inner / "pipe.png"]
+    assert [remark.split(" is left out")[0] for remark in found.remarks] == [str(inner / "self")]
+
+
+@pytest.mark.parametrize("kind", ["folder", "below a file", "picture"])
+def test_a_csv_that_cannot_be_written_is_said_before_anything_is_scored(folder, tmp_path, monkeypatch, kind):
+    image = folder / "same0.png"
+    out = {"folder": tmp_path, "below a file": image / "x.csv", "picture": image}[kind]
+    monkeypatch.setattr(scoring, "score_files", None)
+    with pytest.raises(SystemExit, match=r"error: .*(is a folder|file is where a folder|one of the pictures)"):
+        scoring.main(["linearity", str(image), "--weights", "x", "--csv", str(out)])
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_what_is_scored_when_ctrl_c_comes_is_kept(folder, runs, tmp_path, monkeypatch, capsys, to_file):
+    named = [folder / "same0.png", folder / "same1.png"]
+
+    def interrupted(model, paths, faults, *, batch_size):
+        yield {paths[0]: 1.5}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "score_files", interrupted)
+    out = tmp_path / "scores[v2].csv"
+    options = ["--csv", str(out)] if to_file else []
+    assert scoring.main(["linearity", *map(str, named), "--weights", str(runs / "native"), *options]) == 130
+    output = capsys.readouterr()
+    assert "stopped: 1 of 2 pictures are scored" in output.err
+    assert read(out) == {str(named[0]): 1.5} if to_file else output.out == f"{named[0]}  1.5000\n"
+    assert not to_file or str(out) in output.out
+
+
+def test_a_picture_that_needs_too_much_memory_is_a_fault_and_the_others_are_scored(folder, monkeypatch):
+    def score(pixels):
+        if len(pixels) > 1 or pixels[0, 0, 0, 0] == big[0, 0, 0]:
+            raise MemoryError
+        return np.ones(len(pixels))
+
+    paths = [folder / f"same{i}.png" for i in range(3)]
+    big = read_image(paths[1])
+    monkeypatch.setattr(scoring, "_compiled", lambda model: score)
+    monkeypatch.setattr(scoring, "_shrinker", lambda model: lambda pixels: pixels)
+    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
+    faults = {}
+    scores = {k: v for done in scoring.score_files(None, paths, faults, batch_size=3) for k, v in done.items()}
+    assert "need more memory than there is" in faults.pop(paths[1])
+    assert list(scores) == [paths[0], paths[2]]
+    assert not faults
+
+
+def test_no_cell_of_the_csv_is_a_formula_and_the_name_still_leads_to_the_file():
+    assert scoring.as_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0)]) == (
+        "image,score\n./=1+1.png,1.0\n./@a.png,2.0\na=.png,3.0\n"
+    )

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
-from jaxiqa.attacks.batch import check_attacked, checked_scores, values_and_gradients
+from jaxiqa.arguments import Keys, image_keys
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, towards, values_and_gradients
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Image, Number
@@ -74,18 +74,18 @@ class APGD:
         object.__setattr__(self, "objective", as_objective(self.objective))
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images)
+        given, wanted = images, self.objective
+        self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         ball = Ball(self.epsilon, norm=self.norm)
         keys = image_keys(key, len(images))
-        constants = (images, as_pytree(score_fn), ball, jnp.asarray(windows(self.steps)), self.objective)
+        constants = (images, score_fn, ball, jnp.asarray(windows(self.steps)), self.objective)
         best, values = images, jnp.full(len(images), -jnp.inf, images.dtype)
         for restart in range(self.restarts):
             start = _start(images, keys, restart, ball) if self.random_start else images
             # One step more than moves: a step scores where the last one went.
             _, search = iterate(_step, _begin(start, ball), self.steps + 1, *constants)
             best, values = _keep_better(best, values, search.best, search.best_value)
-        check_attacked(best)
-        return best
+        return finish(nearest_on_line(wanted, score_fn, images, best), given)
 
 
 def windows(steps: int) -> Int[np.ndarray, " n"]:

@@ -1,7 +1,8 @@
 """Attacks on metrics whose pixels are not in [0, 1]."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from math import inf
 from typing import Any
 
 import jax
@@ -9,7 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.arguments import Keys, as_pytree, is_traced
+from jaxiqa.attacks.batch import finish
+from jaxiqa.attacks.external import External
 from jaxiqa.attacks.threat import Number
+from jaxiqa.checks import check_images
 from jaxiqa.types import Images, ScoreFn, Scores
 
 
@@ -40,7 +44,8 @@ class InBounds:
     high: Number
 
     def __post_init__(self):
-        if isinstance(self.low, int | float) and isinstance(self.high, int | float) and not self.low < self.high:
+        seen = isinstance(self.low, int | float) and isinstance(self.high, int | float)
+        if seen and not -inf < self.low < self.high < inf:
             raise ValueError(f"bounds=({self.low}, {self.high}) is not allowed; expected low < high")
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
@@ -48,16 +53,23 @@ class InBounds:
 
     def through(self, run: Callable[[ScoreFn, Images], Any], score_fn: ScoreFn, images: Images) -> Any:
         """``run(score_fn, images)`` in [0, 1], its images brought back."""
+        check_images("images", images, channels=3)
         if not is_traced(images):
             values = np.asarray(images)
             low, high = values.min(), values.max()
             if not (low >= self.low and high <= self.high):
                 raise ValueError(f"images has values in [{low}, {high}]; expected [{self.low}, {self.high}]")
-        width = self.high - self.low
+        width, given = self.high - self.low, jnp.asarray(images)
+        images = given.astype(jnp.promote_types(given.dtype, jnp.float32))
         inside = jnp.clip((images - self.low) / width, 0, 1)  # rounding may leave the range by an ulp
-        return jnp.clip(
-            self.low + width * run(_Scaled(as_pytree(score_fn), self.low, width), inside), self.low, self.high
-        )
+        found = run(self._scaled(score_fn), inside)
+        return finish(jnp.clip(self.low + width * found, self.low, self.high), given)
+
+    def _scaled(self, score_fn: ScoreFn) -> Any:
+        """The metric as a function of images in [0, 1]."""
+        if isinstance(score_fn, External):
+            return replace(score_fn, fn=lambda pixels: score_fn.fn(self.low + (self.high - self.low) * pixels))
+        return _Scaled(as_pytree(score_fn), self.low, self.high - self.low)
 
 
 @jax.tree_util.register_dataclass

@@ -11,8 +11,8 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
-from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys, image_keys, trained
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Number
@@ -88,7 +88,7 @@ class CAdv:
 
     def __post_init__(self):
         check_choice("variant", self.variant, STEPS)
-        object.__setattr__(self, "colorize", as_pytree(self.colorize))
+        object.__setattr__(self, "colorize", trained("colorize", self.colorize))
         object.__setattr__(self, "objective", as_objective(self.objective))
         if self.steps is None:
             object.__setattr__(self, "steps", STEPS[self.variant])
@@ -96,22 +96,19 @@ class CAdv:
         check_number("clusters", self.clusters, 1)
         check_number("chosen", self.chosen, 1, self.clusters)
         check_number("hints", self.hints, 0)
-        if isinstance(self.step_size, int | float):
-            check_number("step_size", self.step_size, 0.0)
+        check_number("step_size", self.step_size, 0.0)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images)
-        if images.shape[-1] != 3:
-            raise ValueError(f"images have {images.shape[-1]} channels; expected 3, RGB")
+        given, wanted = images, self.objective
+        self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         counts = {"clusters": self.clusters, "chosen": self.chosen, "hints": self.hints}
         lightness, variables = _start(images, image_keys(key, len(images)), **counts)
         limit = jnp.array([1.0, 1.0, 0.5]) if self.variant == "paper" else jnp.full(3, jnp.inf)
-        constants = (lightness, as_pytree(score_fn), self.colorize, self.step_size, limit, self.objective)
+        constants = (lightness, score_fn, self.colorize, self.step_size, limit, self.objective)
         state = (variables, _adam.init(variables))
         variables, _ = iterate(_step, state, self.steps, *constants)
         attacked = _painted(self.colorize, lightness, variables)
-        check_attacked(attacked)
-        return attacked
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @partial(jax.jit, static_argnames=("clusters", "chosen", "hints"))

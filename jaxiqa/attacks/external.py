@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import is_traced
+from jaxiqa.arguments import check_pictures, is_traced
 from jaxiqa.types import Images, Scores
 
 
@@ -28,6 +28,7 @@ class External:
                 f"{self.name} is a Python callable, which has no gradient and cannot be compiled; attack it with NES, "
                 "Square, Parsimonious, OnePixel or PatchRS, outside jit and vmap"
             )
+        check_pictures(images)
         pixels = np.asarray(images, np.float32)
         if self.as_uint8:
             pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)

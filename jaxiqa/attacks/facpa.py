@@ -11,7 +11,8 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, is_traced
+from jaxiqa.arguments import Keys, as_pytree, is_traced
+from jaxiqa.attacks.batch import begin, finish
 from jaxiqa.attacks.fitting import Learner, Progress, fit
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.storage import read, write
@@ -73,18 +74,17 @@ class FACPA:
         check_choice("variant", self.variant, VARIANTS)
         check_number("multiple", self.multiple, 1)
         for name, high in (("amplitude", float("inf")), ("epsilon", 1.0)):
-            value = getattr(self, name)
-            if isinstance(value, int | float):
-                check_number(name, value, 0.0, high)
+            check_number(name, getattr(self, name), 0.0, high)
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys | None) -> Images:
         del score_fn, key
-        check_pictures(images)
+        given = images
+        self, _, images, _ = begin(self, None, images, None)
         radius = self.amplitude * self.epsilon
         attacked = _attacked(self.network, images, radius, multiple=self.multiple, variant=self.variant)
         if not is_traced(attacked) and not np.isfinite(np.asarray(attacked)).all():
             raise ValueError("network gave values that are not finite")
-        return attacked
+        return finish(attacked, given)
 
 
 @partial(jax.jit, static_argnames=("multiple", "variant"))

@@ -10,9 +10,9 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.arguments import as_pytree, check_pictures
+from jaxiqa.arguments import as_pytree, beside, check_pictures
 from jaxiqa.attacks.batch import checked_scores
-from jaxiqa.attacks.objective import Objective, as_objective
+from jaxiqa.attacks.objective import Objective, as_objective, check_objective
 from jaxiqa.attacks.threat import Number
 from jaxiqa.checks import check_number
 from jaxiqa.types import Images, PRNGKey, ScoreFn
@@ -83,10 +83,14 @@ def fit(
     Array(0.5, dtype=float32)
     """
     check_pictures(images)
+    check_number("epsilon", epsilon, 0.0)
     check_number("epochs", epochs, 1)
     check_number("batch_size", batch_size, 1)
     check_number("step_size", step_size, 0.0)
     goal, score_fn = as_objective(objective), as_pytree(score_fn)
+    check_objective(goal, len(images))
+    images = jnp.asarray(images).astype(jnp.promote_types(images.dtype, jnp.float32))
+    goal, score_fn, variables = beside(images, (goal, score_fn, variables))
     batch_size = min(batch_size, len(images))
     batches = math.ceil(len(images) / batch_size)
     state = (variables, learner.optimiser.init(variables), jnp.int32(0))
@@ -95,7 +99,7 @@ def fit(
         order = np.resize(order, batches * batch_size).reshape(batches, batch_size)
         for done, indices in enumerate(order, start=epoch * batches):
             options = (epsilon, step_size, done)
-            state, value = _step(state, images[indices], score_fn, goal, options, learner=learner)
+            state, value = _step(state, images[indices], score_fn, _of(goal, indices), options, learner=learner)
             if progress is not None:
                 progress(done + 1, epochs * batches, f"mean objective {float(value):.4g}")
         if (failed := int(state[2])) <= done:
@@ -104,6 +108,11 @@ def fit(
                 f"{', '.join(map(str, order[failed - epoch * batches]))} of the fitting set"
             )
     return state[0]
+
+
+def _of(goal: Any, indices: np.ndarray) -> Any:
+    """The objective of these images: what it says of single images is in the order of all of them."""
+    return jax.tree.map(lambda leaf: leaf[indices] if np.ndim(leaf) else leaf, goal)
 
 
 @partial(jax.jit, static_argnames="learner")

@@ -8,8 +8,16 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures
-from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient, values_and_gradients
+from jaxiqa.arguments import Keys
+from jaxiqa.attacks.batch import (
+    begin,
+    checked_scores,
+    finish,
+    nearest_on_line,
+    per_image_gradient,
+    towards,
+    values_and_gradients,
+)
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Image, Number
@@ -71,13 +79,12 @@ class Korhonen:
         complete(self, {"paper": {"steps": 50}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images, minimum=3)
-        del key
+        given, wanted = images, self.objective
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, key, minimum=3)
         run = {"paper": _best_of_masked_steps, "benchmark": _masked_gradients}[self.variant]
-        options = (as_pytree(score_fn), self.step_size, 1 / self.score_scale, self.objective)
+        options = (score_fn, self.step_size, 1 / self.score_scale, self.objective)
         attacked = run(images, self.steps, options)
-        check_attacked(attacked)
-        return attacked
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 def spatial_activity(image: Image) -> Float[Array, "h w"]:

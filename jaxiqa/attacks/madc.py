@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures
-from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number, project_l2, steepest_step
@@ -68,13 +68,12 @@ class MADC:
         complete(self, {"paper": {"step_size": 4 / 255, "steps": 10}, "benchmark": {"step_size": 1e-3, "steps": 8}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images)
-        del key
+        given, wanted = images, self.objective
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, key)
         step = {"paper": _step, "benchmark": _benchmark_step}[self.variant]
-        constants = (images, as_pytree(score_fn), self.step_size, self.max_rmse, self.objective)
+        constants = (images, score_fn, self.step_size, self.max_rmse, self.objective)
         attacked = iterate(step, images, self.steps, *constants)
-        check_attacked(attacked)
-        return attacked
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 def project_out(vector: Float[Array, "*shape"], direction: Float[Array, "*shape"]) -> Float[Array, "*shape"]:

@@ -4,7 +4,7 @@ A metric that gradients cannot move is robust only if nothing else moves it eith
 experiments of arXiv:1802.00420 and arXiv:1902.06705 in the form they take for scores.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -12,9 +12,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import as_pytree, check_pictures, image_keys
+from jaxiqa.arguments import as_pytree, beside, check_pictures, image_keys
+from jaxiqa.attacks.apgd import APGD
 from jaxiqa.attacks.batch import checked_scores
-from jaxiqa.attacks.objective import Objective, as_objective
+from jaxiqa.attacks.objective import Objective, as_objective, check_objective
 from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.square import Square
 from jaxiqa.types import Images, PRNGKey, ScoreFn, Scores
@@ -50,7 +51,7 @@ class Check:
         return REMEDIES[self.name]
 
     def __str__(self) -> str:
-        mark = f"MASKED? {self.remedy}" if self.flagged else "fine"
+        mark = f"MASKED? {self.remedy}" if self.flagged else "passed"
         return f"{self.name}: {self.value:.3g} (limit {self.limit:.3g}): {mark}"
 
 
@@ -64,15 +65,23 @@ def check_masking(
     keyed_score: Callable[[Images, PRNGKey], Scores] | None = None,
     objective: Objective | str = "raise",
 ) -> tuple[Check, ...]:
-    """Run every experiment; about 60 gradients and ``queries`` + 10 scores per image.
+    """Run every experiment; about 60 gradients and ``queries`` + 10 scores per image, and 150 gradients more at most.
+
+    One attack with an unlucky step size is no sign of a masked gradient. So before a flag is raised, other attacks by
+    gradient are tried one after another, and each image counts with the best of them: PGD with more and smaller steps,
+    and, but for the check against noise, APGD, which chooses its own.
 
     - gradient is zero, gradient is not finite: share of images whose gradient is so everywhere, or somewhere.
-    - noise beats pgd: share of images that the best of 8 random corners of the ball moves further than PGD-10.
+    - noise beats pgd: share of images that the best of 8 random corners of the ball moves further than gradients.
     - square beats pgd: the same for the Square attack.
     - unbounded attack does not saturate: mean gain of PGD-10 at ε = ``epsilon`` over that at ε = 1; 1 is no growth.
+      At ε = 1 steps of ``epsilon / 2`` are tried too, since steps of 1/4 overshoot a metric that nothing masks.
     - score changes with the key: standard deviation of the score over 8 keys, over that of the scores of the images (or
       over their size, for a single image); only with ``keyed_score``.
-    - more steps do not help: mean gain of PGD-5 over that of PGD-20, both from the clean image.
+    - more steps do not help: mean gain of PGD-5 over that of 20 steps, both from the clean image.
+
+    Returns:
+        Every check that was run, those that passed too (``flagged`` is False).
 
     Args:
         score_fn: the metric; for a randomised one, with its key fixed.
@@ -89,7 +98,8 @@ def check_masking(
     True
     """
     check_pictures(images)
-    goal, score_fn = as_objective(objective), as_pytree(score_fn)
+    score_fn, goal, key = beside(images, (as_pytree(score_fn), as_objective(objective), key))
+    check_objective(goal, len(images))
     value = lambda x: np.asarray(goal.value(_scores(score_fn, x)))  # noqa: E731
     clean = value(images)
     gradient = np.asarray(_raw_gradient(score_fn, images, goal)).reshape(len(images), -1)
@@ -101,22 +111,48 @@ def check_masking(
     if not finite.all():
         return tuple(checks)  # the rest would stop at the first NaN
 
-    def gain(epsilon: float, steps: int) -> np.ndarray:
-        attack = PGD(epsilon, steps=steps, random_start=False, objective=goal)
+    def gain(attack: Any) -> np.ndarray:
         return value(attack(score_fn, images, key)) - clean
 
-    pgd, many = gain(epsilon, 10), gain(epsilon, 20)
-    noise = np.max([value(_corner(images, image_keys(k, len(images)), epsilon)) for k in jax.random.split(key, 8)], 0)
-    square = Square(epsilon, queries=queries, objective=goal).run(score_fn, images, key)
+    def pgd(epsilon: float, steps: int, step_size: float | None = None) -> PGD:
+        return PGD(epsilon, steps=steps, step_size=step_size, random_start=False, objective=goal)
+
+    def until(measure: Any, limit: float, found: np.ndarray, others: Iterable[Any]) -> float:
+        """The measure of each image's largest gain, by as many attacks as it takes to come below the limit."""
+        for attack in others:
+            if measure(found) <= limit:
+                break
+            found = np.maximum(found, gain(attack))
+        return measure(found)
+
+    ten, twenty = gain(pgd(epsilon, 10)), gain(pgd(epsilon, 20))
+    bounded = np.maximum(ten, twenty)
+    apgd = APGD(epsilon, steps=40, random_start=False, objective=goal)
+    noise_key, square_key, score_key = jax.random.split(key, 3)
+    noise = np.max(
+        [value(_corner(images, image_keys(k, len(images)), epsilon)) for k in jax.random.split(noise_key, 8)], 0
+    )
+    square = Square(epsilon, queries=queries, objective=goal).run(score_fn, images, square_key)
     found = np.asarray(goal.value(square.scores)) - clean
+    five = gain(pgd(epsilon, 5)).mean()
+    free = [pgd(1.0, 40, epsilon / 2), APGD(1.0, steps=40, random_start=False, objective=goal)]
+    experiments = {
+        "noise beats pgd": (lambda x: (noise - clean > x).mean(), 0.05, bounded, [pgd(epsilon, 40)]),
+        "square beats pgd": (lambda x: (found > x).mean(), 0.05, bounded, [pgd(epsilon, 40), apgd]),
+        "unbounded attack does not saturate": (lambda x: _ratio(ten.mean(), x.mean()), 0.9, gain(pgd(1.0, 10)), free),
+        "more steps do not help": (
+            lambda x: _ratio(five, x.mean()),
+            1.0,
+            twenty,
+            [pgd(epsilon, 20, epsilon / 8), apgd],
+        ),
+    }
     checks += [
-        _check("noise beats pgd", (noise - clean > pgd).mean(), 0.05),
-        _check("square beats pgd", (found > np.maximum(pgd, many)).mean(), 0.05),
-        _check("unbounded attack does not saturate", _ratio(pgd.mean(), gain(1.0, 10).mean()), 0.9),
-        _check("more steps do not help", _ratio(gain(epsilon, 5).mean(), many.mean()), 1.0),
+        _check(name, until(measure, limit, start, others), limit)
+        for name, (measure, limit, start, others) in experiments.items()
     ]
     if keyed_score is not None:
-        scores = np.stack([np.asarray(keyed_score(images, k)) for k in jax.random.split(key, 8)])
+        scores = np.stack([np.asarray(keyed_score(images, k)) for k in jax.random.split(score_key, 8)])
         spread = scores.mean(0).std() if len(images) > 1 else np.abs(scores.mean())
         checks.append(_check("score changes with the key", _ratio(scores.std(0).mean(), spread), 0.01))
     return tuple(checks)

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_steps
+from jaxiqa.attacks.loop import check_count, check_steps
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.searcher import QueryResult
@@ -86,14 +86,12 @@ class NES:
     def __post_init__(self):
         Ball(self.epsilon)  # checks it
         check_steps(self.steps)
-        check_number("pairs", self.pairs, 1)
-        check_number("batch_size", self.batch_size, 1)
+        check_count("pairs", self.pairs, 1)
+        check_count("batch_size", self.batch_size, 1)
         check_choice("variant", self.variant, ("paper", "benchmark"))
         object.__setattr__(self, "objective", as_objective(self.objective))
         for name, high in (("sigma", 1.0), ("step_size", float("inf")), ("momentum", 1.0)):
-            value = getattr(self, name)
-            if isinstance(value, int | float):
-                check_number(name, value, 0.0, high, open_low=name == "sigma")
+            check_number(name, getattr(self, name), 0.0, high, open_low=name == "sigma")
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         return self.run(score_fn, images, key).images

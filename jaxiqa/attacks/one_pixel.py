@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.arguments import Keys
+from jaxiqa.attacks.loop import check_count
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.searcher import QueryResult
@@ -78,13 +79,12 @@ class OnePixel:
 
     def __post_init__(self):
         check_choice("variant", self.variant, ("paper", "benchmark"))
-        check_number("pixels", self.pixels, 1)
-        check_number("population", self.candidates, 4)
-        check_number("generations", self.iterations - 1, 0)
-        check_number("batch_size", self.batch_size, 1)
+        check_count("pixels", self.pixels, 1)
+        check_count("population", self.candidates, 4)
+        check_count("generations", self.iterations - 1, 0)
+        check_count("batch_size", self.batch_size, 1)
         object.__setattr__(self, "objective", as_objective(self.objective))
-        if isinstance(self.mutation, int | float):
-            check_number("mutation", self.mutation, 0.0, 2.0)
+        check_number("mutation", self.mutation, 0.0, 2.0)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         return self.run(score_fn, images, key).images

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.arguments import Keys
+from jaxiqa.attacks.loop import check_count
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.searcher import QueryResult
@@ -97,7 +98,7 @@ class Parsimonious:
         check_queries(self.queries)
         check_choice("block", self.block, [2**i for i in range(9)])
         check_number("candidates", self.candidates, 1, min(_SET, self.queries - 1))
-        check_number("batch_size", self.batch_size, 1)
+        check_count("batch_size", self.batch_size, 1)
         check_choice("variant", self.variant, ("paper", "benchmark"))
         object.__setattr__(self, "objective", as_objective(self.objective))
 

@@ -9,6 +9,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import Keys
+from jaxiqa.attacks.loop import check_count
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.schedule import phase, phase_starts
@@ -82,13 +83,12 @@ class PatchRS:
     candidates: ClassVar[int] = 1
 
     def __post_init__(self):
-        check_number("area", self.area, 1)
+        check_count("area", self.area, 1)
         check_queries(self.queries)
-        check_number("batch_size", self.batch_size, 1)
+        check_count("batch_size", self.batch_size, 1)
         check_choice("variant", self.variant, ("paper", "benchmark"))
         object.__setattr__(self, "objective", as_objective(self.objective))
-        if isinstance(self.share, int | float):
-            check_number("share", self.share, 0.0, 1.0, open_low=True)
+        check_number("share", self.share, 0.0, 1.0, open_low=True)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         return self.run(score_fn, images, key).images
@@ -112,7 +112,7 @@ class PatchRS:
         corner, squares = jax.random.split(key)
         h, w, c = clean.shape
         corner = jax.random.randint(corner, (2,), 0, jnp.array([h, w]) - self.side + 1)
-        return State(Patch(_first(squares, self.side, c), corner), jnp.full_like(value, -jnp.inf))
+        return State(Patch(_first(squares, self.side, c, clean.dtype), corner), jnp.full_like(value, -jnp.inf))
 
     def propose(self, state, clean, key, iteration):
         moved, repainted = self._moved(state.patch, clean, key, iteration), self._repainted(state.patch, key, iteration)
@@ -135,7 +135,7 @@ class PatchRS:
         return patch._replace(corner=jnp.clip(corner, 0, size - self.side))
 
     def _repainted(self, patch, key, iteration):
-        place, paint, one = jax.random.split(key, 3)
+        place, paint, other, one = jax.random.split(key, 4)
         channels = patch.colours.shape[2]
         share = {"paper": 0.4, "benchmark": 0.8}[self.variant] if self.share is None else self.share
         sides = jnp.maximum(jnp.sqrt(share / 2.0 ** jnp.arange(10)) * self.side, 1).astype(int)
@@ -145,7 +145,7 @@ class PatchRS:
         inside = _square(self.side, top, left, side)
         added = jnp.clip(patch.colours + jax.random.rademacher(paint, (channels,), patch.colours.dtype), 0, 1)
         # One pixel: any other colour (some channels flipped), later one that differs in a single channel.
-        others = jax.random.randint(paint, (), 1, 2**channels) >> jnp.arange(channels) & 1
+        others = jax.random.randint(other, (), 1, 2**channels) >> jnp.arange(channels) & 1
         single = jnp.arange(channels) == jax.random.randint(one, (), 0, channels)
         begin = jnp.min(jnp.where(sides == 1, starts, self.iterations))
         flips = jnp.where(iteration >= (begin + self.iterations) // 2, single, others == 1)
@@ -153,7 +153,7 @@ class PatchRS:
         return patch._replace(colours=jnp.where(inside, jnp.where(side == 1, flipped, added), patch.colours))
 
 
-def _first(key, side, channels):
+def _first(key, side, channels, dtype):
     """Random squares of random pure colours, one over the other."""
     widest = max(2, math.ceil(math.sqrt(side)))
 
@@ -164,7 +164,7 @@ def _first(key, side, channels):
         colour = jax.random.bernoulli(colour, shape=(channels,)).astype(colours.dtype)
         return jnp.where(_square(side, top, left, width), colour, colours)
 
-    return jax.lax.fori_loop(0, _SQUARES, paint, jnp.zeros((side, side, channels)))
+    return jax.lax.fori_loop(0, _SQUARES, paint, jnp.zeros((side, side, channels), dtype))
 
 
 def _square(size, top, left, side):

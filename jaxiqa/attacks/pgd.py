@@ -5,8 +5,8 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys, is_traced
-from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys, image_keys, is_traced
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import check_steps, iterate
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.threat import Ball, Number
@@ -71,8 +71,7 @@ class PGD:
         Ball(self.epsilon, norm=self.norm)  # checks both
         check_steps(self.steps)
         object.__setattr__(self, "objective", as_objective(self.objective))
-        if isinstance(self.step_size, int | float):
-            check_number("step_size", self.step_size, 0.0)
+        check_number("step_size", self.step_size, 0.0)
 
     def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
         """How far the run at each ε need not be walked for it alone; None where each starts elsewhere.
@@ -82,8 +81,8 @@ class PGD:
         """
         if self.random_start:
             return None
-        check_pictures(images)
-        score_fn, ball = as_pytree(score_fn), Ball(max(epsilons), norm=self.norm)
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, None)
+        ball = Ball(max(epsilons), norm=self.norm)
         ends = [self._free_steps(epsilon) for epsilon in epsilons]
         ways: dict[int, Way] = {}
         walked = images
@@ -104,7 +103,8 @@ class PGD:
         return min(self.steps - 1, int(epsilon / self.step_size * (1 + 1e-6)))
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
-        check_pictures(images)
+        given, wanted = images, self.objective
+        self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         ball = Ball(self.epsilon, norm=self.norm)
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         attacked, steps = images, self.steps
@@ -112,9 +112,8 @@ class PGD:
             attacked, steps = _move(way.images, images, way.gradient, ball, step_size), steps - way.steps - 1
         elif self.random_start:
             attacked = _start(images, image_keys(key, len(images)), ball)
-        attacked = iterate(_step, attacked, steps, images, as_pytree(score_fn), ball, step_size, self.objective)
-        check_attacked(attacked)
-        return attacked
+        attacked = iterate(_step, attacked, steps, images, score_fn, ball, step_size, self.objective)
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @jax.jit

@@ -8,9 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys, is_traced
-from jaxiqa.attacks.batch import check_attacked, checked_scores
+from jaxiqa.arguments import Keys, image_keys, is_traced
+from jaxiqa.attacks.batch import begin, checked_scores, finish
 from jaxiqa.attacks.external import External
+from jaxiqa.attacks.objective import MoveTo
 from jaxiqa.attacks.searcher import QueryResult
 from jaxiqa.types import Images, ScoreFn
 
@@ -59,13 +60,16 @@ def run_queries(
     Raises:
         ValueError: bad images, or a score that is not finite (under an outer trace the image is NaN instead).
     """
-    check_pictures(images)
-    count, together = len(images), min(len(images), max(1, attack.batch_size // attack.candidates))
+    given = images
+    attack, function, images, key = begin(attack, score_fn, images, key)
+    # Finite differences of scores amplify their rounding, which depends on how many images a program scores.
+    most = 1 if attack.probes else max(1, attack.batch_size // attack.candidates)
+    count, together = len(images), min(len(images), most)
     keys = image_keys(key, count)
-    objective = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, float), (count,)), attack.objective)
-    score_fn = score_fn if isinstance(score_fn, External) else as_pytree(score_fn)
+    objective = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, jnp.float32), (count,)), attack.objective)
+    score_fn = score_fn if isinstance(score_fn, External) else function
     at_once = together * _width(attack, together)
-    scores = _ask_all(score_fn, images, at_once)
+    clean = scores = _ask_all(score_fn, images, at_once)
     everything = (images, keys, objective, scores)
     if is_traced(attack, everything):
         found = _run_traced(attack, score_fn, everything, together)
@@ -76,9 +80,11 @@ def run_queries(
     queries = 1 + attack.candidates * iterations
     if attack.probes:
         scores, queries = jnp.where(jnp.isnan(scores), scores, _ask_all(score_fn, attacked, at_once)), queries + 1
+    if attack.probes and isinstance(objective, MoveTo):
+        further = objective.value(scores) < objective.value(clean)
+        attacked, scores = jnp.where(further[:, None, None, None], images, attacked), jnp.where(further, clean, scores)
     attacked = jnp.where(jnp.isfinite(scores)[:, None, None, None], attacked, jnp.nan)
-    check_attacked(attacked)
-    return QueryResult(attacked, scores, queries)
+    return QueryResult(finish(attacked, given), scores, queries)
 
 
 def _run_groups(attack, score_fn, everything, together, chunk, progress):
@@ -196,7 +202,7 @@ def _ask_all(score_fn, images, at_once):
 
 @jax.jit
 def _score(score_fn, images):
-    return checked_scores(score_fn, images)
+    return checked_scores(score_fn, images).astype(jnp.float32)
 
 
 @jax.jit
@@ -218,6 +224,10 @@ def _accept(attack, search, moves, scores):
     state = jax.vmap(attack.accept)(search.state, search.clean, moves, values, search.iteration)
     if attack.probes:
         image, score = state.image, scores.mean(1)
+        if isinstance(search.objective, MoveTo):  # the next step may overshoot: keep the nearest iterate
+            nearer = search.objective.value(score) > search.objective.value(search.score)
+            image = jnp.where(nearer[:, None, None, None], search.state.image, search.image)
+            score = jnp.where(nearer | jnp.isnan(score), score, search.score)
     else:
         best = jax.tree.map(lambda leaf: jax.vmap(lambda x, i: x[i])(leaf, values.argmax(1)), (moves, values, scores))
         better = best[1] > search.objective.value(search.score)

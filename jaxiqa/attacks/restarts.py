@@ -6,7 +6,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
+from jaxiqa.arguments import Keys, as_pytree, beside, check_pictures, image_keys
 from jaxiqa.attacks.batch import checked_scores
 from jaxiqa.attacks.loop import check_steps
 from jaxiqa.types import Images, ScoreFn
@@ -38,7 +38,7 @@ class Restarts:
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         check_pictures(images)
-        keys, score_fn = image_keys(key, len(images)), as_pytree(score_fn)
+        keys, score_fn = image_keys(key, len(images)), beside(images, as_pytree(score_fn))
         best = best_value = None
         for run in range(self.count):
             attacked = self.attack(score_fn, images, jax.vmap(jax.random.fold_in, (0, None))(keys, run))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.arguments import Keys
+from jaxiqa.attacks.loop import check_count
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.schedule import phase
@@ -79,11 +80,10 @@ class Square:
     def __post_init__(self):
         Ball(self.epsilon, norm=self.norm)  # checks both
         check_queries(self.queries)
-        check_number("batch_size", self.batch_size, 1)
+        check_count("batch_size", self.batch_size, 1)
         check_choice("variant", self.variant, ("paper", "benchmark") if self.norm == "linf" else ("paper",))
         object.__setattr__(self, "objective", as_objective(self.objective))
-        if isinstance(self.share, int | float):
-            check_number("share", self.share, 0.0, 1.0, open_low=True)
+        check_number("share", self.share, 0.0, 1.0, open_low=True)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         return self.run(score_fn, images, key).images
@@ -125,7 +125,7 @@ class Square:
 
 def check_queries(queries: Any) -> None:
     """Raise ``ValueError`` unless ``queries`` is a whole number >= 2."""
-    if not isinstance(queries, int) or queries < 2:
+    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 2:
         raise ValueError(f"queries={queries!r} is not allowed; expected an integer >= 2, the clean image's among them")
 
 

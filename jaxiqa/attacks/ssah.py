@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures
-from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number
@@ -74,16 +74,15 @@ class SSAH:
         complete(self, {"paper": {"steps": 150}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images)
-        del key
+        given, wanted = images, self.objective
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, key)
         step = {"paper": _step, "benchmark": _benchmark_step}[self.variant]
         variables = _as_tanh(images) if self.variant == "paper" else images
         weights = (1 / self.score_scale, self.low_weight)
-        constants = (images, as_pytree(score_fn), weights, self.step_size, self.objective)
+        constants = (images, score_fn, weights, self.step_size, self.objective)
         variables, _ = iterate(step, (variables, _adam.init(variables)), self.steps, *constants)
         attacked = _from_tanh(variables) if self.variant == "paper" else variables
-        check_attacked(attacked)
-        return attacked
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @jax.jit

@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures
-from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number
@@ -76,10 +76,10 @@ class StAdv:
         complete(self, {"paper": paper, "benchmark": {"flow_weight": 1e-5, "step_size": 2.5, "steps": 3}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images, minimum=2)
-        del key
+        given, wanted = images, self.objective
+        self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, key, minimum=2)
         flows = jnp.zeros((*images.shape[:3], 2), images.dtype)
-        constants = (images, as_pytree(score_fn))
+        constants = (images, score_fn)
         if self.variant == "paper":
             weights = (1 / self.score_scale, self.flow_weight, self.step_size)
             step, state = _step, (flows, _adam.init(flows))
@@ -88,8 +88,7 @@ class StAdv:
             step, state = _benchmark_step, (flows, _no_past(flows, self.steps))
         flows, _ = iterate(step, state, self.steps, *constants, weights, self.objective)
         attacked = _warp_all(images, flows)
-        check_attacked(attacked)
-        return attacked
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @jax.jit

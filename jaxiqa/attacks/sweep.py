@@ -7,13 +7,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, is_traced
+from jaxiqa.arguments import Keys, as_pytree, beside, check_pictures, is_traced
 from jaxiqa.attacks.batch import check_attacked
 from jaxiqa.attacks.bounds import InBounds
 from jaxiqa.attacks.memory import fitting_chunk
 from jaxiqa.attacks.one_by_one import OneByOne
+from jaxiqa.checks import check_number
 from jaxiqa.types import Images, ScoreFn
 
 _log = logging.getLogger(__name__)
@@ -33,6 +35,35 @@ def strength_of(attack: Any) -> str:
     if name not in {field.name for field in dataclasses.fields(attack)}:
         raise ValueError(f"attack={type(attack).__name__} has no {name} to sweep over")
     return name
+
+
+def checked_strengths(attack: Any, strengths: Any) -> Any:
+    """The strengths as numbers, after each has been tried in the attack's own field; traced ones as they are.
+
+    Raises:
+        ValueError: one is no number, or the attack refuses it.
+
+    >>> from jaxiqa.attacks.fgsm import FGSM
+    >>> checked_strengths(FGSM(0.1), [2 / 255, 8])
+    Traceback (most recent call last):
+    ValueError: strengths[1]: epsilon=8 is outside [0.0, 1.0]
+    """
+    if is_traced(strengths):
+        return strengths
+    if isinstance(strengths, str | bytes) or getattr(strengths, "ndim", 1) != 1:
+        raise ValueError(f"strengths={strengths!r} is not allowed; expected a list of numbers")
+    name, found = strength_of(attack), []
+    for place, given in enumerate(strengths):
+        value = given.item() if hasattr(given, "item") and np.ndim(given) == 0 else given
+        try:
+            if np.ndim(value):
+                raise ValueError(f"{name}={value!r} is not one number")
+            check_number(name, value, -float("inf"))
+            replace(attack, **{name: value})
+        except ValueError as error:
+            raise ValueError(f"strengths[{place}]: {error}") from error
+        found.append(value)
+    return found
 
 
 def sweep(
@@ -55,11 +86,14 @@ def sweep(
     Args:
         attack: a dataclass; the field that `strength_of` names is replaced, its other fields are kept.
         score_fn, images, key: see `jaxiqa.attacks.pgd.PGD`.
-        strengths: values of that field, in its own unit.
+        strengths: values of that field, in its own unit, each checked as the field is.
         chunk: strengths at a time on accelerators; by default as many as fit into memory, which is logged.
 
     Returns:
         The attacked images, one batch per strength.
+
+    Raises:
+        ValueError: no strengths, or one that the attack itself would refuse; the message names its place.
 
     >>> from jaxiqa.attacks.fgsm import FGSM
     >>> images = jnp.full((1, 2, 3, 3), 0.5)
@@ -76,10 +110,11 @@ def sweep(
     name = strength_of(attack)
     if not len(strengths):
         raise ValueError(f"strengths is empty; expected at least one {name}")
+    strengths = checked_strengths(attack, strengths)
     static = next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static")
-    score_fn = as_pytree(score_fn)
+    attack, score_fn, key = beside(images, (attack, as_pytree(score_fn), key))
     one_by_one = static or jax.default_backend() == "cpu"
-    values = strengths if static else jnp.asarray(strengths, jnp.float32)
+    values = strengths if static else jnp.asarray(strengths, jnp.promote_types(images.dtype, jnp.float32))
     ways: list[dict[str, Any]] = [{}] * len(values)
     if hasattr(attack, "common_ways") and not is_traced(values):
         # Vmapped runs all start at one place, which is the one that the weakest reaches.

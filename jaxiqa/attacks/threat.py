@@ -155,8 +155,7 @@ class Ball:
 
     def __post_init__(self):
         check_choice("norm", self.norm, NORMS)
-        if isinstance(self.epsilon, int | float):  # otherwise an array or a tracer
-            check_number("epsilon", self.epsilon, 0.0, 1.0 if self.norm == "linf" else float("inf"))
+        check_number("epsilon", self.epsilon, 0.0, 1.0 if self.norm == "linf" else float("inf"))
 
     def project(self, x: Image, clean: Image) -> Image:
         """The nearest image that this threat model allows around ``clean``."""

@@ -10,6 +10,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxiqa.arguments import Keys, check_pictures
+from jaxiqa.attacks.batch import begin, finish
 from jaxiqa.attacks.fitting import Learner, Progress, fit
 from jaxiqa.attacks.generator import pattern
 from jaxiqa.attacks.objective import Objective
@@ -63,15 +64,15 @@ class UAP:
     strength: ClassVar[str] = "amplitude"
 
     def __post_init__(self):
-        if isinstance(self.amplitude, int | float):
-            check_number("amplitude", self.amplitude, 0.0)
+        check_number("amplitude", self.amplitude, 0.0)
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys) -> Images:
         del score_fn, key
-        check_pictures(images)
+        given = images
+        self, _, images, _ = begin(self, None, images, None)
         if images.shape[-1] != self.delta.shape[-1]:
             raise ValueError(f"images have {images.shape[-1]} channels, the pattern was fitted for {self.delta.shape}")
-        return _add(self.amplitude * self.delta, images)
+        return finish(_add(self.amplitude * self.delta, images), given)
 
 
 def _add(delta, images):
@@ -183,7 +184,16 @@ def fit_uap(
         start_key, key = jax.random.split(key)
         emit = fit(learner, pattern(shape, start_key), score_fn, images, key, **options)
         return UAP(epsilon * emit())
-    return UAP(fit(learner, jnp.full(shape, start, images.dtype), score_fn, images, key, **options))
+    return UAP(
+        fit(
+            learner,
+            jnp.full(shape, start, jnp.promote_types(images.dtype, jnp.float32)),
+            score_fn,
+            images,
+            key,
+            **options,
+        )
+    )
 
 
 def _centre(images: Images, size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:

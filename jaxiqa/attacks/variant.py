@@ -28,5 +28,5 @@ def complete(attack: Any, defaults: dict[str, dict[str, Any]]) -> None:
     check_steps(attack.steps)
     object.__setattr__(attack, "objective", as_objective(attack.objective))
     for name, value in vars(attack).items():
-        if isinstance(value, int | float):
+        if name not in ("variant", "objective", "steps"):
             check_number(name, value, 0.0, open_low=name == "score_scale")

@@ -8,8 +8,8 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxiqa.arguments import Keys, as_pytree, check_pictures, image_keys
-from jaxiqa.attacks.batch import check_attacked, checked_scores, per_image_gradient
+from jaxiqa.arguments import Keys, image_keys, trained
+from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.loop import iterate
 from jaxiqa.attacks.objective import Objective
 from jaxiqa.attacks.threat import Number, steepest_step
@@ -73,20 +73,21 @@ class Zhang:
     objective: Objective | str = "raise"
 
     def __post_init__(self):
-        object.__setattr__(self, "distance", as_pytree(self.distance))  # so that the attack itself may enter a jit
+        # a pytree, so that the attack itself may enter a jit
+        object.__setattr__(self, "distance", trained("distance", self.distance))
         complete(self, {"paper": {"step_size": 1e-3, "steps": 200}, "benchmark": {"step_size": 5e-3, "steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images)
+        given, wanted = images, self.objective
+        self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         weights = (1 / self.score_scale, self.distance_weight)
-        constants = (images, as_pytree(score_fn), self.distance, weights, self.step_size, self.objective)
+        constants = (images, score_fn, self.distance, weights, self.step_size, self.objective)
         if self.variant == "paper":
             attacked = iterate(_step, _start(images, image_keys(key, len(images))), self.steps, *constants)
         else:
             state = (images, _adam.init(images))
             attacked, _ = iterate(_benchmark_step, state, self.steps, *constants)
-        check_attacked(attacked)
-        return attacked
+        return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
 
 
 @jax.jit

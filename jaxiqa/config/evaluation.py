@@ -133,8 +133,27 @@ class Evaluation:
     """dB: what the PSNR of a defended image counts at most; inf, as in the benchmark, makes equal images count inf."""
 
 
+def check_weights(place: str, network: Network) -> None:
+    """Raise ``ValueError`` where a network that nothing trains would have random weights.
+
+    >>> check_weights("evaluation.defenses.x.networks.network", Network("dncnn"))
+    Traceback (most recent call last):
+    ValueError: evaluation.defenses.x.networks.network has no weights: dncnn would be a random network; name its file...
+    """
+    if not network.weights:
+        raise ValueError(
+            f"{place} has no weights: {network.name} would be a random network; name its file in `weights` "
+            "(only an attack with `fit_on` trains its network and may start from a fresh one)"
+        )
+
+
 def check_evaluation(evaluation: Evaluation) -> None:
     """Raise ``ValueError`` where labels refer to nothing or choices exclude one another."""
+    for kind in ("attacks", "defenses", "certifiers"):
+        for label, part in getattr(evaluation, kind).items():
+            for option, network in part.networks.items():
+                if not getattr(part, "fit_on", None):
+                    check_weights(f"evaluation.{kind}.{label}.networks.{option}", network)
     for label, attack in evaluation.attacks.items():
         if attack.aligned and attack.epsilons:
             raise ValueError(f"evaluation.attacks.{label} has both epsilons and aligned; choose one")

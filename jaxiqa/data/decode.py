@@ -1,44 +1,76 @@
-"""Any picture file as 8-bit RGB, or an error that names it."""
+"""Any image file as 8-bit RGB, or an error that names it."""
 
 import io
-import struct
-import zlib
+import logging
+import os
+import stat
+from functools import cache
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
-from PIL import Image, ImageOps
+from PIL import Image, UnidentifiedImageError
 
 from jaxiqa.checks import check_number
+from jaxiqa.data.deep import read_deep, strips
+from jaxiqa.data.formats import FORMATS, MAX_PIXELS, check_header, check_scans, check_size, describe_other
 
-MAX_PIXELS = 89_000_000
-"""Larger pictures are refused: a small file can unpack to gigabytes. Pillow too draws its line here."""
+MAX_BYTES = 2**29
+"""Larger files are refused. An uncompressed 16-bit colour image of `MAX_PIXELS` just fits."""
 
 RGB = UInt8[np.ndarray, "h w 3"]
 
+_log = logging.getLogger(__name__)
+
+_ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 274, 322, 323
+
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RGB:
-    """Decode a picture file.
+    """Decode an image file of one of the formats in `jaxiqa.data.formats.FORMATS`, known by its content.
 
-    Grey becomes three equal channels; transparency is composited onto white; palette and CMYK are converted; 16-bit
-    values are scaled to 8 bits; an EXIF rotation is applied. Of an animation, the first picture counts.
+    Grey becomes three equal channels; transparency is composited onto white; palette and CMYK are converted; a value v
+    of at most m (65535 for 16 bits, 4095 for 12) becomes ``round(255 v / m)``; an EXIF rotation is applied, and a
+    warning logged where the EXIF data cannot be read. Of an animation, the first image counts.
 
     Args:
         path: the file.
-        max_pixels: largest width × height accepted, at most `MAX_PIXELS`.
+        max_pixels: largest width × height accepted, at most `MAX_PIXELS`; less where a format takes more memory.
 
     Raises:
-        ValueError: missing, a folder, unreadable, empty, truncated, not a picture, without pixels, or too large; names
-            the file.
+        ValueError: missing, no regular file, unreadable, empty, truncated, of another format, without pixels, too
+            large, or without an agreed range of values; names the file.
     """
     path = Path(path)
-    if not path.is_file():
-        raise ValueError(f"{path}: {'is a folder' if path.is_dir() else 'no such file'}")
+    if fault := file_fault(path):
+        raise ValueError(f"{path}: {fault}")
     try:
-        content = path.read_bytes()
+        with open(path, "rb") as file:
+            content = file.read(MAX_BYTES + 1)
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
+    except MemoryError as error:
+        raise ValueError(f"{path}: needs more memory than there is") from error
     return decode(content, str(path), max_pixels=max_pixels)
+
+
+def file_fault(path: Path) -> str | None:
+    """Why a path is no file that can be read, or None: missing, a folder, a link to nothing, a device, a FIFO ...
+
+    >>> file_fault(Path("/dev/null"))
+    'is a device, not a file'
+    """
+    try:
+        mode = os.stat(path).st_mode
+    except (OSError, ValueError) as error:
+        if os.path.islink(path):
+            return f"is a link that leads to no file ({os.readlink(path)})"
+        missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
+        return "no such file" if missing else f"cannot be read: {error.strerror}"
+    if stat.S_ISREG(mode):
+        return None
+    kinds = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket"}
+    return f"is a {next((kind for test, kind in kinds.items() if test(mode)), 'device')}, not a file"
 
 
 def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
@@ -52,29 +84,87 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
     if not content:
         raise ValueError(f"{name}: the file is empty")
     try:
-        with Image.open(io.BytesIO(content)) as image:
-            if image.width * image.height > max_pixels:
-                raise ValueError(f"{image.width}x{image.height} pixels, more than the {max_pixels} allowed")
-            image.load()
-            pixels = _to_rgb(ImageOps.exif_transpose(image))
+        if len(content) > MAX_BYTES:
+            raise ValueError(f"more than the {MAX_BYTES} bytes allowed")
+        check_header(content, max_pixels)
+        pixels = _decode(content, name, max_pixels)
+    except UnidentifiedImageError as error:
+        raise ValueError(f"{name}: cannot be decoded: {describe_other(content)}") from error
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
-        raise ValueError(f"{name}: more than the {max_pixels} pixels allowed") from error
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error, zlib.error) as error:
-        raise ValueError(f"{name}: cannot be decoded: {error}") from error
+        raise ValueError(f"{name}: cannot be decoded: more than the {max_pixels} pixels allowed") from error
+    except MemoryError as error:
+        raise ValueError(f"{name}: cannot be decoded: needs more memory than there is") from error
+    except Exception as error:  # a damaged file makes Pillow raise anything, from TypeError to its own classes
+        raise ValueError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
     if pixels.size == 0:
         raise ValueError(f"{name}: has no pixels ({pixels.shape[1]}x{pixels.shape[0]})")
     return pixels
 
 
-def _to_rgb(image: Image.Image) -> np.ndarray:
-    if image.mode == "F":
-        raise ValueError("floating-point pixels have no fixed range; convert the file to 8 or 16 bits")
-    if image.mode.startswith("I"):  # 16 bits, whichever way Pillow unpacks them
-        values = np.asarray(image).astype(np.int64)
-        if values.size and not (values.min() >= 0 and values.max() <= 65535):
-            raise ValueError("integer pixels outside the 16-bit range")
-        return np.repeat(np.round(values / 257).astype(np.uint8)[..., None], 3, axis=2)
-    if "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info:
-        image = image.convert("RGBA")
-        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
-    return np.asarray(image.convert("RGB"))
+@cache
+def _available() -> tuple[str, ...]:
+    """What of `FORMATS` this Pillow was built with."""
+    Image.init()
+    return tuple(kind for kind in FORMATS if kind in Image.OPEN)
+
+
+def _decode(content: bytes, name: str, max_pixels: int) -> np.ndarray:
+    with Image.open(io.BytesIO(content), formats=_available()) as image:
+        kind = "JPEG" if image.format == "MPO" else image.format
+        check_size(image.width, image.height, max_pixels, kind)
+        if kind == "JPEG":
+            check_scans(content, image.width, image.height)
+        if kind == "TIFF":
+            tile = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
+            check_size(*tile, max_pixels, "TIFF")
+        pixels = read_deep(image, content)
+        if pixels is None:
+            _scale_key(image)
+            image.load()
+            pixels = _to_rgb(image)
+        orientation = _orientation(image, name)
+    return _upright(pixels, orientation)
+
+
+def _to_rgb(image: Any) -> np.ndarray:
+    """8-bit pixels, strip by strip."""
+    transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
+    out = np.empty((image.height, image.width, 3), np.uint8)
+    for rows in strips(image.height, image.width):
+        strip = image.crop((0, rows.start, image.width, rows.stop))
+        if transparent:
+            strip = strip.convert("RGBA")
+            strip = Image.alpha_composite(Image.new("RGBA", strip.size, "white"), strip)
+        out[rows] = np.asarray(strip.convert("RGB"))
+    return out
+
+
+def _scale_key(image: Any) -> None:
+    """Pillow widens grey PNGs of 2 and 4 bits to 8, but not the value that stands for transparency."""
+    key = image.info.get("transparency")
+    rawmode = image.tile[0][3] if image.format == "PNG" and image.tile else None
+    if isinstance(key, int) and rawmode in ("L;2", "L;4"):
+        image.info["transparency"] = key * {"L;2": 85, "L;4": 17}[rawmode]
+
+
+def _orientation(image: Any, name: str) -> Any:
+    """The tag alone: other tags, which need not be sound, are not looked at."""
+    try:
+        return image.getexif().get(_ORIENTATION, 1)
+    except Exception as error:  # Pillow's EXIF reader raises anything for what it cannot read
+        _log.warning("%s: its EXIF data cannot be read (%s); the image is taken as upright", name, error)
+        return 1
+
+
+def _upright(pixels: np.ndarray, orientation: Any) -> np.ndarray:
+    turned = {
+        2: lambda x: x[:, ::-1],
+        3: lambda x: x[::-1, ::-1],
+        4: lambda x: x[::-1],
+        5: lambda x: x.swapaxes(0, 1),
+        6: lambda x: x.swapaxes(0, 1)[:, ::-1],
+        7: lambda x: x[::-1, ::-1].swapaxes(0, 1),
+        8: lambda x: x.swapaxes(0, 1)[::-1],
+    }
+    turn = turned.get(orientation) if isinstance(orientation, int) else None
+    return pixels if turn is None else np.ascontiguousarray(turn(pixels))

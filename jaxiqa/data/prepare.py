@@ -12,7 +12,7 @@ from typing import Annotated
 
 import tyro
 
-from jaxiqa.options import parse_options
+from jaxiqa.options import options_last, parse_options
 
 
 @dataclass(frozen=True)
@@ -49,7 +49,7 @@ def main(arguments: Arguments) -> None:
 
 
 if __name__ == "__main__":
-    try:
-        main(tyro.cli(Arguments, description=__doc__))
-    except ValueError as error:
-        raise SystemExit(f"error: {error}") from error
+    from jaxiqa.terminal import explained
+
+    with explained("what is unfinished is no data set; run the same command again"):
+        main(tyro.cli(Arguments, description=__doc__, args=options_last(sys.argv[1:])))

@@ -6,12 +6,13 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from jaxtyping import Float32
 
 from jaxiqa.checks import check_number
 from jaxiqa.data.decode import read_image
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Split:
     """``split[i] -> {"image": uint8 h w 3, "mos": float32, "id": str}``, without ``mos`` where nobody scored.
 
@@ -40,9 +41,42 @@ class Split:
         label = {} if self.mos is None else {"mos": np.float32(self.mos[index])}
         return {"image": self.read(index), "id": self.ids[index], **label}
 
+    def __repr__(self) -> str:
+        scores = "no scores"
+        if self.mos is not None and len(self):
+            scores = f"scores {self.mos.min():g} to {self.mos.max():g}"
+        scale = f" on a scale of {self.mos_range[0]:g} to {self.mos_range[1]:g}" if self.mos_range else ""
+        return f"Split({self.name!r}, {len(self)} images, {scores}{scale})"
+
+    def images(self, indices: "slice | Sequence[int] | np.ndarray" = slice(None)) -> Float32[np.ndarray, "b h w 3"]:
+        """Images at these positions as a batch in [0, 1]; all of them by default.
+
+        Raises:
+            ValueError: they are not of one size; `jaxiqa.data.resized` makes them so.
+
+        >>> from jaxiqa.data import load
+        >>> split = load("builtin", size=(16, 20), train=8, val=4, test=4)["test"]
+        >>> split
+        Split('builtin/test', 4 images, scores 31.1553 to 100 on a scale of 0 to 100)
+        >>> split.images([0, 2]).shape, split.images(slice(3)).dtype
+        ((2, 16, 20, 3), dtype('float32'))
+        """
+        chosen = range(len(self))[indices] if isinstance(indices, slice) else [int(i) for i in np.atleast_1d(indices)]
+        pixels = [self.read(index) for index in chosen]
+        sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in pixels})
+        if len(sizes) != 1:
+            raise ValueError(
+                f"{self.name}: the images are of {len(sizes)} sizes ({', '.join(sizes[:5])}); one is needed, "
+                "as jaxiqa.data.resized(split, (height, width)) makes it"
+            )
+        return np.stack(pixels).astype(np.float32) / 255
+
     def select(self, indices: Sequence[int] | np.ndarray) -> "Split":
         """The pictures at these positions, in this order."""
         indices = np.asarray(indices)
+        if indices.dtype.kind not in "iu" and indices.size:
+            raise ValueError(f"indices are of type {indices.dtype}; give positions (of a mask: np.flatnonzero(mask))")
+        indices = indices.astype(int)
         return replace(
             self,
             ids=tuple(self.ids[i] for i in indices),

@@ -32,7 +32,8 @@ def validate(split: Split, *, uniform: bool = False) -> None:
     from rich.console import Console
     from rich.progress import track
 
-    with ThreadPoolExecutor() as pool:
+    pool = ThreadPoolExecutor()
+    try:
         attempts = pool.map(attempt, range(len(split)))
         results = list(
             track(
@@ -44,6 +45,8 @@ def validate(split: Split, *, uniform: bool = False) -> None:
                 disable=not sys.stderr.isatty(),
             )
         )
+    finally:
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not waited for
     problems = [message for size, message in results if size is None]
     sizes = Counter(size for size, _ in results if size)
     if uniform and len(sizes) > 1:

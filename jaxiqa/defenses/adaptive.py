@@ -77,6 +77,11 @@ class EOT:
     def __call__(self, images: Images) -> Scores:
         copies = jax.vmap(lambda key: purify_each(self.purify, images, key))(self.keys)
         scores = self.score_fn(copies.reshape(-1, *copies.shape[2:]))
+        if scores.shape != (len(self.keys) * len(images),):
+            expected = f"({len(self.keys) * len(images)},), one score per image"
+            raise ValueError(
+                f"score_fn returned shape {scores.shape} for {copies.shape[:2]} images; expected {expected}"
+            )
         return scores.reshape(len(self.keys), -1).mean(0)
 
 

@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
-from jaxiqa.arguments import as_pytree
+from jaxiqa.arguments import as_pytree, check_pictures, trained
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.ops.ms_ssim import ms_ssim
 from jaxiqa.ops.similarity import ssim
@@ -145,11 +145,20 @@ def adversarial_batch(
     (`jaxiqa.attacks.APGD`) steps 2ε at first, as in its paper, where the benchmark stepped ε.
     """
     check_choice("target", target, ("loss", "score"))
+    check_pictures(images, channels=3)
+    if mos.shape != images.shape[:1]:
+        raise ValueError(f"mos has shape {mos.shape} for images {images.shape}; expected one label per image")
+    if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
+        raise ValueError(f"low={low!r}, high={high!r}; expected low < high")
+    distance = trained("distance", distance)
     if isinstance(penalty, int | float):
         check_number("penalty", penalty, 0.0)
     attacked_fn = deviation(score_fn, mos, gather) if target == "loss" else score_fn
     attacked = jax.lax.stop_gradient(attack(attacked_fn, images, key))
-    labels = relabel(mos, distance(images, attacked), low=low, high=high, penalty=penalty)
+    _check_shape("attack", attacked, images.shape)
+    far = distance(images, attacked)
+    _check_shape("distance", far, mos.shape)
+    labels = relabel(mos, far, low=low, high=high, penalty=penalty)
     return jnp.concatenate([attacked, images]), jnp.concatenate([labels, mos])
 
 
@@ -223,3 +232,8 @@ def _deviation(gather: Gather, score_fn: ScoreFn, mos: Scores, images: Images) -
         return (x - mean) / (jnp.sqrt(jnp.sum((everyone - mean) ** 2) + 1e-30) + 1e-8)
 
     return jnp.abs(normalise(scores) - normalise(mos))
+
+
+def _check_shape(name: str, returned: Array, expected: tuple[int, ...]) -> None:
+    if returned.shape != expected:
+        raise ValueError(f"{name} returned shape {returned.shape}; expected {expected}")

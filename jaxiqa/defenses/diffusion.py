@@ -187,9 +187,18 @@ def denoise_step(
 
 
 def ask(schedule: Schedule, network: Network, noisy: Images, t: Step) -> Float[Array, "b h w 6"]:
-    """What the network says of ``noisy``, told the step that index ``t`` stands for."""
+    """What the network says of ``noisy``, told the step that index ``t`` stands for.
+
+    Raises:
+        ValueError: its answer is not ``b h w 6``, which would be broadcast or cut without a word.
+    """
     told = jnp.asarray(schedule.timesteps, noisy.dtype)[t]
-    return network(noisy, jnp.broadcast_to(told, noisy.shape[:1]))
+    said = network(noisy, jnp.broadcast_to(told, noisy.shape[:1]))
+    if said.shape != (*noisy.shape[:3], 6):
+        raise ValueError(
+            f"network returned shape {said.shape} for images {noisy.shape}; expected {(*noisy.shape[:3], 6)}"
+        )
+    return said
 
 
 def denoise(schedule: Schedule, network: Network, noisy: Images, steps: int, key: PRNGKey) -> Images:

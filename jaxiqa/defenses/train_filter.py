@@ -12,6 +12,7 @@ command goes on exactly where it was, from the folder OUT.run.
 import io
 import json
 import math
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
@@ -61,10 +62,13 @@ class Arguments:
 
 def main(args: Sequence[str] | None = None) -> None:
     """The command line."""
+    from jaxiqa.options import options_last
+
     prog = "python -m jaxiqa.defenses.train_filter"
-    arguments = tyro.cli(Arguments, prog=prog, description=__doc__, args=args)
+    words = options_last(sys.argv[1:] if args is None else args, "--attack-options")
+    arguments = tyro.cli(Arguments, prog=prog, description=__doc__, args=words)
     from jaxiqa.files import locked
-    from jaxiqa.terminal import console, explained, start_jax
+    from jaxiqa.terminal import explained, say, start_jax
 
     began = time.perf_counter()
     with explained():
@@ -73,11 +77,7 @@ def main(args: Sequence[str] | None = None) -> None:
         with locked(run_folder(arguments)):
             best, before = train(arguments)
     minutes = (time.perf_counter() - began) / 60
-    console.print(
-        f"{arguments.out}: SSIM {before:.4f} -> {best:.4f} on the pictures set aside, {minutes:.1f} minutes",
-        highlight=False,
-        soft_wrap=True,
-    )
+    say(f"{arguments.out}: SSIM {before:.4f} -> {best:.4f} on the pictures set aside, {minutes:.1f} minutes")
 
 
 def check(arguments: Arguments) -> None:
@@ -90,6 +90,14 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
     if arguments.network == "fcn" and arguments.model is None:
         raise ValueError("model is missing: fcn learns from attacks on a metric; give the folder of one by train.py")
+    if arguments.network == "fcn":
+        from jaxiqa import attacks
+        from jaxiqa.options import parse_options
+
+        attacks.make(arguments.attack, **parse_options(arguments.attack_options))
+    else:
+        check_number("depth", arguments.depth, 3, 64)
+        check_number("width", arguments.width, 1)
 
 
 def run_folder(arguments: Arguments) -> Path:
@@ -109,15 +117,15 @@ def train(arguments: Arguments) -> tuple[float, float]:
     from jaxiqa.train.checkpoint import Checkpoints
 
     folder, epochs, batch_size = run_folder(arguments), arguments.epochs, arguments.batch_size
-    same_run(arguments, folder)
     clean = pictures(arguments)
-    attacked = attacked_pictures(arguments, clean, folder) if arguments.network == "fcn" else None
-    division, order, noise, noise_aside = jax.random.split(jax.random.key(arguments.seed), 4)
+    same_run(arguments, folder, clean)
+    division, order, noise, noise_aside, weights, of_attack = jax.random.split(jax.random.key(arguments.seed), 6)
+    attacked = attacked_pictures(arguments, clean, folder, of_attack) if arguments.network == "fcn" else None
     divided = np.asarray(jax.random.permutation(division, len(clean)))
     aside, learned = np.split(divided, [math.ceil(len(clean) / 5)])
     pairs = Pairs(clean, attacked, arguments.sigma)
     sizes = {"depth": arguments.depth, "width": arguments.width} if arguments.network == "dncnn" else {}
-    module = auxiliary.AUXILIARY[arguments.network].build(**sizes, rngs=nnx.Rngs(arguments.seed))
+    module = auxiliary.AUXILIARY[arguments.network].build(**sizes, rngs=nnx.Rngs(weights))
     training, using, state = start(module)
     batches = math.ceil(len(learned) / batch_size)
     with Checkpoints(folder / "checkpoints") as checkpoints, progress_bar(arguments.network, "steps") as bar:
@@ -136,8 +144,10 @@ def train(arguments: Arguments) -> tuple[float, float]:
     return float(state["best_ssim"]), mean_ssim(pairs, aside, noise_aside, batch_size)
 
 
-def same_run(arguments: Arguments, folder: Path) -> None:
-    """Write down what is trained; refuse a folder of something else."""
+def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
+    """Write down what is trained, on which pictures; refuse a folder of something else."""
+    import hashlib
+
     from jaxiqa.files import write_text
 
     described = {name: value for name, value in asdict(arguments).items() if name not in ("out", "epochs")}
@@ -146,11 +156,12 @@ def same_run(arguments: Arguments, folder: Path) -> None:
         if not card.is_file():
             raise FileNotFoundError(f"model: {arguments.model} holds no trained metric (model.json)")
         described["model"] = json.loads(card.read_text()).get("sha256")
+    described["pictures"] = hashlib.sha256(clean.tobytes()).hexdigest()
     described = json.loads(json.dumps(described))
     file = folder / "config.json"
     if file.exists():
         before = json.loads(file.read_text())
-        if fields := [name for name in described if before.get(name) != described[name]]:
+        if fields := [name for name in described if name in before and before[name] != described[name]]:
             raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
     write_text(file, json.dumps(described, indent=1))
 
@@ -172,9 +183,8 @@ def pictures(arguments: Arguments) -> Any:
     return found
 
 
-def attacked_pictures(arguments: Arguments, clean: Any, folder: Path) -> Any:
+def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
     """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on."""
-    import jax
     import jax.numpy as jnp
     import numpy as np
 
@@ -189,7 +199,7 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path) -> Any:
         return np.load(file)
     attack = attacks.make(arguments.attack, **parse_options(arguments.attack_options))
     score = models.score_fn(models.load_run(arguments.model))
-    keys = image_keys(jax.random.key(arguments.seed), len(clean))
+    keys = image_keys(key, len(clean))
     found = np.empty_like(clean)
     with progress_bar(arguments.attack, "pictures") as bar:
         for first in range(0, len(clean), arguments.batch_size):

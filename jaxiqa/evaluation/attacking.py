@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.arguments import Keys, as_pytree, image_keys
+from jaxiqa.arguments import Keys, as_pytree, beside, image_keys
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.ops.similarity import ssim
@@ -25,7 +25,7 @@ Progress = Callable[[float, float], Any]
 
 def score(score_fn: ScoreFn, images: Images) -> jax.Array:
     """``score_fn(images)``, compiled once per structure of the score function."""
-    return _compiled_score(as_pytree(score_fn), images)
+    return _compiled_score(beside(images, as_pytree(score_fn)), images)
 
 
 @jax.jit
@@ -105,6 +105,7 @@ class Batch:
     ids: tuple[str, ...]
     clean: np.ndarray  # b h w c
     attacked: np.ndarray  # e b h w c
+    stored: np.ndarray  # e b h w c, uint8: `to_8_bits` of the attacked images
 
 
 def attack_split(
@@ -139,15 +140,18 @@ def attack_split(
             continue
         first = number * batch_size
         clean = spread(images)
+        score_fn = beside(clean, as_pytree(score_fn))  # once: batches are divided alike
         before = np.asarray(score(score_fn, clean))
         began = time.perf_counter()
         attacked, queries = runner(clean, keys[first:][: len(images)], _part(progress, first, valid, len(split)))
         jax.block_until_ready(attacked)
         seconds = (time.perf_counter() - began) / (len(strengths) * valid)
-        rows = []
+        rows, stored = [], []
         for which, (strength, pictures) in enumerate(zip(strengths, attacked, strict=True)):
             after = np.asarray(score(score_fn, pictures))
-            rounded = np.asarray(score(score_fn, to_8_bits(pictures)))
+            kept = to_8_bits(pictures, clean)
+            rounded = np.asarray(score(score_fn, kept))
+            stored.append(np.round(np.asarray(kept)[:valid] * 255).astype(np.uint8))
             similarity = np.asarray(_similarity(clean, pictures))
             change = np.asarray(pictures) - images
             for i in range(valid):
@@ -171,7 +175,7 @@ def attack_split(
                         )
                     )
         progress(first + valid, len(split))
-        yield Batch(rows, tuple(ids[:valid]), images[:valid], np.asarray(attacked)[:, :valid])
+        yield Batch(rows, tuple(ids[:valid]), images[:valid], np.asarray(attacked)[:, :valid], np.stack(stored))
 
 
 _similarity = jax.jit(ssim)
@@ -184,13 +188,25 @@ def place_keys(seed: int, purpose: str, count: int) -> jax.Array:
 
 
 @jax.jit
-def to_8_bits(images: Images) -> Images:
-    """What is left of images in [0, 1] when they are stored.
+def to_8_bits(attacked: Images, clean: Images) -> Images:
+    """Attacked images in 8 bits: every change of a value is cut off to whole steps of 1 / 255, towards the clean image.
 
-    >>> f"{255 * float(to_8_bits(jnp.full((1, 1, 1, 3), 0.301)).max()):.2f}"
-    '77.00'
+    So a stored image is nowhere further from the clean one than the attacked image is, and stays in every ball that
+    the attack stayed in, whatever its norm; rounding to the nearest step may leave it by 1 / 510. A change of less than
+    1 / 255 is lost. Changes within 1e-4 of a whole step, as float32 computes them, count as that step.
+
+    Args:
+        attacked: ``b h w c`` in [0, 1].
+        clean: the same images before the attack; multiples of 1 / 255.
+
+    >>> clean = jnp.full((1, 1, 1, 3), 100 / 255)
+    >>> [round(255 * float(to_8_bits(clean + step / 255, clean).max()), 2) for step in (2, 2.9, -2.9, 0.9)]
+    [102.0, 102.0, 98.0, 100.0]
     """
-    return jnp.round(images * 255) / 255
+    before = jnp.round(clean * 255)
+    change = attacked * 255 - before
+    steps = jnp.sign(change) * jnp.floor(jnp.abs(change) + 1e-4)
+    return jnp.clip(before + steps, 0, 255) / 255
 
 
 def spread(images: np.ndarray) -> jax.Array:

@@ -67,20 +67,26 @@ def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0
     Raises:
         ValueError: an unknown name or option; names the label.
     """
-    options = chosen.options | load_networks(chosen.networks)
+    options: dict[str, Any] = {}
     kind = smoothing.CERTIFIERS.get(chosen.name)
     if kind and "score_range" in {field.name for field in dataclasses.fields(kind)}:
-        options = {"score_range": score_range, **options}
+        options = {"score_range": score_range}
     try:
-        return smoothing.make(chosen.name, **options)
-    except ValueError as error:
+        return smoothing.make(chosen.name, **options | chosen.options | load_networks(chosen.networks))
+    except (ValueError, FileNotFoundError) as error:
         raise ValueError(f"certifier {label!r}: {error}") from error
+
+
+def seen_size(subject: Subject, certifier: Any) -> tuple[int, int]:
+    """Height and width of the images that the metric scores: a certifier may resize them to a square of its own."""
+    side = getattr(certifier, "size", None)
+    return subject.size if side is None else (side, side)
 
 
 def _certify(subject: Subject, certifier: Any, pixels: UInt8[np.ndarray, "1 h w 3"], key: jax.Array) -> dict[str, Any]:
     """The columns of a row that say what was found."""
     began = time.perf_counter()
-    found = certifier(subject.score_fn, jnp.asarray(pixels, jnp.float32) / 255, key)
+    found = certifier(subject.score_at(seen_size(subject, certifier)), jnp.asarray(pixels, jnp.float32) / 255, key)
     abstained = bool(found.abstained[0])
     answer = found.label if found.score is None else found.score
     return {

@@ -5,21 +5,23 @@ import json
 import jax
 import jax.numpy as jnp
 import numpy as np
+from rich.markup import escape
 
 from jaxiqa import models
 from jaxiqa.attacks import check_masking
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attacking import score_split
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.terminal import console
+from jaxiqa.terminal import messages
 from jaxiqa.types import MaskingRow, ModelRow, PredictionRow
 
 
 def predict(subject: Subject, labelled: Split, input_size: tuple[int, int] | None) -> None:
-    """Score the labelled images once: rows of predictions, and the model's own row."""
-    if subject.rows(ModelRow):
-        return
+    """Score the labelled images once: rows of predictions, and the model's own row; those that are missing are made."""
     done = {row.image for row in subject.rows(PredictionRow)}
+    known = subject.rows(ModelRow)
+    if known and done.issuperset(labelled.ids):
+        return
     model = models.load_run(subject.folder)
     score_fn = models.score_fn(model, input_size or labelled[0]["image"].shape[:2])
     scores, seconds = score_split(score_fn, labelled, batch_size=subject.batch or 8, size=input_size)
@@ -30,6 +32,8 @@ def predict(subject: Subject, labelled: Split, input_size: tuple[int, int] | Non
         if image not in done
     ]
     subject.add(rows)
+    if known:
+        return
     training = json.loads((subject.folder / "training.json").read_text())
     low, high = model.score_range
     row = ModelRow(
@@ -47,16 +51,22 @@ def predict(subject: Subject, labelled: Split, input_size: tuple[int, int] | Non
 
 
 def check_gradients(subject: Subject, attacked: Split, count: int) -> None:
-    """Look for signs of masked gradients on the first ``count`` images."""
-    if not count or subject.rows(MaskingRow):
+    """Look for signs of masked gradients on the first ``count`` images; checks on as many are not made again."""
+    rows = {row.check: row for row in subject.rows(MaskingRow) if row.images == count}
+    if not count or (rows and len(rows) == next(iter(rows.values())).checks):
         return
     pictures = [attacked.read(index) for index in range(min(count, len(attacked)))]
     images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
-    with console.status(f"{subject.title}: checking for masked gradients"):
+    with messages.status(escape(f"{subject.title}: checking for masked gradients")):
         checks = check_masking(subject.score_fn, images, jax.random.key(subject.seed), queries=100)
     subject.add(
         [
-            MaskingRow(subject.name, subject.seed, c.name, c.value, c.limit, c.flagged, c.remedy if c.flagged else "")
+            MaskingRow(
+                *(subject.name, subject.seed, c.name, c.value, c.limit, c.flagged, c.remedy if c.flagged else ""),
+                images=count,
+                checks=len(checks),
+            )
             for c in checks
+            if c.name not in rows
         ]
     )

@@ -116,14 +116,14 @@ class Defended:
         """Rows of images that are attacked anew, through the defense, and rounded to 8 bits."""
         draws = evaluation.adaptive.draws if is_random(self.purifier) else 1
         seen = place_keys(self.subject.seed, f"adaptive {self.label}", draws)
-        target = adaptive(self.subject.score_fn, self.purifier, seen)
+        target = adaptive(self.subject.score_at(self.size), self.purifier, seen)
         runner = make_runner(self.subject, attack, evaluation.attacks[attack], (strength,), target)
         size = max(1, self.subject.batch_size // draws)
         keys = place_keys(self.subject.seed, attack, len(self.split) + size)
         for first, images, ids in self._batches(size, missing):
             began = time.perf_counter()
             clean = spread(images)
-            attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0])
+            attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0], clean)
             judged = self._judge(first, images, attacked)
             plain = [np.asarray(score(self.subject.score_fn, pictures)) for pictures in (clean, attacked)]
             undefended = dict(zip(ids, zip(*(scores.tolist() for scores in plain), strict=True), strict=False))
@@ -134,9 +134,8 @@ class Defended:
         found = {}
         for first, images, ids in self._batches(self.subject.batch_size, set(self.split.ids)):
             purified = self._purified(first, spread(images))
-            if first == 0:
-                check_output(self.label, images, purified)
-            found |= zip(ids, np.asarray(score(self.subject.score_fn, purified)).tolist(), strict=False)
+            found |= zip(ids, np.asarray(self._score(purified)).tolist(), strict=False)
+            self.size = purified.shape[1:3]
         return found
 
     def _batches(self, size: int, missing: set[str]) -> Iterator[tuple[int, np.ndarray, tuple[str, ...]]]:
@@ -147,13 +146,19 @@ class Defended:
 
     def _purified(self, first: int, images: Images) -> jax.Array:
         # Not compiled as a whole: purifiers compile what is worth it, and some loop over compiled steps.
-        return jnp.asarray(purify_each(self.purifier, images, self.keys[first : first + len(images)]))
+        purified = jnp.asarray(purify_each(self.purifier, images, self.keys[first : first + len(images)]))
+        check_output(self.label, images, purified)
+        return purified
+
+    def _score(self, purified: jax.Array) -> jax.Array:
+        """By the metric for the size that the defense has made."""
+        return score(self.subject.score_at(purified.shape[1:3]), purified)
 
     def _judge(self, first: int, images: np.ndarray, attacked: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per image f(P(x')), and SSIM and PSNR of P(x') against x."""
         purified = self._purified(first, attacked)
         similarity = _compare(jnp.asarray(images), purified)
-        return tuple(map(np.asarray, (score(self.subject.score_fn, purified), *similarity)))
+        return tuple(map(np.asarray, (self._score(purified), *similarity)))
 
     def _rows(self, mode, attack, strength, missing, ids, undefended, judged, seconds) -> list[DefenseRow]:
         return [

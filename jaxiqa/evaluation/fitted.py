@@ -12,7 +12,9 @@ from jaxiqa.config import Attack
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.pictures import load_split
+from jaxiqa.evaluation.strengths import Strength
 from jaxiqa.evaluation.subject import Subject
+from jaxiqa.files import safe_name
 from jaxiqa.terminal import progress_bar
 
 
@@ -22,8 +24,8 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Seque
         return []
     others = load_split(chosen.fit_on, chosen.fit_split)
     data.validate(others)
-    folder = subject.root / "fitted" / f"{subject.stem}-{label}"
-    images, fitted, networks = None, [], load_networks(chosen.networks)
+    folder = subject.root / "fitted" / subject.stem / safe_name(label)
+    images, fitted, networks = None, [], load_networks(chosen.networks, training=True)
     kind = attacks.FITTED[chosen.name]
     with progress_bar(f"{subject.title}: fitting {label}", "steps") as bar:
         for number, epsilon in enumerate(epsilons):
@@ -31,7 +33,7 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Seque
             def tell(done: int, steps: int, text: str, number: int = number) -> None:
                 bar(number * steps + done, len(epsilons) * steps, text)
 
-            path = folder / f"{epsilon:.6f}.safetensors"
+            path = folder / f"{Strength(epsilon).folder}.safetensors"
             if not path.exists():
                 if images is None:
                     batches = scoring_batches(others, subject.batch or 8, size=subject.size)

@@ -10,14 +10,23 @@ from jaxiqa.config import Network
 from jaxiqa.models import auxiliary
 
 
-def load_networks(networks: Mapping[str, Network]) -> dict[str, Any]:
-    """The networks of an attack or a defense, by option: fresh ones where no file is named.
+def load_networks(networks: Mapping[str, Network], *, training: bool = False) -> dict[str, Any]:
+    """The networks of an attack or a defense, by option. A relative path is looked up here, then under $JAXIQA_DATA.
 
-    A relative path is looked up here, then under $JAXIQA_DATA.
+    Args:
+        networks: of the config.
+        training: whether they are trained before they are used: then one without a file is a fresh one.
+
+    Raises:
+        ValueError: no file is named, and nothing trains the network.
     """
     found = {}
     for option, network in networks.items():
         if network.weights is None:
+            if not training:
+                raise ValueError(
+                    f"networks.{option}.weights is missing: {network.name} would have random weights; name its file"
+                )
             found[option] = auxiliary.build(network.name)
         else:
             files = {"weights": network.weights, "backbone_weights": network.backbone_weights}

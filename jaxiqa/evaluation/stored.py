@@ -4,7 +4,6 @@ import hashlib
 import io
 from collections.abc import Iterable
 from pathlib import Path
-from urllib.parse import quote
 
 import numpy as np
 from jaxtyping import UInt8
@@ -12,7 +11,7 @@ from PIL import Image
 
 from jaxiqa.evaluation.strengths import Strength
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.files import write_bytes
+from jaxiqa.files import safe_name, write_bytes
 from jaxiqa.types import StoredRow
 
 Digests = dict[tuple[str, str, float | str | None], str]
@@ -20,15 +19,17 @@ Digests = dict[tuple[str, str, float | str | None], str]
 
 
 def place(subject: Subject, attack: str, strength: Strength, image: str) -> Path:
-    """WORKDIR/images/MODEL/ATTACK/STRENGTH/IMAGE.png, with names as URLs have them."""
-    folder = subject.root / "images" / subject.stem / quote(attack, safe=" ") / strength.folder
-    return folder / f"{quote(image, safe='')}.png"
+    """WORKDIR/images/MODEL/ATTACK/STRENGTH/IMAGE.png, with names that every file system takes."""
+    folder = subject.root / "images" / subject.stem / safe_name(attack) / strength.folder
+    return folder / f"{safe_name(image)}.png"
 
 
-def write(subject: Subject, attack: str, strength: Strength, image: str, pixels: np.ndarray) -> StoredRow:
-    """Store one attacked image, float in [0, 1]; the file is there whole or not at all."""
+def write(
+    subject: Subject, attack: str, strength: Strength, image: str, pixels: UInt8[np.ndarray, "h w 3"]
+) -> StoredRow:
+    """Store one attacked image of 8 bits; the file is there whole or not at all."""
     buffer = io.BytesIO()
-    Image.fromarray(np.round(pixels * 255).astype(np.uint8)).save(buffer, "PNG")
+    Image.fromarray(pixels).save(buffer, "PNG")
     content = buffer.getvalue()
     write_bytes(place(subject, attack, strength, image), content)
     digest = hashlib.sha256(content).hexdigest()

@@ -17,7 +17,7 @@ from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attacking import spread
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.files import write_text
+from jaxiqa.files import safe_name, write_text
 from jaxiqa.terminal import progress_bar
 
 _log = logging.getLogger(__name__)
@@ -36,7 +36,8 @@ class Strength(NamedTuple):
 
     @property
     def folder(self) -> str:
-        return self.level or ("attack" if self.epsilon is None else f"{self.epsilon:.6f}")
+        """Its name in paths: the exact number, so that no two strengths share files."""
+        return self.level or ("attack" if self.epsilon is None else repr(float(self.epsilon)))
 
 
 def strength_field(name: str) -> str:
@@ -49,6 +50,17 @@ def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
     return None if strengths[0].epsilon is None else tuple(strength.epsilon for strength in strengths)
 
 
+def keys_of(chosen: Attack) -> tuple[float | str | None, ...]:
+    """What the rows of an attack's present strengths are told apart by.
+
+    >>> keys_of(Attack("pgd", (0.1, 0.2))), keys_of(Attack("stadv")), keys_of(Attack("ifgsm", aligned=Align("psnr")))
+    ((0.1, 0.2), (None,), ('weak', 'medium', 'strong'))
+    """
+    if chosen.aligned is None:
+        return tuple(chosen.epsilons or (None,))
+    return tuple(LEVELS["linf" if chosen.aligned.measure == "budget" else chosen.aligned.measure])
+
+
 def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
     """The strengths of one attack on one model, in the order of the config, or weak, medium, strong.
 
@@ -59,7 +71,7 @@ def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> 
         return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
     if chosen.aligned.measure == "budget":
         return tuple(Strength(epsilon, level) for level, epsilon in LEVELS["linf"].items())
-    path = subject.root / "aligned" / f"{subject.stem}-{label}.json"
+    path = subject.root / "aligned" / subject.stem / f"{safe_name(label)}.json"
     if not path.exists():
         with progress_bar(f"{subject.title}: aligning {label}", "runs at most") as bar:
             aligned = _align(subject, chosen, chosen.aligned, split, bar)
@@ -70,8 +82,11 @@ def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> 
                     "%s: %s: %s is %s %.3g, not %.3g", subject.title, label, level, measure, found.reached, wanted
                 )
         _write(path, aligned)
-    found = json.loads(path.read_text())
-    return tuple(Strength(found[level]["strength"], level) for level in LEVELS[chosen.aligned.measure])
+    try:
+        found = json.loads(path.read_text())
+        return tuple(Strength(float(found[level]["strength"]), level) for level in LEVELS[chosen.aligned.measure])
+    except (ValueError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error!r})") from error
 
 
 def _align(

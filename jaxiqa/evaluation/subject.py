@@ -8,6 +8,8 @@ from typing import Any
 
 from jaxiqa import models
 from jaxiqa.attacks.memory import fitting_batch
+from jaxiqa.files import safe_name
+from jaxiqa.models.metric import ScoreModel
 from jaxiqa.reports.rows import append_rows, read_rows
 from jaxiqa.types import (
     CertificateRow,
@@ -58,11 +60,27 @@ class Subject:
     @property
     def stem(self) -> str:
         """What files about this model begin with."""
-        return f"{self.name}-seed{self.seed}"
+        return f"{safe_name(self.name)}-seed{self.seed}"
+
+    @cached_property
+    def model(self) -> Any:
+        return models.load_run(self.folder)
 
     @cached_property
     def score_fn(self) -> ScoreFn:
-        return models.score_fn(models.load_run(self.folder), self.size)
+        return models.score_fn(self.model, self.size)
+
+    @cached_property
+    def _at_other_sizes(self) -> dict[tuple[int, int], ScoreFn]:
+        return {}
+
+    def score_at(self, size: tuple[int, int]) -> ScoreFn:
+        """The metric for images of this size, such as a defense makes: orthogonal maps are built for one size."""
+        if tuple(size) == tuple(self.size) or not isinstance(self.score_fn, ScoreModel):
+            return self.score_fn
+        if size not in self._at_other_sizes:
+            self._at_other_sizes[size] = models.score_fn(self.model, size)
+        return self._at_other_sizes[size]
 
     @cached_property
     def batch_size(self) -> int:

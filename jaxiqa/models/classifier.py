@@ -6,7 +6,8 @@ import re
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice, check_images
+from jaxiqa.arguments import OVERSHOOT, check_pictures
+from jaxiqa.checks import check_choice
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
 from jaxiqa.models.stages import normalise
@@ -31,7 +32,7 @@ class Classifier(nnx.Module):
 
     def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits of RGB pixels in [0, 1]."""
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         features, _ = self.backbone.run(normalise(pixels, self.mean, self.std))
         return self.head(features)
 
@@ -43,13 +44,13 @@ def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:
     """
     check_choice("backbone", backbone, BACKBONES)
     spec = BACKBONES[backbone]
-    arrays = spec.adapt(weights.contents(path).arrays)
+    rules = (*convert.under("backbone", spec.keys), *spec.classifier_keys)
+    arrays = convert.without_prefix(spec.adapt(weights.contents(path).arrays), rules)
     biases = [pattern for pattern, target, _ in spec.classifier_keys if target == "head.bias"]
     sizes = [
         array.shape[0] for name, array in arrays.items() if array.ndim == 1 and re.fullmatch("|".join(biases), name)
     ]
     classes = sizes[0] if sizes else None
     classifier = nnx.eval_shape(lambda: Classifier(backbone, classes=classes, rngs=nnx.Rngs(0)))
-    rules = (*convert.under("backbone", spec.keys), *spec.classifier_keys)
     convert.fill(classifier, arrays, rules, source=str(path))
     return classifier

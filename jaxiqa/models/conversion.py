@@ -7,6 +7,7 @@ numbers under the names of this project's module, and in its header the name of 
 """
 
 import json
+import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,7 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxiqa.files import write_bytes
-from jaxiqa.options import parse_options
+from jaxiqa.options import options_last, parse_options
 
 
 @dataclass(frozen=True)
@@ -34,11 +35,11 @@ class Arguments:
 
 def run(args: list[str] | None = None) -> int:
     """The command line."""
-    arguments = tyro.cli(Arguments, prog="python -m jaxiqa.models.convert", description=__doc__, args=args)
-    try:
-        convert(arguments)
-    except (ValueError, FileNotFoundError, ImportError, BlockingIOError) as error:
-        raise SystemExit(f"error: {error}") from error
+    from jaxiqa.terminal import explained
+
+    words = options_last(sys.argv[1:] if args is None else args)
+    with explained("nothing is written; run the same command again"):
+        convert(tyro.cli(Arguments, prog="python -m jaxiqa.models.convert", description=__doc__, args=words))
     return 0
 
 

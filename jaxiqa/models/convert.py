@@ -13,6 +13,7 @@ if __name__ == "__main__":  # before the imports below, which take seconds that 
     raise SystemExit(run())
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa.layers.orthogonal_dense import Constant
+from jaxiqa.models.differences import listed
 
 Layout = Callable[[np.ndarray], np.ndarray]
 Rule = tuple[str, str | None, Layout]
@@ -108,6 +110,35 @@ def knows(key: str, rules: Sequence[Rule]) -> bool:
     return any(re.fullmatch(pattern, key) for pattern, _, _ in rules)
 
 
+def without_prefix(arrays: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
+    """The arrays by the names that the rules know, where a wrapper has put one prefix before all or most names.
+
+    Whatever the prefix is (``model.``, ``net.``, ``student.encoder.``): parts are taken off from the left as long as
+    more names are known without them, and none becomes equal to another.
+
+    >>> list(without_prefix({"model.net.fc.bias": np.ones(1), "loss.weight": np.ones(1)}, linear("fc", "layer")))
+    ['model.net.fc.bias', 'loss.weight']
+    >>> list(without_prefix({"model.net.fc.bias": np.ones(1)}, linear("fc", "layer")))
+    ['fc.bias']
+    """
+
+    def known(names: Sequence[str]) -> int:
+        return sum(knows(name, rules) for name in names)
+
+    names = best = list(arrays)
+    most = known(names)
+    while most < len(names):
+        first = Counter(name.partition(".")[0] for name in names if "." in name).most_common(1)
+        if not first or first[0][1] * 2 <= len(names):
+            break
+        names = [name.removeprefix(f"{first[0][0]}.") for name in names]
+        if len(set(names)) < len(names):
+            break
+        if (count := known(names)) > most:
+            best, most = names, count
+    return dict(zip(best, arrays.values(), strict=True))
+
+
 def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[Rule], *, source: str) -> list[Mapped]:
     """Set every parameter and batch statistic of ``module`` from ``arrays``, in place, as float32.
 
@@ -122,8 +153,8 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
 
     Raises:
         ValueError: one error that lists every key no rule knows, every parameter that stays unfilled or is filled
-            twice, and every array of the wrong shape, of a type other than float, or with NaN or infinite values.
-            The module is then unchanged.
+            twice, and every array of the wrong shape, of a type other than float, or with NaN or infinite values; of
+            more than twenty the rest is in a file that it names. The module is then unchanged.
 
     >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     >>> fill(layer, {"fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)}, linear("fc", "layer"), source="demo")
@@ -171,7 +202,7 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
             mapped.append(Mapped(key, array.shape, name, value.shape))
     problems += [f"{name}: missing" for name in sorted(wanted.keys() - filled.keys())]
     if problems:
-        raise ValueError(f"{source} does not fit:\n  " + "\n  ".join(problems))
+        raise ValueError(f"{source} does not fit:\n{listed(problems)}")
     for name, variable in wanted.items():
         variable.set_value(jnp.asarray(filled[name], jnp.float32))
     return mapped

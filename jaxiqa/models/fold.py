@@ -12,6 +12,7 @@ from jax.ad_checkpoint import checkpoint_name
 from jaxtyping import Array, Float
 
 from jaxiqa.layers.materialize import children, replace
+from jaxiqa.models.heads import PooledLinear
 
 Module = TypeVar("Module", bound=nnx.Module)
 
@@ -23,11 +24,19 @@ class Identity(nnx.Module):
         return x
 
 
+FOLDED = (nnx.Conv, nnx.Linear, PooledLinear, nnx.BatchNorm)
+"""Classes that are affine in evaluation mode. Their subclasses may do something else, such as normalise the kernel."""
+
+
 def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module:
     """A copy of a metric in evaluation mode, its batch norms folded into the convolutions and linear maps before them.
 
     ``scale · (W x + b - mean) / sqrt(var + ε) + bias`` becomes ``W' x + b'``, the same score up to rounding. A batch
-    norm stays where something lies between the two, such as a ReLU, or where the layer's output is read elsewhere too.
+    norm stays where something lies between the two, such as a ReLU; where the layer's output, or a parameter of
+    either, is read elsewhere too; where it normalises along another axis than the last; and where the layer is a
+    subclass, which may do more than multiply by its kernel.
+
+    Parameters that two layers share become two: the other layer keeps the kernel it had.
 
     Args:
         model: the metric; left as it was. The copy is for scoring and attacks: what it was trained as is lost, so it
@@ -42,22 +51,28 @@ def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module
     """
     copy = nnx.clone(model)
     copy.eval()
-    layers = [
+    places = [
         (parent, key, child)
         for _, parent in nnx.iter_modules(copy)
         for key, child in children(parent)
-        if isinstance(child, nnx.Conv | nnx.Linear | nnx.BatchNorm)
+        if type(child) in FOLDED
     ]
-    for i, (parent, key, layer) in enumerate(layers):
-        replace(parent, key, _Marked(layer, i))
+    layers = list({id(layer): layer for *_, layer in places}.values())  # one may stand in several places
+    marked = {id(layer): _Marked(layer, i) for i, layer in enumerate(layers)}
+    for parent, key, layer in places:
+        replace(parent, key, marked[id(layer)])
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
     program = jax.make_jaxpr(lambda x: copy(x))(image)
-    for parent, key, layer in layers:
+    for parent, key, layer in places:
         replace(parent, key, layer)
-    for i, j in pairs(program.jaxpr, [isinstance(layer, nnx.BatchNorm) for *_, layer in layers]):
-        parent, key, norm = layers[j]
-        absorb(layers[i][2], norm)
-        replace(parent, key, Identity())
+    identity: dict[int, Identity] = {}
+    for i, j in pairs(program.jaxpr, [isinstance(layer, nnx.BatchNorm) for layer in layers]):
+        if not (marked[id(layers[i])].stays or marked[id(layers[j])].stays):
+            absorb(layers[i], layers[j])
+            identity[id(layers[j])] = Identity()
+    for parent, key, layer in places:
+        if id(layer) in identity:
+            replace(parent, key, identity[id(layer)])
     return copy
 
 
@@ -69,7 +84,8 @@ def absorb(layer: nnx.Conv | nnx.Linear, norm: nnx.BatchNorm) -> None:
 
     factor = read(norm.scale, 1.0) / np.sqrt(read(norm.var, 1.0) + norm.epsilon)
     bias = read(layer.bias, 0.0) * factor + read(norm.bias, 0.0) - read(norm.mean, 0.0) * factor
-    layer.kernel.set_value(jnp.asarray(read(layer.kernel, 1.0) * factor, layer.kernel.dtype))
+    # A new variable: the old one may be another layer's too.
+    layer.kernel = nnx.Param(jnp.asarray(read(layer.kernel, 1.0) * factor, layer.kernel.dtype))
     layer.bias = nnx.Param(jnp.asarray(bias, layer.kernel.dtype))
     layer.use_bias = True
 
@@ -80,18 +96,22 @@ MARK = "jaxiqa.fold."
 
 
 class _Marked:
-    """Stands in for a layer during the abstract run."""
+    """Stands in for a layer during the abstract run, and notes what forbids to fold it."""
 
     def __init__(self, layer: nnx.Module, position: int):
         self._layer, self._mark = layer, f"{MARK}{position}"
+        self.stays = False
 
     def __call__(self, x: Any, **options: Any) -> Any:
         if isinstance(self._layer, nnx.BatchNorm):
+            self.stays |= self._layer.axis not in (-1, x.ndim - 1)
             return self._layer(checkpoint_name(x, self._mark), **options)
         return checkpoint_name(self._layer(x, **options), self._mark)
 
     def __getattr__(self, name: str) -> Any:
-        return getattr(self._layer, name)
+        found = getattr(self._layer, name)
+        self.stays |= isinstance(found, nnx.Variable)
+        return found
 
 
 def pairs(program: Any, norms: Sequence[bool]) -> list[tuple[int, int]]:

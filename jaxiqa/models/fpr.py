@@ -8,6 +8,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import check_pictures
 from jaxiqa.checks import check_images
 from jaxiqa.layers.max_pool import max_pool
 from jaxiqa.models import convert
@@ -130,6 +131,7 @@ class FPR(nnx.Module):
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of at least 64 × 64; higher is better."""
+        check_pictures(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Float[Array, "b h2 64 c"]:

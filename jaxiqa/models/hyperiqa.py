@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_choice, check_images, check_number
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
@@ -105,6 +106,7 @@ class HyperIQA(nnx.Module):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
+        check_pictures(images)
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
@@ -128,7 +130,7 @@ class HyperIQA(nnx.Module):
         its weights ``w1`` to ``w5`` (``b out in``), biases ``b1`` to ``b5`` (``b out``), layers ``t1`` to ``t4``
         (``b out``, after the sigmoid) and ``score`` (``b``).
         """
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         layers = ("layer1", "layer2", "layer3", "layer4")
         stages = [name for name in names if name not in HEAD]
         if len(stages) < len(names) and pixels.shape[1:3] != (CROP, CROP):

@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import inception_keras, inception_resnet_v2
@@ -77,6 +78,7 @@ class KonCept512(nnx.Module):
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1]; higher is better. There is nothing random: ``key`` changes nothing."""
+        check_pictures(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
@@ -100,7 +102,7 @@ class KonCept512(nnx.Module):
         return {name: heads[name](maps[last]) if name in heads else maps[name] for name in names}
 
     def _normalised(self, pixels: Images) -> Features:
-        check_images("pixels", pixels, minimum=SMALLEST)
+        check_pictures(pixels, minimum=SMALLEST, name="pixels", slack=OVERSHOOT)
         return normalise(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
     def _pool(self, last: Features) -> Float[Array, "b c"]:

@@ -15,6 +15,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_choice, check_images, check_number
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import BACKBONES, resnet
@@ -113,6 +114,7 @@ class Linearity(nnx.Module):
 
     def __call__(self, images: Images) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
+        check_pictures(images)
         return self.network(self.prepare(images))
 
     def prepare(self, images: Images) -> Float[Array, "b _ _ c"]:
@@ -125,14 +127,14 @@ class Linearity(nnx.Module):
 
     def network(self, pixels: Images) -> Scores:
         """Scores of prepared images: ``k · q + b``."""
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         k, b = self.calibration[0], self.calibration[1]
         levels = self._levels(normalise(pixels, self.mean, self.std))
         return k * self.regression(jnp.concatenate(levels, axis=1))[:, 0] + b
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         heads = {"f6": (self.dr6, self.taps[0]), "f7": (self.dr7, self.taps[1])}
         wanted = {heads[name][1] if name in heads else name for name in names}
         _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=tuple(sorted(wanted)))
@@ -141,12 +143,12 @@ class Linearity(nnx.Module):
 
     def outputs(self, pixels: Images) -> Float[Array, "b 3"]:
         """``q6, q7, q`` of prepared images: the raw outputs that training compares with the labels."""
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         return self.outputs_from(normalise(pixels, self.mean, self.std))
 
     def trunk(self, pixels: Images, stop: str) -> Features:
         """What stage ``stop`` puts out for prepared images; `outputs_from` goes on from there."""
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         return self.backbone.run(normalise(pixels, self.mean, self.std), stop=stop)[0]
 
     def outputs_from(self, activations: Features, start: str | None = None) -> Float[Array, "b 3"]:

@@ -4,7 +4,7 @@ import inspect
 import json
 import os
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -13,8 +13,10 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa.checks import check_choice
-from jaxiqa.models import convert, sources, store, weights
+from jaxiqa.models import convert, sources, store
 from jaxiqa.models.backbones import BACKBONES
+from jaxiqa.models.containers import Contents, from_mapping
+from jaxiqa.models.differences import SHOWN
 from jaxiqa.models.published import Published
 from jaxiqa.models.registry import MODELS
 from jaxiqa.models.weights import contents
@@ -57,7 +59,7 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
             - the path of a file as its authors published it, or in another format that `jaxiqa.models.weights.read`
               knows, or written by ``python -m jaxiqa.models.convert``;
             - a name in ``MODELS[name].weights``, which is downloaded once and kept;
-            - the folder of a training run.
+            - the folder of a training run, a file of it, or a folder above it that holds no other run.
         **options: of the metric, such as its protocol; see its class.
 
     Raises:
@@ -78,10 +80,12 @@ def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
     published = MODELS[name]
     _check_options(name, published, options)
     if isinstance(weights, Mapping):
-        return _fill(name, published, _contents(weights), options, source=f"weights of {name}")
+        found = from_mapping(weights)
+        arrays = found.arrays | found.numbers  # nothing in a dict may be left over
+        return _fill(name, published, replace(found, arrays=arrays, numbers={}), options, source=f"weights of {name}")
     path = _path(name, published, weights)
-    if path.is_dir():
-        return Loaded(_run(name, path, options), {}, [], {}, {})
+    if folder := store.run_folder(path):
+        return Loaded(_run(name, folder, options), {}, [], {}, {})
     return _fill(name, published, contents(path), options, source=str(path))
 
 
@@ -115,23 +119,7 @@ def _run(name: str, folder: Path, options: Mapping[str, Any]) -> nnx.Module:
     return model
 
 
-def _contents(given: Mapping[str, Any]) -> weights.Contents:
-    """A dict of arrays as if it had been a file; but nothing in it may be left over."""
-
-    def arrays(value: Any) -> Any:
-        if isinstance(value, Mapping):
-            return {str(key): arrays(item) for key, item in value.items()}
-        value = value.detach().cpu() if hasattr(value, "detach") else value  # a PyTorch tensor
-        return np.asarray(value) if hasattr(value, "shape") else value
-
-    try:
-        found = weights.unpack(arrays(given))
-    except ValueError as error:
-        raise ValueError(f"weights: {error}") from error
-    return weights.Contents(found.arrays | found.numbers, left_out=found.left_out)
-
-
-def _fill(name: str, published: Published, found: weights.Contents, options: dict[str, Any], *, source: str) -> Loaded:
+def _fill(name: str, published: Published, found: Contents, options: dict[str, Any], *, source: str) -> Loaded:
     rules = published.keys
     if owner := found.metadata.get(MODEL):
         if owner != name:
@@ -142,12 +130,12 @@ def _fill(name: str, published: Published, found: weights.Contents, options: dic
     extras = {key: everything[key] for key in published.extras if key in everything}
     arrays = {key: array for key, array in found.arrays.items() if key not in extras}
     if not owner:
-        arrays = dict(published.adapt(arrays))
+        arrays = convert.without_prefix(published.adapt(arrays), rules)
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0), **options))
     try:
         mapped = convert.fill(model, arrays, rules, source=source)
     except ValueError as error:
-        raise ValueError(f"{_owner(name, arrays)}{error}{_unused(found)}") from None
+        raise ValueError(f"{_owner(name, model, arrays)}{error}{_unused(found)}") from None
     published.finish(model, extras)
     empty = [
         path for path, leaf in nnx.to_flat_state(nnx.state(model)) if isinstance(leaf.get_value(), jax.ShapeDtypeStruct)
@@ -158,20 +146,30 @@ def _fill(name: str, published: Published, found: weights.Contents, options: dic
     return Loaded(model, options, mapped, extras, unused | found.left_out)
 
 
-def _unused(found: weights.Contents) -> str:
+def _unused(found: Contents) -> str:
+    chosen = f"\n  the entry {found.entry!r} was taken" if found.entry else ""
     if not found.left_out:
-        return ""
-    return "\n  not looked at: " + ", ".join(f"{key} ({what})" for key, what in found.left_out.items())
+        return chosen
+    names = [f"{key} ({what})" for key, what in list(found.left_out.items())[:SHOWN]]
+    more = f" and {len(found.left_out) - SHOWN} more" if len(found.left_out) > SHOWN else ""
+    return f"{chosen}\n  not looked at: {', '.join(names)}{more}"
 
 
-def _owner(name: str, arrays: Mapping[str, np.ndarray]) -> str:
+def _owner(name: str, model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> str:
     """A line that says whose checkpoint this seems to be, if every array in it has a place there and not here."""
 
+    some = dict(list(arrays.items())[:20])  # most models are ruled out by these
+
     def fits(rules: Any, extras: tuple[str, ...] = ()) -> bool:
-        return all(key in extras or convert.knows(key, rules) for key in arrays)
+        return all(
+            all(key in extras or convert.knows(key, rules) for key in convert.without_prefix(part, rules))
+            for part in (some, arrays)
+        )
 
     if fits(MODELS[name].keys):
         return ""
+    if len(arrays.keys() & convert.parameters(model).keys()) * 2 > len(arrays):
+        return "this seems to be the model.safetensors of a training run, which needs the model.json beside it: "
     for other, published in MODELS.items():
         if other != name and fits(published.keys, published.extras):
             return f"this seems to be a checkpoint of {other}, to be loaded as jaxiqa.load({other!r}, ...): "

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import swin, vit
@@ -133,6 +134,7 @@ class Maniqa(nnx.Module):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1], as the protocol says; random crops with a key (``"official"``)."""
+        check_pictures(images)
         sums = self._sums(self.prepare(images, key)).reshape(images.shape[0], -1, 2)
         if self.protocol == "pyiqa":
             sums = jnp.sum(sums, axis=1, keepdims=True)
@@ -161,7 +163,7 @@ class Maniqa(nnx.Module):
         (``b 785 c``, the class token first); ``fc_score``, in front of its ReLU, and ``fc_weight``, behind its sigmoid
         (``b 28 28``).
         """
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         x = normalise(pixels, HALF, HALF)

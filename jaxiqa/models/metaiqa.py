@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
@@ -72,6 +73,7 @@ class MetaIQA(nnx.Module):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
+        check_pictures(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b 224 224 c"]:
@@ -91,7 +93,7 @@ class MetaIQA(nnx.Module):
         Stages of the backbone, ``classifier`` (``b 1000``), ``hidden1`` (``b 1024``), ``hidden2`` (``b 512``) and
         ``fc3`` (``b 1``, the score before the sigmoid).
         """
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         head = ("classifier", "hidden1", "hidden2", "fc3")
         wanted = {"layer4" if name in head else name for name in names}
         pixels = normalise(pixels, resnet.MEAN, resnet.STD)

@@ -6,8 +6,10 @@ from functools import partial
 from typing import Any
 
 import jax
+import numpy as np
 from flax import nnx
 
+from jaxiqa.arguments import beside, check_pictures
 from jaxiqa.layers import materialize
 from jaxiqa.models import convert, weights
 from jaxiqa.models.backbones import BACKBONES
@@ -49,7 +51,7 @@ def build(
     if backbone_weights is not None:
         spec = BACKBONES[backbone]
         rules = (*spec.keys, *convert.without(spec.classifier_keys))
-        arrays = spec.adapt(weights.contents(backbone_weights).arrays)
+        arrays = convert.without_prefix(spec.adapt(weights.contents(backbone_weights).arrays), rules)
         convert.fill(model.backbone, arrays, rules, source=str(backbone_weights))
     return model
 
@@ -61,7 +63,9 @@ def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False)  # compared, and hashed, as the object it is, so that `jax.jit(score)` works too
+@dataclass(
+    frozen=True, eq=False, repr=False
+)  # compared, and hashed, as the object it is, so that `jax.jit(score)` works too
 class ScoreModel:
     """A metric as a pytree that can be called: jitted functions take it as an argument.
 
@@ -73,7 +77,14 @@ class ScoreModel:
     state: Any
 
     def __call__(self, images: Images) -> Scores:
-        return nnx.merge(self.graphdef, self.state)(images)
+        check_pictures(images)
+        state = beside(images, self.state)
+        return nnx.merge(self.graphdef, state)(images)
+
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.state))
+        kind = type(nnx.merge(self.graphdef, self.state)).__name__
+        return f"ScoreModel({kind}, {count:,} numbers)"
 
 
 def score_fn(
@@ -96,6 +107,9 @@ def score_fn(
     >>> score = score_fn(build("resnet18", width=8))
     >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
     (2,)
+
+    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`jaxiqa.arguments.check_pictures`);
+    inside, where values cannot be looked at, those of another type or layout.
     """
     size = model.input_size or image_size
     if compute_dtype == "float32":

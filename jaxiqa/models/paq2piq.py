@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_images
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
@@ -58,6 +59,7 @@ class PaQ2PiQ(nnx.Module):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
+        check_pictures(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Images:
@@ -92,7 +94,7 @@ class PaQ2PiQ(nnx.Module):
         ``roi_pool`` (``b 401 2 2 c``), ``concat_pool`` (``b 401 2c``: maximum, then mean) and ``hidden``
         (``b 401 512``, after the second batch norm).
         """
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         head = ("roi_pool", "concat_pool", "hidden")
         wanted = {"layer4" if name in head else name for name in names}
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))

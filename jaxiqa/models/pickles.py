@@ -2,7 +2,7 @@
 
 Python's unpickler calls whatever functions a file asks for. This one knows the instructions of the stack machine and no
 function: a name becomes a `Global`, a call becomes a `Call` and stays one. What a few calls stand for (a tensor, an
-array) is for the reader of the result to say, see `jaxiqa.models.torch_files`.
+array) is for the reader of the result to say, see `jaxiqa.models.torch_values`.
 """
 
 import pickletools
@@ -10,6 +10,8 @@ import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
+
+from jaxiqa.models.budget import Budget
 
 
 @dataclass(frozen=True)
@@ -23,7 +25,7 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)  # a text of its parts may be endless: two of them may be one, at every level
 class Call:
     """What the file would make by a call, and what it would put into the result."""
 
@@ -34,7 +36,7 @@ class Call:
     entries: list[Any] = field(default_factory=list)
 
 
-@dataclass(eq=False)
+@dataclass(eq=False, repr=False)
 class Persistent:
     """A reference to something that lies outside the pickle."""
 
@@ -51,18 +53,19 @@ CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False, "EMPTY_TUPLE": ()
 FAULTS = (ValueError, TypeError, LookupError, AttributeError, OverflowError, RecursionError, MemoryError, struct.error)
 
 
-def load(file: Any, persistent: Callable[[Any], Any] = Persistent) -> Any:
+def load(file: Any, persistent: Callable[[Any], Any] = Persistent, budget: Budget | None = None) -> Any:
     """The value of the pickle that starts where ``file`` stands; afterwards ``file`` stands behind it.
 
     Args:
         file: a binary file, open for reading.
         persistent: what to put in the place of a reference to something outside.
+        budget: what reading may cost; by default as much as for a file of its own.
 
     Returns:
         Numbers, texts, bytes, None, lists (sets too), tuples, dicts (``OrderedDict`` too), `Global` and `Call`.
 
     Raises:
-        ValueError: the pickle is damaged, or asks for buffers outside itself.
+        ValueError: the pickle is damaged, asks for buffers outside itself, or costs more than the budget.
 
     >>> import io, os, pickle
     >>> class Bomb:
@@ -72,12 +75,12 @@ def load(file: Any, persistent: Callable[[Any], Any] = Persistent) -> Any:
     ('echo boom',)
     """
     try:
-        return _run(file, persistent)
+        return _run(file, persistent, budget or Budget(size=0))
     except FAULTS as error:
         raise ValueError(f"not a whole pickle: {error}") from error
 
 
-def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
+def _run(file: Any, persistent: Callable[[Any], Any], budget: Budget) -> Any:
     stack: list[Any] = []
     outer: list[list[Any]] = []  # what lay below each mark
     memo: dict[int, Any] = {}
@@ -87,7 +90,9 @@ def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
         above, stack = stack, outer.pop()
         return above
 
-    for opcode, value, _ in pickletools.genops(file):
+    for number, (opcode, value, _) in enumerate(pickletools.genops(file)):
+        if number % 1000 == 0:
+            budget.spend(steps=1000)
         match opcode.name:
             case name if name in LITERALS:
                 stack.append(value)
@@ -143,21 +148,24 @@ def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
                 stack.append(Global(*value.split(" ", 1)))
             case "STACK_GLOBAL":
                 name, module = stack.pop(), stack.pop()
-                stack.append(Global(str(module), str(name)))
+                if not (isinstance(name, str) and isinstance(module, str)):
+                    raise ValueError(f"it names a {type(name).__name__} of a {type(module).__name__}, not a text")
+                stack.append(Global(module, name))
             case "EXT1" | "EXT2" | "EXT4":
                 stack.append(Global("copyreg.extension", str(value)))
             case "REDUCE" | "NEWOBJ":
                 arguments, function = stack.pop(), stack.pop()
-                stack.append(_call(function, arguments))
+                stack.append(_call(function, arguments, budget))
             case "NEWOBJ_EX":
                 keywords, arguments, function = stack.pop(), stack.pop(), stack.pop()
+                budget.spend(steps=len(arguments))
                 stack.append(Call(function, (*arguments, keywords)))
             case "INST":
                 arguments = since_mark()
-                stack.append(_call(Global(*value.split(" ", 1)), arguments))
+                stack.append(_call(Global(*value.split(" ", 1)), arguments, budget))
             case "OBJ":
                 function, *arguments = since_mark()
-                stack.append(_call(function, arguments))
+                stack.append(_call(function, arguments, budget))
             case "BUILD":
                 state = stack.pop()
                 if isinstance(stack[-1], Call):  # the attributes of anything else are of no use here
@@ -175,9 +183,12 @@ def _run(file: Any, persistent: Callable[[Any], Any]) -> Any:
     raise ValueError("it has no end")
 
 
-def _call(function: Any, arguments: Sequence[Any]) -> Any:
+def _call(function: Any, arguments: Sequence[Any], budget: Budget) -> Any:
     if isinstance(function, Global) and function in MAPPINGS:
-        return _dict(arguments[0]) if arguments else {}
+        if not arguments:
+            return {}
+        budget.spend(steps=len(arguments[0]))  # one long list may be copied again and again
+        return _dict(arguments[0])
     return Call(function, arguments)
 
 

@@ -14,7 +14,7 @@ def _nothing(model: nnx.Module, extras: Mapping[str, np.ndarray]) -> None:
     del model, extras
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Published:
     """One entry of `jaxiqa.models.MODELS`.
 
@@ -54,3 +54,6 @@ class Published:
     finish: Callable[[nnx.Module, Mapping[str, np.ndarray]], None] = _nothing
     weights: Mapping[str, Source] = field(default_factory=dict)
     adapt: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+
+    def __repr__(self) -> str:
+        return f"Published({self.title!r}, {self.paper!r})"

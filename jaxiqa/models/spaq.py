@@ -6,6 +6,7 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_images
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
@@ -48,6 +49,7 @@ class SpaqBL(nnx.Module):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1], both sides at least 224 pixels; higher is better."""
+        check_pictures(images)
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
@@ -67,7 +69,7 @@ class SpaqBL(nnx.Module):
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Feature maps by name: stages of the backbone, and ``pool``, the mean of ``layer4`` (``b channels``)."""
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         wanted = {"layer4" if name == "pool" else name for name in names}
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
         return {name: maps["layer4"].mean((1, 2)) if name == "pool" else maps[name] for name in names}

@@ -11,6 +11,7 @@ from flax import nnx
 
 from jaxiqa.files import write_bytes, write_text
 from jaxiqa.models import convert, weights
+from jaxiqa.models.differences import listed
 from jaxiqa.models.linearity import Linearity
 from jaxiqa.models.surgery import harden
 
@@ -23,6 +24,7 @@ def save(model: Linearity, folder: str | Path) -> None:
 
     Raises:
         ValueError: the model is not calibrated yet.
+        OSError: the folder cannot be written, or the disk is full; the message names it. What was there before stays.
     """
     folder = Path(folder)
     low, high = model.score_range
@@ -44,28 +46,63 @@ def save(model: Linearity, folder: str | Path) -> None:
         "score_range": [low, high],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
-    write_bytes(folder / "model.safetensors", content)
-    write_text(folder / "model.json", json.dumps(card, indent=1))
+    try:
+        write_bytes(folder / "model.safetensors", content)
+        write_text(folder / "model.json", json.dumps(card, indent=1))
+    except OSError as error:
+        raise type(error)(
+            f"the model cannot be saved in {folder} ({error.strerror or error}); "
+            f"free {2 * len(content) / 2**20:.1f} MiB there, or choose a folder that can be written"
+        ) from error
+
+
+def run_folder(path: str | Path) -> Path | None:
+    """The folder of the trained model that ``path`` means, or None for a file that belongs to none.
+
+    It may be the folder itself, its ``model.safetensors`` or ``model.json``, or a folder above it that holds no other
+    trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``.
+
+    Raises:
+        FileNotFoundError: there is no trained model in this folder.
+        ValueError: there are several; all are listed.
+    """
+    path = Path(path)
+    if (path / "model.json").is_file():
+        return path
+    if path.is_file():
+        ours = path.name in ("model.safetensors", "model.json") and path.with_name("model.json").is_file()
+        return path.parent if ours else None
+    found = sorted(card.parent for below in ("*", "*/*") for card in path.glob(f"{below}/model.json"))
+    if not found:
+        raise FileNotFoundError(f"{path} holds no trained model (model.json); was the training finished?")
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} holds {len(found)} trained models; pass one of them:\n{listed(list(map(str, found)))}"
+        )
+    return found[0]
 
 
 def load(folder: str | Path) -> Linearity:
     """The metric that `save` wrote, in evaluation mode.
 
+    Args:
+        folder: where it lies, as of `run_folder`.
+
     Raises:
         FileNotFoundError: there is no model in ``folder``.
         ValueError: the card cannot be read, or the weights are not those it describes.
     """
-    folder = Path(folder)
-    path = folder / "model.json"
-    if not path.is_file():
-        raise FileNotFoundError(f"{folder} holds no trained model (model.json); was the training finished?")
+    found = run_folder(folder)
+    if found is None:
+        raise FileNotFoundError(f"{folder} is a file of no training run; pass the run's folder")
+    path, folder = found / "model.json", found
     try:
         card: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    found = card.get("format") if isinstance(card, dict) else None
-    if found != FORMAT:
-        raise ValueError(f"{path}: format={found!r} is not allowed; this version reads {FORMAT}")
+    version = card.get("format") if isinstance(card, dict) else None
+    if version != FORMAT:
+        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads {FORMAT}")
     if missing := [field for field in FIELDS if field not in card]:
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
     file = folder / "model.safetensors"

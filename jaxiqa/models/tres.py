@@ -9,6 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.arguments import OVERSHOOT, check_pictures
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.models import convert
 from jaxiqa.models.backbones import resnet
@@ -144,7 +145,8 @@ class TReS(nnx.Module):
     random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
     (`jaxiqa.models.crops.uniform_crops`).
 
-    Beside the weights, scoring a crop takes about 45 MiB on a CPU and its gradient 170 MiB; the 50 go in one batch.
+    Beside the weights, scoring a crop takes about 45 MiB on a CPU and its gradient 170 MiB; the 50 of an image go in
+    one batch, one image after another.
 
     Scores are MOS z-scores, about 0 to 100 on KonIQ-10k; higher is better. The published weights are under CMU's
     academic, non-commercial licence.
@@ -184,7 +186,14 @@ class TReS(nnx.Module):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1]: the mean over their crops, random ones with a key (``"official"``)."""
-        return jnp.mean(self.network(self.prepare(images, key)).reshape(images.shape[0], -1), axis=1)
+        check_pictures(images)
+        crops = self.prepare(images, key)
+        parts = []
+        for part in jnp.split(crops, max(1, images.shape[0])):  # one image's crops at a time: 8 images took 7.5 GiB
+            if parts:
+                part, _ = jax.lax.optimization_barrier((part, parts[-1]))
+            parts.append(jnp.mean(self.network(part)))
+        return jnp.stack(parts)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
         """50 crops per image, those of image 0 first; see the class."""
@@ -208,7 +217,7 @@ class TReS(nnx.Module):
         queries and keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, behind the
         last norm; all ``b 7 7 c``) and ``fc2`` (``b c``).
         """
-        check_images("pixels", pixels)
+        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         stages = {name for name in names if name not in PARTS}

@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxiqa.reports.defenses import ADAPTIVE, MATCHED, TRANSFER, Defenses
-from jaxiqa.reports.plots import COLOURS, MARKERS
+from jaxiqa.reports.plots import COLOURS, MARKERS, plain
 from jaxiqa.reports.summary import in_order, named
 from jaxiqa.types import UNDEFENDED
 
@@ -30,7 +30,7 @@ def tradeoff(defenses: Defenses) -> bytes:
             points = {view: defenses.view(label, view) for view in (TRANSFER, MATCHED, ADAPTIVE)}
             points = {view: (n["D"].mean, n[name].mean) for view, n in points.items() if name in n}
             if TRANSFER in points:
-                panel.plot(*points[TRANSFER], linestyle="", markersize=8, label=label, **style)
+                panel.plot(*points[TRANSFER], linestyle="", markersize=8, label=plain(label), **style)
             if ADAPTIVE in points and label != UNDEFENDED:
                 ends = np.array([points[MATCHED], points[ADAPTIVE]]).T
                 panel.plot(*ends, color=style["color"], linewidth=0.8, alpha=0.6)
@@ -63,9 +63,9 @@ def by_attack(defenses: Defenses) -> bytes:
             if not np.isnan(value):
                 colour = "white" if value > 0.6 * high else "black"
                 panel.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
-        names = [attack for attack, there in zip(attacks, shown[view], strict=True) if there]
+        names = [plain(attack) for attack, there in zip(attacks, shown[view], strict=True) if there]
         panel.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
-        panel.set_yticks(range(len(defenses.labels)), defenses.labels, fontsize=8)
+        panel.set_yticks(range(len(defenses.labels)), list(map(plain, defenses.labels)), fontsize=8)
         panel.set_title(f"D, {view}", fontsize=9)
     return _png(figure)
 
@@ -89,7 +89,7 @@ def by_strength(defenses: Defenses) -> bytes:
         panel.set_visible(False)
     for panel, (title, only) in zip(panels, groups.items(), strict=False):
         _lines(panel, defenses, only, levels=not only)
-        panel.set(title=title, ylabel="D, transfer (↓ better)")
+        panel.set(title=plain(title), ylabel="D, transfer (↓ better)")
         _tidy(panel)
     _legend(figure, panels[0], len(defenses.labels))
     return _png(figure)
@@ -105,7 +105,7 @@ def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: 
         if points:
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             x, means = [x for x, _ in points], [d.mean for _, d in points]
-            panel.plot(x, means, markersize=4, linewidth=1, label=label, **style)
+            panel.plot(x, means, markersize=4, linewidth=1, label=plain(label), **style)
             if len(defenses.labels) <= BANDS:
                 low, high = zip(*(d.interval or (d.mean, d.mean) for _, d in points), strict=True)
                 panel.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)

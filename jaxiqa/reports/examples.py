@@ -1,6 +1,8 @@
 """Attacked pictures to look at."""
 
 import io
+import zipfile
+import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +11,7 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from jaxiqa.files import write_bytes
+from jaxiqa.reports.plots import plain
 from jaxiqa.reports.summary import in_255ths
 
 
@@ -34,16 +37,24 @@ def save(example: Example, path: Path) -> None:
 
 
 def load(path: Path) -> Example:
-    """Read what `save` wrote."""
-    with np.load(path) as file:
-        epsilon = float(file["epsilon"])
-        return Example(
-            *(str(file[name]) for name in ("image", "model", "attack")),
-            None if np.isnan(epsilon) else epsilon,
-            *(float(file[name]) for name in ("score", "attacked_score")),
-            file["clean"],
-            file["attacked"],
-        )
+    """Read what `save` wrote.
+
+    Raises:
+        FileNotFoundError: there is no such file.
+        ValueError: the file is damaged; names it.
+    """
+    try:
+        with np.load(path) as file:
+            epsilon = float(file["epsilon"])
+            return Example(
+                *(str(file[name]) for name in ("image", "model", "attack")),
+                None if np.isnan(epsilon) else epsilon,
+                *(float(file[name]) for name in ("score", "attacked_score")),
+                file["clean"],
+                file["attacked"],
+            )
+    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error})") from error
 
 
 def amplification(difference: np.ndarray) -> float:
@@ -56,10 +67,6 @@ def amplification(difference: np.ndarray) -> float:
     """
     size = float(np.quantile(np.abs(difference), 0.99))
     return float(2 ** max(0.0, np.floor(np.log2(0.5 / size)))) if size > 0 else 1.0
-
-
-def _short(name: str) -> str:
-    return name if len(name) <= 28 else f"…{name[-27:]}"
 
 
 def sheet(examples: Sequence[Example]) -> bytes:
@@ -82,8 +89,8 @@ def sheet(examples: Sequence[Example]) -> bytes:
         factor = amplification(difference)
         strength = "" if example.epsilon is None else f" {in_255ths(example.epsilon)}"
         titles = (
-            f"{_short(example.model)}\n{_short(example.image)}\nclean: {example.score:.4g}",
-            f"\n{example.attack}{strength}\nattacked: {example.attacked_score:.4g}",
+            f"{plain(example.model)}\n{plain(example.image)}\nclean: {example.score:.4g}",
+            f"\n{plain(example.attack)}{strength}\nattacked: {example.attacked_score:.4g}",
             f"\ndifference × {factor:g}\nlargest {255 * np.abs(difference).max():.1f}/255",
         )
         pictures = (example.clean, example.attacked, 0.5 + factor * difference)

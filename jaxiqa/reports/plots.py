@@ -1,13 +1,39 @@
 """Pictures of the table. Every function returns the figure's PNG bytes."""
 
 import io
+from functools import cache
 
+from matplotlib import font_manager
 from matplotlib.figure import Figure
 
 from jaxiqa.reports.summary import Summary, column, overall
 
 COLOURS = ("#1f6f8b", "#d1495b", "#e0a030", "#5b8c5a", "#7d5ba6", "#444444", "#c77dba", "#3bb0c9", "#9c6b30", "#8a8a8a")
 MARKERS = "osD^vP*Xh"  # one fewer than colours, so that a style repeats only after 90 models
+
+
+LONGEST = 32
+"""Characters of a name in a plot; of a longer one the middle is left out."""
+
+
+def plain(name: str) -> str:
+    """A name as a plot can show it: no formula, no entry that a legend hides, letters that the font lacks as codes.
+
+    >>> plain("$x$"), plain("_a"), plain("城"), plain("n" * 50) == "n" * 16 + "…" + "n" * 15
+    ('\\\\$x\\\\$', ' _a', '\\\\u57ce', True)
+    """
+    known = _letters()
+    shown = "".join(c if ord(c) in known else c.encode("ascii", "backslashreplace").decode() for c in name)
+    if len(shown) > LONGEST:
+        shown = f"{shown[: LONGEST // 2]}…{shown[1 - LONGEST // 2 :]}"
+    shown = f" {shown}" if shown.startswith("_") else shown
+    return shown.replace("$", r"\$")
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """The characters of the font that plots are written in."""
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
 def tradeoff(summary: Summary) -> bytes:
@@ -25,10 +51,10 @@ def tradeoff(summary: Summary) -> bytes:
                     yerr=y.std or None,
                     capsize=2,
                     markersize=8,
-                    label=model,
+                    label=plain(model),
                     **_style(number),
                 )
-        panel.set(title=attack, xlabel="SROCC →", ylabel=f"{name.removesuffix(attack)}(↓ better)")
+        panel.set(title=plain(attack), xlabel="SROCC →", ylabel=f"{name.removesuffix(attack)}(↓ better)")
         panel.margins(0.18)
     return _png(figure, panels)
 
@@ -46,13 +72,15 @@ def curves(summary: Summary) -> bytes:
             low, high = zip(*(value.interval or (value.mean, value.mean) for _, value in found), strict=True)
             if None in epsilons:
                 reach = [[means[0] - low[0]], [high[0] - means[0]]]
-                panel.errorbar([number], means, yerr=reach, capsize=3, label=model, markersize=8, **_style(number))
+                panel.errorbar(
+                    [number], means, yerr=reach, capsize=3, label=plain(model), markersize=8, **_style(number)
+                )
                 continue
             levels = isinstance(epsilons[0], str)
             x = [epsilons.index(e) if levels else 255 * e for e, _ in found]
-            panel.plot(x, means, label=model, markersize=5, **_style(number))
+            panel.plot(x, means, label=plain(model), markersize=5, **_style(number))
             panel.fill_between(x, low, high, color=_style(number)["color"], alpha=0.15, linewidth=0)
-        panel.set(title=attack, ylabel="AbsGain (↓ better)")
+        panel.set(title=plain(attack), ylabel="AbsGain (↓ better)")
         if None in epsilons:
             panel.set_xticks([])
             panel.set_xlim(-0.7, len(summary.models) - 0.3)

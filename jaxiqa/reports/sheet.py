@@ -2,6 +2,7 @@
 
 import csv
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -49,16 +50,38 @@ class Sheet:
         """
         rule = "|" + "---|" * self.text + "---:|" * (len(self.header) - self.text)
         shown = [[item if isinstance(item, str) else item[0] for item in row] for row in (self.header, *self.rows)]
-        head, *body = ["| " + " | ".join(text.replace("|", "\\|") for text in row) + " |" for row in shown]
+        head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in shown]
         return [head, rule, *body]
+
+
+def as_markdown(text: str) -> str:
+    """Text that Markdown shows as it is: no markup, no link, no HTML, no formula, no end of a cell.
+
+    >>> print(as_markdown("a_b | <b> $x$"))
+    a_b \\| &lt;b> \\$x\\$
+    """
+    return re.sub(r"([\\|`*\[$])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
 
 
 def as_csv(lines: Sequence[Sequence[object]]) -> str:
     """Lines of a csv file.
 
-    >>> as_csv([["a, b", 1.5]])
-    '"a, b",1.5\\n'
+    Text that a spreadsheet would take for a formula, because it begins with =, +, -, @ or white space, gets an
+    apostrophe before it, which spreadsheets do not show; numbers stay as they are.
+
+    >>> print(as_csv([["a, b", 1.5, "-2.5", "=1+1"]]), end="")
+    "a, b",1.5,-2.5,'=1+1
     """
     buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows(lines)
+    csv.writer(buffer, lineterminator="\n").writerows([[_no_formula(item) for item in line] for line in lines])
     return buffer.getvalue()
+
+
+def _no_formula(item: object) -> object:
+    if not isinstance(item, str) or not item.startswith(("=", "+", "-", "@", "\t", "\r", " ")):
+        return item
+    try:
+        float(item)
+    except ValueError:
+        return f"'{item}"
+    return item

@@ -62,6 +62,8 @@ class Summary:
     """What could not be computed, and why."""
     masked: tuple[str, ...] = ()
     """Signs of masked gradients, and what to do about them."""
+    passed: tuple[str, ...] = ()
+    """Per model, the checks for masked gradients that found no sign."""
 
 
 def column(gain: str, attack: str, strength: Strength = None) -> str:
@@ -101,12 +103,12 @@ def in_order(strengths: Iterable[Strength]) -> tuple[Strength, ...]:
 
 
 def in_255ths(epsilon: float) -> str:
-    """A strength as people write it.
+    """A strength as people write it, to nine digits: more than float32 tells apart, so two never share a column.
 
-    >>> in_255ths(8 / 255), in_255ths(0.01)
-    ('8/255', '2.55/255')
+    >>> in_255ths(8 / 255), in_255ths(0.01), in_255ths(5.01e-5)
+    ('8/255', '2.55/255', '0.0127755/255')
     """
-    return f"{round(epsilon * 255, 3):g}/255"
+    return f"{epsilon * 255:.9g}/255"
 
 
 def summarise(
@@ -190,7 +192,12 @@ def summarise(
         for row in masking
         if row.flagged and row.model in names
     )
-    return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked)
+    passed: dict[str, list[str]] = defaultdict(list)
+    for row in masking:
+        if row.model in names and not row.flagged:
+            passed[f"{row.model} seed {row.seed}"].append(row.check)
+    sound = tuple(f"{where}: {', '.join(checks)}" for where, checks in passed.items())
+    return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked, sound)
 
 
 def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:

@@ -50,8 +50,14 @@ def notes(summary: Summary) -> list[str]:
         "Bands in plots and intervals by strength: 95 % by Student's t over the attacked pictures, each averaged over "
         "seeds, so without the deviation between trainings. |Gain| = mean of |s̃(attacked) − s̃(clean)|."
     )
-    lines.append("8 bit: the attacked picture rounded to 8 bits, as it would be stored, and scored again.")
-    lines.append("SSIM and Linf: means over the pictures, of the attacked one against the clean one.")
+    lines.append(
+        "8 bit: the attacked image as it is stored, every change cut off to whole steps of 1/255 towards the clean "
+        "image, and scored again; so it is nowhere further from the clean image than the attacked one."
+    )
+    lines.append(
+        "SSIM and Linf: means over the images, of the attacked one, before it is stored, against the clean one."
+    )
+    lines += [f"Masked gradients, checked for and no sign found: {checks}." for checks in summary.passed]
     lines += [f"Warning, masked gradients? {sign}." for sign in summary.masked]
     return lines + [f"Missing: {what}." for what in summary.missing]
 

@@ -17,9 +17,10 @@ import numpy as np
 import optax
 
 from jaxiqa.data.pipeline import training_batches
-from jaxiqa.files import write_text
+from jaxiqa.files import check_space, write_text, writing
 from jaxiqa.metrics.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
+from jaxiqa.train.divergence import check_scores, check_weights, differ, rms
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.sources import Source
@@ -87,7 +88,9 @@ def fit(
         progress: called after each step with (steps done, steps in all, best SROCC so far).
 
     Raises:
-        FloatingPointError: the loss is not finite; names the step.
+        FloatingPointError: the loss or a validation score is not finite, the weights have exploded, or validation
+            scores never differed; names the step.
+        WriteError: the folder cannot be written; what was saved before stays.
         ValueError: fewer training examples than ``batch_size``, or stored activations where pictures are needed.
     """
     if train.after and (augment or penalty):
@@ -103,8 +106,8 @@ def fit(
     constants |= {"augment": augment or PLAIN["augment"], "penalty": penalty or PLAIN["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 
-    with Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
-        state = start(parts, optimizer)
+    with writing(folder), Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
+        state, at_start = start(parts, optimizer), float(rms(parts.params))
         restored = checkpoints.restore(state)
         if restored:
             state = restored[1]
@@ -124,25 +127,29 @@ def fit(
             if done % per_epoch == 0:
                 _check_finite(losses, done)
                 seconds = time.perf_counter() - began
+                check_weights(at_start, state.params, state.batch_stats, done)
                 predictions = score(state.params, state.batch_stats, validation, batch_size)
+                check_scores(predictions, done)
                 state, row = _end_epoch(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
                 best = float(state.best_srocc)
                 history.append(row)
                 write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-                checkpoints.save(done, state)
+                _save(checkpoints, done, state)
                 losses, began = [], time.perf_counter()
             if stopping.is_set():
                 _check_finite(losses, done)
                 if done % per_epoch:
-                    checkpoints.save(done, state)
+                    _save(checkpoints, done, state)
                 raise SystemExit(f"stopped at step {done} of {total}; the same command goes on from there")
 
+    if not int(state.best_epoch):
+        raise FloatingPointError(f"training failed: up to step {total} all validation scores were equal")
     return Fit(
         state.best_params,
         state.best_batch_stats,
         int(state.best_epoch),
         float(state.best_srocc),
-        median(row["seconds"] for row in history),
+        median(row["seconds"] for row in history) if history else float("nan"),
     )
 
 
@@ -168,7 +175,9 @@ def raw_scores(parts: Parts, after: str | None) -> Callable[[Tree, Tree, Source,
 def _end_epoch(
     state: TrainState, epoch: int, per_epoch: int, predictions: np.ndarray, mos: np.ndarray, seconds: float
 ) -> tuple[TrainState, dict]:
-    correlation = srocc(predictions, mos) if np.ptp(predictions) > 0 else -1.0
+    correlation = srocc(predictions, mos) if differ(predictions) else None
+    if correlation is None:
+        log.warning("epoch %d: all validation scores are equal; it cannot be the best epoch", epoch)
     row = {
         "epoch": epoch,
         "step": int(state.step),
@@ -177,7 +186,7 @@ def _end_epoch(
         "seconds": seconds,
     }
     state = replace(state, loss_sum=jnp.float32(0))
-    if correlation > float(state.best_srocc):
+    if correlation is not None and correlation > float(state.best_srocc):
         copies = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
         state = replace(
             state,
@@ -187,6 +196,11 @@ def _end_epoch(
             best_epoch=jnp.int32(epoch),
         )
     return state, row
+
+
+def _save(checkpoints: Checkpoints, done: int, state: TrainState) -> None:
+    check_space(checkpoints.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
+    checkpoints.save(done, state)
 
 
 def _check_finite(losses: list[jax.Array], done: int) -> None:
@@ -200,11 +214,18 @@ def _check_finite(losses: list[jax.Array], done: int) -> None:
 
 
 def _metrics_until(path: Path, epoch: int) -> list[dict]:
-    """The rows of finished epochs; an epoch that will be run again is dropped."""
-    if not path.exists():
-        return []
-    rows = [json.loads(line) for line in path.read_text().splitlines()]
-    return [row for row in rows if row["epoch"] <= epoch]
+    """The rows of finished epochs; an epoch that will be run again is dropped, and one that is lost is named."""
+    rows = {}
+    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
+        try:
+            row = json.loads(line)
+            rows[int(row["epoch"])] = {**row, "seconds": float(row["seconds"])}
+        except (ValueError, TypeError, KeyError):
+            log.warning("%s: a line cannot be read: %.60s", path, line)
+    finished = range(1, epoch + 1)
+    if lost := [number for number in finished if number not in rows]:
+        log.warning("%s: epochs %s are missing; the training itself goes on exactly", path, lost)
+    return [rows[number] for number in finished if number in rows]
 
 
 @contextmanager

@@ -117,6 +117,25 @@ def test_an_open_metric_raises_no_flag():
     assert flags(smooth) == set()
 
 
+def test_a_step_size_that_overshoots_is_no_sign_of_masking():
+    """Steps of a quarter leave what a plain metric gains by small ones; a flag was raised for that."""
+
+    def narrow(x):
+        return jnp.sin(40 * x).mean((1, 2, 3))
+
+    images = pictures((4, 13, 14, 3))
+    clean = narrow(images)
+    attacked = [PGD(epsilon, random_start=False)(narrow, images, KEY) for epsilon in (8 / 255, 1.0)]
+    bounded, overshot = (float((narrow(x) - clean).mean()) for x in attacked)
+    assert bounded > 0.9 * overshot  # so a flag would be raised
+    found = check_masking(narrow, images, KEY, queries=60)
+    (check,) = (check for check in found if check.name == "unbounded attack does not saturate")
+    assert not check.flagged
+    assert check.value < 0.9
+    assert str(check).endswith("passed")
+    assert len(found) == 6
+
+
 def test_masked_metrics_are_told_apart():
     rounded = lambda x: smooth(jnp.round(x * 8) / 8)  # noqa: E731
     assert {"gradient is zero", "noise beats pgd", "unbounded attack does not saturate"} <= flags(rounded)

@@ -179,7 +179,7 @@ def test_a_universal_perturbation_helps_on_images_it_has_not_seen_and_survives_t
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"bad\.safetensors"):
         attacks.load(tmp_path / "bad.safetensors")
-    with pytest.raises(ValueError, match="fitted for"):
+    with pytest.raises(ValueError, match="3 channels"):
         UAP(attack.delta)(None, pictures((1, 9, 14, 1)), KEY)
 
 

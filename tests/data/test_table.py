@@ -1,3 +1,6 @@
+import os
+import unicodedata
+
 import numpy as np
 import pytest
 from PIL import Image
@@ -38,7 +41,7 @@ def test_a_score_outside_the_scale_is_a_fault(folder):
 
 def test_a_missing_column_lists_those_there_are(folder):
     write(folder, "0.png,1", header="image,score")
-    assert "has no column 'mos'; its columns are image, score" in error_of(folder)
+    assert "has no column 'mos'; its columns are 'image', 'score'" in error_of(folder)
 
 
 @pytest.mark.parametrize("content", ["", "image,mos\n"])
@@ -134,3 +137,88 @@ def test_a_digest_that_does_not_match_is_a_fault(shared, tmp_path):
     (tmp_path / name).write_bytes(content)
     with pytest.raises(ValueError, match=f"row 2: {name} does not match the digest"):
         load("nips2017", source=str(tmp_path))
+
+
+@pytest.mark.parametrize("other", ["./0.png", "sub/../0.png", "link.png", "hard.png", "sub//../0.png"])
+def test_one_file_by_two_spellings_appears_twice(folder, other):
+    (folder / "sub").mkdir()
+    (folder / "link.png").symlink_to("0.png")
+    (folder / "hard.png").hardlink_to(folder / "0.png")
+    write(folder, "0.png,1", f"{other},2")
+    assert f"row 3: {other} appears twice, first in row 2" in error_of(folder)
+
+
+@pytest.mark.parametrize("other", ["../1.png", "sub/../../1.png", "/dev/zero", "../../../../dev/zero", "a\x1bb.png"])
+def test_a_name_outside_the_folder_is_refused_by_name(folder, other):
+    (folder.parent / "1.png").write_bytes((folder / "1.png").read_bytes())
+    write(folder, "0.png,1", f"{other},2")
+    message = error_of(folder)
+    assert f"row 3: {other!r}" in message
+    assert any(words in message for words in ("outside the folder", "absolute path", "control characters"))
+
+
+@pytest.mark.parametrize("kind", ["fifo", "device", "folder", "dead link"])
+def test_what_is_no_regular_file_is_refused_by_name(folder, kind):
+    other = folder / "x.png"
+    make = {"fifo": lambda: os.mkfifo(other), "device": lambda: other.symlink_to("/dev/zero"),
+            "folder": other.mkdir, "dead link": lambda: other.symlink_to("gone")}  # fmt: skip
+    make[kind]()
+    write(folder, "0.png,1", "x.png,2")
+    assert "row 3: x.png is a " in error_of(folder)
+
+
+@pytest.mark.parametrize(("stored", "listed"), [("NFC", "NFD"), ("NFD", "NFC")])
+def test_names_are_found_whichever_way_their_accents_are_written(folder, stored, listed):
+    place = folder / unicodedata.normalize(stored, "Fotos für é")
+    place.mkdir()
+    (folder / "0.png").rename(place / unicodedata.normalize(stored, "Ärger.png"))
+    name = unicodedata.normalize(listed, "Fotos für é/Ärger.png")
+    write(folder, f"{name},1")
+    split = load("folder", source=str(folder), split=(1.0, 0.0, 0.0))["train"]
+    assert split.ids == (name,)
+    assert split.images().shape == (1, 6, 8, 3)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "image, mos\n0.png, 1.5\n",
+        " image ,mos \n0.png ,1.5\n",
+        "image;mos\r\n0.png;1,5\r\n",
+        "image\tmos\n0.png\t1.5\n",
+        '\ufeffimage;mos\r\n"0.png";1.5\r\n',
+    ],
+)
+def test_spaces_semicolons_tabs_and_decimal_commas(folder, text):
+    (folder / "scores.csv").write_bytes(text.encode())
+    split = load("folder", source=str(folder), split=(1.0, 0.0, 0.0))["train"]
+    assert (split.ids, split.mos.tolist()) == (("0.png",), [1.5])
+
+
+def test_a_quote_that_is_never_closed_is_an_error(folder):
+    write(folder, '"0.png,1', "1.png,2")
+    assert "is not a csv in UTF-8" in error_of(folder)
+
+
+def test_a_number_is_not_guessed(folder):
+    write(folder, "0.png,1_0", "1.png,٣")
+    assert "2 problems" in error_of(folder)
+
+
+def test_a_table_that_is_a_device_is_refused(folder):
+    (folder / "scores.csv").symlink_to("/dev/zero")
+    assert "is a device, not a file" in error_of(folder)
+
+
+def test_a_split_is_one_line_and_gives_images_by_one_call(folder):
+    write(folder, *[f"{i}.png,{i}" for i in range(4)])
+    split = load("folder", source=str(folder), split=(1.0, 0.0, 0.0))["train"]
+    assert repr(split) == "Split('folder/train', 4 images, scores 0 to 3)"
+    images = split.images(slice(1, 3))
+    assert images.shape == (2, 6, 8, 3)
+    np.testing.assert_array_equal(images[:, 0, 0, 0], np.float32([40, 80]) / 255)
+    Image.new("RGB", (5, 5)).save(folder / "1.png")
+    with pytest.raises(ValueError, match=r"2 sizes \(5x5, 8x6\).*resized"):
+        split.images()
+    with pytest.raises(ValueError, match=r"np\.flatnonzero"):
+        split.select(np.array([True, False, True, False]))

@@ -137,3 +137,27 @@ def test_the_command_helps_trains_and_explains(tmp_path):
     failed = subprocess.run([*command, str(out)], capture_output=True, text=True, check=False)
     assert failed.returncode == 1
     assert "error: model is missing" in failed.stderr
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"attack": "igsm", "model": Path("run")}, "attack='igsm'"),
+        ({"attack_options": ("eps=0.1",), "model": Path("run")}, "option of ifgsm='eps'"),
+        ({"network": "dncnn", "depth": 2}, "depth=2"),
+    ],
+)
+def test_a_failed_start_leaves_nothing_that_refuses_the_corrected_one(options, message, tmp_path):
+    wrong = arguments(tmp_path / "f.safetensors", **options)
+    with pytest.raises(ValueError, match=message):
+        train_filter.check(wrong)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_other_pictures_are_another_run(tmp_path):
+    given = arguments(tmp_path / "f.safetensors", network="dncnn")
+    clean = train_filter.pictures(given)
+    train_filter.same_run(given, tmp_path / "run", clean)
+    train_filter.same_run(given, tmp_path / "run", clean)
+    with pytest.raises(ValueError, match="other pictures"):
+        train_filter.same_run(given, tmp_path / "run", 255 - clean)

@@ -178,7 +178,7 @@ def test_images_that_were_not_kept_are_made_when_a_defense_needs_them(tmp_path, 
 
 def test_aligned_strengths_are_found_once_and_change_pictures_equally(whole, split):
     root, _ = whole
-    path = root / "aligned" / "m-seed0-visible.json"
+    path = root / "aligned" / "m-seed0" / "visible.json"
     before = path.stat().st_mtime_ns
     found = strengths_of(subject(root), "visible", VISIBLE, split)
     assert path.stat().st_mtime_ns == before

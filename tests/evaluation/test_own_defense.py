@@ -131,6 +131,7 @@ def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
     assert set(after) == (run("evaluate.py").returncode == 0 and set(board()))  # others' rows stay
     file.write_text(MINE + "# changed")
     refused = run("evaluate.py", "--defense", f"plain={file}:Mirror")
-    assert "rows of another defense plain; give it another label" in refused.stderr
+    assert "rows of another defense plain:" in refused.stderr
+    assert "give it another label" in refused.stderr
     wrong = run("evaluate.py", "--defense", f"{file}:Shift,amuont=1")
-    assert "error: defense 'Shift amuont=1'" in wrong.stderr
+    assert "error: evaluation.defenses.Shift amuont=1: " in wrong.stderr

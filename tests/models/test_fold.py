@@ -108,3 +108,87 @@ def test_the_model_itself_is_left_alone():
     fold_batch_norm(model)
     assert model.dr6.norm[0].use_running_average is False
     jax.tree.map(np.testing.assert_array_equal, before, nnx.state(model))
+
+
+class Own(nnx.Module):
+    """Layers made by ``make(rngs)`` and joined by ``join(layers, x)``."""
+
+    def __init__(self, make, join):
+        for name, layer in make(nnx.Rngs(0)).items():
+            setattr(self, name, layer)
+        self.join = join
+
+    def __call__(self, x):
+        return self.join(self, x)
+
+
+class WeightStandardised(nnx.Conv):
+    """A convolution whose kernel is divided by its norm when it is used."""
+
+    def __call__(self, x):
+        kernel = self.kernel[...] / jnp.linalg.norm(self.kernel[...])
+        return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+
+
+def tied(rngs, kind=nnx.Linear, size=(3, 3)):
+    layers = {"first": kind(*size, rngs=rngs), "second": kind(*size, rngs=rngs)}
+    layers["second"].kernel = layers["first"].kernel
+    return layers | {"norm": nnx.BatchNorm(size[1], use_running_average=True, rngs=rngs)}
+
+
+def conv3(*size, rngs):
+    return nnx.Conv(*size, (3, 3), rngs=rngs)
+
+
+def one(rngs, kind=nnx.Linear, **options):
+    options = {"use_running_average": True, **options}
+    return {"first": kind(3, 3, rngs=rngs), "norm": nnx.BatchNorm(3, rngs=rngs, **options)}
+
+
+def twice(rngs):
+    layers = one(rngs)
+    return layers | {"again": layers["first"], "other": nnx.BatchNorm(3, use_running_average=True, rngs=rngs)}
+
+
+def one_norm_for_two(rngs):
+    layers = one(rngs)
+    return layers | {"second": nnx.Linear(3, 3, rngs=rngs), "other": layers["norm"]}
+
+
+SHARED = {
+    "kernel of two layers": (tied, lambda net, x: net.norm(net.first(x)) + net.second(x), 0),
+    "kernel of two convolutions": (
+        lambda rngs: tied(rngs, conv3),
+        lambda net, x: net.second(net.norm(net.first(x))),
+        0,
+    ),
+    "both folded": (tied, lambda net, x: net.second(jax.nn.relu(net.norm(net.first(x)))), 0),
+    "kernel read by hand": (one, lambda net, x: net.norm(net.first(x)) @ net.first.kernel[...].T, 1),
+    "bias read by hand": (one, lambda net, x: net.norm(net.first(x)) + net.first.bias[...], 1),
+    "scale read by hand": (one, lambda net, x: net.norm(net.first(x)) * net.norm.scale[...], 1),
+    "mean read by hand": (one, lambda net, x: net.norm(net.first(x)) - net.norm.mean[...], 1),
+    "a layer in two places": (twice, lambda net, x: net.norm(net.first(x)) + net.other(net.again(x)), 2),
+    "a layer in two places, one read": (twice, lambda net, x: net.norm(net.first(x)) + net.again(x), 2),
+    "a norm in two places": (one_norm_for_two, lambda net, x: net.norm(net.first(x)) + net.other(net.second(x)), 1),
+    "a class of its own": (
+        lambda rngs: one(rngs, lambda *size, rngs: WeightStandardised(*size, (3, 3), rngs=rngs)),
+        lambda net, x: net.norm(net.first(x)),
+        1,
+    ),
+    "another axis": (lambda rngs: one(rngs, axis=1), lambda net, x: net.norm(net.first(x)), 1),
+}
+
+
+@pytest.mark.parametrize("case", SHARED)
+def test_what_is_shared_is_not_changed(case):
+    make, join, left = SHARED[case]
+    net = Own(make, join)
+    for _, part in nnx.iter_modules(net):
+        if isinstance(part, nnx.BatchNorm):
+            part.mean.set_value(jnp.arange(3.0))
+            part.scale.set_value(jnp.arange(1.0, 4.0))
+            part.var.set_value(jnp.array([0.5, 2.0, 3.0]))
+    x = jax.random.normal(jax.random.key(0), (2, 3, 5, 3))
+    folded = fold_batch_norm(net, (3, 5))
+    assert norms(folded) == left
+    np.testing.assert_allclose(folded(x), net(x), rtol=1e-5, atol=1e-5)

@@ -1,3 +1,5 @@
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -5,7 +7,7 @@ import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import BACKBONES, POSITIONS, Linearity, convert, harden
+from jaxiqa.models import BACKBONES, POSITIONS, Linearity, convert, harden, load_run, save
 
 X = jax.ShapeDtypeStruct((2, 144, 176, 3), jnp.float32)
 RESNET = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
@@ -94,9 +96,52 @@ def test_two_blocks_stand_where_they_were_put():
     assert model.backbone.order[model.backbone.tapped("layer3")] == "third"
 
 
+def test_blocks_of_one_kind_are_numbered():
+    model = tiny.abstract("resnet18")
+    for where in ("before:layer2", "after:layer3", "before:layer4"):
+        harden(model, where, "bottleneck", mid=2, rngs=nnx.Rngs(0))
+    harden(model, "after:layer1", mid=2, rngs=nnx.Rngs(0))
+    harden(model, "after:layer1", mid=2, name="bottleneck_5", rngs=nnx.Rngs(0))
+    harden(model, "after:bottleneck_5", "bottleneck", mid=2, rngs=nnx.Rngs(0))
+    names = ["bottleneck", "bottleneck_2", "bottleneck_3", "robust_block", "bottleneck_5", "bottleneck_4"]
+    assert [block.name for block in model.insertions] == names
+    assert set(names) < set(model.backbone.order)
+
+
+def test_two_blocks_of_one_kind_are_saved_and_loaded(tmp_path):
+    model = tiny.metric()
+    for where in ("before:layer2", "after:layer3"):
+        harden(model, where, mid=2, rngs=nnx.Rngs(1))
+    model.calibrate(k=1.0, b=0.0, score_range=(0.0, 1.0))
+    save(model, tmp_path)
+    again = load_run(tmp_path)
+    assert [block.name for block in again.insertions] == ["robust_block", "robust_block_2"]
+    x = jax.random.uniform(jax.random.key(0), (1, 64, 64, 3))
+    np.testing.assert_array_equal(again(x), model(x))
+
+
+@pytest.mark.parametrize(
+    ("model", "rngs", "message"),
+    [
+        ("metric", 0, r"rngs=0 is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs\(0\)"),
+        ("metric", jax.random.key(0), "(?s)rngs=.* is not allowed"),
+        ("linear", nnx.Rngs(0), "model is a Linear; expected a metric whose backbone"),
+    ],
+)
+def test_what_is_no_metric_or_no_generator_is_refused(model, rngs, message):
+    model = tiny.abstract("resnet18") if model == "metric" else nnx.Linear(3, 3, rngs=nnx.Rngs(0))
+    with pytest.raises(TypeError, match=message):
+        inspect.unwrap(harden)(model, "after:layer3", mid=4, rngs=rngs)  # without the tests' type checker
+
+
 @pytest.mark.parametrize(
     ("where", "kind", "options", "message"),
     [
+        ("after:layer3", "bottleneck", {"mid": 0}, "mid=0 is outside"),
+        ("after:layer3", "robust_block", {"mid": 2400}, "mid=2400 is outside"),
+        ("after:layer3", "robust_block", {"mid": 2.5}, "mid=2.5 is not allowed; expected a number of channels"),
+        ("after:layer3", "robust_block", {"mid": "4"}, "mid='4' is not allowed; expected a number of channels"),
+        ("after:layer3", "robust_block", {"middle": 4}, "there is no 'middle'; choose from 'mid', 'pool'"),
         ("after:layer9", "bottleneck", {"mid": 4}, "stage 'layer9' does not exist; the stages are conv1, maxpool"),
         ("layer3", "bottleneck", {"mid": 4}, "where='layer3' is not allowed; write 'before:STAGE' or 'after:STAGE'"),
         ("after:layer3", "bottle", {"mid": 4}, "kind='bottle' is not allowed; choose from 'robust_block'"),

@@ -92,8 +92,9 @@ def test_a_training_run_is_loaded(original, expected, tmp_path):
     assert loaded.score_range == (0.0, 80.0)
     with pytest.raises(ValueError, match=r"takes no options, but got backbone"):
         jaxiqa.load("linearity", weights=tmp_path, backbone="resnet18")
+    (tmp_path / "empty").mkdir()
     with pytest.raises(FileNotFoundError, match=r"holds no trained model \(model\.json\)"):
-        jaxiqa.load("linearity", weights=tmp_path.parent)
+        jaxiqa.load("linearity", weights=tmp_path / "empty")
 
 
 def test_published_names_are_fetched(arrays, expected, tmp_path, monkeypatch):
@@ -116,6 +117,31 @@ def test_what_cannot_be_fetched_says_where_it_is():
     message = r"weights='koniq11k' is neither a file.*published weights of linearity \('koniq10k', 'by_hand'\)"
     with pytest.raises(FileNotFoundError, match=message):
         jaxiqa.load("linearity", weights="koniq11k")
+
+
+@pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "net.", "student.model.module."])
+@pytest.mark.parametrize("write", [as_dict, as_safetensors])
+def test_prefixes_of_wrappers_change_nothing(prefix, write, arrays, expected, tmp_path):
+    model = jaxiqa.load("linearity", weights=write({prefix + name: array for name, array in arrays.items()}, tmp_path))
+    np.testing.assert_allclose(model(X), expected, rtol=1e-6)
+
+
+def test_an_average_is_preferred_and_an_unfit_one_is_named(arrays, original):
+    raw = {name: np.zeros_like(array) for name, array in arrays.items()}
+    loaded = loading.load_and_report("linearity", {"model": raw, "model_ema": arrays})
+    np.testing.assert_allclose(loaded.model(X), original(X), rtol=1e-6)
+    assert loaded.left_out == {"model": f"{len(raw)} entries"}
+    with pytest.raises(ValueError, match=r"(?s)extra: unknown.*entry 'model_ema' was taken.*not looked at: model"):
+        jaxiqa.load("linearity", weights={"model": raw, "model_ema": {**arrays, "extra": np.zeros(1)}})
+
+
+def test_many_faults_are_cut_and_listed_in_a_file(arrays, tmp_path, monkeypatch):
+    monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
+    with pytest.raises(ValueError, match=r"more; all \d+ are listed in ") as caught:
+        jaxiqa.load("linearity", weights={f"layer{place}.weight": np.zeros(3) for place in range(700)})
+    assert len(str(caught.value).splitlines()) < 25
+    (file,) = tmp_path.iterdir()
+    assert len(file.read_text().splitlines()) > 700
 
 
 def test_all_faults_come_in_one_error(arrays):

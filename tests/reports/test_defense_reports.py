@@ -8,7 +8,7 @@ import pytest
 from jaxiqa.reports import write_defenses, write_report
 from jaxiqa.reports.defense_tables import certificates, table4
 from jaxiqa.reports.defenses import ADAPTIVE, MATCHED, TRANSFER, pool, summarise_defenses
-from jaxiqa.reports.leaderboard import leaderboard
+from jaxiqa.reports.leaderboard import WHY, leaderboard, write_leaderboard
 from jaxiqa.reports.rows import append_rows, read_rows
 from jaxiqa.reports.summary import ends_of, summarise
 from jaxiqa.reports.table import columns, strengths
@@ -107,12 +107,48 @@ def test_the_leaderboard_ranks_those_that_were_run_on_everything():
     assert by_name["flip"][1][0] == "1"
     assert by_name["blur"][1][0] == by_name[UNDEFENDED][1][0] == "–"
     assert by_name["flip"][2][0] == "22.50"
+    why = sheet.header.index(WHY)
+    assert [by_name[name][why][0] for name in ("flip", "blur", UNDEFENDED)] == [
+        "", "no adaptive attack", "the metric alone",
+    ]  # fmt: skip
+    assert by_name["blur"][2] == ("–", None)
     alike = [replace(r, defense="mine", purified=r.purified - 12) for r in rows() if r.defense == "flip"]
     sheet = leaderboard(summarise_defenses([*rows(), *alike], ENDS))
     assert [(line[0], line[1][0]) for line in sheet.rows][:3] == [("mine", "1"), (UNDEFENDED, "–"), ("flip", "2")]
     assert not any(
         name.startswith("SROCC") and line[i][1] for line in sheet.rows for i, name in enumerate(sheet.header)
     )
+
+
+@pytest.mark.parametrize("names", [("flip",), ("flip", "blur"), ("mine", "blur", "jpeg")])
+def test_there_is_no_rank_without_adaptive_attacks_in_any_output(names, tmp_path):
+    found = summarise_defenses([r for r in rows(names) if r.mode == "transfer"], ENDS, mos=MOS)
+    sheet = write_leaderboard(found, tmp_path, title="t", facts={})
+    assert {line[1][0] for line in sheet.rows} == {"–"}
+    assert any("none has a rank" in note and "evaluation.adaptive.attacks" in note for note in sheet.notes)
+    with open(tmp_path / "leaderboard.csv") as file:
+        board = list(csv.DictReader(file))
+    assert {
+        line["defense"]: (line["rank"], line["worst D"], line[WHY]) for line in board if line["defense"] in names
+    } == dict.fromkeys(names, ("", "", "no adaptive attack"))
+    html = (tmp_path / "leaderboard.html").read_text()
+    assert html.count("no adaptive attack") == len(names)
+    assert "none has a rank" in html
+    assert sum("no adaptive attack" in line for line in sheet.markdown()) == len(names)
+
+
+def test_fewer_cells_are_the_reason_and_a_weak_adaptive_attack_is_named():
+    made = [r for r in rows() if not (r.defense == "blur" and r.level == "weak")]
+    made += [replace(r, defense="blur", mode="adaptive") for r in made if (r.defense, r.level) == ("blur", "medium")]
+    sheet = leaderboard(summarise_defenses(made, ENDS))
+    reasons = {line[0]: line[sheet.header.index(WHY)][0] for line in sheet.rows}
+    assert reasons["blur"] == "4 of 6 transferred cells"
+    assert not any("did less" in note for note in sheet.notes)
+    feeble = [
+        replace(r, purified=r.purified_clean) if r.mode == "adaptive" and r.defense == "flip" else r for r in made
+    ]
+    notes = leaderboard(summarise_defenses(feeble, ENDS)).notes
+    assert any("Adaptive attacks on flip did less" in note for note in notes)
 
 
 def proofs():
@@ -209,5 +245,5 @@ def test_rows_from_before_there_were_levels_are_read(tmp_path):
     append_rows(tmp_path / "rows.jsonl", [result])
     text = (tmp_path / "rows.jsonl").read_text()
     assert ', "level": null' in text
-    (tmp_path / "rows.jsonl").write_text(text.replace(', "level": null', ""))
+    (tmp_path / "rows.jsonl").write_text(re.sub(', "level": null, "seal": ".*?"', "", text))
     assert read_rows(tmp_path / "rows.jsonl", ResultRow) == [result]

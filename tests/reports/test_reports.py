@@ -221,7 +221,7 @@ def test_damaged_rows_are_named_and_values_that_are_not_finite_are_refused(tmp_p
     with pytest.raises(ValueError, match="attacked=nan"):
         append_rows(path, [replace(results[0], attacked=float("nan"))])
     assert len(read_rows(path, ResultRow)) == 3
-    lines = path.read_text().splitlines(keepends=True)
+    lines = [re.sub(', "seal": "[0-9a-f]{16}"', "", line) for line in path.read_text().splitlines(keepends=True)]
     for old, new, message in (
         ('"attacked": 47.5', '"attacked": NaN', "not finite"),
         ('"attacked": 47.5', '"attacked": "47.5"', "attacked='47.5' is not"),
@@ -241,3 +241,31 @@ def test_damaged_rows_are_named_and_values_that_are_not_finite_are_refused(tmp_p
     append_rows(tmp_path / "other.jsonl", predictions[:1])
     with pytest.raises(ValueError, match="line 1 is not a ResultRow"):
         read_rows(tmp_path / "other.jsonl", ResultRow)
+
+
+def test_every_changed_byte_of_a_sealed_line_is_noticed(tmp_path):
+    path, (results, _, _) = tmp_path / "results.jsonl", rows(seeds=(0,))
+    append_rows(path, results[:3])
+    whole = path.read_bytes()
+    for place in range(len(whole)):
+        path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
+        if place == len(whole) - 1:  # the newline: what is left is a torn line, whose row is made again
+            assert read_rows(path, ResultRow) == results[:2]
+            continue
+        with pytest.raises(ValueError, match=r"results\.jsonl line [123]"):
+            read_rows(path, ResultRow)
+
+
+def test_lines_from_before_there_were_seals_are_accepted_before_sealed_ones_only(tmp_path):
+    path, (results, _, _) = tmp_path / "results.jsonl", rows(seeds=(0,))
+    append_rows(path, results[:2])
+    old = [re.sub(', "seal": "[0-9a-f]{16}"', "", line) for line in path.read_text().splitlines(keepends=True)]
+    path.write_text("".join(old))
+    append_rows(path, results[2:4])
+    assert read_rows(path, ResultRow) == results[:4]
+    lines = path.read_text().splitlines(keepends=True)
+    path.write_text("".join([*lines[2:], *old]))
+    with pytest.raises(ValueError, match=r"line 3 has no seal, but a line before it has one: .*delete the line"):
+        read_rows(path, ResultRow)
+    path.write_text("".join([*lines[:2], lines[3]]))  # a line that is gone is no damage: its row is made again
+    assert read_rows(path, ResultRow) == [*results[:2], results[3]]

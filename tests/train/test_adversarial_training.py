@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 
 from jaxiqa import attacks
 from jaxiqa.attacks import apgd, loop
-from jaxiqa.config import Adversarial, NormPenalty, Training, load_config
+from jaxiqa.config import Adversarial, NormPenalty, Training
 from jaxiqa.defenses import adversarial_batch, norm_penalty
 from jaxiqa.ops.similarity import ssim
 from jaxiqa.train.loop import fit
@@ -202,16 +202,6 @@ def test_a_configs_settings_reach_the_step(parts, monkeypatch):
     expected = np.clip(mos - 0.5 * (1 - ssim(images, doubled[:4])) * (high - low), low, high)
     np.testing.assert_allclose(labels[:4], expected, atol=1e-5)
     assert float(added["penalty"](brightness, images, gather=gather)) == pytest.approx(1.5, rel=1e-3)  # ‖∇‖₁ is 1
-
-
-def test_the_network_of_a_label_is_missing_before_anything_is_trained(monkeypatch, tmp_path):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent))
-    monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
-    from train import load_distances
-
-    experiment = load_config(Path(__file__).parent.parent.parent / "configs" / "clive_adversarial_lpips.py")
-    with pytest.raises(FileNotFoundError, match=r"lpips_2.*distance.weights: .*lpips_vgg.pth does not exist"):
-        load_distances(experiment)
 
 
 def test_the_attacked_score_is_the_metrics_own_in_either_mode(parts):

@@ -1,4 +1,5 @@
 import json
+import shutil
 
 import jax.numpy as jnp
 import numpy as np
@@ -49,7 +50,8 @@ def test_a_flipped_bit_is_noticed_and_the_step_before_is_used(folder, caplog):
         step, restored = checkpoints.restore(state(0))
     assert step == 2
     assert restored["step"] == 2
-    assert "damaged" in caplog.text
+    assert "is not used" in caplog.text
+    assert "does not match its digest" in caplog.text
 
 
 def test_a_missing_file_is_noticed(folder):
@@ -80,6 +82,118 @@ def test_another_type_or_shape_is_an_error_that_names_the_array(folder, template
 
 
 def test_manifest_lists_every_file_of_the_step(folder):
-    manifest = json.loads((folder / "3.sha256.json").read_text())
+    manifest = json.loads((folder / "3.sha256.json").read_text())["files"]
     files = {str(p.relative_to(folder / "3")) for p in (folder / "3").rglob("*") if p.is_file()}
     assert set(manifest) == files
+
+
+def restored_step(folder):
+    """The step that is restored, and whether it is the content of this step."""
+    with Checkpoints(folder) as checkpoints:
+        step, restored = checkpoints.restore(state(0))
+    assert restored["step"] == step
+    return step
+
+
+def swap(first, second):
+    aside = first.with_name("aside")
+    first.rename(aside)
+    second.rename(first)
+    aside.rename(second)
+
+
+def test_a_step_copied_to_another_number_with_its_manifest_is_not_restored(folder, caplog):
+    shutil.copytree(folder / "2", folder / "7")
+    shutil.copy(folder / "2.sha256.json", folder / "7.sha256.json")
+    assert restored_step(folder) == 3
+    assert "its manifest is that of step 2" in caplog.text
+    with Checkpoints(folder) as checkpoints:  # nor does it push a sound step out
+        checkpoints.save(4, state(4))
+        assert {3, 4} <= set(checkpoints.manager.all_steps())
+    assert restored_step(folder) == 4
+
+
+@pytest.mark.parametrize("with_manifests", [True, False])
+def test_two_swapped_steps_are_noticed(folder, with_manifests):
+    swap(folder / "2", folder / "3")
+    if with_manifests:
+        swap(folder / "2.sha256.json", folder / "3.sha256.json")
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(CheckpointCorruptError, match="is intact"),
+    ):
+        checkpoints.restore(state(0))
+
+
+def renumbered(text):
+    return text.replace('"step": 3', '"step": 2')
+
+
+def shortened(text):
+    manifest = json.loads(text)
+    manifest["files"].popitem()
+    return json.dumps(manifest, indent=1)
+
+
+@pytest.mark.parametrize(
+    "manifest",
+    [
+        *("[]", "null", "", "3", "{}", '"x"', "[" * 100_000, '{"step": 3, "files": {}}', '{"step": 3, "files": null}'),
+        renumbered,
+        shortened,
+    ],
+)
+def test_a_manifest_that_is_none_is_not_trusted(folder, manifest, caplog):
+    path = folder / "3.sha256.json"
+    path.write_text(manifest(path.read_text()) if callable(manifest) else manifest)
+    assert restored_step(folder) == 2
+    assert "3.sha256.json" in caplog.text
+
+
+def test_manifests_that_are_gone_are_said(folder, caplog):
+    (folder / "3.sha256.json").unlink()
+    (folder / "2.sha256.json").unlink()
+    with (
+        Checkpoints(folder) as checkpoints,
+        pytest.raises(CheckpointCorruptError, match=r"step 3: its manifest 3\.sha256\.json is missing"),
+    ):
+        checkpoints.restore(state(0))
+    shutil.rmtree(folder / "2")  # one alone is what a run leaves that is killed at its first checkpoint
+    with Checkpoints(folder) as checkpoints:
+        assert checkpoints.restore(state(0)) is None
+    assert "is not used: its manifest 3.sha256.json is missing" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "where", ["3/.DS_Store", "3/default/d/._x", ".DS_Store", "notes/x", "3 copy/x", "3.backup", "12"]
+)
+def test_stray_files_are_no_part_of_a_checkpoint(folder, where):
+    (folder / where).parent.mkdir(parents=True, exist_ok=True)
+    (folder / where).write_bytes(b"stray")
+    assert restored_step(folder) == 3
+    with Checkpoints(folder) as checkpoints:
+        checkpoints.save(4, state(4))
+    assert restored_step(folder) == 4
+
+
+@pytest.mark.parametrize("left", [["default"], ["_CHECKPOINT_METADATA"], []])
+def test_partial_folders_are_noticed(folder, left, caplog):
+    for path in (folder / "3").iterdir():
+        if path.name not in left:
+            shutil.rmtree(path) if path.is_dir() else path.unlink()
+    assert restored_step(folder) == 2
+    assert "is missing" in caplog.text
+    shutil.rmtree(folder / "3")
+    assert restored_step(folder) == 2
+
+
+def test_what_cannot_be_written_names_the_folder(tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(OSError, match=f"no checkpoint can be written in {tmp_path}/file"):
+        Checkpoints(tmp_path / "file" / "checkpoints")
+    with Checkpoints(tmp_path / "full") as checkpoints:
+        monkeypatch.setattr(
+            checkpoints.manager, "save", lambda *_, **__: (_ for _ in ()).throw(OSError(28, "No space"))
+        )
+        with pytest.raises(OSError, match=r"no checkpoint can be written in .*full \(.*No space"):
+            checkpoints.save(1, state(1))

@@ -99,4 +99,5 @@ def test_a_finished_run_is_kept_and_another_configuration_is_refused(run, uninte
         [*COMMAND[:-1], "5", "--workdir", str(uninterrupted)], cwd=ROOT, capture_output=True, text=True
     )
     assert other.returncode != 0
-    assert "another configuration (differs in variants)" in other.stderr
+    assert "holds another training (variants.baseline.training.epochs: 4 -> 5)" in other.stderr
+    assert "Traceback" not in other.stderr

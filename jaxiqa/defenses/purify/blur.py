@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number
+from jaxiqa.defenses.purify.purifier import Number, check_strength, computed
 from jaxiqa.ops.filters import check_window, gaussian_blur, median_blur
 from jaxiqa.types import Images, PRNGKey
 
@@ -43,12 +42,11 @@ class GaussianBlur:
         check_window("kernel_size", self.kernel_size)
         if self.sigma is None:
             object.__setattr__(self, "sigma", 0.3 * ((self.kernel_size - 1) / 2 - 1) + 0.8)
-        if isinstance(self.sigma, int | float):
-            check_number("sigma", self.sigma, 0, open_low=True)
+        check_strength("sigma", self.sigma, 0, open_low=True)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
-        return gaussian_blur(images, self.kernel_size, self.sigma)
+        return computed(images, lambda x: gaussian_blur(x, self.kernel_size, self.sigma))
 
 
 @jax.tree_util.register_dataclass
@@ -87,7 +85,7 @@ class MedianBlur:
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
-        return median_blur(images, self.kernel_size)
+        return computed(images, lambda x: median_blur(x, self.kernel_size))
 
 
 @jax.tree_util.register_dataclass
@@ -120,14 +118,13 @@ class Unsharp:
 
     def __post_init__(self):
         check_window("kernel_size", self.kernel_size)
-        if isinstance(self.sigma, int | float):
-            check_number("sigma", self.sigma, 0, open_low=True)
-        if isinstance(self.amount, int | float):
-            check_number("amount", self.amount, 0)
+        check_strength("sigma", self.sigma, 0, open_low=True)
+        check_strength("amount", self.amount, 0)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
-        return _sharpened(images, gaussian_blur(images, self.kernel_size, self.sigma), self.amount)
+        blur = lambda x: gaussian_blur(x, self.kernel_size, self.sigma)  # noqa: E731
+        return computed(images, lambda x: _sharpened(x, blur(x), self.amount))
 
 
 @jax.jit

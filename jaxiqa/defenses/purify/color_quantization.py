@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number, identity
+from jaxiqa.defenses.purify.purifier import Number, check_strength, computed, identity
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -21,7 +20,7 @@ class ColorQuantization:
     which is what the staircase is on average.
 
     Args:
-        levels: n, at least 2.
+        levels: n, a whole number, at least 2.
 
     Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
 
@@ -40,12 +39,11 @@ class ColorQuantization:
     surrogate: ClassVar = staticmethod(identity)
 
     def __post_init__(self):
-        if isinstance(self.levels, int | float):
-            check_number("levels", self.levels, 2)
+        check_strength("levels", self.levels, 2, whole=True)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         check_pictures(images, channels=3)
-        return _quantize(images, self.levels)
+        return computed(images, lambda x: _quantize(x, self.levels))
 
 
 @jax.jit

@@ -6,8 +6,8 @@ from typing import ClassVar
 import jax
 
 from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.defenses.purify.purifier import VARIANTS, Number
+from jaxiqa.checks import check_choice
+from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
 from jaxiqa.ops.jpeg import jpeg
 from jaxiqa.types import Images, PRNGKey
 
@@ -51,9 +51,8 @@ class DiffJPEG:
 
     def __post_init__(self):
         check_choice("variant", self.variant, VARIANTS)
-        if isinstance(self.quality, int | float):
-            check_number("quality", self.quality, 1, 100)
+        check_strength("quality", self.quality, 1, 100)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         check_pictures(images, channels=3)
-        return jpeg(images, self.quality, variant=self.variant)
+        return computed(images, lambda x: jpeg(x, self.quality, variant=self.variant))

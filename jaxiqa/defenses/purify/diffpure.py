@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import as_pytree, check_pictures
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.arguments import check_pictures, trained
+from jaxiqa.checks import check_choice
 from jaxiqa.defenses.diffusion import Schedule, denoise, linear_schedule, noise
+from jaxiqa.defenses.purify.purifier import check_key, check_side, check_size, computed
 from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
@@ -59,19 +60,21 @@ class DiffPure:
 
     def __post_init__(self):
         check_choice("variant", self.variant, ("paper", "benchmark"))
-        check_number("steps", self.steps, 1)
-        for side in self.size or ():
-            check_number("size", side, 1)
-        object.__setattr__(self, "network", as_pytree(self.network))
+        check_side("steps", self.steps)
+        check_size("size", self.size)
+        object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None) -> Images:
         check_pictures(images, channels=3)
-        if key is None:
-            raise ValueError("key=None is not allowed; expected one made by jax.random.key")
+        check_key("diffpure", key)
         forth, back = jax.random.split(key)
-        noisy = _noisy(self, images, forth)
-        clean = denoise(self.schedule, self.network, noisy, self.steps, back)
-        return _pictures(clean, images.shape[1:3], antialias=self.variant == "paper")
+
+        def purified(images: Images) -> Images:
+            noisy = _noisy(self, images, forth)
+            clean = denoise(self.schedule, self.network, noisy, self.steps, back)
+            return _pictures(clean, images.shape[1:3], antialias=self.variant == "paper")
+
+        return computed(images, purified)
 
 
 @jax.jit

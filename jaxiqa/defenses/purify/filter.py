@@ -6,8 +6,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import as_pytree, check_pictures
-from jaxiqa.defenses.purify.purifier import check_drawn
+from jaxiqa.arguments import check_pictures, trained
+from jaxiqa.defenses.purify.purifier import check_drawn, computed
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -39,12 +39,12 @@ class Filter:
     surrogate: ClassVar[None] = None
 
     def __post_init__(self):
-        object.__setattr__(self, "network", as_pytree(self.network))
+        object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         del key
         check_pictures(images, channels=3)
-        return _filtered(self.network, images)
+        return computed(images, lambda x: _filtered(self.network, x))
 
 
 @jax.jit

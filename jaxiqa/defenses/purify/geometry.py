@@ -9,8 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number, check_key, keep_size_of
+from jaxiqa.defenses.purify.purifier import Number, check_key, check_side, check_strength, computed, keep_size_of
 from jaxiqa.ops.geometry import rotate
 from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
@@ -41,13 +40,12 @@ class Rotate:
     surrogate: ClassVar[None] = None
 
     def __post_init__(self):
-        if isinstance(self.limit, int | float):
-            check_number("limit", self.limit, 0, 180)
+        check_strength("limit", self.limit, 0, 180)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
         check_pictures(images, channels=3)
         check_key("rotate", key)
-        return _turned(images, self.limit, key)
+        return computed(images, lambda x: _turned(x, self.limit, key))
 
 
 @jax.jit
@@ -85,14 +83,15 @@ class Crop:
     surrogate: ClassVar[None] = None
 
     def __post_init__(self):
-        check_number("size", self.size, 1)
+        check_side("size", self.size)
         keep_size_of(self)
 
     def __call__(self, images: Images, key: PRNGKey) -> Float[Array, "b h2 w2 3"]:
         check_pictures(images, channels=3, minimum=self.size)
         check_key("crop", key)
         square = cropped(images, self.size, key)
-        return resize_bilinear(square, images.shape[1:3]) if self.keep_size else square
+        size = images.shape[1:3]
+        return computed(square, lambda x: resize_bilinear(x, size)) if self.keep_size else square
 
 
 @partial(jax.jit, static_argnames="size")

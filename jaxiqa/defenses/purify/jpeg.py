@@ -14,9 +14,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxiqa.arguments import check_pictures, is_traced
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.checks import check_choice
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
-from jaxiqa.defenses.purify.purifier import VARIANTS, Number
+from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -54,8 +54,7 @@ class JPEG:
 
     def __post_init__(self):
         check_choice("variant", self.variant, VARIANTS)
-        if isinstance(self.quality, int | float):
-            check_number("quality", self.quality, 1, 100)
+        check_strength("quality", self.quality, 1, 100, whole=True)
 
     @property
     def surrogate(self) -> DiffJPEG:
@@ -63,7 +62,8 @@ class JPEG:
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         check_pictures(images, channels=3)
-        return _through_codec(images, jnp.asarray(self.quality, jnp.float32), self.variant)
+        quality = jnp.asarray(self.quality, jnp.float32)
+        return computed(images, lambda x: _through_codec(x, quality, self.variant))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2,))
@@ -89,16 +89,22 @@ def _on_host(pixels, quality):
     batch = pixels.shape[:-3]
     qualities = np.broadcast_to(quality.reshape(*quality.shape, *[1] * (len(batch) - quality.ndim)), batch)
     with ThreadPoolExecutor(os.cpu_count()) as pool:  # Pillow lets go of the interpreter's lock
-        decoded = pool.map(code, pixels.reshape(-1, *pixels.shape[-3:]), qualities.ravel().astype(int).tolist())
+        decoded = pool.map(
+            code, pixels.reshape(-1, *pixels.shape[-3:]), np.rint(qualities.ravel()).astype(int).tolist()
+        )
         return np.stack(list(decoded)).reshape(pixels.shape)
 
 
 def code(picture: UInt8[np.ndarray, "h w 3"], quality: int) -> UInt8[np.ndarray, "h w 3"]:
     """One picture through the codec.
 
+    Raises:
+        ValueError: a quality, traced until now, outside 1 to 100, which Pillow would replace by another.
+
     >>> code(np.full((5, 6, 3), 128, np.uint8), 50)[0, 0].tolist()
     [128, 128, 128]
     """
+    check_strength("quality", quality, 1, 100)
     file = BytesIO()
     Image.fromarray(picture).save(file, "JPEG", quality=quality)
     return np.asarray(Image.open(file))

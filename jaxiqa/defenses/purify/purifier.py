@@ -1,5 +1,6 @@
 """What every purifier promises, and what it refuses."""
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -7,11 +8,78 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
-from jaxiqa.checks import check_choice
+from jaxiqa.arguments import is_traced
+from jaxiqa.checks import check_choice, check_number
 from jaxiqa.types import Images
 
 VARIANTS = ("paper", "benchmark")
 Number = int | float | np.integer | np.floating | Real[Array, "..."]  # an array where it is traced or swept over
+
+
+def check_strength(
+    name: str,
+    value: Any,
+    low: int | float,
+    high: int | float = float("inf"),
+    *,
+    open_low: bool = False,
+    whole: bool = False,
+) -> None:
+    """Raise ``ValueError`` unless a strength is a number, or an array of numbers, in its range; tracers pass.
+
+    >>> check_strength("quality", jnp.array([50, 500]), 1, 100, whole=True)
+    Traceback (most recent call last):
+    ValueError: quality=500 is outside [1, 100]
+    >>> check_strength("quality", "50", 1, 100)
+    Traceback (most recent call last):
+    ValueError: quality='50' is not allowed; expected a number
+    """
+    if is_traced(value) or type(value) is object or isinstance(value, jax.ShapeDtypeStruct | jax.core.ShapedArray):
+        return  # what JAX puts in the place of numbers
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
+        raise ValueError(f"{name}={value!r} is not allowed; expected a number")
+    for one in np.ravel(np.asarray(value)).tolist():
+        check_number(name, one, low, high, open_low=open_low)
+        if whole and one != int(one):
+            raise ValueError(f"{name}={one!r} is not allowed; expected a whole number")
+
+
+def check_side(name: str, value: Any) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number of pixels or steps, at least 1.
+
+    >>> check_side("size", 2.5)
+    Traceback (most recent call last):
+    ValueError: size=2.5 is not allowed; expected a whole number
+    """
+    if isinstance(value, np.ndarray | jax.Array):
+        raise ValueError(f"{name}={value!r} is not allowed; expected a number")
+    check_strength(name, value, 1, whole=True)
+
+
+def check_size(name: str, size: Any) -> None:
+    """Raise ``ValueError`` unless ``size`` is None or (height, width).
+
+    >>> check_size("size", 256)
+    Traceback (most recent call last):
+    ValueError: size=256 is not allowed; expected (height, width), or None
+    """
+    if size is None:
+        return
+    if not isinstance(size, tuple) or len(size) != 2:
+        raise ValueError(f"{name}={size!r} is not allowed; expected (height, width), or None")
+    for side in size:
+        check_side(name, side)
+
+
+def computed(images: Images, function: Callable[[Images], Array]) -> Array:
+    """``function`` of the images in float32 (float64 stays), its result in the images' type again.
+
+    So a purifier of float16 or bfloat16 images draws, blurs and codes as that of float32 does, and rounds once.
+
+    >>> computed(jnp.full((1, 2, 2, 3), 0.3, jnp.bfloat16), lambda x: x / 3).dtype.name
+    'bfloat16'
+    """
+    return function(images.astype(jnp.promote_types(images.dtype, jnp.float32))).astype(images.dtype)
 
 
 def check_key(name: str, key: Any) -> None:

@@ -7,8 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_number
-from jaxiqa.defenses.purify.purifier import Number, check_key
+from jaxiqa.defenses.purify.purifier import Number, check_key, check_strength, computed
 from jaxiqa.types import Images, PRNGKey
 
 
@@ -38,13 +37,12 @@ class RandomNoise:
     surrogate: ClassVar[None] = None
 
     def __post_init__(self):
-        if isinstance(self.sigma, int | float):
-            check_number("sigma", self.sigma, 0)
+        check_strength("sigma", self.sigma, 0)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
         check_pictures(images, channels=3)
         check_key("random_noise", key)
-        return _noisy(images, self.sigma, key)
+        return computed(images, lambda x: _noisy(x, self.sigma, key))
 
 
 @jax.jit

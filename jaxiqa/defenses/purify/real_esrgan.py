@@ -7,8 +7,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import as_pytree, check_pictures
+from jaxiqa.arguments import check_pictures, trained
 from jaxiqa.checks import check_choice
+from jaxiqa.defenses.purify.purifier import computed
 from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
@@ -48,12 +49,12 @@ class RealESRGAN:
 
     def __post_init__(self):
         check_choice("variant", self.variant, ("paper", "benchmark"))
-        object.__setattr__(self, "network", as_pytree(self.network))
+        object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         del key
         check_pictures(images, channels=3)
-        return _drawn(self, images)
+        return computed(images, lambda x: _drawn(self, x))
 
 
 @jax.jit

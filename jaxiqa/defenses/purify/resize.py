@@ -1,6 +1,7 @@
 """Images made smaller, and larger again."""
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import ClassVar
 
 import jax
@@ -8,8 +9,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.defenses.purify.purifier import VARIANTS, keep_size_of
+from jaxiqa.checks import check_choice
+from jaxiqa.defenses.purify.purifier import VARIANTS, check_strength, computed, keep_size_of
 from jaxiqa.ops.resize import resize_bilinear
 from jaxiqa.types import Images, PRNGKey
 
@@ -49,13 +50,13 @@ class Resize:
     surrogate: ClassVar[None] = None
 
     def __post_init__(self):
-        check_number("scale", self.scale, 0, 1, open_low=True)
+        check_strength("scale", self.scale, 0, 1, open_low=True)
         keep_size_of(self)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         check_pictures(images, channels=3)
-        small = resize_bilinear(images, scaled_size(images, self.scale), antialias=self.variant == "paper")
-        return resize_bilinear(small, images.shape[1:3]) if self.keep_size else small
+        small, size = partial(_shrunk, scale=self.scale, variant=self.variant), images.shape[1:3]
+        return computed(images, lambda x: resize_bilinear(small(x), size) if self.keep_size else small(x))
 
 
 @jax.tree_util.register_dataclass
@@ -89,13 +90,17 @@ class Upscale:
     surrogate: ClassVar[None] = None
 
     def __post_init__(self):
-        check_number("scale", self.scale, 0, 1, open_low=True)
+        check_strength("scale", self.scale, 0, 1, open_low=True)
         check_choice("variant", self.variant, VARIANTS)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         check_pictures(images, channels=3)
-        small = resize_bilinear(images, scaled_size(images, self.scale), antialias=self.variant == "paper")
-        return resize_bilinear(small, images.shape[1:3] if self.variant == "paper" else FULL)
+        small, size = partial(_shrunk, scale=self.scale, variant=self.variant), images.shape[1:3]
+        return computed(images, lambda x: resize_bilinear(small(x), size if self.variant == "paper" else FULL))
+
+
+def _shrunk(images, scale, variant):
+    return resize_bilinear(images, scaled_size(images, scale), antialias=variant == "paper")
 
 
 def scaled_size(images: Images, scale: float) -> tuple[int, int]:

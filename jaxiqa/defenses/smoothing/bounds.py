@@ -19,7 +19,7 @@ def check_share(name: str, value: float) -> None:
     Traceback (most recent call last):
     ValueError: alpha=1.0 is outside (0, 1)
     """
-    if not 0 < value < 1:
+    if not isinstance(value, int | float | np.number) or not 0 < value < 1:
         raise ValueError(f"{name}={value!r} is outside (0, 1)")
 
 
@@ -49,14 +49,14 @@ def clopper_pearson_upper(successes: Int[np.ndarray, "*b"] | int, n: int, alpha:
 
 
 def radius(probability: Probability, sigma: float) -> Float[np.ndarray, "*b"]:
-    """Radius within which the class stays, ``sigma · Φ⁻¹(p)``, and 0 for p < 1/2 (abstention).
+    """Radius within which the class stays, ``sigma · Φ⁻¹(p)``, 0 for p < 1/2 (abstention); finite also for p = 1.
 
     >>> print(radius(clopper_pearson(1000, 1000, 0.001), 0.12).round(6))
     0.295592
 
     Reference: Cohen et al., arXiv 1902.02918, Theorem 1 with p_B = 1 - p_A.
     """
-    return np.asarray(sigma * special.ndtri(np.maximum(probability, 0.5)))
+    return np.asarray(sigma * special.ndtri(np.clip(probability, 0.5, np.nextafter(1.0, 0.0))))
 
 
 def upper_rank(n: int, p: float, alpha: float) -> int:

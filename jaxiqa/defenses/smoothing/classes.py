@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxiqa.checks import check_number
+from jaxiqa.defenses.smoothing.inputs import check_whole
 
 
 def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndarray, " edges"]:
@@ -21,10 +21,13 @@ def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndar
     >>> print(class_edges((0.0, 1.0), 4))
     [0.  0.5 1. ]
     """
-    low, high = map(float, score_range)
+    try:
+        low, high = map(float, score_range)
+    except (TypeError, ValueError):
+        low = high = np.nan
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"score_range={score_range!r} is not allowed; expected finite (low, high) with low < high")
-    check_number("classes", classes, 3)
+    check_whole("classes", classes, 3)
     return np.cumsum([low] + [(high - low) / (classes - 2)] * (classes - 2))
 
 

@@ -7,7 +7,7 @@ from typing import Any, ClassVar
 import jax
 from jaxtyping import Array, Int
 
-from jaxiqa.arguments import as_pytree
+from jaxiqa.arguments import trained
 from jaxiqa.defenses.diffusion import ask, linear_schedule, noise, predict_clean, step_of_sigma
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
 from jaxiqa.defenses.smoothing.resizing import check_size, resized_to
@@ -75,11 +75,12 @@ class DDRS:
 
     def __post_init__(self):
         check_voting(self)
+        trained("network", self.network)
         check_size(self.size)
         step_of_sigma(linear_schedule(), self.sigma)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
         schedule = linear_schedule()
-        view = OneShot(as_pytree(self.network), schedule, step_of_sigma(schedule, self.sigma))
+        view = OneShot(trained("network", self.network), schedule, step_of_sigma(schedule, self.sigma))
         resize, norm = resized_to(self.size, images)
         return certify_class(self, view, score_fn, images, key, progress, resize=resize, resize_norm=norm)

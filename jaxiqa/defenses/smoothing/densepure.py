@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.arguments import as_pytree
+from jaxiqa.arguments import trained
 from jaxiqa.checks import check_choice
 from jaxiqa.defenses.diffusion import Schedule, ask, denoise_step, linear_schedule, respace, step_of_sigma
 from jaxiqa.defenses.smoothing.inputs import check_whole
@@ -98,6 +98,7 @@ class DensePure:
 
     def __post_init__(self):
         check_voting(self)
+        trained("network", self.network)
         check_size(self.size)
         check_whole("steps", self.steps, 1)
         check_choice("variant", self.variant, ("paper", "benchmark"))
@@ -116,6 +117,6 @@ class DensePure:
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
         votes = self.votes or (5 if self.variant == "paper" else 1)
-        view = Reversed(as_pytree(self.network), self.schedule(), self.sigma, votes, self.variant)
+        view = Reversed(trained("network", self.network), self.schedule(), self.sigma, votes, self.variant)
         resize, norm = resized_to(self.size, images)
         return certify_class(self, view, score_fn, images, key, progress, resize=resize, resize_norm=norm)

@@ -6,10 +6,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxiqa.arguments import as_pytree
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.arguments import trained
+from jaxiqa.checks import check_choice
 from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
-from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
@@ -30,14 +30,15 @@ class MS:
         sigma: standard deviation of the noise, > 0, in the same units.
         n: noisy copies of each image.
         alpha: probability, in (0, 1), that ``lower`` does not hold, and that ``upper`` does not.
-        target: None: all n samples are used. A width > 0, in the metric's units: an image is done once the bounds say
-            on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.looks`.
+        target: None: all n samples are used. A width > 0, in the metric's units: an image is done once its bounds are
+            finite and say on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.looks`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
         variant: ``"paper"``, or ``"benchmark"``: each bound is the sample one rank below, and the score is the lower
             of two middle samples instead of their mean.
 
     Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
-    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with ``score``, ``lower``, ``upper``.
+    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with ``score`` and finite bounds,
+    ``lower <= score <= upper``.
 
     Raises:
         ValueError: an option, the images or the key are not as stated here; ``n`` samples are too few for any bound,
@@ -101,9 +102,10 @@ class DMS:
 
     def __post_init__(self):
         check_bounding(self)
+        trained("denoise", self.denoise)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
-        view = Denoised(self.sigma, as_pytree(self.denoise), self.variant)
+        view = Denoised(self.sigma, trained("denoise", self.denoise), self.variant)
         return certify_median(self, view, score_fn, images, key, progress)
 
 
@@ -122,13 +124,14 @@ class Bounding(Protocol):
 
 def check_bounding(options: Bounding) -> None:
     """Raise ``ValueError`` where an option is out of range, or where n samples give no finite bounds."""
-    check_number("epsilon", options.epsilon, 0.0, open_low=True)
-    check_number("sigma", options.sigma, 0.0, open_low=True)
+    check_option("epsilon", options.epsilon, open_low=True)
+    check_option("sigma", options.sigma, open_low=True)
     check_whole("n", options.n, 1)
     check_share("alpha", options.alpha)
+    check_chunk(options.chunk)
     check_choice("variant", options.variant, ("paper", "benchmark"))
     if options.target is not None:
-        check_number("target", options.target, 0.0, open_low=True)
+        check_option("target", options.target, open_low=True)
 
     def enough(n):
         size, share = looks(n, options.alpha, early=options.target is not None)[-1]
@@ -160,9 +163,12 @@ def certify_median(
         n[active], before = size, size
         if options.target is not None:
             width = upper[active] - lower[active]
-            active = active[(width > options.target) & (_least_width(ordered, options, share) <= options.target)]
+            wide = np.isfinite(width) & (_least_width(ordered, options, share) > options.target)
+            active = active[(width > options.target) & ~wide]
             if not len(active):
                 break
+    # The bounds of one look may miss the median of another, though seldom; wider bounds hold as well.
+    lower, upper = np.minimum(lower, score), np.maximum(upper, score)
     return Certificate(
         radius=np.full(count, float(options.epsilon)),
         abstained=np.zeros(count, bool),
@@ -184,7 +190,7 @@ def _ranked(ordered, ranks):
 
 
 def _least_width(ordered, options, share):
-    """The interval's width for endlessly many samples is at least this: the two bounds' other sides."""
+    """The least width of the interval that infinitely many samples would give, from the bounds' other sides."""
     from_above, from_below = median_ranks(ordered.shape[1], -options.epsilon, options.sigma, share)
     below, above = _ranked(ordered, (from_below, from_above))
     return above - below

@@ -4,7 +4,7 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from jaxiqa.arguments import as_pytree
+from jaxiqa.arguments import trained
 from jaxiqa.checks import check_choice
 from jaxiqa.defenses.smoothing.sampling import Progress
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
@@ -28,8 +28,8 @@ class RS:
         n: other samples, that bound its share.
         alpha: probability, in (0, 1), that a radius is too large.
         classes: how many, >= 3: one below the range, equal bins of it, one above.
-        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say on which side of it
-            its radius lies (0: whether there is a class at all); see `jaxiqa.defenses.smoothing.looks`.
+        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say whether there is a
+            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.looks`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
 
     Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
@@ -99,8 +99,9 @@ class DRS:
 
     def __post_init__(self):
         check_voting(self)
+        trained("denoise", self.denoise)
         check_choice("variant", self.variant, ("paper", "benchmark"))
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
-        view = Denoised(self.sigma, as_pytree(self.denoise), self.variant)
+        view = Denoised(self.sigma, trained("denoise", self.denoise), self.variant)
         return certify_class(self, view, score_fn, images, key, progress)

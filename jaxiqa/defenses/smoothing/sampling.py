@@ -91,7 +91,8 @@ def _score(score_fn, copies, votes):
     if scores.shape != copies.shape[:1]:
         expected = f"({len(copies)},), one score per image"
         raise ValueError(f"score_fn returned shape {scores.shape} for {len(copies)} images; expected {expected}")
-    return scores.astype(jnp.float32).reshape(-1, votes)
+    # half precision is widened, float64 kept: a score is compared with borders as it is
+    return scores.astype(jnp.promote_types(scores.dtype, jnp.float32)).reshape(-1, votes)
 
 
 def sampler(
@@ -102,7 +103,7 @@ def sampler(
     Args:
         view: see `jaxiqa.defenses.smoothing.views`.
         score_fn: ``b h w 3 -> b``, best a pytree that can be called, since other functions compile once per object.
-        images: ``b h w 3`` in [0, 1].
+        images: ``b h w 3`` in [0, 1], of any float type; noise is added in float32.
         key: random key, folded with each image's place in the batch; or one key per image.
         n: how many samples of each image will be asked for, for a chunk that wastes little.
         chunk: copies scored at once on each device; None: as many as fit into its memory and still make it faster.

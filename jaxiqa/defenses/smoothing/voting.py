@@ -6,10 +6,9 @@ import numpy as np
 from jaxtyping import Int
 from scipy import special
 
-from jaxiqa.checks import check_number
 from jaxiqa.defenses.smoothing.bounds import check_share, clopper_pearson, clopper_pearson_upper, radius, refuse_few
 from jaxiqa.defenses.smoothing.classes import class_edges, classify
-from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 from jaxiqa.types import Certificate, Images, ScoreFn
@@ -26,8 +25,8 @@ class Voting(Protocol):
         n: others, that bound its probability.
         alpha: probability, in (0, 1), that a radius is too large.
         classes: how many, >= 3: below the range, equal bins of it, above it.
-        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say on which side of it
-            its radius lies (0: whether there is a class at all); see `jaxiqa.defenses.smoothing.looks`.
+        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say whether there is a
+            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.looks`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
     """
 
@@ -44,12 +43,13 @@ class Voting(Protocol):
 def check_voting(options: Voting) -> None:
     """Raise ``ValueError`` where an option is out of range, or where not even n equal votes certify anything."""
     class_edges(options.score_range, options.classes)
-    check_number("sigma", options.sigma, 0.0, open_low=True)
+    check_option("sigma", options.sigma, open_low=True)
     check_whole("n0", options.n0, 1)
     check_whole("n", options.n, 1)
     check_share("alpha", options.alpha)
+    check_chunk(options.chunk)
     if options.target is not None:
-        check_number("target", options.target, 0.0)
+        check_option("target", options.target)
     needed = special.ndtr((options.target or 0.0) / options.sigma)
 
     def enough(n):
@@ -100,7 +100,9 @@ def certify_class(
         n[active], before = size, size
         if needed is not None:
             upper = clopper_pearson_upper(successes[active], size, share)
-            active = active[(lower[active] < needed) & (upper >= needed)]
+            open_radius = (lower[active] < needed) & (upper >= needed)
+            open_class = (lower[active] < 0.5) & (upper >= 0.5)
+            active = active[open_radius | open_class]
             if not len(active):
                 break
     abstained = lower < 0.5

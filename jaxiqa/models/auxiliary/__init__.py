@@ -29,6 +29,7 @@ from jaxiqa.models.auxiliary.mprnet import MPRNet
 from jaxiqa.models.auxiliary.network import Network
 from jaxiqa.models.auxiliary.srvgg import SRVGG
 from jaxiqa.models.auxiliary.unet import UNet
+from jaxiqa.models.containers import Contents, from_mapping
 
 AUXILIARY = {
     "dists": dists.PUBLISHED,
@@ -74,7 +75,9 @@ Weights = Mapping[str, Any] | str | os.PathLike[str]
 
 
 def build(name: str, *, seed: int = 0) -> Distance | Network:
-    """A network with random weights, to be trained, as a pytree that can be called.
+    """A network with random weights, to be trained, as a pytree that can be called; its ``fresh`` is True.
+
+    What uses a network without training it (purifiers, certifiers, perceptual distances) refuses a fresh one.
 
     Args:
         name: a key of `AUXILIARY`.
@@ -89,10 +92,12 @@ def build(name: str, *, seed: int = 0) -> Distance | Network:
     """
     check_choice("name", name, AUXILIARY)
     spec = AUXILIARY[name]
-    return spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(seed))))
+    return spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(seed))), fresh=True)
 
 
-def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None, **options: Any) -> Distance | Network:
+def load(
+    name: str, *, weights: Weights | None, backbone_weights: Weights | None = None, **options: Any
+) -> Distance | Network:
     """A network with its published weights, as a pytree that can be called.
 
     Those of a perceptual distance come in two files: the authors' own, a few kilobytes, and the ImageNet weights of the
@@ -113,6 +118,8 @@ def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None
     ValueError: name='lpips' is not allowed; choose from 'dists', 'lpips_alex', 'lpips_vgg', 'lpips_squeeze', ...
     """
     check_choice("name", name, AUXILIARY)
+    if weights is None:
+        raise ValueError(f"weights=None: {name} needs a file of trained weights (a fresh network is build({name!r}))")
     spec = AUXILIARY[name]
     given = {"weights": weights, "backbone_weights": backbone_weights}
     given = {argument: value for argument, value in given.items() if value is not None}
@@ -121,6 +128,7 @@ def load(name: str, *, weights: Weights, backbone_weights: Weights | None = None
     )
     found = {argument: _contents(value) for argument, value in given.items()}
     own, backbone = found["weights"].arrays, found["backbone_weights"].arrays if "backbone_weights" in found else {}
+    own, backbone = (convert.without_prefix(arrays, spec.keys) for arrays in (own, backbone))
     if twice := sorted(own.keys() & backbone.keys()):
         raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
     if NETWORK in found["weights"].metadata:
@@ -187,9 +195,9 @@ def _abstract(name: str, options: Mapping[str, Any]) -> nnx.Module:
     return nnx.eval_shape(lambda: build(**options, rngs=nnx.Rngs(0)))
 
 
-def _contents(given: Weights) -> files.Contents:
-    if isinstance(given, Mapping):
-        return files.Contents({name: np.asarray(array) for name, array in given.items()})
-    found = files.contents(given)
+def _contents(given: Weights) -> Contents:
+    if isinstance(given, Mapping) and not given:  # then the error is that of what is missing
+        return Contents({})
+    found = from_mapping(given) if isinstance(given, Mapping) else files.contents(given)
     vectors = {name: numbers for name, numbers in found.numbers.items() if numbers.ndim}
     return replace(found, arrays=found.arrays | vectors)

@@ -39,6 +39,8 @@ class Distance:
 
     graphdef: Any = field(metadata={"static": True})
     state: Any
+    fresh: bool = field(default=False, metadata={"static": True})
+    """Whether the weights are random, of `jaxiqa.models.auxiliary.build`; attacks and defenses refuse such."""
 
     def __call__(self, reference: Images, distorted: Images) -> Scores:
         return self.to(reference)(distorted)
@@ -88,7 +90,7 @@ class Auxiliary:
     paper: str
     licence: str
     weights: Mapping[str, Source]
-    wrap: Callable[[Any, Any], Any] = Distance
+    wrap: Callable[..., Any] = Distance
     options: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = lambda arrays: {}
 
 

@@ -22,6 +22,8 @@ class Network:
 
     graphdef: Any = field(metadata={"static": True})
     state: Any
+    fresh: bool = field(default=False, metadata={"static": True})
+    """Whether the weights are random, of `jaxiqa.models.auxiliary.build`: only what trains a network may have such."""
 
     def __call__(self, *maps: Any) -> Any:
         return nnx.merge(self.graphdef, self.state)(*maps)

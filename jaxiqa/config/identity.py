@@ -1,0 +1,91 @@
+"""What decides the parameters of a trained variant, and how two such descriptions differ."""
+
+import json
+from dataclasses import asdict, replace
+from typing import Any
+
+from jaxiqa.config.experiment import Experiment
+from jaxiqa.config.training import Training, Variant
+
+UNUSED = {"folder": ("mos_range",), "builtin": ("test",)}
+"""Options of a data set that change nothing of what is trained on."""
+
+
+def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
+    """All that decides the parameters of one trained variant, as JSON data: what ``config.json`` holds.
+
+    It includes the chain of parents, so that a change anywhere upstream is noticed.
+    """
+    links = [_described(replace(experiment.variants[name], parent=None)) for name in chain(experiment, variant)]
+    described = {
+        "data": asdict(experiment.data),
+        "model": asdict(experiment.model),
+        "variants": links,
+        "seed": seed,
+    }
+    return without_unused(json.loads(json.dumps(described)))
+
+
+def chain(experiment: Experiment, variant: str) -> list[str]:
+    """The names of a variant and of all it starts from, the first parent first."""
+    names = [variant]
+    while (parent := experiment.variants[names[0]].parent) is not None:
+        names.insert(0, parent)
+    return names
+
+
+def without_unused(described: dict[str, Any]) -> dict[str, Any]:
+    """A description without what changes nothing, as older versions wrote it.
+
+    >>> without_unused({"data": {"name": "folder", "options": {"csv": "a.csv", "mos_range": [0, 5]}}})
+    {'data': {'name': 'folder', 'options': {'csv': 'a.csv'}}}
+    """
+    data = described.get("data")
+    if not isinstance(data, dict) or not isinstance(data.get("options"), dict):
+        return described
+    unused = UNUSED.get(data.get("name"), ())
+    options = {key: value for key, value in data["options"].items() if key not in unused}
+    return {**described, "data": {**data, "options": options}}
+
+
+def differences(before: dict[str, Any], today: dict[str, Any], names: list[str]) -> list[str]:
+    """Each field that differs, with both values.
+
+    Args:
+        before, today: descriptions of one variant.
+        names: of today's chain, see `chain`.
+
+    >>> before, today = ({"seed": 0, "variants": [{"training": {"epochs": n}}]} for n in (20, 25))
+    >>> differences(before, today, ["baseline"])
+    ['variants.baseline.training.epochs: 20 -> 25']
+    """
+    before, old, new = without_unused(before), before.get("variants"), today["variants"]
+    if not isinstance(old, list) or len(old) != len(new):
+        count = len(old) - 1 if isinstance(old, list) else 0
+        return [f"variants.{names[-1]}: it started from {count} other variants -> {len(new) - 1}"]
+    found = []
+    for name, ours, theirs in zip(names, old, new, strict=True):
+        found += _changes(f"variants.{name}", ours, theirs)
+    for key in sorted((before.keys() | today.keys()) - {"variants"}):
+        found += _changes(key, before.get(key), today.get(key))
+    return found
+
+
+def _changes(where: str, before: Any, today: Any) -> list[str]:
+    if before == today:
+        return []
+    if isinstance(before, dict) and isinstance(today, dict):
+        keys = [*today, *(key for key in before if key not in today)]
+        return [line for key in keys for line in _changes(f"{where}.{key}", before.get(key), today.get(key))]
+    return [f"{where}: {before!r} -> {today!r}"]
+
+
+def _described(variant: Variant) -> dict[str, Any]:
+    described, plain = asdict(variant), asdict(Training(epochs=1))
+    for name in ("adversarial", "norm_penalty", "attacked_mode"):
+        # Left out where they are not used, so that runs from before there was such a field go on.
+        if described["training"][name] == plain[name]:
+            del described["training"][name]
+    if isinstance(described["block"], tuple) and len(described["block"]) < 2:
+        described["block"] = next(iter(described["block"]), None)  # as if it stood alone
+    return described

@@ -1,0 +1,81 @@
+"""A config file, run: what is wrong in it is one message with its file, line and field."""
+
+import dataclasses
+import importlib.util
+import re
+import sys
+import traceback
+from pathlib import Path
+
+from jaxiqa.config.experiment import Experiment
+from jaxiqa.config.suggest import suggestion
+from jaxiqa.config.values import check_values
+
+
+def load_config(path: Path) -> Experiment:
+    """Call ``get_config()`` of a Python file and check the types of what it returns.
+
+    Raises:
+        SystemExit: there is no such file, it cannot be run, or what it returns is no experiment; the message names
+            file, line and field.
+    """
+    if not path.is_file():
+        raise SystemExit(f"--config {path}: no such file{_neighbours(path)}")
+    if path.suffix != ".py":
+        raise SystemExit(f"--config {path}: not a Python file (.py)")
+    spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    before = list(sys.path)
+    try:
+        spec.loader.exec_module(module)
+        if not callable(getattr(module, "get_config", None)):
+            raise SystemExit(f"--config {path}: it has no function get_config()")
+        experiment = module.get_config()
+    except SyntaxError as error:
+        raise SystemExit(f"--config {error.filename or path}, line {error.lineno}: {error.msg}") from error
+    except Exception as error:
+        raise SystemExit(f"--config {_place(path, error)}: {_explain(error)}") from error
+    finally:
+        sys.path[:] = before
+    if not isinstance(experiment, Experiment):
+        raise SystemExit(
+            f"--config {path}: get_config() returned {type(experiment).__name__}; expected a jaxiqa.config.Experiment"
+        )
+    try:
+        check_values(experiment)
+    except ValueError as error:
+        raise SystemExit(f"--config {path}: {error}") from error
+    return experiment
+
+
+def _neighbours(path: Path) -> str:
+    beside = sorted(other.name for other in path.parent.glob("*.py")) if path.parent.is_dir() else []
+    return suggestion(path.name, beside) if beside else ""
+
+
+def _place(path: Path, error: Exception) -> str:
+    """The innermost line of the config itself, or of a file beside it."""
+    folder = path.resolve().parent
+    for frame in reversed(traceback.extract_tb(error.__traceback__)):
+        if Path(frame.filename).resolve().parent == folder:
+            return f"{frame.filename}, line {frame.lineno}"
+    return str(path)
+
+
+def _explain(error: Exception) -> str:
+    """In the words of a config where a field is unknown or missing; else as Python says it."""
+    from jaxiqa import config  # which imports this file
+
+    text = str(error)
+    called = re.match(r"(\w+)\.__init__\(\) (.*)", text) if isinstance(error, TypeError) else None
+    kind = getattr(config, called[1], None) if called else None
+    if dataclasses.is_dataclass(kind):
+        fields = [field.name for field in dataclasses.fields(kind)]
+        if unknown := re.search(r"unexpected keyword argument '(\w+)'", called[2]):
+            return f"{called[1]} has no field {unknown[1]!r}{suggestion(unknown[1], fields)}"
+        if missing := re.findall(r"'(\w+)'", called[2] if "missing" in called[2] else ""):
+            return f"{called[1]} needs {', '.join(missing)}; its fields are {', '.join(fields)}"
+        return f"{called[1]}: {called[2]}; its fields are {', '.join(fields)}"
+    if unknown := re.match(r"cannot import name '(\w+)' from 'jaxiqa.config'", text):
+        return f"jaxiqa.config has no {unknown[1]!r}{suggestion(unknown[1], config.__all__)}"
+    return f"{type(error).__name__}: {text}" if text else type(error).__name__

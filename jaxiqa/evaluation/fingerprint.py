@@ -1,0 +1,169 @@
+"""What decides the rows of an evaluation, kept in WORKDIR/evaluation.json, so that rows are never mixed.
+
+Everything here reads or writes WORKDIR and is called inside its lock. Strengths are no part of an attack's identity:
+each row says its own, so that changed strengths reuse the rows of those that stay.
+"""
+
+import itertools
+import json
+from collections.abc import Mapping
+from dataclasses import asdict
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+from jaxiqa.config import Experiment, root_folder, run_folder
+from jaxiqa.evaluation.networks import weight_digests
+from jaxiqa.evaluation.purifiers import source_digest
+from jaxiqa.evaluation.subject import FILES
+from jaxiqa.files import safe_name, write_text
+from jaxiqa.reports.rows import read_rows
+
+LABELLED = ("attack", "defense", "certifier")
+FOLDERS = ("fitted", "aligned", "images", "examples")
+
+
+def check_same_evaluation(experiment: Experiment, images: Mapping[str, str]) -> None:
+    """Refuse to mix rows: what decided earlier rows must be what decides today's. Then write WORKDIR/evaluation.json.
+
+    What an older file does not hold yet (a version, a digest) is taken over from today.
+
+    Args:
+        experiment: see there.
+        images: digests by what they are of: "labelled images", "attacked images", "images of attack LABEL".
+
+    Raises:
+        SystemExit: a model is not trained, evaluation.json is missing or damaged, or something that left rows has
+            changed; the message names what, both values, and what to do.
+    """
+    root = root_folder(experiment)
+    today = json.loads(json.dumps(describe(experiment, images)))
+    earlier = _earlier(root)
+    changed = {
+        key: lines
+        for key in today
+        if key in earlier and (lines := differences(key, earlier[key], today[key])) and _left_something(root, key)
+    }
+    if changed:
+        raise SystemExit(_refusal(root, changed))
+    for key in earlier.keys() & today.keys():
+        if isinstance(earlier[key], dict) and not differences(key, earlier[key], today[key]):
+            today[key] = earlier[key] | today[key]  # such as how an attack was once aligned
+    write_text(root / "evaluation.json", json.dumps(earlier | today, indent=1))
+
+
+def describe(experiment: Experiment, images: Mapping[str, str]) -> dict[str, Any]:
+    """All that decides a row, by what it is about."""
+    evaluation = experiment.evaluation
+    described: dict[str, Any] = {"version of jaxiqa": package_version()}
+    described |= {f"digest of {what}": digest for what, digest in images.items()}
+    for label, attack in evaluation.attacks.items():
+        fields = asdict(attack)
+        del fields["epsilons"]
+        described[f"attack {label}"] = {k: v for k, v in fields.items() if k != "aligned" or v is not None}
+    for label, defense in evaluation.defenses.items():
+        described[f"defense {label}"] = [asdict(defense), source_digest(defense), evaluation.adaptive.draws]
+    for label, certifier in evaluation.certifiers.items():
+        described[f"certifier {label}"] = [asdict(certifier)[key] for key in ("name", "options", "networks")]
+    for kind, parts in zip(LABELLED, (evaluation.attacks, evaluation.defenses, evaluation.certifiers), strict=True):
+        for label, part in parts.items():
+            if digests := weight_digests(part.networks):
+                described[f"weights of {kind} {label}"] = digests
+    described["attacked images"] = asdict(evaluation.data)
+    subset = evaluation.subset and asdict(evaluation.subset)
+    described["choice of attacked images"] = [evaluation.attacked_split, subset, evaluation.size]
+    described["labelled images"] = [asdict(experiment.data), evaluation.split]
+    for seed, name in itertools.product(experiment.seeds, experiment.variants):
+        described[f"model {name} seed {seed}"] = _model_digest(run_folder(experiment, name, seed) / "model.json")
+    return described
+
+
+def package_version() -> str:
+    """Of the installed package; in a checkout that is not installed, of its pyproject.toml.
+
+    >>> package_version().count(".")
+    2
+    """
+    try:
+        return version("jaxiqa")
+    except PackageNotFoundError:
+        import tomllib
+
+        path = Path(__file__).parents[2] / "pyproject.toml"
+        return tomllib.loads(path.read_text("utf-8"))["project"]["version"] if path.is_file() else "unknown"
+
+
+def differences(where: str, before: Any, today: Any) -> list[str]:
+    """Every field that both have with different values; a field of one alone, where one of them is older, is none.
+
+    >>> differences("attack PGD", {"options": {"steps": 1}, "epsilons": [0.1]}, {"options": {"steps": 2}})
+    ['attack PGD.options.steps: 1 -> 2']
+    """
+    if before == today:
+        return []
+    if isinstance(before, dict) and isinstance(today, dict):
+        whole = where.endswith(("options", "networks"))  # where a field that is left out has a meaning
+        keys = before.keys() | today.keys() if whole else before.keys() & today.keys()
+        return [line for key in sorted(keys) for line in differences(f"{where}.{key}", before.get(key), today.get(key))]
+    if isinstance(before, list) and isinstance(today, list) and len(before) == len(today):
+        pairs = enumerate(zip(before, today, strict=True))
+        return [line for i, pair in pairs for line in differences(f"{where}[{i}]", *pair)]
+    return [f"{where}: {before!r} -> {today!r}"]
+
+
+def _earlier(root: Path) -> dict[str, Any]:
+    path = root / "evaluation.json"
+    if not path.exists():
+        if left := [name for name in FILES.values() if (root / name).exists() and (root / name).stat().st_size]:
+            raise SystemExit(
+                f"{path} is missing, so nothing says what {', '.join(left)} there are rows of; "
+                "put it back, or delete them, or choose another --workdir"
+            )
+        return {}
+    try:
+        found = json.loads(path.read_text("utf-8"))
+        if not isinstance(found, dict):
+            raise ValueError(f"it holds {type(found).__name__}, not an object")
+        return found
+    except ValueError as error:
+        raise SystemExit(
+            f"{path} is damaged ({error}); put it back, or delete it with {', '.join(FILES.values())} there"
+        ) from error
+
+
+def _model_digest(card: Path) -> str:
+    if not card.exists():
+        raise SystemExit(f"{card} does not exist; train first, with train.py and the same arguments")
+    try:
+        return str(json.loads(card.read_text("utf-8"))["sha256"])
+    except (ValueError, KeyError, TypeError) as error:
+        raise SystemExit(f"{card} is damaged ({error!r}); train anew into an empty folder") from error
+
+
+def _left_something(root: Path, key: str) -> bool:
+    """Whether the folder may hold something made under this key of `describe`; if not, what it means may change."""
+    kind, _, label = key.removeprefix("weights of ").removeprefix("digest of images of ").partition(" ")
+    if kind not in LABELLED:
+        return any((root / name).exists() and (root / name).stat().st_size for name in FILES.values())
+    rows = (row for row_type, name in FILES.items() for row in read_rows(root / name, row_type))
+    if any(getattr(row, kind, None) == label for row in rows):
+        return True
+    learnt = [path for folder in ("fitted", "aligned") for path in (root / folder).glob("*/*")]
+    return kind == "attack" and safe_name(label) in {path.name.removesuffix(".json") for path in learnt}
+
+
+def _refusal(root: Path, changed: Mapping[str, list[str]]) -> str:
+    lines = [line if len(line) <= 300 else f"{line[:299]}…" for found in changed.values() for line in found]
+    listed = "\n  ".join([*lines[:20], *([f"and {len(lines) - 20} more"] if len(lines) > 20 else [])])
+    kinds = {key.removeprefix("weights of ").partition(" ")[0] for key in changed}
+    if kinds <= {"defense", "certifier"}:
+        return (
+            f"{root} has rows of another {', of another '.join(changed)}:\n  {listed}\ngive it another label, or "
+            "delete its lines from defenses.jsonl or certificates.jsonl and its entry from evaluation.json there"
+        )
+    relabel = "give what changed another label, and only that is run; or " if kinds == {"attack"} else ""
+    return (
+        f"{root}/results.jsonl belongs to another evaluation ({', '.join(changed)} changed):\n  {listed}\n"
+        f"{relabel}choose another --workdir; or delete evaluation.json, {', '.join(FILES.values())}, "
+        f"{', '.join(f'{name}/' for name in FOLDERS)} there"
+    )

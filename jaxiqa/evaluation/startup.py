@@ -1,0 +1,247 @@
+"""All that can be known about an evaluation before anything is trained or attacked, checked in a few seconds."""
+
+import inspect
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jaxiqa import attacks
+from jaxiqa.attacks.align import LEVELS
+from jaxiqa.checks import check_choice
+from jaxiqa.config import Attack, Certifier, Defense, Evaluation, Experiment, root_folder
+from jaxiqa.config.suggest import suggestion
+from jaxiqa.evaluation import certified, purifiers
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.evaluation.pictures import load_split
+from jaxiqa.evaluation.strengths import strength_field
+from jaxiqa.files import check_labels
+from jaxiqa.models import auxiliary
+
+
+def check_evaluation_start(experiment: Experiment) -> None:
+    """Raise ``ValueError`` for all that would end an evaluation later, each with its field's full name and a remedy.
+
+    Checked are labels; names, options, strengths and networks of attacks, defenses and certifiers, by building them;
+    the splits that images come from, whether their labels suit `Evaluation.score_range`, and their numbers. Images are
+    not decoded. Each network is read once.
+
+    Raises:
+        ValueError: one message for all faults, one line each.
+    """
+    evaluation, problems = experiment.evaluation, []
+    root = root_folder(experiment)
+    for path in (root, *root.parents):
+        if path.exists() and not path.is_dir():
+            problems.append(f"workdir: {path} is a file; choose another --workdir")
+
+    def attempt(where: str, check: Callable[[], Any]) -> None:
+        try:
+            check()
+        except (ValueError, TypeError, OSError) as error:
+            text = str(error)
+            problems.append(text if text.startswith("evaluation.") else f"{where}: {text}")
+
+    groups: dict[str, Mapping[str, Any]] = {
+        "attacks": evaluation.attacks,
+        "defenses": evaluation.defenses,
+        "certifiers": evaluation.certifiers,
+    }
+    for group, parts in groups.items():
+        attempt(f"evaluation.{group}", lambda group=group, parts=parts: check_labels(f"evaluation.{group}", parts))
+        for label, part in parts.items():
+            where = f"evaluation.{group}.{label}"
+            before = len(problems)
+            attempt(where, lambda part=part, where=where: _check_networks(where, part))
+            if len(problems) > before:
+                continue
+            if group == "attacks":
+                attempt(where, lambda part=part, where=where: check_attack(where, part, evaluation))
+            elif group == "defenses":
+                attempt(where, lambda part=part, label=label: _unnamed(purifiers.build, "defense", label, part))
+            else:
+                attempt(where, lambda part=part, label=label: _unnamed(certified.build, "certifier", label, part))
+    problems += _numbers(evaluation)
+    if not problems:  # a large data set takes a while
+        attempt("evaluation", lambda: _check_data(experiment))
+    if problems:
+        several = f"{len(problems)} faults in the evaluation:\n  " if len(problems) > 1 else ""
+        raise ValueError(several + "\n  ".join(problems))
+
+
+def check_attack(where: str, chosen: Attack, evaluation: Evaluation) -> None:
+    """Build one attack at each of its strengths.
+
+    Args:
+        where: its full name, for messages.
+        chosen: the attack.
+        evaluation: which images are attacked.
+
+    Raises:
+        ValueError: an unknown name or option, a strength out of range or given twice, images to fit on that are
+            missing, not wanted, or those under attack.
+    """
+    known = [*attacks.ATTACKS, *attacks.FITTED]
+    if chosen.name not in known:
+        raise ValueError(f"{where}.name={chosen.name!r} is no attack{suggestion(chosen.name, known)}")
+    fitted, name = chosen.name in attacks.FITTED, strength_field(chosen.name)
+    if chosen.epsilons == ():
+        raise ValueError(f"{where}.epsilons is empty; give strengths, such as 2 / 255, or None")
+    for epsilon in chosen.epsilons or ():
+        _check_strength(where, chosen, name, epsilon)
+    single = [float(jnp.float32(epsilon)) for epsilon in chosen.epsilons or ()]  # as attacks compute
+    if twice := [e for i, e in enumerate(chosen.epsilons or ()) if single[i] in single[:i]]:
+        raise ValueError(f"{where}.epsilons has {twice[0]!r} twice, or two that are the same in float32")
+    if chosen.epsilons and name in chosen.options:
+        raise ValueError(f"{where} has {name} in options and epsilons; leave out one")
+    if fitted != (chosen.fit_on is not None):
+        mend = "needs fit_on, the images that it learns from" if fitted else "learns from no images; leave out fit_on"
+        raise ValueError(f"{where}: {chosen.name} {mend}")
+    if fitted:
+        _check_fitted(where, chosen, evaluation)
+        return
+    options = chosen.options | load_networks(chosen.networks)
+    allowed = [f for f in attacks.ATTACKS[chosen.name].__dataclass_fields__ if f != "_"]
+    for option in options:
+        if option not in allowed:
+            raise ValueError(f"{where}.options: {chosen.name} has no option {option!r}{suggestion(option, allowed)}")
+    if chosen.aligned or chosen.epsilons:
+        if name not in allowed:
+            raise ValueError(f"{where}: {chosen.name} has no {name} to set; write epsilons=None")
+        options.pop(name, None)
+    for strength in _strengths(chosen):
+        attacks.make(chosen.name, **options, **({} if strength is None else {name: strength}))
+
+
+def _check_strength(where: str, chosen: Attack, name: str, value: Any) -> None:
+    """Strengths are checked by the attack itself; here those that are written in another unit."""
+    if isinstance(value, bool | str) or not value >= 0 or value == float("inf"):
+        raise ValueError(f"{where}: {name} {value!r} is no strength; write a number of at least 0, such as 2 / 255")
+    if name == "epsilon" and value > 1 and chosen.options.get("norm", "linf") == "linf":
+        raise ValueError(
+            f"{where}: epsilon {value:g} is larger than the whole range of a pixel, which is 1; write {value:g} / 255"
+        )
+
+
+def _strengths(chosen: Attack) -> Iterator[float | None]:
+    if chosen.aligned is None:
+        yield from chosen.epsilons or (None,)
+    elif chosen.aligned.ladder is not None:
+        yield from chosen.aligned.ladder
+    elif chosen.aligned.measure == "budget" or strength_field(chosen.name) == "epsilon":
+        yield from LEVELS["linf"].values()
+    # otherwise the ladder begins at the attack's own strength, which the options may give
+
+
+def _check_fitted(where: str, chosen: Attack, evaluation: Evaluation) -> None:
+    """Ask the function that fits; it checks its options before it asks for the first score."""
+    fit = attacks.FITTED[chosen.name].fit
+    parameters = inspect.signature(fit).parameters.values()
+    allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("epsilon", "progress")]
+    networks = load_networks(chosen.networks, training=True)
+    for option in chosen.options | networks:
+        if option not in allowed:
+            raise ValueError(f"{where}.options: {chosen.name} has no option {option!r}{suggestion(option, allowed)}")
+    needed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != "epsilon"]
+    if missing := set(needed) - set(chosen.options | networks):
+        raise ValueError(f"{where}: {chosen.name} needs {', '.join(sorted(missing))}, by networks or options")
+    if chosen.aligned is None and not chosen.epsilons:
+        raise ValueError(f"{where}: {chosen.name} needs epsilons, such as (2 / 255, 4 / 255)")
+    same = replace(chosen.fit_on, limit=None) == replace(evaluation.data, limit=None)
+    if same and chosen.fit_split == evaluation.attacked_split:
+        raise ValueError(
+            f"{where} is fitted on the split under attack, {chosen.fit_split!r}; choose another fit_split or fit_on"
+        )
+    side = evaluation.size or chosen.options.get("size") or (256, 256)  # the benchmark's; cheap, as nothing is run
+    for epsilon in _strengths(chosen):
+        try:
+            images = jnp.full((1, *side, 3), 0.5)
+            fit(_unasked, images, jax.random.key(0), epsilon=epsilon, **chosen.options, **networks)
+        except _AskedError:
+            pass
+
+
+class _AskedError(Exception):
+    """A score was asked for: all options are accepted."""
+
+
+def _unasked(images: Any) -> Any:
+    raise _AskedError
+
+
+def _check_networks(where: str, part: Attack | Defense | Certifier) -> None:
+    training = isinstance(part, Attack) and part.name in attacks.FITTED
+    for option, network in part.networks.items():
+        if network.name not in auxiliary.AUXILIARY:
+            raise ValueError(
+                f"{where}.networks.{option}.name={network.name!r} is no network"
+                f"{suggestion(network.name, auxiliary.AUXILIARY)}"
+            )
+        try:
+            load_networks({option: network}, training=training)
+        except FileNotFoundError as error:
+            raise ValueError(f"{where}.networks.{option}: {error.filename or error} does not exist") from error
+        except (ValueError, TypeError, OSError) as error:
+            raise ValueError(f"{where}.networks.{option}: {str(error).removeprefix(f'networks.{option}.')}") from error
+
+
+def _unnamed(build: Callable[[str, Any], Any], kind: str, label: str, part: Any) -> None:
+    """Build; the caller puts the full name before the message, in the place of this short one."""
+    try:
+        build(label, part)
+    except ValueError as error:
+        raise ValueError(str(error).removeprefix(f"{kind} {label!r}: ")) from error
+
+
+def _numbers(evaluation: Evaluation) -> Iterator[str]:
+    at_least: dict[str, tuple[Any, float]] = {
+        "batch_size": (evaluation.batch_size, 1),
+        "masking": (evaluation.masking, 0),
+        "examples": (evaluation.examples, 0),
+        "adaptive.draws": (evaluation.adaptive.draws, 1),
+    }
+    at_least |= {f"size[{i}]": (side, 1) for i, side in enumerate(evaluation.size or ())}
+    for label, attack in evaluation.attacks.items():
+        if attack.aligned:
+            at_least[f"attacks.{label}.aligned.images"] = attack.aligned.images, 1
+            if not 0 < attack.aligned.tolerance < 1:
+                yield f"evaluation.attacks.{label}.aligned.tolerance={attack.aligned.tolerance}; a share in (0, 1)"
+    for label, certifier in evaluation.certifiers.items():
+        at_least[f"certifiers.{label}.images"] = certifier.images, 1
+    for name, (value, low) in at_least.items():
+        if value is not None and not value >= low:
+            yield f"evaluation.{name}={value}; at least {low}"
+    if not evaluation.psnr_cap > 0:
+        yield f"evaluation.psnr_cap={evaluation.psnr_cap}; a positive number of dB, or inf"
+
+
+def _check_data(experiment: Experiment) -> None:
+    evaluation = experiment.evaluation
+
+    def split_of(where: str, chosen: Any, part: str) -> Any:
+        try:
+            return load_split(chosen, part)
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"evaluation.{where}: {error}") from error
+
+    check_choice("evaluation.score_range", evaluation.score_range, ("mos", "baseline", "model"))
+    labelled = split_of(f"split={evaluation.split!r}", experiment.data, evaluation.split)
+    if labelled.mos is None:
+        raise ValueError(f"evaluation.split={evaluation.split!r} has no human scores; choose a split that has")
+    if evaluation.score_range == "mos" and labelled.mos_range is None:
+        raise ValueError(
+            'evaluation.score_range="mos" needs mos_range, the ends of the scale, which this data set does not state; '
+            "write mos_range=(LOWEST, HIGHEST) into data.options, or --evaluation.score-range baseline"
+        )
+    attacked = split_of(f"attacked_split={evaluation.attacked_split!r}", evaluation.data, evaluation.attacked_split)
+    subset = evaluation.subset
+    if subset and (subset.clusters < 1 or not 1 <= subset.count <= len(attacked) or subset.count % subset.clusters):
+        raise ValueError(
+            f"evaluation.subset.count={subset.count} must be a multiple of clusters={subset.clusters} and at most "
+            f"{len(attacked)}, the number of images in {attacked.name}"
+        )
+    for label, attack in evaluation.attacks.items():
+        if attack.fit_on:
+            split_of(f"attacks.{label}.fit_split={attack.fit_split!r}", attack.fit_on, attack.fit_split)

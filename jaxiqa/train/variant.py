@@ -1,0 +1,120 @@
+"""What a variant of an experiment trains: the model with its blocks, what is frozen, what is added to the loss."""
+
+import inspect
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+from flax import nnx
+from jax.tree_util import Partial
+
+from jaxiqa import attacks, models
+from jaxiqa.config import Adversarial, Block, NormPenalty, Variant, blocks_of
+from jaxiqa.config.suggest import suggestion
+from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
+from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+
+BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
+
+
+def insert_blocks(model: nnx.Module, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
+    """Insert the variant's blocks, in their order.
+
+    Args:
+        model: the metric that the variant starts from; changed in place.
+        variant: the variant.
+        rngs: random numbers for the weights of all blocks.
+        where: its field in the config, for messages.
+
+    Returns:
+        The names of the blocks that stay as they are.
+
+    Raises:
+        ValueError: an unknown place or option; names the field.
+    """
+    held = []
+    for label, block in blocks_of(variant, where).items():
+        _check_block(label, block, model)
+        try:
+            models.harden(
+                model, block.where, block.kind, rngs=rngs, name=_free_name(model, block.kind), **block.options
+            )
+        except (ValueError, TypeError) as error:
+            raise ValueError(f"{label}: {error}") from error
+        if not block.trainable:
+            held.append(model.insertions[-1].name)
+    return tuple(held)
+
+
+def _check_block(where: str, block: Block, model: nnx.Module) -> None:
+    """Raise ``ValueError`` for a stage or an option that does not exist, with the nearest that does."""
+    stage, known = block.where.partition(":")[2], stages_of(model)
+    if stage not in known:
+        raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
+    parameters = inspect.signature(BLOCKS[block.kind].__init__).parameters
+    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a block without options
+    allowed = [
+        option
+        for option, parameter in parameters.items()
+        if option not in ("self", "features", "rngs") and parameter.kind not in open_ended
+    ]
+    for option in block.options:
+        if option not in allowed:
+            raise ValueError(f"{where}.options: {block.kind} has no option {option!r}{suggestion(option, allowed)}")
+    for option in allowed:
+        if parameters[option].default is inspect.Parameter.empty and option not in block.options:
+            raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: 40}}")
+
+
+def stages_of(model: nnx.Module) -> list[str]:
+    """The names of the backbone's groups of stages, then of its stages."""
+    order = model.backbone.order
+    return list(dict.fromkeys([*(stage.partition(".")[0] for stage in order), *order]))
+
+
+def _free_name(model: nnx.Module, kind: str) -> str:
+    """``robust_block``, then ``robust_block_2`` and so on."""
+    names, number, name = {insertion.name for insertion in model.insertions}, 1, kind
+    while name in names:
+        number += 1
+        name = f"{kind}_{number}"
+    return name
+
+
+def frozen_stages(model: nnx.Module, freeze: str | None) -> tuple[str, ...]:
+    """All stages up to ``freeze``; none for None."""
+    return model.backbone.order[: model.backbone.span(freeze)[1] + 1] if freeze else ()
+
+
+def needs_images(variant: Variant) -> bool:
+    """Whether training changes or moves the images, so that a frozen trunk's output cannot be stored."""
+    return bool(variant.training.adversarial or variant.training.norm_penalty)
+
+
+def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Callable | None = None) -> Any:
+    """Attacked copies beside the images of a batch, as `jaxiqa.train.loop.fit` takes them.
+
+    Args:
+        chosen: the config's.
+        low, high: lowest and highest label, standardised.
+        distance: the network of the label "lpips".
+
+    Raises:
+        ValueError: an attack or option that does not exist, or a strength out of range.
+    """
+    strength = getattr(attacks.ATTACKS.get(chosen.attack), "strength", "epsilon")
+    if strength in chosen.options:
+        raise ValueError(f"options.{strength} is what `epsilon` sets; leave it out of options")
+    return Partial(
+        partial(adversarial_batch, target=chosen.target),
+        attacks.make(chosen.attack, **chosen.options, **{strength: chosen.epsilon}),
+        low=low,
+        high=high,
+        distance=distance or Partial(LABELS[chosen.label]),
+        penalty=chosen.penalty,
+    )
+
+
+def slope_penalty(chosen: NormPenalty) -> Any:
+    """The price of steep scores, as `jaxiqa.train.loop.fit` takes it."""
+    return Partial(partial(norm_penalty, scale_free=chosen.scale_free), step=chosen.step, weight=chosen.weight)

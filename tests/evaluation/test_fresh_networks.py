@@ -1,0 +1,111 @@
+"""A network that nothing trains is never a random one: in configs, in the stages, and where an API is given one."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import pytest
+from flax import nnx
+
+from jaxiqa import attacks
+from jaxiqa.config import Attack, Certifier, Data, Defense, Evaluation, Network
+from jaxiqa.config.evaluation import check_evaluation
+from jaxiqa.defenses import adversarial_batch, purify, smoothing
+from jaxiqa.evaluation import certified, purifiers
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.models import auxiliary
+
+FIT = Data("builtin", limit=2)
+
+
+def fresh(name, option="network"):
+    return {option: Network(name)}
+
+
+REFUSED = {
+    "attacks": {
+        "Zhang": Attack("zhang", networks=fresh("lpips_alex", "distance")),
+        "cAdv": Attack("cadv", networks=fresh("siggraph17", "colorize")),
+        "FACPA": Attack("facpa", networks=fresh("facpa_unet")),  # not fitted
+    },
+    "defenses": {name: Defense(name, networks=fresh(name)) for name in ("dncnn", "fcn", "mprnet", "disco")},
+    "certifiers": {
+        "drs": Certifier("drs", networks=fresh("dncnn", "denoise")),
+        "dms": Certifier("dms", networks=fresh("fcn", "denoise")),
+        "ddrs": Certifier("ddrs", networks=fresh("adm")),
+    },
+}
+CASES = [(kind, label) for kind, parts in REFUSED.items() for label in parts]
+
+
+@pytest.mark.parametrize(("kind", "label"), CASES)
+def test_a_config_names_the_field(kind, label):
+    evaluation = replace(Evaluation(data=FIT, attacks={}), **{kind: {label: REFUSED[kind][label]}})
+    with pytest.raises(ValueError, match=rf"evaluation\.{kind}\.{label}\.networks\.\w+ has no weights"):
+        check_evaluation(evaluation)
+
+
+@pytest.mark.parametrize(("kind", "label"), CASES)
+def test_a_stage_refuses_too(kind, label):
+    chosen = REFUSED[kind][label]
+    build = {
+        "attacks": lambda: load_networks(chosen.networks),
+        "defenses": lambda: purifiers.build(label, chosen),
+        "certifiers": lambda: certified.build(label, chosen),
+    }[kind]
+    with pytest.raises(ValueError, match=r"networks\.\w+\.weights is missing"):
+        build()
+
+
+def test_an_attack_that_trains_its_network_may_start_from_a_fresh_one():
+    check_evaluation(Evaluation(data=FIT, attacks={"FACPA": Attack("facpa", networks=fresh("facpa_unet"), fit_on=FIT)}))
+    assert load_networks(fresh("fcn"), training=True)["network"].fresh
+
+
+def random_network(name):
+    """What `auxiliary.build` gives, as far as it is looked at."""
+    return auxiliary.AUXILIARY[name].wrap(None, None, fresh=True)
+
+
+def test_what_build_gives_says_so():
+    assert auxiliary.build("fcn").fresh
+    assert not auxiliary.Network(*nnx.split(auxiliary.FCN(rngs=nnx.Rngs(0)))).fresh
+
+
+@pytest.mark.parametrize("name", ["dncnn", "fcn", "mprnet", "real_esrgan", "disco", "diffpure"])
+def test_a_purifier_refuses_a_fresh_network_and_none(name):
+    network = random_network("adm" if name == "diffpure" else name)
+    for given, message in ((network, "random weights"), (None, "network=None"), (name, f"network='{name}'")):
+        with pytest.raises(ValueError, match=message):
+            purify.make(name, network=given)
+    purify.make(name, network=replace(network, fresh=False))
+    with pytest.raises(ValueError, match="needs network"):
+        purify.make(name)
+
+
+@pytest.mark.parametrize(("name", "option"), [(n, "denoise") for n in ("drs", "dms")] + [("ddrs", "network")])
+def test_a_certifier_refuses_a_fresh_network_when_it_is_made(name, option):
+    options = {} if name == "dms" else {"score_range": (0.0, 1.0)}
+    with pytest.raises(ValueError, match=f"{option} has random weights"):
+        smoothing.make(name, **options, **{option: random_network("dncnn")})
+    with pytest.raises(Exception, match=f"{option}"):  # ValueError, or the type checker's where it comes first
+        smoothing.make(name, **options, **{option: "dncnn"})
+
+
+def test_attacks_and_adversarial_training_refuse_a_fresh_distance():
+    distance = random_network("lpips_alex")
+    with pytest.raises(ValueError, match="distance has random weights"):
+        attacks.make("zhang", distance=distance)
+    with pytest.raises(ValueError, match="colorize has random weights"):
+        attacks.make("cadv", colorize=random_network("siggraph17"))
+    images, mos = jnp.full((2, 12, 12, 3), 0.5), jnp.array([10.0, 90.0])
+    with pytest.raises(ValueError, match="distance has random weights"):
+        adversarial_batch(
+            lambda f, x, k: x, lambda x: x.mean((1, 2, 3)), images, mos, jax.random.key(0), low=0, high=100,
+            distance=distance,
+        )  # fmt: skip
+
+
+def test_weights_none_is_no_file():
+    with pytest.raises(ValueError, match="weights=None: dncnn needs a file"):
+        auxiliary.load("dncnn", weights=None)

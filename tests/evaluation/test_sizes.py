@@ -1,0 +1,85 @@
+"""Hardened models build their orthogonal maps for one size of image; defenses that change the size are scored too."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxiqa import models
+from jaxiqa.config import Certifier, Data, Defense, Evaluation
+from jaxiqa.data import load
+from jaxiqa.defenses.adaptive import adaptive
+from jaxiqa.evaluation import certified
+from jaxiqa.evaluation.defended import Defended
+from jaxiqa.evaluation.purifiers import build, check_size
+from jaxiqa.evaluation.subject import Subject
+from jaxiqa.types import CertificateRow, ModelRow
+
+CHANGING = {
+    "resize": {"scale": 0.6, "keep_size": False},
+    "crop": {"size": 24, "keep_size": False},
+    "resize_benchmark": {"scale": 0.5, "variant": "benchmark"},
+}
+
+
+@pytest.fixture(scope="module")
+def split():
+    return load("builtin", size=(36, 44), train=1, val=1, test=2)["test"]
+
+
+@pytest.fixture(scope="module")
+def model():
+    made = models.build("resnet18", width=8)
+    models.harden(made, "after:layer3", mid=4, rngs=nnx.Rngs(1))
+    return made
+
+
+def subject(root, model):
+    made = Subject("m", 0, root=root, folder=root / "m", size=(36, 44), batch=2)
+    made.__dict__["model"] = model  # in place of a trained one
+    return made
+
+
+def defense(name):
+    return Defense(name.partition("_")[0], CHANGING[name])
+
+
+@pytest.mark.parametrize("name", CHANGING)
+def test_a_defense_may_change_the_size(name, tmp_path, model, split):
+    of = subject(tmp_path, model)
+    check_size(of, name, build(name, defense(name)))
+    made = Defended(of, name, build(name, defense(name)), split)
+    assert made.size != of.size
+    plain = nnx.clone(model)
+    plain.eval()
+    images = np.stack([split.read(i) for i in range(2)]).astype(np.float32) / 255
+    expected = plain(made._purified(0, jnp.asarray(images)))
+    np.testing.assert_allclose([made.clean[image] for image in split.ids], expected, rtol=1e-3, atol=1e-3)
+    gradient = jax.grad(lambda x: adaptive(of.score_at(made.size), made.purifier, made.keys[:1])(x).sum())(images)
+    assert float(jnp.abs(gradient).max()) > 0
+
+
+@pytest.mark.parametrize("name", ["ddrs", "densepure"])
+def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
+    of = subject(tmp_path, model)
+    of.add([ModelRow("m", 0, 10, -1e3, 1e3, 0.8, 1.5, 0.2, 0)])
+    silent = lambda x, t: jnp.zeros((*x.shape[:3], 6))  # noqa: E731
+    monkeypatch.setattr(certified, "load_networks", lambda networks: {"network": silent})
+    few = Certifier(name, {"size": 40, "n": 12, "n0": 4, "chunk": 8}, images=1)
+    certified.certify_all(of, Evaluation(data=Data("builtin"), attacks={}, certifiers={"c": few}), split)
+    (row,) = of.rows(CertificateRow)
+    assert row.n == 12
+
+
+def test_a_size_that_cannot_be_is_refused_before_anything_is_attacked(tmp_path, model):
+    of = subject(tmp_path, model)
+    with pytest.raises(ValueError, match=r"defense 'large' on images of 36x44: .*at least 64"):
+        check_size(of, "large", build("large", Defense("crop", {"size": 64})))
+
+
+def test_what_cannot_be_traced_is_tried_on_one_image(tmp_path, model):
+    host = lambda images, key: np.asarray(images)[:, ::2]  # noqa: E731
+    check_size(subject(tmp_path, model), "mine", host)
+    with pytest.raises(ValueError, match="defense 'mine' on images of 36x44: no"):
+        check_size(subject(tmp_path, model), "mine", lambda images, key: (_ for _ in ()).throw(ValueError("no")))
