@@ -10,7 +10,7 @@ STARTS = 32
 """Locations that the likelihood is computed at, evenly on a logarithmic axis, before the best is refined."""
 
 SHAPES = (1.0, 1e4)
-"""Shapes that are allowed. Below 1 the density is infinite at the end, and any sample's maximum would be a perfect fit."""
+"""Shapes that are allowed. Below 1 the density is infinite at the end, so that the largest sample always fits best."""
 
 
 @dataclass(frozen=True)

@@ -1,7 +1,7 @@
 """How steep a score is around given images: what happens there, beside what could happen anywhere.
 
-Everything takes a batch and gives one number per image. Images are ``b h w c`` in [0, 1], and others are refused; a
-slope in "linf" is the score's change per unit of the largest pixel change, so the norm of its gradient is the l1 norm.
+Everything takes a batch and gives one number per image. Images are RGB, ``b h w 3``, in [0, 1], and others are refused;
+a slope in "linf" is the score's change per unit of the largest pixel change, so the norm of its gradient is l1.
 Scores and gradients are computed in the type of the images; norms are summed in float32 at least.
 """
 
@@ -105,7 +105,7 @@ def largest_slope(score_fn: ScoreFn, images: Images, attacked: Images, norm: str
     [36.0]
     """
     check_pictures(images)
-    check_pictures(attacked)
+    check_pictures(attacked, name="attacked")
     if attacked.shape != images.shape:
         raise ValueError(f"attacked has shape {tuple(attacked.shape)}; images has {tuple(images.shape)}")
     length = distance(attacked - images, norm)
@@ -191,7 +191,7 @@ def clever(
 
 
 @partial(jax.jit, static_argnames=("norm", "samples"))
-def _largest(score_fn: Any, images: Images, key: PRNGKey, radius: float, norm: str, samples: int) -> Scores:
+def _largest(score_fn: Any, images: Images, key: PRNGKey, radius: Any, norm: str, samples: int) -> Scores:
     """The largest gradient norm among random points around each image."""
 
     def norms(key: PRNGKey) -> Scores:
@@ -232,7 +232,7 @@ def certified_interval(
     Raises:
         ValueError: a report for images of another size, or an argument outside its range.
 
-    >>> low, high = certified_interval(lambda x: x.mean((1, 2, 3)), jnp.full((1, 2, 2, 1), 0.5), 0.1, 0.5)
+    >>> low, high = certified_interval(lambda x: x.mean((1, 2, 3)), jnp.full((1, 2, 2, 3), 0.5), 0.1, 0.5)
     >>> [round(float(x[0]), 4) for x in (low, high)]
     [0.45, 0.55]
     """

@@ -5,6 +5,7 @@ What is called a bound is one: computed in float64 on the host, rounded up. Kern
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,6 +20,8 @@ SLACK = 1 + 1e-10
 
 GRAM_ABOVE = 96
 """Matrices with more rows than this are bounded by Gram iteration, which multiplies; smaller ones are decomposed."""
+
+Kernel = Float[np.ndarray, "kh kw i cout"] | Complex[np.ndarray, "kh kw i cout"]
 
 GRIDS = (32, 16, 12, 8)
 BUDGET = 4e11
@@ -41,7 +44,7 @@ class NormBound:
 
 
 def transfer_matrices(
-    kernel: Float[np.ndarray, "kh kw i cout"],
+    kernel: Kernel,
     grid: tuple[int, int],
     *,
     stride: tuple[int, int] = (1, 1),
@@ -52,7 +55,8 @@ def transfer_matrices(
     """What a circular convolution on maps of size ``grid`` does to each frequency of its output.
 
     With stride s the s² frequencies that fall together become columns, each divided by s. With ``half`` only
-    frequencies that are not another's conjugate are given, which is enough for a real kernel. ``grid`` must be a multiple of ``stride``.
+    frequencies that are not another's conjugate are given, which is enough for a real kernel. ``grid`` must be a
+    multiple of ``stride``.
     """
     kernel = _checked(kernel, grid, stride, groups, dilation)
     kh, kw, members, cout = kernel.shape
@@ -73,7 +77,7 @@ def transfer_matrices(
 
 
 def circular_singular_values(
-    kernel: Float[np.ndarray, "kh kw i cout"],
+    kernel: Kernel,
     size: tuple[int, int],
     *,
     stride: tuple[int, int] = (1, 1),
@@ -97,7 +101,7 @@ def circular_singular_values(
 
 
 def conv_norm(
-    kernel: Float[np.ndarray, "kh kw i cout"],
+    kernel: Kernel,
     size: tuple[int, int],
     *,
     stride: tuple[int, int] = (1, 1),
@@ -157,9 +161,7 @@ def conv_norm(
     return NormBound(found.value * float(slack), False, f"{coarse[0]}x{coarse[1]} frequencies, {found.method}")
 
 
-def _checked(
-    kernel: np.ndarray, size: tuple[int, int], stride: tuple[int, int], groups: int, dilation: tuple[int, int]
-) -> np.ndarray:
+def _checked(kernel: Any, size: Any, stride: Any, groups: int, dilation: Any) -> np.ndarray:
     """The kernel in double precision, if all of these can be."""
     kernel = np.asarray(kernel)
     if kernel.ndim != 4 or 0 in kernel.shape:
@@ -229,7 +231,9 @@ def power_iteration(
 ) -> Float[jax.Array, ""]:
     """A lower bound of ‖J‖₂, J the Jacobian of any function at ``x``, by JVP after VJP; J is never formed.
 
-    Functions that can only be differentiated in reverse mode are taken by reverse mode twice. The value is ‖Jv‖ for a unit vector v, so it lies below ‖J‖ however few steps are made.
+    Functions that can only be differentiated in reverse mode are taken by reverse mode twice.
+
+    The value is ‖Jv‖ for a unit vector v, so it lies below ‖J‖ however few steps are made.
 
     >>> round(float(power_iteration(lambda x: jnp.array([3.0, 4.0]) * x, jnp.zeros(2), jax.random.key(0))), 4)
     4.0
