@@ -19,7 +19,7 @@ ALLOWED = {
     "terminal": set(),
     "ops": {"types", "checks"},
     "layers": {"types", "checks", "ops"},
-    "lipschitz": {"types", "checks", "ops", "layers"},
+    "lipschitz": {"types", "checks", "arguments", "ops", "layers"},
     "models": FOUNDATION | {"ops", "layers"},
     "attacks": FOUNDATION | {"ops"},
     "defenses": {"types", "checks", "arguments", "ops"},

@@ -104,7 +104,7 @@ def _padding(op: Operation) -> tuple[tuple[int, int], tuple[int, int]]:
     for eqn in op.inner:
         if eqn.primitive.name == "conv_general_dilated":
             (above, below), (left, right) = eqn.params["padding"]
-            return (above, below), (left, right)
+            return (int(above), int(below)), (int(left), int(right))
         if eqn.primitive.name == "pad" and len(eqn.params["padding_config"]) == 4:
             (above, below, _), (left, right, _) = eqn.params["padding_config"][1:3]
             return (int(above), int(below)), (int(left), int(right))
@@ -115,9 +115,9 @@ def _stride(op: Operation) -> tuple[int, int]:
     """Stride over the maps; 1 where only one place is left, so that there is nothing to step over."""
     for eqn in op.inner:
         if eqn.primitive.name == "conv_general_dilated":
-            return tuple(eqn.params["window_strides"])
+            return tuple(map(int, eqn.params["window_strides"]))
         if eqn.primitive.name == "slice" and eqn.invars[0].aval.ndim == 4 and eqn.params["strides"]:
-            return tuple(eqn.params["strides"][1:3])
+            return tuple(map(int, eqn.params["strides"][1:3]))
     return 1, 1
 
 
@@ -183,7 +183,7 @@ def _l2_pool(op: Operation) -> Gain:
 def _l2_pool_options(op: Operation) -> dict[str, Any]:
     for eqn in op.inner:
         if eqn.primitive.name == "reduce_window_sum" and len(eqn.params["window_dimensions"]) > 1:
-            return {"window": eqn.params["window_dimensions"][1], "stride": eqn.params["window_strides"][1]}
+            return {"window": int(eqn.params["window_dimensions"][1]), "stride": int(eqn.params["window_strides"][1])}
     return {"window": 1}
 
 

@@ -5,12 +5,14 @@ What is called a bound is one: computed in float64 on the host, rounded up. Kern
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
+from jaxiqa.checks import check_choice
 from jaxiqa.types import PRNGKey
 
 SLACK = 1 + 1e-10
@@ -18,6 +20,8 @@ SLACK = 1 + 1e-10
 
 GRAM_ABOVE = 96
 """Matrices with more rows than this are bounded by Gram iteration, which multiplies; smaller ones are decomposed."""
+
+Kernel = Float[np.ndarray, "kh kw i cout"] | Complex[np.ndarray, "kh kw i cout"]
 
 GRIDS = (32, 16, 12, 8)
 BUDGET = 4e11
@@ -40,7 +44,7 @@ class NormBound:
 
 
 def transfer_matrices(
-    kernel: Float[np.ndarray, "kh kw i cout"],
+    kernel: Kernel,
     grid: tuple[int, int],
     *,
     stride: tuple[int, int] = (1, 1),
@@ -51,9 +55,10 @@ def transfer_matrices(
     """What a circular convolution on maps of size ``grid`` does to each frequency of its output.
 
     With stride s the s² frequencies that fall together become columns, each divided by s. With ``half`` only
-    frequencies that are not another's conjugate are given. ``grid`` must be a multiple of ``stride``.
+    frequencies that are not another's conjugate are given, which is enough for a real kernel. ``grid`` must be a
+    multiple of ``stride``.
     """
-    kernel = np.asarray(kernel, np.float64)
+    kernel = _checked(kernel, grid, stride, groups, dilation)
     kh, kw, members, cout = kernel.shape
     if grid[0] % stride[0] or grid[1] % stride[1]:
         raise ValueError(f"size={tuple(grid)} must be a multiple of stride={tuple(stride)}")
@@ -72,7 +77,7 @@ def transfer_matrices(
 
 
 def circular_singular_values(
-    kernel: Float[np.ndarray, "kh kw i cout"],
+    kernel: Kernel,
     size: tuple[int, int],
     *,
     stride: tuple[int, int] = (1, 1),
@@ -96,7 +101,7 @@ def circular_singular_values(
 
 
 def conv_norm(
-    kernel: Float[np.ndarray, "kh kw i cout"],
+    kernel: Kernel,
     size: tuple[int, int],
     *,
     stride: tuple[int, int] = (1, 1),
@@ -115,14 +120,23 @@ def conv_norm(
         kernel: ``kh kw cin/groups cout``.
         size: (height, width) of the input.
         stride, groups, dilation: as in a network.
-        padding: ``"zeros"`` (any amount, none included) or ``"circular"``.
+        padding: ``"zeros"`` (any amount, none included) or ``"circular"``; there is no bound for other paddings here,
+            which copy values: their constants are larger.
+
+    Raises:
+        ValueError: an unknown padding; a size that is no multiple of the stride where ``padding="circular"``; a kernel,
+            size, stride, dilation or number of groups that cannot be.
 
     >>> conv_norm(np.ones((3, 3, 1, 1)), (8, 8), padding="circular")
     NormBound(value=9.0..., exact=True, method='SVD per frequency')
     """
-    kernel = np.asarray(kernel, np.float64)
+    check_choice("padding", padding, ("zeros", "circular"))
+    kernel = _checked(kernel, size, stride, groups, dilation)
+    if padding == "circular" and (size[0] % stride[0] or size[1] % stride[1]):
+        raise ValueError(f"size={tuple(size)} must be a multiple of stride={tuple(stride)}")
     if not np.isfinite(kernel).all():
         return NormBound(float("inf"), False, "the kernel has values that are not finite")
+    half = not np.iscomplexobj(kernel)
     options = {"stride": stride, "groups": groups, "dilation": dilation}
     if kernel.shape[:2] == (1, 1):
         matrices = kernel[0, 0].reshape(kernel.shape[2], groups, -1).transpose(1, 2, 0)
@@ -136,15 +150,28 @@ def conv_norm(
     coarse = _grid(rows, groups, reach, stride)
     slack = np.prod([1 / np.cos(np.pi * (r / 2) / n) for r, n in zip(reach, coarse, strict=True)])
     if np.prod(whole) <= np.prod(coarse):
-        found = largest_norm(transfer_matrices(kernel, whole, **options, half=True))
+        found = largest_norm(transfer_matrices(kernel, whole, **options, half=half))
         if padding == "circular":
             exact = found.exact
             return NormBound(found.value, exact, f"{found.method} per frequency")
         return NormBound(
             found.value, False, f"zero padding within a circular {whole[0]}x{whole[1]} map, {found.method}"
         )
-    found = largest_norm(transfer_matrices(kernel, coarse, **options, half=True))
+    found = largest_norm(transfer_matrices(kernel, coarse, **options, half=half))
     return NormBound(found.value * float(slack), False, f"{coarse[0]}x{coarse[1]} frequencies, {found.method}")
+
+
+def _checked(kernel: Any, size: Any, stride: Any, groups: int, dilation: Any) -> np.ndarray:
+    """The kernel in double precision, if all of these can be."""
+    kernel = np.asarray(kernel)
+    if kernel.ndim != 4 or 0 in kernel.shape:
+        raise ValueError(f"kernel has shape {kernel.shape}; expected kh kw cin/groups cout")
+    for name, pair in (("size", size), ("stride", stride), ("dilation", dilation)):
+        if not isinstance(pair, tuple | list) or len(pair) != 2 or min(pair) < 1:
+            raise ValueError(f"{name}={pair!r} is not allowed; expected (vertical, horizontal), each at least 1")
+    if groups < 1 or kernel.shape[3] % groups:
+        raise ValueError(f"groups={groups} does not divide {kernel.shape[3]} output channels")
+    return kernel.astype(np.complex128 if np.iscomplexobj(kernel) else np.float64)
 
 
 def _grid(rows: int, groups: int, reach: list[int], stride: tuple[int, int]) -> tuple[int, int]:
@@ -204,19 +231,32 @@ def power_iteration(
 ) -> Float[jax.Array, ""]:
     """A lower bound of ‖J‖₂, J the Jacobian of any function at ``x``, by JVP after VJP; J is never formed.
 
+    Functions that can only be differentiated in reverse mode are taken by reverse mode twice.
+
     The value is ‖Jv‖ for a unit vector v, so it lies below ‖J‖ however few steps are made.
 
     >>> round(float(power_iteration(lambda x: jnp.array([3.0, 4.0]) * x, jnp.zeros(2), jax.random.key(0))), 4)
     4.0
     """
-    _, pull = jax.vjp(function, x)
+    y, pull = jax.vjp(function, x)
 
     def push(v):
         return jax.jvp(function, (x,), (v,))[1]
 
+    def push_in_reverse(v):  # the cotangents that `pull` is given enter linearly: its own pull-back is J
+        return jax.vjp(pull, jnp.zeros_like(y))[1]((v,))[0]
+
+    try:
+        jax.eval_shape(push, x)
+    except TypeError:  # a part has a derivative of its own in reverse mode only (custom_vjp)
+        push = push_in_reverse
+
     def unit(v):
         return v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
 
+    def adjoint(u):  # JAX pulls back with the transpose; conjugates make it the adjoint of a complex map
+        return jnp.conj(pull(jnp.conj(u))[0])
+
     v = unit(jax.random.normal(key, x.shape, x.dtype))
-    v = jax.lax.fori_loop(0, steps, lambda _, v: unit(pull(push(v))[0]), v)
+    v = jax.lax.fori_loop(0, steps, lambda _, v: unit(adjoint(push(v))), v)
     return jnp.linalg.norm(push(v))

@@ -15,7 +15,7 @@ import numpy as np
 
 from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
 
-MOVES = {"reshape", "transpose", "squeeze", "expand_dims", "slice", "rev"}
+MOVES = {"reshape", "transpose", "squeeze", "slice", "rev"}
 """Operations that put entries elsewhere."""
 
 ENTRYWISE = {

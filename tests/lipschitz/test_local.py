@@ -6,7 +6,7 @@ import pytest
 from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobian_norms, largest_slope, report
 
 WEIGHTS = jax.random.normal(jax.random.key(0), (5, 4, 3))
-IMAGES = jax.random.uniform(jax.random.key(1), (3, 5, 4, 3))
+IMAGES = jax.random.uniform(jax.random.key(1), (3, 5, 4, 3), minval=0.1, maxval=0.9)
 
 
 def linear(images):
@@ -47,7 +47,7 @@ def test_the_largest_slope_is_a_lower_bound_that_the_right_direction_attains():
 def test_clever_is_exact_for_a_linear_score_and_close_for_a_quadratic_one():
     found = clever(linear, IMAGES, jax.random.key(0), radius=0.1, batches=5, samples=2)
     np.testing.assert_allclose(found.estimate, float(jnp.linalg.norm(WEIGHTS)), rtol=1e-5)
-    centre = jnp.full((1, 1, 1, 2), 0.5)
+    centre = jnp.full((1, 1, 1, 3), 0.5)
     quadratic = lambda x: (x**2).sum((1, 2, 3))  # noqa: E731  its slope is 2‖x‖: at most 2(‖centre‖ + radius)
     found = clever(quadratic, centre, jax.random.key(1), radius=0.2, batches=40, samples=64)
     true = 2 * (float(jnp.linalg.norm(centre)) + 0.2)

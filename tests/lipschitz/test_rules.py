@@ -1,0 +1,348 @@
+"""Every rule inside its domain lies above the dense Jacobian in float64, and outside it gives no bound.
+
+Complex numbers count as two real ones.
+"""
+
+import math
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from scipy.optimize import minimize_scalar
+
+from jaxiqa.layers import depthwise_conv, householder, l2_pool, max_min
+from jaxiqa.layers.fourier import from_frequencies, to_frequencies
+from jaxiqa.layers.grouped_conv import grouped_conv
+from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.wide_conv import wide_conv
+from jaxiqa.lipschitz import certified_interval, report
+
+SIZE = (8, 8, 3)
+RANDOM = np.random.default_rng(0)
+
+
+def dense(function, size=SIZE):
+    """The largest singular value of the Jacobian, over points with peaks, ties, and numbers of either sign."""
+
+    def flat(x):
+        y = function(x).ravel()
+        return jnp.concatenate([y.real, y.imag]) if jnp.iscomplexobj(y) else y
+
+    with jax.enable_x64(True):
+        shape = (1, *size)
+        x = [jax.random.normal(jax.random.key(i), shape, jnp.float64) for i in range(3)]
+        x += [x[0].at[0, 0, 0, 0].set(9.0), x[0].at[0, 0, 0, 0].set(-9.0), jnp.zeros(shape), x[0] * 0.01 + 0.5]
+        jacobians = np.asarray(jax.jit(jax.vmap(jax.jacrev(flat)))(jnp.stack(x)))
+    return max(np.linalg.norm(matrix.reshape(len(matrix), -1), 2) for matrix in jacobians)
+
+
+KNOWN = RANDOM.normal(size=SIZE).astype(np.float32)
+COMPLEX = RANDOM.normal(size=(3, 3, 1, 2)) + 1j * RANDOM.normal(size=(3, 3, 1, 2))
+ROW = RANDOM.normal(size=(7, 5)).astype(np.float32)
+
+
+def clamp(low, x, high):
+    """`jax.lax.clamp`, which cannot be differentiated where a bound is one number that moves; so not in float64."""
+    return jax.lax.clamp(low, x, jnp.asarray(high, x.dtype)) if x.dtype == jnp.float32 else jnp.clip(x, low, high)
+
+
+NUMBER_MEETS_ARRAY = {  # function, how much above the truth the bound may lie
+    "minus its smallest": (lambda x: x - x.min(), 1.08),
+    "plus its mean": (lambda x: x + x.mean(), 1.01),
+    "its mean, copied by a product": (lambda x: jnp.ones((1, 50)) * x.mean(), 1.001),
+    "times known numbers": (lambda x: ROW * x.mean(), 1.001),
+    "known numbers times it": (lambda x: x[0, 0, 0, 0] * KNOWN, 1.001),
+    "divided by known numbers": (lambda x: x[0, 0, 0, 0] / (2 + jnp.abs(ROW)), 1.001),
+    "known numbers minus it": (lambda x: KNOWN - x.max(), 1.001),
+    "the larger of it and an array": (lambda x: jnp.maximum(x, 4 * x.mean()), 1.5),
+    "the larger of it and known numbers": (lambda x: jnp.maximum(ROW, x[0, 0, 0, 0]), 1.001),
+    "the smaller": (lambda x: jnp.minimum(5 + 0 * ROW, x[0, 0, 0, 0]), 1.001),
+    "clamped between numbers": (lambda x: clamp(x.min(), 2 * x, x.max()), 12),
+    "a number clamps known ones": (lambda x: clamp(x[0, 0, 0, 0], jnp.full((9,), -20.0, x.dtype), jnp.inf), 1.001),
+    "an imaginary part": (lambda x: jax.lax.complex(x, x.mean()), 1.001),
+    "a real part": (lambda x: jax.lax.complex(x.sum(), jnp.ones((5, 4), x.dtype)), 1.001),
+    "twice": (lambda x: (x - x.mean()) + x.sum(), 1.2),
+    "in a function": (lambda x: jax.jit(lambda a, b: a + b)(x, x.sum()), 1.08),
+}
+
+
+@pytest.mark.parametrize("name", NUMBER_MEETS_ARRAY)
+def test_a_number_that_meets_an_array_is_charged_for_every_copy(name):
+    function, loose = NUMBER_MEETS_ARRAY[name]
+    bound, truth = report(function, SIZE).bound, dense(function)
+    assert truth <= bound * (1 + 1e-6) <= loose * truth * (1 + 1e-5)
+
+
+def test_the_reported_numbers_are_right():
+    assert 13.856 <= report(NUMBER_MEETS_ARRAY["minus its smallest"][0], SIZE).bound <= 14.857
+    assert report(lambda x: x + x.mean(), SIZE).bound == pytest.approx(2.0)
+    assert report(lambda x: jnp.ones((1, 50)) * x.mean(), SIZE).bound == pytest.approx(math.sqrt(50 / 192))
+
+
+def test_a_certified_interval_holds_against_gradient_ascent_where_a_mean_is_added():
+    matrix = jnp.asarray(RANDOM.normal(size=(3, 6)) / 6, jnp.float32)
+
+    def score(x):
+        return jax.nn.relu(x @ matrix + x.mean((1, 2, 3), keepdims=True)).mean((1, 2, 3))
+
+    def scalar(x):
+        return jax.nn.relu(x @ matrix + x.mean()).mean()[None]
+
+    x = jnp.full((1, *SIZE), 0.4)
+    for function in (score, scalar):
+        low, high = certified_interval(function, x, 1.0, report(function, SIZE))
+        for sign, bound in ((1, high), (-1, low)):
+            y = x
+            for _ in range(60):
+                y = y + 0.2 * sign * jax.grad(lambda y: function(y).sum())(y)  # noqa: B023
+                change = y - x
+                y = x + change / jnp.maximum(1.0, jnp.linalg.norm(change))
+            assert sign * float(function(y)[0]) <= sign * float(bound[0]) + 1e-6
+
+
+def spectrum(change, size=SIZE):
+    return lambda x: from_frequencies(change(to_frequencies(x)), size[:2])
+
+
+FINITE = {
+    "split": (lambda x: jnp.split(x, 3, -1)[1], 1.001),
+    "split unevenly, joined": (lambda x: jnp.concatenate(jnp.split(x, [1, 3], 1)[::-1], 1), 1.74),
+    "tile": (lambda x: jnp.tile(x, (2, 1, 3, 1)), 1.001),
+    "cumulative sum": (lambda x: jnp.cumsum(x, 1), 1.001),
+    "cumulative sum from the end": (lambda x: jax.lax.cumsum(x, 2, reverse=True), 1.001),
+    "cumulative largest": (lambda x: jax.lax.cummax(x, 1), 1.001),
+    "cumulative smallest": (lambda x: jax.lax.cummin(x, 2, reverse=True), 1.001),
+    "cumulative log-sum-exp": (lambda x: jax.lax.cumlogsumexp(8 * x, 1), 1.1),
+    "top k": (lambda x: jax.lax.top_k(x, 2)[0], 1.001),
+    "a slice at a known place": (lambda x: jax.lax.dynamic_slice_in_dim(x, 2, 3, 1), 1.001),
+    "written into a constant": (lambda x: jnp.zeros((1, 9, 9, 3), x.dtype).at[:, :8, 1:].set(x), 1.001),
+    "a constant written into it": (lambda x: x.at[:, jnp.array([1, 3])].set(0.5), 1.001),
+    "added at one place": (lambda x: jnp.zeros((2, 3), x.dtype).at[jnp.array([1, 1, 0, 1])].add(x[0, 0, :4]), 1.001),
+    "written into another": (lambda x: (3 * x).at[:, 2].set(x[:, 0]), 1.1),
+    "updated by itself": (lambda x: jax.lax.dynamic_update_slice_in_dim(x, 2 * x[:, :2], 3, 1), 1.1),
+    "chosen by a known mask": (lambda x: jnp.where(KNOWN > 0, x, 2 * x), 1.2),
+    "arctangent": (jnp.arctan, 1.001),
+    "arsinh": (jnp.arcsinh, 1.001),
+    "complementary error function": (jax.scipy.special.erfc, 1.001),
+    "barrier": (lambda x: sum(jax.lax.optimization_barrier((x, 2 * x))), 1.001),
+    "leaky relu by default": (jax.nn.leaky_relu, 1.001),
+    "complex product": (lambda x: (x + 1j * x[..., ::-1]) @ (ROW[:3, :3] + 1j * ROW[3:6, :3]), 2.0),
+    "complex convolution": (
+        lambda x: jax.lax.conv_general_dilated(
+            x[..., :1] + 0j,
+            jnp.asarray(COMPLEX, (x + 0j).dtype),
+            (1, 1),
+            "SAME",
+            dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        ),
+        1.3,
+    ),
+    "complex factors": (lambda x: x * jnp.asarray(COMPLEX[0, :, 0, :1].repeat(3, 1)[0], (x + 0j).dtype), 1.001),
+    "one by one depthwise": (lambda x: depthwise_conv(x, x_kernel(1, 1, x), stride=(1, 1), padding=NONE), 1.001),
+    "one by one depthwise, strided": (
+        lambda x: depthwise_conv(x, x_kernel(1, 1, x), stride=(2, 2), padding=NONE),
+        1.001,
+    ),
+    "depthwise of one row": (lambda x: depthwise_conv(x, x_kernel(1, 3, x), stride=(2, 1), padding=NONE), 1.3),
+    "depthwise as large as the map": (lambda x: depthwise_conv(x, x_kernel(8, 8, x), stride=(2, 2), padding=NONE), 8),
+    "one by one in groups": (
+        lambda x: grouped_conv(x, x_kernel(1, 1, x)[:, :, None], stride=(1, 1), padding=NONE),
+        1.001,
+    ),
+    "depthwise, batched": (
+        lambda x: jax.vmap(lambda x: depthwise_conv(x, x_kernel(3, 3, x), stride=(1, 1), padding=PAD))(x[None]),
+        40,
+    ),
+    "wide, batched": (
+        lambda x: jax.vmap(lambda x: wide_conv(x, x_kernel(3, 3, x)[..., None, :], padding=PAD))(x[None, ..., :1]),
+        40,
+    ),
+    "there and back": (spectrum(lambda z: z), 1.001),
+    "a scaled spectrum": (spectrum(lambda z: z * jnp.arange(15, dtype=jnp.float32).reshape(5, 3)), 1.001),
+    "a spectrum padded on the right": (lambda x: from_frequencies(to_frequencies(x), (8, 14)), 1.001),
+    "a spectrum cut": (lambda x: from_frequencies(to_frequencies(x), (8, 5)), 1.42),
+    "a spectrum flipped": (spectrum(lambda z: z[:, :, ::-1]), 1.001),
+    "a spectrum rolled": (spectrum(lambda z: jnp.roll(z, 1, 2)), 2.1),
+    "a spectrum of copies": (spectrum(lambda z: jnp.concatenate([z[:, :, :1]] * 5, 2)), 1.2),
+    "a spectrum added to its conjugate": (spectrum(lambda z: z + 1j * jnp.conj(z)), 1.5),
+    "jnp, there and back": (lambda x: jnp.fft.irfft2(jnp.fft.rfft2(x, axes=(1, 2)), axes=(1, 2)), 1.001),
+    "jnp, padded": (lambda x: jnp.fft.irfft(jnp.fft.rfft(x, axis=1), n=12, axis=1), 1.001),
+    "thresholds": (lambda x: soft_threshold(x + 1j * x[:, ::-1], jnp.array([0.1, 0.2, 0.3], x.dtype)), 1.5),
+}
+NONE, PAD = ((0, 0), (0, 0)), ((1, 1), (1, 1))
+
+
+def x_kernel(kh, kw, x):
+    return jnp.asarray(np.random.default_rng(1).normal(size=(kh, kw, 3)), x.dtype)
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_a_finite_bound_lies_above_the_dense_norm_and_not_far_above(name):
+    function, loose = FINITE[name]
+    found, truth = report(function, SIZE), dense(function)
+    assert truth <= found.bound * (1 + 1e-6) <= loose * truth * (1 + 1e-5)
+    assert all(row.lower <= row.upper * (1 + 1e-6) for row in found.rows)
+
+
+def test_a_spectrum_padded_between_the_transforms_gains_root_two():
+    padded = report(lambda x: from_frequencies(to_frequencies(x), (4, 8)), (4, 4, 1)).bound
+    assert padded == pytest.approx(math.sqrt(2), rel=1e-6)
+    assert report(lambda x: from_frequencies(to_frequencies(x), (4, 4)), (4, 4, 1)).bound == 1
+
+
+def test_the_slope_of_silu_is_the_largest_one():
+    def slope(x):
+        s = 1 / (1 + math.exp(-x))
+        return s + x * s * (1 - s)
+
+    found = report(jax.nn.silu, (2, 2, 3))
+    largest = -minimize_scalar(lambda x: -slope(x), bounds=(2, 3), method="bounded", options={"xatol": 1e-9}).fun
+    assert found.bound == pytest.approx(largest, rel=1e-12)
+    assert found.bound >= largest
+    assert found.rows[0].exact
+
+
+def scalar(x):
+    return x.reshape(-1)[0]
+
+
+INFINITE = {
+    "complex sine": lambda x: jnp.abs(jnp.sin(5j * x)),
+    "complex cosine": lambda x: jnp.cos(x + 1j * x).real,
+    "complex tanh": lambda x: jnp.tanh(1.5j * x).imag,
+    "complex logistic": lambda x: jax.nn.sigmoid(3j * x).real,
+    "complex silu": lambda x: jax.nn.silu(3j * x).real,
+    "complex arctangent": lambda x: jnp.arctan(1j * x).real,
+    "complex sort": lambda x: jnp.sort(1j * x + x[..., ::-1]).real,
+    "complex largest": lambda x: jnp.maximum(1j * x + x[..., ::-1], 0.5).imag,
+    "floor": jnp.floor,
+    "ceil": jnp.ceil,
+    "round": jnp.round,
+    "sign": jnp.sign,
+    "remainder": lambda x: x % 0.25,
+    "argmax": lambda x: jnp.argmax(x, -1) * 1.0,
+    "order": lambda x: jnp.argsort(x, -1) * 1.0,
+    "sorted with another": lambda x: jax.lax.sort((x, x[..., ::-1]), num_keys=1)[1],
+    "place of the largest": lambda x: jax.lax.top_k(x, 1)[1] * 1.0,
+    "comparison": lambda x: (x > x.mean()).astype(jnp.float32),
+    "is finite": lambda x: jnp.isfinite(x) * 1.0,
+    "cast to int8": lambda x: (255 * x).astype(jnp.int8) * jnp.int8(-128),
+    "cast to int4": lambda x: (7 * x).astype(jnp.int4).astype(jnp.float32),
+    "cast to truth values": lambda x: x.astype(bool).astype(jnp.float32),
+    "cast to bfloat16": lambda x: x.astype(jnp.bfloat16).astype(jnp.float32),
+    "cast to float16": lambda x: x.astype(jnp.float16).astype(jnp.float32),
+    "cast to float8": lambda x: x.astype(jnp.float8_e4m3fn).astype(jnp.float32),
+    "product in bfloat16": lambda x: jnp.dot(x, jnp.ones((3, 2)), preferred_element_type=jnp.bfloat16) * 1.0,
+    "fewer bits": lambda x: jax.lax.reduce_precision(x, 8, 3),
+    "bits read as integers": lambda x: jax.lax.bitcast_convert_type(x, jnp.int32) * 1e-9,
+    "gather": lambda x: jnp.take(x, (7 * scalar(x)).astype(jnp.int32), axis=1),
+    "gather of constants": lambda x: jnp.arange(9.0)[(7 * x).astype(jnp.int32)],
+    "slice": lambda x: jax.lax.dynamic_slice_in_dim(x, (7 * scalar(x)).astype(jnp.int32), 1, 1),
+    "write": lambda x: x.at[:, (7 * scalar(x)).astype(jnp.int32)].set(2.0),
+    "addition": lambda x: x.at[:, (7 * scalar(x)).astype(jnp.int32)].add(2.0),
+    "choice": lambda x: jnp.where(x > 0.5, x, x + 1),
+    "choice of constants": lambda x: jax.lax.select_n(x > 0.5, KNOWN[None], 2 * KNOWN[None]),
+    "cond": lambda x: jax.lax.cond(scalar(x) > 0.5, lambda x: x, lambda x: x + 1, x),
+    "known cond": lambda x: jax.lax.cond(jnp.array(True), lambda x: 3 * x, lambda x: x, x),
+    "switch": lambda x: jax.lax.switch((3 * scalar(x)).astype(jnp.int32), [jnp.sin, jnp.cos, jnp.tanh], x),
+    "while": lambda x: jax.lax.while_loop(lambda y: y.max() > 0.1, lambda y: y / 2, x),
+    "scan": lambda x: jax.lax.scan(lambda c, row: (c + row, c), x[0, 0], x[0])[1],
+    "a loop": lambda x: jax.lax.fori_loop(0, 3, lambda _, y: 2 * y, x),
+    "callback": lambda x: jax.pure_callback(lambda x: x, jax.ShapeDtypeStruct(x.shape, x.dtype), x),
+    "pads with itself and more": lambda x: jax.lax.pad(x, scalar(x), [(0, 0, 0), (1, 1, 0), (0, 0, 0), (0, 0, 0)]),
+    "a negative threshold": lambda x: soft_threshold(x + 0j, jnp.array([-0.1, 0.2, 0.3])).real,
+    "a threshold that moves": lambda x: soft_threshold(jnp.ones((1, 3)) + 0j, x[0, 0, 0]).real,
+    "a product with itself": lambda x: x * x[..., ::-1],
+    "a quotient with itself": lambda x: x / (1 + x[..., ::-1]),
+    "a power": lambda x: x**3,
+}
+
+
+@pytest.mark.parametrize("name", INFINITE)
+def test_what_jumps_or_is_outside_the_domain_of_its_rule_has_no_bound(name):
+    found = report(INFINITE[name], SIZE)
+    assert found.bound == math.inf
+    assert any(row.upper == math.inf and row.method for row in found.rows)
+
+
+def derivative(function, *known):
+    """What JAX makes of a function, and calls by the function's name."""
+    return lambda x: jax.vjp(lambda y: function(y, *known), x)[1](jnp.ones_like(function(x, *known)))[0]
+
+
+DERIVED = {
+    "silu": derivative(jax.nn.silu),
+    "softplus": derivative(jax.nn.softplus),
+    "leaky relu": derivative(jax.nn.leaky_relu),
+    "l2 pool": derivative(lambda x: l2_pool(x, 2)),
+    "max min": derivative(lambda x: max_min(x[..., :2])),
+    "householder": derivative(lambda x: householder(x[..., :2], jnp.array([0.7]))),
+    "soft threshold": derivative(lambda x: soft_threshold(x + 0j, jnp.full(3, 0.2)).real),
+    "second derivative": lambda x: jax.vmap(jax.grad(jax.grad(jax.nn.softplus)))(x.ravel()),
+    "tangent": lambda x: jax.jvp(jax.nn.silu, (x,), (jnp.ones_like(x),))[1],
+}
+
+
+@pytest.mark.parametrize("name", DERIVED)
+def test_a_derivative_has_its_functions_name_and_not_its_rule(name):
+    assert report(DERIVED[name], (4, 4, 3)).bound == math.inf
+
+
+def test_the_transpose_of_a_known_function_is_no_steeper_than_its_bound():
+    """Linear parts of derivatives have the names too: their bound is infinite, or holds."""
+
+    def transposed(function, like, cotangent):
+        return lambda x: jax.vjp(function, like(x))[1](cotangent(x))[0]
+
+    for function in (
+        transposed(jax.nn.leaky_relu, lambda x: -jnp.ones_like(x), lambda x: x),
+        transposed(to_frequencies, jnp.zeros_like, lambda x: x[:, :, :3] * jnp.asarray(1 + 2j, (x + 0j).dtype)),
+        transposed(lambda z: from_frequencies(z, (4, 4)), lambda x: 0j * x[:, :, :3], lambda x: x),
+        transposed(
+            lambda y: depthwise_conv(y, x_kernel(3, 3, y), stride=(2, 2), padding=PAD),
+            jnp.zeros_like,
+            lambda x: x[:, ::2, ::2],
+        ),
+    ):
+        bound = report(function, (4, 4, 3)).bound
+        assert dense(function, (4, 4, 3)) <= bound * (1 + 1e-6)
+
+
+def test_known_loops_and_rules_are_computed():
+    factor = lambda: jax.lax.fori_loop(0, 3, lambda _, y: 2 * y, jnp.ones(3))  # noqa: E731
+    assert report(lambda x: x * factor(), SIZE).bound == 8
+    assert report(lambda x: x * jax.nn.silu(jnp.full(3, 20.0)), SIZE).bound == pytest.approx(20, rel=1e-6)
+    assert report(lambda x: x**1, SIZE).bound == 1
+
+
+@pytest.mark.parametrize(
+    ("image_shape", "message"),
+    [
+        ((48, 48), r"image_shape is \(48, 48\); expected \(height, width, channels\), such as \(48, 64, 3\)"),
+        ((1, 48, 48, 3), r"expected \(height, width, channels\)"),
+        (48, "expected"),
+        ("48x48", "expected"),
+        ((48.0, 48, 3), "expected"),
+        ((True, 48, 3), "expected"),
+        (np.zeros((1, 48, 48, 3)), r"an array of shape \(1, 48, 48, 3\)"),
+        ((0, 48, 3), "at least 1"),
+        ((48, -1, 3), "at least 1"),
+        ((3, 48, 64), "channels come last"),
+        ((4, 5, 2), r"does not take images of image_shape=\(4, 5, 2\)"),
+    ],
+)
+def test_a_bad_image_shape_is_named(image_shape, message):
+    with pytest.raises(ValueError, match=message):
+        report(lambda x: x @ jnp.ones((3, 2)), image_shape)
+
+
+def test_a_bad_model_is_named():
+    with pytest.raises(TypeError, match="model is a str"):
+        report("resnet18", SIZE)
+    with pytest.raises(TypeError, match="no program of JAX"):
+        report(lambda x: jnp.asarray(np.asarray(x).mean()), SIZE)
+    with pytest.raises(TypeError, match="no program of JAX"):
+        report(lambda x: x if x.sum() > 0 else -x, SIZE)
+    with pytest.raises(ValueError, match="steps=0"):
+        report(lambda x: x, SIZE, steps=0)
