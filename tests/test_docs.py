@@ -23,7 +23,15 @@ def test_the_session_runs(page, tmp_path, monkeypatch, capsys):
     if page.name == "lipschitz.md":
         assert all(row.upper <= 1 + 1e-5 for row in scope["block"])
         assert scope["small"].bound < 5
+        check_clever(scope["estimate"])
         assert (tmp_path / "report.png").exists()
+
+
+def check_clever(found):
+    """The estimates that the page prints are neither below what was sampled nor beyond the stated limit."""
+    assert (found.sampled <= found.estimate).all()
+    assert (found.estimate <= 2 * found.sampled).all()
+    assert found.fitted.any() or (found.estimate == found.sampled).all()
 
 
 def test_there_are_sessions_to_run():

@@ -73,8 +73,8 @@ def jacobian_norms(
 ) -> Float[Array, " b"]:
     """A lower bound, usually close, of ‖J‖₂ at each input, for any function of a batch, such as a stage of a network.
 
-    By power iteration on JVP after VJP, vmapped; the Jacobian is never formed. Functions that have a derivative in
-    reverse mode only (`jax.custom_vjp`) are taken by reverse mode twice.
+    By power iteration, vmapped; the Jacobian is never formed. Reverse mode is enough: functions with a derivative of
+    their own in reverse mode only (`jax.custom_vjp`), such as attention here, are taken too.
 
     Args:
         function: acts on each entry of the batch alone.
@@ -96,7 +96,7 @@ def jacobian_norms(
     return jax.vmap(one)(inputs, keys)
 
 
-def largest_slope(score_fn: ScoreFn, images: Images, attacked: Images, norm: str = "l2") -> Scores:
+def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = "l2") -> Scores:
     """|f(x′) − f(x)| / ‖x′ − x‖ for attacked images x′: a lower bound of the Lipschitz constant on any ball around x
     that holds x′. Run an attack that raises and one that lowers the score, and take the larger; 0 where x′ = x.
 

@@ -229,9 +229,10 @@ def gram_bound(
 def power_iteration(
     function: Callable[[jax.Array], jax.Array], x: jax.Array, key: PRNGKey, *, steps: int = 30
 ) -> Float[jax.Array, ""]:
-    """A lower bound of ‖J‖₂, J the Jacobian of any function at ``x``, by JVP after VJP; J is never formed.
+    """A lower bound of ‖J‖₂, J the Jacobian of any function at ``x``; J is never formed.
 
-    Functions that can only be differentiated in reverse mode are taken by reverse mode twice.
+    By products with Jᵀ and J. Both come from reverse mode: the pull-back is linear, and its own pull-back is J. So a
+    function needs no derivative in forward mode; where reverse mode cannot be taken twice, forward mode is used.
 
     The value is ‖Jv‖ for a unit vector v, so it lies below ‖J‖ however few steps are made.
 
@@ -241,15 +242,14 @@ def power_iteration(
     y, pull = jax.vjp(function, x)
 
     def push(v):
-        return jax.jvp(function, (x,), (v,))[1]
-
-    def push_in_reverse(v):  # the cotangents that `pull` is given enter linearly: its own pull-back is J
         return jax.vjp(pull, jnp.zeros_like(y))[1]((v,))[0]
 
     try:
         jax.eval_shape(push, x)
-    except TypeError:  # a part has a derivative of its own in reverse mode only (custom_vjp)
-        push = push_in_reverse
+    except (TypeError, NotImplementedError):  # a part of the pull-back cannot be differentiated
+
+        def push(v):
+            return jax.jvp(function, (x,), (v,))[1]
 
     def unit(v):
         return v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)

@@ -1,9 +1,17 @@
+import subprocess
+import sys
+import warnings
+
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobian_norms, largest_slope, report
+from jaxiqa import models
+from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobian_norms, largest_slope, local, report
+from jaxiqa.lipschitz.extreme_value import fit_reverse_weibull
+from jaxiqa.models.transformer import attend
+from jaxiqa.ops.resize import resize_bilinear
 
 WEIGHTS = jax.random.normal(jax.random.key(0), (5, 4, 3))
 IMAGES = jax.random.uniform(jax.random.key(1), (3, 5, 4, 3), minval=0.1, maxval=0.9)
@@ -77,3 +85,215 @@ def test_bad_arguments_are_named():
             call()
     with pytest.raises(ValueError, match="radius"):
         clever(linear, IMAGES, jax.random.key(0), radius=0.0)
+
+
+@jax.custom_vjp
+def doubled(x):
+    """A function that has a derivative in reverse mode only."""
+    return jnp.sin(2 * x)
+
+
+doubled.defvjp(lambda x: (doubled(x), x), lambda x, cotangent: (2 * jnp.cos(2 * x) * cotangent,))
+
+FUNCTIONS = {
+    "reverse mode only": lambda x: jnp.einsum("bhwc,hwck->bk", doubled(x), jnp.stack([WEIGHTS, WEIGHTS**2], -1)),
+    "forward mode too": lambda x: jnp.einsum("bhwc,hwck->bk", jnp.sin(2 * x), jnp.stack([WEIGHTS, WEIGHTS**2], -1)),
+    "resized": lambda x: resize_bilinear(x, (7, 3)) ** 2,
+    "attention": lambda x: attend(*(x.reshape(len(x), -1, 3) * n for n in (1, 2, 3)), heads=1),
+    "complex": lambda x: jnp.fft.rfft(x, axis=1) * (1 + 2j) + 1j * x[:, :3] ** 2,
+}
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_jacobian_norms_take_the_mode_that_works(name):
+    """Reverse mode twice gives what forward after reverse gives; complex values count as two numbers."""
+    function = FUNCTIONS[name]
+
+    def flat(x):
+        y = function(x[None]).ravel()
+        return jnp.concatenate([y.real, y.imag]) if jnp.iscomplexobj(y) else y
+
+    jacobians = np.asarray(jax.vmap(jax.jacrev(flat))(IMAGES)).reshape(3, -1, WEIGHTS.size)
+    found = jax.jit(lambda x: jacobian_norms(function, x, jax.random.key(0), steps=200))(IMAGES)
+    np.testing.assert_allclose(found, np.linalg.norm(jacobians, 2, axis=(1, 2)), rtol=1e-3)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["resnet18", "maniqa"])
+def test_jacobian_norms_of_metrics_with_and_without_attention_equal_gradient_norms(name):
+    """A score is one number, so that its Jacobian is its gradient."""
+    if name == "resnet18":
+        metric, side = models.build(name, width=8), 48
+    else:
+        metric, side = models.MODELS[name].build(), 224
+    score = models.score_fn(metric, (side, side))
+    images = jax.random.uniform(jax.random.key(3), (1, side, side, 3))
+    found = jacobian_norms(lambda x: score(x)[:, None], images, jax.random.key(0), steps=2)
+    np.testing.assert_allclose(found, gradient_norms(score, images), rtol=1e-3)
+
+
+def noisy(images):
+    """A score whose largest gradients look like draws of a distribution without an end."""
+    return jnp.sin(40 * linear(images)) * images[:, 0, 0, 0] + images.mean((1, 2, 3))
+
+
+@pytest.mark.filterwarnings("ignore:clever")
+@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("score", [linear, curved, noisy])
+def test_clever_stays_between_the_largest_sample_and_its_limit(score, seed):
+    for limit in (1.2, 2.0, 5.0):
+        options = {"radius": 0.3, "batches": 6, "samples": 2, "limit": limit}
+        found = clever(score, IMAGES, jax.random.key(seed), **options)
+        assert (found.sampled <= found.estimate).all()
+        assert (found.estimate <= limit * found.sampled * (1 + 1e-9)).all()
+        assert np.isfinite(found.estimate).all()
+        np.testing.assert_array_equal(found.estimate[~found.fitted], found.sampled[~found.fitted])
+        np.testing.assert_array_equal(np.isnan(found.p_value), ~found.fitted)
+
+
+def test_a_failed_fit_is_said(recwarn):
+    gumbel = np.random.default_rng(0).gumbel(10, 1, 400)  # the maxima of normal numbers have no end
+    assert not fit_reverse_weibull(gumbel, limit=1.5).found
+    score = lambda x: jnp.exp(3 * x.mean((1, 2, 3)))  # noqa: E731
+    found = None
+    for seed in range(20):
+        recwarn.clear()
+        found = clever(score, IMAGES, jax.random.key(seed), radius=0.3, batches=5, samples=1, limit=1.05)
+        if not found.fitted.all():
+            break
+    assert found is not None
+    assert not found.fitted.all()
+    failed = np.flatnonzero(~found.fitted).tolist()
+    assert str(failed) in str(recwarn.pop(UserWarning).message)
+
+
+@pytest.mark.parametrize(("shape", "end"), [(1.0, 5.0), (2.0, 3.0), (4.0, 3.0)])
+def test_the_fit_finds_the_end_of_the_distribution(shape, end):
+    draws = end - 0.3 * np.random.default_rng(1).weibull(shape, 2000)
+    fit = fit_reverse_weibull(draws)
+    assert fit.found
+    assert fit.location == pytest.approx(end, rel=0.03)
+    assert fit.shape == pytest.approx(shape, rel=0.3)
+    assert fit.p_value > 0.01
+
+
+def test_the_fit_survives_the_samples_that_made_it_explode():
+    """Few, skewed maxima such as those of a network: an unbounded fit put the end at 3.6e6."""
+    from scipy import stats
+
+    random = np.random.default_rng(0)
+    worst = 0.0
+    for _ in range(12):
+        maxima = 26 + random.gamma(0.5, 4, 6)
+        fit = fit_reverse_weibull(maxima)
+        assert maxima.max() <= fit.location <= 2 * maxima.max() * (1 + 1e-9)
+        with warnings.catch_warnings(), np.errstate(all="ignore"):
+            warnings.simplefilter("ignore")
+            scaled = (maxima - maxima.max()) / maxima.std()
+            worst = max(worst, stats.weibull_max.fit(scaled, loc=0.1, scale=1.0)[1] * maxima.std() + maxima.max())
+    assert worst > 1e3
+
+
+def test_clever_compiles_once():
+    options = {"radius": 0.1, "batches": 5, "samples": 2}
+    clever(curved, IMAGES, jax.random.key(0), **options)
+    compiled = local._largest._cache_size()
+    for seed, radius in ((1, 0.1), (2, 0.2)):
+        clever(curved, IMAGES, jax.random.key(seed), **(options | {"radius": radius}))
+    assert local._largest._cache_size() == compiled
+
+
+CALLS = {
+    "gradient_norms": lambda x: gradient_norms(linear, x),
+    "largest_slope": lambda x: largest_slope(linear, x, x),
+    "largest_slope of attacked": lambda x: largest_slope(linear, IMAGES, x),
+    "clever": lambda x: clever(linear, x, jax.random.key(0), radius=0.1, batches=5, samples=1),
+    "certified_interval": lambda x: certified_interval(linear, x, 0.1, 1.0),
+}
+WRONG = {
+    "0 to 255": (255 * IMAGES, r"values in \[.*expected \[0, 1\]"),
+    "channels first": (IMAGES.transpose(0, 3, 1, 2), "channels last"),
+    "alpha": (jnp.concatenate([IMAGES, IMAGES[..., :1]], -1), "RGBA"),
+    "grey": (IMAGES[..., :1], "grey"),
+    "one image": (IMAGES[0], "four axes|violates|Expected type"),
+    "not a number": (IMAGES.at[0, 0, 0, 0].set(jnp.nan), "values in"),
+    "no image": (IMAGES[:0], "at least one image"),
+}
+
+
+@pytest.mark.parametrize("wrong", WRONG)
+@pytest.mark.parametrize("call", CALLS)
+def test_images_of_another_range_or_layout_are_refused(call, wrong):
+    images, message = WRONG[wrong]
+    with pytest.raises((ValueError, TypeError), match=message):
+        CALLS[call](images)
+
+
+def test_lists_and_paths_are_refused_by_name_where_no_types_are_checked():
+    """The tests check annotations, which come first; users do not."""
+    program = """
+import jax
+from jaxiqa import lipschitz
+score, key = (lambda x: x.mean((1, 2, 3))), jax.random.key(0)
+for given in ([1.0], "a.png"):
+    for function in (
+        lambda x: lipschitz.gradient_norms(score, x),
+        lambda x: lipschitz.largest_slope(score, x, x),
+        lambda x: lipschitz.clever(score, x, key, radius=0.1),
+        lambda x: lipschitz.certified_interval(score, x, 0.1, 1.0),
+    ):
+        try:
+            function(given)
+        except TypeError as error:
+            assert f"images is a {type(given).__name__}; expected a NumPy or JAX array" in str(error), error
+        else:
+            raise AssertionError(given)
+"""
+    subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+def test_certified_intervals_check_their_bound():
+    found = report(linear, (5, 4, 3))
+    np.testing.assert_array_equal(
+        certified_interval(linear, IMAGES, 0.1, found), certified_interval(linear, IMAGES, 0.1, found.bound)
+    )
+    with pytest.raises(ValueError, match=r"report for images of \(5, 4, 3\)"):
+        certified_interval(lambda x: x.mean((1, 2, 3)), jnp.full((1, 6, 4, 3), 0.5), 0.1, found)
+    low, high = certified_interval(linear, IMAGES, 0.0, float("inf"))
+    np.testing.assert_array_equal(low, high)
+    for bad in ({"epsilon": -0.1, "bound": 1.0}, {"epsilon": 0.1, "bound": float("nan")}):
+        with pytest.raises(ValueError, match="is outside"):
+            certified_interval(linear, IMAGES, **bad)
+
+
+def test_a_score_of_another_shape_is_named():
+    for call in (
+        lambda f: gradient_norms(f, IMAGES),
+        lambda f: largest_slope(f, IMAGES, IMAGES),
+        lambda f: certified_interval(f, IMAGES, 0.1, 1.0),
+    ):
+        with pytest.raises(ValueError, match="one score per image"):
+            call(lambda x: linear(x)[:, None])
+
+
+def test_jacobian_norms_check_their_arguments():
+    for inputs, options, message in (
+        (IMAGES[:0], {}, "inputs has shape"),
+        (jnp.zeros((2, 3), jnp.int32), {}, "int32|violates|Expected type"),
+        (IMAGES, {"steps": 0}, "steps=0"),
+    ):
+        with pytest.raises((ValueError, TypeError), match=message):
+            jacobian_norms(lambda x: x, inputs, jax.random.key(0), **options)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
+def test_other_types_of_images(dtype):
+    """Gradients are of the type of the images; norms are summed in float32, so that no type of few bits spoils them."""
+    with jax.enable_x64(dtype == "float64"):
+        images = jnp.asarray(IMAGES, dtype)
+        score = lambda x: (x * 0.5).sum((1, 2, 3))  # noqa: E731
+        norms = gradient_norms(score, images)
+        assert norms.dtype == ("float64" if dtype == "float64" else "float32")
+        np.testing.assert_allclose(norms, 0.5 * np.sqrt(60), rtol=1e-6)
+        found = clever(score, images, jax.random.key(0), radius=0.1, batches=5, samples=1)
+        np.testing.assert_allclose(found.estimate, 0.5 * np.sqrt(60), rtol=1e-6)

@@ -125,3 +125,40 @@ def test_power_iteration_is_a_lower_bound_of_any_functions_jacobian(steps):
     found = float(power_iteration(function, x, jax.random.key(0), steps=steps))
     assert found <= norm * (1 + 1e-6)
     assert steps < 60 or found == pytest.approx(norm, rel=1e-3)
+
+
+@pytest.mark.parametrize("padding", ["symmetric", "reflect", "edge", "SAME", None])
+def test_an_unknown_padding_is_refused(padding):
+    """Padding that copies values has a larger constant: a 1x3 kernel at the edge of a map of one value counts twice."""
+    with pytest.raises((ValueError, TypeError), match=r"'zeros', 'circular'|Expected type"):
+        conv_norm(np.ones((3, 3, 1, 1)), (4, 4), padding=padding)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"size": (5, 4), "padding": "circular", "stride": (2, 2)}, "multiple of stride"),
+        ({"size": (401, 600), "padding": "circular", "stride": (2, 2)}, "multiple of stride"),
+        ({"size": (0, 4)}, "size="),
+        ({"size": (4, 4), "stride": (0, 1)}, "stride="),
+        ({"size": (4, 4), "dilation": (1, -1)}, "dilation="),
+        ({"size": (4, 4), "groups": 2}, "groups=2"),
+    ],
+)
+def test_impossible_convolutions_are_named(options, message):
+    with pytest.raises(ValueError, match=message):
+        conv_norm(np.ones((3, 3, 1, 3)), **options)
+
+
+@pytest.mark.parametrize("padding", ["zeros", "circular"])
+@pytest.mark.parametrize("size", [(6, 8), (40, 44)])
+def test_a_complex_kernel_keeps_its_imaginary_part(padding, size):
+    kernel = RANDOM.normal(size=(3, 3, 2, 3)) + 1j * RANDOM.normal(size=(3, 3, 2, 3))
+    bound = conv_norm(kernel, size, padding=padding).value
+    true = circular_singular_values(kernel, (size[0] + 2, size[1] + 2)).max()
+    assert 0.85 * true <= bound <= 1.4 * true
+    if padding == "circular":
+        assert circular_singular_values(kernel, size).max() <= bound * (1 + 1e-9)
+    assert conv_norm(1j * kernel.real, size, padding=padding).value == pytest.approx(
+        conv_norm(kernel.real, size, padding=padding).value, rel=1e-9
+    )
