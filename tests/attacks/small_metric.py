@@ -9,7 +9,9 @@ WEIGHTS = jax.random.normal(jax.random.key(9), (3, 3, 3, 4)) / 3
 
 def score(images):
     """Works on any size and looks at every pixel."""
-    x = jax.lax.conv_general_dilated(images, WEIGHTS, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    x = jax.lax.conv_general_dilated(
+        images, WEIGHTS.astype(images.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
     return jnp.tanh(x).mean((1, 2)) @ jnp.array([1.0, -2.0, 0.5, 1.5])
 
 

@@ -159,7 +159,7 @@ def test_cadv_reports_what_is_not_finite_or_not_allowed():
         CAdv(spread, steps=2)(broken, pictures(), KEY)
     with pytest.raises(ValueError, match=r"colorize returned shape \(3, 9, 14, 1\)"):
         CAdv(lambda lightness, hints, mask: mask, steps=2)(redness, pictures(), KEY)
-    with pytest.raises(ValueError, match="4 channels"):
+    with pytest.raises(ValueError, match="expected 3 channels last"):
         CAdv(spread)(redness, jnp.zeros((1, 4, 4, 4)), KEY)
     for name, value in (
         ("steps", 0), ("clusters", 0), ("chosen", 9), ("hints", -1), ("step_size", -1.0), ("variant", "bench"),

@@ -131,7 +131,7 @@ def fuzz(count: int, formats: dict[str, list[bytes]], seed: int = SEED) -> dict[
     keep = Path(os.environ["JAXIQA_FUZZ_KEEP"]) if "JAXIQA_FUZZ_KEEP" in os.environ else None
     every = {name: (files, bytes) for name, files in formats.items()} | inside
     return {
-        name: mutate.run("test_weights:read", map(pack, mutate.mutations(files, share, seed + number)), keep=keep)
+        name: mutate.run("test_fuzz_weights:read", map(pack, mutate.mutations(files, share, seed + number)), keep=keep)
         for number, (name, (files, pack)) in enumerate(every.items())
     }
 

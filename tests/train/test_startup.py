@@ -254,4 +254,4 @@ def test_a_failed_start_leaves_nothing_that_refuses_the_correction(smoke, tmp_pa
     (tmp_path / "file").write_text("")
     blocked = run("--workdir", str(tmp_path / "file"))
     assert (blocked.returncode, "Traceback" in blocked.stderr) == (1, False)
-    assert "a file is where a folder should be" in blocked.stderr
+    assert "is a file; choose another --workdir" in blocked.stderr
