@@ -254,7 +254,8 @@ def clamped(d: Draws) -> Step:
     scalars = [j for j, v in enumerate(d.values) if v.shape == () and v.dtype == d.values[i].dtype]
     j = scalars[d.integer(0, len(scalars) - 1)] if scalars else None
     if j is not None and d.integer(0, 1):
-        return lambda v: jax.lax.clamp(v[j], v[i], v[j] + 1)
+        # not lax.clamp: JAX cannot differentiate it by a bound that is one number
+        return lambda v: jnp.clip(v[i], v[j], v[j] + 1)
     return lambda v: jnp.clip(v[i], low, high)
 
 
