@@ -89,7 +89,7 @@ class Spectrum:
         if x.shape[1:3] != self.size:
             raise ValueError(
                 f"this layer was materialized for maps of {self.size[0]}x{self.size[1]} and was given one of "
-                f"{x.shape[1]}x{x.shape[2]}: use score_fn(model, (h, w)) for these images, or materialize the model again"
+                f"{x.shape[1]}x{x.shape[2]}: use score_fn(model, (h, w)) for them, or materialize the model again"
             )
         low = _low(self.size, self.band)
         return through_frequencies(
