@@ -90,10 +90,8 @@ def jacobian_norms(
     inputs = jnp.asarray(inputs)
     if not (inputs.ndim and len(inputs) and jnp.issubdtype(inputs.dtype, jnp.inexact)):
         raise ValueError(f"inputs has shape {inputs.shape} and dtype {inputs.dtype}; expected a batch of floats, b ...")
-    image_keys(key, len(inputs))  # checks the key
-    keys = jax.random.split(key, len(inputs))
     one = lambda x, key: power_iteration(lambda x: function(x[None])[0], x, key, steps=steps)  # noqa: E731
-    return jax.vmap(one)(inputs, keys)
+    return jax.vmap(one)(inputs, image_keys(key, len(inputs)))
 
 
 def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = "l2") -> Scores:

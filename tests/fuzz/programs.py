@@ -9,6 +9,7 @@ from collections.abc import Callable
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jaxiqa.layers import depthwise_conv, householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
@@ -249,14 +250,21 @@ def joined(d: Draws) -> Step:
 
 
 def clamped(d: Draws) -> Step:
+    """Between numbers, between arrays that move, or between one number that moves and the next."""
     i = d.pick(real)
+    v0 = d.values[i]
     low, high = sorted(d.random.normal(size=2).tolist())
-    scalars = [j for j, v in enumerate(d.values) if v.shape == () and v.dtype == d.values[i].dtype]
-    j = scalars[d.integer(0, len(scalars) - 1)] if scalars else None
-    if j is not None and d.integer(0, 1):
+    j = d.pick(lambda v: v.shape == v0.shape and v.dtype == v0.dtype)
+    scalars = [k for k, v in enumerate(d.values) if v.shape == () and v.dtype == v0.dtype]
+    if scalars and d.integer(0, 1):
+        k = scalars[d.integer(0, len(scalars) - 1)]
         # not lax.clamp: JAX cannot differentiate it by a bound that is one number
-        return lambda v: jnp.clip(v[i], v[j], v[j] + 1)
-    return lambda v: jnp.clip(v[i], low, high)
+        return lambda v: jnp.clip(v[i], v[k], v[k] + 1)
+    return d.one_of(
+        lambda v: jnp.clip(v[i], low, high),
+        lambda v: lax.clamp(jnp.asarray(low, v[i].dtype), v[i], jnp.asarray(high, v[i].dtype)),
+        lambda v: lax.clamp(v[j], v[i], v[j] + 1),
+    )
 
 
 def multiplied(d: Draws) -> Step:
