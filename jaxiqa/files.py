@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MENDS = {
-    errno.ENOSPC: "the disk is full; free some space, then the same command goes on",
-    errno.EDQUOT: "your disk quota is used up; free some space, then the same command goes on",
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
     errno.EFBIG: "the file is larger than the limit set for this process (ulimit -f)",
-    errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "you may not write there; change its permissions or choose another folder",
-    errno.EPERM: "you may not write there; change its permissions or choose another folder",
-    errno.ENOTDIR: "a file is where a folder should be; move it or choose another folder",
-    errno.EEXIST: "a file is where a folder should be; move it or choose another folder",
-    errno.EISDIR: "a folder is where a file should be; move it or choose another name",
+    errno.EROFS: "the file system is read-only; choose another path",
+    errno.EACCES: "permission denied; change its permissions or choose another path",
+    errno.EPERM: "permission denied; change its permissions or choose another path",
+    errno.ENOTDIR: "a file is where a folder should be; move it or choose another path",
+    errno.EEXIST: "a file is where a folder should be; move it or choose another path",
+    errno.EISDIR: "a folder is where a file should be; move it or choose another path",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.ELOOP: "its links lead round in a circle; mend the link or choose another path",
 }
-"""What to do about the errors that writing meets."""
+"""What to do about the errors that files and folders meet."""
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
@@ -37,7 +38,7 @@ def writing(path: Path) -> Iterator[None]:
     >>> with writing(Path("runs/a")):
     ...     raise OSError(errno.ENOSPC, "No space left on device")
     Traceback (most recent call last):
-    jaxiqa.files.WriteError: cannot write runs/a: the disk is full; free some space, then the same command goes on
+    jaxiqa.files.WriteError: cannot write runs/a: the disk is full; free some space and run the same command again
     """
     try:
         yield
