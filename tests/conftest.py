@@ -16,7 +16,7 @@ os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.par
 
 @pytest.fixture(autouse=True)
 def no_last_result() -> None:
-    """Examples in docstrings leave their last result in ``builtins._``: a tuple of lists makes the import of tyro fail."""
+    """Docstrings' examples leave a last result in ``builtins._``: a tuple of lists makes the import of tyro fail."""
     vars(builtins).pop("_", None)
 
 
