@@ -45,7 +45,7 @@ def writing(path: Path) -> Iterator[None]:
     except BlockingIOError:
         raise
     except OSError as error:
-        named = error.filename if isinstance(error.filename, str) else path
+        named = error.filename if isinstance(error.filename, str) and not is_leftover(error.filename) else path
         raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
     except ValueError as error:  # so TensorStore, with which Orbax writes, reports what the system refused
         number = re.search(r"os_error_code='(\d+)'", str(error))
@@ -62,6 +62,21 @@ def check_space(folder: Path, needed: int) -> None:
             raise OSError(errno.ENOSPC, f"{needed} bytes are needed")
 
 
+def neighbour(path: Path) -> Path:
+    """A hidden file beside ``path`` that only this process writes, with a name of no more bytes than files may have.
+
+    >>> neighbour(Path("runs/a.csv")).match("runs/.a.csv.*.tmp")
+    True
+    """
+    name = path.name if len(os.fsencode(path.name)) <= 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".{name}.{os.getpid()}.tmp")
+
+
+def is_leftover(path: str | Path) -> bool:
+    """Whether a path is named as `neighbour` names files."""
+    return bool(re.fullmatch(r"\..+\.\d+\.tmp", os.path.basename(path)))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a neighbour, flush to disk, then rename.
 
@@ -74,7 +89,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     ...     (Path(folder) / "a.bin").read_bytes()
     b'abc'
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = neighbour(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -96,7 +111,7 @@ def write_text(path: Path, content: str) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what `write_bytes` left in ``folder`` and below when it was killed; only inside `locked`."""
     for path in folder.rglob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+        if is_leftover(path):
             path.unlink(missing_ok=True)
 
 

@@ -19,7 +19,7 @@ from typing import Annotated, Any
 
 import tyro
 
-from jaxiqa.files import write_bytes, writing
+from jaxiqa.files import neighbour, write_bytes, writing
 from jaxiqa.options import options_last, parse_options
 
 PIXELS = 2**22
@@ -136,12 +136,12 @@ def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
 def check_output(out: Path, inputs: Sequence[Path]) -> None:
     """Raise ``ValueError`` unless a csv can be written here and overwrites no picture; its folder is created."""
     target = Path(os.path.realpath(out))
-    if os.path.exists(target) and not target.is_file():
-        what = "folder" if target.is_dir() else "device, not a file"
+    if os.path.exists(out) and not os.path.isfile(out):  # the target of a link to a pipe is no path
+        what = "folder" if os.path.isdir(out) else "device, not a file"
         raise ValueError(f"csv: {out} is a {what}; give the name of a file")
     if any(os.path.realpath(path) == str(target) for path in inputs):
         raise ValueError(f"csv: {out} is one of the pictures; give another name")
-    probe = target.with_name(f".{target.name}.{os.getpid()}.try")
+    probe = neighbour(target)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()

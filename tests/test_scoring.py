@@ -256,6 +256,16 @@ def test_no_program_is_added_when_memory_maps_run_short(monkeypatch):
     assert held == {5}
 
 
+def test_a_csv_that_is_a_pipe_is_refused_by_its_own_name():
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(ValueError, match=rf"^csv: /dev/fd/{writing} is a device"):
+            scoring.check_output(Path(f"/dev/fd/{writing}"), [])
+    finally:
+        os.close(reading)
+        os.close(writing)
+
+
 def test_no_cell_of_the_csv_is_a_formula_and_the_name_still_leads_to_the_file():
     assert scoring.as_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0)]) == (
         "image,score\n./=1+1.png,1.0\n./@a.png,2.0\na=.png,3.0\n"
