@@ -31,14 +31,15 @@ def main() -> None:
 
     from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.files import locked
-    from jaxiqa.terminal import console, start_jax
+    from jaxiqa.terminal import console, note, start_jax
     from jaxiqa.train.startup import check_devices, check_files, check_training
 
     start_jax()
     began = time.perf_counter()
     check_training(experiment)
     check_devices(experiment)
-    check_evaluation_start(experiment)
+    for remark in check_evaluation_start(experiment, later=True):
+        note(f"before evaluate.py: {remark}")
     rows = finished_runs(experiment)
     runs = list(itertools.product(experiment.seeds, experiment.variants))
     pending = [name for name in experiment.variants if any((seed, name) not in rows for seed in experiment.seeds)]

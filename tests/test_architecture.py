@@ -16,7 +16,8 @@ ALLOWED = {
     "files": set(),
     "options": set(),
     "config": {"options", "files"},
-    "terminal": set(),
+    "terminal": {"files"},
+    "compiled": set(),
     "ops": {"types", "checks"},
     "layers": {"types", "checks", "ops"},
     "lipschitz": {"types", "checks", "arguments", "ops", "layers"},
@@ -28,7 +29,7 @@ ALLOWED = {
     "data": FOUNDATION | {"ops"},
     "reports": FOUNDATION | {"metrics"},
     "train": FOUNDATION | {"data", "models", "attacks", "metrics", "pruning", "ops"},
-    "scoring": FOUNDATION | {"data", "models", "terminal"},
+    "scoring": FOUNDATION | {"compiled", "data", "models", "terminal"},
     "__main__": {"scoring", "terminal"},
     "evaluation": FOUNDATION
     | {"config", "data", "models", "attacks", "defenses", "metrics", "ops", "reports", "terminal"},

@@ -66,3 +66,20 @@ def test_ctrl_c_says_how_to_go_on(capsys):
 def test_names_in_brackets_are_no_markup(capsys):
     terminal.say("scores[v2].csv in run[/best]")
     assert capsys.readouterr().out == "scores[v2].csv in run[/best]\n"
+
+
+def test_a_user_without_a_home_has_no_cache_and_no_error(monkeypatch):
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    set_up = {}
+    monkeypatch.setattr(terminal.Path, "home", no_home)
+    monkeypatch.setattr("jax.config.update", lambda name, value: set_up.update({name: value}))
+    terminal.start_jax()
+    assert set_up == {}
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    terminal.start_jax()
+    assert set_up == {"jax_compilation_cache_dir": "/caches/jaxiqa/xla"}
