@@ -2,12 +2,14 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 MENDS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -29,6 +31,10 @@ RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", 
 
 class WriteError(ValueError):
     """A file or folder cannot be written; the message names the path and what to do."""
+
+
+class DamagedError(ValueError):
+    """A file is not as it was written; the message names it."""
 
 
 @contextmanager
@@ -106,6 +112,37 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` for UTF-8 text."""
     write_bytes(path, content.encode())
+
+
+def sealed_json(content: dict[str, Any]) -> str:
+    """JSON that ends with a digest of itself, by which `open_sealed` notices every change.
+
+    >>> open_sealed(sealed_json({"strength": 0.5}))
+    {'strength': 0.5}
+    """
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json.dumps({**content, "sha256": digest}, indent=1)
+
+
+def open_sealed(text: str) -> dict[str, Any]:
+    """What `sealed_json` was given.
+
+    Raises:
+        DamagedError: the text is not exactly what it made; says so of "it", for the caller to name the file before.
+
+    >>> open_sealed(sealed_json({"strength": 0.5}).replace("0.5", "0.6"))
+    Traceback (most recent call last):
+    jaxiqa.files.DamagedError: it was changed after it was written
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"it cannot be read ({error})") from error
+    if not isinstance(content, dict) or content.pop("sha256", None) is None:
+        raise DamagedError("it has no seal")
+    if sealed_json(content) != text:
+        raise DamagedError("it was changed after it was written")
+    return content
 
 
 def remove_leftovers(folder: Path) -> None:

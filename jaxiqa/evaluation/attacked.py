@@ -30,7 +30,7 @@ def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store:
     done_rows: dict[str, set] = {label: set() for label in evaluation.attacks}
     for row in subject.rows(ResultRow):
         done_rows.setdefault(row.attack, set()).add((row.image, row.level or row.epsilon))
-    kept = stored.digests(subject) if store else {}
+    kept = stored.digests(subject, verify=True) if store else {}
     for label, chosen in evaluation.attacks.items():
         strengths = strengths_of(subject, label, chosen, split)
         written = {(image, key) for attack, image, key in kept if attack == label}

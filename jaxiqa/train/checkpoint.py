@@ -6,7 +6,6 @@ matches its manifest is restored; otherwise the newest earlier one is. Files tha
 """
 
 import hashlib
-import json
 import logging
 import os
 from collections.abc import Iterable, Iterator
@@ -17,7 +16,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxiqa.files import write_text
+from jaxiqa.files import DamagedError, open_sealed, sealed_json, write_text
 
 log = logging.getLogger(__name__)
 SUFFIX = ".sha256.json"
@@ -71,7 +70,7 @@ class Checkpoints:
                 self.manager.delete(step)
             self.manager.save(step, args=ocp.args.StandardSave(_named(state)), force=True)
             self.manager.wait_until_finished()
-            write_text(self._manifest(step), _sealed(step, _digests(self.folder / str(step))))
+            write_text(self._manifest(step), sealed_json({"step": step, "files": _digests(self.folder / str(step))}))
             for old in sorted(other for other in self.manager.all_steps() if other <= step)[: -self.keep]:
                 self.manager.delete(old)
                 self._manifest(old).unlink(missing_ok=True)
@@ -120,12 +119,14 @@ class Checkpoints:
         if not path.exists():
             return f"its manifest {path.name} is missing"
         try:
-            manifest = json.loads(path.read_text())
+            manifest = open_sealed(path.read_text())
             number, files = manifest["step"], manifest["files"]
-            if path.read_text() != _sealed(number, files) or not files or not isinstance(files, dict):
-                return f"its manifest {path.name} was changed"
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        except DamagedError as error:
+            return f"its manifest {path.name} is damaged: {error}"
+        except (OSError, ValueError, LookupError):
             return f"its manifest {path.name} cannot be read"
+        if not files or not isinstance(files, dict):
+            return f"its manifest {path.name} names no file"
         if number != step:
             return f"its manifest is that of step {number}"
         found = _digests(self.folder / str(step), files)
@@ -136,12 +137,6 @@ class Checkpoints:
         if missing:
             return f"{missing[0]} is missing"
         return f"{changed[0]} does not match its digest" if changed else None
-
-
-def _sealed(step: int, files: dict[str, str]) -> str:
-    """The text of a manifest."""
-    content = {"step": step, "files": files}
-    return json.dumps({**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}, indent=1)
 
 
 @contextmanager
