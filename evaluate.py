@@ -102,7 +102,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     from jaxiqa.evaluation.strengths import keys_of
     from jaxiqa.evaluation.subject import FILES
     from jaxiqa.reports import write_defenses, write_report
-    from jaxiqa.reports.defense_tables import certificates
+    from jaxiqa.reports.defense_tables import certificates, without_range
     from jaxiqa.reports.defenses import summarise_defenses
     from jaxiqa.reports.examples import load
     from jaxiqa.reports.rows import read_rows
@@ -156,8 +156,8 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     )
     page = write_report(root, summary, examples, title=experiment.name, facts=facts, defended=defended, figures=figures)
     console.print(render(summary))
-    for note in notes(summary):
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+    for line in [*notes(summary), *without_range(proofs, ends)]:
+        console.print(f"[dim]{escape(line)}[/]", highlight=False)
     for sheet in defended:
         if len(sheet.header) <= 10:  # the leaderboard is too wide for a terminal
             console.print(sheet.render())

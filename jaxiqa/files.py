@@ -6,6 +6,7 @@ import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -168,7 +169,8 @@ def safe_name(label: str) -> str:
 def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()) -> None:
     """Raise ``ValueError`` unless every label can be shown in a line, and no two share a file name.
 
-    Some file systems do not tell upper from lower case, so labels that differ in nothing else are refused.
+    Some file systems do not tell upper from lower case, and people do not tell how Unicode spells a letter, so labels
+    that differ in nothing else are refused.
 
     Args:
         where: of the labels, for the message.
@@ -183,14 +185,15 @@ def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()
     for label in labels:
         if not label.strip() or not label.isprintable():
             raise ValueError(f"{where}: {label!r} is no label; write at least one visible character, on one line")
-        name = safe_name(label).casefold()
-        if name in {other.casefold() for other in taken}:
+        names = {safe_name(label).casefold(), unicodedata.normalize("NFKC", label).casefold()}
+        if names & {other.casefold() for other in taken}:
             raise ValueError(f"{where}: {label!r} is the name of a file or folder that jaxiqa writes; rename it")
-        if name in seen:
+        for name in names & seen.keys():
+            how = "case" if label.lower() == seen[name].lower() else "case or in how Unicode spells them"
             raise ValueError(
-                f"{where}: {label!r} and {seen[name]!r} differ only in case and would share a folder; rename one"
+                f"{where}: {label!r} and {seen[name]!r} differ only in {how} and would share a folder; rename one"
             )
-        seen[name] = label
+        seen |= dict.fromkeys(names, label)
 
 
 @contextmanager

@@ -118,7 +118,7 @@ def load(folder: str | Path) -> Linearity:
 
     model = nnx.eval_shape(empty)
     convert.fill(model, arrays, convert.IDENTITY, source=str(file))
-    if (seal := card.pop("seal", None)) not in (None, _seal(card)):  # none: from before there were seals
+    if card.pop("seal", None) not in (None, _seal(card)):  # None: from before there were seals
         raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train anew")
     model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
     return model

@@ -1,4 +1,4 @@
-"""What an evaluation stores and reads again is sealed: each changed byte is noticed, named, and what it was made anew."""
+"""What an evaluation stores and reads again is sealed: a changed byte is noticed and named, the file made again."""
 
 import json
 import logging
