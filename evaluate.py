@@ -32,7 +32,7 @@ def main() -> None:
     from jaxiqa.evaluation.pictures import checked, fitted_on, load_attacked, load_split
     from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.evaluation.subject import Subject
-    from jaxiqa.files import locked, remove_leftovers
+    from jaxiqa.files import check_folder, locked, remove_leftovers
     from jaxiqa.terminal import console, start_jax
     from jaxiqa.train.startup import check_training
 
@@ -40,7 +40,6 @@ def main() -> None:
     began = time.perf_counter()
     check_training(experiment)
     evaluation = experiment.evaluation
-    check_training(experiment)
     check_evaluation_start(experiment)
     built = {label: purifiers.build(label, defense) for label, defense in evaluation.defenses.items()}
     root, runs = root_folder(experiment), list(itertools.product(experiment.seeds, experiment.variants))
@@ -48,6 +47,7 @@ def main() -> None:
         if not run_folder(experiment, name, seed).is_dir():
             folder = run_folder(experiment, name, seed)
             raise SystemExit(f"{folder} does not exist; train first, with train.py and the same arguments")
+    check_folder(root)
     split = load_split(experiment.data, evaluation.split)
     labelled_images = checked(split, uniform=experiment.model.input_size is None)
     attacked_images = load_attacked(evaluation)

@@ -67,10 +67,10 @@ def finished_runs(experiment: Experiment) -> dict[Run, dict]:
         WriteError: the working directory cannot be written.
     """
     from jaxiqa.config.identity import chain
-    from jaxiqa.files import locked
-    from jaxiqa.train.runs import check_writable, earlier_run
+    from jaxiqa.files import check_folder, locked
+    from jaxiqa.train.runs import earlier_run
 
-    check_writable(root_folder(experiment))
+    check_folder(root_folder(experiment))
     rows: dict[Run, dict] = {}
     others: list[str] = []
     for seed, name in itertools.product(experiment.seeds, experiment.variants):

@@ -8,7 +8,7 @@ import re
 import shutil
 import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any
 
@@ -54,12 +54,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) and not is_leftover(error.filename) else path
         raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
-    except ValueError as error:  # so TensorStore, with which Orbax writes, reports what the system refused
+    except (ValueError, RuntimeError) as error:  # so Orbax and array_record report what the system refused
         number = re.search(r"os_error_code='(\d+)'", str(error))
-        if not number or isinstance(error, WriteError):
+        said = [int(number[1])] if number else [known for known in MENDS if os.strerror(known) in str(error)]
+        if not said or isinstance(error, WriteError):
             raise
-        mend = MENDS.get(int(number[1])) or os.strerror(int(number[1]))
-        raise WriteError(f"cannot write {path}: {mend}") from error
+        raise WriteError(f"cannot write {path}: {MENDS.get(said[0]) or os.strerror(said[0])}") from error
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -113,6 +113,52 @@ def write_bytes(path: Path, content: bytes) -> None:
 def write_text(path: Path, content: str) -> None:
     """`write_bytes` for UTF-8 text."""
     write_bytes(path, content.encode())
+
+
+def check_folder(folder: Path, name: str = "file") -> None:
+    """Raise `WriteError` unless ``folder`` exists or can be made, and a file of this name can be written in it.
+
+    Nothing of the attempt stays.
+    """
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    probe = folder / f".{name}.{os.getpid()}.tmp"
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"0")
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+            for path in made:
+                path.rmdir()
+
+
+def check_file(name: str, path: Path) -> Path:
+    """Where a file named by an option will be written, links followed, once it is known that it can be.
+
+    An earlier file there is let be, and will be replaced as a whole.
+
+    Args:
+        name: of the option.
+        path: what it says.
+
+    Raises:
+        ValueError: there is a folder or a device.
+        WriteError: the file or its folder cannot be written.
+
+    >>> check_file("csv", Path("/"))
+    Traceback (most recent call last):
+    ValueError: csv: / is a folder; give the name of a file
+    """
+    target = Path(os.path.realpath(path))
+    if os.path.exists(target) and not target.is_file():
+        what = "folder" if target.is_dir() else "device, not a file"
+        raise ValueError(f"{name}: {path} is a {what}; give the name of a file")
+    check_folder(target.parent, target.name)
+    if target.exists():
+        with writing(target), open(target, "ab"):
+            pass
+    return target
 
 
 def sealed_json(content: dict[str, Any]) -> str:

@@ -1,13 +1,17 @@
 """Data sets written once as array_record files and read back: the same splits, same order, same pixels."""
 
+import os
+import shutil
 from dataclasses import dataclass
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 
 from jaxiqa.data.decode import decode
 from jaxiqa.data.split import Split
+from jaxiqa.files import check_folder, locked, writing
 
 VERSION = "1.0.0"
 
@@ -17,22 +21,35 @@ def is_prepared(folder: Path, name: str) -> bool:
     return (folder / name / VERSION / "dataset_info.json").is_file()
 
 
+def check_out(name: str, out: Path) -> None:
+    """Raise ``ValueError`` unless data set ``name`` can be written below ``out`` and is not there yet."""
+    place = out / name / VERSION
+    if is_prepared(out, name):
+        raise ValueError(f"out: {place} already holds a prepared {name}; delete it or choose another folder")
+    if os.path.lexists(place):
+        raise ValueError(f"out: {place} is there, but is no prepared {name}; delete it or choose another folder")
+    check_folder(out / name)
+
+
 def write(name: str, splits: dict[str, Split], out: Path) -> Path:
     """Write the splits of data set ``name`` below ``out`` and return the folder that holds them.
 
-    What is left by an interrupted write is not taken for a data set.
+    What is left by an interrupted write is not taken for a data set, and the next write removes it.
 
     Raises:
-        ValueError: ``out`` already holds that data set, or its path exists and is no folder.
+        ValueError: ``out`` already holds that data set.
+        WriteError: ``out`` is no folder or cannot be written, or the disk is full; names the path and the mend.
+        BlockingIOError: another process is writing there.
     """
-    if is_prepared(out, name):
-        raise ValueError(f"{out / name / VERSION} already holds a prepared {name}; delete it or choose another folder")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is not a folder")
     from jaxiqa.data.builders import BUILDERS
 
-    builder = BUILDERS[name](splits=splits, data_dir=str(out))
-    builder.download_and_prepare()
+    check_out(name, out)
+    with locked(out / name), writing(out / name / VERSION):
+        for left in (out / name).glob(f"incomplete.??????_{VERSION}"):
+            shutil.rmtree(left)
+        builder = BUILDERS[name](splits=splits, data_dir=str(out))
+        with TemporaryDirectory() as downloads:  # tensorflow-datasets wants a folder for them; there are none
+            builder.download_and_prepare(download_dir=downloads)
     return Path(builder.data_dir)
 
 

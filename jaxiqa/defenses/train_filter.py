@@ -27,7 +27,7 @@ class Arguments:
     """What to train, on what."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")]
-    """The file to write; jaxiqa.models.auxiliary.load reads it."""
+    """The file to write, in the place of one that the same command wrote; jaxiqa.models.auxiliary.load reads it."""
     network: Literal["fcn", "dncnn"] = "fcn"
     """The filter with 11,459 numbers, or a denoiser."""
     model: Path | None = None
@@ -83,11 +83,15 @@ def main(args: Sequence[str] | None = None) -> None:
 def check(arguments: Arguments) -> None:
     """Raise ``ValueError`` for what cannot work, before anything is computed."""
     from jaxiqa.checks import check_number
+    from jaxiqa.files import check_file, check_folder
 
     for name, low in (("epochs", 1), ("batch_size", 1), ("learning_rate", 0.0), ("sigma", 0.0), ("limit", 2)):
         check_number(name, getattr(arguments, name), low)
     if arguments.out.suffix != ".safetensors":
         raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
+    if check_file("out", arguments.out).exists() and not (run_folder(arguments) / "config.json").exists():
+        raise ValueError(f"out: {arguments.out} is there, and not of a run in {run_folder(arguments)}; choose another")
+    check_folder(run_folder(arguments))
     if arguments.network == "fcn" and arguments.model is None:
         raise ValueError("model is missing: fcn learns from attacks on a metric; give the folder of one by train.py")
     if arguments.network == "fcn":
@@ -145,10 +149,14 @@ def train(arguments: Arguments) -> tuple[float, float]:
 
 
 def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
-    """Write down what is trained, on which pictures; refuse a folder of something else."""
+    """Write down what is trained, on which pictures; refuse a folder of something else.
+
+    A folder without a checkpoint is as good as empty, so that a start which came to nothing can be corrected.
+    """
     import hashlib
 
-    from jaxiqa.files import write_text
+    from jaxiqa.files import remove_leftovers, write_text
+    from jaxiqa.train.runs import holds_work
 
     described = {name: value for name, value in asdict(arguments).items() if name not in ("out", "epochs")}
     if arguments.model is not None:
@@ -159,10 +167,16 @@ def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
     described["pictures"] = hashlib.sha256(clean.tobytes()).hexdigest()
     described = json.loads(json.dumps(described))
     file = folder / "config.json"
-    if file.exists():
-        before = json.loads(file.read_text())
-        if fields := [name for name in described if name in before and before[name] != described[name]]:
-            raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
+    remove_leftovers(folder)
+    try:
+        before = json.loads(file.read_text()) if file.exists() else {}
+        fields = [name for name in described if name in before and before[name] != described[name]]
+    except (ValueError, TypeError):
+        before, fields = {}, ["arguments, or none that can be read"]
+    if fields and holds_work(folder):
+        raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
+    if fields:
+        (folder / "attacked.npy").unlink(missing_ok=True)
     write_text(file, json.dumps(described, indent=1))
 
 
@@ -184,7 +198,12 @@ def pictures(arguments: Arguments) -> Any:
 
 
 def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
-    """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on."""
+    """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on.
+
+    They are kept with their SHA-256 digest behind them, and made again where that does not fit.
+    """
+    import hashlib
+
     import jax.numpy as jnp
     import numpy as np
 
@@ -192,11 +211,14 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
     from jaxiqa.arguments import image_keys
     from jaxiqa.files import write_bytes
     from jaxiqa.options import parse_options
-    from jaxiqa.terminal import progress_bar
+    from jaxiqa.terminal import note, progress_bar
 
     file = folder / "attacked.npy"
     if file.exists():
-        return np.load(file)
+        content = file.read_bytes()
+        if hashlib.sha256(content[:-32]).digest() == content[-32:]:
+            return np.load(io.BytesIO(content))
+        note(f"{file} is damaged, and is made again")
     attack = attacks.make(arguments.attack, **parse_options(arguments.attack_options))
     score = models.score_fn(models.load_run(arguments.model))
     keys = image_keys(key, len(clean))
@@ -209,7 +231,7 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
             bar(min(first + arguments.batch_size, len(clean)), len(clean), "")
     buffer = io.BytesIO()
     np.save(buffer, found)
-    write_bytes(file, buffer.getvalue())
+    write_bytes(file, buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
     return found
 
 
