@@ -9,6 +9,11 @@ trained anew in the meantime are refused, not mixed.
 the library's purifiers or a file of your own, as in ``--defense my_file.py:MyPurifier``.
 """
 
+if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+    from jaxiqa.interrupts import quiet
+
+    quiet()
+
 import itertools
 import shlex
 import sys
@@ -167,5 +172,5 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
 if __name__ == "__main__":
     from jaxiqa.terminal import explained
 
-    with explained():
+    with explained("what was scored and attacked is kept, batch by batch; run the same command again to go on"):
         main()

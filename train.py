@@ -5,6 +5,11 @@ checkpoints/ and, at the end, the model and training.json. Kill it whenever you 
 exactly where it was.
 """
 
+if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+    from jaxiqa.interrupts import quiet
+
+    quiet()
+
 import itertools
 import json
 import time
@@ -265,5 +270,5 @@ def additions(training: Training, train, distances: dict) -> dict:
 if __name__ == "__main__":
     from jaxiqa.terminal import explained
 
-    with explained():
+    with explained("finished epochs and models are kept; run the same command again to go on"):
         main()

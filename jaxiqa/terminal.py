@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxiqa.files import MENDS
+from jaxiqa.interrupts import INTERRUPTED
 
 console = Console()
 """Results, on standard output."""
@@ -21,7 +22,6 @@ messages = Console(stderr=True)
 """Progress, counts and faults, on standard error."""
 
 LINE_SECONDS = 60.0
-INTERRUPTED = 130
 
 
 @contextmanager
@@ -29,14 +29,14 @@ def explained(interrupted: str = "run the same command again to go on") -> Itera
     """End with the message alone where the message says what is wrong; other errors keep their traceback.
 
     Args:
-        interrupted: what is said after Ctrl-C.
+        interrupted: what is said after Ctrl-C, unless the ``KeyboardInterrupt`` says something itself.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if os.environ.get("JAXIQA_TRACEBACK"):
             raise
-        print(f"\nstopped; {interrupted}", file=sys.stderr)
+        print(f"\nstopped; {str(error) or interrupted}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # the reader of a pipe, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)

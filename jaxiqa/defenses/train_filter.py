@@ -9,6 +9,11 @@ of the pictures are learned from, and what did best on the others, by SSIM, is k
 command goes on exactly where it was, from the folder OUT.run.
 """
 
+if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+    from jaxiqa.interrupts import quiet
+
+    quiet()
+
 import io
 import json
 import math
@@ -71,7 +76,7 @@ def main(args: Sequence[str] | None = None) -> None:
     from jaxiqa.terminal import explained, say, start_jax
 
     began = time.perf_counter()
-    with explained():
+    with explained("finished epochs are kept; run the same command again to go on"):
         check(arguments)
         start_jax()
         with locked(run_folder(arguments)):
@@ -90,7 +95,9 @@ def check(arguments: Arguments) -> None:
     if arguments.out.suffix != ".safetensors":
         raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
     if check_file("out", arguments.out).exists() and not (run_folder(arguments) / "config.json").exists():
-        raise ValueError(f"out: {arguments.out} is there, and not of a run in {run_folder(arguments)}; choose another")
+        raise ValueError(
+            f"out: {arguments.out} exists, and {run_folder(arguments)} does not; move it or choose another"
+        )
     check_folder(run_folder(arguments))
     if arguments.network == "fcn" and arguments.model is None:
         raise ValueError("model is missing: fcn learns from attacks on a metric; give the folder of one by train.py")

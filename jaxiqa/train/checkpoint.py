@@ -8,6 +8,7 @@ matches its manifest is restored; otherwise the newest earlier one is. Files tha
 import hashlib
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -55,6 +56,8 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.manager.close()
+        for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Ctrl-C fell into a save
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def save(self, step: int, state: Any) -> None:
         """Write ``state``, wait until it is complete, seal it with a manifest and drop the oldest steps.
