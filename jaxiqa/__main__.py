@@ -5,11 +5,6 @@
 Each has its own --help. Beside them: python -m jaxiqa.models.convert, python -m jaxiqa.data.prepare.
 """
 
-if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
-    from jaxiqa.interrupts import quiet
-
-    quiet()
-
 import sys
 
 

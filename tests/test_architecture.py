@@ -31,14 +31,13 @@ ALLOWED = {
     "reports": FOUNDATION | {"metrics"},
     "train": FOUNDATION | {"data", "models", "attacks", "metrics", "pruning", "ops"},
     "scoring": FOUNDATION | {"compiled", "data", "models", "terminal"},
-    "__main__": {"scoring", "terminal", "interrupts"},
+    "__main__": {"scoring", "terminal"},
     "evaluation": FOUNDATION
     | {"config", "data", "models", "attacks", "defenses", "metrics", "ops", "reports", "terminal"},
 }
 EXECUTABLES = {
-    Path("defenses", "train_filter.py"): FOUNDATION | {"models", "attacks", "data", "train", "terminal", "interrupts"},
-    Path("data", "prepare.py"): {"terminal", "interrupts"},
-    Path("models", "convert.py"): {"interrupts"},
+    Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"},
+    Path("data", "prepare.py"): {"terminal"},
     Path("models", "conversion.py"): {"terminal"},
     Path("train", "startup.py"): {"config"},
     Path("train", "runs.py"): {"config"},

@@ -5,11 +5,6 @@
 Afterwards OUT as ``data.source`` (or as JAXIQA_DATA/NAME) reads the prepared set like the plain one.
 """
 
-if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
-    from jaxiqa.interrupts import quiet
-
-    quiet()
-
 import sys
 from dataclasses import dataclass
 from pathlib import Path

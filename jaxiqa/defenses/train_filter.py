@@ -9,11 +9,6 @@ of the pictures are learned from, and what did best on the others, by SSIM, is k
 command goes on exactly where it was, from the folder OUT.run.
 """
 
-if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
-    from jaxiqa.interrupts import quiet
-
-    quiet()
-
 import io
 import json
 import math

@@ -8,9 +8,6 @@ purpose. The first rule that matches counts. Parameters are named by their path:
 """
 
 if __name__ == "__main__":  # before the imports below, which take seconds that --help does not have
-    from jaxiqa.interrupts import quiet
-
-    quiet()
     from jaxiqa.models.conversion import run
 
     raise SystemExit(run())
