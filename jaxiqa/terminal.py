@@ -124,7 +124,7 @@ def device_name() -> str:
 
 
 @contextmanager
-def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[float, int, str], None]]:
     """A bar with the time left; in a log file, a line a minute. Yields ``update(done, total, note)``."""
     if not messages.is_terminal:
         yield _lines(what, unit)
@@ -137,11 +137,11 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str]
         yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
 
 
-def _lines(what: str, unit: str) -> Callable[[int, int, str], None]:
+def _lines(what: str, unit: str) -> Callable[[float, int, str], None]:
     began = said = time.monotonic()
-    first: int | None = None  # what an earlier run had done says nothing of this one's pace
+    first: float | int | None = None  # what an earlier run had done says nothing of this one's pace
 
-    def update(done: int, total: int, note: str = "") -> None:
+    def update(done: float | int, total: int, note: str = "") -> None:
         nonlocal said, first
         now = time.monotonic()
         first = done if first is None else first

@@ -51,7 +51,7 @@ def builtin(
     for name, count in counts.items():
         check_count(name, count, 1)
     check_count("seed", seed, 0)
-    return dict(_made(tuple(size), tuple(counts.items()), seed))
+    return dict(_made((int(size[0]), int(size[1])), tuple(counts.items()), seed))
 
 
 @lru_cache(maxsize=2)  # a run asks for the same pictures several times

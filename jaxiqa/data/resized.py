@@ -26,7 +26,7 @@ def resized(split: Split, size: tuple[int, int] | None) -> Split:
         raise ValueError(f"split is a {type(split).__name__}; expected a jaxiqa.data.Split{hint}")
     if size is not None:
         check_size("size", size)
-    return split if size is None else replace(split, read=Resized(split.read, tuple(size)))
+    return split if size is None else replace(split, read=Resized(split.read, (int(size[0]), int(size[1]))))
 
 
 @dataclass(frozen=True)

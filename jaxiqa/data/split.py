@@ -61,7 +61,7 @@ class Split:
         >>> split.images([0, 2]).shape, split.images(slice(3)).dtype
         ((2, 16, 20, 3), dtype('float32'))
         """
-        chosen = range(len(self))[indices] if isinstance(indices, slice) else self._positions(indices)
+        chosen = range(len(self))[indices] if isinstance(indices, slice) else self._positions(indices).tolist()
         if not len(chosen):
             raise ValueError(f"{self.name}: indices={indices!r} chooses none of {len(self)} images")
         pixels = [self.read(index) for index in chosen]
