@@ -124,6 +124,7 @@ def train(arguments: Arguments) -> tuple[float, float]:
 
     folder, epochs, batch_size = run_folder(arguments), arguments.epochs, arguments.batch_size
     clean = pictures(arguments)
+    forget_start(folder)
     same_run(arguments, folder, clean)
     division, order, noise, noise_aside, weights, of_attack = jax.random.split(jax.random.key(arguments.seed), 6)
     attacked = attacked_pictures(arguments, clean, folder, of_attack) if arguments.network == "fcn" else None
@@ -151,14 +152,34 @@ def train(arguments: Arguments) -> tuple[float, float]:
 
 
 def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
-    """Write down what is trained, on which pictures; refuse a folder of something else.
+    """Write down what is trained, on which pictures; refuse a folder of something else."""
+    from jaxiqa.files import write_text
 
-    A folder without a checkpoint is as good as empty, so that a start which came to nothing can be corrected.
-    """
-    import hashlib
+    described = describe(arguments, clean)
+    file = folder / "config.json"
+    try:
+        before = json.loads(file.read_text()) if file.exists() else {}
+        fields = [name for name in described if name in before and before[name] != described[name]]
+    except (ValueError, TypeError):
+        raise ValueError(f"{file} is damaged; restore it, or delete {folder}, or choose another OUT") from None
+    if fields:
+        raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
+    write_text(file, json.dumps(described, indent=1))
 
-    from jaxiqa.files import remove_leftovers, write_text
+
+def forget_start(folder: Path) -> None:
+    """Delete what describes a run without a checkpoint, so that a start which came to nothing can be corrected."""
+    from jaxiqa.files import remove_leftovers
     from jaxiqa.train.runs import holds_work
+
+    remove_leftovers(folder)
+    if not holds_work(folder):
+        (folder / "config.json").unlink(missing_ok=True)
+
+
+def describe(arguments: Arguments, clean: Any) -> dict[str, Any]:
+    """What decides a run, as JSON gives it back."""
+    import hashlib
 
     described = {name: value for name, value in asdict(arguments).items() if name not in ("out", "epochs")}
     if arguments.model is not None:
@@ -167,19 +188,7 @@ def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
             raise FileNotFoundError(f"model: {arguments.model} holds no trained metric (model.json)")
         described["model"] = json.loads(card.read_text()).get("sha256")
     described["pictures"] = hashlib.sha256(clean.tobytes()).hexdigest()
-    described = json.loads(json.dumps(described))
-    file = folder / "config.json"
-    remove_leftovers(folder)
-    try:
-        before = json.loads(file.read_text()) if file.exists() else {}
-        fields = [name for name in described if name in before and before[name] != described[name]]
-    except (ValueError, TypeError):
-        before, fields = {}, ["arguments, or none that can be read"]
-    if fields and holds_work(folder):
-        raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
-    if fields:
-        (folder / "attacked.npy").unlink(missing_ok=True)
-    write_text(file, json.dumps(described, indent=1))
+    return json.loads(json.dumps(described))
 
 
 def pictures(arguments: Arguments) -> Any:
@@ -202,7 +211,7 @@ def pictures(arguments: Arguments) -> Any:
 def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
     """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on.
 
-    They are kept with their SHA-256 digest behind them, and made again where that does not fit.
+    Behind them is a SHA-256 digest of them and of what they were made with; where it does not fit, they are made again.
     """
     import hashlib
 
@@ -216,11 +225,13 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
     from jaxiqa.terminal import note, progress_bar
 
     file = folder / "attacked.npy"
+    described = describe(arguments, clean)
+    made_with = repr([described[name] for name in ("model", "attack", "attack_options", "seed", "pictures")]).encode()
     if file.exists():
         content = file.read_bytes()
-        if hashlib.sha256(content[:-32]).digest() == content[-32:]:
+        if hashlib.sha256(content[:-32] + made_with).digest() == content[-32:]:
             return np.load(io.BytesIO(content))
-        note(f"{file} is damaged, and is made again")
+        note(f"{file} is damaged or of another attack, and is made again")
     attack = attacks.make(arguments.attack, **parse_options(arguments.attack_options))
     score = models.score_fn(models.load_run(arguments.model))
     keys = image_keys(key, len(clean))
@@ -233,7 +244,7 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
             bar(min(first + arguments.batch_size, len(clean)), len(clean), "")
     buffer = io.BytesIO()
     np.save(buffer, found)
-    write_bytes(file, buffer.getvalue() + hashlib.sha256(buffer.getvalue()).digest())
+    write_bytes(file, buffer.getvalue() + hashlib.sha256(buffer.getvalue() + made_with).digest())
     return found
 
 
