@@ -3,10 +3,13 @@
 import errno
 import os
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
-from test_interrupts import start
+from PIL import Image
+from test_interrupts import ROOT, start
 
 from jaxiqa import files, scoring
 from jaxiqa.data import prepared
@@ -156,3 +159,53 @@ def test_the_commands_end_with_one_line(tmp_path):
         first, *rest = said.strip().splitlines()
         assert re.match(f"error: cannot write {tmp_path}/file.*; move it or choose another folder", first)
         assert rest == ["(set JAXIQA_TRACEBACK=1 to see where)"]
+
+
+REAL = {
+    "prepare": "-m jaxiqa.data.prepare builtin --out D --options size=64,64 train=40 val=4 test=4",
+    "train_filter": "-m jaxiqa.defenses.train_filter D/o.safetensors --network dncnn --depth 3 --limit 8 --epochs 1",
+    "score": "-m jaxiqa score linearity --weights none.pth PICTURES --csv D/o.csv",
+    "convert": "-m jaxiqa.models.convert linearity none.pth D/o.safetensors",
+}
+
+
+def on_a_disk_of_its_own(folder, options, *commands):
+    """Status and messages of each command, run one after another where ``folder`` is a mounted memory disk."""
+    (folder / "D").mkdir()
+    lines = [f"mount -t tmpfs -o size=200k tmpfs {folder}/D || exit 77", *options]
+    lines += [line.replace("D/", f"{folder}/D/").replace("out D", f"out {folder}/D") for line in commands]
+    shell = ["unshare", "--map-root-user", "--mount", "sh", "-c", "\n".join(lines)]
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    try:
+        ended = subprocess.run(shell, cwd=folder, env=environment, capture_output=True, text=True, timeout=400)
+    except FileNotFoundError:
+        pytest.skip("there is no unshare")
+    if ended.returncode in (1, 77) and "status" not in ended.stdout:
+        pytest.skip("nothing can be mounted here")
+    return [int(word) for word in re.findall(r"status (\d+)", ended.stdout)], ended.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", REAL)
+def test_a_disk_that_is_read_only(tmp_path, name):
+    Image.new("RGB", (8, 8)).save(tmp_path / "PICTURES.png")
+    command = f"{sys.executable} {REAL[name].replace('PICTURES', 'PICTURES.png')}; echo status $?"
+    readonly = f"mount -o remount,ro {tmp_path}/D"
+    statuses, said = on_a_disk_of_its_own(tmp_path, [readonly], command)
+    assert statuses == [1]
+    assert re.match(
+        rf"error: cannot write {tmp_path}/D[^ ]*: the file system is read-only; choose another folder\n", said
+    )
+    assert "Traceback" not in said
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["prepare", "train_filter"])
+def test_a_disk_that_becomes_full_and_then_has_room(tmp_path, name):
+    command = f"{sys.executable} {REAL[name]}; echo status $?"
+    left = f"find {tmp_path}/D -name '*tmp*' -o -name '*incomplete*' | sed 's/^/status 9 left /'"
+    room = f"mount -o remount,size=100m {tmp_path}/D"
+    statuses, said = on_a_disk_of_its_own(tmp_path, [], command, left, room, command)
+    assert statuses == [1, 0], said
+    assert re.search(rf"error: .*{tmp_path}/D.*([Nn]o space left|the disk is full; free some space)", said)
+    assert "Traceback" not in said

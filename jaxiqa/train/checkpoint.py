@@ -17,11 +17,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxiqa.files import DamagedError, open_sealed, sealed_json, write_text
+from jaxiqa.files import DamagedError, check_space, open_sealed, sealed_json, write_text
 
 log = logging.getLogger(__name__)
 SUFFIX = ".sha256.json"
 SHOWN = 20
+SPARE = 2**17
+"""Bytes that a step takes beside its arrays, at most."""
 
 
 class CheckpointCorruptError(ValueError):
@@ -66,8 +68,11 @@ class Checkpoints:
         have left, stay and do not count.
 
         Raises:
-            OSError: the folder cannot be written, or the disk is full; the message names it.
+            OSError: the folder cannot be written; the message names it.
+            WriteError: there is not room enough on the disk. Nothing is begun then, for a write that fails in between
+                fills the terminal with tracebacks from other threads.
         """
+        check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + SPARE)
         with _explained(self.folder):
             if step in self.manager.all_steps():
                 self.manager.delete(step)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from jaxiqa.data.pipeline import training_batches
-from jaxiqa.files import check_space, write_text, writing
+from jaxiqa.files import write_text, writing
 from jaxiqa.metrics.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, differ, rms
@@ -134,12 +134,12 @@ def fit(
                 best = float(state.best_srocc)
                 history.append(row)
                 write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-                _save(checkpoints, done, state)
+                checkpoints.save(done, state)
                 losses, began = [], time.perf_counter()
             if stopping:
                 _check_finite(losses, done)
                 if done % per_epoch:
-                    _save(checkpoints, done, state)
+                    checkpoints.save(done, state)
                 text = f"step {done} of {total} is saved; the same command goes on from there"
                 raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
@@ -197,11 +197,6 @@ def _end_epoch(
             best_epoch=jnp.int32(epoch),
         )
     return state, row
-
-
-def _save(checkpoints: Checkpoints, done: int, state: TrainState) -> None:
-    check_space(checkpoints.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
-    checkpoints.save(done, state)
 
 
 def _check_finite(losses: list[jax.Array], done: int) -> None:
