@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 SUFFIX = ".sha256.json"
 SHOWN = 20
 SPARE = 2**17
-"""Bytes that a step takes beside its arrays, at most."""
+"""Bytes that must be free beside those of the arrays, for what describes them."""
 
 
 class CheckpointCorruptError(ValueError):
