@@ -120,8 +120,8 @@ def check_folder(folder: Path, name: str = "file") -> None:
 
     Nothing of the attempt stays.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    probe = folder / f".{name}.{os.getpid()}.tmp"
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    probe = neighbour(folder / name)
     try:
         with writing(folder):
             folder.mkdir(parents=True, exist_ok=True)
@@ -151,13 +151,13 @@ def check_file(name: str, path: Path) -> Path:
     ValueError: csv: / is a folder; give the name of a file
     """
     target = Path(os.path.realpath(path))
-    if os.path.exists(target) and not target.is_file():
-        what = "folder" if target.is_dir() else "device, not a file"
+    if os.path.exists(path) and not os.path.isfile(path):  # the target of a link to a pipe is no path
+        what = "folder" if os.path.isdir(path) else "device, not a file"
         raise ValueError(f"{name}: {path} is a {what}; give the name of a file")
     check_folder(target.parent, target.name)
-    if target.exists():
-        with writing(target), open(target, "ab"):
-            pass
+    with writing(target):
+        if target.exists():  # an error where its name is too long
+            target.open("ab").close()
     return target
 
 

@@ -88,9 +88,12 @@ def test_missing_folders_are_no_fault_and_are_not_made_by_the_look(tmp_path, pro
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_that_are_too_long_for_what_is_written_beside_are_named(tmp_path):
+def test_names_that_are_too_long_are_named(tmp_path):
     with pytest.raises(WriteError, match="the name is too long for this file system; choose a shorter one"):
-        check_file("out", tmp_path / ("n" * 250))
+        check_file("out", tmp_path / ("n" * 256))
+    with pytest.raises(WriteError, match="the name is too long"):
+        check_folder(tmp_path / ("n" * 256) / "sub")
+    check_file("out", tmp_path / ("n" * 255))
     check_folder(tmp_path / "a" / "b")
     assert list(tmp_path.iterdir()) == []
 
@@ -157,7 +160,7 @@ def test_the_commands_end_with_one_line(tmp_path):
         _, said = process.communicate(timeout=120)
         assert process.returncode == 1
         first, *rest = said.strip().splitlines()
-        assert re.match(f"error: cannot write {tmp_path}/file.*; move it or choose another folder", first)
+        assert re.match(f"error: cannot write {tmp_path}/file.*; move it or choose another path", first)
         assert rest == ["(set JAXIQA_TRACEBACK=1 to see where)"]
 
 
@@ -194,7 +197,7 @@ def test_a_disk_that_is_read_only(tmp_path, name):
     statuses, said = on_a_disk_of_its_own(tmp_path, [readonly], command)
     assert statuses == [1]
     assert re.match(
-        rf"error: cannot write {tmp_path}/D[^ ]*: the file system is read-only; choose another folder\n", said
+        rf"error: cannot write {tmp_path}/D[^ ]*: the file system is read-only; choose another path\n", said
     )
     assert "Traceback" not in said
 
