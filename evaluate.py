@@ -9,6 +9,11 @@ trained anew in the meantime are refused, not mixed.
 the library's purifiers or a file of your own, as in ``--defense my_file.py:MyPurifier``.
 """
 
+if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+    from jaxiqa.interrupts import quiet
+
+    quiet()
+
 import itertools
 import shlex
 import sys
@@ -32,7 +37,7 @@ def main() -> None:
     from jaxiqa.evaluation.pictures import checked, fitted_on, load_attacked, load_split
     from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.evaluation.subject import Subject
-    from jaxiqa.files import locked, remove_leftovers
+    from jaxiqa.files import check_folder, locked, remove_leftovers
     from jaxiqa.terminal import console, start_jax
     from jaxiqa.train.startup import check_training
 
@@ -40,7 +45,6 @@ def main() -> None:
     began = time.perf_counter()
     check_training(experiment)
     evaluation = experiment.evaluation
-    check_training(experiment)
     check_evaluation_start(experiment)
     built = {label: purifiers.build(label, defense) for label, defense in evaluation.defenses.items()}
     root, runs = root_folder(experiment), list(itertools.product(experiment.seeds, experiment.variants))
@@ -48,6 +52,7 @@ def main() -> None:
         if not run_folder(experiment, name, seed).is_dir():
             folder = run_folder(experiment, name, seed)
             raise SystemExit(f"{folder} does not exist; train first, with train.py and the same arguments")
+    check_folder(root)
     split = load_split(experiment.data, evaluation.split)
     labelled_images = checked(split, uniform=experiment.model.input_size is None)
     attacked_images = load_attacked(evaluation)
@@ -102,7 +107,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     from jaxiqa.evaluation.strengths import keys_of
     from jaxiqa.evaluation.subject import FILES
     from jaxiqa.reports import write_defenses, write_report
-    from jaxiqa.reports.defense_tables import certificates
+    from jaxiqa.reports.defense_tables import certificates, without_range
     from jaxiqa.reports.defenses import summarise_defenses
     from jaxiqa.reports.examples import load
     from jaxiqa.reports.rows import read_rows
@@ -156,8 +161,8 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     )
     page = write_report(root, summary, examples, title=experiment.name, facts=facts, defended=defended, figures=figures)
     console.print(render(summary))
-    for note in notes(summary):
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+    for line in [*notes(summary), *without_range(proofs, ends)]:
+        console.print(f"[dim]{escape(line)}[/]", highlight=False)
     for sheet in defended:
         if len(sheet.header) <= 10:  # the leaderboard is too wide for a terminal
             console.print(sheet.render())
@@ -167,5 +172,5 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
 if __name__ == "__main__":
     from jaxiqa.terminal import explained
 
-    with explained():
+    with explained("what was scored and attacked is kept, batch by batch; run the same command again to go on"):
         main()

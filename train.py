@@ -5,6 +5,11 @@ checkpoints/ and, at the end, the model and training.json. Kill it whenever you 
 exactly where it was.
 """
 
+if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+    from jaxiqa.interrupts import quiet
+
+    quiet()
+
 import itertools
 import json
 import time
@@ -67,10 +72,10 @@ def finished_runs(experiment: Experiment) -> dict[Run, dict]:
         WriteError: the working directory cannot be written.
     """
     from jaxiqa.config.identity import chain
-    from jaxiqa.files import locked
-    from jaxiqa.train.runs import check_writable, earlier_run
+    from jaxiqa.files import check_folder, locked
+    from jaxiqa.train.runs import earlier_run
 
-    check_writable(root_folder(experiment))
+    check_folder(root_folder(experiment))
     rows: dict[Run, dict] = {}
     others: list[str] = []
     for seed, name in itertools.product(experiment.seeds, experiment.variants):
@@ -265,5 +270,5 @@ def additions(training: Training, train, distances: dict) -> dict:
 if __name__ == "__main__":
     from jaxiqa.terminal import explained
 
-    with explained():
+    with explained("finished epochs and models are kept; run the same command again to go on"):
         main()

@@ -13,6 +13,7 @@ from rich.logging import RichHandler
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from jaxiqa.files import MENDS
+from jaxiqa.interrupts import INTERRUPTED
 
 console = Console()
 """Results, on standard output."""
@@ -21,7 +22,6 @@ messages = Console(stderr=True)
 """Progress, counts and faults, on standard error."""
 
 LINE_SECONDS = 60.0
-INTERRUPTED = 130
 
 
 @contextmanager
@@ -29,14 +29,14 @@ def explained(interrupted: str = "run the same command again to go on") -> Itera
     """End with the message alone where the message says what is wrong; other errors keep their traceback.
 
     Args:
-        interrupted: what is said after Ctrl-C.
+        interrupted: what is said after Ctrl-C, unless the ``KeyboardInterrupt`` says something itself.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if os.environ.get("JAXIQA_TRACEBACK"):
             raise
-        print(f"\nstopped; {interrupted}", file=sys.stderr)
+        print(f"\nstopped; {str(error) or interrupted}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # the reader of a pipe, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -124,7 +124,7 @@ def device_name() -> str:
 
 
 @contextmanager
-def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[float, int, str], None]]:
     """A bar with the time left; in a log file, a line a minute. Yields ``update(done, total, note)``."""
     if not messages.is_terminal:
         yield _lines(what, unit)
@@ -137,11 +137,11 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str]
         yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
 
 
-def _lines(what: str, unit: str) -> Callable[[int, int, str], None]:
+def _lines(what: str, unit: str) -> Callable[[float, int, str], None]:
     began = said = time.monotonic()
-    first: int | None = None  # what an earlier run had done says nothing of this one's pace
+    first: float | int | None = None  # what an earlier run had done says nothing of this one's pace
 
-    def update(done: int, total: int, note: str = "") -> None:
+    def update(done: float | int, total: int, note: str = "") -> None:
         nonlocal said, first
         now = time.monotonic()
         first = done if first is None else first

@@ -30,6 +30,8 @@ from jaxiqa.config import (
 )
 from jaxiqa.defenses import smoothing
 from jaxiqa.evaluation import purifiers
+from jaxiqa.evaluation.fingerprint import FOLDERS
+from jaxiqa.evaluation.subject import FILES
 from jaxiqa.models import BACKBONES
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -208,7 +210,19 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["a", "A"], "differ only in case"), (["images"], "jaxiqa writes"), ([" "], "no label"), (["a\nb"], "no label")],
+    [
+        (["a", "A"], "differ only in case"),
+        (["é", "e\u0301"], "differ only in case or in how Unicode spells them"),
+        (["画質", "x", "Ａ", "a"], "differ only in case or in how Unicode spells them"),
+        (["STRASSE", "straße"], "differ only in case"),
+        ([" "], "no label"),
+        (["a\nb"], "no label"),
+        *(
+            ([spelling(name)], "jaxiqa writes")
+            for name in (*FILES.values(), *FOLDERS, "evaluation.json", "report.html", "leaderboard.csv", "table.md")
+            for spelling in (str, str.upper, str.title, lambda name: chr(ord(name[0]) + 0xFEE0) + name[1:])
+        ),
+    ],
 )
 def test_variants_have_folders_of_their_own(smoke, names, message):
     with pytest.raises(ValueError, match=f"variants: .*{message}"):

@@ -12,6 +12,7 @@ from typing import Annotated
 
 import tyro
 
+from jaxiqa.checks import check_choice
 from jaxiqa.options import options_last, parse_options
 
 
@@ -22,7 +23,7 @@ class Arguments:
     name: Annotated[str, tyro.conf.Positional]
     """builtin, clive, koniq10k, nips2017 or folder."""
     out: Path
-    """Folder to write to; the set goes to OUT/NAME/VERSION."""
+    """Folder to write to; the set goes to OUT/NAME/VERSION, where there must be none yet."""
     source: Path | None = None
     """Folder of the pictures; without one, as everywhere: $JAXIQA_DATA/NAME. Not for builtin, which is made."""
     options: tuple[str, ...] = ()
@@ -36,6 +37,8 @@ def main(arguments: Arguments) -> None:
 
     name, out = arguments.name, arguments.out.absolute()
     source = str(arguments.source.absolute()) if arguments.source else None
+    check_choice("data set", name, data.DATASETS)
+    prepared.check_out(name, out)
     splits = data.load(name, source=source, **parse_options(arguments.options))
     for split in splits.values():
         data.validate(split)

@@ -17,7 +17,7 @@ import numpy as np
 import optax
 
 from jaxiqa.data.pipeline import training_batches
-from jaxiqa.files import check_space, write_text, writing
+from jaxiqa.files import write_text, writing
 from jaxiqa.metrics.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, differ, rms
@@ -65,7 +65,7 @@ def fit(
     """Train, keeping the epoch with the highest validation SROCC.
 
     Called again with the same arguments and folder after a kill, it goes on from the last checkpoint and ends with
-    the same parameters, bit for bit. On SIGTERM it saves at the current step and exits.
+    the same parameters, bit for bit. On SIGTERM and Ctrl-C it saves at the current step and exits.
 
     Args:
         parts: the metric, taken apart.
@@ -134,13 +134,14 @@ def fit(
                 best = float(state.best_srocc)
                 history.append(row)
                 write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-                _save(checkpoints, done, state)
+                checkpoints.save(done, state)
                 losses, began = [], time.perf_counter()
-            if stopping.is_set():
+            if stopping:
                 _check_finite(losses, done)
                 if done % per_epoch:
-                    _save(checkpoints, done, state)
-                raise SystemExit(f"stopped at step {done} of {total}; the same command goes on from there")
+                    checkpoints.save(done, state)
+                text = f"step {done} of {total} is saved; the same command goes on from there"
+                raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
     if not int(state.best_epoch):
         raise FloatingPointError(f"training failed: up to step {total} all validation scores were equal")
@@ -198,11 +199,6 @@ def _end_epoch(
     return state, row
 
 
-def _save(checkpoints: Checkpoints, done: int, state: TrainState) -> None:
-    check_space(checkpoints.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
-    checkpoints.save(done, state)
-
-
 def _check_finite(losses: list[jax.Array], done: int) -> None:
     values = np.asarray(jax.device_get(losses), np.float32)
     bad = np.flatnonzero(~np.isfinite(values))
@@ -229,14 +225,31 @@ def _metrics_until(path: Path, epoch: int) -> list[dict]:
 
 
 @contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that the loop can save and leave; only the main thread can listen."""
-    event = threading.Event()
+def stop_signal() -> Iterator[list[int]]:
+    """What has come of SIGTERM and SIGINT, so that the loop can save and leave; a second one ends it at once.
+
+    Only the main thread can listen. Where SIGINT is ignored, or handled by somebody else, it is left so.
+    """
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield came
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    watched = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        watched.append(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        restore()
+
+    for number in watched:
+        signal.signal(number, stop)
     try:
-        yield event
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        restore()
