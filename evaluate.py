@@ -40,7 +40,6 @@ def main() -> None:
     began = time.perf_counter()
     check_training(experiment)
     evaluation = experiment.evaluation
-    check_training(experiment)
     check_evaluation_start(experiment)
     built = {label: purifiers.build(label, defense) for label, defense in evaluation.defenses.items()}
     root, runs = root_folder(experiment), list(itertools.product(experiment.seeds, experiment.variants))
