@@ -184,7 +184,7 @@ def pictures(arguments: Arguments) -> Any:
 
 
 def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
-    """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on."""
+    """The same after the attack, rounded to 8 bits (to nearest); computed once, and kept for a run that goes on."""
     import jax.numpy as jnp
     import numpy as np
 

@@ -4,6 +4,7 @@ import io
 from collections.abc import Iterable
 from functools import cache
 
+import numpy as np
 from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -53,8 +54,8 @@ def told_apart(names: Iterable[str]) -> dict[str, str]:
 
 def inches(names: Iterable[str], points: float | int) -> float:
     """How wide the widest of them is, written horizontally."""
-    paths = [TextPath((0, 0), name, size=points) for name in names if name.strip()]
-    return max((path.get_extents().width / 72 for path in paths), default=0.0)
+    outlines = [TextPath((0, 0), name, size=points).vertices for name in names if name.strip()]
+    return max((float(np.ptp(outline[:, 0])) / 72 for outline in outlines), default=0.0)
 
 
 def set_title(panel: Axes, title: str, *, room: float) -> None:
