@@ -18,7 +18,10 @@ usual."""
 
 LARGEST_SPREAD = 1e6
 """Standard deviation of raw scores above which an epoch cannot be judged. Labels are standardised while training, so
-that scores spread by about 1, or by some thousands while batch norms' running statistics have yet to catch up."""
+that scores spread by about 1, or by thousands to millions while batch norms' running statistics have yet to catch up."""
+
+SETTLED = 1000
+"""Steps by which they have: 0.9^1000 is left of what they were at the start, and nearly as little of older weights."""
 
 
 @jax.jit
@@ -56,7 +59,7 @@ def unjudged(scores: Float[np.ndarray, " n"]) -> str | None:
     """Why validation scores say nothing about an epoch; None where they do.
 
     Such an epoch does not end a training: with running statistics from a few steps, scores of a sound metric may still
-    be anything. Only where all epochs are like that has it diverged.
+    be anything. Only a training all of whose epochs are like that has failed (`check_scores`).
 
     >>> unjudged(np.array([1.0, np.inf])), unjudged(np.array([0.0, 1e12])), unjudged(np.ones(3))
     ('1 of 2 validation scores is not finite', 'validation scores spread by 5e+11', 'all validation scores are equal')
@@ -67,6 +70,20 @@ def unjudged(scores: Float[np.ndarray, " n"]) -> str | None:
     if (spread := float(np.std(scores, dtype=np.float64))) > LARGEST_SPREAD:
         return f"validation scores spread by {spread:.3g}"
     return None if differ(scores) else "all validation scores are equal"
+
+
+def check_scores(scores: Float[np.ndarray, " n"], step: int, total: int) -> None:
+    """Raise ``FloatingPointError`` where no epoch up to this ``step`` could be judged, and none after it will be.
+
+    Equal scores may differ once a rate has warmed up; others are waited for until running statistics have `SETTLED`.
+
+    >>> check_scores(np.array([1.0, 1e9]), 3, 4000)
+    >>> check_scores(np.array([1.0, 1e9]), 2000, 4000)
+    Traceback (most recent call last):
+    FloatingPointError: training failed: no epoch can be judged; at step 2000 validation scores spread by 5e+08
+    """
+    if (why := unjudged(scores)) and (step == total or (step >= SETTLED and "equal" not in why)):
+        raise FloatingPointError(f"training failed: no epoch can be judged; at step {step} {why}")
 
 
 def differ(scores: Float[np.ndarray, " n"]) -> bool:

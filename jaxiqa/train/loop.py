@@ -20,7 +20,7 @@ from jaxiqa.data.pipeline import training_batches
 from jaxiqa.files import check_space, write_text, writing
 from jaxiqa.metrics.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
-from jaxiqa.train.divergence import check_weights, rms, unjudged
+from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.sources import Source
@@ -131,6 +131,8 @@ def fit(
                 predictions = score(state.params, state.batch_stats, validation, batch_size)
                 state, row = _end_epoch(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
                 best = float(state.best_srocc)
+                if not int(state.best_epoch):
+                    check_scores(predictions, done, total)
                 history.append(row)
                 write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
                 _save(checkpoints, done, state)
@@ -141,9 +143,8 @@ def fit(
                     _save(checkpoints, done, state)
                 raise SystemExit(f"stopped at step {done} of {total}; the same command goes on from there")
 
-    if not int(state.best_epoch):
-        why = unjudged(score(state.params, state.batch_stats, validation, batch_size))
-        raise FloatingPointError(f"training diverged: no epoch can be judged; at step {total} {why}")
+    if not int(state.best_epoch):  # a run that was stopped after its last step
+        check_scores(score(state.params, state.batch_stats, validation, batch_size), total, total)
     return Fit(
         state.best_params,
         state.best_batch_stats,

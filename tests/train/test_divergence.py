@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxiqa import models
-from jaxiqa.train.divergence import check_weights, differ, rms, unjudged
+from jaxiqa.train.divergence import check_scores, check_weights, differ, rms, unjudged
 from jaxiqa.train.loop import fit
 from jaxiqa.train.sources import Source
 from jaxiqa.train.state import take_apart
@@ -48,6 +48,20 @@ def test_scores_that_cannot_be_judged_are_said_why():
     assert unjudged(np.full(5, 3.0)) == "all validation scores are equal"
     assert not differ(np.zeros(5))
     assert differ(np.array([0.0, 1e-3]))
+
+
+@pytest.mark.parametrize("scores", [[0.0, 1e12], [np.nan, 1.0], [2.0, 2.0]])
+def test_scores_that_cannot_be_judged_are_waited_for_and_not_for_ever(scores):
+    scores = np.array(scores)
+    check_scores(scores, 999, 5000)
+    with pytest.raises(FloatingPointError, match=r"no epoch can be judged; at step 30 .*validation scores"):
+        check_scores(scores, 30, 30)
+    if np.ptp(scores) == 0:  # a rate that warms up
+        check_scores(scores, 4000, 5000)
+    else:
+        with pytest.raises(FloatingPointError, match="at step 4000"):
+            check_scores(scores, 4000, 5000)
+    check_scores(np.array([1.0, 2.0]), 5000, 5000)
 
 
 @pytest.mark.parametrize(("start", "now"), [(0.0, 0.3), (1e-9, 0.5), (1e-4, 2.0)])
@@ -104,7 +118,7 @@ def last_layers_are_zero(path, leaf):
         {"rate": 1e-3, "edit": last_layers_are_zero, "loss": "plcc"},
         {"rate": 3e-2, "edit": last_layers_are_zero, "loss": "mse"},
         {"rate": 1e-2, "batch": 2, "levels": 1, "epochs": 1},  # many batches of equal labels
-        {"rate": 1e-3, "edit": lambda path, leaf: leaf * 1e-3 if path[-1].key == "kernel" else leaf},
+        {"rate": 1e-2, "edit": lambda path, leaf: leaf * 0.1 if path[-1].key == "kernel" else leaf, "count": 24},
     ],
 )
 def test_a_healthy_training_is_never_stopped(options, tmp_path):
@@ -123,5 +137,7 @@ def test_a_training_that_explodes_is_stopped_at_its_first_epoch(rate, loss, tmp_
 
 @pytest.mark.slow
 def test_a_metric_that_says_the_same_of_every_image_is_named(tmp_path):
-    with pytest.raises(FloatingPointError, match="no epoch can be judged; at step 3 all validation scores are equal"):
+    with pytest.raises(
+        FloatingPointError, match="training failed: no epoch can be judged; at step 3 all validation scores are equal"
+    ):
         train(tmp_path, rate=1e-3, edit=lambda path, leaf: leaf * 0)
