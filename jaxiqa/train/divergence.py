@@ -18,7 +18,7 @@ usual."""
 
 LARGEST_SPREAD = 1e6
 """Standard deviation of raw scores above which an epoch cannot be judged. Labels are standardised while training, so
-that scores spread by about 1, or by thousands to millions while batch norms' running statistics have yet to catch up."""
+that scores spread by about 1, or by up to millions while batch norms' running statistics have yet to catch up."""
 
 SETTLED = 1000
 """Steps by which they have: 0.9^1000 is left of what they were at the start, and nearly as little of older weights."""
