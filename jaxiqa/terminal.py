@@ -15,10 +15,10 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from jaxiqa.files import MENDS
 from jaxiqa.interrupts import INTERRUPTED
 
-console = Console()
-"""Results, on standard output."""
+console = Console(emoji=False)
+"""Results, on standard output. A name such as a:x:b stays as it is."""
 
-messages = Console(stderr=True)
+messages = Console(stderr=True, emoji=False)
 """Progress, counts and faults, on standard error."""
 
 LINE_SECONDS = 60.0
@@ -99,9 +99,7 @@ def start_jax() -> None:
     """
     import jax
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))]
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=messages)])
     # Orbax remarks on every save that is waited for, and prints the traceback of each error that it also raises.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

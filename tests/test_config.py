@@ -131,6 +131,9 @@ PGD, UAP = Attack("pgd", (0.1,)), Attack("uap", (0.1,), fit_on=Data("builtin"))
     ("chosen", "message"),
     [
         ({"attacks": {"x": replace(PGD, aligned=Align("linf"))}}, r"attacks\.x has both epsilons and aligned"),
+        ({"attacks": {"a": PGD, "AUC a": PGD}}, r"attacks: 'AUC a' is what tables call a column of 'a'; rename one"),
+        ({"attacks": {"mean [x]": PGD, "[x]": PGD}}, r"attacks: 'mean \[x\]' is what tables call a column of '\[x\]'"),
+        ({"attacks": {"a": PGD, "a @ weak": PGD}}, r"attacks: 'a @ weak' is what tables call a column of 'a'"),
         (
             {"attacks": {"x": replace(UAP, epsilons=None, aligned=Align("linf"))}},
             r"attacks\.x is fitted.*align it by its budget",

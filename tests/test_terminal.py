@@ -83,3 +83,10 @@ def test_a_user_without_a_home_has_no_cache_and_no_error(monkeypatch):
     monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
     terminal.start_jax()
     assert set_up == {"jax_compilation_cache_dir": "/caches/jaxiqa/xla"}
+
+
+def test_colons_in_names_are_no_emoji(capsys):
+    terminal.say("a:warning:b [bold]:x:.png")
+    terminal.note("smile :smile:")
+    terminal.console.print("[bold]:rocket:[/]")
+    assert capsys.readouterr() == ("a:warning:b [bold]:x:.png\n:rocket:\n", "smile :smile:\n")

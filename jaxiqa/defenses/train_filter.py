@@ -209,7 +209,7 @@ def pictures(arguments: Arguments) -> Any:
 
 
 def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
-    """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on.
+    """The same after the attack, rounded to 8 bits (to nearest); computed once, and kept for a run that goes on.
 
     Behind them is a SHA-256 digest of them and of what they were made with; where it does not fit, they are made again.
     """

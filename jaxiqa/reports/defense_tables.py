@@ -116,11 +116,10 @@ def certificates(
     """
     groups: dict[tuple, list[CertificateRow]] = defaultdict(list)
     for row in rows:
-        strength = row.level or row.epsilon
-        images = "clean" if row.attack is None else row.attack + (f" ({named(strength)})" if strength else "")
-        groups[row.certifier, row.model, row.seed, images].append(row)
+        groups[row.certifier, row.model, row.seed, row.attack, row.level or row.epsilon].append(row)
     lines = []
-    for (certifier, model, seed, images), group in groups.items():
+    for (certifier, model, seed, attack, strength), group in groups.items():
+        images = "clean" if attack is None else attack + (f" ({named(strength)})" if strength else "")
         numbers = _certified(group, ends.get((model, seed)), mos)
         cells = [entry(numbers.get(name), 1 if name in ("Abst.", "s / image") else 4) for name in CERTIFIED]
         lines.append([certifier, f"{model} seed {seed}", images, (str(len(group)), float(len(group))), *cells])

@@ -20,7 +20,7 @@ from jaxiqa.data.pipeline import training_batches
 from jaxiqa.files import write_text, writing
 from jaxiqa.metrics.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
-from jaxiqa.train.divergence import check_scores, check_weights, differ, rms
+from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.sources import Source
@@ -88,8 +88,8 @@ def fit(
         progress: called after each step with (steps done, steps in all, best SROCC so far).
 
     Raises:
-        FloatingPointError: the loss or a validation score is not finite, the weights have exploded, or validation
-            scores never differed; names the step.
+        FloatingPointError: the loss is not finite, or weights or statistics of batch norms have exploded; names the
+            step. Or of no epoch validation scores could be judged: not finite, spread by over 1e6, or equal.
         WriteError: the folder cannot be written; what was saved before stays.
         ValueError: fewer training examples than ``batch_size``, or stored activations where pictures are needed.
     """
@@ -129,9 +129,10 @@ def fit(
                 seconds = time.perf_counter() - began
                 check_weights(at_start, state.params, state.batch_stats, done)
                 predictions = score(state.params, state.batch_stats, validation, batch_size)
-                check_scores(predictions, done)
                 state, row = _end_epoch(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
                 best = float(state.best_srocc)
+                if not int(state.best_epoch):
+                    check_scores(predictions, done, total)
                 history.append(row)
                 write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
                 checkpoints.save(done, state)
@@ -143,8 +144,8 @@ def fit(
                 text = f"step {done} of {total} is saved; the same command goes on from there"
                 raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
-    if not int(state.best_epoch):
-        raise FloatingPointError(f"training failed: up to step {total} all validation scores were equal")
+    if not int(state.best_epoch):  # a run that was stopped after its last step
+        check_scores(score(state.params, state.batch_stats, validation, batch_size), total, total)
     return Fit(
         state.best_params,
         state.best_batch_stats,
@@ -176,9 +177,10 @@ def raw_scores(parts: Parts, after: str | None) -> Callable[[Tree, Tree, Source,
 def _end_epoch(
     state: TrainState, epoch: int, per_epoch: int, predictions: np.ndarray, mos: np.ndarray, seconds: float
 ) -> tuple[TrainState, dict]:
-    correlation = srocc(predictions, mos) if differ(predictions) else None
-    if correlation is None:
-        log.warning("epoch %d: all validation scores are equal; it cannot be the best epoch", epoch)
+    why = unjudged(predictions)
+    correlation = None if why else srocc(predictions, mos)
+    if why:
+        log.warning("epoch %d: %s; it cannot be the best epoch", epoch, why)
     row = {
         "epoch": epoch,
         "step": int(state.step),
