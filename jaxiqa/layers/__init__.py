@@ -2,13 +2,17 @@
 
 `PEERS` are other people's 1-Lipschitz convolutions, under the interface of `OrthogonalConv`:
 ``Layer(cin, cout, kernel_size=(3, 3), rngs=rngs)(x)``.
+
+Number types: a function gives the type that JAX promotes those of its arrays to. Half precision is computed in float32
+and rounded once, at the end; float64 is float64 throughout. A layer with weights, whose maps must stay orthogonal,
+computes and gives float32 at least. All have derivatives of both modes and of the second order.
 """
 
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
 from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.layers.materialize import materialize
-from jaxiqa.layers.orthogonal_conv import OrthogonalConv, Spectrum, orthogonal_convolve, unitary_spectrum
+from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import (
     SquarePool,
@@ -25,6 +29,7 @@ from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
 from jaxiqa.layers.sandwich import Sandwich
 from jaxiqa.layers.sll import CPL, SLL
 from jaxiqa.layers.soc import SOC
+from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
 
 PEERS = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}

@@ -8,9 +8,10 @@ from jaxtyping import Array, Complex, Float
 
 from jaxiqa.checks import check_choice, check_number
 from jaxiqa.layers.fourier import low_frequencies
-from jaxiqa.layers.orthogonal_conv import BUILDERS, OrthogonalConv
+from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import square_pool
+from jaxiqa.layers.spectrum import BUILDERS
 
 
 @jax.jit
@@ -112,7 +113,7 @@ class RobustBlock(nnx.Module):
 
         def between(z: Complex[Array, "b h f c"]) -> Complex[Array, "b h f c"]:
             if self.low_pass < 1:
-                z = z * low_pass_mask(size, self.low_pass)[..., None]
+                z = z * jnp.asarray(low_pass_mask(size, self.low_pass)[..., None], z.real.dtype)
             if self.threshold is not None:
                 z = soft_threshold(z, jax.nn.softplus(self.threshold[...]))
             return z

@@ -18,9 +18,9 @@ from jaxiqa.layers.activations import householder, max_min
 from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.grouped_conv import grouped_conv
-from jaxiqa.layers.orthogonal_conv import multiply_dense, multiply_reflection
 from jaxiqa.layers.pooling import l2_pool
 from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.layers.wide_conv import wide_conv
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import entrywise, slope

@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 from jaxiqa.checks import check_choice, check_images
 from jaxiqa.ops.filters import gaussian_blur
 from jaxiqa.ops.resize import resize_bilinear
+from jaxiqa.precision import at_least_float32
 from jaxiqa.types import Images
 
 # ITU-T T.81, tables K.1 and K.2.
@@ -38,6 +39,7 @@ SIDE = 16  # of the squares that subsampled chroma is coded in
 
 
 @partial(jax.jit, static_argnames="variant")
+@at_least_float32
 def jpeg(images: Images, quality: int | float | Array, *, variant: str = "paper") -> Images:
     """Images after a JPEG codec with 4:2:0 chroma: everything but the lossless part.
 
@@ -69,7 +71,7 @@ def jpeg(images: Images, quality: int | float | Array, *, variant: str = "paper"
     luma, chroma = _mix(padded, YCC_OF_RGB[:1]), _mix(padded, YCC_OF_RGB[1:])
     if variant == "benchmark":
         chroma = gaussian_blur(chroma, 3, 0.5)
-    tables = quantization_tables(quality)
+    tables = quantization_tables(jnp.asarray(quality, images.dtype))
     luma = _quantized(luma - 128, tables[0]) + 128
     chroma = resize_bilinear(_quantized(_halved(chroma), tables[1]), wide)
     decoded = _mix(jnp.concatenate([luma, chroma], -1)[:, :h, :w], RGB_OF_YCC)
@@ -87,7 +89,8 @@ def quantization_tables(quality: int | float | Array) -> Float[Array, "2 8 8"]:
     >>> quantization_tables(90)[0, 0].astype(int).tolist()
     [3, 2, 2, 3, 5, 8, 10, 12]
     """
-    quality = jnp.asarray(quality, jnp.float32)
+    quality = jnp.asarray(quality)
+    quality = quality.astype(jnp.promote_types(quality.dtype, jnp.float32))
     scale = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     return jnp.clip(jnp.floor((jnp.stack([LUMA, CHROMA]) * scale + 50) / 100), 1, 255)
 

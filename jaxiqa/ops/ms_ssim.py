@@ -5,6 +5,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_images
 from jaxiqa.ops.similarity import WINDOW, _blur
+from jaxiqa.precision import at_least_float32
 from jaxiqa.types import Images, Scores
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
@@ -13,6 +14,7 @@ EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MINIMUM = (WINDOW - 1) * 2 ** (len(EXPONENTS) - 1) + 1
 
 
+@at_least_float32
 def ms_ssim(a: Images, b: Images) -> Scores:
     """Multi-scale structural similarity, in [0, 1], 1 for equal images.
 

@@ -6,11 +6,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_images
+from jaxiqa.precision import at_least_float32
 from jaxiqa.types import Images, Scores
 
 WINDOW, SIGMA = 11, 1.5
 
 
+@at_least_float32
 def ssim(a: Images, b: Images) -> Scores:
     """Structural similarity, in [−1, 1], 1 for equal images.
 
@@ -46,6 +48,7 @@ def ssim(a: Images, b: Images) -> Scores:
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
+@at_least_float32
 def psnr(a: Images, b: Images) -> Scores:
     """Peak signal-to-noise ratio in dB, −10 log₁₀ mean((a − b)²); infinite for equal images.
 

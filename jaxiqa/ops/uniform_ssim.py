@@ -5,11 +5,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.checks import check_images
+from jaxiqa.precision import at_least_float32
 from jaxiqa.types import Images, Scores
 
 WINDOW = 7
 
 
+@at_least_float32
 def uniform_ssim(a: Images, b: Images) -> Scores:
     """SSIM in windows of 7×7 equal weights, with sample variances (49 / 48), for values in [0, 1].
 

@@ -14,8 +14,8 @@ from jax import lax
 from jaxiqa.layers import depthwise_conv, householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.grouped_conv import grouped_conv
-from jaxiqa.layers.orthogonal_conv import multiply_dense, multiply_reflection
 from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.layers.wide_conv import wide_conv
 
 LARGEST = 400  # values in an array
