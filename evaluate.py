@@ -24,16 +24,16 @@ from jaxiqa.config.command_line import take_defenses
 def main() -> None:
     experiment = read_arguments(sys.argv[1:])
     check_experiment(experiment)
-    from jaxiqa.evaluation import certified, purifiers
-    from jaxiqa.evaluation.attacked import attack_all
-    from jaxiqa.evaluation.clean import check_gradients, predict
-    from jaxiqa.evaluation.defended import defend_all
+    from jaxiqa.core.files import locked, remove_leftovers
+    from jaxiqa.core.progress import console, start_jax
+    from jaxiqa.evaluation import build_defense, certify_stage
+    from jaxiqa.evaluation.attack_stage import attack_all
+    from jaxiqa.evaluation.clean_stage import check_gradients, predict
+    from jaxiqa.evaluation.defense_stage import defend_all
     from jaxiqa.evaluation.fingerprint import FOLDERS, check_same_evaluation
-    from jaxiqa.evaluation.pictures import checked, fitted_on, load_attacked, load_split
+    from jaxiqa.evaluation.images import checked, fitted_on, load_attacked, load_split
     from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.evaluation.subject import Subject
-    from jaxiqa.files import locked, remove_leftovers
-    from jaxiqa.terminal import console, start_jax
     from jaxiqa.train.startup import check_training
 
     start_jax()
@@ -42,7 +42,7 @@ def main() -> None:
     evaluation = experiment.evaluation
     check_training(experiment)
     check_evaluation_start(experiment)
-    built = {label: purifiers.build(label, defense) for label, defense in evaluation.defenses.items()}
+    built = {label: build_defense.build(label, defense) for label, defense in evaluation.defenses.items()}
     root, runs = root_folder(experiment), list(itertools.product(experiment.seeds, experiment.variants))
     for seed, name in runs:
         if not run_folder(experiment, name, seed).is_dir():
@@ -74,14 +74,14 @@ def main() -> None:
                 batch=evaluation.batch_size,
             )
             for label, purifier in built.items():
-                purifiers.check_size(subject, label, purifier)
+                build_defense.check_size(subject, label, purifier)
             predict(subject, labelled, experiment.model.input_size)
             check_gradients(subject, attacked, evaluation.masking)
             examples = evaluation.examples if seed == experiment.seeds[0] else 0
             attack_all(subject, evaluation, attacked, store=defending or evaluation.save_images, examples=examples)
             if evaluation.defenses:
                 defend_all(subject, evaluation, attacked)
-            certified.certify_all(subject, evaluation, attacked)
+            certify_stage.certify_all(subject, evaluation, attacked)
         write_reports(experiment, labelled, attacked)
     console.print(f"evaluated in {(time.perf_counter() - began) / 60:.1f} minutes")
 
@@ -98,18 +98,18 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     """Tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses."""
     from rich.markup import escape
 
-    from jaxiqa.evaluation.attacked import example_path
+    from jaxiqa.core.progress import console, device_name
+    from jaxiqa.core.types import UNDEFENDED, CertificateRow, DefenseRow, MaskingRow, ModelRow, PredictionRow, ResultRow
+    from jaxiqa.evaluation.attack_stage import example_path
     from jaxiqa.evaluation.strengths import keys_of
     from jaxiqa.evaluation.subject import FILES
     from jaxiqa.reports import write_defenses, write_report
-    from jaxiqa.reports.defense_tables import certificates
-    from jaxiqa.reports.defenses import summarise_defenses
+    from jaxiqa.reports.attacks.summary import ends_of, summarise
+    from jaxiqa.reports.attacks.tables import notes, render
+    from jaxiqa.reports.defenses.summary import summarise_defenses
+    from jaxiqa.reports.defenses.tables import certificates
     from jaxiqa.reports.examples import load
-    from jaxiqa.reports.rows import read_rows
-    from jaxiqa.reports.summary import ends_of, summarise
-    from jaxiqa.reports.table import notes, render
-    from jaxiqa.terminal import console, device_name
-    from jaxiqa.types import UNDEFENDED, CertificateRow, DefenseRow, MaskingRow, ModelRow, PredictionRow, ResultRow
+    from jaxiqa.results.jsonl import read_rows
 
     root, evaluation = root_folder(experiment), experiment.evaluation
     names, seeds, order = list(experiment.variants), experiment.seeds, list(evaluation.attacks)
@@ -165,7 +165,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
 
 
 if __name__ == "__main__":
-    from jaxiqa.terminal import explained
+    from jaxiqa.core.progress import explained
 
     with explained():
         main()

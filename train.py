@@ -29,9 +29,9 @@ def main() -> None:
     check_experiment(experiment)
     from rich.markup import escape
 
+    from jaxiqa.core.files import locked
+    from jaxiqa.core.progress import console, start_jax
     from jaxiqa.evaluation.startup import check_evaluation_start
-    from jaxiqa.files import locked
-    from jaxiqa.terminal import console, start_jax
     from jaxiqa.train.startup import check_devices, check_files, check_training
 
     start_jax()
@@ -66,7 +66,7 @@ def finished_runs(experiment: Experiment) -> dict[Run, dict]:
         WriteError: the working directory cannot be written.
     """
     from jaxiqa.config.identity import chain
-    from jaxiqa.files import locked
+    from jaxiqa.core.files import locked
     from jaxiqa.train.runs import check_writable, earlier_run
 
     check_writable(root_folder(experiment))
@@ -114,11 +114,11 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
 
     from jaxiqa import models
     from jaxiqa.config.identity import chain
-    from jaxiqa.files import remove_leftovers, write_text
-    from jaxiqa.pruning import apply_masks, make_masks
-    from jaxiqa.terminal import progress_bar
+    from jaxiqa.core.files import remove_leftovers, write_text
+    from jaxiqa.core.progress import progress_bar
     from jaxiqa.train.calibration import fit_linear
     from jaxiqa.train.loop import fit, raw_scores
+    from jaxiqa.train.pruning import apply_masks, make_masks
     from jaxiqa.train.runs import earlier_run, holds_work
     from jaxiqa.train.state import make_optimizer, put_together, take_apart
     from jaxiqa.train.variant import frozen_stages
@@ -198,7 +198,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
     from flax import nnx
 
     from jaxiqa import data, models
-    from jaxiqa.files import locked
+    from jaxiqa.core.files import locked
     from jaxiqa.train.variant import insert_blocks
 
     variant = experiment.variants[name]
@@ -225,8 +225,8 @@ def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], sp
 
     Variants with the same trunk share it through ``trunks``, which keeps the last two.
     """
-    from jaxiqa.terminal import progress_bar
-    from jaxiqa.train.sources import activation_source, image_source
+    from jaxiqa.core.progress import progress_bar
+    from jaxiqa.train.examples import activation_source, image_source
     from jaxiqa.train.state import digest
     from jaxiqa.train.variant import needs_images
 
@@ -262,7 +262,7 @@ def additions(training: Training, train, distances: dict) -> dict:
 
 
 if __name__ == "__main__":
-    from jaxiqa.terminal import explained
+    from jaxiqa.core.progress import explained
 
     with explained():
         main()

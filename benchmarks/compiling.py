@@ -26,7 +26,7 @@ from flax import nnx
 
 from jaxiqa import attacks
 from jaxiqa.models import MODELS, maniqa, score_fn
-from jaxiqa.models.auxiliary import AUXILIARY
+from jaxiqa.networks import NETWORKS
 
 FOLDER = Path(__file__).parent
 SIZE = (384, 512)
@@ -62,7 +62,7 @@ def listen(event: str, seconds: float, **_: object) -> None:
 
 
 def random_network(name: str) -> Callable:
-    spec = AUXILIARY[name]
+    spec = NETWORKS[name]
     model = nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(0)))
     random_weights.fill(model)
     return spec.wrap(*nnx.split(model))

@@ -30,7 +30,7 @@ import torch
 import torch_purifiers
 import torchvision
 
-from jaxiqa.data.scenes import scene
+from jaxiqa.data.synthetic.scenes import scene
 from jaxiqa.defenses.purify import PRESETS, PURIFIERS, make
 
 FOLDER = Path(__file__).parent

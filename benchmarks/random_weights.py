@@ -3,7 +3,7 @@
 import numpy as np
 from flax import nnx
 
-from jaxiqa.models import convert
+from jaxiqa.pretrained import key_map
 
 
 def fill(model: nnx.Module, gain: float = 1.0) -> None:
@@ -16,5 +16,5 @@ def fill(model: nnx.Module, gain: float = 1.0) -> None:
             return noise * gain / np.sqrt(np.prod(shape[:-1]))
         return (1.0 if part.endswith(("scale", "var")) else 0.0) + 0.05 * noise
 
-    arrays = {part: value(part, variable.shape) for part, variable in convert.parameters(model).items()}
-    convert.fill(model, arrays, convert.IDENTITY, source="random numbers")
+    arrays = {part: value(part, variable.shape) for part, variable in key_map.parameters(model).items()}
+    key_map.fill(model, arrays, key_map.IDENTITY, source="random numbers")

@@ -6,8 +6,9 @@ import torch_models
 from torch import nn
 from torch.nn import functional as F
 
-from jaxiqa.models import Linearity, convert
-from jaxiqa.models.backbones.mobilenet_v2 import LAYOUT
+from jaxiqa.models import Linearity
+from jaxiqa.nn.backbones.mobilenet_v2 import LAYOUT
+from jaxiqa.pretrained import key_map
 
 
 class Conv(nn.Sequential):
@@ -56,7 +57,7 @@ def same_model(ours: Linearity) -> nn.Module:
         net.reduce6, net.reduce7 = net.reduction(96), net.reduction(1280)
     else:
         net = torch_models.Linearity(torch_models.resnet50())
-    arrays = {name: np.asarray(value[...]) for name, value in convert.parameters(ours).items()}
+    arrays = {name: np.asarray(value[...]) for name, value in key_map.parameters(ours).items()}
     # Both sides name layers in the order of computation, but a shortcut comes last in one and first in the other.
     order = {name: i for i, name in enumerate(ours.backbone.order)}
     place = ("conv", "expand", "conv1", "bn1", "depthwise", "conv2", "bn2", "conv3", "bn3", "project", "shortcut", "bn")

@@ -2,7 +2,7 @@
 
     python -m jaxiqa score MODEL --weights W PICTURE-OR-FOLDER ... [--csv OUT.csv]
 
-Each has its own --help. Beside them: python -m jaxiqa.models.convert, python -m jaxiqa.data.prepare.
+Each has its own --help. Beside them: python -m jaxiqa.pretrained.key_map, python -m jaxiqa.cli.prepare.
 """
 
 import sys
@@ -12,7 +12,7 @@ def main() -> None:
     """Hand over to the command that the first word names."""
     match sys.argv[1:]:
         case ["score", *rest]:
-            from jaxiqa.scoring import main
+            from jaxiqa.cli.score import main
 
             raise SystemExit(main(rest))
         case [] | ["-h" | "--help", *_]:

@@ -29,7 +29,7 @@ from jaxiqa.config import (
     run_folder,
 )
 from jaxiqa.defenses import smoothing
-from jaxiqa.evaluation import purifiers
+from jaxiqa.evaluation import build_defense
 from jaxiqa.models import BACKBONES
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
@@ -53,7 +53,7 @@ def test_every_config_is_well_formed(path):
             attacks.make(attack.name, **({name: ladder[0]} | attack.options if ladder else attack.options), **networks)
     for label, defense in experiment.evaluation.defenses.items():
         if not defense.networks:
-            purifiers.build(label, defense)
+            build_defense.build(label, defense)
     for certifier in experiment.evaluation.certifiers.values():
         assert certifier.name in smoothing.CERTIFIERS
     for name, variant in experiment.variants.items():

@@ -8,30 +8,30 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxiqa.attacks.align import Aligned, align, align_levels
 from jaxiqa.attacks.apgd import APGD
-from jaxiqa.attacks.bounds import InBounds
 from jaxiqa.attacks.cadv import CAdv
-from jaxiqa.attacks.external import from_callable
+from jaxiqa.attacks.engine.external import from_callable
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
 from jaxiqa.attacks.fgsm import FGSM, IFGSM
 from jaxiqa.attacks.korhonen import Korhonen
 from jaxiqa.attacks.madc import MADC
-from jaxiqa.attacks.masking import check_masking
 from jaxiqa.attacks.nes import NES
-from jaxiqa.attacks.one_by_one import OneByOne
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
 from jaxiqa.attacks.pgd import PGD
-from jaxiqa.attacks.restarts import Restarts
 from jaxiqa.attacks.square import Square
 from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv
-from jaxiqa.attacks.sweep import sweep
 from jaxiqa.attacks.uap import UAP, fit_uap, load, save
+from jaxiqa.attacks.wrappers.align import Aligned, align, align_levels
+from jaxiqa.attacks.wrappers.masking import check_masking
+from jaxiqa.attacks.wrappers.per_image import OneByOne
+from jaxiqa.attacks.wrappers.pixel_range import InBounds
+from jaxiqa.attacks.wrappers.restarts import Restarts
+from jaxiqa.attacks.wrappers.sweep import sweep
 from jaxiqa.attacks.zhang import Zhang
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
 
 ATTACKS = {
     "fgsm": FGSM,

@@ -8,12 +8,19 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxiqa.arguments import Keys, image_keys
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, towards, values_and_gradients
-from jaxiqa.attacks.loop import check_steps, iterate
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.threat import Ball, Image, Number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.gradients import (
+    begin,
+    checked_scores,
+    finish,
+    nearest_on_line,
+    towards,
+    values_and_gradients,
+)
+from jaxiqa.attacks.engine.loop import check_steps, iterate
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.threat_model import Ball, Image, Number
+from jaxiqa.core.pytrees import Keys, image_keys
+from jaxiqa.core.types import Images, ScoreFn
 
 MOMENTUM = 0.75  # the paper's α: share of the new step
 RISING = 0.75  # the paper's ρ: share of a window's steps that must rise
@@ -39,7 +46,7 @@ class APGD:
         random_start: start at a random point of the ball (a key per image) instead of at the clean image.
         restarts: number of runs from different starts, of which each image keeps the best; more than one needs
             ``random_start``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`.
 

@@ -11,15 +11,15 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.arguments import Keys, image_keys, trained
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import check_steps, iterate
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import check_steps, iterate
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import Keys, image_keys, trained
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
-from jaxiqa.types import Images, PRNGKey, ScoreFn
 
 _adam = optax.scale_by_adam()
 STEPS = {"paper": 50, "benchmark": 10}
@@ -47,13 +47,13 @@ class CAdv:
     Args:
         colorize: ``(L, hints, mask) -> ab``, a pytree that can be called, on maps ``b h w 1``, ``b h w 2``,
             ``b h w 1`` -> ``b h w 2``: L is (lightness − 50) / 100, hints and the result are a and b over 110, the mask
-            is 0.5 at a hint and −0.5 elsewhere. Such as ``jaxiqa.models.auxiliary.load("siggraph17", weights=...)``.
+            is 0.5 at a hint and −0.5 elsewhere. Such as ``jaxiqa.networks.load("siggraph17", weights=...)``.
         step_size: Adam's learning rate, in the units of hints and mask; a pytree leaf.
         steps: number of Adam steps, ≥ 1; 50, and 10 with ``variant="benchmark"``, by default.
         clusters: of k-means, ≥ 1.
         chosen: clusters with hints, from 1 to ``clusters``.
         hints: pixels with a hint, ≥ 0; fewer where the clusters have fewer pixels.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         variant: ``"paper"``; ``"benchmark"`` lets hints and mask leave [−1, 1] and [−0.5, 0.5].
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are RGB. The key draws the start of k-means

@@ -11,15 +11,15 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.arguments import Keys, as_pytree, is_traced
-from jaxiqa.attacks.batch import begin, finish
-from jaxiqa.attacks.fitting import Learner, Progress, fit
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.storage import read, write
-from jaxiqa.attacks.threat import Number
+from jaxiqa.attacks.engine.fitting import Learner, Progress, fit
+from jaxiqa.attacks.engine.gradients import begin, finish
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.storage import read, write
+from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.uap import VARIANTS, tiled
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, PRNGKey, ScoreFn
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import Keys, as_pytree, is_traced
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
 _adam = optax.scale_by_adam()
 Network = Callable[[Images], Images]
@@ -36,7 +36,7 @@ class FACPA:
 
     Args:
         network: ``b h w c -> b h w c`` with values in [−1, 1], a pytree that can be called; from `fit_facpa`, or with
-            published weights (``jaxiqa.models.auxiliary.load("facpa_unet", weights=...)``).
+            published weights (``jaxiqa.networks.load("facpa_unet", weights=...)``).
         amplitude: factor ≥ 0, a pytree leaf; many amplitudes need no new training. What arXiv:2408.01541 calls
             amplitudes of 0.02, 0.04 and 0.08 are 0.2, 0.4 and 0.8 here: ±2, 4 and 8 / 255.
         epsilon: Linf radius at amplitude 1, in [0, 1] pixel units; a pytree leaf.
@@ -136,13 +136,13 @@ def fit_facpa(
         images: ``n h w c`` in [0, 1], to train on; evaluate on others. The paper trains on 256×256.
         key: order of the images.
         network: where to start: a pytree that can be called, all of whose leaves are trained, such as
-            ``Network(*flax.nnx.split(UNet(rngs=flax.nnx.Rngs(0))))`` of `jaxiqa.models.auxiliary`.
+            ``Network(*flax.nnx.split(UNet(rngs=flax.nnx.Rngs(0))))`` of `jaxiqa.networks`.
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
         multiple, variant: see `FACPA`.
         epochs: passes over the images; 5 in the benchmark, 200 in the paper's code.
         batch_size: images per step; the last batch of an epoch is filled up from the epoch's first images.
         step_size: Adam's learning rate.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         progress: called after every step as ``progress(steps done, steps in all, note)``.
 
     Raises:

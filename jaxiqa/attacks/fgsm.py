@@ -5,11 +5,11 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.objective import Objective, as_objective
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.pgd import PGD, Way
-from jaxiqa.attacks.threat import Number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 
 
 @jax.tree_util.register_dataclass
@@ -19,7 +19,7 @@ class FGSM:
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; a pytree leaf.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
 
@@ -63,7 +63,7 @@ class IFGSM:
             reaches the ball's surface. The benchmark of arXiv 2408.01541 fixes ``epsilon`` at ``10 / 255`` and
             sets the strength by the step.
         steps: number of steps, >= 1.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
 

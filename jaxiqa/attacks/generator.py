@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.types import PRNGKey
+from jaxiqa.core.types import PRNGKey
 
 
 class Generator(nnx.Module):

@@ -8,8 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.batch import (
+from jaxiqa.attacks.engine.gradients import (
     begin,
     checked_scores,
     finish,
@@ -18,12 +17,13 @@ from jaxiqa.attacks.batch import (
     towards,
     values_and_gradients,
 )
-from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.threat import Image, Number
-from jaxiqa.attacks.variant import complete
+from jaxiqa.attacks.engine.loop import iterate
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.threat_model import Image, Number
+from jaxiqa.attacks.engine.variants import complete
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.edges import dilate, luma, sobel
-from jaxiqa.types import Images, ScoreFn
 
 _adam = optax.scale_by_adam()
 
@@ -49,7 +49,7 @@ class Korhonen:
             gradients are so small that Adam's own 1e-8 does, as they often are under ``"benchmark"``.
         steps: number of Adam steps, >= 1; None is 50, or 10.
         variant: ``"paper"`` or ``"benchmark"``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are RGB, at least 3×3, and the key is not
     used.

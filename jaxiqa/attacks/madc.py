@@ -7,13 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.threat import Number, project_l2, steepest_step
-from jaxiqa.attacks.variant import complete
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import iterate
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.threat_model import Number, project_l2, steepest_step
+from jaxiqa.attacks.engine.variants import complete
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 
 PULL = 5e-4  # the benchmark's step back towards the clean image
 
@@ -39,7 +39,7 @@ class MADC:
         max_rmse: largest root mean square error of the result, in the same units; a pytree leaf.
         steps: number of steps, >= 1; None is 10, or 8.
         variant: ``"paper"`` or ``"benchmark"``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
 

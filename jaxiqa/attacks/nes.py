@@ -7,14 +7,14 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count, check_steps
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.loop import check_count, check_steps
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.threat_model import Ball, Number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 
 _PLATEAU = 5  # steps without a gain after which the step size is halved
 _TILE = 32
@@ -46,8 +46,8 @@ class NES:
         step_size: the first rate. None is ``epsilon / 5``, or 0.1 in the benchmark's variant, where it is the Euclidean
             length of a step.
         momentum: share of the old direction that is kept, in [0, 1).
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`. An image is left alone as
-            soon as the mean score around its iterate has reached it.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`. An image is left
+            alone as soon as the mean score around its iterate has reached it.
         batch_size: images that the metric sees at once, at most.
         variant: ``"paper"``, or ``"benchmark"``: noise of 32×32 pixels is tiled over the image, and a step is
             ``x ← Π(x + step_size · g / ‖g‖₂)``, without momentum and plateaus. It ran with ``pairs=20, steps=250``.

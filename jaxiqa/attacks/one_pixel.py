@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.loop import check_count
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 
 
 class State(NamedTuple):
@@ -41,7 +41,7 @@ class OnePixel:
         generations: generations after the first population, >= 0. None is 100; in the benchmark 10. An image costs at
             most ``1 + population · (generations + 1)`` queries, the clean image's among them.
         mutation: the factor above, in [0, 2].
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         batch_size: images that the metric sees at once, at most.
         variant: ``"paper"``, or ``"benchmark"``, which is SciPy's default: mutants of the best member, ``x_best +
             F · (x_b − x_c)`` with F uniform in [0.5, 1) in every generation; a Latin hypercube as first population;

@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.searcher import QueryResult
+from jaxiqa.attacks.engine.loop import check_count
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.attacks.square import check_queries
-from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 
 _CANVAS = 256  # side of the benchmark's pattern, which is stretched over the image
 _SET = 64  # blocks that are searched together
@@ -54,7 +54,7 @@ class Parsimonious:
         block: side of the first blocks in pixels, a power of two; blocks at the border are cut off.
         candidates: blocks asked at once, 1 to 64: one is the paper's search; more ask for the gains in groups, which a
             device that holds few images does faster, for a few more queries.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         batch_size: images that the metric sees at once, at most.
         variant: ``"paper"``, or ``"benchmark"``: a 256×256 pattern is stretched over the image by nearest neighbours;
             the first flip of each half is taken though it loses; and an accepted gain is subtracted from the score

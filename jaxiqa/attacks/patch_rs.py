@@ -8,16 +8,16 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.schedule import phase, phase_starts
-from jaxiqa.attacks.searcher import QueryResult
+from jaxiqa.attacks.engine.loop import check_count
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.schedule import phase, phase_starts
+from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.square import check_queries
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_images, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.core.checks import check_choice, check_images, check_number
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 
 _SQUARES = 1000  # of random colour, that make the first patch
 _PERIOD = 4  # every fourth iteration moves the patch
@@ -48,7 +48,7 @@ class PatchRS:
             attack's strength.
         queries: scores asked per image at most, >= 2, the clean image's among them.
         share: ``p`` at the start, in (0, 1]; None is 0.4, or 0.8 in the benchmark's variant.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         batch_size: images attacked, and seen by the metric, at once, at most.
         variant: ``"paper"``, or ``"benchmark"``, which differs by its ``share`` alone.
 

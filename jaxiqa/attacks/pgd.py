@@ -5,13 +5,13 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
-from jaxiqa.arguments import Keys, image_keys, is_traced
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import check_steps, iterate
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import check_steps, iterate
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.threat_model import Ball, Number
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.pytrees import Keys, image_keys, is_traced
+from jaxiqa.core.types import Images, ScoreFn
 
 
 @jax.tree_util.register_dataclass
@@ -39,10 +39,10 @@ class PGD:
         step_size: length of a step, in units of ``epsilon``'s norm; None is ``2.5 * epsilon / steps``.
         norm: ``"linf"`` or ``"l2"``.
         random_start: start at a random point of the ball (a key per image) instead of at the clean image.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Calling it takes ``score_fn`` (``b h w c -> b``), images ``b h w c`` in [0, 1] and a key, or one key per image
-    (see `jaxiqa.arguments.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
+    (see `jaxiqa.core.pytrees.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
 
     Raises:
         ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score or gradient

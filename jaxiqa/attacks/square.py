@@ -8,15 +8,15 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.schedule import phase
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_images, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.loop import check_count
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.schedule import phase
+from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.threat_model import Ball, Number
+from jaxiqa.core.checks import check_choice, check_images, check_number
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 
 _CANVAS = 256  # what the benchmark's windows are confined to
 _START = {"linf": 0.05, "l2": 0.1}
@@ -42,7 +42,7 @@ class Square:
         queries: scores asked per image at most, >= 2, the clean image's and the start's among them.
         share: ``p`` at the start, in (0, 1]; None is the paper's 0.05 for Linf and 0.1 for L2.
         norm: ``"linf"`` or ``"l2"``; L2 needs images of at least 3×3.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         batch_size: images attacked, and seen by the metric, at once, at most.
         variant: ``"paper"``, or ``"benchmark"`` (Linf alone): starts from the clean image, without stripes, and puts
             windows into the top left 256×256 pixels alone.

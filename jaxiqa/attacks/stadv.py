@@ -8,14 +8,14 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.threat import Number
-from jaxiqa.attacks.variant import complete
+from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import iterate
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.attacks.engine.variants import complete
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.flow import Flow, flow_loss, warp
-from jaxiqa.types import Images, ScoreFn
 
 _adam = optax.scale_by_adam()
 
@@ -44,7 +44,7 @@ class StAdv:
         step_size: Adam's learning rate in pixels, or the factor of L-BFGS; a pytree leaf; None is 0.1, or 2.5.
         steps: number of steps, ≥ 1; None is 20, or 3.
         variant: ``"paper"`` or ``"benchmark"``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are at least 2×2, and the key is not used.
 

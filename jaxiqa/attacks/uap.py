@@ -9,15 +9,15 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys, check_pictures
-from jaxiqa.attacks.batch import begin, finish
-from jaxiqa.attacks.fitting import Learner, Progress, fit
+from jaxiqa.attacks.engine.fitting import Learner, Progress, fit
+from jaxiqa.attacks.engine.gradients import begin, finish
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.storage import read, write
+from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.generator import pattern
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.storage import read, write
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, PRNGKey, ScoreFn
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import Keys, check_pictures
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
 VARIANTS = ("paper", "benchmark")
 DEFAULTS = {
@@ -140,7 +140,7 @@ def fit_uap(
         batch_size: images per step: 8, and 1 for the cumulative form, by default; the last batch of an epoch is filled
             up from the epoch's first images.
         step_size: learning rate; ``epsilon / 10`` by default, and 3e-3 for a generator.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         progress: called after every step as ``progress(steps done, steps in all, note)``.
 
     Raises:

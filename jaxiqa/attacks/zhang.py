@@ -8,13 +8,13 @@ import jax
 import jax.numpy as jnp
 import optax
 
-from jaxiqa.arguments import Keys, image_keys, trained
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.threat import Number, steepest_step
-from jaxiqa.attacks.variant import complete
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import iterate
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.threat_model import Number, steepest_step
+from jaxiqa.attacks.engine.variants import complete
+from jaxiqa.core.pytrees import Keys, image_keys, trained
+from jaxiqa.core.types import Images, ScoreFn
 
 _adam = optax.scale_by_adam()
 
@@ -42,7 +42,7 @@ class Zhang:
         score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
         steps: number of steps, >= 1; None is 200, or 10.
         variant: ``"paper"`` or ``"benchmark"``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`.
 

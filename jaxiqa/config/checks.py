@@ -7,7 +7,7 @@ from jaxiqa.config.experiment import TAKEN, Experiment
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.config.training import Block, Training, Variant
 from jaxiqa.config.values import check_values
-from jaxiqa.files import check_labels
+from jaxiqa.core.files import check_labels
 
 
 def check_experiment(experiment: Experiment) -> None:

@@ -5,10 +5,10 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from jaxiqa.cli.options import parse_number, parse_options, parse_value, show_number
 from jaxiqa.config.evaluation import Defense
 from jaxiqa.config.experiment import Experiment
 from jaxiqa.config.loading import load_config
-from jaxiqa.options import parse_number, parse_options, parse_value, show_number
 
 FRACTIONS = "Numbers may be written as fractions: --...epsilon 2/255."
 

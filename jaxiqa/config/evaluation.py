@@ -8,7 +8,7 @@ from jaxiqa.config.data import Data
 
 @dataclass(frozen=True)
 class Network:
-    """A network that an attack or a defense works with; `jaxiqa.models.auxiliary.AUXILIARY` lists the names."""
+    """A network that an attack or a defense works with; `jaxiqa.networks.NETWORKS` lists the names."""
 
     name: str
     weights: str | None = None
@@ -25,8 +25,8 @@ class Align:
     """
 
     measure: Literal["budget", "linf", "ssim", "psnr"]
-    """What is equal for all attacks; targets are those of `jaxiqa.attacks.align.LEVELS`. "budget" looks for nothing:
-    ε is 2, 4 and 8 / 255, whether or not the attack makes full use of it."""
+    """What is equal for all attacks; targets are those of `jaxiqa.attacks.wrappers.align.LEVELS`. "budget" looks for
+    nothing: ε is 2, 4 and 8 / 255, whether or not the attack makes full use of it."""
     ladder: tuple[int | float, ...] | None = None
     """Strengths to begin with; two that enclose all targets are enough. None tries ten about the attack's own."""
     images: int = 4

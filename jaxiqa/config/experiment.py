@@ -7,7 +7,7 @@ from typing import Literal
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Evaluation
 from jaxiqa.config.training import Model, Variant
-from jaxiqa.files import safe_name
+from jaxiqa.core.files import safe_name
 
 TAKEN = ("images", "examples", "fitted", "aligned")
 """Folders beside those of the variants, which no variant may be called."""

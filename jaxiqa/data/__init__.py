@@ -5,17 +5,17 @@ import os
 from pathlib import Path
 from typing import Any
 
-from jaxiqa.checks import check_choice
-from jaxiqa.data import prepared
-from jaxiqa.data.builtin import builtin
-from jaxiqa.data.clive import clive
+from jaxiqa.core.checks import check_choice
+from jaxiqa.data import array_record
+from jaxiqa.data.datasets.clive import clive
+from jaxiqa.data.datasets.folder import folder
+from jaxiqa.data.datasets.koniq10k import koniq10k
+from jaxiqa.data.datasets.nips2017 import nips2017
 from jaxiqa.data.decode import read_image
-from jaxiqa.data.folder import folder
-from jaxiqa.data.koniq10k import koniq10k
-from jaxiqa.data.nips2017 import nips2017
 from jaxiqa.data.resized import resized
 from jaxiqa.data.split import Split
 from jaxiqa.data.subset import select_subset
+from jaxiqa.data.synthetic.dataset import builtin
 from jaxiqa.data.validate import validate
 
 DATASETS = {"builtin": builtin, "clive": clive, "koniq10k": koniq10k, "nips2017": nips2017, "folder": folder}
@@ -34,7 +34,7 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
     Args:
         name: a key of `DATASETS`.
         source: its folder, resolved by `resolve`; the data set's name by default. A folder that
-            ``python -m jaxiqa.data.prepare`` has written is noticed and read as such. The set builtin is made in
+            ``python -m jaxiqa.cli.prepare`` has written is noticed and read as such. The set builtin is made in
             memory unless a source is given.
         limit: keep only the first so many pictures of each split, at least 1.
         **options: of the data set; a prepared one has none, having been written with them.
@@ -53,13 +53,13 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
         check_choice(f"option of data set {name!r}", key, allowed)
     folder = resolve(source or name)
     made_in_memory = name == "builtin" and source is None
-    if not made_in_memory and prepared.is_prepared(folder, name):
+    if not made_in_memory and array_record.is_prepared(folder, name):
         if options:
             raise ValueError(
                 f"data set {name!r} in {folder} is a prepared one and takes no options, but got "
-                f"{', '.join(options)}; give them to jaxiqa.data.prepare"
+                f"{', '.join(options)}; give them to jaxiqa.cli.prepare"
             )
-        splits = prepared.read(folder, name)
+        splits = array_record.read(folder, name)
     elif name == "builtin" and not made_in_memory:
         raise ValueError(f"data set 'builtin': {folder} holds no prepared one; without a source it is made in memory")
     else:

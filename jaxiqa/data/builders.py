@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxiqa.data.prepared import VERSION
+from jaxiqa.data.array_record import VERSION
 from jaxiqa.data.split import Split
 
 

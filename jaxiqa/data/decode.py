@@ -12,7 +12,7 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.data.deep import read_deep, strips
 from jaxiqa.data.formats import FORMATS, MAX_PIXELS, check_header, check_scans, check_size, describe_other
 

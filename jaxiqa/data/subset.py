@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.data.split import Split
 
 _log = logging.getLogger(__name__)

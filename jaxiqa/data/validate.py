@@ -4,8 +4,8 @@ import sys
 from collections import Counter
 from concurrent.futures import ThreadPoolExecutor
 
+from jaxiqa.data.datasets.table import raise_all
 from jaxiqa.data.split import Split
-from jaxiqa.data.table import raise_all
 
 
 def validate(split: Split, *, uniform: bool = False) -> None:

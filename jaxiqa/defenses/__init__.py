@@ -5,14 +5,14 @@ from typing import Any
 
 # Where each public name lives. They are imported when asked for: JAX takes seconds, which --help does not have.
 HOMES = {
-    "ADVERSARIAL_PRESETS": "adversarial",
-    "LABELS": "adversarial",
-    "adversarial_batch": "adversarial",
+    "ADVERSARIAL_PRESETS": "adversarial_training",
+    "LABELS": "adversarial_training",
+    "adversarial_batch": "adversarial_training",
     "bpda": "adaptive",
-    "deviation": "adversarial",
+    "deviation": "adversarial_training",
     "eot": "adaptive",
-    "norm_penalty": "adversarial",
-    "relabel": "adversarial",
+    "norm_penalty": "adversarial_training",
+    "relabel": "adversarial_training",
 }
 __all__ = list(HOMES)
 

@@ -10,8 +10,8 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Key
 
-from jaxiqa.arguments import as_pytree
-from jaxiqa.types import Images, PRNGKey, ScoreFn, Scores
+from jaxiqa.core.pytrees import as_pytree
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
 
 Purify = Callable[[Images, PRNGKey], Images]
 

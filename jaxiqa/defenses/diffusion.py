@@ -15,8 +15,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, PRNGKey
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.types import Images, PRNGKey
 
 Step = int | Int[Array, ""] | Int[Array, " b"]
 Table = Any  # an array: NumPy's, JAX's, or a tracer

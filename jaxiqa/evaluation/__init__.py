@@ -6,6 +6,6 @@ experiment's `jaxiqa.config.Evaluation`, look up which rows there are, and appen
 killed at any moment.
 """
 
-from jaxiqa.evaluation.attacking import Batch, attack_runner, attack_split, score_split, spread
+from jaxiqa.evaluation.attack_loop import Batch, attack_runner, attack_split, score_split, spread
 
 __all__ = ["Batch", "attack_runner", "attack_split", "score_split", "spread"]

@@ -13,11 +13,11 @@ from pathlib import Path
 from typing import Any
 
 from jaxiqa.config import Experiment, root_folder, run_folder
+from jaxiqa.core.files import safe_name, write_text
+from jaxiqa.evaluation.build_defense import source_digest
 from jaxiqa.evaluation.networks import weight_digests
-from jaxiqa.evaluation.purifiers import source_digest
 from jaxiqa.evaluation.subject import FILES
-from jaxiqa.files import safe_name, write_text
-from jaxiqa.reports.rows import read_rows
+from jaxiqa.results.jsonl import read_rows
 
 LABELLED = ("attack", "defense", "certifier")
 FOLDERS = ("fitted", "aligned", "images", "examples")

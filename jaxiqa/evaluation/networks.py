@@ -5,32 +5,31 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from jaxiqa import data
+from jaxiqa import data, networks
 from jaxiqa.config import Network
-from jaxiqa.models import auxiliary
 
 
-def load_networks(networks: Mapping[str, Network], *, training: bool = False) -> dict[str, Any]:
+def load_networks(chosen: Mapping[str, Network], *, training: bool = False) -> dict[str, Any]:
     """The networks of an attack or a defense, by option. A relative path is looked up here, then under $JAXIQA_DATA.
 
     Args:
-        networks: of the config.
+        chosen: of the config.
         training: whether they are trained before they are used: then one without a file is a fresh one.
 
     Raises:
         ValueError: no file is named, and nothing trains the network.
     """
     found = {}
-    for option, network in networks.items():
+    for option, network in chosen.items():
         if network.weights is None:
             if not training:
                 raise ValueError(
                     f"networks.{option}.weights is missing: {network.name} would have random weights; name its file"
                 )
-            found[option] = auxiliary.build(network.name)
+            found[option] = networks.build(network.name)
         else:
             files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
-            found[option] = auxiliary.load(network.name, **{name: _find(path) for name, path in files.items()})
+            found[option] = networks.load(network.name, **{name: _find(path) for name, path in files.items()})
     return found
 
 

@@ -9,16 +9,16 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa import attacks
-from jaxiqa.attacks.align import LEVELS
-from jaxiqa.checks import check_choice
+from jaxiqa.attacks.wrappers.align import LEVELS
 from jaxiqa.config import Attack, Certifier, Defense, Evaluation, Experiment, root_folder
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.evaluation import certified, purifiers
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.files import check_labels
+from jaxiqa.evaluation import build_defense, certify_stage
+from jaxiqa.evaluation.images import load_split
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.pictures import load_split
 from jaxiqa.evaluation.strengths import strength_field
-from jaxiqa.files import check_labels
-from jaxiqa.models import auxiliary
+from jaxiqa.networks import NETWORKS
 
 
 def check_evaluation_start(experiment: Experiment) -> None:
@@ -60,9 +60,9 @@ def check_evaluation_start(experiment: Experiment) -> None:
             if group == "attacks":
                 attempt(where, lambda part=part, where=where: check_attack(where, part, evaluation))
             elif group == "defenses":
-                attempt(where, lambda part=part, label=label: _unnamed(purifiers.build, "defense", label, part))
+                attempt(where, lambda part=part, label=label: _unnamed(build_defense.build, "defense", label, part))
             else:
-                attempt(where, lambda part=part, label=label: _unnamed(certified.build, "certifier", label, part))
+                attempt(where, lambda part=part, label=label: _unnamed(certify_stage.build, "certifier", label, part))
     problems += _numbers(evaluation)
     if not problems:  # a large data set takes a while
         attempt("evaluation", lambda: _check_data(experiment))
@@ -174,10 +174,9 @@ def _unasked(images: Any) -> Any:
 def _check_networks(where: str, part: Attack | Defense | Certifier) -> None:
     training = isinstance(part, Attack) and part.name in attacks.FITTED
     for option, network in part.networks.items():
-        if network.name not in auxiliary.AUXILIARY:
+        if network.name not in NETWORKS:
             raise ValueError(
-                f"{where}.networks.{option}.name={network.name!r} is no network"
-                f"{suggestion(network.name, auxiliary.AUXILIARY)}"
+                f"{where}.networks.{option}.name={network.name!r} is no network{suggestion(network.name, NETWORKS)}"
             )
         try:
             load_networks({option: network}, training=training)

@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.attacks.align import AMOUNTS, LEVELS
+from jaxiqa.attacks.wrappers.align import AMOUNTS, LEVELS
 from jaxiqa.config import Align, Attack
+from jaxiqa.core.files import safe_name, write_text
+from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.split import Split
-from jaxiqa.evaluation.attacking import spread
+from jaxiqa.evaluation.attack_loop import spread
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.files import safe_name, write_text
-from jaxiqa.terminal import progress_bar
 
 _log = logging.getLogger(__name__)
 

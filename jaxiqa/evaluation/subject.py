@@ -7,11 +7,9 @@ from pathlib import Path
 from typing import Any
 
 from jaxiqa import models
-from jaxiqa.attacks.memory import fitting_batch
-from jaxiqa.files import safe_name
-from jaxiqa.models.metric import ScoreModel
-from jaxiqa.reports.rows import append_rows, read_rows
-from jaxiqa.types import (
+from jaxiqa.core.files import safe_name
+from jaxiqa.core.memory import fitting_batch
+from jaxiqa.core.types import (
     CertificateRow,
     DefenseRow,
     MaskingRow,
@@ -21,6 +19,8 @@ from jaxiqa.types import (
     ScoreFn,
     StoredRow,
 )
+from jaxiqa.models.score_model import ScoreModel
+from jaxiqa.results.jsonl import append_rows, read_rows
 
 FILES: dict[type, str] = {
     ResultRow: "results.jsonl",

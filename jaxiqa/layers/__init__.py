@@ -6,7 +6,6 @@
 
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
-from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.layers.materialize import materialize
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv, Spectrum, orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
@@ -49,7 +48,6 @@ __all__ = [
     "cayley",
     "coverage",
     "depth_to_space",
-    "depthwise_conv",
     "expm_eigh",
     "expm_taylor",
     "group_sort",

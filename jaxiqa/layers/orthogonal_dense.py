@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.layers.linear_algebra import HIGHEST, full, product, random_orthogonal
 from jaxiqa.layers.unitary import semi_orthogonal
 

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Complex, Float
 
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.layers.fourier import low_frequencies
 from jaxiqa.layers.orthogonal_conv import BUILDERS, OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense

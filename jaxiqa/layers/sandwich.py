@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.layers.fourier import phases, response, through_frequencies
 from jaxiqa.layers.linear_algebra import HIGHEST
 from jaxiqa.layers.unitary import semi_orthogonal

@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.layers.kernel_bounds import check_odd, convolve, norm_bound, transposed
 
 LIMIT = 2.1

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
 from jaxiqa.layers.cayley import cayley, semi_orthogonal
 from jaxiqa.layers.exponential import expm_eigh, expm_taylor
 from jaxiqa.layers.linear_algebra import Matrices, adjoint

@@ -14,18 +14,18 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxiqa.layers.activations import householder, max_min
-from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.orthogonal_conv import multiply_dense, multiply_reflection
 from jaxiqa.layers.pooling import l2_pool
 from jaxiqa.layers.robust_block import soft_threshold
-from jaxiqa.layers.wide_conv import wide_conv
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import slope
 from jaxiqa.lipschitz.operation import Gain, Operation, magnitudes, unbounded
 from jaxiqa.lipschitz.shapes import window_max
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, gram_bound, largest_norm
+from jaxiqa.nn.kernels.depthwise import depthwise_conv
+from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.wide import wide_conv
 
 SILU_SLOPE = 1.0998393201288669
 """Largest slope of x·σ(x), where x·tanh(x/2) = 2: at x = 2.3994."""

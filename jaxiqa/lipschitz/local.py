@@ -16,12 +16,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.arguments import as_pytree, check_pictures, image_keys
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import as_pytree, check_pictures, image_keys
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
 from jaxiqa.lipschitz.extreme_value import fit_reverse_weibull
 from jaxiqa.lipschitz.rows import Report
 from jaxiqa.lipschitz.spectral import power_iteration
-from jaxiqa.types import Images, PRNGKey, ScoreFn, Scores
 
 NORMS = ("l2", "linf")
 

@@ -16,7 +16,7 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr
 
 from jaxiqa import layers
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.lipschitz.operation import jump
 from jaxiqa.lipschitz.rows import Report, Row
 from jaxiqa.lipschitz.rules import FUNCTIONS, JOINS, RULES, SEVERAL_RESULTS, Gain, Operation, unbounded

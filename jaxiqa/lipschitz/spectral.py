@@ -12,8 +12,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
-from jaxiqa.checks import check_choice
-from jaxiqa.types import PRNGKey
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.types import PRNGKey
 
 SLACK = 1 + 1e-10
 """Covers the rounding of float64 products and decompositions of matrices with a few thousand rows."""

@@ -5,18 +5,18 @@ from typing import Any
 
 # Where each public name lives. They are imported when asked for: JAX takes seconds, which --help does not have.
 HOMES = {
-    "BACKBONES": "backbones",
-    "MODELS": "registry",
-    "POSITIONS": "surgery",
-    "Linearity": "linearity",
-    "ScoreModel": "metric",
-    "build": "metric",
-    "fold_batch_norm": "fold",
-    "harden": "surgery",
-    "load": "loading",
-    "load_run": "loading",
-    "save": "store",
-    "score_fn": "metric",
+    "BACKBONES": "nn.backbones",
+    "MODELS": "models.registry",
+    "POSITIONS": "models.hardening",
+    "Linearity": "models.linearity",
+    "ScoreModel": "models.score_model",
+    "build": "models.score_model",
+    "fold_batch_norm": "nn.fold",
+    "harden": "models.hardening",
+    "load": "models.loading",
+    "load_run": "models.loading",
+    "save": "models.saved_model",
+    "score_fn": "models.score_model",
 }
 __all__ = list(HOMES)
 
@@ -24,4 +24,4 @@ __all__ = list(HOMES)
 def __getattr__(name: str) -> Any:
     if name not in HOMES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+    return getattr(import_module(f"jaxiqa.{HOMES[name]}"), name)

@@ -8,16 +8,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_images
-from jaxiqa.layers.max_pool import max_pool
-from jaxiqa.models import convert
-from jaxiqa.models.convolution import conv
+from jaxiqa.core.checks import check_images
+from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Stages
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.conv import conv
+from jaxiqa.nn.kernels.max_pool import max_pool
+from jaxiqa.nn.stages import Stages
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 SIDE = 64
 MOST = 1024  # patches of one image
@@ -174,7 +174,7 @@ class FPR(nnx.Module):
         return {name: found[name] for name in names}
 
 
-def _keys() -> tuple[convert.Rule, ...]:
+def _keys() -> tuple[key_map.Rule, ...]:
     """The branch of the no-reference path begins with "s"; the rest serves the pristine image or training."""
     stage = r"(sfl\d+)\.conv([12])\.conv\.0"
     places = {
@@ -182,15 +182,15 @@ def _keys() -> tuple[convert.Rule, ...]:
         r"scl1\.conv\.conv\.0": "backbone.stage.scl1.conv.0",
         "scl2": "backbone.stage.scl2",
     }
-    rules = [rule for source, target in places.items() for rule in convert.conv(source, target)]
-    rules += [(rf"{source}\.bias", f"{target}.bias", convert.same) for source, target in places.items()]
-    rules += (*convert.linear("srl1", "opinion.0"), *convert.linear("srl2", "opinion.1"))
-    rules += convert.linear("swl2", "weight")
+    rules = [rule for source, target in places.items() for rule in key_map.conv(source, target)]
+    rules += [(rf"{source}\.bias", f"{target}.bias", key_map.same) for source, target in places.items()]
+    rules += (*key_map.linear("srl1", "opinion.0"), *key_map.linear("srl2", "opinion.1"))
+    rules += key_map.linear("swl2", "weight")
     for theirs, ours in (("ih", "gates"), ("hh", "recurrent")):
-        rules.append((rf"swl1\.weight_{theirs}_l0", f"{ours}.kernel", convert.linear_kernel))
-        rules.append((rf"swl1\.bias_{theirs}_l0", f"{ours}.bias", convert.same))
+        rules.append((rf"swl1\.weight_{theirs}_l0", f"{ours}.kernel", key_map.linear_kernel))
+        rules.append((rf"swl1\.bias_{theirs}_l0", f"{ours}.bias", key_map.same))
     unused = (r"fl[123]\..*", r"InvRescaleNet\..*", r"cl[12]\..*", r"rl[12]\..*", r"wl[12]\..*", r"gn\..*")
-    return (*rules, *((pattern, None, convert.same) for pattern in unused))
+    return (*rules, *((pattern, None, key_map.same) for pattern in unused))
 
 
 KEYS = _keys()

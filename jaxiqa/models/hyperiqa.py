@@ -11,17 +11,17 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images, check_number
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
-from jaxiqa.models.convolution import conv
-from jaxiqa.models.crops import grid_crops, random_crops, uniform_crops
+from jaxiqa.core.checks import check_choice, check_images, check_number
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features, normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.conv import conv
+from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 CROP = 224
 RESIZED = (512, 384)
@@ -169,20 +169,20 @@ def _channels_first(x: Features) -> Float[Array, "b n"]:
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
-def _biased(source: str, target: str) -> tuple[convert.Rule, ...]:
-    return (*convert.conv(source, target), (rf"{source}\.bias", f"{target}.bias", convert.same))
+def _biased(source: str, target: str) -> tuple[key_map.Rule, ...]:
+    return (*key_map.conv(source, target), (rf"{source}\.bias", f"{target}.bias", key_map.same))
 
 
-def _target_layer(i: int) -> tuple[convert.Rule, ...]:
-    weights = convert.linear(r"fc5w_fc", "weights5") if i == 5 else _biased(rf"fc{i}w_conv", f"weights.{i - 1}")
-    return (*weights, *convert.linear(rf"fc{i}b_fc", f"biases.{i - 1}"))
+def _target_layer(i: int) -> tuple[key_map.Rule, ...]:
+    weights = key_map.linear(r"fc5w_fc", "weights5") if i == 5 else _biased(rf"fc{i}w_conv", f"weights.{i - 1}")
+    return (*weights, *key_map.linear(rf"fc{i}b_fc", f"biases.{i - 1}"))
 
 
 KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"res\.{name}" for name in resnet.NAMES))),
-    *(rule for i in range(3) for rule in convert.conv(rf"res\.lda{i + 1}_pool\.0", f"distortions.{i}.conv")),
-    *(rule for i in range(3) for rule in convert.linear(rf"res\.lda{i + 1}_fc", f"distortions.{i}.linear")),
-    *convert.linear(r"res\.lda4_fc", "distortion4"),
+    *key_map.under("backbone", resnet.keys(tuple(rf"res\.{name}" for name in resnet.NAMES))),
+    *(rule for i in range(3) for rule in key_map.conv(rf"res\.lda{i + 1}_pool\.0", f"distortions.{i}.conv")),
+    *(rule for i in range(3) for rule in key_map.linear(rf"res\.lda{i + 1}_fc", f"distortions.{i}.linear")),
+    *key_map.linear(r"res\.lda4_fc", "distortion4"),
     *(rule for i in range(3) for rule in _biased(rf"conv1\.{2 * i}", f"hyper.{i}")),
     *(rule for i in range(1, 6) for rule in _target_layer(i)),
 )

@@ -10,15 +10,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import inception_keras, inception_resnet_v2
+from jaxiqa.core.checks import check_choice, check_images
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features, normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import inception_keras, inception_resnet_v2
+from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 EPSILON = 1e-5
 SMALLEST = 75  # side of an image that leaves one pixel of the last map
@@ -124,9 +124,9 @@ PARTS = {
     for index, (part, stage) in zip(INDICES, inception_resnet_v2.PARTS.items(), strict=True)
 }
 KEYS = (
-    *convert.under("backbone", inception_resnet_v2.keys(PARTS)),
-    *(rule for i in range(4) for rule in convert.linear(rf"fc\.{4 * i}", f"head.linear.{i}")),
-    *(rule for i in range(3) for rule in convert.batch_norm(rf"fc\.{4 * i + 2}", f"head.norm.{i}")),
+    *key_map.under("backbone", inception_resnet_v2.keys(PARTS)),
+    *(rule for i in range(4) for rule in key_map.linear(rf"fc\.{4 * i}", f"head.linear.{i}")),
+    *(rule for i in range(3) for rule in key_map.batch_norm(rf"fc\.{4 * i + 2}", f"head.norm.{i}")),
 )
 
 

@@ -15,14 +15,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images, check_number
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import BACKBONES, resnet
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features, normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.checks import check_choice, check_images, check_number
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import BACKBONES, resnet
+from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 Mode = Literal["train", "eval"]
 
@@ -211,10 +211,10 @@ class Linearity(nnx.Module):
 
 # The published checkpoints: torchvision's layers as members of one Sequential.
 KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
-    *(rule for i in range(3) for rule in convert.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),
-    *(rule for i in range(3) for rule in convert.batch_norm(rf"dr([67])\.{2 * i + 1}", rf"dr\1.norm.{i}")),
-    *convert.linear("(regr6|regr7|regression)", r"\1"),
+    *key_map.under("backbone", resnet.keys(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+    *(rule for i in range(3) for rule in key_map.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),
+    *(rule for i in range(3) for rule in key_map.batch_norm(rf"dr([67])\.{2 * i + 1}", rf"dr\1.norm.{i}")),
+    *key_map.linear("(regr6|regr7|regression)", r"\1"),
 )
 
 

@@ -12,21 +12,22 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa.checks import check_choice
-from jaxiqa.models import convert, sources, store
-from jaxiqa.models.backbones import BACKBONES
-from jaxiqa.models.containers import Contents, from_mapping
+from jaxiqa.core.checks import check_choice
+from jaxiqa.models import saved_model
 from jaxiqa.models.differences import SHOWN
-from jaxiqa.models.published import Published
 from jaxiqa.models.registry import MODELS
-from jaxiqa.models.weights import contents
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import BACKBONES
+from jaxiqa.pretrained import download, key_map
+from jaxiqa.pretrained.containers import Contents, from_mapping
+from jaxiqa.pretrained.files import contents
 
 Weights = Mapping[str, Any] | str | os.PathLike[str]
 
 MODEL, OPTIONS = "jaxiqa_model", "jaxiqa_options"
 """What the header of a converted file says: which model it is, and the options it was built with, as JSON."""
 
-load_run = store.load
+load_run = saved_model.load
 
 
 @dataclass(frozen=True)
@@ -43,7 +44,7 @@ class Loaded:
 
     model: nnx.Module
     options: dict[str, Any]
-    mapped: list[convert.Mapped]
+    mapped: list[key_map.Mapped]
     extras: dict[str, np.ndarray]
     left_out: dict[str, str]
 
@@ -56,8 +57,8 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
         weights: one of
 
             - a dict of arrays under the original parameter names;
-            - the path of a file as its authors published it, or in another format that `jaxiqa.models.weights.read`
-              knows, or written by ``python -m jaxiqa.models.convert``;
+            - the path of a file as its authors published it, or in another format that `jaxiqa.pretrained.files.read`
+              knows, or written by ``python -m jaxiqa.pretrained.key_map``;
             - a name in ``MODELS[name].weights``, which is downloaded once and kept;
             - the folder of a training run, a file of it, or a folder above it that holds no other run.
         **options: of the metric, such as its protocol; see its class.
@@ -84,7 +85,7 @@ def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
         arrays = found.arrays | found.numbers  # nothing in a dict may be left over
         return _fill(name, published, replace(found, arrays=arrays, numbers={}), options, source=f"weights of {name}")
     path = _path(name, published, weights)
-    if folder := store.run_folder(path):
+    if folder := saved_model.run_folder(path):
         return Loaded(_run(name, folder, options), {}, [], {}, {})
     return _fill(name, published, contents(path), options, source=str(path))
 
@@ -98,7 +99,7 @@ def _check_options(name: str, published: Published, options: Mapping[str, Any]) 
 
 def _path(name: str, published: Published, chosen: str | os.PathLike[str]) -> Path:
     if isinstance(chosen, str) and chosen in published.weights:
-        return sources.fetch(published.weights[chosen], chosen, model=name)
+        return download.fetch(published.weights[chosen], chosen, model=name)
     path = Path(chosen).expanduser()
     if not path.exists():
         known = ", ".join(map(repr, published.weights)) or "none"
@@ -124,16 +125,16 @@ def _fill(name: str, published: Published, found: Contents, options: dict[str, A
     if owner := found.metadata.get(MODEL):
         if owner != name:
             raise ValueError(f"{source} holds a converted {owner}; load it as such: jaxiqa.load({owner!r}, ...)")
-        rules = convert.IDENTITY
+        rules = key_map.IDENTITY
         options = json.loads(found.metadata.get(OPTIONS, "{}")) | options
     everything = found.numbers | found.arrays
     extras = {key: everything[key] for key in published.extras if key in everything}
     arrays = {key: array for key, array in found.arrays.items() if key not in extras}
     if not owner:
-        arrays = convert.without_prefix(published.adapt(arrays), rules)
+        arrays = key_map.without_prefix(published.adapt(arrays), rules)
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0), **options))
     try:
-        mapped = convert.fill(model, arrays, rules, source=source)
+        mapped = key_map.fill(model, arrays, rules, source=source)
     except ValueError as error:
         raise ValueError(f"{_owner(name, model, arrays)}{error}{_unused(found)}") from None
     published.finish(model, extras)
@@ -162,13 +163,13 @@ def _owner(name: str, model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> st
 
     def fits(rules: Any, extras: tuple[str, ...] = ()) -> bool:
         return all(
-            all(key in extras or convert.knows(key, rules) for key in convert.without_prefix(part, rules))
+            all(key in extras or key_map.knows(key, rules) for key in key_map.without_prefix(part, rules))
             for part in (some, arrays)
         )
 
     if fits(MODELS[name].keys):
         return ""
-    if len(arrays.keys() & convert.parameters(model).keys()) * 2 > len(arrays):
+    if len(arrays.keys() & key_map.parameters(model).keys()) * 2 > len(arrays):
         return "this seems to be the model.safetensors of a training run, which needs the model.json beside it: "
     for other, published in MODELS.items():
         if other != name and fits(published.keys, published.extras):

@@ -8,18 +8,18 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import swin, vit
-from jaxiqa.models.convolution import conv
-from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Stages, normalise
-from jaxiqa.models.transformer import attention
-from jaxiqa.models.weights import Source
+from jaxiqa.core.checks import check_choice, check_images
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import swin, vit
+from jaxiqa.nn.conv import conv
+from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.stages import Stages, normalise
+from jaxiqa.nn.transformer import attention
 from jaxiqa.ops.cubic import resize_cubic
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 PROTOCOLS = ("official", "resize", "pyiqa")
 PARTS = ("fc_score", "fc_weight")
@@ -79,10 +79,10 @@ class Maniqa(nnx.Module):
     Blocks 10 and 11 of the ViT, its last norm and classifier and one convolution of either Swin part were published
     but no score depends on them: they are not computed, and dropped from checkpoints.
 
-    **Protocols.** ``"official"``: 20 crops at native size, an even grid (`jaxiqa.models.crops.grid_crops`) or
+    **Protocols.** ``"official"``: 20 crops at native size, an even grid (`jaxiqa.nn.crops.grid_crops`) or
     uniformly random positions with a key; the mean of their scores. ``"resize"``: the whole image, resized to 224×224
     as the authors did for KonIQ-10k's training and validation (`jaxiqa.ops.cubic.resize_cubic`).
-    ``"pyiqa"``: 20 crops on that toolbox's fixed grid (`jaxiqa.models.crops.uniform_crops`) and one ``Σ f w / Σ w``
+    ``"pyiqa"``: 20 crops on that toolbox's fixed grid (`jaxiqa.nn.crops.uniform_crops`) and one ``Σ f w / Σ w``
     over the patches of all crops.
 
     Beside the weights, scoring a crop takes about 100 MiB on a CPU and its gradient 1.1 GiB, mostly attention weights;
@@ -202,14 +202,14 @@ class Maniqa(nnx.Module):
 
 
 KEYS = (
-    *convert.under("backbone.stage.vit", vit.keys(10, prefix=r"vit\.")),
-    *convert.linear(r"tablock(\d)\.(\d)\.(c_[qkv])", r"backbone.stage.tablock\1.\2.\3"),
-    (r"conv(\d)\.weight", r"backbone.stage.conv\1.kernel", convert.conv_kernel),
-    (r"conv(\d)\.bias", r"backbone.stage.conv\1.bias", convert.same),
+    *key_map.under("backbone.stage.vit", vit.keys(10, prefix=r"vit\.")),
+    *key_map.linear(r"tablock(\d)\.(\d)\.(c_[qkv])", r"backbone.stage.tablock\1.\2.\3"),
+    (r"conv(\d)\.weight", r"backbone.stage.conv\1.kernel", key_map.conv_kernel),
+    (r"conv(\d)\.bias", r"backbone.stage.conv\1.bias", key_map.same),
     *swin.keys(r"swintransformer(?P<part>\d)\.layers\.(?P<layer>\d)", r"backbone.stage.swin\g<part>.\g<layer>"),
-    (r"swintransformer\d\.downsample\..*", None, convert.same),
-    *convert.linear(r"(fc_score|fc_weight)\.0", r"\1.linear1"),
-    *convert.linear(r"(fc_score|fc_weight)\.3", r"\1.linear2"),
+    (r"swintransformer\d\.downsample\..*", None, key_map.same),
+    *key_map.linear(r"(fc_score|fc_weight)\.0", r"\1.linear1"),
+    *key_map.linear(r"(fc_score|fc_weight)\.3", r"\1.linear2"),
 )
 
 _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"

@@ -7,15 +7,15 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
+from jaxiqa.core.checks import check_choice, check_images
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.stages import normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 SIDE = 224
 CLASSES = 1000
@@ -105,21 +105,21 @@ class MetaIQA(nnx.Module):
         return {name: maps[name] for name in names}
 
 
-def _hidden(i: int) -> tuple[convert.Rule, ...]:
+def _hidden(i: int) -> tuple[key_map.Rule, ...]:
     head = "(?:net|head)"  # the authors' name, and pyiqa's
     return (
-        *convert.linear(rf"{head}\.fc{i}", f"hidden{i}.linear"),
-        *convert.batch_norm(rf"{head}\.bn{i}", f"hidden{i}.norm"),
-        (rf"{head}\.relu{i}\.weight", f"hidden{i}.slope", convert.same),
+        *key_map.linear(rf"{head}\.fc{i}", f"hidden{i}.linear"),
+        *key_map.batch_norm(rf"{head}\.bn{i}", f"hidden{i}.norm"),
+        (rf"{head}\.relu{i}\.weight", f"hidden{i}.slope", key_map.same),
     )
 
 
 KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"resnet_layer\.{name}" for name in resnet.NAMES))),
-    *convert.linear(r"resnet_layer\.fc", "classifier"),
+    *key_map.under("backbone", resnet.keys(tuple(rf"resnet_layer\.{name}" for name in resnet.NAMES))),
+    *key_map.linear(r"resnet_layer\.fc", "classifier"),
     *_hidden(1),
     *_hidden(2),
-    *convert.linear(r"(?:net|head)\.fc3", "fc3"),
+    *key_map.linear(r"(?:net|head)\.fc3", "fc3"),
 )
 
 _PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"

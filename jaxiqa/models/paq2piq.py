@@ -9,15 +9,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
+from jaxiqa.core.checks import check_images
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.stages import Features
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 STRIDE = 32  # pixels per cell of layer4
 GRID = 20  # patches along each side
@@ -169,11 +169,11 @@ def roi_max_pool(x: Features, rows: Int[np.ndarray, "n k"], columns: Int[np.ndar
 
 
 KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"body\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
-    *convert.batch_norm(r"head\.2", "norm1"),
-    *convert.linear(r"head\.4", "linear1"),
-    *convert.batch_norm(r"head\.6", "norm2"),
-    *convert.linear(r"head\.8", "linear2"),
+    *key_map.under("backbone", resnet.keys(tuple(rf"body\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+    *key_map.batch_norm(r"head\.2", "norm1"),
+    *key_map.linear(r"head\.4", "linear1"),
+    *key_map.batch_norm(r"head\.6", "norm2"),
+    *key_map.linear(r"head\.8", "linear2"),
 )
 
 _AUTHORS = "https://github.com/baidut/PaQ-2-PiQ"

@@ -7,8 +7,8 @@ from jaxiqa.models.linearity import LINEARITY
 from jaxiqa.models.maniqa import MANIQA
 from jaxiqa.models.metaiqa import METAIQA
 from jaxiqa.models.paq2piq import PAQ2PIQ
-from jaxiqa.models.published import Published
 from jaxiqa.models.spaq import SPAQ_BL
+from jaxiqa.models.spec import Published
 from jaxiqa.models.tres import TRES
 
 MODELS: dict[str, Published] = {

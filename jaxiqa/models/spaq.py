@@ -6,15 +6,15 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
-from jaxiqa.models.crops import stride_crops
+from jaxiqa.core.checks import check_images
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.crops import stride_crops
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 SHORTER_SIDE, PATCH, STRIDE = 512, 224, 112
 
@@ -76,8 +76,8 @@ class SpaqBL(nnx.Module):
 
 
 KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"backbone\.{name}" for name in resnet.NAMES))),
-    *convert.linear(r"backbone\.fc", "fc"),
+    *key_map.under("backbone", resnet.keys(tuple(rf"backbone\.{name}" for name in resnet.NAMES))),
+    *key_map.linear(r"backbone\.fc", "fc"),
 )
 
 SPAQ_BL = Published(

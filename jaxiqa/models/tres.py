@@ -9,16 +9,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
-from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import normalise
-from jaxiqa.models.transformer import attend, layer_norm
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.core.checks import check_choice, check_images
+from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.spec import Published
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.stages import normalise
+from jaxiqa.nn.transformer import attend, layer_norm
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
 
 LEVELS = ("layer1", "layer2", "layer3", "layer4")
 PARTS = ("pooled", "position", "encoder.0", "encoder.1", "encoder", "fc2")
@@ -141,9 +141,9 @@ class TReS(nnx.Module):
     not computed here, and the backbone's unused classifier is dropped from checkpoints.
 
     **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, whatever the image's
-    orientation; bilinear, antialiased), then 50 crops: an even grid (`jaxiqa.models.crops.grid_crops`), or uniformly
+    orientation; bilinear, antialiased), then 50 crops: an even grid (`jaxiqa.nn.crops.grid_crops`), or uniformly
     random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
-    (`jaxiqa.models.crops.uniform_crops`).
+    (`jaxiqa.nn.crops.uniform_crops`).
 
     Beside the weights, scoring a crop takes about 45 MiB on a CPU and its gradient 170 MiB; the 50 of an image go in
     one batch, one image after another.
@@ -252,16 +252,16 @@ def _three_biases(array: np.ndarray) -> np.ndarray:
 
 _ENCODER = r"transformer\.encoder\.layers\.(\d)"
 KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"model\.{name}" for name in resnet.NAMES))),
-    *convert.without(convert.linear(r"model\.fc", "")),
-    (r"L2pooling_l\d\.filter", None, convert.same),  # always the filter of l2_pool_smooth
+    *key_map.under("backbone", resnet.keys(tuple(rf"model\.{name}" for name in resnet.NAMES))),
+    *key_map.without(key_map.linear(r"model\.fc", "")),
+    (r"L2pooling_l\d\.filter", None, key_map.same),  # always the filter of l2_pool_smooth
     (rf"{_ENCODER}\.self_attn\.in_proj_weight", r"layer.\1.qkv.kernel", _three_kernels),
     (rf"{_ENCODER}\.self_attn\.in_proj_bias", r"layer.\1.qkv.bias", _three_biases),
-    *convert.linear(rf"{_ENCODER}\.self_attn\.out_proj", r"layer.\1.out"),
-    *convert.linear(rf"{_ENCODER}\.linear(\d)", r"layer.\1.linear\2"),
-    *convert.layer_norm(rf"{_ENCODER}\.norm(\d)", r"layer.\1.norm\2"),
-    *convert.layer_norm(r"transformer\.encoder\.norm", "norm"),
-    *convert.linear("(fc2|fc)", r"\1"),
+    *key_map.linear(rf"{_ENCODER}\.self_attn\.out_proj", r"layer.\1.out"),
+    *key_map.linear(rf"{_ENCODER}\.linear(\d)", r"layer.\1.linear\2"),
+    *key_map.layer_norm(rf"{_ENCODER}\.norm(\d)", r"layer.\1.norm\2"),
+    *key_map.layer_norm(r"transformer\.encoder\.norm", "norm"),
+    *key_map.linear("(fc2|fc)", r"\1"),
 )
 
 TRES = Published(

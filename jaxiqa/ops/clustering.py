@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.types import PRNGKey
+from jaxiqa.core.types import PRNGKey
 
 
 def kmeans(

@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
 
 Flow = Float[Array, "h w 2"]
 """Displacement per pixel in pixels: rows (down) first, then columns (right)."""

@@ -7,10 +7,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice, check_images
+from jaxiqa.core.checks import check_choice, check_images
+from jaxiqa.core.types import Images
 from jaxiqa.ops.filters import gaussian_blur
 from jaxiqa.ops.resize import resize_bilinear
-from jaxiqa.types import Images
 
 # ITU-T T.81, tables K.1 and K.2.
 LUMA = np.array(

@@ -3,9 +3,9 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_images
-from jaxiqa.ops.similarity import WINDOW, _blur
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.checks import check_images
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.ops.ssim import WINDOW, _blur
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weight of each scale, finest first (Wang et al. 2003)."""
@@ -19,7 +19,7 @@ def ms_ssim(a: Images, b: Images) -> Scores:
         mean over channels of l₅^w₅ · ∏ⱼ csⱼ^wⱼ,    cs = (2 σ_ab + c₂) / (σ_a² + σ_b² + c₂),
 
     where the factors of a scale are means over its pixels, l₅ · cs₅ is the SSIM of the coarsest one
-    (`jaxiqa.ops.similarity.ssim` has the window and the constants), and a scale is the one before it, averaged over
+    (`jaxiqa.ops.ssim.ssim` has the window and the constants), and a scale is the one before it, averaged over
     2×2 pixels.
 
     Args:

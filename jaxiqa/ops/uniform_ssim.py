@@ -4,8 +4,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_images
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.checks import check_images
+from jaxiqa.core.types import Images, Scores
 
 WINDOW = 7
 
@@ -16,7 +16,7 @@ def uniform_ssim(a: Images, b: Images) -> Scores:
         mean over pixels and channels of (2 μ_a μ_b + c₁)(2 σ_ab + c₂) / ((μ_a² + μ_b² + c₁)(σ_a² + σ_b² + c₂))
 
     inside the image only, c₁ = 0.01², c₂ = 0.03²: what the defense benchmark (arXiv:2408.01541) measures pictures by.
-    `jaxiqa.ops.similarity.ssim` has the Gaussian window of the original paper.
+    `jaxiqa.ops.ssim.ssim` has the Gaussian window of the original paper.
 
     Args:
         a, b: images of one shape, float in [0, 1]; sides of at least 7 pixels.

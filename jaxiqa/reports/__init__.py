@@ -3,15 +3,16 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
-from jaxiqa.files import write_bytes, write_text
-from jaxiqa.reports import defense_plots, plots, table
-from jaxiqa.reports.defense_tables import table4, write_cells
-from jaxiqa.reports.defenses import Defenses
+from jaxiqa.core.files import write_bytes, write_text
+from jaxiqa.reports.attacks import plots, tables
+from jaxiqa.reports.attacks.summary import Summary
+from jaxiqa.reports.defenses import plots as defense_plots
+from jaxiqa.reports.defenses.leaderboard import write_leaderboard
+from jaxiqa.reports.defenses.summary import Defenses
+from jaxiqa.reports.defenses.tables import table4, write_cells
 from jaxiqa.reports.examples import Example, sheet
-from jaxiqa.reports.html import page
-from jaxiqa.reports.leaderboard import write_leaderboard
-from jaxiqa.reports.sheet import Sheet
-from jaxiqa.reports.summary import Summary
+from jaxiqa.reports.page import page
+from jaxiqa.reports.table import Sheet
 
 
 def write_report(
@@ -28,8 +29,8 @@ def write_report(
 
     ``defended`` and ``figures`` are what `write_defenses` returned: they become part of the page.
     """
-    table.write_csv(summary, folder / "table.csv")
-    table.write_markdown(summary, folder / "table.md")
+    tables.write_csv(summary, folder / "table.csv")
+    tables.write_markdown(summary, folder / "table.md")
     pictures = {}
     if summary.attacks:
         pictures["Robustness against correlation with the labels"] = plots.tradeoff(summary)
@@ -40,7 +41,7 @@ def write_report(
     if examples:
         pictures["Attacked pictures and what was changed"] = sheet(examples)
         write_bytes(folder / "examples.png", pictures["Attacked pictures and what was changed"])
-    sheets = [*table.sheets(summary), *defended]
+    sheets = [*tables.sheets(summary), *defended]
     write_text(folder / "report.html", page(sheets, pictures, title=title, facts=facts))
     return folder / "report.html"
 

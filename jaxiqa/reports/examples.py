@@ -10,9 +10,9 @@ from pathlib import Path
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxiqa.files import write_bytes
-from jaxiqa.reports.plots import plain
-from jaxiqa.reports.summary import in_255ths
+from jaxiqa.core.files import write_bytes
+from jaxiqa.reports.attacks.plots import plain
+from jaxiqa.reports.attacks.summary import in_255ths
 
 
 @dataclass(frozen=True)

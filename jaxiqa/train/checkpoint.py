@@ -17,7 +17,7 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxiqa.files import write_text
+from jaxiqa.core.files import write_text
 
 log = logging.getLogger(__name__)
 SUFFIX = ".sha256.json"

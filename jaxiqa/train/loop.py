@@ -16,14 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxiqa.core.files import check_space, write_text, writing
 from jaxiqa.data.pipeline import training_batches
-from jaxiqa.files import check_space, write_text, writing
-from jaxiqa.metrics.correlation import srocc
+from jaxiqa.measures.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, differ, rms
+from jaxiqa.train.examples import Source
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.sources import Source
 from jaxiqa.train.state import Parts, TrainState, Tree, put_together, start
 from jaxiqa.train.step import PLAIN, Augment, Penalty, make_step
 

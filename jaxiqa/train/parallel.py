@@ -7,7 +7,7 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
 
 AXIS = "data"
 """Name of the device axis that collectives inside a step refer to."""

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from jaxiqa.config.identity import differences
-from jaxiqa.files import write_bytes, writing
+from jaxiqa.core.files import write_bytes, writing
 
 
 def earlier_run(folder: Path, described: dict[str, Any], names: list[str]) -> dict[str, Any] | None:

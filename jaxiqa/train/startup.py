@@ -10,12 +10,11 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa import attacks, data, models
+from jaxiqa import attacks, data, models, networks
 from jaxiqa.config import Adversarial, Data, Experiment, blocks_of, check_experiment
 from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.models import auxiliary
-from jaxiqa.pruning import check_masks
+from jaxiqa.train.pruning import check_masks
 from jaxiqa.train.state import take_apart
 from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, stages_of
 
@@ -77,14 +76,14 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
         if not network or network in found:
             continue
         where = f"variants.{name}.training.adversarial.distance"
-        if network.name not in auxiliary.AUXILIARY:
-            raise ValueError(f"{where}.name={network.name!r}{suggestion(network.name, auxiliary.AUXILIARY)}")
+        if network.name not in networks.NETWORKS:
+            raise ValueError(f"{where}.name={network.name!r}{suggestion(network.name, networks.NETWORKS)}")
         files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
         files = {argument: path for argument, path in files.items() if path}
         for argument, path in files.items():
             _check_file(f"{where}.{argument}", path)
         with named(where):
-            found[network] = auxiliary.load(network.name, **{key: data.resolve(path) for key, path in files.items()})
+            found[network] = networks.load(network.name, **{key: data.resolve(path) for key, path in files.items()})
     return found
 
 

@@ -12,7 +12,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.types import Images, Scores
 
 Tree = dict[Any, Any]
 """Nested dict of arrays, keyed by module path."""

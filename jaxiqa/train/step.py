@@ -10,10 +10,10 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from jaxiqa.pruning import apply_masks
+from jaxiqa.core.types import ScoreFn
 from jaxiqa.train.losses import total_loss
+from jaxiqa.train.pruning import apply_masks
 from jaxiqa.train.state import Parts, TrainState, Tree, put_together, raw_score_fn
-from jaxiqa.types import ScoreFn
 
 Augment = Callable[..., tuple[Array, Array]]
 """``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch to train on, from the metric as it

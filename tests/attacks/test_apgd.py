@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks.apgd import APGD, windows
+from jaxiqa.core.pytrees import image_keys
 
 KEY = jax.random.key(3)
 

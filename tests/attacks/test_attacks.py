@@ -10,8 +10,8 @@ import pytest
 from small_metric import KEY, pictures, score
 
 from jaxiqa import attacks
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import ATTACKS, FITTED, UAP, fit_facpa, fit_uap, make
+from jaxiqa.core.pytrees import image_keys
 
 EPSILON = 8 / 255
 

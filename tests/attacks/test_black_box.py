@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
+from jaxiqa.attacks.engine.schedule import phase
 from jaxiqa.attacks.nes import NES
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
-from jaxiqa.attacks.schedule import phase
 from jaxiqa.attacks.square import Square, _bump
+from jaxiqa.core.pytrees import image_keys
 
 pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
 

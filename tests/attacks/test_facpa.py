@@ -10,7 +10,7 @@ from flax import nnx
 
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
 from jaxiqa.attacks.uap import UAP, save
-from jaxiqa.models.auxiliary import Network, UNet
+from jaxiqa.networks import Network, UNet
 
 KEY = jax.random.key(2)
 EPSILON = 10 / 255

@@ -12,9 +12,9 @@ from small_metric import KEY, pictures, score
 from test_attacks import EPSILON, NAMES, an_attack, is_bounded, slow
 
 from jaxiqa import attacks, models
-from jaxiqa.arguments import _SEEN, check_pictures
 from jaxiqa.attacks import make
-from jaxiqa.attacks.batch import finish
+from jaxiqa.attacks.engine.gradients import finish
+from jaxiqa.core.pytrees import _SEEN, check_pictures
 
 RNG = np.random.default_rng(0)
 UNIT = RNG.random((2, 12, 10, 3)).astype(np.float32)
@@ -152,7 +152,7 @@ def test_rounding_goes_towards_the_clean_image():
 
 
 X64 = """
-import sys; sys.path.insert(0, "tests/attacks")
+import sys; sys.path[:0] = ["tests/attacks", "tests/helpers"]
 import jax; jax.config.update("jax_enable_x64", True)
 import numpy as np, jax.numpy as jnp
 from test_attacks import NAMES, an_attack, is_bounded, EPSILON

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxiqa.attacks import PGD, OneByOne, Restarts, make, sweep
-from jaxiqa.attacks.objective import MoveTo
+from jaxiqa.attacks.engine.objective import MoveTo
 
 KEY = jax.random.key(5)
 WEIGHTS = jax.random.normal(jax.random.key(1), (11, 12, 3))

@@ -7,7 +7,7 @@ import pytest
 from small_metric import KEY, pictures, score
 
 from jaxiqa.attacks import PGD
-from jaxiqa.attacks.threat import project_l2, project_linf
+from jaxiqa.attacks.engine.threat_model import project_l2, project_linf
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])

@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import PGD, sweep
-from jaxiqa.attacks.external import from_callable
+from jaxiqa.attacks.engine.external import from_callable
+from jaxiqa.attacks.engine.objective import MoveTo, Push
+from jaxiqa.attacks.engine.queries import run_queries
 from jaxiqa.attacks.nes import NES
-from jaxiqa.attacks.objective import MoveTo, Push
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
-from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.square import Square
+from jaxiqa.core.pytrees import image_keys
 
 pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
 

@@ -11,9 +11,9 @@ import pytest
 from small_metric import KEY, pictures, score
 from test_attacks import EPSILON, FAST, an_attack, is_bounded, slow
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import ATTACKS, NES, PGD, check_masking, fit_uap, from_callable, make, sweep
-from jaxiqa.attacks.objective import MoveTo, Push, outrank
+from jaxiqa.attacks.engine.objective import MoveTo, Push, outrank
+from jaxiqa.core.pytrees import image_keys
 
 SINKING = {"-1.0": Push(-1.0), "-1": Push(-1), "list": Push([-1, -1, -1]), "array": Push(-np.ones(3, np.float32))}
 
@@ -213,7 +213,7 @@ def test_nes_returns_the_image_it_stopped_at():
 PROGRAM = """
 import jax.numpy as jnp
 from jaxiqa import attacks
-from jaxiqa.attacks.objective import Push, as_objective
+from jaxiqa.attacks.engine.objective import Push, as_objective
 given = [lambda name=name, field=field, wrong=wrong: attacks.make(name, **{field: wrong}) for name, field in
          [("pgd", "epsilon"), ("square", "epsilon"), ("nes", "epsilon"), ("madc", "step_size"), ("one_pixel", "pixels")]
          for wrong in ("8/255", True, 1j, [0.1], jnp.float32(-1), -1)]

@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks.apgd import APGD
 from jaxiqa.attacks.korhonen import Korhonen, signed_activity, spatial_activity
 from jaxiqa.attacks.madc import MADC, project_out
 from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv, _lbfgs, _no_past
 from jaxiqa.attacks.zhang import Zhang
+from jaxiqa.core.pytrees import image_keys
 from jaxiqa.ops.edges import dilate, sobel
 from jaxiqa.ops.wavelet import haar_low
 

@@ -1,15 +1,11 @@
 """Channels of 2 to 16 bits: every value v of at most m becomes round(255 v / m), in every format and layout."""
 
 import io
-import sys
-from pathlib import Path
 
+import image_files as files
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-import files
 
 from jaxiqa.data.decode import decode
 

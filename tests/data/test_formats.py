@@ -2,15 +2,11 @@
 
 import io
 import struct
-import sys
-from pathlib import Path
 
+import image_files as files
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-import files
 
 from jaxiqa.data import decode as decoding
 from jaxiqa.data.decode import decode, read_image

@@ -10,7 +10,7 @@ from jaxiqa.defenses import bpda
 from jaxiqa.defenses.purify import JPEG, Crop, DiffJPEG, RandomNoise, Rotate, make
 from jaxiqa.defenses.purify.geometry import cropped
 from jaxiqa.ops.geometry import rotate
-from jaxiqa.ops.similarity import psnr
+from jaxiqa.ops.ssim import psnr
 
 KEY = jax.random.key(3)
 EXACT = 1e-7

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.data.scenes import scene
+from jaxiqa.data.synthetic.scenes import scene
 from jaxiqa.defenses import bpda
 from jaxiqa.defenses.purify import PRESETS, PURIFIERS, make
 

@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from jaxiqa.arguments import image_keys
+from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.types import Certificate, Certifier
 from jaxiqa.defenses.smoothing import CERTIFIERS, DRS, MS, RS, make, noise
 from jaxiqa.defenses.smoothing.bounds import median_ranks
 from jaxiqa.defenses.smoothing.sampling import sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
-from jaxiqa.types import Certificate, Certifier
 
 KEY = jax.random.key(5)
 gaussian = jax.jit(noise.gaussian, static_argnames="shape")

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special
 
-from jaxiqa.arguments import image_keys
+from jaxiqa.core.pytrees import image_keys
 from jaxiqa.defenses import diffusion
 from jaxiqa.defenses.smoothing import DDRS, DensePure, noise
 from jaxiqa.defenses.smoothing.densepure import Reversed

@@ -10,22 +10,21 @@ import pytest
 from own_purifiers import score, subject
 from PIL import Image
 
-from jaxiqa.attacks.masking import Check
+from jaxiqa.attacks.wrappers.masking import Check
 from jaxiqa.config import Attack, Data, Evaluation
-from jaxiqa.evaluation import attacked as attack_stage
-from jaxiqa.evaluation import clean, stored
-from jaxiqa.evaluation.attacked import attack_all, example_path
-from jaxiqa.evaluation.attacking import to_8_bits
-from jaxiqa.evaluation.clean import check_gradients, predict
+from jaxiqa.core.files import WriteError
+from jaxiqa.core.types import MaskingRow, ModelRow, ResultRow, StoredRow
+from jaxiqa.evaluation import adversarial_set, attack_stage, clean_stage
+from jaxiqa.evaluation.attack_loop import to_8_bits
+from jaxiqa.evaluation.attack_stage import attack_all, example_path
+from jaxiqa.evaluation.clean_stage import check_gradients, predict
 from jaxiqa.evaluation.strengths import Strength
-from jaxiqa.files import WriteError
-from jaxiqa.types import MaskingRow, ModelRow, ResultRow, StoredRow
 
 
 @pytest.fixture
 def model(monkeypatch, tmp_path):
-    monkeypatch.setattr(clean.models, "load_run", lambda folder: SimpleNamespace(score_range=(0.0, 1.0)))
-    monkeypatch.setattr(clean.models, "score_fn", lambda model, size: score)
+    monkeypatch.setattr(clean_stage.models, "load_run", lambda folder: SimpleNamespace(score_range=(0.0, 1.0)))
+    monkeypatch.setattr(clean_stage.models, "score_fn", lambda model, size: score)
     (tmp_path / "m").mkdir()
     training = {"parameters": 1, "validation_srocc": 0.5, "seconds_per_epoch": 1.0}
     (tmp_path / "m" / "training.json").write_text(json.dumps(training))
@@ -62,7 +61,7 @@ def test_a_changed_digit_is_noticed_by_whoever_reads(model, split, name):
 
 def test_checks_of_another_number_of_images_are_others_and_missing_ones_are_made(tmp_path, split, monkeypatch):
     checks = tuple(Check(name, 0.0, 1.0, False) for name in ("gradient is zero", "noise beats pgd", "square beats pgd"))
-    monkeypatch.setattr(clean, "check_masking", lambda *_, **__: checks)
+    monkeypatch.setattr(clean_stage, "check_masking", lambda *_, **__: checks)
     made = subject(tmp_path)
     check_gradients(made, split, 2)
     rows = made.rows(MaskingRow)
@@ -109,7 +108,9 @@ def test_strengths_that_agree_to_six_decimals_have_files_of_their_own(tmp_path, 
     attack_all(made, EVALUATION, split, store=True, examples=0)
     assert len(list((tmp_path / "images").rglob("*.png"))) == 3 * len(split)
     assert len(made.rows(StoredRow)) == len({row.sha256 for row in made.rows(StoredRow)}) + len(split)  # both: clean
-    assert stored.place(made, "A", Strength(5.01e-5), "i") != stored.place(made, "A", Strength(4.96e-5), "i")
+    assert adversarial_set.place(made, "A", Strength(5.01e-5), "i") != adversarial_set.place(
+        made, "A", Strength(4.96e-5), "i"
+    )
 
 
 def test_stored_images_stay_in_every_ball_of_the_attack():
@@ -132,7 +133,7 @@ def test_the_file_is_what_was_scored(tmp_path, split):
     made = subject(tmp_path)
     attack_all(made, with_strengths(0.01), split, store=True, examples=0)
     for row in made.rows(ResultRow):
-        pixels = np.asarray(Image.open(stored.place(made, "A", Strength(0.01), row.image)))
+        pixels = np.asarray(Image.open(adversarial_set.place(made, "A", Strength(0.01), row.image)))
         original = split.read(split.ids.index(row.image))
         assert np.abs(pixels.astype(int) - original.astype(int)).max() == 2  # 2.55 steps are allowed
         assert row.rounded == pytest.approx(float(score(pixels[None] / np.float32(255))[0]), abs=1e-3)
@@ -148,7 +149,7 @@ def test_images_and_labels_of_any_name_are_stored(tmp_path, split, name):
     attack_all(subject(tmp_path), labelled, renamed, store=True, examples=2)
     files = list((tmp_path / "images").rglob("*.png"))
     assert len(files) == len(split)
-    assert len(stored.digests(subject(tmp_path))) == len(split)
+    assert len(adversarial_set.digests(subject(tmp_path))) == len(split)
     assert all(len(path.name.encode()) < 200 for path in tmp_path.rglob("*"))
     assert not (tmp_path.parent / "up.png").exists()
 

@@ -10,14 +10,14 @@ from own_purifiers import MINE, score, subject
 from PIL import Image
 
 from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation
-from jaxiqa.evaluation import attacked as attacking_stage
-from jaxiqa.evaluation import defended, stored
-from jaxiqa.evaluation.attacked import attack_all
-from jaxiqa.evaluation.defended import defend_all
-from jaxiqa.evaluation.purifiers import build
+from jaxiqa.core.types import DefenseRow, ResultRow, StoredRow
+from jaxiqa.evaluation import adversarial_set, defense_stage
+from jaxiqa.evaluation import attack_stage as attacking_stage
+from jaxiqa.evaluation.attack_stage import attack_all
+from jaxiqa.evaluation.build_defense import build
+from jaxiqa.evaluation.defense_stage import defend_all
 from jaxiqa.evaluation.strengths import Strength, strengths_of
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.types import DefenseRow, ResultRow, StoredRow
 
 VISIBLE = Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2))
 
@@ -97,7 +97,7 @@ def test_an_attack_that_knows_the_defense_passes_it(whole):
 
 def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(whole, split):
     root, _ = whole
-    made = defended.Defended(subject(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
+    made = defense_stage.Defended(subject(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
     images = np.stack([split.read(i) for i in range(3)]) / np.float32(255)
     images = jnp.asarray(np.clip(images, 0.4, 0.6))
     moved = made._purified(0, images) - images
@@ -151,7 +151,7 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
 def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, adaptive=Adaptive())
     attack_all(subject(tmp_path), less, split, store=True, examples=0)
-    path = stored.place(subject(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
+    path = adversarial_set.place(subject(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     Image.new("RGB", (28, 20)).save(path)

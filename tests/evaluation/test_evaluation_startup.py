@@ -9,7 +9,7 @@ from PIL import Image
 
 from configs.smoke import get_config
 from jaxiqa.config import Adaptive, Align, Attack, Certifier, Data, Defense, Network, Subset
-from jaxiqa.evaluation.pictures import fitted_on, load_attacked
+from jaxiqa.evaluation.images import fitted_on, load_attacked
 from jaxiqa.evaluation.startup import check_evaluation_start
 
 OTHERS = Data("builtin", limit=2, options={"size": (33, 47), "train": 64, "val": 32, "test": 32})

@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxiqa import attacks
+from jaxiqa import attacks, networks
 from jaxiqa.config import Attack, Certifier, Data, Defense, Evaluation, Network
 from jaxiqa.config.evaluation import check_evaluation
 from jaxiqa.defenses import adversarial_batch, purify, smoothing
-from jaxiqa.evaluation import certified, purifiers
+from jaxiqa.evaluation import build_defense, certify_stage
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.models import auxiliary
 
 FIT = Data("builtin", limit=2)
 
@@ -50,8 +49,8 @@ def test_a_stage_refuses_too(kind, label):
     chosen = REFUSED[kind][label]
     build = {
         "attacks": lambda: load_networks(chosen.networks),
-        "defenses": lambda: purifiers.build(label, chosen),
-        "certifiers": lambda: certified.build(label, chosen),
+        "defenses": lambda: build_defense.build(label, chosen),
+        "certifiers": lambda: certify_stage.build(label, chosen),
     }[kind]
     with pytest.raises(ValueError, match=r"networks\.\w+\.weights is missing"):
         build()
@@ -63,13 +62,13 @@ def test_an_attack_that_trains_its_network_may_start_from_a_fresh_one():
 
 
 def random_network(name):
-    """What `auxiliary.build` gives, as far as it is looked at."""
-    return auxiliary.AUXILIARY[name].wrap(None, None, fresh=True)
+    """What `networks.build` gives, as far as it is looked at."""
+    return networks.NETWORKS[name].wrap(None, None, fresh=True)
 
 
 def test_what_build_gives_says_so():
-    assert auxiliary.build("fcn").fresh
-    assert not auxiliary.Network(*nnx.split(auxiliary.FCN(rngs=nnx.Rngs(0)))).fresh
+    assert networks.build("fcn").fresh
+    assert not networks.Network(*nnx.split(networks.FCN(rngs=nnx.Rngs(0)))).fresh
 
 
 @pytest.mark.parametrize("name", ["dncnn", "fcn", "mprnet", "real_esrgan", "disco", "diffpure"])
@@ -108,4 +107,4 @@ def test_attacks_and_adversarial_training_refuse_a_fresh_distance():
 
 def test_weights_none_is_no_file():
     with pytest.raises(ValueError, match="weights=None: dncnn needs a file"):
-        auxiliary.load("dncnn", weights=None)
+        networks.load("dncnn", weights=None)

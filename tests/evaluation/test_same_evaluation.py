@@ -8,10 +8,10 @@ import pytest
 import evaluate
 from configs.smoke import get_config
 from jaxiqa.config import Align, root_folder, run_folder
+from jaxiqa.core.files import locked
+from jaxiqa.core.types import ResultRow
 from jaxiqa.evaluation.fingerprint import check_same_evaluation
-from jaxiqa.files import locked
-from jaxiqa.reports.rows import append_rows
-from jaxiqa.types import ResultRow
+from jaxiqa.results.jsonl import append_rows
 
 DIGESTS = {"labelled images": "1", "attacked images": "2", "images of attack UAP": "3"}
 
@@ -149,7 +149,7 @@ def test_rows_whose_description_is_lost_are_refused(experiment, content):
 def main(experiment, monkeypatch):
     def run(chosen=experiment):
         monkeypatch.setattr(evaluate, "read_arguments", lambda arguments: chosen)
-        monkeypatch.setattr("jaxiqa.terminal.start_jax", lambda: None)
+        monkeypatch.setattr("jaxiqa.core.progress.start_jax", lambda: None)
         evaluate.main()
 
     return run

@@ -8,13 +8,13 @@ from flax import nnx
 
 from jaxiqa import models
 from jaxiqa.config import Certifier, Data, Defense, Evaluation
+from jaxiqa.core.types import CertificateRow, ModelRow
 from jaxiqa.data import load
 from jaxiqa.defenses.adaptive import adaptive
-from jaxiqa.evaluation import certified
-from jaxiqa.evaluation.defended import Defended
-from jaxiqa.evaluation.purifiers import build, check_size
+from jaxiqa.evaluation import certify_stage
+from jaxiqa.evaluation.build_defense import build, check_size
+from jaxiqa.evaluation.defense_stage import Defended
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.types import CertificateRow, ModelRow
 
 CHANGING = {
     "resize": {"scale": 0.6, "keep_size": False},
@@ -65,9 +65,9 @@ def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
     of = subject(tmp_path, model)
     of.add([ModelRow("m", 0, 10, -1e3, 1e3, 0.8, 1.5, 0.2, 0)])
     silent = lambda x, t: jnp.zeros((*x.shape[:3], 6))  # noqa: E731
-    monkeypatch.setattr(certified, "load_networks", lambda networks: {"network": silent})
+    monkeypatch.setattr(certify_stage, "load_networks", lambda networks: {"network": silent})
     few = Certifier(name, {"size": 40, "n": 12, "n0": 4, "chunk": 8}, images=1)
-    certified.certify_all(of, Evaluation(data=Data("builtin"), attacks={}, certifiers={"c": few}), split)
+    certify_stage.certify_all(of, Evaluation(data=Data("builtin"), attacks={}, certifiers={"c": few}), split)
     (row,) = of.rows(CertificateRow)
     assert row.n == 12
 

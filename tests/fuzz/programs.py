@@ -11,12 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxiqa.layers import depthwise_conv, householder, l2_pool, max_min
+from jaxiqa.layers import householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.orthogonal_conv import multiply_dense, multiply_reflection
 from jaxiqa.layers.robust_block import soft_threshold
-from jaxiqa.layers.wide_conv import wide_conv
+from jaxiqa.nn.kernels.depthwise import depthwise_conv
+from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.wide import wide_conv
 
 LARGEST = 400  # values in an array
 Step = Callable[[list], jax.Array]

@@ -9,10 +9,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import mutate
+import pytest
 
 NAMES = ("a.png", "b c.png", "é.png", "sub/d.png")
 

@@ -14,16 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import mutate
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch_writer import Stub, tensor, torch_legacy, torch_zip
 
-FOLDER = Path(__file__).parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "models"), str(FOLDER.parent.parent)]  # a worker has no other
-import mutate  # noqa: E402
-from torch_writer import Stub, tensor, torch_legacy, torch_zip  # noqa: E402
-
-from jaxiqa.models import weights  # noqa: E402
+from jaxiqa.pretrained import files as weights
 
 COUNT = int(os.environ.get("JAXIQA_FUZZ", "300"))
 SEED = 20

@@ -8,14 +8,11 @@ import os
 import sys
 from pathlib import Path
 
+import image_files as files
+import mutate
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
-import files
-import mutate
 
 
 def read(content):

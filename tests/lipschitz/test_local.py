@@ -10,7 +10,7 @@ import pytest
 from jaxiqa import models
 from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobian_norms, largest_slope, local, report
 from jaxiqa.lipschitz.extreme_value import fit_reverse_weibull
-from jaxiqa.models.transformer import attend
+from jaxiqa.nn.transformer import attend
 from jaxiqa.ops.resize import resize_bilinear
 
 WEIGHTS = jax.random.normal(jax.random.key(0), (5, 4, 3))

@@ -10,12 +10,13 @@ import pytest
 from flax import nnx
 
 from jaxiqa import layers
-from jaxiqa.layers import OrthogonalConv, RobustBlock, depthwise_conv
-from jaxiqa.layers.grouped_conv import grouped_conv
-from jaxiqa.layers.max_pool import max_pool
-from jaxiqa.layers.wide_conv import wide_conv
+from jaxiqa.layers import OrthogonalConv, RobustBlock
 from jaxiqa.lipschitz import report
 from jaxiqa.models import build, harden
+from jaxiqa.nn.kernels.depthwise import depthwise_conv
+from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.max_pool import max_pool
+from jaxiqa.nn.kernels.wide import wide_conv
 
 SIZE = (6, 8)
 RANDOM = np.random.default_rng(0)

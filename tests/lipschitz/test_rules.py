@@ -11,12 +11,13 @@ import numpy as np
 import pytest
 from scipy.optimize import minimize_scalar
 
-from jaxiqa.layers import depthwise_conv, householder, l2_pool, max_min
+from jaxiqa.layers import householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.robust_block import soft_threshold
-from jaxiqa.layers.wide_conv import wide_conv
 from jaxiqa.lipschitz import certified_interval, report
+from jaxiqa.nn.kernels.depthwise import depthwise_conv
+from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.wide import wide_conv
 
 SIZE = (8, 8, 3)
 RANDOM = np.random.default_rng(0)

@@ -7,9 +7,10 @@ import tiny
 from flax import nnx
 from scipy.special import expit
 
-from jaxiqa.models import convert, harden
-from jaxiqa.models.crops import grid_positions
+from jaxiqa.models import harden
 from jaxiqa.models.hyperiqa import HYPERIQA, HyperIQA
+from jaxiqa.nn.crops import grid_positions
+from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(1), (2, 224, 224, 3))
 
@@ -117,7 +118,7 @@ def test_every_image_has_a_network_of_its_own(model):
 
 def test_pyiqa_checkpoint_is_refused(model):
     with pytest.raises(ValueError, match="unknown"):
-        convert.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA.keys, source="pyiqa")
+        key_map.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA.keys, source="pyiqa")
 
 
 @pytest.mark.slow

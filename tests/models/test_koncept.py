@@ -7,8 +7,9 @@ import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import MODELS, convert, harden, load
+from jaxiqa.models import MODELS, harden, load
 from jaxiqa.models.koncept import KonCept512
+from jaxiqa.pretrained import key_map
 
 TAPS = ["conv2d_1a", "mixed_5b", "block35", "mixed_6a", "block17", "block8.8", "conv2d_7b", "pooled", "hidden"]
 
@@ -96,7 +97,7 @@ def test_can_be_hardened_where_the_paper_does(narrow):
 
 def test_the_papers_own_keras_file_is_read(narrow):
     """Layer names are those of its training code; its batch norms add 1e-3 to the variance, ours in the head 1e-5."""
-    parameters, generator = convert.parameters(narrow), np.random.default_rng(0)
+    parameters, generator = key_map.parameters(narrow), np.random.default_rng(0)
     backbone = {name.removeprefix("backbone."): p for name, p in parameters.items() if name.startswith("backbone.")}
     arrays, expected = keras_inception.write(backbone, generator, first=1)
     for i, layer in enumerate(("fc_fc0", "fc_fc1", "fc_fc2", "fc_out")):
@@ -106,7 +107,7 @@ def test_the_papers_own_keras_file_is_read(narrow):
         for part in ("gamma", "beta", "moving_mean", "moving_variance"):
             arrays[f"fc_bn{i}.{part}"] = generator.random(parameters[f"head.norm.{i}.mean"].shape, np.float32)
     model = load("koncept512", arrays, width=2, pooling="full")
-    found = convert.parameters(model)
+    found = key_map.parameters(model)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[f"backbone.{name}"][...], values)
 

@@ -9,8 +9,9 @@ import tiny
 from flax import nnx
 from PIL import Image
 
-from jaxiqa.models import build, convert, harden, score_fn
+from jaxiqa.models import build, harden, score_fn
 from jaxiqa.models.linearity import KEYS, Calibration, Linearity
+from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
 
@@ -26,7 +27,7 @@ def test_agrees_with_the_original_class(shared, backbone):
     """Scores, every tap and the input gradient, within the tolerances that come with the record."""
     record, expected = parity.read(shared, f"linearity_{backbone}")
     model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0)))
-    convert.fill(model, parity.weights(record), KEYS, source=backbone)
+    key_map.fill(model, parity.weights(record), KEYS, source=backbone)
     model.calibration = Calibration(jnp.array([1.0, 0.0, 0.0, 1.0]))
     graphdef, state = nnx.split(model)
     names = ("maxpool", "layer1", "layer2", "layer3", "f6", "layer4", "f7")
@@ -88,14 +89,14 @@ def test_activations_behind_a_tap_are_refused(model):
 
 def moving(model) -> set[str]:
     """Running variances that scoring a batch changes."""
-    before = {name: np.asarray(v[...]) for name, v in convert.parameters(model).items()}
+    before = {name: np.asarray(v[...]) for name, v in key_map.parameters(model).items()}
     model.outputs(X)
-    after = convert.parameters(model).items()
+    after = key_map.parameters(model).items()
     return {name for name, v in after if name.endswith(".var") and not np.array_equal(v[...], before[name])}
 
 
 def test_modes_say_which_batch_norms_follow_the_batch(model):
-    statistics = {name for name in convert.parameters(model) if name.endswith(".var")}
+    statistics = {name for name in key_map.parameters(model) if name.endswith(".var")}
     head = {name for name in statistics if name.startswith("dr")}
     assert moving(model) == set()
     model.set_mode(head="train")

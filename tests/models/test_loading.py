@@ -13,9 +13,11 @@ import tiny
 
 import jaxiqa
 from jaxiqa import models
-from jaxiqa.models import Linearity, conversion, convert, loading, sources
+from jaxiqa.cli import convert as conversion
+from jaxiqa.models import Linearity, loading
 from jaxiqa.models.registry import MODELS
-from jaxiqa.models.weights import Source
+from jaxiqa.pretrained import download, key_map
+from jaxiqa.pretrained.files import Source
 
 ROOT = Path(__file__).parent.parent.parent
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
@@ -104,7 +106,7 @@ def test_published_names_are_fetched(arrays, expected, tmp_path, monkeypatch):
         asked.append((source.page, name, model))
         return as_npz(arrays, tmp_path)
 
-    monkeypatch.setattr(sources, "fetch", fetch)
+    monkeypatch.setattr(download, "fetch", fetch)
     np.testing.assert_allclose(jaxiqa.load("linearity", weights="koniq10k")(X), expected, rtol=1e-6)
     assert asked == [("a page", "koniq10k", "linearity")]
 
@@ -158,7 +160,7 @@ def test_all_faults_come_in_one_error(arrays):
 
 
 def test_a_checkpoint_of_another_model_is_recognised(monkeypatch, arrays):
-    rules = ((r"body\.(\d+)\.weight", r"net.\1.kernel", convert.same),)
+    rules = ((r"body\.(\d+)\.weight", r"net.\1.kernel", key_map.same),)
     monkeypatch.setitem(MODELS, "other", replace(MODELS["linearity"], keys=rules, extras=("scale",)))
     theirs = {"body.0.weight": np.zeros(3), "body.1.weight": np.zeros(3), "scale": np.ones(1)}
     message = r"^this seems to be a checkpoint of other, to be loaded as jaxiqa\.load\('other', \.\.\.\): .*\n  body\.0"
@@ -226,7 +228,7 @@ def test_the_command_explains_what_is_wrong(arguments, message):
         conversion.run(arguments)
 
 
-@pytest.mark.parametrize("command", [["jaxiqa"], ["jaxiqa", "score"], ["jaxiqa.models.convert"]])
+@pytest.mark.parametrize("command", [["jaxiqa"], ["jaxiqa", "score"], ["jaxiqa.pretrained.key_map"]])
 def test_help_imports_nothing_heavy(command):
     """Under a second on an idle machine; JAX alone would take more."""
     module, *rest = command

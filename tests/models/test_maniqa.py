@@ -10,9 +10,9 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import MODELS, harden
-from jaxiqa.models.backbones.swin import merge, partition, relative_positions, shift_mask
-from jaxiqa.models.crops import grid_positions
 from jaxiqa.models.maniqa import ChannelAttention, Maniqa
+from jaxiqa.nn.backbones.swin import merge, partition, relative_positions, shift_mask
+from jaxiqa.nn.crops import grid_positions
 
 NAMES = [
     "patch_embed",

@@ -7,8 +7,9 @@ import tiny
 from flax import nnx
 from PIL import Image
 
-from jaxiqa.models import convert, harden
+from jaxiqa.models import harden
 from jaxiqa.models.metaiqa import KEYS, METAIQA, MetaIQA
+from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(1), (2, 224, 224, 3))
 
@@ -38,8 +39,8 @@ def test_pyiqa_names_the_head_differently(shared):
     renamed = {key.replace("net.", "head.") if key.startswith("net.") else key: arrays[key] for key in arrays}
     models = [nnx.eval_shape(lambda: MetaIQA(rngs=nnx.Rngs(0))) for _ in range(2)]
     for model, checkpoint in zip(models, (arrays, renamed), strict=True):
-        convert.fill(model, checkpoint, KEYS, source="demo")
-    ours, theirs = (convert.parameters(model) for model in models)
+        key_map.fill(model, checkpoint, KEYS, source="demo")
+    ours, theirs = (key_map.parameters(model) for model in models)
     assert any(key.startswith("head.") for key in renamed)
     for name in ours:
         np.testing.assert_array_equal(ours[name][...], theirs[name][...])

@@ -5,14 +5,14 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from jaxiqa.core.types import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, ResultRow
 from jaxiqa.reports import write_defenses, write_report
-from jaxiqa.reports.defense_tables import certificates, table4
-from jaxiqa.reports.defenses import ADAPTIVE, MATCHED, TRANSFER, pool, summarise_defenses
-from jaxiqa.reports.leaderboard import WHY, leaderboard, write_leaderboard
-from jaxiqa.reports.rows import append_rows, read_rows
-from jaxiqa.reports.summary import ends_of, summarise
-from jaxiqa.reports.table import columns, strengths
-from jaxiqa.types import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, ResultRow
+from jaxiqa.reports.attacks.summary import ends_of, summarise
+from jaxiqa.reports.attacks.tables import columns, strengths
+from jaxiqa.reports.defenses.leaderboard import WHY, leaderboard, write_leaderboard
+from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, pool, summarise_defenses
+from jaxiqa.reports.defenses.tables import certificates, table4
+from jaxiqa.results.jsonl import append_rows, read_rows
 
 IMAGES = [f"{i}.png" for i in range(4)]
 MOS = {image: 10.0 * i for i, image in enumerate(IMAGES)}

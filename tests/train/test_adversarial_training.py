@@ -2,7 +2,6 @@
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,14 +11,15 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from jaxiqa import attacks
-from jaxiqa.attacks import apgd, loop
+from jaxiqa.attacks import apgd
+from jaxiqa.attacks.engine import loop
 from jaxiqa.config import Adversarial, NormPenalty, Training
 from jaxiqa.defenses import adversarial_batch, norm_penalty
-from jaxiqa.ops.similarity import ssim
+from jaxiqa.ops.ssim import ssim
+from jaxiqa.train.examples import Source
 from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.sources import Source
 from jaxiqa.train.state import make_optimizer, put_together, raw_score_fn, start, take_apart
 from jaxiqa.train.step import PLAIN, make_step
 
@@ -185,7 +185,6 @@ def test_the_loop_that_accelerators_run_is_accepted_by_both_back_ends(parts, mon
 
 
 def test_a_configs_settings_reach_the_step(parts, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent))
     from train import additions
 
     assert additions(Training(epochs=1), source(), {}) == {"attacked_mode": "eval"}

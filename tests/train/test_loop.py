@@ -9,10 +9,10 @@ import pytest
 from flax import nnx
 
 from jaxiqa import models
-from jaxiqa.pruning import apply_masks, make_masks
 from jaxiqa.train.calibration import fit_linear
+from jaxiqa.train.examples import Source, activation_source
 from jaxiqa.train.loop import fit
-from jaxiqa.train.sources import Source, activation_source
+from jaxiqa.train.pruning import apply_masks, make_masks
 from jaxiqa.train.state import digest, make_optimizer, put_together, take_apart
 
 COUNT = 24

@@ -11,7 +11,7 @@ attack differentiates (`jaxiqa.defenses.bpda`) where the purifier itself has no 
 import dataclasses
 from typing import Any
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
 from jaxiqa.defenses.purify.blur import GaussianBlur, MedianBlur, Unsharp
 from jaxiqa.defenses.purify.color_quantization import ColorQuantization
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG

@@ -6,10 +6,10 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures
+from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_strength, computed
 from jaxiqa.ops.filters import check_window, gaussian_blur, median_blur
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass

@@ -5,11 +5,11 @@ from typing import ClassVar
 
 import jax
 
-from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
 from jaxiqa.ops.jpeg import jpeg
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass

@@ -6,12 +6,12 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures, trained
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.diffusion import Schedule, denoise, linear_schedule, noise
 from jaxiqa.defenses.purify.purifier import check_key, check_side, check_size, computed
 from jaxiqa.ops.resize import resize_bilinear
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
@@ -23,7 +23,7 @@ class DiffPure:
 
     Args:
         network: ``(x b h w 3 in [-1, 1], t b) -> b h w 6``, noise and variance (see `jaxiqa.defenses.diffusion`), a
-            pytree that can be called, such as ``jaxiqa.models.auxiliary.load("adm", weights=...)``.
+            pytree that can be called, such as ``jaxiqa.networks.load("adm", weights=...)``.
         steps: how far to go, 1 to the number of the schedule's steps. The presets are 5, 10, 20, 30 and 50 of 1000.
         schedule: of the diffusion that the network was trained for.
         size: (height, width) that the network works at; None is the picture's own size.

@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import check_pictures, trained
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_size, computed
 from jaxiqa.ops.resize import resize_bilinear
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
@@ -21,7 +21,7 @@ class DISCO:
 
     Args:
         network: ``(b h w 3, (height, width)) -> b height width 3``, a pytree that can be called, such as
-            ``jaxiqa.models.auxiliary.load("disco", weights=...)``, which works through the pixels a few rows at a time
+            ``jaxiqa.networks.load("disco", weights=...)``, which works through the pixels a few rows at a time
             and keeps a checkpoint of each part, so that memory is bounded, with a gradient or without one.
         size: (height, width) to draw at; None is the picture's own size.
         keep_size: whether the result is resized back to the picture's size (bilinear, antialiased).

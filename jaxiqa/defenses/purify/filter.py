@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures, trained
+from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_drawn, computed
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
@@ -17,8 +17,8 @@ class Filter:
     """``clip(network(x), 0, 1)``: FCN, a filter that was trained to take one kind of attack off; DnCNN, a denoiser.
 
     Args:
-        network: ``b h w 3 -> b h w 3``, a pytree that can be called: ``jaxiqa.models.auxiliary.load`` of "fcn" or
-            "dncnn", with their authors' weights or with a file that ``python -m jaxiqa.defenses.train_filter`` wrote.
+        network: ``b h w 3 -> b h w 3``, a pytree that can be called: ``jaxiqa.networks.load`` of "fcn" or
+            "dncnn", with their authors' weights or with a file that ``python -m jaxiqa.cli.train_filter`` wrote.
 
     Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable.
 

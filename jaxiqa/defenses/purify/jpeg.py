@@ -13,11 +13,11 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxiqa.arguments import check_pictures, is_traced
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import check_pictures, is_traced
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
 from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass

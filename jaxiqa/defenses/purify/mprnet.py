@@ -6,9 +6,9 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures, trained
+from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_drawn, computed
-from jaxiqa.types import Images, PRNGKey
 
 MULTIPLE = 8
 
@@ -20,7 +20,7 @@ class MPRNet:
 
     Args:
         network: ``b h w 3 -> b h w 3``, a pytree that can be called, such as
-            ``jaxiqa.models.auxiliary.load("mprnet", weights=...)``.
+            ``jaxiqa.networks.load("mprnet", weights=...)``.
 
     Calling it takes images ``b h w 3`` in [0, 1] of any size and returns such; it uses no key. It is differentiable.
 

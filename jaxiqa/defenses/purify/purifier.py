@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
-from jaxiqa.arguments import is_traced
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import is_traced
+from jaxiqa.core.types import Images
 
 VARIANTS = ("paper", "benchmark")
 Number = int | float | np.integer | np.floating | Real[Array, "..."]  # an array where it is traced or swept over

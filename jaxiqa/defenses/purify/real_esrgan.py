@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import check_pictures, trained
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import computed
 from jaxiqa.ops.resize import resize_bilinear
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
@@ -21,7 +21,7 @@ class RealESRGAN:
 
     Args:
         network: ``b h w 3 -> b 4h 4w 3`` (or another multiple), a pytree that can be called, such as
-            ``auxiliary.load("real_esrgan", weights=auxiliary.blend(general, wdn))`` of `jaxiqa.models`, whose blend of
+            ``networks.load("real_esrgan", weights=networks.blend(general, wdn))`` of `jaxiqa.networks`, whose blend of
             the two published checkpoints sets the strength of denoising (a fifth of the first in the benchmark).
         keep_size: whether the result is resized back (bilinear, antialiased).
         variant: ``"benchmark"`` leaves the result at the network's size, whatever ``keep_size`` says.

@@ -8,11 +8,11 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, check_strength, computed, keep_size_of
 from jaxiqa.ops.resize import resize_bilinear
-from jaxiqa.types import Images, PRNGKey
 
 FULL = (384, 512)
 """What the benchmark enlarged every picture to."""

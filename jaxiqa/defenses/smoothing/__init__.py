@@ -6,7 +6,7 @@
 import dataclasses
 from typing import Any
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
 from jaxiqa.defenses.smoothing.ddrs import DDRS
 from jaxiqa.defenses.smoothing.densepure import DensePure
 from jaxiqa.defenses.smoothing.median import DMS, MS

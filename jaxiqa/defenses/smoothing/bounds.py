@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special, stats
 
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number
 
 Probability = Float[np.ndarray, "*b"]
 

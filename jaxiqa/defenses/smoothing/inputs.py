@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 
 
 def check_whole(name: str, value: Any, low: int) -> None:

@@ -6,14 +6,14 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxiqa.arguments import trained
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import trained
+from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
 from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
-from jaxiqa.types import Certificate, Images, ScoreFn
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class MS:
             of two middle samples instead of their mean.
 
     Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
-    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with ``score`` and finite bounds,
+    optional ``progress(done, total)``, and returns a `jaxiqa.core.types.Certificate` with ``score`` and finite bounds,
     ``lower <= score <= upper``.
 
     Raises:

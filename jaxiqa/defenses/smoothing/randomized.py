@@ -4,12 +4,12 @@ from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
-from jaxiqa.arguments import trained
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import trained
+from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.smoothing.sampling import Progress
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
 from jaxiqa.defenses.smoothing.voting import certify_class, check_voting
-from jaxiqa.types import Certificate, Images, ScoreFn
 
 
 @dataclass(frozen=True)
@@ -33,7 +33,7 @@ class RS:
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
 
     Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
-    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with ``label`` and ``edges``.
+    optional ``progress(done, total)``, and returns a `jaxiqa.core.types.Certificate` with ``label`` and ``edges``.
 
     Raises:
         ValueError: an option, the images or the key are not as stated here; ``n`` samples can certify no radius, said

@@ -4,10 +4,10 @@ from functools import partial
 
 import numpy as np
 
-from jaxiqa.checks import check_images
+from jaxiqa.core.checks import check_images
+from jaxiqa.core.types import Images
 from jaxiqa.defenses.smoothing.inputs import check_whole
 from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
-from jaxiqa.types import Images
 
 
 def check_size(size: int | None) -> None:

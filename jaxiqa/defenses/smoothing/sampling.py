@@ -12,9 +12,9 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from jaxiqa.arguments import as_pytree, check_pictures, image_keys, is_traced
+from jaxiqa.core.pytrees import as_pytree, check_pictures, image_keys, is_traced
+from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.defenses.smoothing.inputs import check_whole
-from jaxiqa.types import Images, ScoreFn
 
 SHARE = 0.7
 """Share of the free memory that is planned with: others use the machine too."""

@@ -11,9 +11,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Int
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.types import Images
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
-from jaxiqa.types import Images
 
 
 @jax.tree_util.register_dataclass

@@ -6,12 +6,12 @@ import numpy as np
 from jaxtyping import Int
 from scipy import special
 
+from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.smoothing.bounds import check_share, clopper_pearson, clopper_pearson_upper, radius, refuse_few
 from jaxiqa.defenses.smoothing.classes import class_edges, classify
 from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
-from jaxiqa.types import Certificate, Images, ScoreFn
 
 
 @runtime_checkable

@@ -1,0 +1,87 @@
+"""Metrics that are not JAX: any Python callable, for the attacks that only ask for scores."""
+
+from collections.abc import Callable
+from dataclasses import KW_ONLY, dataclass
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa.core.pytrees import check_pictures, is_traced
+from jaxiqa.core.types import Images, Scores
+
+
+@dataclass(frozen=True)
+class External:
+    """A score function around a Python callable; made by `from_callable`."""
+
+    fn: Callable[..., Any]
+    _: KW_ONLY
+    lower_better: bool
+    batched: bool
+    as_uint8: bool
+    name: str
+
+    def __call__(self, images: Images) -> Scores:
+        if is_traced(images):
+            raise TypeError(
+                f"{self.name} is a Python callable, which has no gradient and cannot be compiled; attack it with NES, "
+                "Square, Parsimonious, OnePixel or PatchRS, outside jit and vmap"
+            )
+        check_pictures(images)
+        pixels = np.asarray(images, np.float32)
+        if self.as_uint8:
+            pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
+        scores = self._scores(self.fn(pixels)) if self.batched else np.array([self._one(image) for image in pixels])
+        if scores.shape not in ((len(pixels),), (len(pixels), 1)):
+            expected = f"({len(pixels)},), one score per image"
+            raise ValueError(f"{self.name} returned shape {scores.shape} for {len(pixels)} images; expected {expected}")
+        scores = scores.reshape(-1)
+        if not np.isfinite(scores).all():
+            raise ValueError(f"{self.name} returned scores that are not finite: {scores[~np.isfinite(scores)][0]}")
+        return jnp.asarray(-scores if self.lower_better else scores)
+
+    def _one(self, image: np.ndarray) -> np.float32:
+        score = self._scores(self.fn(image))
+        if score.size != 1:
+            raise ValueError(f"{self.name} returned shape {score.shape} for one image; expected one score")
+        return score.reshape(())[()]
+
+    def _scores(self, returned: Any) -> np.ndarray:
+        returned = returned.detach().cpu() if hasattr(returned, "detach") else returned  # a PyTorch tensor
+        return np.asarray(returned, np.float32)
+
+
+def from_callable(
+    fn: Callable[..., Any],
+    *,
+    lower_better: bool = False,
+    batched: bool = True,
+    as_uint8: bool = False,
+    name: str | None = None,
+) -> External:
+    """A score function from any Python callable: a PyTorch model, an external program, a remote service.
+
+    Black-box attacks call it between their compiled steps, so that it may do anything a Python function may, and an
+    exception in it keeps its traceback. Gradient attacks refuse it with a ``TypeError``.
+
+    Args:
+        fn: takes a NumPy array ``b h w c`` (``h w c`` if not ``batched``), returns one number per image as anything
+            that NumPy can read, or as a PyTorch tensor.
+        lower_better: the metric's scores fall as quality rises; they are negated, and so are the scores that an attack
+            reports and the values an objective names.
+        batched: ``fn`` takes a batch; otherwise it is called image by image.
+        as_uint8: ``fn`` gets pixels rounded to uint8 in 0..255 instead of float32 in [0, 1]. Rounding hides changes of
+            less than half a level: attacks that probe with small noise (NES) then see a constant.
+        name: what errors call the metric; ``fn``'s own name by default.
+
+    Raises:
+        ValueError: on a call, scores of another number than images, or not finite.
+        TypeError: on a call with traced images.
+
+    >>> metric = from_callable(lambda pixels: [image.std() for image in pixels], lower_better=True, name="contrast")
+    >>> metric(jnp.zeros((2, 4, 4, 3))).tolist()
+    [-0.0, -0.0]
+    """
+    name = name or getattr(fn, "__name__", type(fn).__name__)
+    return External(fn, lower_better=lower_better, batched=batched, as_uint8=as_uint8, name=name)

@@ -1,0 +1,197 @@
+"""Attacks of equal visibility: find the strength at which an attack changes pictures by a given amount."""
+
+import dataclasses
+import itertools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa.attacks.wrappers.sweep import strength_of
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.ops.ssim import psnr, ssim
+
+
+def linf(clean: Images, attacked: Images) -> jax.Array:
+    """Largest change of a pixel value, per image."""
+    return jnp.abs(attacked - clean).max((1, 2, 3))
+
+
+MEASURES: dict[str, Callable[[Images, Images], jax.Array]] = {"linf": linf, "ssim": ssim, "psnr": psnr}
+"""Name -> ``(clean, attacked) -> b``, of the changes that strengths can be aligned by."""
+
+AMOUNTS: dict[str, Callable[[float], float]] = {
+    "linf": lambda value: np.log(max(value, 1e-9)),
+    "ssim": lambda value: np.log(max(1 - value, 1e-9)),
+    "psnr": lambda value: -min(value, 200.0) * np.log(10) / 20,
+}
+"""Name -> the natural logarithm of the size of the change, which is nearly linear in that of the strength."""
+
+LEVELS = {
+    "linf": {"weak": 2 / 255, "medium": 4 / 255, "strong": 8 / 255},
+    "ssim": {"weak": 0.90, "medium": 0.85, "strong": 0.75},
+    "psnr": {"weak": 40.0, "medium": 35.0, "strong": 30.0},
+}
+"""The targets of the defense benchmark (arXiv:2408.01541), named by what they do: its numbers 0, 1, 2 run from weak to
+strong for Linf and from strong to weak for the others."""
+
+
+@dataclass(frozen=True)
+class Aligned:
+    """What `align` found.
+
+    Attributes:
+        attack: the attack at the strength found.
+        strength: that strength, in the attack's own unit.
+        reached: the measure there, a mean over the images.
+        target: what was asked for.
+        curve: every (strength, measure) that was run, in order of strength.
+    """
+
+    attack: Any
+    strength: float
+    reached: float
+    target: tuple[str, float]
+    curve: tuple[tuple[float, float], ...]
+
+
+def align(
+    attack: Any,
+    score_fn: ScoreFn,
+    images: Images,
+    key: Keys,
+    target: tuple[str, float],
+    *,
+    ladder: Sequence[float] | None = None,
+    tolerance: float = 0.05,
+    refinements: int = 4,
+    progress: Callable[[int, int], Any] | None = None,
+) -> Aligned:
+    """The strength at which ``attack`` reaches ``target`` on average over ``images``.
+
+    Every rung of ``ladder`` is run; between the two that enclose the target the strength is interpolated, run, and
+    interpolated again, on logarithmic scales of strength and change (of 1 − SSIM; PSNR is logarithmic already).
+
+    Args:
+        attack: a dataclass whose strength is the field that `jaxiqa.attacks.wrappers.sweep.strength_of` names.
+        score_fn, images, key: as for the attack; a few dozen typical images will do.
+        target: ``("linf", 8 / 255)``, ``("ssim", 0.9)`` or ``("psnr", 35)``: see `MEASURES` and `LEVELS`.
+        ladder: strengths to begin with; by default 1/32 to 16 times the attack's own, by twos, as far as it takes them.
+        tolerance: accepted relative error of the change: of Linf, of 1 − SSIM, of the amplitude behind PSNR.
+        refinements: interpolations at most.
+        progress: called as ``progress(done, most)`` after every run of the attack.
+
+    Raises:
+        ValueError: an unknown measure, or a target that the ladder does not enclose; lists what its rungs reached.
+
+    >>> from jaxiqa.attacks.pgd import PGD
+    >>> images = jnp.full((1, 12, 12, 3), 0.5)
+    >>> score, key = lambda x: x.mean((1, 2, 3)), jax.random.key(0)
+    >>> found = align(PGD(0.01, steps=1, random_start=False), score, images, key, ("psnr", 35.0))
+    >>> print(round(found.strength, 3), 10 ** (-35 / 20))
+    0.018 0.01778279410038923
+
+    Reference: Figure 2 of the defense benchmark, arXiv:2408.01541.
+    """
+    ladder = _default_ladder(attack) if ladder is None else ladder
+    run = _Runs(attack, score_fn, images, key, target[0], len(ladder) + refinements, progress)
+    return _align(run, target, ladder, tolerance, refinements)
+
+
+def align_levels(
+    attack: Any,
+    score_fn: ScoreFn,
+    images: Images,
+    key: Keys,
+    measure: str,
+    *,
+    ladder: Sequence[float] | None = None,
+    tolerance: float = 0.05,
+    refinements: int = 4,
+    progress: Callable[[int, int], Any] | None = None,
+) -> dict[str, Aligned]:
+    """``{"weak": Aligned, "medium": …, "strong": …}`` by the targets of `LEVELS`; the rest is as in `align`.
+
+    No strength is run twice: what one level found out serves the others.
+    """
+    check_choice("measure", measure, LEVELS)
+    ladder = _default_ladder(attack) if ladder is None else ladder
+    levels = LEVELS[measure]
+    run = _Runs(attack, score_fn, images, key, measure, len(ladder) + refinements * len(levels), progress)
+    return {level: _align(run, (measure, value), ladder, tolerance, refinements) for level, value in levels.items()}
+
+
+class _Runs:
+    """Runs the attack, each strength once, and keeps how much it changed the images."""
+
+    def __init__(self, attack, score_fn, images, key, measure, most, progress):
+        check_choice("target", measure, MEASURES)
+        self.attack, self.name, self.arguments = attack, strength_of(attack), (score_fn, images, key)
+        self.measure, self.most, self.progress = measure, most, progress
+        self.curve: dict[float, float] = {}
+
+    def __call__(self, strength: float) -> None:
+        strength = max(1, round(strength)) if _is_whole(self.attack, self.name) else float(strength)
+        if strength not in self.curve:
+            attacked = self.at(strength)(*self.arguments)
+            self.curve[strength] = float(_MEASURED[self.measure](self.arguments[1], attacked).mean())
+            if self.progress:
+                self.progress(len(self.curve), self.most)
+
+    def at(self, strength: float) -> Any:
+        return replace(self.attack, **{self.name: strength})
+
+
+def _align(run: _Runs, target: tuple[str, float], ladder: Sequence[float], tolerance: float, refinements: int):
+    curve, wanted, amount = run.curve, target[1], AMOUNTS[run.measure]
+
+    def error(strength: float) -> float:
+        return abs(amount(curve[strength]) - amount(wanted))
+
+    for strength in ladder:
+        run(strength)
+    for _ in range(refinements):
+        if min(map(error, curve)) <= tolerance:
+            break
+        strengths = sorted(curve)
+        pairs = [pair for pair in itertools.pairwise(strengths) if _encloses(curve, pair, wanted)]
+        if not pairs:
+            reached = ", ".join(f"{s:.3g}: {curve[s]:.3g}" for s in strengths)
+            raise ValueError(
+                f"{run.measure} {wanted} is not reached by any {run.name} of the ladder ({reached}); extend it"
+            )
+        low, high = pairs[0]
+        share = (amount(wanted) - amount(curve[low])) / (amount(curve[high]) - amount(curve[low]))
+        run(np.exp(np.log(low) + share * (np.log(high) - np.log(low))))
+    strength = min(curve, key=error)
+    return Aligned(run.at(strength), strength, curve[strength], target, tuple(sorted(curve.items())))
+
+
+def _is_whole(attack: Any, name: str) -> bool:
+    """Whether the strength is a number of pixels or the like, which decides a shape."""
+    return next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static", False)
+
+
+def _default_ladder(attack: Any) -> list[float]:
+    name = strength_of(attack)
+    return [value for power in range(-5, 5) if _takes(attack, name, value := getattr(attack, name) * 2.0**power)]
+
+
+def _takes(attack: Any, name: str, value: float) -> bool:
+    try:
+        replace(attack, **{name: value})
+    except ValueError:
+        return False
+    return True
+
+
+def _encloses(curve: dict[float, float], pair: tuple[float, float], wanted: float) -> bool:
+    return min(curve[s] for s in pair) <= wanted <= max(curve[s] for s in pair)
+
+
+_MEASURED = {name: jax.jit(function) for name, function in MEASURES.items()}

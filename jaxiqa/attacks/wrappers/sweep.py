@@ -1,0 +1,138 @@
+"""One attack at many strengths."""
+
+import dataclasses
+import logging
+from dataclasses import replace
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxiqa.attacks.engine.gradients import check_attacked
+from jaxiqa.attacks.wrappers.per_image import OneByOne
+from jaxiqa.attacks.wrappers.pixel_range import InBounds
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.memory import fitting_chunk
+from jaxiqa.core.pytrees import Keys, as_pytree, beside, check_pictures, is_traced
+from jaxiqa.core.types import Images, ScoreFn
+
+_log = logging.getLogger(__name__)
+
+
+def strength_of(attack: Any) -> str:
+    """The field that makes this attack stronger or weaker: its own ``strength``, or ``epsilon`` where it names none.
+
+    Raises:
+        ValueError: the attack has no such field.
+
+    >>> from jaxiqa.attacks.fgsm import FGSM
+    >>> strength_of(FGSM(0.1))
+    'epsilon'
+    """
+    name = getattr(type(attack), "strength", "epsilon")
+    if name not in {field.name for field in dataclasses.fields(attack)}:
+        raise ValueError(f"attack={type(attack).__name__} has no {name} to sweep over")
+    return name
+
+
+def checked_strengths(attack: Any, strengths: Any) -> Any:
+    """The strengths as numbers, after each has been tried in the attack's own field; traced ones as they are.
+
+    Raises:
+        ValueError: one is no number, or the attack refuses it.
+
+    >>> from jaxiqa.attacks.fgsm import FGSM
+    >>> checked_strengths(FGSM(0.1), [2 / 255, 8])
+    Traceback (most recent call last):
+    ValueError: strengths[1]: epsilon=8 is outside [0.0, 1.0]
+    """
+    if is_traced(strengths):
+        return strengths
+    if isinstance(strengths, str | bytes) or getattr(strengths, "ndim", 1) != 1:
+        raise ValueError(f"strengths={strengths!r} is not allowed; expected a list of numbers")
+    name, found = strength_of(attack), []
+    for place, given in enumerate(strengths):
+        value = given.item() if hasattr(given, "item") and np.ndim(given) == 0 else given
+        try:
+            if np.ndim(value):
+                raise ValueError(f"{name}={value!r} is not one number")
+            check_number(name, value, -float("inf"))
+            replace(attack, **{name: value})
+        except ValueError as error:
+            raise ValueError(f"strengths[{place}]: {error}") from error
+        found.append(value)
+    return found
+
+
+def sweep(
+    attack: Any,
+    score_fn: ScoreFn,
+    images: Images,
+    key: Keys,
+    strengths: Any,
+    *,
+    chunk: int | None = None,
+) -> Float[Array, "e b h w c"]:
+    """Run ``attack`` at every strength, from the same clean images and keys; it is compiled once for all of them.
+
+    What does not depend on the strength is computed once: the gradient at the clean images, which is all of FGSM's,
+    and, where I-FGSM or PGD has a step size of its own, every step until the smaller ball is left.
+    On accelerators the strengths are one more vmapped axis, ``chunk`` of them at a time; memory grows with it. On a
+    CPU they run one after another through the one compiled step, which is as fast there and needs no more memory; so
+    does, everywhere, an attack whose strength decides a shape, such as a number of pixels.
+
+    Args:
+        attack: a dataclass; the field that `strength_of` names is replaced, its other fields are kept.
+        score_fn, images, key: see `jaxiqa.attacks.pgd.PGD`.
+        strengths: values of that field, in its own unit, each checked as the field is.
+        chunk: strengths at a time on accelerators; by default as many as fit into memory, which is logged.
+
+    Returns:
+        The attacked images, one batch per strength.
+
+    Raises:
+        ValueError: no strengths, or one that the attack itself would refuse; the message names its place.
+
+    >>> from jaxiqa.attacks.fgsm import FGSM
+    >>> images = jnp.full((1, 2, 3, 3), 0.5)
+    >>> attacked = sweep(FGSM(0.0), lambda x: x.mean((1, 2, 3)), images, jax.random.key(0), [0.125, 0.25])
+    >>> attacked[:, 0, 0, 0, 0].tolist()
+    [0.625, 0.75]
+    """
+    if isinstance(attack, InBounds):
+        return attack.through(lambda f, x: sweep(attack.attack, f, x, key, strengths, chunk=chunk), score_fn, images)
+    if isinstance(attack, OneByOne):
+        each = lambda one, f, x, keys: sweep(one, f, x, keys, strengths, chunk=chunk)  # noqa: E731
+        return attack.through(each, score_fn, images, key, axis=1)
+    check_pictures(images)
+    name = strength_of(attack)
+    if not len(strengths):
+        raise ValueError(f"strengths is empty; expected at least one {name}")
+    strengths = checked_strengths(attack, strengths)
+    static = next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static")
+    attack, score_fn, key = beside(images, (attack, as_pytree(score_fn), key))
+    one_by_one = static or jax.default_backend() == "cpu"
+    values = strengths if static else jnp.asarray(strengths, jnp.promote_types(images.dtype, jnp.float32))
+    ways: list[dict[str, Any]] = [{}] * len(values)
+    if hasattr(attack, "common_ways") and not is_traced(values):
+        # Vmapped runs all start at one place, which is the one that the weakest reaches.
+        common = attack.common_ways(score_fn, images, [float(v) for v in (values if one_by_one else [values.min()])])
+        ways = ways if common is None else [{"way": way} for way in common]
+    if one_by_one:
+        runs = zip(values, ways, strict=True)
+        return jnp.stack([replace(attack, **{name: value})(score_fn, images, key, **way) for value, way in runs])
+    if chunk is None:
+        chunk = fitting_chunk(score_fn, images, len(values))
+        _log.info("%s: %d of %d strengths at a time", type(attack).__name__, chunk, len(values))
+    parts = [values[first : first + chunk] for first in range(0, len(values), chunk)]
+    attacked = jnp.concatenate([_vmapped(attack, score_fn, images, key, ways[0], part) for part in parts])
+    check_attacked(attacked)
+    return attacked
+
+
+@jax.jit
+def _vmapped(attack, score_fn, images, key, way, strengths):
+    name = strength_of(attack)
+    return jax.vmap(lambda value: replace(attack, **{name: value})(score_fn, images, key, **way))(strengths)

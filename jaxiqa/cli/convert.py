@@ -1,0 +1,117 @@
+"""Write published weights as one .safetensors file, and say where every array went.
+
+    python -m jaxiqa.pretrained.key_map NAME IN OUT.safetensors
+
+IN is whatever ``jaxiqa.load(NAME, weights=IN)`` takes but a training run; OUT is taken by it as well. OUT holds the
+numbers under the names of this project's module, and in its header the name of the model and its options.
+"""
+
+import json
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jaxiqa.cli.options import options_last, parse_options
+from jaxiqa.core.files import write_bytes
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to convert, from where, to where."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """A model, such as linearity."""
+    source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
+    """The file of its authors, or the name of published weights, which are downloaded."""
+    out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")]
+    """The file to write."""
+    options: tuple[str, ...] = ()
+    """Options of the model, such as: protocol=pyiqa"""
+
+
+def run(args: list[str] | None = None) -> int:
+    """The command line."""
+    from jaxiqa.core.progress import explained
+
+    words = options_last(sys.argv[1:] if args is None else args)
+    with explained("nothing is written; run the same command again"):
+        convert(tyro.cli(Arguments, prog="python -m jaxiqa.pretrained.key_map", description=__doc__, args=words))
+    return 0
+
+
+def convert(arguments: Arguments) -> None:
+    """Load, write, and print what was mapped."""
+    import safetensors.numpy
+
+    from jaxiqa.models import loading
+
+    if arguments.out.suffix != ".safetensors":
+        raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
+    loaded = loading.load_and_report(arguments.name, arguments.source, **parse_options(arguments.options))
+    if not loaded.mapped:
+        raise ValueError(f"{arguments.source} is a training run, which is in the format of this project already")
+    content = safetensors.numpy.save(arrays(loaded), metadata(arguments.name, loaded.options))
+    write_bytes(arguments.out, content)
+    print("\n".join(report(loaded)))
+    print(f"{arguments.out}: {len(content) / 2**20:.1f} MiB")
+
+
+def arrays(loaded: Any) -> dict[str, Any]:
+    """What the file holds: the parameters, and the calibration if there is one."""
+    import numpy as np
+
+    from jaxiqa.pretrained.key_map import parameters
+
+    numbers = {name: np.asarray(variable[...]) for name, variable in parameters(loaded.model).items()}
+    return numbers | {name: np.ascontiguousarray(extra) for name, extra in loaded.extras.items()}
+
+
+def metadata(name: str, options: dict[str, Any]) -> dict[str, str]:
+    """The file's header, by which `jaxiqa.load` knows it."""
+    from jaxiqa.models.loading import MODEL, OPTIONS
+
+    return {MODEL: name, OPTIONS: json.dumps(options), "format": "1"}
+
+
+def report(loaded: Any) -> Iterator[str]:
+    """Source, shape, target and shape of each array; what was dropped; what the file holds beside; the counts."""
+    placed = [row for row in loaded.mapped if row.target]
+    dropped = [row for row in loaded.mapped if not row.target]
+    widths = [max(map(len, column), default=0) for column in zip(*(_cells(row) for row in placed), strict=True)]
+    for row in placed:
+        source, shape, target, target_shape = (
+            text.ljust(width) for text, width in zip(_cells(row), widths, strict=True)
+        )
+        yield f"{source}  {shape}  ->  {target}  {target_shape}".rstrip()
+    for title, lines in (
+        ("used as they are:", [f"{name} = {extra.tolist()}" for name, extra in loaded.extras.items()]),
+        ("dropped, because nothing depends on them:", [f"{row.source}  {_text(row.shape)}" for row in dropped]),
+        ("in the file and no part of the model:", [f"{name}: {what}" for name, what in loaded.left_out.items()]),
+    ):
+        if lines:
+            yield f"\n{title}"
+            yield from (f"  {line}" for line in lines)
+    size = sum(_size(row.shape) for row in placed)
+    yield (
+        f"\n{len(placed)} arrays with {size:,} numbers mapped, {len(dropped)} dropped, "
+        f"{len(loaded.left_out)} other entries of the file left out"
+    )
+
+
+def _cells(row: Any) -> tuple[str, str, str, str]:
+    return row.source, _text(row.shape), row.target, _text(row.target_shape)
+
+
+def _text(shape: tuple[int, ...]) -> str:
+    return "x".join(map(str, shape)) or "scalar"
+
+
+def _size(shape: tuple[int, ...]) -> int:
+    size = 1
+    for side in shape:
+        size *= side
+    return size

@@ -1,0 +1,55 @@
+"""Write a data set as array_record files, through tensorflow-datasets and without TensorFlow.
+
+    python -m jaxiqa.cli.prepare NAME --source DIR --out DIR
+
+Afterwards OUT as ``data.source`` (or as JAXIQA_DATA/NAME) reads the prepared set like the plain one.
+"""
+
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated
+
+import tyro
+
+from jaxiqa.cli.options import options_last, parse_options
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to prepare, from where, to where."""
+
+    name: Annotated[str, tyro.conf.Positional]
+    """builtin, clive, koniq10k, nips2017 or folder."""
+    out: Path
+    """Folder to write to; the set goes to OUT/NAME/VERSION."""
+    source: Path | None = None
+    """Folder of the pictures; without one, as everywhere: $JAXIQA_DATA/NAME. Not for builtin, which is made."""
+    options: tuple[str, ...] = ()
+    """Options of the data set, such as: csv=labels.csv score_column=score split=0.7,0.1,0.2"""
+
+
+def main(arguments: Arguments) -> None:
+    """Load, check every picture, write, and say what was written."""
+    from jaxiqa import data
+    from jaxiqa.data import array_record
+
+    name, out = arguments.name, arguments.out.absolute()
+    source = str(arguments.source.absolute()) if arguments.source else None
+    splits = data.load(name, source=source, **parse_options(arguments.options))
+    for split in splits.values():
+        data.validate(split)
+    if not sys.stderr.isatty():
+        import tensorflow_datasets as tfds
+
+        tfds.disable_progress_bar()
+    folder = array_record.write(name, splits, out)
+    counts = ", ".join(f"{len(split)} {part}" for part, split in splits.items())
+    print(f"{name}: {counts} pictures in {folder}")
+
+
+if __name__ == "__main__":
+    from jaxiqa.core.progress import explained
+
+    with explained("what is unfinished is no data set; run the same command again"):
+        main(tyro.cli(Arguments, description=__doc__, args=options_last(sys.argv[1:])))

@@ -1,0 +1,295 @@
+"""Score pictures from the shell.
+
+    python -m jaxiqa score linearity --weights p1q2.pth photo.jpg folder/ --csv scores.csv
+
+Folders are searched for pictures, with their subfolders. Any size goes; what cannot be read or scored is listed at the
+end, and the exit status is then 1.
+"""
+
+import csv
+import io
+import math
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+from typing import Annotated, Any
+
+import tyro
+
+from jaxiqa.cli.options import options_last, parse_options
+from jaxiqa.core.files import write_bytes, writing
+
+PIXELS = 2**22
+"""A batch of larger pictures is smaller, so that it holds no more pixels than this, or a single picture."""
+
+SIZES = 64
+"""Compiled programs of so many sizes are kept; a process may hold about 250 times as many."""
+
+SAVE_SECONDS = 10.0
+"""The csv is written anew after so long, so that a killed run loses no more."""
+
+SHOWN = 20
+
+WAITING = 2**29
+"""Bytes of pictures that may wait for others of their size."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    """What to score, with what."""
+
+    model: Annotated[str, tyro.conf.Positional]
+    """A model, such as linearity."""
+    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Picture files and folders of them."""
+    weights: str
+    """A file of published weights, the name of some, or the folder of a training run."""
+    csv: Path | None = None
+    """File to write, with the columns image and score; without it, a table is printed."""
+    batch_size: int = 8
+    """Pictures of equal size scored at once."""
+    options: tuple[str, ...] = ()
+    """Options of the model, such as: protocol=pyiqa"""
+
+
+def main(args: Sequence[str]) -> int:
+    """The command line; 1 if there was anything that could not be scored, else 0."""
+    from jaxiqa.core.progress import explained
+
+    with explained("nothing has been scored"):
+        arguments = tyro.cli(Arguments, prog="python -m jaxiqa score", description=__doc__, args=options_last(args))
+        return run(arguments)
+
+
+def run(arguments: Arguments) -> int:
+    """Score, and write or print what has been scored however the run ends."""
+    from jaxiqa.core.checks import check_number
+    from jaxiqa.core.progress import INTERRUPTED, note, progress_bar, shown, start_jax
+
+    check_number("batch_size", arguments.batch_size, 1)
+    options = parse_options(arguments.options)
+    from jaxiqa.data.search import find
+
+    found = find(arguments.pictures)
+    if arguments.csv:
+        check_output(arguments.csv, found.paths)
+    start_jax()
+    from jaxiqa import models
+
+    model = models.load(arguments.model, arguments.weights, **options)
+    scores: dict[Path, float] = {}
+    faults = dict(found.faults)
+    total, interrupted, written = len(found.paths), False, time.monotonic()
+    try:
+        with progress_bar("scoring", "pictures") as update:
+            for done in score_files(model, found.paths, faults, batch_size=arguments.batch_size):
+                scores |= done
+                update(len(scores) + len(faults), total)
+                if arguments.csv and done and time.monotonic() - written > SAVE_SECONDS:
+                    save(arguments.csv, found.paths, scores)
+                    written = time.monotonic()
+    except KeyboardInterrupt:
+        interrupted = True
+    finally:
+        if scores or not interrupted:
+            give(arguments.csv, found.paths, scores)
+    if found.skipped:
+        names = ", ".join(shown(path) for path in found.skipped[:SHOWN])
+        more = f" and {len(found.skipped) - SHOWN} more" if len(found.skipped) > SHOWN else ""
+        note(f"{len(found.skipped)} other files in the folders are no pictures by their names: {names}{more}")
+    for remark in found.remarks:
+        note(shown(remark))
+    if faults:
+        note(f"\n{len(faults)} of {total + len(found.faults)} pictures could not be scored:")
+        for path, fault in faults.items():
+            note(f"  {shown(fault if fault.startswith(str(path)) else f'{path}: {fault}')}")
+    if interrupted:
+        kept = f"the {len(scores)} scores so far are in {arguments.csv}" if arguments.csv else "the scores are above"
+        note(f"stopped: {len(scores)} of {total} pictures are scored; {kept if scores else 'nothing is written'}")
+        return INTERRUPTED
+    return 1 if faults else 0
+
+
+def give(out: Path | None, paths: Sequence[Path], scores: dict[Path, float]) -> None:
+    """Write the csv; print a table without one, or where it cannot be written after all."""
+    from jaxiqa.core.progress import note, shown
+
+    if out:
+        try:
+            save(out, paths, scores)
+            print(f"{len(scores)} scores in {shown(out)}")
+            return
+        except (OSError, ValueError) as error:
+            note(f"error: {error}; the scores are printed instead")
+    names = [(shown(path), scores[path]) for path in paths if path in scores]
+    width = max((len(name) for name, _ in names), default=0)
+    for name, score in names:
+        print(f"{name.ljust(width)}  {score:.4f}")
+
+
+def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
+    """Write the scores so far, in the order of the paths; a link is followed. Names keep their bytes."""
+    text = as_csv([(str(path), scores[path]) for path in paths if path in scores])
+    write_bytes(Path(os.path.realpath(out)), text.encode("utf-8", "surrogateescape"))
+
+
+def check_output(out: Path, inputs: Sequence[Path]) -> None:
+    """Raise ``ValueError`` unless a csv can be written here and overwrites no picture; its folder is created."""
+    target = Path(os.path.realpath(out))
+    if os.path.exists(target) and not target.is_file():
+        what = "folder" if target.is_dir() else "device, not a file"
+        raise ValueError(f"csv: {out} is a {what}; give the name of a file")
+    if any(os.path.realpath(path) == str(target) for path in inputs):
+        raise ValueError(f"csv: {out} is one of the pictures; give another name")
+    probe = target.with_name(f".{target.name}.{os.getpid()}.try")
+    with writing(target):
+        target.parent.mkdir(parents=True, exist_ok=True)
+        probe.touch()
+        probe.unlink()
+        if target.exists():
+            with open(target, "ab"):
+                pass
+
+
+def score_files(
+    model: Any, paths: Sequence[Path], faults: dict[Path, str], *, batch_size: int
+) -> Iterator[dict[Path, float]]:
+    """Scores of picture files, some at a time; what cannot be scored is put into ``faults``, with the reason.
+
+    Pictures of one size wait for each other until they fill a batch, as long as all that wait fit in `WAITING`.
+    """
+    import jax
+    import numpy as np
+
+    from jaxiqa.core.progress import is_out_of_memory
+    from jaxiqa.data.decode import read_image
+
+    score, shrink = _compiled(model), _shrinker(model)
+    pixels_of = _network_pixels(model)
+    waiting: dict[tuple[int, ...], list[tuple[Path, Any]]] = {}
+    compiled: dict[tuple[int, ...], int] = {}
+    sizes: set[tuple[int, ...]] = set()
+
+    def attempt(batch: list[tuple[Path, Any]], size: int) -> dict[Path, float]:
+        pixels = [pixels for _, pixels in batch]
+        try:
+            values = score(np.stack(pixels + pixels[-1:] * (size - len(batch))))
+        except ValueError as error:  # too small for the model, say
+            faults.update(dict.fromkeys((path for path, _ in batch), str(error)))
+            return {}
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            if size == 1:
+                faults[batch[0][0]] = f"{pixels[0].shape[1]}x{pixels[0].shape[0]} pixels need more memory than there is"
+                return {}
+            parts = [attempt([one], 1) for one in batch]
+            return {path: value for part in parts for path, value in part.items()}
+        scores = {path: float(value) for (path, _), value in zip(batch, values, strict=False)}
+        faults.update((path, f"its score is {value}") for path, value in scores.items() if not math.isfinite(value))
+        return {path: value for path, value in scores.items() if math.isfinite(value)}
+
+    def run(shape: tuple[int, ...]) -> dict[Path, float]:
+        batch = waiting.pop(shape)
+        return attempt(batch, compiled.setdefault(shape, len(batch)))  # the last one is filled up, not compiled for
+
+    for path in paths:
+        try:
+            image = read_image(path)
+            sizes.add(image.shape)
+            if len(sizes) > SIZES:  # programs of the sizes so far would use up the memory maps of the process
+                jax.clear_caches()
+                compiled.clear()
+                sizes = {image.shape}
+            pixels = shrink(image)
+        except ValueError as error:
+            faults[path] = str(error)
+            yield {}
+            continue
+        except Exception as error:
+            if not is_out_of_memory(error):
+                raise
+            faults[path] = "needs more memory than there is"
+            yield {}
+            continue
+        batch = waiting.setdefault(pixels.shape, [])
+        batch.append((path, pixels))
+        if len(batch) >= min(batch_size, max(1, PIXELS // pixels_of(pixels.shape))):
+            yield run(pixels.shape)
+        elif sum(len(batch) * batch[0][1].nbytes for batch in waiting.values()) > WAITING:
+            yield run(max(waiting, key=lambda shape: len(waiting[shape]) * waiting[shape][0][1].nbytes))
+    for shape in list(waiting):
+        yield run(shape)
+
+
+def _network_pixels(model: Any) -> Callable[[tuple[int, ...]], int]:
+    """Pixels that the network sees of an image of this shape: of all its crops, where the metric makes crops."""
+    import jax
+    import jax.numpy as jnp
+
+    def count(shape: tuple[int, ...]) -> int:
+        image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
+        try:
+            prepared = jax.eval_shape(model.prepare, image)
+        except (AttributeError, TypeError, ValueError):  # scoring will say what is wrong with this size
+            return shape[0] * shape[1]
+        return max(shape[0] * shape[1], math.prod(jax.tree.leaves(prepared)[0].shape[:-1]))
+
+    return cache(count)
+
+
+def _compiled(model: Any) -> Callable[[Any], Any]:
+    import jax
+    import jax.numpy as jnp
+    import numpy as np
+
+    from jaxiqa import models
+
+    score, run = models.score_fn(model), jax.jit(lambda score, images: score(images))
+
+    def of(pixels: Any) -> Any:
+        return np.asarray(run(score, jnp.asarray(_unit(pixels))))
+
+    return of
+
+
+def _shrinker(model: Any) -> Callable[[Any], Any]:
+    """What is done to each picture alone.
+
+    Where a metric begins by resizing everything to one size, and leaves a picture of that size alone, it is done here:
+    then pictures of all sizes share batches and one compiled program, which takes far longer to make than a resize.
+    """
+    import jax.numpy as jnp
+    import numpy as np
+
+    if model.input_size is None:
+        return lambda pixels: pixels
+    blank = jnp.zeros((1, *model.input_size, 3))
+    if model.prepare(blank) is not blank:
+        return lambda pixels: pixels
+    return lambda pixels: np.asarray(model.prepare(jnp.asarray(_unit(pixels))[None])[0])
+
+
+def _unit(pixels: Any) -> Any:
+    """8-bit values as float32 in [0, 1]; others as they are."""
+    return pixels.astype("float32") / 255 if pixels.dtype == "uint8" else pixels
+
+
+def as_csv(rows: Sequence[tuple[str, float]]) -> str:
+    """Lines of ``image,score``.
+
+    A name that a spreadsheet would take for a formula begins with ``./``, which is the same file.
+
+    >>> as_csv([("a, b.png", 61.25)])
+    'image,score\\n"a, b.png",61.25\\n'
+    """
+    file = io.StringIO()
+    writer = csv.writer(file, lineterminator="\n")
+    writer.writerow(("image", "score"))
+    writer.writerows(
+        (f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name, x) for name, x in rows
+    )
+    return file.getvalue()

@@ -1,0 +1,171 @@
+"""Files and folders: writes that a kill cannot halve, names that every file system takes, locks, and clear errors."""
+
+import errno
+import hashlib
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+MENDS = {
+    errno.ENOSPC: "the disk is full; free some space, then the same command goes on",
+    errno.EDQUOT: "your disk quota is used up; free some space, then the same command goes on",
+    errno.EFBIG: "the file is larger than the limit set for this process (ulimit -f)",
+    errno.EROFS: "the file system is read-only; choose another folder",
+    errno.EACCES: "you may not write there; change its permissions or choose another folder",
+    errno.EPERM: "you may not write there; change its permissions or choose another folder",
+    errno.ENOTDIR: "a file is where a folder should be; move it or choose another folder",
+    errno.EEXIST: "a file is where a folder should be; move it or choose another folder",
+    errno.EISDIR: "a folder is where a file should be; move it or choose another name",
+    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+}
+"""What to do about the errors that writing meets."""
+
+RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
+
+
+class WriteError(ValueError):
+    """A file or folder cannot be written; the message names the path and what to do."""
+
+
+@contextmanager
+def writing(path: Path) -> Iterator[None]:
+    """Turn an ``OSError`` of the block, which writes ``path``, into a `WriteError` that says what to do.
+
+    >>> with writing(Path("runs/a")):
+    ...     raise OSError(errno.ENOSPC, "No space left on device")
+    Traceback (most recent call last):
+    jaxiqa.core.files.WriteError: cannot write runs/a: the disk is full; free some space, then the same command goes on
+    """
+    try:
+        yield
+    except BlockingIOError:
+        raise
+    except OSError as error:
+        named = error.filename if isinstance(error.filename, str) else path
+        raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
+    except ValueError as error:  # so TensorStore, with which Orbax writes, reports what the system refused
+        number = re.search(r"os_error_code='(\d+)'", str(error))
+        if not number or isinstance(error, WriteError):
+            raise
+        mend = MENDS.get(int(number[1])) or os.strerror(int(number[1]))
+        raise WriteError(f"cannot write {path}: {mend}") from error
+
+
+def check_space(folder: Path, needed: int) -> None:
+    """Raise `WriteError` unless ``needed`` bytes are free where ``folder`` is: before a write of many files begins."""
+    with writing(folder):
+        if shutil.disk_usage(folder).free < needed:
+            raise OSError(errno.ENOSPC, f"{needed} bytes are needed")
+
+
+def write_bytes(path: Path, content: bytes) -> None:
+    """Write to a neighbour, flush to disk, then rename.
+
+    Raises:
+        WriteError: it cannot be written; the old content is still there.
+
+    >>> import tempfile
+    >>> with tempfile.TemporaryDirectory() as folder:
+    ...     write_bytes(Path(folder) / "a.bin", b"abc")
+    ...     (Path(folder) / "a.bin").read_bytes()
+    b'abc'
+    """
+    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    with writing(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        try:
+            with open(temporary, "wb") as file:
+                file.write(content)
+                file.flush()
+                os.fsync(file.fileno())
+            os.replace(temporary, path)
+        except BaseException:
+            temporary.unlink(missing_ok=True)
+            raise
+
+
+def write_text(path: Path, content: str) -> None:
+    """`write_bytes` for UTF-8 text."""
+    write_bytes(path, content.encode())
+
+
+def remove_leftovers(folder: Path) -> None:
+    """Delete what `write_bytes` left in ``folder`` and below when it was killed; only inside `locked`."""
+    for path in folder.rglob(".*.tmp"):
+        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+            path.unlink(missing_ok=True)
+
+
+def safe_name(label: str) -> str:
+    """A file name for a label: the label itself where it is short and plain, else what is plain of it and a digest.
+
+    >>> safe_name("PGD-8 (weak)"), safe_name("a/b")
+    ('PGD-8 (weak)', 'a_b~c14cddc033f64b9d')
+    """
+    plain = re.sub(r"[^A-Za-z0-9 ._+()=,@-]", "_", label)
+    edges = label[:1] not in ("", ".", " ") and label[-1:] not in (".", " ")
+    if plain == label and len(plain) <= 100 and edges and plain.partition(".")[0].lower() not in RESERVED:
+        return label
+    return f"{plain[:60].strip('. ')}~{hashlib.sha256(label.encode()).hexdigest()[:16]}"
+
+
+def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()) -> None:
+    """Raise ``ValueError`` unless every label can be shown in a line, and no two share a file name.
+
+    Some file systems do not tell upper from lower case, so labels that differ in nothing else are refused.
+
+    Args:
+        where: of the labels, for the message.
+        labels: such as the names of variants.
+        taken: file names that other things have.
+
+    >>> check_labels("variants", ["baseline", "Baseline"])
+    Traceback (most recent call last):
+    ValueError: variants: 'Baseline' and 'baseline' differ only in case and would share a folder; rename one
+    """
+    seen: dict[str, str] = {}
+    for label in labels:
+        if not label.strip() or not label.isprintable():
+            raise ValueError(f"{where}: {label!r} is no label; write at least one visible character, on one line")
+        name = safe_name(label).casefold()
+        if name in {other.casefold() for other in taken}:
+            raise ValueError(f"{where}: {label!r} is the name of a file or folder that jaxiqa writes; rename it")
+        if name in seen:
+            raise ValueError(
+                f"{where}: {label!r} and {seen[name]!r} differ only in case and would share a folder; rename one"
+            )
+        seen[name] = label
+
+
+@contextmanager
+def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
+    """Keep other processes of this machine out of ``folder``; the lock ends with the process, however that ends.
+
+    Whoever reads something in a folder to decide by it, or writes there, does so inside.
+
+    Args:
+        folder: is created if it does not exist.
+        wait: seconds to wait for another process to leave.
+
+    Raises:
+        BlockingIOError: another process is at work there.
+        WriteError: the folder cannot be created or written.
+    """
+    import filelock
+
+    with writing(folder):
+        folder.mkdir(parents=True, exist_ok=True)
+        lock = filelock.FileLock(folder / ".lock", timeout=wait)
+        try:
+            lock.acquire()
+        except filelock.Timeout:
+            raise BlockingIOError(
+                f"another process is at work in {folder}; wait for it or choose another folder"
+            ) from None
+    try:
+        yield
+    finally:
+        lock.release()

@@ -1,0 +1,50 @@
+"""LIVE In the Wild Image Quality Challenge: photographs scored by people (Ghadiyaram and Bovik, 2015)."""
+
+from dataclasses import replace
+from pathlib import Path
+
+import numpy as np
+
+from jaxiqa.core.checks import check_number
+from jaxiqa.data.datasets.table import read_splits
+from jaxiqa.data.split import Split
+
+
+def clive(source: Path, *, test_fraction: float = 0.0, seed: int = 0, verify: bool = True) -> dict[str, Split]:
+    """The splits of ``scores.csv`` (columns image, mos, split, and sha256 if you like), scores 0 to 100.
+
+    The table has ``train`` and ``val``. To report on pictures that chose no epoch, set some of ``train`` aside.
+
+    Args:
+        source: folder with ``scores.csv`` and the pictures.
+        test_fraction: share of the training pictures that is set aside as ``test``, in [0, 1).
+        seed: which ones.
+        verify: check every file against its SHA-256, where the table has it.
+    """
+    if not 0 <= test_fraction < 1:
+        raise ValueError(f"test_fraction={test_fraction} is outside [0, 1)")
+    check_number("seed", seed, 0)
+    splits = read_splits(
+        source / "scores.csv",
+        name="clive",
+        origin="The photographs and scores: https://live.ece.utexas.edu/research/ChallengeDB/; "
+        "scores.csv has the columns image, mos, split.",
+        image_column="image",
+        score_column="mos",
+        assign=lambda rows: [row["split"] for row in rows],
+        columns=["split"],
+        digest_column="sha256" if verify else None,
+        mos_range=(0.0, 100.0),
+    )
+    if test_fraction:
+        if "test" in splits or "train" not in splits:
+            raise ValueError(
+                f"test_fraction={test_fraction}: needs a table with 'train' and no 'test', not {[*splits]}"
+            )
+        order = np.random.default_rng(seed).permutation(len(splits["train"]))
+        cut = round(test_fraction * len(order))
+        if not 0 < cut < len(order):
+            raise ValueError(f"test_fraction={test_fraction} leaves {cut} of {len(order)} pictures for test")
+        splits["test"] = replace(splits["train"].select(np.sort(order[:cut])), name="clive/test")
+        splits["train"] = splits["train"].select(np.sort(order[cut:]))
+    return splits

@@ -1,0 +1,65 @@
+"""The adversarial set: every attacked image as an 8-bit PNG, written once and read by every defense."""
+
+import hashlib
+import io
+from collections.abc import Iterable
+from pathlib import Path
+
+import numpy as np
+from jaxtyping import UInt8
+from PIL import Image
+
+from jaxiqa.core.files import safe_name, write_bytes
+from jaxiqa.core.types import StoredRow
+from jaxiqa.evaluation.strengths import Strength
+from jaxiqa.evaluation.subject import Subject
+
+Digests = dict[tuple[str, str, float | str | None], str]
+"""(attack, image, strength) -> SHA-256 of the file."""
+
+
+def place(subject: Subject, attack: str, strength: Strength, image: str) -> Path:
+    """WORKDIR/images/MODEL/ATTACK/STRENGTH/IMAGE.png, with names that every file system takes."""
+    folder = subject.root / "images" / subject.stem / safe_name(attack) / strength.folder
+    return folder / f"{safe_name(image)}.png"
+
+
+def write(
+    subject: Subject, attack: str, strength: Strength, image: str, pixels: UInt8[np.ndarray, "h w 3"]
+) -> StoredRow:
+    """Store one attacked image of 8 bits; the file is there whole or not at all."""
+    buffer = io.BytesIO()
+    Image.fromarray(pixels).save(buffer, "PNG")
+    content = buffer.getvalue()
+    write_bytes(place(subject, attack, strength, image), content)
+    digest = hashlib.sha256(content).hexdigest()
+    epsilon = None if strength.epsilon is None else float(strength.epsilon)
+    return StoredRow(image, subject.name, subject.seed, attack, epsilon, strength.level, digest)
+
+
+def digests(subject: Subject) -> Digests:
+    """What has been stored of this model, as far as the files are still there."""
+    found: Digests = {}
+    for row in subject.rows(StoredRow):
+        strength = Strength(row.epsilon, row.level)
+        if place(subject, row.attack, strength, row.image).exists():
+            found[row.attack, row.image, strength.key] = row.sha256
+    return found
+
+
+def read(
+    subject: Subject, attack: str, strength: Strength, images: Iterable[str], expected: Digests
+) -> UInt8[np.ndarray, "b h w 3"]:
+    """The stored pictures of these images.
+
+    Raises:
+        ValueError: a file is not the one that was written.
+    """
+    pictures = []
+    for image in images:
+        path = place(subject, attack, strength, image)
+        content = path.read_bytes()
+        if hashlib.sha256(content).hexdigest() != expected[attack, image, strength.key]:
+            raise ValueError(f"{path} is not the file that was stored; delete it, and the same command makes it anew")
+        pictures.append(np.asarray(Image.open(io.BytesIO(content))))
+    return np.stack(pictures)

@@ -1,0 +1,139 @@
+"""Every attack at every strength on every image: result rows, the adversarial set, a few images to look at."""
+
+from pathlib import Path
+
+from jaxiqa.config import Attack, Evaluation
+from jaxiqa.core.files import safe_name
+from jaxiqa.core.progress import progress_bar
+from jaxiqa.core.types import ResultRow
+from jaxiqa.data.split import Split
+from jaxiqa.evaluation import adversarial_set
+from jaxiqa.evaluation.attack_loop import Batch, Runner, attack_runner, attack_split
+from jaxiqa.evaluation.fitted_attacks import fitted_attacks
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.evaluation.strengths import Strength, strength_field, strengths_of, values
+from jaxiqa.evaluation.subject import Subject
+from jaxiqa.reports.examples import Example, load, save
+
+
+def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store: bool, examples: int) -> None:
+    """Append the result rows that are missing; strengths of which nothing is missing are not run again.
+
+    Args:
+        subject: the model.
+        evaluation: its attacks are run.
+        split: the images.
+        store: keep every attacked image as a PNG file; those that are missing are made again.
+        examples: so many of the first images are kept for the example sheet, at the largest strength; those that are
+            missing, or of another strength, are made again.
+    """
+    done_rows: dict[str, set] = {label: set() for label in evaluation.attacks}
+    for row in subject.rows(ResultRow):
+        done_rows.setdefault(row.attack, set()).add((row.image, row.level or row.epsilon))
+    kept = adversarial_set.digests(subject) if store else {}
+    for label, chosen in evaluation.attacks.items():
+        strengths = strengths_of(subject, label, chosen, split)
+        written = {(image, key) for attack, image, key in kept if attack == label}
+        done = done_rows[label] & written if store else set(done_rows[label])
+        largest = strengths[strongest(strengths)]
+        done -= {
+            (image, largest.key)
+            for number, image in enumerate(split.ids[:examples])
+            if not _has_example(subject, label, largest, number, image)
+        }
+        strengths = tuple(
+            strength for strength in strengths if not done.issuperset((image, strength.key) for image in split.ids)
+        )
+        if not strengths:
+            continue
+        runner = make_runner(subject, label, chosen, strengths)
+        with progress_bar(f"{subject.title}: {label}", "images") as bar:
+            batches = attack_split(
+                runner,
+                subject.score_fn,
+                split,
+                model=subject.name,
+                seed=subject.seed,
+                attack=label,
+                epsilons=values(strengths),
+                levels=tuple(strength.level for strength in strengths) if chosen.aligned else None,
+                batch_size=subject.batch_size,
+                done=done,
+                progress=lambda images, total, bar=bar: bar(round(images, 1), total),
+            )
+            for batch in batches:
+                # What belongs to a row is on the disk before the row that says it is done.
+                if largest in strengths:
+                    _keep_examples(subject, label, strengths.index(largest), largest, batch, split.ids[:examples])
+                if store:
+                    _store(subject, label, strengths, batch, written)
+                subject.add(
+                    [row for row in batch.rows if (row.image, row.level or row.epsilon) not in done_rows[label]]
+                )
+
+
+def make_runner(subject: Subject, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None) -> Runner:
+    """One attack at these strengths, on the subject's own metric or on another, such as its defended one."""
+    fitted = fitted_attacks(subject, label, chosen, values(strengths))
+    options = chosen.options if fitted else chosen.options | load_networks(chosen.networks)
+    if chosen.aligned:
+        options = {name: value for name, value in options.items() if name != strength_field(chosen.name)}
+    return attack_runner(chosen.name, options, values(strengths), score_fn or subject.score_fn, fitted)
+
+
+def _store(subject: Subject, label: str, strengths: tuple[Strength, ...], batch: Batch, written: set) -> None:
+    rows = [
+        adversarial_set.write(subject, label, strength, image, pixels)
+        for strength, images in zip(strengths, batch.stored, strict=True)
+        for image, pixels in zip(batch.ids, images, strict=True)
+        if (image, strength.key) not in written
+    ]
+    subject.add(rows)
+
+
+def example_path(root: Path, model: str, label: str, number: int) -> Path:
+    """Where the example of the image at this place of the split lies."""
+    return root / "examples" / safe_name(model) / safe_name(label) / f"{number}.npz"
+
+
+def _has_example(subject: Subject, label: str, largest: Strength, number: int, image: str) -> bool:
+    try:
+        found = load(example_path(subject.root, subject.name, label, number))
+    except (FileNotFoundError, ValueError):
+        return False
+    return (found.image, found.attack, found.epsilon) == (image, *_titled(label, largest))
+
+
+def _titled(label: str, strength: Strength) -> tuple[str, float | None]:
+    """What the example sheet calls an attack, and its ε; a level has no unit that all attacks share."""
+    return (f"{label} {strength.level}", None) if strength.level else (label, strength.epsilon)
+
+
+def _keep_examples(
+    subject: Subject, label: str, which: int, strength: Strength, batch: Batch, wanted: tuple[str, ...]
+) -> None:
+    """Keep those of the first few images that are in this batch, at the strength at place ``which``."""
+    rows = {row.image: row for row in batch.rows if (row.level or row.epsilon) == strength.key}
+    for position, image in enumerate(batch.ids):
+        if image in wanted and image in rows:
+            attack, epsilon = _titled(label, strength)
+            example = Example(
+                image=image,
+                model=subject.name,
+                attack=attack,
+                epsilon=epsilon,
+                score=rows[image].score,
+                attacked_score=rows[image].attacked,
+                clean=batch.clean[position],
+                attacked=batch.attacked[which, position],
+            )
+            save(example, example_path(subject.root, subject.name, label, wanted.index(image)))
+
+
+def strongest(strengths: tuple[Strength, ...]) -> int:
+    """The place of the largest strength; of aligned ones the last, whatever their unit."""
+    return (
+        len(strengths) - 1
+        if strengths[0].level
+        else max(range(len(strengths)), key=lambda i: strengths[i].epsilon or 0)
+    )

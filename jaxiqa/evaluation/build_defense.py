@@ -1,0 +1,126 @@
+"""From a name in a config or on the command line to a purifier: one of the library's, or a user's own file."""
+
+import hashlib
+import importlib.util
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa.config import Defense
+from jaxiqa.core.types import UNDEFENDED
+from jaxiqa.defenses import purify
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.evaluation.subject import Subject
+
+CONTRACT = (
+    "a purifier is purifier(images, key) -> images: float images b h w c in [0, 1] and one key of jax.random; "
+    "a class is called with the options first"
+)
+
+
+def build(label: str, chosen: Defense) -> Callable[..., Any]:
+    """The purifier of a config.
+
+    Raises:
+        ValueError: an unknown name, option or preset, or a file that does not hold a purifier; says what one is.
+    """
+    if label == UNDEFENDED:
+        return Undefended()
+    try:
+        networks = load_networks(chosen.networks)
+        if ".py:" in chosen.name:
+            if chosen.preset is not None:
+                raise ValueError(f"preset={chosen.preset}: a purifier of one's own has none; give it options")
+            return _from_file(chosen.name, chosen.options | networks)
+        options = dict(chosen.options)
+        if chosen.preset is not None:
+            presets = purify.PRESETS.get(chosen.name, ())
+            if not 0 <= chosen.preset < len(presets):
+                raise ValueError(f"preset={chosen.preset}: {chosen.name} has {len(presets)}, counted from 0")
+            options = {**presets[chosen.preset], **options}
+        return purify.make(chosen.name, **options, **networks)
+    except (ValueError, FileNotFoundError) as error:
+        raise ValueError(f"defense {label!r}: {error}") from error
+
+
+def source_digest(chosen: Defense) -> str | None:
+    """SHA-256 of the file that holds a user's purifier: rows of an earlier version are not its own."""
+    path = Path(chosen.name.rpartition(":")[0])
+    return hashlib.sha256(path.read_bytes()).hexdigest() if ".py:" in chosen.name and path.is_file() else None
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Undefended:
+    """The identity: what the metric is without a defense."""
+
+    random: ClassVar[bool] = False
+
+    def __call__(self, images: Any, key: Any = None) -> Any:
+        return images
+
+
+def _from_file(name: str, options: dict[str, Any]) -> Callable[..., Any]:
+    file, _, attribute = name.rpartition(":")
+    path = Path(file)
+    if not path.is_file():
+        raise ValueError(f"{path} does not exist")
+    spec = importlib.util.spec_from_file_location(f"defense_{path.stem}", path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    if not hasattr(module, attribute):
+        raise ValueError(f"{path} has no {attribute}")
+    found = getattr(module, attribute)
+    if isinstance(found, type):
+        try:
+            found = found(**options)
+        except TypeError as error:
+            raise ValueError(f"{name}: {error}; {CONTRACT}") from error
+    elif options:
+        raise ValueError(f"{name} is no class and takes no options, but got {', '.join(options)}")
+    if not callable(found):
+        raise ValueError(f"{name} cannot be called; {CONTRACT}")
+    if jax.tree_util.all_leaves([found]):
+        try:
+            hash(found)
+        except TypeError as error:
+            raise ValueError(
+                f"{name} cannot be hashed; make it a frozen dataclass, best one that is registered with "
+                "jax.tree_util.register_dataclass"
+            ) from error
+    return found
+
+
+def check_size(subject: Subject, label: str, purifier: Callable[..., Any]) -> None:
+    """Raise ``ValueError`` where a purifier refuses the images under attack for their size, or the metric its result.
+
+    Nothing is computed, but for a purifier that JAX cannot trace: it cleans one grey image.
+    """
+    images, key = jax.ShapeDtypeStruct((1, *subject.size, 3), jnp.float32), jax.random.key(0)
+    try:
+        try:
+            purified = jax.eval_shape(lambda x: purifier(x, key), images)
+        except Exception:  # some are NumPy's or Pillow's; what is wrong with it, if anything, is said by the next line
+            purified = purifier(jnp.full(images.shape, 0.5), key)
+        size = tuple(np.shape(purified))[1:3]
+        metric = subject.score_at(size)  # built here, not while tracing
+        jax.eval_shape(lambda x: metric(x), jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
+    except ValueError as error:
+        height, width = subject.size
+        raise ValueError(f"defense {label!r} on images of {height}x{width}: {error}") from error
+
+
+def check_output(label: str, images: Any, purified: Any) -> None:
+    """Raise ``ValueError`` unless ``purified`` is what a purifier may make of ``images``."""
+    shape = getattr(purified, "shape", ())
+    if len(shape) != 4 or (shape[0], shape[3]) != (images.shape[0], images.shape[3]):
+        raise ValueError(f"defense {label!r} made {tuple(shape)} of images {tuple(images.shape)}; {CONTRACT}")
+    values = np.asarray(purified)  # XLA's smallest value of nothing but NaN is infinite
+    low, high = float(values.min()), float(values.max())
+    if not (low >= -1e-5 and high <= 1 + 1e-5):  # NaN fails too
+        raise ValueError(f"defense {label!r} made values from {low} to {high} of images in [0, 1]; {CONTRACT}")

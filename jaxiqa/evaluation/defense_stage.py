@@ -1,0 +1,192 @@
+"""Every defense against the adversarial set, and against attacks that know it: defense rows."""
+
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa.config import Defense, Evaluation
+from jaxiqa.core.progress import progress_bar
+from jaxiqa.core.types import UNDEFENDED, DefenseRow, Images, ResultRow
+from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.data.split import Split
+from jaxiqa.defenses.adaptive import adaptive, is_random, purify_each
+from jaxiqa.evaluation import adversarial_set
+from jaxiqa.evaluation.attack_loop import place_keys, score, spread, to_8_bits
+from jaxiqa.evaluation.attack_stage import make_runner, strongest
+from jaxiqa.evaluation.build_defense import build, check_output
+from jaxiqa.evaluation.strengths import Strength, strengths_of
+from jaxiqa.evaluation.subject import Subject
+from jaxiqa.ops.ssim import psnr
+from jaxiqa.ops.uniform_ssim import uniform_ssim
+
+MODES = ("transfer", "adaptive")
+
+
+def defend_all(subject: Subject, evaluation: Evaluation, split: Split) -> None:
+    """Append the defense rows that are missing; "none", the metric without a defense, is always among them.
+
+    Every image has its own key for random defenses, from the seed and its place in the split, which its clean and all
+    its attacked versions share. Adaptive attacks see other keys.
+    """
+    rows = subject.rows(DefenseRow)
+    digests = adversarial_set.digests(subject)
+    scores = {(row.attack, row.image, row.level or row.epsilon): row for row in subject.rows(ResultRow)}
+    for label, chosen in {UNDEFENDED: Defense(UNDEFENDED), **evaluation.defenses}.items():
+        done = {(row.mode, row.attack, row.image, row.level or row.epsilon) for row in rows if row.defense == label}
+        grid = [cell for cell in _grid(subject, evaluation, label, split) if not _finished(cell, split, done)]
+        if not grid:
+            continue
+        defended = Defended(subject, label, build(label, chosen), split)
+        with progress_bar(f"{subject.title}: {label}", "cells") as bar:
+            for number, (mode, attack, strength) in enumerate(grid):
+                bar(number, len(grid), f"{mode} {attack}")
+                missing = {image for image in split.ids if (mode, attack, image, strength.key) not in done}
+                if mode == "transfer":
+                    read = lambda ids, a=attack, s=strength: adversarial_set.read(subject, a, s, ids, digests)  # noqa: E731
+                    before = {image: scores[attack, image, strength.key] for image in missing}
+                    batches = defended.transferred(attack, strength, missing, read, before)
+                else:
+                    batches = defended.adapted(evaluation, attack, strength, missing)
+                for made in batches:
+                    subject.add(made)
+
+
+def _grid(subject: Subject, evaluation: Evaluation, label: str, split: Split) -> Iterator[tuple[str, str, Strength]]:
+    """(mode, attack, strength); without a defense, an adaptive attack is the attack itself."""
+    for attack, chosen in evaluation.attacks.items():
+        for strength in strengths_of(subject, attack, chosen, split):
+            yield "transfer", attack, strength
+    for attack in evaluation.adaptive.attacks if label != UNDEFENDED else ():
+        strengths = strengths_of(subject, attack, evaluation.attacks[attack], split)
+        which = evaluation.adaptive.strengths
+        if which == "all":
+            chosen_ones = strengths
+        else:
+            chosen_ones = (strengths[len(strengths) // 2 if which == "middle" else strongest(strengths)],)
+        for strength in chosen_ones:
+            yield "adaptive", attack, strength
+
+
+def _finished(cell: tuple[str, str, Strength], split: Split, done: set) -> bool:
+    mode, attack, strength = cell
+    return all((mode, attack, image, strength.key) in done for image in split.ids)
+
+
+class Defended:
+    """One model behind one defense.
+
+    Args:
+        subject: the model.
+        label: of the defense.
+        purifier: the defense.
+        split: the images.
+    """
+
+    def __init__(self, subject: Subject, label: str, purifier: Callable[..., Any], split: Split) -> None:
+        self.subject, self.label, self.split = subject, label, split
+        self.purifier = purifier
+        self.keys = place_keys(subject.seed, "purify", len(split) + subject.batch_size)
+        self.clean = self._clean_scores()
+
+    def transferred(
+        self,
+        attack: str,
+        strength: Strength,
+        missing: set[str],
+        read: Callable[[tuple[str, ...]], np.ndarray],
+        before: dict[str, ResultRow],
+    ) -> Iterator[list[DefenseRow]]:
+        """Rows of the stored images, batch by batch; their scores without the defense are in the result rows."""
+        for first, images, ids in self._batches(self.subject.batch_size, missing):
+            began = time.perf_counter()
+            pictures = read(ids)
+            pictures = np.concatenate([pictures, np.repeat(pictures[-1:], len(images) - len(ids), axis=0)])
+            judged = self._judge(first, images, spread(pictures.astype(np.float32) / 255))
+            undefended = {image: (row.score, row.rounded) for image, row in before.items()}
+            seconds = (time.perf_counter() - began) / len(ids)
+            yield self._rows("transfer", attack, strength, missing, ids, undefended, judged, seconds)
+
+    def adapted(
+        self, evaluation: Evaluation, attack: str, strength: Strength, missing: set[str]
+    ) -> Iterator[list[DefenseRow]]:
+        """Rows of images that are attacked anew, through the defense, and rounded to 8 bits."""
+        draws = evaluation.adaptive.draws if is_random(self.purifier) else 1
+        seen = place_keys(self.subject.seed, f"adaptive {self.label}", draws)
+        target = adaptive(self.subject.score_at(self.size), self.purifier, seen)
+        runner = make_runner(self.subject, attack, evaluation.attacks[attack], (strength,), target)
+        size = max(1, self.subject.batch_size // draws)
+        keys = place_keys(self.subject.seed, attack, len(self.split) + size)
+        for first, images, ids in self._batches(size, missing):
+            began = time.perf_counter()
+            clean = spread(images)
+            attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0], clean)
+            judged = self._judge(first, images, attacked)
+            plain = [np.asarray(score(self.subject.score_fn, pictures)) for pictures in (clean, attacked)]
+            undefended = dict(zip(ids, zip(*(scores.tolist() for scores in plain), strict=True), strict=False))
+            seconds = (time.perf_counter() - began) / len(ids)
+            yield self._rows("adaptive", attack, strength, missing, ids, undefended, judged, seconds)
+
+    def _clean_scores(self) -> dict[str, float]:
+        found = {}
+        for first, images, ids in self._batches(self.subject.batch_size, set(self.split.ids)):
+            purified = self._purified(first, spread(images))
+            found |= zip(ids, np.asarray(self._score(purified)).tolist(), strict=False)
+            self.size = purified.shape[1:3]
+        return found
+
+    def _batches(self, size: int, missing: set[str]) -> Iterator[tuple[int, np.ndarray, tuple[str, ...]]]:
+        """(place of the first image, images, ids) of the batches in which something is missing."""
+        for number, (images, valid, ids) in enumerate(scoring_batches(self.split, size, size=None)):
+            if missing.intersection(ids[:valid]):
+                yield number * min(size, len(self.split)), images, ids[:valid]
+
+    def _purified(self, first: int, images: Images) -> jax.Array:
+        # Not compiled as a whole: purifiers compile what is worth it, and some loop over compiled steps.
+        purified = jnp.asarray(purify_each(self.purifier, images, self.keys[first : first + len(images)]))
+        check_output(self.label, images, purified)
+        return purified
+
+    def _score(self, purified: jax.Array) -> jax.Array:
+        """By the metric for the size that the defense has made."""
+        return score(self.subject.score_at(purified.shape[1:3]), purified)
+
+    def _judge(self, first: int, images: np.ndarray, attacked: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """Per image f(P(x')), and SSIM and PSNR of P(x') against x."""
+        purified = self._purified(first, attacked)
+        similarity = _compare(jnp.asarray(images), purified)
+        return tuple(map(np.asarray, (self._score(purified), *similarity)))
+
+    def _rows(self, mode, attack, strength, missing, ids, undefended, judged, seconds) -> list[DefenseRow]:
+        return [
+            DefenseRow(
+                image=image,
+                model=self.subject.name,
+                seed=self.subject.seed,
+                attack=attack,
+                epsilon=None if strength.epsilon is None else float(strength.epsilon),
+                level=strength.level,
+                defense=self.label,
+                mode=mode,
+                clean=undefended[image][0],
+                attacked=undefended[image][1],
+                purified_clean=self.clean[image],
+                purified=float(judged[0][i]),
+                ssim=float(judged[1][i]),
+                psnr=float(judged[2][i]) if np.isfinite(judged[2][i]) else None,
+                seconds=seconds,
+            )
+            for i, image in enumerate(ids)
+            if image in missing
+        ]
+
+
+@jax.jit
+def _compare(images: Images, purified: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """SSIM and PSNR, after a resize to the images' size where it differs, without antialiasing as in the benchmark."""
+    if purified.shape != images.shape:
+        purified = jax.image.resize(purified, images.shape, "linear", antialias=False)
+    return uniform_ssim(images, purified), psnr(images, purified)

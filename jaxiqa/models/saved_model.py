@@ -1,0 +1,122 @@
+"""A trained metric on disk: ``model.json`` says what it is, ``model.safetensors`` holds its numbers."""
+
+import hashlib
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+
+from jaxiqa.core.files import write_bytes, write_text
+from jaxiqa.models.differences import listed
+from jaxiqa.models.hardening import harden
+from jaxiqa.models.linearity import Linearity
+from jaxiqa.pretrained import files, key_map
+
+FORMAT = 1
+FIELDS = ("backbone", "width", "taps", "input_size", "blocks", "k", "b", "score_range", "sha256")
+
+
+def save(model: Linearity, folder: str | Path) -> None:
+    """Write the metric into ``folder``; the weights first, so that a card always describes weights that are there.
+
+    Raises:
+        ValueError: the model is not calibrated yet.
+        jaxiqa.core.files.WriteError: the folder cannot be written, or the disk is full. What was there before stays.
+    """
+    folder = Path(folder)
+    low, high = model.score_range
+    arrays = {name: np.asarray(variable[...]) for name, variable in key_map.parameters(model).items()}
+    content = safetensors.numpy.save(arrays)
+    card = {
+        "format": FORMAT,
+        "model": "linearity",
+        "backbone": model.architecture,
+        "width": model.width,
+        "taps": list(model.taps),
+        "input_size": list(model.input_size) if model.input_size else None,
+        "blocks": [
+            {"name": block.name, "where": block.where, "kind": block.kind, "options": dict(block.options)}
+            for block in model.insertions
+        ],
+        "k": float(model.calibration[0]),
+        "b": float(model.calibration[1]),
+        "score_range": [low, high],
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }
+    write_bytes(folder / "model.safetensors", content)
+    write_text(folder / "model.json", json.dumps(card, indent=1))
+
+
+def run_folder(path: str | Path) -> Path | None:
+    """The folder of the trained model that ``path`` means, or None for a file that belongs to none.
+
+    It may be the folder itself, its ``model.safetensors`` or ``model.json``, or a folder above it that holds no other
+    trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``.
+
+    Raises:
+        FileNotFoundError: there is no trained model in this folder.
+        ValueError: there are several; all are listed.
+    """
+    path = Path(path)
+    if (path / "model.json").is_file():
+        return path
+    if path.is_file():
+        ours = path.name in ("model.safetensors", "model.json") and path.with_name("model.json").is_file()
+        return path.parent if ours else None
+    found = sorted(card.parent for below in ("*", "*/*") for card in path.glob(f"{below}/model.json"))
+    if not found:
+        raise FileNotFoundError(f"{path} holds no trained model (model.json); was the training finished?")
+    if len(found) > 1:
+        raise ValueError(
+            f"{path} holds {len(found)} trained models; pass one of them:\n{listed(list(map(str, found)))}"
+        )
+    return found[0]
+
+
+def load(folder: str | Path) -> Linearity:
+    """The metric that `save` wrote, in evaluation mode.
+
+    Args:
+        folder: where it lies, as of `run_folder`.
+
+    Raises:
+        FileNotFoundError: there is no model in ``folder``.
+        ValueError: the card cannot be read, or the weights are not those it describes.
+    """
+    found = run_folder(folder)
+    if found is None:
+        raise FileNotFoundError(f"{folder} is a file of no training run; pass the run's folder")
+    path, folder = found / "model.json", found
+    try:
+        card: dict[str, Any] = json.loads(path.read_text())
+    except ValueError as error:
+        raise ValueError(f"{path} is damaged: {error}") from error
+    version = card.get("format") if isinstance(card, dict) else None
+    if version != FORMAT:
+        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads {FORMAT}")
+    if missing := [field for field in FIELDS if field not in card]:
+        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    file = folder / "model.safetensors"
+    arrays = files.read(file)
+    if hashlib.sha256(file.read_bytes()).hexdigest() != card["sha256"]:
+        raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
+
+    def empty() -> Linearity:
+        model = Linearity(
+            card["backbone"],
+            width=card["width"],
+            taps=tuple(card["taps"]),
+            input_size=tuple(card["input_size"]) if card["input_size"] else None,
+            rngs=nnx.Rngs(0),
+        )
+        for block in card["blocks"]:
+            harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
+        return model
+
+    model = nnx.eval_shape(empty)
+    key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
+    model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
+    return model

@@ -1,0 +1,122 @@
+"""A new metric over a backbone, and any metric as a pure score function."""
+
+import os
+from dataclasses import dataclass, field
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+
+from jaxiqa.core.pytrees import beside, check_pictures
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.layers import materialize
+from jaxiqa.models.linearity import Linearity
+from jaxiqa.nn.backbones import BACKBONES
+from jaxiqa.nn.fold import fold_batch_norm
+from jaxiqa.nn.precision import set_compute_dtype
+from jaxiqa.pretrained import files, key_map
+
+
+def build(
+    backbone: str,
+    *,
+    width: int | None = None,
+    taps: tuple[str, str] | None = None,
+    input_size: tuple[int, int] | None = None,
+    backbone_weights: str | os.PathLike[str] | None = None,
+    seed: int = 0,
+) -> Linearity:
+    """A new Linearity metric: fresh heads over a fresh or an ImageNet-trained backbone.
+
+    Args:
+        backbone, width, taps, input_size: see `Linearity`.
+        backbone_weights: file with the published ImageNet weights of this backbone, in any format that
+            `jaxiqa.pretrained.files.read` knows: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``,
+            the converted ones or Keras' of ``mobilenet_v2``. The classifier in it is left out.
+        seed: of everything that starts at random.
+
+    Raises:
+        ValueError: the file does not hold exactly this backbone's weights; every key that differs is listed.
+
+    >>> build("resnet18", width=8).taps
+    ('layer3', 'layer4')
+    """
+    options = (("width", width), ("taps", taps), ("input_size", input_size))
+    model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0), **dict(options)))
+    # One program for all parameters, and a generator that compiles four times faster than the default.
+    key = jax.random.key(seed, impl="rbg")
+    nnx.update(model, _initial_state(backbone, options, backbone_weights is None, key))
+    if backbone_weights is not None:
+        spec = BACKBONES[backbone]
+        rules = (*spec.keys, *key_map.without(spec.classifier_keys))
+        arrays = key_map.without_prefix(spec.adapt(files.contents(backbone_weights).arrays), rules)
+        key_map.fill(model.backbone, arrays, rules, source=str(backbone_weights))
+    return model
+
+
+@partial(jax.jit, static_argnames=("backbone", "options", "with_backbone"))
+def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.Array) -> Any:
+    model = Linearity(backbone, rngs=nnx.Rngs(key), **dict(options))
+    return nnx.state(model, lambda path, _: with_backbone or path[0] != "backbone")
+
+
+@jax.tree_util.register_dataclass
+@dataclass(
+    frozen=True, eq=False, repr=False
+)  # compared, and hashed, as the object it is, so that `jax.jit(score)` works too
+class ScoreModel:
+    """A metric as a pytree that can be called: jitted functions take it as an argument.
+
+    Two models of one structure share every compiled program; their weights are data. In ``jax.jit(score)(images)`` they
+    are constants of a program of their own.
+    """
+
+    graphdef: Any = field(metadata={"static": True})
+    state: Any
+
+    def __call__(self, images: Images) -> Scores:
+        check_pictures(images)
+        state = beside(images, self.state)
+        return nnx.merge(self.graphdef, state)(images)
+
+    def __repr__(self) -> str:
+        count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.state))
+        kind = type(nnx.merge(self.graphdef, self.state)).__name__
+        return f"ScoreModel({kind}, {count:,} numbers)"
+
+
+def score_fn(
+    model: nnx.Module, image_size: tuple[int, int] | None = None, *, compute_dtype: str = "float32"
+) -> ScoreModel:
+    """The model as it is now, as a pure function ``images b h w c -> scores b``, in evaluation mode.
+
+    Batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`), in float32; in bfloat16, where
+    folding was measured to move scores further, they stay.
+
+    Args:
+        model: the metric; left as it was, and what happens to it later does not change the function.
+        image_size: (height, width) of the images that will be scored. With it, or where the protocol fixes the size of
+            what the network gets (``model.input_size``), orthogonal maps are built once and for all
+            (`jaxiqa.layers.materialize`); otherwise they are built anew in every call, which takes any size.
+        compute_dtype: ``"float32"``, or ``"bfloat16"`` for the backbone's convolutions and linear maps, which is
+            faster on accelerators; how far scores move, and what stays float32, says `jaxiqa.nn.precision`.
+
+    >>> import jax.numpy as jnp
+    >>> score = score_fn(build("resnet18", width=8))
+    >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
+    (2,)
+
+    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`jaxiqa.core.pytrees.check_pictures`);
+    inside, where values cannot be looked at, those of another type or layout.
+    """
+    size = model.input_size or image_size
+    if compute_dtype == "float32":
+        model = fold_batch_norm(model, image_size or (384, 384))
+    else:
+        model = nnx.clone(model)
+        model.eval()
+        set_compute_dtype(model, compute_dtype)
+    model = materialize(model, size) if size else model
+    return ScoreModel(*nnx.split(model))

@@ -1,0 +1,202 @@
+"""Networks that attacks, defenses and reports are given as callables: perceptual distances, and maps to maps."""
+
+import inspect
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import safetensors.numpy
+from flax import nnx
+
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.files import write_bytes
+from jaxiqa.networks import adm, colorization, disco, dists, dncnn, fcn, mprnet, srvgg, unet
+from jaxiqa.networks.adm import ADM
+from jaxiqa.networks.colorization import Colorization
+from jaxiqa.networks.disco import DISCO
+from jaxiqa.networks.distance import Auxiliary, Distance, DistanceTo
+from jaxiqa.networks.dists import DISTS
+from jaxiqa.networks.dncnn import DnCNN
+from jaxiqa.networks.fcn import FCN
+from jaxiqa.networks.lpips import LPIPS, LPIPS_ALEX, LPIPS_SQUEEZE, LPIPS_VGG
+from jaxiqa.networks.mprnet import MPRNet
+from jaxiqa.networks.network import Network
+from jaxiqa.networks.srvgg import SRVGG
+from jaxiqa.networks.unet import UNet
+from jaxiqa.pretrained import files, key_map
+from jaxiqa.pretrained.containers import Contents, from_mapping
+
+NETWORKS = {
+    "dists": dists.PUBLISHED,
+    "lpips_alex": LPIPS_ALEX,
+    "lpips_vgg": LPIPS_VGG,
+    "lpips_squeeze": LPIPS_SQUEEZE,
+    "facpa_unet": unet.PUBLISHED,
+    "siggraph17": colorization.PUBLISHED,
+    "mprnet": mprnet.PUBLISHED,
+    "real_esrgan": srvgg.PUBLISHED,
+    "adm": adm.PUBLISHED,
+    "disco": disco.PUBLISHED,
+    "fcn": fcn.PUBLISHED,
+    "dncnn": dncnn.PUBLISHED,
+}
+
+__all__ = [
+    "ADM",
+    "DISCO",
+    "DISTS",
+    "FCN",
+    "LPIPS",
+    "NETWORKS",
+    "SRVGG",
+    "Auxiliary",
+    "Colorization",
+    "Distance",
+    "DistanceTo",
+    "DnCNN",
+    "MPRNet",
+    "Network",
+    "UNet",
+    "blend",
+    "build",
+    "load",
+    "save",
+]
+
+NETWORK = "network"
+"""The entry in the header of a file that `save` wrote; one only, since their order in a file is random."""
+
+Weights = Mapping[str, Any] | str | os.PathLike[str]
+
+
+def build(name: str, *, seed: int = 0) -> Distance | Network:
+    """A network with random weights, to be trained, as a pytree that can be called; its ``fresh`` is True.
+
+    What uses a network without training it (purifiers, certifiers, perceptual distances) refuses a fresh one.
+
+    Args:
+        name: a key of `NETWORKS`.
+        seed: of the random weights.
+
+    Raises:
+        ValueError: an unknown name.
+
+    >>> build("unet")
+    Traceback (most recent call last):
+    ValueError: name='unet' is not allowed; choose from 'dists', 'lpips_alex', 'lpips_vgg', 'lpips_squeeze', ...
+    """
+    check_choice("name", name, NETWORKS)
+    spec = NETWORKS[name]
+    return spec.wrap(*nnx.split(spec.build(rngs=nnx.Rngs(seed))), fresh=True)
+
+
+def load(
+    name: str, *, weights: Weights | None, backbone_weights: Weights | None = None, **options: Any
+) -> Distance | Network:
+    """A network with its published weights, as a pytree that can be called.
+
+    Those of a perceptual distance come in two files: the authors' own, a few kilobytes, and the ImageNet weights of the
+    backbone, in torchvision's names; the classifier among them is left out.
+
+    Args:
+        name: a key of `NETWORKS`.
+        weights: of the network itself (``alpha`` and ``beta``, or ``lin0.model.1.weight``, or ``conv1.weight`` and so
+            on): a file, or a mapping from the published names to arrays; or a file that `save` wrote.
+        backbone_weights: of a distance's backbone (``features.0.weight`` and so on), likewise.
+        **options: of the network's class. Sizes that can be read from the weights need not be given.
+
+    Raises:
+        ValueError: an unknown name or option, or weights of another network; every key that does not fit is listed.
+
+    >>> load("lpips", weights="alex.safetensors")
+    Traceback (most recent call last):
+    ValueError: name='lpips' is not allowed; choose from 'dists', 'lpips_alex', 'lpips_vgg', 'lpips_squeeze', ...
+    """
+    check_choice("name", name, NETWORKS)
+    if weights is None:
+        raise ValueError(f"weights=None: {name} needs a file of trained weights (a fresh network is build({name!r}))")
+    spec = NETWORKS[name]
+    given = {"weights": weights, "backbone_weights": backbone_weights}
+    given = {argument: value for argument, value in given.items() if value is not None}
+    source = " and ".join(
+        argument if isinstance(value, Mapping) else f"{argument}={str(value)!r}" for argument, value in given.items()
+    )
+    found = {argument: _contents(value) for argument, value in given.items()}
+    own, backbone = found["weights"].arrays, found["backbone_weights"].arrays if "backbone_weights" in found else {}
+    own, backbone = (key_map.without_prefix(arrays, spec.keys) for arrays in (own, backbone))
+    if twice := sorted(own.keys() & backbone.keys()):
+        raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
+    if NETWORK in found["weights"].metadata:
+        written = json.loads(found["weights"].metadata[NETWORK])
+        if written["name"] != name:
+            raise ValueError(f"{source} holds a {written['name']}, not a {name}")
+        rules, read = key_map.IDENTITY, written["options"]
+    else:
+        rules, read = spec.keys, spec.options(own)
+    model = _abstract(name, read | options)
+    key_map.fill(model, own | backbone, rules, source=source)
+    return spec.wrap(*nnx.split(model))
+
+
+def save(name: str, network: Network, path: str | os.PathLike[str], **options: Any) -> None:
+    """Write a network to a ``.safetensors`` file that ``load(name, weights=path)`` reads.
+
+    Args:
+        name: a key of `NETWORKS`.
+        network: the network.
+        path: the file; it is replaced as a whole or not at all.
+        **options: with which the network was built.
+
+    >>> import jax, pathlib, tempfile
+    >>> path = pathlib.Path(tempfile.mkdtemp()) / "fcn.safetensors"
+    >>> save("fcn", Network(*nnx.split(FCN(rngs=nnx.Rngs(0)))), path)
+    >>> load("fcn", weights=path)(jax.numpy.zeros((1, 4, 5, 3))).shape
+    (1, 4, 5, 3)
+    """
+    check_choice("name", name, NETWORKS)
+    module = nnx.merge(network.graphdef, network.state)
+    arrays = {key: np.asarray(variable[...]) for key, variable in key_map.parameters(module).items()}
+    header = {NETWORK: json.dumps({"name": name, "options": options})}
+    write_bytes(Path(path), safetensors.numpy.save(arrays, header))
+
+
+def blend(first: Weights, second: Weights, share: float = 0.2) -> dict[str, np.ndarray]:
+    """``share · first + (1 − share) · second``, key by key: a checkpoint between two of one network.
+
+    Real-ESRGAN's strength of denoising is set so: ``blend("realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth")``
+    is what arXiv:2408.01541 ran.
+
+    Raises:
+        ValueError: the two are not of one network, or ``share`` is outside [0, 1].
+
+    >>> blend({"bias": np.ones(2)}, {"bias": np.zeros(2)})["bias"].tolist()
+    [0.2, 0.2]
+    """
+    check_number("share", share, 0.0, 1.0)
+    ours, theirs = _contents(first).arrays, _contents(second).arrays
+    if different := sorted(
+        key for key in ours.keys() | theirs.keys() if np.shape(ours.get(key)) != np.shape(theirs.get(key))
+    ):
+        raise ValueError(f"first and second are not of one network; they differ in {', '.join(different[:5])}")
+    return {key: (share * array + (1 - share) * theirs[key]).astype(array.dtype) for key, array in ours.items()}
+
+
+def _abstract(name: str, options: Mapping[str, Any]) -> nnx.Module:
+    build = NETWORKS[name].build
+    parameters = inspect.signature(getattr(build, "func", build).__init__).parameters  # of a class, or partial of one
+    allowed = [option for option, kind in parameters.items() if kind.kind is kind.KEYWORD_ONLY and option != "rngs"]
+    for option in options:
+        check_choice(f"option of {name}", option, allowed)
+    return nnx.eval_shape(lambda: build(**options, rngs=nnx.Rngs(0)))
+
+
+def _contents(given: Weights) -> Contents:
+    if isinstance(given, Mapping) and not given:  # then the error is that of what is missing
+        return Contents({})
+    found = from_mapping(given) if isinstance(given, Mapping) else files.contents(given)
+    vectors = {name: numbers for name, numbers in found.numbers.items() if numbers.ndim}
+    return replace(found, arrays=found.arrays | vectors)

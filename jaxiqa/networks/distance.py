@@ -1,0 +1,99 @@
+"""A perceptual distance as a pytree that can be called, and what its published weights look like."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from flax import nnx
+from jaxtyping import Array
+
+from jaxiqa.core.checks import check_images
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.key_map import Rule
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Distance:
+    """``distance(reference, distorted) -> b``: 0 for equal images (to rounding), larger is worse.
+
+    Both are RGB images ``b h w 3`` in [0, 1] of one shape, of any size that the network can take; image i is compared
+    with image i. It is differentiable in both. Jitted functions take it as an argument: two distances of one kind
+    share every compiled program.
+
+    Made of a module with ``features(images) -> {name: map}``, ``compare(features, features) -> b`` and ``minimum``, the
+    shortest side it takes: ``Distance(*flax.nnx.split(module))``.
+
+    Raises:
+        ValueError: the shapes differ, an image is not float, or a side is too short; the message says what works.
+
+    >>> from jaxiqa.networks import LPIPS
+    >>> distance = nnx.eval_shape(lambda: Distance(*nnx.split(LPIPS("alexnet", rngs=nnx.Rngs(0)))))
+    >>> images = jax.ShapeDtypeStruct((2, 40, 33, 3), "float32")
+    >>> jax.eval_shape(lambda distance, x, y: distance(x, y), distance, images, images).shape
+    (2,)
+    """
+
+    graphdef: Any = field(metadata={"static": True})
+    state: Any
+    fresh: bool = field(default=False, metadata={"static": True})
+    """Whether the weights are random, of `jaxiqa.networks.build`; attacks and defenses refuse such."""
+
+    def __call__(self, reference: Images, distorted: Images) -> Scores:
+        return self.to(reference)(distorted)
+
+    def to(self, reference: Images) -> "DistanceTo":
+        """``distance.to(reference)(distorted)`` is the same; the reference's features are computed only once."""
+        model = nnx.merge(self.graphdef, self.state)
+        check_images("reference", reference, minimum=model.minimum)
+        return DistanceTo(self, reference.shape, model.features(reference))
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class DistanceTo:
+    """The distance to fixed images, ``b h w 3 -> b``; made by `Distance.to`, and a pytree as well."""
+
+    distance: Distance
+    shape: tuple[int, ...] = field(metadata={"static": True})
+    features: dict[str, Array]
+
+    def __call__(self, distorted: Images) -> Scores:
+        if distorted.shape != self.shape:
+            raise ValueError(f"distorted has shape {distorted.shape}, reference has {self.shape}; expected the same")
+        check_images("distorted", distorted)
+        model = nnx.merge(self.distance.graphdef, self.distance.state)
+        return model.compare(self.features, model.features(distorted))
+
+
+@dataclass(frozen=True)
+class Auxiliary:
+    """One entry of `jaxiqa.networks.NETWORKS`.
+
+    Attributes:
+        build: ``build(*, rngs, **options) -> module``, at its published size by default.
+        keys: rules (`jaxiqa.pretrained.key_map`) from the published parameter names, those of a backbone among them.
+        title, paper: name as in the literature, arXiv id.
+        licence: of the published weights, without a backbone's.
+        weights: name -> where the authors put them.
+        wrap: ``wrap(*flax.nnx.split(module))`` is what others are given: `Distance`, where the module is one, or
+            `jaxiqa.networks.network.Network`.
+        options: what a checkpoint's own arrays say of the options of ``build``; it may refuse them (`ValueError`).
+    """
+
+    build: Callable[..., nnx.Module]
+    keys: Sequence[Rule]
+    title: str
+    paper: str
+    licence: str
+    weights: Mapping[str, Source]
+    wrap: Callable[..., Any] = Distance
+    options: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = lambda arrays: {}
+
+
+def vector(array: np.ndarray) -> np.ndarray:
+    """One number per channel, ``1 c 1 1`` or ``c`` -> ``c``: a layout of `jaxiqa.pretrained.key_map`."""
+    return array.reshape(-1) if array.shape == (1, array.size, 1, 1) else array

@@ -1,0 +1,306 @@
+"""MPRNet (arXiv 2102.02808): three stages, on quarters, halves and the whole of a picture, each fed by the last."""
+
+from collections.abc import Mapping
+from itertools import pairwise
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+from jaxtyping import Array, Float
+
+from jaxiqa.core.types import Images
+from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.network import Network
+from jaxiqa.networks.prelu import prelu
+from jaxiqa.nn.conv import conv
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import Source
+
+Map = Float[Array, "_ _ _ _"]
+Slope = Float[Array, "1"]
+Levels = list[Map]
+
+
+class AttentionBlock(nnx.Module):
+    """``x + y · sigmoid(W₂ relu(W₁ mean(y)))``, y = conv(prelu(conv(x))): the paper's channel attention block."""
+
+    def __init__(self, width: int, reduction: int, *, rngs: nnx.Rngs):
+        self.conv = nnx.List(conv(width, width, 3, rngs=rngs) for _ in range(2))
+        self.squeeze = conv(width, width // reduction, 1, rngs=rngs)
+        self.excite = conv(width // reduction, width, 1, rngs=rngs)
+
+    def __call__(self, x: Map, slope: Slope) -> Map:
+        first, second = self.conv
+        y = second(prelu(first(x), slope))
+        mean = jnp.mean(y, (1, 2), keepdims=True)
+        return x + y * jax.nn.sigmoid(self.excite(jax.nn.relu(self.squeeze(mean))))
+
+
+class Chain(nnx.Module):
+    """Attention blocks one after another."""
+
+    def __init__(self, width: int, reduction: int, depth: int, *, rngs: nnx.Rngs):
+        self.block = nnx.List(AttentionBlock(width, reduction, rngs=rngs) for _ in range(depth))
+
+    def __call__(self, x: Map, slope: Slope) -> Map:
+        for block in self.block:
+            x = block(x, slope)
+        return x
+
+
+class Shallow(nnx.Module):
+    """A convolution and an attention block: a picture's first features."""
+
+    def __init__(self, width: int, reduction: int, *, rngs: nnx.Rngs):
+        self.conv = conv(3, width, 3, rngs=rngs)
+        self.block = AttentionBlock(width, reduction, rngs=rngs)
+
+    def __call__(self, images: Map, slope: Slope) -> Map:
+        return self.block(self.conv(images), slope)
+
+
+class Encoder(nnx.Module):
+    """Three levels, each of half the sides and more channels; ``fused`` adds those of the stage before."""
+
+    def __init__(self, widths: tuple[int, int, int], reduction: int, *, fused: bool, rngs: nnx.Rngs):
+        self.level = nnx.List(Chain(width, reduction, 2, rngs=rngs) for width in widths)
+        self.down = nnx.List(conv(cin, cout, 1, rngs=rngs) for cin, cout in pairwise(widths))
+        for name in ("of_encoder", "of_decoder") if fused else ():
+            setattr(self, name, nnx.List(conv(width, width, 1, rngs=rngs) for width in widths))
+
+    def __call__(self, x: Map, slope: Slope, before: tuple[Levels, Levels] | None = None) -> Levels:
+        levels: Levels = []
+        for i, level in enumerate(self.level):
+            x = level(x if i == 0 else self.down[i - 1](_halve(x)), slope)
+            if before is not None:
+                encoded, decoded = before
+                x = x + self.of_encoder[i](encoded[i]) + self.of_decoder[i](decoded[i])
+            levels.append(x)
+        return levels
+
+
+class Decoder(nnx.Module):
+    """Back up the three levels of an encoder, each added through an attention block."""
+
+    def __init__(self, widths: tuple[int, int, int], reduction: int, *, rngs: nnx.Rngs):
+        self.level = nnx.List(Chain(width, reduction, 2, rngs=rngs) for width in widths)
+        self.skip = nnx.List(AttentionBlock(width, reduction, rngs=rngs) for width in widths[:2])
+        self.up = nnx.List(conv(cin, cout, 1, rngs=rngs) for cout, cin in pairwise(widths))
+
+    def __call__(self, encoded: Levels, slope: Slope) -> Levels:
+        x = self.level[2](encoded[2], slope)
+        levels = [x]
+        for i in (1, 0):
+            x = self.level[i](self.up[i](_double(x)) + self.skip[i](encoded[i], slope), slope)
+            levels.insert(0, x)
+        return levels
+
+
+class Supervised(nnx.Module):
+    """A stage's picture ``W₂ x + image``, and the features that it lets pass: ``x + W₁ x · sigmoid(W₃ picture)``."""
+
+    def __init__(self, width: int, *, rngs: nnx.Rngs):
+        self.features = conv(width, width, 1, rngs=rngs)
+        self.picture = conv(width, 3, 1, rngs=rngs)
+        self.mask = conv(3, width, 1, rngs=rngs)
+
+    def __call__(self, x: Map, images: Map) -> tuple[Map, Map]:
+        picture = self.picture(x) + images
+        return x + self.features(x) * jax.nn.sigmoid(self.mask(picture)), picture
+
+
+class Original(nnx.Module):
+    """The last stage's three chains at the picture's own resolution, fed by all levels of the stage before."""
+
+    def __init__(self, widths: tuple[int, int, int], extra: int, reduction: int, depth: int, *, rngs: nnx.Rngs):
+        first, second, third = widths
+        width = first + extra
+        self.chain = nnx.List(Chain(width, reduction, depth, rngs=rngs) for _ in range(3))
+        self.conv = nnx.List(conv(width, width, 3, rngs=rngs) for _ in range(3))
+        for name in ("of_encoder", "of_decoder"):
+            setattr(self, name, nnx.List(conv(first, width, 1, rngs=rngs) for _ in range(3)))
+            steps = ((second, first),), ((third, second), (second, first))
+            ups = nnx.List(nnx.List(conv(cin, cout, 1, rngs=rngs) for cin, cout in step) for step in steps)
+            setattr(self, f"up_{name}", ups)
+
+    def __call__(self, x: Map, slope: Slope, encoded: Levels, decoded: Levels) -> Map:
+        for i in range(3):
+            x = x + self.conv[i](self.chain[i](x, slope))
+            for name, levels in (("of_encoder", encoded), ("of_decoder", decoded)):
+                y = levels[i]
+                for up in getattr(self, f"up_{name}")[i - 1] if i else ():
+                    y = up(_double(y))
+                x = x + getattr(self, name)[i](y)
+        return x
+
+
+class MPRNet(nnx.Module):
+    """``b h w 3 -> b h w 3``, a restored picture, not clipped.
+
+    Stage 1 looks at the four quarters of the picture, stage 2 at its upper and lower half, both through a U-Net of
+    three levels, stage 3 at the whole at full resolution. Every stage is given the features of the one before, masked
+    by the picture it made of them. There are no biases, and one learned slope serves all activations.
+
+    Args:
+        width: channels of the U-Nets' first level.
+        growth: how many more each further level has.
+        extra: how many more the last stage has.
+        depth: attention blocks in each of its three chains.
+        reduction: channels over those of the attention's bottleneck.
+        rngs: random numbers for the kernels.
+
+    Raises:
+        ValueError: a side is no multiple of 8.
+
+    >>> net = nnx.eval_shape(lambda: MPRNet(rngs=nnx.Rngs(0)))
+    >>> sum(variable.size for variable in jax.tree.leaves(nnx.state(net)))
+    15741025
+    """
+
+    def __init__(
+        self,
+        *,
+        width: int = 80,
+        growth: int = 48,
+        extra: int = 32,
+        depth: int = 8,
+        reduction: int = 4,
+        rngs: nnx.Rngs,
+    ):
+        widths = (width, width + growth, width + 2 * growth)
+        self.slope = nnx.Param(jnp.full(1, 0.25))
+        self.shallow = nnx.List(Shallow(width, reduction, rngs=rngs) for _ in range(3))
+        self.encoder = nnx.List(Encoder(widths, reduction, fused=fused, rngs=rngs) for fused in (False, True))
+        self.decoder = nnx.List(Decoder(widths, reduction, rngs=rngs) for _ in range(2))
+        self.supervised = nnx.List(Supervised(width, rngs=rngs) for _ in range(2))
+        self.join = nnx.List(conv(2 * width, cout, 3, rngs=rngs) for cout in (width, width + extra))
+        self.original = Original(widths, extra, reduction, depth, rngs=rngs)
+        self.tail = conv(width + extra, 3, 3, rngs=rngs)
+
+    def __call__(self, images: Images) -> Images:
+        return self.run(images)[-1]
+
+    def run(self, images: Images) -> tuple[Images, Images, Images]:
+        """The pictures of the three stages."""
+        if any(side % 8 for side in images.shape[1:3]):
+            raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}; both sides must be multiples of 8")
+        slope = self.slope[...]
+        halves = _halves(images, 1)
+        quarters = _halves(halves, 2)
+        encoded = [_whole(level, 2) for level in self.encoder[0](self.shallow[0](quarters, slope), slope)]
+        decoded = self.decoder[0](encoded, slope)
+        features, first = self.supervised[0](decoded[0], halves)
+
+        x = self.join[0](jnp.concatenate([self.shallow[1](halves, slope), features], -1))
+        encoded = [_whole(level, 1) for level in self.encoder[1](x, slope, (encoded, decoded))]
+        decoded = self.decoder[1](encoded, slope)
+        features, second = self.supervised[1](decoded[0], images)
+
+        x = self.join[1](jnp.concatenate([self.shallow[2](images, slope), features], -1))
+        third = self.tail(self.original(x, slope, encoded, decoded)) + images
+        return _whole(first, 1), second, third
+
+
+def _halves(x: Map, axis: int) -> Map:
+    """``b h w c`` -> ``2b …``: all first halves along ``axis``, then all second ones."""
+    return jnp.concatenate(jnp.split(x, 2, axis))
+
+
+def _whole(x: Map, axis: int) -> Map:
+    """The inverse of `_halves`."""
+    return jnp.concatenate(jnp.split(x, 2), axis)
+
+
+def _halve(x: Map) -> Map:
+    """Means of 2×2 pixels, which is what bilinear resizing to half the size amounts to."""
+    return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
+
+
+def _double(x: Map) -> Map:
+    b, h, w, c = x.shape
+    return jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")
+
+
+SLOPE = "shallow_feat1.1.body.1.weight"
+
+
+def _block(source: str, target: str) -> tuple[key_map.Rule, ...]:
+    """Rules for an attention block, but for its slope."""
+    return (
+        *key_map.conv(rf"{source}\.body\.0", f"{target}.conv.0"),
+        *key_map.conv(rf"{source}\.body\.2", f"{target}.conv.1"),
+        *key_map.conv(rf"{source}\.CA\.conv_du\.0", f"{target}.squeeze"),
+        *key_map.conv(rf"{source}\.CA\.conv_du\.2", f"{target}.excite"),
+    )
+
+
+def _keys() -> tuple[key_map.Rule, ...]:
+    rules: list[key_map.Rule] = [(SLOPE.replace(".", r"\."), "slope", key_map.same)]
+    # The same slope again, which `_options` has compared.
+    rules += [(r".*(?:\.\d+|\.skip_attn\d)\.body\.1\.weight", None, key_map.same)]
+    for i in range(3):
+        rules += key_map.conv(rf"shallow_feat{i + 1}\.0", f"shallow.{i}.conv")
+        rules += _block(rf"shallow_feat{i + 1}\.1", f"shallow.{i}.block")
+    for stage in range(2):
+        source = f"stage{stage + 1}_"
+        for level in range(3):
+            for part in ("encoder", "decoder"):
+                block = rf"{source}{part}\.{part}_level{level + 1}\.(\d+)"
+                rules += _block(block, rf"{part}.{stage}.level.{level}.block.\1")
+        for level, (down, up) in enumerate((("down12", "up21"), ("down23", "up32"))):
+            rules += key_map.conv(rf"{source}encoder\.{down}\.down\.1", f"encoder.{stage}.down.{level}")
+            rules += key_map.conv(rf"{source}decoder\.{up}\.up\.1", f"decoder.{stage}.up.{level}")
+            rules += _block(rf"{source}decoder\.skip_attn{level + 1}", f"decoder.{stage}.skip.{level}")
+        sam = f"sam{stage + 1}{stage + 2}"
+        for i, part in enumerate(("features", "picture", "mask")):
+            rules += key_map.conv(rf"{sam}\.conv{i + 1}", f"supervised.{stage}.{part}")
+        rules += key_map.conv(f"concat{stage + 1}{stage + 2}", f"join.{stage}")
+    for short, part in (("enc", "of_encoder"), ("dec", "of_decoder")):
+        for level in range(3):
+            rules += key_map.conv(rf"stage2_encoder\.csff_{short}{level + 1}", f"encoder.1.{part}.{level}")
+            rules += key_map.conv(rf"stage3_orsnet\.conv_{short}{level + 1}", f"original.{part}.{level}")
+        rules += key_map.conv(rf"stage3_orsnet\.up_{short}1\.up\.1", f"original.up_{part}.0.0")
+        rules += key_map.conv(rf"stage3_orsnet\.up_{short}2\.(\d)\.up\.1", rf"original.up_{part}.1.\1")
+    for i in range(3):
+        rules += _block(rf"stage3_orsnet\.orb{i + 1}\.body\.(\d+)", rf"original.chain.{i}.block.\1")
+        rules += key_map.conv(rf"stage3_orsnet\.orb{i + 1}\.body\.\d+", f"original.conv.{i}")
+    return (*rules, *key_map.conv("tail", "tail"))
+
+
+def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
+    """The sizes; and whether the many copies of the one slope are equal."""
+    slopes = {key: array for key, array in arrays.items() if array.shape == (1,)}
+    for key, slope in slopes.items():
+        if SLOPE in slopes and slope != slopes[SLOPE]:
+            raise ValueError(f"{key} is {slope[0]}, {SLOPE} is {slopes[SLOPE][0]}; this network has one slope")
+    shapes = {
+        "width": arrays.get("shallow_feat1.0.weight"),
+        "second": arrays.get("stage1_encoder.down12.down.1.weight"),
+        "last": arrays.get("concat23.weight"),
+        "squeezed": arrays.get("shallow_feat1.1.CA.conv_du.0.weight"),
+    }
+    if any(array is None for array in shapes.values()):
+        return {}  # what is missing is then listed
+    sides = {name: len(array) for name, array in shapes.items()}
+    width = sides["width"]
+    return {
+        "width": width,
+        "growth": sides["second"] - width,
+        "extra": sides["last"] - width,
+        "depth": sum(key.startswith("stage3_orsnet.orb1.body.") and key.endswith(".body.0.weight") for key in arrays),
+        "reduction": width // sides["squeezed"],
+    }
+
+
+PUBLISHED = Auxiliary(
+    build=MPRNet,
+    keys=_keys(),
+    title="MPRNet, for denoising",
+    paper="arXiv:2102.02808",
+    licence="academic, non-commercial",
+    weights={"denoising": Source(url=None, page="https://github.com/swz30/MPRNet")},
+    wrap=Network,
+    options=_options,
+)

@@ -1,0 +1,126 @@
+"""Pictures of the table. Every function returns the figure's PNG bytes."""
+
+import io
+from functools import cache
+
+from matplotlib import font_manager
+from matplotlib.figure import Figure
+
+from jaxiqa.reports.attacks.summary import Summary, column, overall
+
+COLOURS = ("#1f6f8b", "#d1495b", "#e0a030", "#5b8c5a", "#7d5ba6", "#444444", "#c77dba", "#3bb0c9", "#9c6b30", "#8a8a8a")
+MARKERS = "osD^vP*Xh"  # one fewer than colours, so that a style repeats only after 90 models
+
+
+LONGEST = 32
+"""Characters of a name in a plot; of a longer one the middle is left out."""
+
+
+def plain(name: str) -> str:
+    """A name as a plot can show it: no formula, no entry that a legend hides, letters that the font lacks as codes.
+
+    >>> plain("$x$"), plain("_a"), plain("城"), plain("n" * 50) == "n" * 16 + "…" + "n" * 15
+    ('\\\\$x\\\\$', ' _a', '\\\\u57ce', True)
+    """
+    known = _letters()
+    shown = "".join(c if ord(c) in known else c.encode("ascii", "backslashreplace").decode() for c in name)
+    if len(shown) > LONGEST:
+        shown = f"{shown[: LONGEST // 2]}…{shown[1 - LONGEST // 2 :]}"
+    shown = f" {shown}" if shown.startswith("_") else shown
+    return shown.replace("$", r"\$")
+
+
+@cache
+def _letters() -> frozenset[int]:
+    """The characters of the font that plots are written in."""
+    return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
+
+
+def tradeoff(summary: Summary) -> bytes:
+    """Robustness against correlation, one panel per attack: right is more accurate, down is more robust."""
+    figure, panels = _panels(summary, height=3.4)
+    for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
+        name = overall("AbsGain", attack, epsilons)
+        for number, model in enumerate(summary.models):
+            x, y = summary.cells.get((model, "SROCC")), summary.cells.get((model, name))
+            if x and y:
+                panel.errorbar(
+                    x.mean,
+                    y.mean,
+                    xerr=x.std or None,
+                    yerr=y.std or None,
+                    capsize=2,
+                    markersize=8,
+                    label=plain(model),
+                    **_style(number),
+                )
+        panel.set(title=plain(attack), xlabel="SROCC →", ylabel=f"{name.removesuffix(attack)}(↓ better)")
+        panel.margins(0.18)
+    return _png(figure, panels)
+
+
+def curves(summary: Summary) -> bytes:
+    """Mean gain over strength, one panel per attack, with 95 % intervals over images; a point where there is none."""
+    figure, panels = _panels(summary, height=3.4)
+    for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
+        for number, model in enumerate(summary.models):
+            found = [(e, summary.cells.get((model, column("AbsGain", attack, e)))) for e in epsilons]
+            found = [(e, value) for e, value in found if value]
+            if not found:
+                continue
+            means = [value.mean for _, value in found]
+            low, high = zip(*(value.interval or (value.mean, value.mean) for _, value in found), strict=True)
+            if None in epsilons:
+                reach = [[means[0] - low[0]], [high[0] - means[0]]]
+                panel.errorbar(
+                    [number], means, yerr=reach, capsize=3, label=plain(model), markersize=8, **_style(number)
+                )
+                continue
+            levels = isinstance(epsilons[0], str)
+            x = [epsilons.index(e) if levels else 255 * e for e, _ in found]
+            panel.plot(x, means, label=plain(model), markersize=5, **_style(number))
+            panel.fill_between(x, low, high, color=_style(number)["color"], alpha=0.15, linewidth=0)
+        panel.set(title=plain(attack), ylabel="AbsGain (↓ better)")
+        if None in epsilons:
+            panel.set_xticks([])
+            panel.set_xlim(-0.7, len(summary.models) - 0.3)
+        elif isinstance(epsilons[0], str):
+            panel.set_xticks(range(len(epsilons)), epsilons)
+        else:
+            panel.set_xlabel("ε · 255")
+        panel.axhline(0, color="#999999", linewidth=0.8)
+    return _png(figure, panels)
+
+
+def _panels(summary: Summary, *, height: float) -> tuple[Figure, list]:
+    count = max(len(summary.attacks), 1)
+    wide = min(count, 4)
+    rows = -(-count // wide)
+    figure = Figure(
+        figsize=(3.3 * wide + 0.4, height * rows + 0.25 * len(summary.models) / wide + 0.4), layout="constrained"
+    )
+    axes = figure.subplots(rows, wide, squeeze=False).ravel()
+    for unused in axes[count:]:
+        unused.set_visible(False)
+    for axis in axes:
+        axis.grid(alpha=0.25)
+        axis.spines[["top", "right"]].set_visible(False)
+    return figure, list(axes[: len(summary.attacks)])
+
+
+def _style(number: int) -> dict:
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
+def _png(figure: Figure, panels: list) -> bytes:
+    # A model may be missing from some panels, not from the legend.
+    entries = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if entries:
+        figure.legend(
+            entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5), frameon=False
+        )
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()

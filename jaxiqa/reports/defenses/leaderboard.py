@@ -1,0 +1,131 @@
+"""One line per defense, best first: what a new defense is entered into."""
+
+from pathlib import Path
+
+from jaxiqa.core.files import write_text
+from jaxiqa.core.types import UNDEFENDED
+from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses, Number
+from jaxiqa.reports.defenses.tables import SHOWN, entry
+from jaxiqa.reports.page import page
+from jaxiqa.reports.table import Entry, Sheet, as_csv
+
+VIEWS = (TRANSFER, MATCHED, ADAPTIVE)
+NAMES = {TRANSFER: SHOWN, MATCHED: ("D",), ADAPTIVE: ("D", "D(D)", "Q", "SROCC adv")}
+"""View -> the numbers of it that are shown; what an adaptive attack leaves as it is, is not repeated."""
+
+WHY = "no rank, because"
+"""The column that says why a defense has no rank."""
+
+
+def worst(numbers: dict[str, dict[str, Number]]) -> Number | None:
+    """What defenses are ranked by, the larger D of transferred and of adaptive attacks; None where one is missing."""
+    found = [numbers[view]["D"].mean for view in (TRANSFER, ADAPTIVE) if numbers[view]]
+    return Number(max(found)) if len(found) == 2 else None
+
+
+def why_no_rank(label: str, counts: tuple[int, int], most: tuple[int, int]) -> str:
+    """Why a defense has no rank; empty where it has one.
+
+    Args:
+        label: of the defense.
+        counts: cells it was run on, of transferred and of adaptive attacks.
+        most: the same of the defense that was run on most.
+
+    >>> why_no_rank("flip", (6, 0), (6, 0)), why_no_rank("flip", (5, 2), (6, 2)), why_no_rank("flip", (6, 2), (6, 2))
+    ('no adaptive attack', '5 of 6 transferred cells', '')
+    """
+    if label == UNDEFENDED:
+        return "the metric alone"
+    if not counts[1]:
+        return "no adaptive attack"
+    kinds = zip(("transferred", "adaptive"), counts, most, strict=True)
+    return ", ".join(f"{count} of {all_} {kind} cells" for kind, count, all_ in kinds if count < all_)
+
+
+def leaderboard(defenses: Defenses) -> Sheet:
+    """All defenses of which there are rows, by `worst` D.
+
+    Only a defense that was attacked adaptively has a rank: what transferred attacks leave of it says little, since a
+    flip passes them. Nor has one that was run on less than others (fewer models, attacks or strengths). Those without a
+    rank come last; the column `WHY` gives the reason, the columns "cells" how much was run.
+    """
+    found = {label: {view: defenses.view(label, view) for view in VIEWS} for label in defenses.labels}
+    found = {label: numbers for label, numbers in found.items() if numbers[TRANSFER] or numbers[ADAPTIVE]}
+    counts = {label: tuple(len(defenses.chosen(label, view)) for view in (TRANSFER, ADAPTIVE)) for label in found}
+    most = tuple(max((count[i] for count in counts.values()), default=0) for i in (0, 1))
+    reasons = {label: why_no_rank(label, counts[label], most) for label in found}
+    order = sorted(found, key=lambda label: _place(reasons[label], found[label]))
+    header = ["defense", "rank", "worst D", WHY, *(f"{name}, {view}" for view in VIEWS for name in NAMES[view])]
+    header += ["s / image", "cells, transfer", "cells, adaptive"]
+    rows, rank = [], 0
+    for label in order:
+        ranked = not reasons[label]
+        rank += ranked
+        cells = [entry(found[label][view].get(name)) for view in VIEWS for name in NAMES[view]]
+        seconds = [cell.seconds for cell in defenses.chosen(label, TRANSFER)] or [0.0]
+        mean = sum(seconds) / len(seconds)
+        rows.append(
+            [
+                label,
+                (str(rank), float(rank)) if ranked else ("–", None),
+                entry(worst(found[label]), 2),
+                (reasons[label], None),
+                *cells,
+                (f"{mean:.3f}", mean),
+                *((str(count), float(count)) for count in counts[label]),
+            ]
+        )
+    notes = [
+        "Ranked by the larger D of the two kinds of attack; a defense that was not attacked adaptively, or was run on "
+        f"less than others, has no rank and comes last, nor has {UNDEFENDED!r}, the metric alone, a rank.",
+        *_unattacked(reasons),
+        *_masked(found),
+        "s / image: purifying and scoring one stored image.",
+        "matched: the part of the adversarial set that the adaptive attacks correspond to.",
+        *(f"Missing: {what}." for what in defenses.missing),
+    ]
+    return Sheet("Leaderboard", header, rows, notes)
+
+
+def write_leaderboard(defenses: Defenses, folder: Path, *, title: str, facts: dict[str, str]) -> Sheet:
+    """Write leaderboard.csv, numbers in full precision, and leaderboard.html; return the table."""
+    sheet = leaderboard(defenses)
+    lines = [[_cell(name, item) for name, item in zip(sheet.header, row, strict=True)] for row in sheet.rows]
+    write_text(folder / "leaderboard.csv", as_csv([sheet.header, *lines]))
+    write_text(folder / "leaderboard.html", page([sheet], {}, title=f"{title}: leaderboard", facts=facts))
+    return sheet
+
+
+def _place(reason: str, numbers: dict[str, dict[str, Number]]) -> tuple[bool, float]:
+    """Where a defense stands: those without a rank after the others, the metric alone among them."""
+    known = [numbers[view]["D"].mean for view in (TRANSFER, ADAPTIVE) if numbers[view]]
+    return bool(reason) and reason != "the metric alone", max(known)
+
+
+def _unattacked(reasons: dict[str, str]) -> list[str]:
+    """What to do where nothing was attacked adaptively."""
+    if any(not reason for reason in reasons.values()) or "no adaptive attack" not in reasons.values():
+        return []
+    return ["No defense was attacked adaptively, so none has a rank: name attacks in evaluation.adaptive.attacks."]
+
+
+def _masked(found: dict[str, dict[str, dict[str, Number]]]) -> list[str]:
+    """Defenses whose adaptive attack did less than the transferred ones it stands beside."""
+    weaker = [
+        label
+        for label, numbers in found.items()
+        if label != UNDEFENDED and numbers[ADAPTIVE] and numbers[ADAPTIVE]["D(D)"].mean < numbers[MATCHED]["D(D)"].mean
+    ]
+    if not weaker:
+        return []
+    return [
+        f"Adaptive attacks on {', '.join(weaker)} did less (D(D)) than transferred ones of the same kind and strength: "
+        "they may have failed (useless gradients, too few steps or draws), so the rank may flatter the defense."
+    ]
+
+
+def _cell(name: str, item: str | Entry) -> str:
+    """As the csv file has it: text, or a number in full precision."""
+    if isinstance(item, str) or name == WHY:
+        return item if isinstance(item, str) else item[0]
+    return "" if item[1] is None else repr(item[1])

@@ -1,0 +1,132 @@
+"""Pictures of the defenses, after Figures 1 and 3 of arXiv:2408.01541. Every function returns the PNG's bytes."""
+
+import io
+
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+
+from jaxiqa.core.types import UNDEFENDED
+from jaxiqa.reports.attacks.plots import COLOURS, MARKERS, plain
+from jaxiqa.reports.attacks.summary import in_order, named
+from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses
+
+BANDS = 6
+"""More defenses than this are drawn without their intervals, which would hide one another."""
+
+
+def tradeoff(defenses: Defenses) -> bytes:
+    """What a defense gives and takes: D against quality, and against the agreement with human scores.
+
+    After Figure 1. Full markers: the adversarial set. Hollow ones: adaptive attacks, each joined to a grey dot at what
+    the same attacks did without knowing the defense.
+    """
+    columns = [name for name in ("Q", "SROCC adv") if any(name in defenses.view(d, TRANSFER) for d in defenses.labels)]
+    figure = Figure(figsize=(6.2 * max(len(columns), 1), 5.4 + 0.05 * len(defenses.labels)), layout="constrained")
+    panels = figure.subplots(1, max(len(columns), 1), squeeze=False)[0]
+    for panel, name in zip(panels, columns, strict=False):
+        for number, label in enumerate(defenses.labels):
+            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            points = {view: defenses.view(label, view) for view in (TRANSFER, MATCHED, ADAPTIVE)}
+            points = {view: (n["D"].mean, n[name].mean) for view, n in points.items() if name in n}
+            if TRANSFER in points:
+                panel.plot(*points[TRANSFER], linestyle="", markersize=8, label=plain(label), **style)
+            if ADAPTIVE in points and label != UNDEFENDED:
+                ends = np.array([points[MATCHED], points[ADAPTIVE]]).T
+                panel.plot(*ends, color=style["color"], linewidth=0.8, alpha=0.6)
+                panel.plot(*points[MATCHED], ".", color="#999999", markersize=4)
+                panel.plot(*points[ADAPTIVE], linestyle="", markersize=8, markerfacecolor="none", **style)
+        panel.set(xlabel="D, % of the score range (← better)", ylabel=f"{name} (↑ better)")
+        _tidy(panel)
+    _legend(figure, panels[0], len(defenses.labels))
+    return _png(figure)
+
+
+def by_attack(defenses: Defenses) -> bytes:
+    """Figure 3 (a): D of every defense against every attack, over all strengths; one panel per mode."""
+    views = [view for view in (TRANSFER, ADAPTIVE) if any(defenses.chosen(d, view) for d in defenses.labels)]
+    attacks = list(dict.fromkeys(cell.key.attack for cell in defenses.cells))
+    grids = {}
+    for view in views:
+        table = [[defenses.view(label, view, attack=attack) for attack in attacks] for label in defenses.labels]
+        grids[view] = np.array([[n["D"].mean if n else np.nan for n in row] for row in table])
+    shown = {view: ~np.isnan(grid).all(axis=0) for view, grid in grids.items()}
+    widths = [max(int(shown[view].sum()), 1) for view in views] or [1]
+    size = (2.4 + 0.72 * sum(widths), 1.6 + 0.3 * len(defenses.labels))
+    figure = Figure(figsize=size, layout="constrained")
+    panels = figure.subplots(1, len(widths), squeeze=False, sharey=True, width_ratios=widths)[0]
+    high = max((np.nanmax(grid) for grid in grids.values() if not np.isnan(grid).all()), default=1.0)
+    for panel, view in zip(panels, views, strict=False):
+        grid = grids[view][:, shown[view]]
+        panel.imshow(grid, cmap="YlOrRd", vmin=0, vmax=high, aspect="auto")
+        for (row, column), value in np.ndenumerate(grid):
+            if not np.isnan(value):
+                colour = "white" if value > 0.6 * high else "black"
+                panel.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
+        names = [plain(attack) for attack, there in zip(attacks, shown[view], strict=True) if there]
+        panel.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
+        panel.set_yticks(range(len(defenses.labels)), list(map(plain, defenses.labels)), fontsize=8)
+        panel.set_title(f"D, {view}", fontsize=9)
+    return _png(figure)
+
+
+def by_strength(defenses: Defenses) -> bytes:
+    """Figure 3 (b): D of every defense over the strength of the attacks, with 95 % intervals over images.
+
+    Attacks whose strengths were aligned share one panel; others have one each.
+    """
+    groups: dict[str, dict[str, object]] = {}
+    for cell in defenses.cells:
+        level = isinstance(cell.key.strength, str)
+        if cell.key.strength is not None:
+            groups["aligned attacks" if level else cell.key.attack] = {} if level else {"attack": cell.key.attack}
+    count = max(len(groups), 1)
+    wide = min(count, 3)
+    rows = -(-count // wide)
+    figure = Figure(figsize=(4.6 * wide, 3.9 * rows + 0.12 * len(defenses.labels)), layout="constrained")
+    panels = figure.subplots(rows, wide, squeeze=False).ravel()
+    for panel in panels[len(groups) :]:
+        panel.set_visible(False)
+    for panel, (title, only) in zip(panels, groups.items(), strict=False):
+        _lines(panel, defenses, only, levels=not only)
+        panel.set(title=plain(title), ylabel="D, transfer (↓ better)")
+        _tidy(panel)
+    _legend(figure, panels[0], len(defenses.labels))
+    return _png(figure)
+
+
+def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: bool) -> None:
+    keys = [cell.key for cell in defenses.cells if all(getattr(cell.key, k) == v for k, v in only.items())]
+    strengths = in_order({key.strength for key in keys if isinstance(key.strength, str) == levels and key.strength})
+    places = range(len(strengths)) if levels else [255 * strength for strength in strengths]
+    for number, label in enumerate(defenses.labels):
+        found = [defenses.view(label, TRANSFER, strength=strength, **only) for strength in strengths]
+        points = [(x, n["D"]) for x, n in zip(places, found, strict=True) if n]
+        if points:
+            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            x, means = [x for x, _ in points], [d.mean for _, d in points]
+            panel.plot(x, means, markersize=4, linewidth=1, label=plain(label), **style)
+            if len(defenses.labels) <= BANDS:
+                low, high = zip(*(d.interval or (d.mean, d.mean) for _, d in points), strict=True)
+                panel.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
+    if levels:
+        panel.set_xticks(list(places), [named(strength) for strength in strengths])
+    else:
+        panel.set_xlabel("ε · 255")
+
+
+def _tidy(panel: Axes) -> None:
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _legend(figure: Figure, panel: Axes, count: int) -> None:
+    handles, labels = panel.get_legend_handles_labels()
+    if handles:
+        figure.legend(handles, labels, loc="outside lower center", ncols=min(count, 5), frameon=False, fontsize=8)
+
+
+def _png(figure: Figure) -> bytes:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=140)
+    return buffer.getvalue()

@@ -1,0 +1,157 @@
+"""Tables of defenses: the benchmark's Table 4, every cell as csv, and the certified ones."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+
+from jaxiqa.core.files import write_text
+from jaxiqa.core.types import UNDEFENDED, CertificateRow
+from jaxiqa.measures.correlation import srocc
+from jaxiqa.measures.defense import abstention, cert_r, cert_rd
+from jaxiqa.measures.robustness import interval95
+from jaxiqa.reports.attacks.summary import named
+from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, NUMBERS, TRANSFER, Defenses, Number, pool
+from jaxiqa.reports.table import Entry, Sheet, as_csv
+
+SHOWN = ("D", "D(D)", "Q", "SROCC clear", "SROCC adv")
+"""The columns of the benchmark's Table 4."""
+
+TITLES = {
+    TRANSFER: "transfer: the adversarial set, made without knowledge of the defense",
+    ADAPTIVE: "adaptive: attacks through the defense",
+    MATCHED: "matched: the part of the adversarial set that the adaptive attacks correspond to",
+}
+
+
+def entry(number: Number | None, digits: int = 3) -> Entry:
+    """A value as people read it, with half its interval; a dash where there is none."""
+    if number is None:
+        return "–", None
+    text = f"{number.mean:.{digits}f}"
+    if number.interval is not None:
+        text += f" ± {(number.interval[1] - number.interval[0]) / 2:.{digits}f}"
+    return text, number.mean
+
+
+def table4(defenses: Defenses) -> list[Sheet]:
+    """One table per view: the defenses below one another, the numbers of `SHOWN` beside one another."""
+    sheets = []
+    for view, title in TITLES.items():
+        rows = []
+        for label in defenses.labels:
+            numbers = defenses.view(label, view)
+            if numbers:
+                digits = {"D": 2, "D(D)": 2}
+                rows.append([label, *(entry(numbers.get(name), digits.get(name, 3)) for name in SHOWN)])
+        if rows:
+            explained = notes(defenses, view, full=not sheets)
+            sheets.append(Sheet(f"Defenses, {title}", ["defense", *SHOWN], rows, explained))
+    return sheets
+
+
+def notes(defenses: Defenses, view: str, *, full: bool = True) -> list[str]:
+    """What the numbers of a view are, exactly; without ``full``, only where it differs from the other views."""
+    cells = [cell.key for label in defenses.labels for cell in defenses.chosen(label, view)]
+    attacks = ", ".join(dict.fromkeys(f"{key.attack} ({named(key.strength)})" for key in cells))
+    models = ", ".join(dict.fromkeys(f"{key.model} seed {key.seed}" for key in cells))
+    lines = [
+        f"{defenses.images} images; {models}; {attacks}. Attacked images in 8 bits. ± is half the 95 % interval by "
+        "Student's t over the images, each averaged over models, attacks and strengths.",
+    ]
+    if view != TRANSFER:
+        lines.append(f"{UNDEFENDED!r} is the metric alone, for which adaptive and transferred are the same.")
+    if not full:
+        return lines
+    lines += [
+        *(f"{name}: {NUMBERS[name]}." for name in SHOWN),
+        "f is the metric, P the defense, x a clean and x′ its attacked image, r the width of the score range.",
+    ]
+    if defenses.capped and np.isfinite(defenses.psnr_cap):
+        lines.append(
+            f"PSNR counts {defenses.psnr_cap:g} dB at most: rounding to 8 bits costs 58.9 dB. It was above in "
+            f"{defenses.capped} rows; the benchmark has no such cap, and its Q is infinite where pictures are equal."
+        )
+    return lines + [f"Missing: {what}." for what in defenses.missing]
+
+
+def write_cells(defenses: Defenses, path: Path) -> None:
+    """Every number of every model, attack, strength, defense and mode, with the ends of its interval."""
+    header = ["model", "seed", "attack", "strength", "defense", "mode", "images"]
+    for name in NUMBERS:
+        header += [name, f"{name} low", f"{name} high"]
+    lines = []
+    for cell in defenses.cells:
+        key = cell.key
+        numbers = pool([cell])
+        line = [key.model, key.seed, key.attack, named(key.strength), key.defense, key.mode, defenses.images]
+        for name in NUMBERS:
+            number = numbers.get(name)
+            interval = number.interval if number and number.interval else ("", "")
+            line += ["" if number is None else repr(number.mean), *interval]
+        lines.append(line)
+    write_text(path, as_csv([header, *lines]))
+
+
+CERTIFIED = {
+    "Cert.R": "mean L2 radius, in [0, 1] pixel units, within which the score class cannot change; 0 where it abstained",
+    "Abst.": "share of images without an answer, in per cent",
+    "Cert.RD full": "mean width of the certified interval of scores, over r; tighter is smaller",
+    "Cert.RD one": "the larger of its two sides",
+    "SROCC": "of certified scores or classes with human scores, where there was an answer",
+    "s / image": "seconds",
+}
+"""Name -> what it is."""
+
+
+def certificates(
+    rows: Sequence[CertificateRow],
+    ends: Mapping[tuple[str, int], tuple[float, float]],
+    mos: Mapping[str, float] | None,
+) -> Sheet | None:
+    """One line per certified defense, model and kind of image; None without rows."""
+    groups: dict[tuple, list[CertificateRow]] = defaultdict(list)
+    for row in rows:
+        strength = row.level or row.epsilon
+        images = "clean" if row.attack is None else row.attack + (f" ({named(strength)})" if strength else "")
+        groups[row.certifier, row.model, row.seed, images].append(row)
+    lines = []
+    for (certifier, model, seed, images), group in groups.items():
+        if (model, seed) not in ends:
+            continue
+        numbers = _certified(group, ends[model, seed], mos)
+        cells = [entry(numbers.get(name), 1 if name in ("Abst.", "s / image") else 4) for name in CERTIFIED]
+        lines.append([certifier, f"{model} seed {seed}", images, (str(len(group)), float(len(group))), *cells])
+    if not lines:
+        return None
+    first = rows[0]
+    described = [f"n = {first.n}, σ = {first.sigma:g}."] if len({(row.n, row.sigma) for row in rows}) == 1 else []
+    explained = [*described, *(f"{name}: {what}." for name, what in CERTIFIED.items())]
+    return Sheet("Certified defenses", ["certifier", "model", "images", "count", *CERTIFIED], lines, explained, text=3)
+
+
+def _certified(
+    rows: Sequence[CertificateRow], ends: tuple[float, float], mos: Mapping[str, float] | None
+) -> dict[str, Number]:
+    abstained = np.array([row.abstained for row in rows])
+    found = {"Abst.": abstention(abstained)}
+    if rows[0].lower is None:
+        found["Cert.R"] = cert_r(np.array([row.radius for row in rows]), abstained)
+    else:
+        lower, score, upper = (np.array([getattr(row, name) for row in rows]) for name in ("lower", "score", "upper"))
+        for side in ("full", "one"):
+            found[f"Cert.RD {side}"] = cert_rd(lower, score, upper, *ends, side=side)
+    numbers = {
+        name: Number(float(values.mean()), interval95(values) if len(values) > 1 else None)
+        for name, values in found.items()
+    }
+    numbers["s / image"] = Number(float(np.mean([row.seconds for row in rows])))
+    answered = [row for row in rows if not row.abstained]
+    if mos is not None:
+        try:
+            human = np.array([mos[row.image] for row in answered])
+            numbers["SROCC"] = Number(srocc(np.array([row.score for row in answered]), human))
+        except ValueError:
+            pass  # all of one class: there is no order to agree with
+    return numbers

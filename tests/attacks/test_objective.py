@@ -1,0 +1,30 @@
+"""Objectives of attacks: a score of one's own choosing, and the order of pairs."""
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from small_metric import KEY, pictures, score
+
+from jaxiqa.attacks import PGD
+from jaxiqa.attacks.engine.objective import MoveTo, outrank
+
+SHAPE = (3, 13, 14, 3)
+
+
+def test_a_score_is_moved_to_a_given_one_from_either_side():
+    images = pictures(SHAPE)
+    clean = score(images)
+    target = clean + jnp.array([0.02, -0.02, 0.0])
+    attack = PGD(0.1, steps=40, step_size=5e-4, random_start=False, objective=MoveTo(target))
+    np.testing.assert_allclose(score(attack(score, images, KEY)), target, atol=2e-3)
+
+
+def test_a_pair_changes_its_order_whichever_was_better():
+    images = pictures((2, 13, 14, 3))
+    scores = score(images)
+    partners = scores + jnp.array([0.01, -0.01])
+    attacked = score(PGD(8 / 255, objective=outrank(scores, partners))(score, images, KEY))
+    assert attacked[0] > partners[0]
+    assert attacked[1] < partners[1]
+    with pytest.raises(Exception, match="others"):
+        outrank(scores, partners[:1])

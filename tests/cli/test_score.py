@@ -1,0 +1,220 @@
+"""Scoring from the shell: the numbers are the model's own, and nothing is passed over in silence."""
+
+import csv
+import math
+import os
+from pathlib import Path
+
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from PIL import Image
+
+from jaxiqa import models
+from jaxiqa.cli import score as scoring
+from jaxiqa.data import read_image
+from jaxiqa.data.search import find
+
+GENERATOR = np.random.default_rng(0)
+
+
+def picture(height, width, channels=3, dtype=np.uint8):
+    values = GENERATOR.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype)
+    return Image.fromarray(values if channels > 1 else values[..., 0])
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Pictures of all kinds, two that are none, and a file that does not claim to be one."""
+    folder = tmp_path_factory.mktemp("pictures")
+    (folder / "inner").mkdir()
+    for i in range(5):
+        picture(40, 56).save(folder / f"same{i}.png")
+    picture(44, 40).save(folder / "other.jpg", quality=95)
+    picture(40, 44, 1).save(folder / "grey.png")
+    picture(40, 44, 4).save(folder / "alpha.png")
+    picture(40, 44, 1, np.uint16).save(folder / "deep.png")
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turned by 90 degrees
+    picture(40, 44).save(folder / "inner" / "turned.jpg", exif=exif)
+    (folder / "broken.png").write_bytes((folder / "same0.png").read_bytes()[:300])
+    (folder / "text.jpg").write_text("no picture")
+    (folder / "notes.txt").write_text("none either")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def runs(tmp_path_factory):
+    """A trained metric that takes pictures as they are, and one that resizes them."""
+    folder = tmp_path_factory.mktemp("runs")
+    for name, size in (("native", None), ("resized", (40, 56))):
+        model = tiny.metric(input_size=size)
+        model.calibrate(k=1.0, b=0.0, score_range=(-10.0, 10.0))
+        models.save(model, folder / name)
+    return folder
+
+
+def read(path):
+    with open(path, newline="") as file:
+        return {row["image"]: float(row["score"]) for row in csv.DictReader(file)}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("run", ["native", "resized"])
+def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, tmp_path, capsys):
+    out = tmp_path / "out" / "scores.csv"
+    status = scoring.main(
+        ["linearity", "--weights", str(runs / run), str(folder), "--csv", str(out), "--batch-size", "3"]
+    )
+    output = capsys.readouterr()
+    printed = output.err
+    assert status == 1
+    assert output.out == f"10 scores in {out}\n"
+    scores, model = read(out), models.load_run(runs / run)
+    names = ["alpha.png", "deep.png", "grey.png", "inner/turned.jpg", "other.jpg", *(f"same{i}.png" for i in range(5))]
+    assert list(scores) == [str(folder / name) for name in names]
+    for path, score in scores.items():
+        pixels = jnp.asarray(read_image(Path(path)), jnp.float32)[None] / 255
+        assert score == pytest.approx(float(model(pixels)[0]), abs=1e-4), path  # of a range of 20
+    assert "2 of 12 pictures could not be scored:" in printed
+    assert f"{folder / 'broken.png'}: cannot be decoded" in printed
+    assert f"{folder / 'text.jpg'}: cannot be decoded" in printed
+    assert "1 other files in the folders are no pictures by their names: " in printed
+    assert "notes.txt" in printed
+
+
+def test_named_files_come_in_their_order_and_a_table_is_printed(folder, runs, capsys):
+    named = [str(folder / name) for name in ("same1.png", "same0.png", "same1.png")]
+    assert scoring.main(["linearity", *named, "--weights", str(runs / "native")]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines] == named[:2]
+    assert all(np.isfinite(float(line.split()[1])) for line in lines)
+
+
+def test_a_named_file_that_does_not_exist_is_a_fault(folder, runs, capsys):
+    named = [str(folder / "same1.png"), str(folder / "gone.png"), str(folder / "notes.txt")]
+    assert scoring.main(["linearity", "--weights", str(runs / "native"), *named]) == 1
+    output = capsys.readouterr()
+    printed = output.err
+    assert [line.split()[0] for line in output.out.splitlines()] == named[:1]
+    assert f"{folder / 'gone.png'}: no such file" in printed
+    assert f"{folder / 'notes.txt'}: cannot be decoded" in printed
+
+
+@pytest.mark.slow
+def test_pictures_that_wait_do_not_fill_the_memory(folder, runs, monkeypatch):
+    """With room for one, everything is scored at once; the numbers stay."""
+    paths = find([folder]).paths
+    model = models.load_run(runs / "native")
+    batches = {}
+    for waiting, pixels in ((scoring.WAITING, scoring.PIXELS), (1, scoring.PIXELS), (scoring.WAITING, 2 * 40 * 56)):
+        monkeypatch.setattr(scoring, "WAITING", waiting)
+        monkeypatch.setattr(scoring, "PIXELS", pixels)
+        batches[waiting, pixels] = [d for d in scoring.score_files(model, paths, {}, batch_size=4) if d]
+    whole, single, pairs = (
+        {path: score for part in parts for path, score in part.items()} for parts in batches.values()
+    )
+    for other in (single, pairs):
+        assert other.keys() == whole.keys()
+        np.testing.assert_allclose([other[p] for p in whole], list(whole.values()), rtol=1e-4, atol=1e-5)
+    assert [max(map(len, parts)) for parts in batches.values()] == [4, 1, 2]
+
+
+def test_scores_that_are_no_numbers_and_sizes_that_are_refused_are_faults(folder, monkeypatch):
+    paths = [folder / "same0.png", folder / "other.jpg"]
+
+    def score(pixels):
+        if pixels.shape[1] < 44:
+            raise ValueError("images is 40x56; both sides must be at least 44 pixels")
+        return np.full(len(pixels), np.nan)
+
+    monkeypatch.setattr(scoring, "_compiled", lambda model: score)
+    monkeypatch.setattr(scoring, "_shrinker", lambda model: lambda pixels: pixels)
+    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
+    faults = {}
+    assert not any(scoring.score_files(None, paths, faults, batch_size=4))
+    assert faults == {
+        paths[0]: "images is 40x56; both sides must be at least 44 pixels",
+        paths[1]: "its score is nan",
+    }
+
+
+def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
+    (tmp_path / "empty").mkdir()
+    for arguments, message in (
+        (["musiq", str(folder), "--weights", "x"], "error: name='musiq' is not allowed"),
+        (["linearity", str(folder), "--weights", "gone"], "error: weights='gone' is neither a file"),
+        (["linearity", str(tmp_path / "empty"), "--weights", str(runs / "native")], "error: there are no pictures in"),
+        (["linearity", str(folder), "--weights", "x", "--batch-size", "0"], "error: batch_size=0 is outside"),
+    ):
+        with pytest.raises(SystemExit, match=message):
+            scoring.main(arguments)
+
+
+def test_links_to_folders_are_followed_once_and_dead_links_are_faults(folder, tmp_path):
+    inner = tmp_path / "in"
+    inner.mkdir()
+    picture(8, 8).save(inner / "a.png")
+    (inner / "linked").symlink_to(folder / "inner")
+    (inner / "self").symlink_to(inner)
+    (inner / "dead.png").symlink_to("gone.png")
+    (inner / "round.png").symlink_to("round.png")
+    os.mkfifo(inner / "pipe.png")
+    found = find([inner])
+    assert found.paths == [inner / "a.png", inner / "linked" / "turned.jpg"]
+    assert set(found.faults) == {inner / name for name in ("dead.png", "round.png", "pipe.png")}
+    assert "is a link that leads to no file (gone.png)" in found.faults[inner / "dead.png"]
+    assert "is a FIFO" in found.faults[inner / "pipe.png"]
+    assert [remark.split(" is left out")[0] for remark in found.remarks] == [str(inner / "self")]
+
+
+@pytest.mark.parametrize("kind", ["folder", "below a file", "picture"])
+def test_a_csv_that_cannot_be_written_is_said_before_anything_is_scored(folder, tmp_path, monkeypatch, kind):
+    image = folder / "same0.png"
+    out = {"folder": tmp_path, "below a file": image / "x.csv", "picture": image}[kind]
+    monkeypatch.setattr(scoring, "score_files", None)
+    with pytest.raises(SystemExit, match=r"error: .*(is a folder|file is where a folder|one of the pictures)"):
+        scoring.main(["linearity", str(image), "--weights", "x", "--csv", str(out)])
+
+
+@pytest.mark.parametrize("to_file", [False, True])
+def test_what_is_scored_when_ctrl_c_comes_is_kept(folder, runs, tmp_path, monkeypatch, capsys, to_file):
+    named = [folder / "same0.png", folder / "same1.png"]
+
+    def interrupted(model, paths, faults, *, batch_size):
+        yield {paths[0]: 1.5}
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(scoring, "score_files", interrupted)
+    out = tmp_path / "scores[v2].csv"
+    options = ["--csv", str(out)] if to_file else []
+    assert scoring.main(["linearity", *map(str, named), "--weights", str(runs / "native"), *options]) == 130
+    output = capsys.readouterr()
+    assert "stopped: 1 of 2 pictures are scored" in output.err
+    assert read(out) == {str(named[0]): 1.5} if to_file else output.out == f"{named[0]}  1.5000\n"
+    assert not to_file or str(out) in output.out
+
+
+def test_a_picture_that_needs_too_much_memory_is_a_fault_and_the_others_are_scored(folder, monkeypatch):
+    def score(pixels):
+        if len(pixels) > 1 or pixels[0, 0, 0, 0] == big[0, 0, 0]:
+            raise MemoryError
+        return np.ones(len(pixels))
+
+    paths = [folder / f"same{i}.png" for i in range(3)]
+    big = read_image(paths[1])
+    monkeypatch.setattr(scoring, "_compiled", lambda model: score)
+    monkeypatch.setattr(scoring, "_shrinker", lambda model: lambda pixels: pixels)
+    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
+    faults = {}
+    scores = {k: v for done in scoring.score_files(None, paths, faults, batch_size=3) for k, v in done.items()}
+    assert "need more memory than there is" in faults.pop(paths[1])
+    assert list(scores) == [paths[0], paths[2]]
+    assert not faults
+
+
+def test_no_cell_of_the_csv_is_a_formula_and_the_name_still_leads_to_the_file():
+    assert scoring.as_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0)]) == (
+        "image,score\n./=1+1.png,1.0\n./@a.png,2.0\na=.png,3.0\n"
+    )

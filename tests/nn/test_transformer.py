@@ -1,0 +1,37 @@
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from flax import nnx
+
+from jaxiqa.nn.transformer import attention, gelu, layer_norm
+
+
+def plain(q, k, v, bias=0.0):
+    return jax.nn.softmax(jnp.einsum("...nc,...mc->...nm", q, k) + bias) @ v
+
+
+@pytest.mark.parametrize("bias_shape", [None, (1, 2, 5, 7), (3, 2, 5, 7)])
+def test_gradients_of_attention_are_those_of_its_formula(bias_shape):
+    shapes = [(3, 2, 5, 4), (3, 2, 7, 4), (3, 2, 7, 6)] + [bias_shape] * (bias_shape is not None)
+    arrays = [jax.random.normal(jax.random.key(i), shape) for i, shape in enumerate(shapes)]
+    weights = jax.random.normal(jax.random.key(9), (3, 2, 5, 6))
+    places = tuple(range(len(arrays)))
+    ours, theirs = (
+        jax.value_and_grad(lambda *x, f=f: jnp.sum(f(*x) * weights), argnums=places)(*arrays)
+        for f in (attention, plain)
+    )
+    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, atol=1e-5), ours, theirs)
+
+
+def test_gelu_is_exact():
+    x = jnp.linspace(-6, 6, 101)
+    np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
+
+
+def test_layer_norm_keeps_its_digits_far_from_zero():
+    """Mean of squares less square of the mean would lose the variance altogether."""
+    layer = layer_norm(64, epsilon=1e-6, rngs=nnx.Rngs(0))
+    x = np.random.default_rng(0).standard_normal((1, 64)) + 3000
+    expected = (x - x.mean()) / np.sqrt(x.var() + 1e-6)
+    np.testing.assert_allclose(layer(jnp.asarray(x, jnp.float32)), expected, atol=1e-3)
