@@ -38,7 +38,7 @@ import torchattacks
 from flax import nnx
 
 from jaxiqa import attacks
-from jaxiqa.core.memory import gradient_bytes
+from jaxiqa.core.devices import gradient_bytes
 from jaxiqa.models import Linearity, score_fn
 from jaxiqa.models.linearity import Calibration
 

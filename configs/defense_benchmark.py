@@ -11,7 +11,7 @@ be held against people's. Weak, medium and strong mean an ε of 2, 4 and 8 / 255
 attack has no ε. Adaptive is I-FGSM at medium strength; ``--evaluation.adaptive.attacks I-FGSM APGD`` adds another. On
 two CPU cores it took 80 minutes, beside other work, and its results are in docs/results_defenses.md.
 
-FCN and DnCNN take part when `jaxiqa.cli.train_filter` has trained them, into ``weights/fcn.safetensors`` and
+FCN and DnCNN take part when `jaxiqa train-filter` has trained them, into ``weights/fcn.safetensors`` and
 ``weights/dncnn.safetensors`` below JAXIQA_DATA.
 """
 

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaxiqa import attacks, data
+from jaxiqa.cli.options import from_command_line
 from jaxiqa.config import (
     Adaptive,
     Adversarial,
@@ -24,7 +25,6 @@ from jaxiqa.config import (
     Variant,
     check_experiment,
     describe,
-    from_command_line,
     load_config,
     run_folder,
 )

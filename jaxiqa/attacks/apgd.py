@@ -8,18 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxiqa.attacks.engine.gradients import (
-    begin,
-    checked_scores,
-    finish,
-    nearest_on_line,
-    towards,
-    values_and_gradients,
-)
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, towards, values_and_gradients
 from jaxiqa.attacks.engine.loop import check_steps, iterate
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Ball, Image, Number
-from jaxiqa.core.pytrees import Keys, image_keys
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
 MOMENTUM = 0.75  # the paper's α: share of the new step

@@ -11,12 +11,14 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import check_steps, iterate
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import Keys, image_keys, trained
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import trained
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab

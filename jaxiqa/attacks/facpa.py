@@ -11,14 +11,14 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.attacks.engine.fitting import Learner, Progress, fit
+from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit, tiled
 from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.storage import read, write
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.attacks.uap import VARIANTS, tiled
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import Keys, as_pytree, is_traced
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import as_pytree, is_traced
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
 _adam = optax.scale_by_adam()

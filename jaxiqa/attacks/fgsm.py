@@ -8,7 +8,7 @@ import jax
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.pgd import PGD, Way
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 
 

@@ -10,7 +10,6 @@ from jaxtyping import Array, Float
 
 from jaxiqa.attacks.engine.gradients import (
     begin,
-    checked_scores,
     finish,
     nearest_on_line,
     per_image_gradient,
@@ -21,7 +20,8 @@ from jaxiqa.attacks.engine.loop import iterate
 from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.threat_model import Image, Number
 from jaxiqa.attacks.engine.variants import complete
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.edges import dilate, luma, sobel
 

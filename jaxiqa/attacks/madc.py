@@ -7,12 +7,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import iterate
 from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.threat_model import Number, project_l2, steepest_step
 from jaxiqa.attacks.engine.variants import complete
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
 PULL = 5e-4  # the benchmark's step back towards the clean image

@@ -13,7 +13,7 @@ from jaxiqa.attacks.engine.queries import run_queries
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 
 _PLATEAU = 5  # steps without a gain after which the step size is halved

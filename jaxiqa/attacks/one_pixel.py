@@ -14,7 +14,7 @@ from jaxiqa.attacks.engine.queries import run_queries
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 
 

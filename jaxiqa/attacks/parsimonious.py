@@ -10,12 +10,11 @@ import numpy as np
 
 from jaxiqa.attacks.engine.loop import check_count
 from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.queries import check_queries, run_queries
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Ball, Number
-from jaxiqa.attacks.square import check_queries
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 
 _CANVAS = 256  # side of the benchmark's pattern, which is stretched over the image

@@ -10,13 +10,13 @@ import jax.numpy as jnp
 
 from jaxiqa.attacks.engine.loop import check_count
 from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.queries import check_queries, run_queries
 from jaxiqa.attacks.engine.schedule import phase, phase_starts
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.attacks.square import check_queries
-from jaxiqa.core.checks import check_choice, check_images, check_number
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.images import check_images
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 
 _SQUARES = 1000  # of random colour, that make the first patch

@@ -5,12 +5,14 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
-from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import check_steps, iterate
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.core.checks import check_number
-from jaxiqa.core.pytrees import Keys, image_keys, is_traced
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import is_traced
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
 
@@ -42,7 +44,7 @@ class PGD:
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Calling it takes ``score_fn`` (``b h w c -> b``), images ``b h w c`` in [0, 1] and a key, or one key per image
-    (see `jaxiqa.core.pytrees.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
+    (see `jaxiqa.core.keys.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
 
     Raises:
         ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score or gradient

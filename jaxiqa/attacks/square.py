@@ -10,12 +10,13 @@ import numpy as np
 
 from jaxiqa.attacks.engine.loop import check_count
 from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import run_queries
+from jaxiqa.attacks.engine.queries import check_queries, run_queries
 from jaxiqa.attacks.engine.schedule import phase
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Ball, Number
-from jaxiqa.core.checks import check_choice, check_images, check_number
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.images import check_images
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 
 _CANVAS = 256  # what the benchmark's windows are confined to
@@ -121,12 +122,6 @@ class Square:
     def accept(self, state, clean, images, values, iteration):
         better = values[0] > state.value
         return State(jnp.where(better, images[0], state.image), jnp.where(better, values[0], state.value))
-
-
-def check_queries(queries: Any) -> None:
-    """Raise ``ValueError`` unless ``queries`` is a whole number >= 2."""
-    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 2:
-        raise ValueError(f"queries={queries!r} is not allowed; expected an integer >= 2, the clean image's among them")
 
 
 def _stripes(key, clean, epsilon):

@@ -1,41 +1,32 @@
 """Universal adversarial perturbations: one pattern, fitted on some images, for all others."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.attacks.engine.fitting import Learner, Progress, fit
+from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit, tiled
 from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.storage import read, write
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.attacks.generator import pattern
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import Keys, check_pictures
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
-VARIANTS = ("paper", "benchmark")
 DEFAULTS = {
     "optimised": {"epochs": 10, "batch_size": 8},
     "cumulative": {"epochs": 10, "batch_size": 1},
     "generative": {"epochs": 20, "batch_size": 8, "step_size": 3e-3},
 }
 BENCHMARK = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
-
-
-def tiled(delta: Float[Array, "*b h w c"], height: int, width: int) -> Float[Array, "*b height width c"]:
-    """The pattern, repeated down and to the right from the top left corner, and cut off at ``height`` × ``width``.
-
-    >>> tiled(jnp.arange(3.0).reshape(1, 3, 1), 2, 5)[..., 0].tolist()
-    [[0.0, 1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 2.0, 0.0, 1.0]]
-    """
-    h, w = delta.shape[-3:-1]
-    return jnp.tile(delta, (-(-height // h), -(-width // w), 1))[..., :height, :width, :]
 
 
 @jax.tree_util.register_dataclass
@@ -121,7 +112,7 @@ def fit_uap(
 
     - ``method="optimised"``: Adam on δ, from zero, clipped to ±ε after every step.
     - ``method="cumulative"``: ``δ ← clip(δ + step_size · g / ‖g‖∞, −ε, ε)``, g the gradient of one image.
-    - ``method="generative"``: δ = ε · tanh of a small convolutional generator (`jaxiqa.attacks.generator`), trained by
+    - ``method="generative"``: δ = ε · tanh of a small convolutional generator (`jaxiqa.attacks.uap`), trained by
       Adam; only what it emits is kept.
 
     ``variant="benchmark"`` is what arXiv:2408.01541 ran: the optimised form with a 256×256 pattern that starts at
@@ -216,3 +207,57 @@ def load(path: str | Path) -> UAP:
     if set(arrays) != {"delta"} or arrays["delta"].ndim != 3 or not set(options) <= {"amplitude"}:
         raise ValueError(f"{path}: not a fitted pattern: holds {sorted(arrays)} and {options}")
     return UAP(arrays["delta"], **options)
+
+
+class Generator(nnx.Module):
+    """A pattern ``h w c`` in (−1, 1) from a learned seed map, by three 3×3 convolutions and two doublings of its size.
+
+    Its smooth, coarse-to-fine parametrisation is what tells it from a free pattern.
+
+    Args:
+        size: height, width and channels of the pattern.
+        width: channels inside.
+        rngs: random numbers for seed map and kernels.
+
+    >>> Generator((9, 14, 3), width=4, rngs=nnx.Rngs(0))().shape
+    (9, 14, 3)
+    """
+
+    def __init__(self, size: tuple[int, int, int], *, width: int = 32, rngs: nnx.Rngs):
+        height, width_, channels = size
+        self.size = size
+        self.seed = nnx.Param(jax.random.normal(rngs.params(), (1, -(-height // 4), -(-width_ // 4), width)))
+        conv = partial(nnx.Conv, kernel_size=(3, 3), rngs=rngs)
+        self.coarse, self.middle, self.fine = conv(width, width), conv(width, width), conv(width, channels)
+
+    def __call__(self) -> Float[Array, "h w c"]:
+        x = _doubled(nnx.leaky_relu(self.coarse(self.seed[...]), 0.2))
+        x = _doubled(nnx.leaky_relu(self.middle(x), 0.2))
+        height, width, _ = self.size
+        return jnp.tanh(self.fine(x))[0, :height, :width]
+
+
+def _doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Pattern:
+    """A `Generator` as a pytree that can be called."""
+
+    graphdef: Any = field(metadata={"static": True})
+    state: Any
+
+    def __call__(self) -> Float[Array, "h w c"]:
+        return nnx.merge(self.graphdef, self.state)()
+
+
+@partial(jax.jit, static_argnames="size")
+def pattern(size: tuple[int, int, int], key: PRNGKey) -> Pattern:
+    """A fresh generator of patterns of this size.
+
+    >>> pattern((5, 6, 3), jax.random.key(0))().shape
+    (5, 6, 3)
+    """
+    return Pattern(*nnx.split(Generator(size, rngs=nnx.Rngs(key))))

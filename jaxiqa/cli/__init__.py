@@ -1,0 +1,1 @@
+"""The programs of the project; nothing imports them."""

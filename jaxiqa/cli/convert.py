@@ -1,6 +1,6 @@
 """Write published weights as one .safetensors file, and say where every array went.
 
-    python -m jaxiqa.pretrained.key_map NAME IN OUT.safetensors
+    jaxiqa convert NAME IN OUT.safetensors
 
 IN is whatever ``jaxiqa.load(NAME, weights=IN)`` takes but a training run; OUT is taken by it as well. OUT holds the
 numbers under the names of this project's module, and in its header the name of the model and its options.
@@ -8,7 +8,7 @@ numbers under the names of this project's module, and in its header the name of 
 
 import json
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any
@@ -16,6 +16,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
+from jaxiqa.cli.runtime import explained
 from jaxiqa.core.files import write_bytes
 
 
@@ -33,14 +34,11 @@ class Arguments:
     """Options of the model, such as: protocol=pyiqa"""
 
 
-def run(args: list[str] | None = None) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa convert") -> None:
     """The command line."""
-    from jaxiqa.core.progress import explained
-
-    words = options_last(sys.argv[1:] if args is None else args)
+    words = options_last(sys.argv[1:] if arguments is None else arguments)
     with explained("nothing is written; run the same command again"):
-        convert(tyro.cli(Arguments, prog="python -m jaxiqa.pretrained.key_map", description=__doc__, args=words))
-    return 0
+        convert(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
 def convert(arguments: Arguments) -> None:

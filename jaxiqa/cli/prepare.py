@@ -1,11 +1,12 @@
 """Write a data set as array_record files, through tensorflow-datasets and without TensorFlow.
 
-    python -m jaxiqa.cli.prepare NAME --source DIR --out DIR
+    jaxiqa prepare NAME --source DIR --out DIR
 
 Afterwards OUT as ``data.source`` (or as JAXIQA_DATA/NAME) reads the prepared set like the plain one.
 """
 
 import sys
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -13,6 +14,7 @@ from typing import Annotated
 import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
+from jaxiqa.cli.runtime import explained
 
 
 @dataclass(frozen=True)
@@ -29,10 +31,17 @@ class Arguments:
     """Options of the data set, such as: csv=labels.csv score_column=score split=0.7,0.1,0.2"""
 
 
-def main(arguments: Arguments) -> None:
+def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa prepare") -> None:
+    """The command line."""
+    words = options_last(sys.argv[1:] if arguments is None else arguments)
+    with explained("what is unfinished is no data set; run the same command again"):
+        prepare(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
+
+
+def prepare(arguments: Arguments) -> None:
     """Load, check every picture, write, and say what was written."""
     from jaxiqa import data
-    from jaxiqa.data import array_record
+    from jaxiqa.data import builders
 
     name, out = arguments.name, arguments.out.absolute()
     source = str(arguments.source.absolute()) if arguments.source else None
@@ -43,13 +52,6 @@ def main(arguments: Arguments) -> None:
         import tensorflow_datasets as tfds
 
         tfds.disable_progress_bar()
-    folder = array_record.write(name, splits, out)
+    folder = builders.write(name, splits, out)
     counts = ", ".join(f"{len(split)} {part}" for part, split in splits.items())
     print(f"{name}: {counts} pictures in {folder}")
-
-
-if __name__ == "__main__":
-    from jaxiqa.core.progress import explained
-
-    with explained("what is unfinished is no data set; run the same command again"):
-        main(tyro.cli(Arguments, description=__doc__, args=options_last(sys.argv[1:])))

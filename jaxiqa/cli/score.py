@@ -1,6 +1,6 @@
 """Score pictures from the shell.
 
-    python -m jaxiqa score linearity --weights p1q2.pth photo.jpg folder/ --csv scores.csv
+    jaxiqa score linearity --weights p1q2.pth photo.jpg folder/ --csv scores.csv
 
 Folders are searched for pictures, with their subfolders. Any size goes; what cannot be read or scored is listed at the
 end, and the exit status is then 1.
@@ -10,6 +10,7 @@ import csv
 import io
 import math
 import os
+import sys
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -55,19 +56,20 @@ class Arguments:
     """Options of the model, such as: protocol=pyiqa"""
 
 
-def main(args: Sequence[str]) -> int:
+def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa score") -> int:
     """The command line; 1 if there was anything that could not be scored, else 0."""
-    from jaxiqa.core.progress import explained
+    from jaxiqa.cli.runtime import explained
 
     with explained("nothing has been scored"):
-        arguments = tyro.cli(Arguments, prog="python -m jaxiqa score", description=__doc__, args=options_last(args))
-        return run(arguments)
+        words = options_last(sys.argv[1:] if arguments is None else arguments)
+        return run(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
 def run(arguments: Arguments) -> int:
     """Score, and write or print what has been scored however the run ends."""
+    from jaxiqa.cli.runtime import INTERRUPTED, start_jax
     from jaxiqa.core.checks import check_number
-    from jaxiqa.core.progress import INTERRUPTED, note, progress_bar, shown, start_jax
+    from jaxiqa.core.progress import note, progress_bar, shown
 
     check_number("batch_size", arguments.batch_size, 1)
     options = parse_options(arguments.options)
@@ -164,7 +166,7 @@ def score_files(
     import jax
     import numpy as np
 
-    from jaxiqa.core.progress import is_out_of_memory
+    from jaxiqa.cli.runtime import is_out_of_memory
     from jaxiqa.data.decode import read_image
 
     score, shrink = _compiled(model), _shrinker(model)

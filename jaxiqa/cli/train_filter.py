@@ -1,7 +1,7 @@
 """Train a small purifier in minutes: a filter that takes an attack off pictures, or a denoiser.
 
-    python -m jaxiqa.cli.train_filter fcn.safetensors --model RUN_FOLDER
-    python -m jaxiqa.cli.train_filter dncnn.safetensors --network dncnn --sigma 0.12
+    jaxiqa train-filter fcn.safetensors --model RUN_FOLDER
+    jaxiqa train-filter dncnn.safetensors --network dncnn --sigma 0.12
 
 The filter (fcn) learns from pairs: a picture after an attack on the metric in RUN_FOLDER, which train.py made, and the
 picture before it. The denoiser (dncnn) learns from Gaussian noise. Both minimise the squared error by Adam; four fifths
@@ -20,6 +20,9 @@ from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+
+from jaxiqa.cli.options import options_last, parse_options
+from jaxiqa.cli.runtime import explained
 
 
 @dataclass(frozen=True)
@@ -60,22 +63,24 @@ class Arguments:
     """Of the first numbers, the division of the pictures, their order, the attack and the noise."""
 
 
-def main(args: Sequence[str] | None = None) -> None:
+def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa train-filter") -> None:
     """The command line."""
-    from jaxiqa.cli.options import options_last
+    words = options_last(sys.argv[1:] if arguments is None else arguments, "--attack-options")
+    with explained():
+        run(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
-    prog = "python -m jaxiqa.cli.train_filter"
-    words = options_last(sys.argv[1:] if args is None else args, "--attack-options")
-    arguments = tyro.cli(Arguments, prog=prog, description=__doc__, args=words)
+
+def run(arguments: Arguments) -> None:
+    """Check, train, and say what it brought."""
+    from jaxiqa.cli.runtime import start_jax
     from jaxiqa.core.files import locked
-    from jaxiqa.core.progress import explained, say, start_jax
+    from jaxiqa.core.progress import say
 
     began = time.perf_counter()
-    with explained():
-        check(arguments)
-        start_jax()
-        with locked(run_folder(arguments)):
-            best, before = train(arguments)
+    check(arguments)
+    start_jax()
+    with locked(run_folder(arguments)):
+        best, before = train(arguments)
     minutes = (time.perf_counter() - began) / 60
     say(f"{arguments.out}: SSIM {before:.4f} -> {best:.4f} on the pictures set aside, {minutes:.1f} minutes")
 
@@ -92,7 +97,6 @@ def check(arguments: Arguments) -> None:
         raise ValueError("model is missing: fcn learns from attacks on a metric; give the folder of one by train.py")
     if arguments.network == "fcn":
         from jaxiqa import attacks
-        from jaxiqa.cli.options import parse_options
 
         attacks.make(arguments.attack, **parse_options(arguments.attack_options))
     else:
@@ -189,10 +193,9 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
     import numpy as np
 
     from jaxiqa import attacks, models
-    from jaxiqa.cli.options import parse_options
     from jaxiqa.core.files import write_bytes
+    from jaxiqa.core.keys import image_keys
     from jaxiqa.core.progress import progress_bar
-    from jaxiqa.core.pytrees import image_keys
 
     file = folder / "attacked.npy"
     if file.exists():
@@ -248,7 +251,3 @@ def mean_ssim(pairs: Pairs, indices: Any, key: Any, batch_size: int, using: Any 
         found = ssim(jnp.clip(given, 0, 1), wanted) if using is None else quality(using, state, given, wanted)
         scores += found[: len(indices) - first].tolist()
     return float(np.mean(scores))
-
-
-if __name__ == "__main__":
-    main()

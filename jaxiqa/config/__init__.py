@@ -5,7 +5,6 @@ Nothing heavy is imported here, so that ``--help`` answers at once. Below the tw
 """
 
 from jaxiqa.config.checks import blocks_of, check_experiment
-from jaxiqa.config.command_line import from_command_line
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import (
     Adaptive,
@@ -45,7 +44,6 @@ __all__ = [
     "check_evaluation",
     "check_experiment",
     "describe",
-    "from_command_line",
     "load_config",
     "root_folder",
     "run_folder",

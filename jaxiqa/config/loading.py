@@ -64,7 +64,7 @@ def _place(path: Path, error: Exception) -> str:
 
 def _explain(error: Exception) -> str:
     """In the words of a config where a field is unknown or missing; else as Python says it."""
-    from jaxiqa import config  # which imports this file
+    config = sys.modules["jaxiqa.config"]  # imported by the file that failed; it imports this one
 
     text = str(error)
     called = re.match(r"(\w+)\.__init__\(\) (.*)", text) if isinstance(error, TypeError) else None

@@ -3,8 +3,9 @@
 import numbers
 import re
 from collections.abc import Collection
-from os import PathLike
 from typing import Any
+
+import numpy as np
 
 
 def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
@@ -55,50 +56,31 @@ def _is_seen(value: Any) -> bool:
     return not isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
-def check_images(name: str, images: Any, *, minimum: int = 1, channels: int | None = None) -> None:
-    """Raise unless ``images`` is an array ``b h w c`` of floating values with sides of at least ``minimum``.
+def check_whole(name: str, value: Any, low: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number >= ``low``.
 
-    Raises:
-        TypeError: no NumPy or JAX array; says how to make one.
-        ValueError: another number of axes or ``channels``, other values than float, or images that are too small.
-
-    >>> import numpy as np
-    >>> check_images("images", np.zeros((8, 8, 3), np.float32))
+    >>> check_whole("n", 10.5, 1)
     Traceback (most recent call last):
-    ValueError: images has shape (8, 8, 3); expected four axes, b h w c (a batch of one image is images[None])
-    >>> check_images("images", np.zeros((1, 3, 8, 8), np.float32), channels=3)
-    Traceback (most recent call last):
-    ValueError: images has shape (1, 3, 8, 8); expected 3 channels last, b h w 3 (b c h w: transpose by (0, 2, 3, 1))
+    ValueError: n=10.5 is not allowed; expected an integer
     """
-    import jax  # not above: what checks options alone starts without it
-    import numpy as np
-
-    if not isinstance(images, np.ndarray | jax.Array | jax.ShapeDtypeStruct):
-        expected = "expected a NumPy or JAX array b h w c in [0, 1]"
-        raise TypeError(f"{name} is a {type(images).__name__}; {expected} ({_mend(images)})")
-    shape = tuple(images.shape)
-    if len(shape) != 4:
-        hint = " (a batch of one image is images[None])" if len(shape) == 3 else ""
-        raise ValueError(f"{name} has shape {shape}; expected four axes, b h w c{hint}")
-    if images.dtype.kind != "f" and str(images.dtype) != "bfloat16":
-        raise ValueError(f"{name} has dtype {images.dtype}; expected float in [0, 1] (divide uint8 by 255)")
-    if channels is not None and shape[3] != channels:
-        hint = {1: "grey: repeat it along the last axis", 4: "RGBA: leave alpha out, images[..., :3]"}.get(shape[3])
-        hint = "b c h w: transpose by (0, 2, 3, 1)" if shape[1] == channels else hint
-        hint = f" ({hint})" if hint else ""
-        raise ValueError(f"{name} has shape {shape}; expected {channels} channels last, b h w {channels}{hint}")
-    if min(shape[1:3]) < minimum:
-        raise ValueError(f"{name} is {shape[1]}x{shape[2]}; both sides must be at least {minimum} pixels")
+    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+        raise ValueError(f"{name}={value!r} is not allowed; expected an integer")
+    check_number(name, value, low)
 
 
-def _mend(value: Any) -> str:
-    """How to get an array from what was given in its place."""
-    if isinstance(value, str | PathLike):
-        return "read the file first: jaxiqa.data.read_image(path)[None] / 255"
-    if isinstance(value, list | tuple):
-        return "stack images of one size: np.stack(images)"
-    if hasattr(value, "detach"):  # a PyTorch tensor, channels first as a rule
-        return "images.permute(0, 2, 3, 1).numpy() of a PyTorch tensor b c h w"
-    if hasattr(value, "getbands"):  # Pillow
-        return "np.asarray(image.convert('RGB'))[None] / 255"
-    return "np.asarray(images)"
+def check_option(name: str, value: Any, *, open_low: bool = False) -> None:
+    """Raise ``ValueError`` unless ``value`` is a finite number >= 0 (> 0 with ``open_low``).
+
+    >>> check_option("sigma", "0.1")
+    Traceback (most recent call last):
+    ValueError: sigma='0.1' is not allowed; expected a number
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+        raise ValueError(f"{name}={value!r} is not allowed; expected a number")
+    check_number(name, value, 0.0, float(np.finfo(np.float64).max), open_low=open_low)
+
+
+def check_chunk(chunk: int | None) -> None:
+    """Raise ``ValueError`` unless ``chunk`` is None or a whole number >= 1."""
+    if chunk is not None:
+        check_whole("chunk", chunk, 1)

@@ -12,7 +12,7 @@ from jaxiqa.data.datasets.folder import folder
 from jaxiqa.data.datasets.koniq10k import koniq10k
 from jaxiqa.data.datasets.nips2017 import nips2017
 from jaxiqa.data.decode import read_image
-from jaxiqa.data.resized import resized
+from jaxiqa.data.pipeline import resized
 from jaxiqa.data.split import Split
 from jaxiqa.data.subset import select_subset
 from jaxiqa.data.synthetic.dataset import builtin
@@ -34,7 +34,7 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
     Args:
         name: a key of `DATASETS`.
         source: its folder, resolved by `resolve`; the data set's name by default. A folder that
-            ``python -m jaxiqa.cli.prepare`` has written is noticed and read as such. The set builtin is made in
+            ``jaxiqa prepare`` has written is noticed and read as such. The set builtin is made in
             memory unless a source is given.
         limit: keep only the first so many pictures of each split, at least 1.
         **options: of the data set; a prepared one has none, having been written with them.
@@ -57,7 +57,7 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
         if options:
             raise ValueError(
                 f"data set {name!r} in {folder} is a prepared one and takes no options, but got "
-                f"{', '.join(options)}; give them to jaxiqa.cli.prepare"
+                f"{', '.join(options)}; give them to `jaxiqa prepare`"
             )
         splits = array_record.read(folder, name)
     elif name == "builtin" and not made_in_memory:

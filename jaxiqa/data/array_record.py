@@ -1,4 +1,4 @@
-"""Data sets written once as array_record files and read back: the same splits, same order, same pixels."""
+"""Data sets that were written as array_record files: the same splits, same order, same pixels."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,25 +15,6 @@ VERSION = "1.0.0"
 def is_prepared(folder: Path, name: str) -> bool:
     """Whether `write` has put data set ``name`` below ``folder``."""
     return (folder / name / VERSION / "dataset_info.json").is_file()
-
-
-def write(name: str, splits: dict[str, Split], out: Path) -> Path:
-    """Write the splits of data set ``name`` below ``out`` and return the folder that holds them.
-
-    What is left by an interrupted write is not taken for a data set.
-
-    Raises:
-        ValueError: ``out`` already holds that data set, or its path exists and is no folder.
-    """
-    if is_prepared(out, name):
-        raise ValueError(f"{out / name / VERSION} already holds a prepared {name}; delete it or choose another folder")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is not a folder")
-    from jaxiqa.data.builders import BUILDERS
-
-    builder = BUILDERS[name](splits=splits, data_dir=str(out))
-    builder.download_and_prepare()
-    return Path(builder.data_dir)
 
 
 def read(folder: Path, name: str) -> dict[str, Split]:

@@ -1,14 +1,15 @@
-"""The data sets as tensorflow-datasets builders that need no TensorFlow: array_record files, pictures as PNG."""
+"""Write a data set as array_record files, through tensorflow-datasets and without TensorFlow."""
 
 import io
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxiqa.data.array_record import VERSION
+from jaxiqa.data.array_record import VERSION, is_prepared
 from jaxiqa.data.split import Split
 
 
@@ -86,3 +87,21 @@ class Folder(_Builder, skip_registration=True):
 
 
 BUILDERS = {"builtin": Builtin, "clive": Clive, "koniq10k": Koniq10k, "nips2017": Nips2017, "folder": Folder}
+
+
+def write(name: str, splits: dict[str, Split], out: Path) -> Path:
+    """Write the splits of data set ``name`` below ``out`` and return the folder that holds them.
+
+    What is left by an interrupted write is not taken for a data set.
+
+    Raises:
+        ValueError: ``out`` already holds that data set, or its path exists and is no folder.
+    """
+    if is_prepared(out, name):
+        raise ValueError(f"{out / name / VERSION} already holds a prepared {name}; delete it or choose another folder")
+    if out.exists() and not out.is_dir():
+        raise ValueError(f"{out} is not a folder")
+
+    builder = BUILDERS[name](splits=splits, data_dir=str(out))
+    builder.download_and_prepare()
+    return Path(builder.data_dir)

@@ -1,6 +1,7 @@
 """From pictures to batches: what step t sees depends on the seed and on t alone."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -105,3 +106,24 @@ def scoring_batches(
         pixels = [resize(split.read(index), size) for index in indices]
         pixels += pixels[-1:] * (batch_size - len(pixels))
         yield np.stack(pixels).astype(np.float32) / 255, len(indices), tuple(split.ids[index] for index in indices)
+
+
+def resized(split: Split, size: tuple[int, int] | None) -> Split:
+    """The same pictures at (height, width), bilinear and antialiased, 8-bit; None leaves them as they are.
+
+    >>> from jaxiqa.data import load
+    >>> resized(load("builtin", size=(16, 16), train=1, val=1, test=1)["test"], (8, 12))[0]["image"].shape
+    (8, 12, 3)
+    """
+    return split if size is None else replace(split, read=Resized(split.read, tuple(size)))
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Reads pictures and resizes them."""
+
+    read: Callable[[int], np.ndarray]
+    size: tuple[int, int]
+
+    def __call__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        return resize(self.read(index), self.size)

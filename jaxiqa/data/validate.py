@@ -2,10 +2,12 @@
 
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 
-from jaxiqa.data.datasets.table import raise_all
 from jaxiqa.data.split import Split
+
+SHOWN = 20
 
 
 def validate(split: Split, *, uniform: bool = False) -> None:
@@ -57,3 +59,17 @@ def validate(split: Split, *, uniform: bool = False) -> None:
             if size and size != common
         ]
     raise_all(split.name, problems)
+
+
+def raise_all(where: str, problems: Sequence[str]) -> None:
+    """One ``ValueError`` for all problems, the first twenty in full; nothing if there are none.
+
+    >>> raise_all("scores.csv", ["row 2: score nan"])
+    Traceback (most recent call last):
+    ValueError: scores.csv: 1 problem
+      row 2: score nan
+    """
+    if problems:
+        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
+        more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
+        raise ValueError(f"{where}: {count}\n  " + "\n  ".join([*problems[:SHOWN], *more]))

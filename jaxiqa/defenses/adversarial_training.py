@@ -13,10 +13,10 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import as_pytree, check_pictures, trained
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import as_pytree, trained
 from jaxiqa.core.types import Attack, Images, PRNGKey, ScoreFn, Scores
-from jaxiqa.ops.ms_ssim import ms_ssim
-from jaxiqa.ops.ssim import ssim
+from jaxiqa.ops.ssim import ms_ssim, ssim
 
 Distance = Callable[[Images, Images], Scores]
 Gather = Callable[[Array], Array]

@@ -10,9 +10,9 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxiqa.core.files import safe_name, write_bytes
-from jaxiqa.core.types import StoredRow
 from jaxiqa.evaluation.strengths import Strength
 from jaxiqa.evaluation.subject import Subject
+from jaxiqa.results.rows import StoredRow
 
 Digests = dict[tuple[str, str, float | str | None], str]
 """(attack, image, strength) -> SHA-256 of the file."""

@@ -11,11 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.core.pytrees import Keys, as_pytree, beside, image_keys
-from jaxiqa.core.types import Images, ResultRow, ScoreFn
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import as_pytree, beside
+from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.ops.ssim import ssim
+from jaxiqa.results.rows import ResultRow
 
 Runner = Callable[..., tuple[jax.Array, np.ndarray | None]]
 """``(images b h w c, a key for each, progress=None) -> (attacked e b h w c, queries e b or None)``, one entry per

@@ -5,7 +5,6 @@ from pathlib import Path
 from jaxiqa.config import Attack, Evaluation
 from jaxiqa.core.files import safe_name
 from jaxiqa.core.progress import progress_bar
-from jaxiqa.core.types import ResultRow
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation import adversarial_set
 from jaxiqa.evaluation.attack_loop import Batch, Runner, attack_runner, attack_split
@@ -13,7 +12,8 @@ from jaxiqa.evaluation.fitted_attacks import fitted_attacks
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.strengths import Strength, strength_field, strengths_of, values
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.reports.examples import Example, load, save
+from jaxiqa.results.examples import Example, load, save
+from jaxiqa.results.rows import ResultRow
 
 
 def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store: bool, examples: int) -> None:

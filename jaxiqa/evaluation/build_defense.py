@@ -12,10 +12,10 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.config import Defense
-from jaxiqa.core.types import UNDEFENDED
 from jaxiqa.defenses import purify
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.subject import Subject
+from jaxiqa.results.rows import UNDEFENDED
 
 CONTRACT = (
     "a purifier is purifier(images, key) -> images: float images b h w c in [0, 1] and one key of jax.random; "

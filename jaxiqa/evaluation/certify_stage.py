@@ -11,7 +11,6 @@ from jaxtyping import UInt8
 
 from jaxiqa.config import Certifier, Evaluation
 from jaxiqa.core.progress import progress_bar
-from jaxiqa.core.types import CertificateRow, ModelRow
 from jaxiqa.data.split import Split
 from jaxiqa.defenses import smoothing
 from jaxiqa.evaluation import adversarial_set
@@ -19,6 +18,7 @@ from jaxiqa.evaluation.attack_loop import place_keys
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.strengths import Strength, strengths_of
 from jaxiqa.evaluation.subject import Subject
+from jaxiqa.results.rows import CertificateRow, ModelRow
 
 CLEAN = Strength(None)
 

@@ -10,10 +10,10 @@ from rich.markup import escape
 from jaxiqa import models
 from jaxiqa.attacks import check_masking
 from jaxiqa.core.progress import messages
-from jaxiqa.core.types import MaskingRow, ModelRow, PredictionRow
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attack_loop import score_split
 from jaxiqa.evaluation.subject import Subject
+from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow
 
 
 def predict(subject: Subject, labelled: Split, input_size: tuple[int, int] | None) -> None:

@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxiqa.config import Defense, Evaluation
 from jaxiqa.core.progress import progress_bar
-from jaxiqa.core.types import UNDEFENDED, DefenseRow, Images, ResultRow
+from jaxiqa.core.types import Images
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.defenses.adaptive import adaptive, is_random, purify_each
@@ -20,8 +20,8 @@ from jaxiqa.evaluation.attack_stage import make_runner, strongest
 from jaxiqa.evaluation.build_defense import build, check_output
 from jaxiqa.evaluation.strengths import Strength, strengths_of
 from jaxiqa.evaluation.subject import Subject
-from jaxiqa.ops.ssim import psnr
-from jaxiqa.ops.uniform_ssim import uniform_ssim
+from jaxiqa.ops.ssim import psnr, uniform_ssim
+from jaxiqa.results.rows import UNDEFENDED, DefenseRow, ResultRow
 
 MODES = ("transfer", "adaptive")
 

@@ -16,8 +16,8 @@ from jaxiqa.config import Experiment, root_folder, run_folder
 from jaxiqa.core.files import safe_name, write_text
 from jaxiqa.evaluation.build_defense import source_digest
 from jaxiqa.evaluation.networks import weight_digests
-from jaxiqa.evaluation.subject import FILES
 from jaxiqa.results.jsonl import read_rows
+from jaxiqa.results.rows import FILES
 
 LABELLED = ("attack", "defense", "certifier")
 FOLDERS = ("fitted", "aligned", "images", "examples")

@@ -7,31 +7,14 @@ from pathlib import Path
 from typing import Any
 
 from jaxiqa import models
+from jaxiqa.core.devices import fitting_batch
 from jaxiqa.core.files import safe_name
-from jaxiqa.core.memory import fitting_batch
-from jaxiqa.core.types import (
-    CertificateRow,
-    DefenseRow,
-    MaskingRow,
-    ModelRow,
-    PredictionRow,
-    ResultRow,
-    ScoreFn,
-    StoredRow,
-)
+from jaxiqa.core.types import ScoreFn
 from jaxiqa.models.score_model import ScoreModel
 from jaxiqa.results.jsonl import append_rows, read_rows
-
-FILES: dict[type, str] = {
-    ResultRow: "results.jsonl",
-    PredictionRow: "predictions.jsonl",
-    ModelRow: "models.jsonl",
-    MaskingRow: "masking.jsonl",
-    StoredRow: "stored.jsonl",
-    DefenseRow: "defenses.jsonl",
-    CertificateRow: "certificates.jsonl",
-}
-"""Kind of row -> its file in an experiment's folder."""
+from jaxiqa.results.rows import (
+    FILES,
+)
 
 
 @dataclass(frozen=True)

@@ -27,6 +27,7 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float
 
 from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.variables import Constant, constant
 from jaxiqa.layers.fourier import (
     Between,
     Coefficients,
@@ -36,7 +37,7 @@ from jaxiqa.layers.fourier import (
     through_frequencies,
 )
 from jaxiqa.layers.linear_algebra import HIGHEST, full, in_chunks, random_orthogonal
-from jaxiqa.layers.orthogonal_dense import Constant, OrthogonalDense, constant, dense
+from jaxiqa.layers.orthogonal_dense import OrthogonalDense, dense
 from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.resampling import space_to_depth
 from jaxiqa.layers.unitary import to_unitary

@@ -7,17 +7,9 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_number
+from jaxiqa.core.variables import Constant, constant
 from jaxiqa.layers.linear_algebra import HIGHEST, full, product, random_orthogonal
 from jaxiqa.layers.unitary import semi_orthogonal
-
-
-class Constant(nnx.Variable):
-    """An array that is part of a layer but never trains; saved with the parameters. Read it by `constant`."""
-
-
-def constant(variable: Constant) -> Array:
-    """Its value, with a gradient of zero: an optimiser that is given all variables leaves it alone."""
-    return jax.lax.stop_gradient(variable[...])
 
 
 class OrthogonalDense(nnx.Module):

@@ -17,7 +17,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.pytrees import as_pytree, check_pictures, image_keys
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.keys import image_keys
+from jaxiqa.core.pytrees import as_pytree
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
 from jaxiqa.lipschitz.extreme_value import fit_reverse_weibull
 from jaxiqa.lipschitz.rows import Report

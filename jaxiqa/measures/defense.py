@@ -46,7 +46,7 @@ def q_score(ssim: Values, psnr: Values, *, psnr_cap: Number = PSNR_CAP) -> Value
     Higher is better; with the default cap at most 2.5.
 
     Args:
-        ssim: in [−1, 1]; the benchmark's is `jaxiqa.ops.uniform_ssim.uniform_ssim`.
+        ssim: in [−1, 1]; the benchmark's is `jaxiqa.ops.ssim.uniform_ssim`.
         psnr: in dB, infinite where nothing differs.
         psnr_cap: in dB, positive. ``numpy.inf`` is the benchmark's variant, whose mean is infinite as soon as one
             picture comes back unchanged.

@@ -8,14 +8,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_images
-from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.images import check_images, check_pictures
 from jaxiqa.core.types import Images, Scores
-from jaxiqa.models.linearity import Insertion
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
-from jaxiqa.nn.stages import Stages
+from jaxiqa.nn.stages import Insertion, Stages
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 

@@ -9,8 +9,7 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
-from jaxiqa.models.linearity import Insertion
-from jaxiqa.nn.stages import Stages
+from jaxiqa.nn.stages import Insertion, Stages
 
 POSITIONS = {
     1: ("before:conv1", 3),

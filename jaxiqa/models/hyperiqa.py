@@ -11,15 +11,14 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice, check_images, check_number
-from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
-from jaxiqa.models.linearity import Insertion
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
-from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.nn.stages import Features, Insertion, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 

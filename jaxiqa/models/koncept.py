@@ -10,13 +10,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice, check_images
-from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, Scores
-from jaxiqa.models.linearity import Insertion
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import inception_keras, inception_resnet_v2
-from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.nn.stages import Features, Insertion, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 

@@ -4,10 +4,9 @@
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
 from math import inf, nan
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,26 +14,16 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice, check_images, check_number
-from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import BACKBONES, resnet
-from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.nn.stages import Features, Insertion, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
 Mode = Literal["train", "eval"]
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """A block in the backbone: its stage's name, its place, its kind and the options it was made with."""
-
-    name: str
-    where: str
-    kind: str
-    options: tuple[tuple[str, Any], ...]
 
 
 class Calibration(nnx.Variable):

@@ -13,8 +13,8 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa.core.checks import check_choice
+from jaxiqa.core.differences import SHOWN
 from jaxiqa.models import saved_model
-from jaxiqa.models.differences import SHOWN
 from jaxiqa.models.registry import MODELS
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import BACKBONES
@@ -58,7 +58,7 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
 
             - a dict of arrays under the original parameter names;
             - the path of a file as its authors published it, or in another format that `jaxiqa.pretrained.files.read`
-              knows, or written by ``python -m jaxiqa.pretrained.key_map``;
+              knows, or written by ``jaxiqa convert``;
             - a name in ``MODELS[name].weights``, which is downloaded once and kept;
             - the folder of a training run, a file of it, or a folder above it that holds no other run.
         **options: of the metric, such as its protocol; see its class.

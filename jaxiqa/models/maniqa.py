@@ -8,8 +8,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice, check_images
-from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import swin, vit

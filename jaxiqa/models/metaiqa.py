@@ -7,13 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice, check_images
-from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
-from jaxiqa.models.linearity import Insertion
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
-from jaxiqa.nn.stages import normalise
+from jaxiqa.nn.stages import Insertion, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 

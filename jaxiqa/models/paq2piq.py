@@ -9,13 +9,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.core.checks import check_images
-from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
-from jaxiqa.models.linearity import Insertion
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
-from jaxiqa.nn.stages import Features
+from jaxiqa.nn.stages import Features, Insertion
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 

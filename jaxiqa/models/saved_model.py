@@ -9,8 +9,8 @@ import numpy as np
 import safetensors.numpy
 from flax import nnx
 
+from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
-from jaxiqa.models.differences import listed
 from jaxiqa.models.hardening import harden
 from jaxiqa.models.linearity import Linearity
 from jaxiqa.pretrained import files, key_map

@@ -9,7 +9,8 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa.core.pytrees import beside, check_pictures
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import beside
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.layers import materialize
 from jaxiqa.models.linearity import Linearity
@@ -108,7 +109,7 @@ def score_fn(
     >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
     (2,)
 
-    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`jaxiqa.core.pytrees.check_pictures`);
+    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`jaxiqa.core.images.check_pictures`);
     inside, where values cannot be looked at, those of another type or layout.
     """
     size = model.input_size or image_size

@@ -9,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array
 
-from jaxiqa.core.checks import check_images
+from jaxiqa.core.images import check_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.pretrained.files import Source
 from jaxiqa.pretrained.key_map import Rule

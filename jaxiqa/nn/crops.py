@@ -9,7 +9,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_images, check_number
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.images import check_images
 from jaxiqa.core.types import Images, PRNGKey
 
 Crops = Float[Array, "b_n s s c"]

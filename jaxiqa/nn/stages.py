@@ -156,3 +156,13 @@ def _handed_out(x: Array, dtype: Any) -> Array:
     """``x`` in another type, if it has another. XLA may not merge what follows with the stages: on CPUs (jaxlib 0.12)
     a mean that it merges with bfloat16 products comes out wrong."""
     return x if x.dtype == dtype else jax.lax.optimization_barrier(x).astype(dtype)
+
+
+@dataclass(frozen=True)
+class Insertion:
+    """A block in the backbone: its stage's name, its place, its kind and the options it was made with."""
+
+    name: str
+    where: str
+    kind: str
+    options: tuple[tuple[str, Any], ...]

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_images, check_number
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.images import check_images
 
 
 def resize_cubic(images: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:

@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.core.checks import check_images
+from jaxiqa.core.images import check_images
 
 
 def check_window(name: str, size: int) -> None:

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_images
+from jaxiqa.core.images import check_images
 
 
 @jax.jit

@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice, check_images
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import check_images
 from jaxiqa.core.types import Images
 from jaxiqa.ops.filters import gaussian_blur
 from jaxiqa.ops.resize import resize_bilinear

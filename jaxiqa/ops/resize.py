@@ -7,7 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_images, check_number
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.images import check_images
 
 BLOCK = (32, 16)
 """Columns that are made in one matrix product, or more where they are made of no more than so many."""

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_images
+from jaxiqa.core.images import check_images
 from jaxiqa.core.types import Images, Scores
 
 WINDOW, SIGMA = 11, 1.5
@@ -66,3 +66,121 @@ def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         length = x.shape[axis] - WINDOW + 1
         x = sum(w * jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i, w in enumerate(weights))
     return x
+
+
+WINDOW = 7
+
+
+def uniform_ssim(a: Images, b: Images) -> Scores:
+    """SSIM in windows of 7×7 equal weights, with sample variances (49 / 48), for values in [0, 1].
+
+        mean over pixels and channels of (2 μ_a μ_b + c₁)(2 σ_ab + c₂) / ((μ_a² + μ_b² + c₁)(σ_a² + σ_b² + c₂))
+
+    inside the image only, c₁ = 0.01², c₂ = 0.03²: what the defense benchmark (arXiv:2408.01541) measures pictures by.
+    `jaxiqa.ops.ssim.ssim` has the Gaussian window of the original paper.
+
+    Args:
+        a, b: images of one shape, float in [0, 1]; sides of at least 7 pixels.
+
+    Raises:
+        ValueError: the images differ in shape, are not float, or a side is shorter than the window.
+
+    >>> x = jnp.linspace(0, 1, 8 * 9 * 3).reshape(1, 8, 9, 3)
+    >>> round(float(uniform_ssim(x, x)[0]), 5)
+    1.0
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
+    check_images("a", a, minimum=WINDOW)
+    check_images("b", b, minimum=WINDOW)
+    # Around the mean of all pixels, which changes no variance, float32 loses fewer digits.
+    centre = jnp.mean(a, axis=(1, 2, 3), keepdims=True)
+    mean_a, mean_b = _mean(a - centre), _mean(b - centre)
+    sample = WINDOW**2 / (WINDOW**2 - 1)
+    variance_a = sample * (_mean((a - centre) ** 2) - mean_a**2)
+    variance_b = sample * (_mean((b - centre) ** 2) - mean_b**2)
+    covariance = sample * (_mean((a - centre) * (b - centre)) - mean_a * mean_b)
+    mean_a, mean_b = mean_a + centre, mean_b + centre
+    c1, c2 = 0.01**2, 0.03**2
+    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    return jnp.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def _mean(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    for axis in (1, 2):
+        length = x.shape[axis] - WINDOW + 1
+        x = sum(jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(WINDOW)) / WINDOW
+    return x
+
+
+EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
+"""Weight of each scale, finest first (Wang et al. 2003)."""
+
+
+MINIMUM = (WINDOW - 1) * 2 ** (len(EXPONENTS) - 1) + 1
+
+
+def ms_ssim(a: Images, b: Images) -> Scores:
+    """Multi-scale structural similarity, in [0, 1], 1 for equal images.
+
+        mean over channels of l₅^w₅ · ∏ⱼ csⱼ^wⱼ,    cs = (2 σ_ab + c₂) / (σ_a² + σ_b² + c₂),
+
+    where the factors of a scale are means over its pixels, l₅ · cs₅ is the SSIM of the coarsest one
+    (`jaxiqa.ops.ssim.ssim` has the window and the constants), and a scale is the one before it, averaged over
+    2×2 pixels.
+
+    Args:
+        a, b: images of one shape, float in [0, 1]; sides of at least 161 pixels, so that five scales hold the window.
+
+    Returns:
+        One value per image. Differentiable; where a mean is negative it counts as 0, and so does its gradient.
+
+    Raises:
+        ValueError: the images differ in shape, are not float, or a side is too short.
+
+    >>> import jax
+    >>> jax.eval_shape(ms_ssim, *2 * [jax.ShapeDtypeStruct((2, 161, 170, 3), "float32")]).shape
+    (2,)
+
+    Reference: Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment", 2003.
+
+    **Differs from the paper** as the common implementations do: an odd side gets a row of zeros on both ends before it
+    is averaged, and colour channels are measured one by one.
+    """
+    if a.shape != b.shape:
+        raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
+    check_images("a", a, minimum=MINIMUM)
+    check_images("b", b, minimum=MINIMUM)
+    product = jnp.ones((a.shape[0], a.shape[3]), a.dtype)
+    for scale, exponent in enumerate(EXPONENTS):
+        last = scale == len(EXPONENTS) - 1
+        product = product * _power(_similarity(a, b, luminance=last), exponent)
+        if not last:
+            a, b = _halve(a), _halve(b)
+    return product.mean(1)
+
+
+def _similarity(a: Images, b: Images, *, luminance: bool) -> Float[Array, "b c"]:
+    """The mean over pixels of contrast times structure; with ``luminance``, of all three."""
+    mean_a, mean_b = _blur(a), _blur(b)
+    variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
+    covariance = _blur(a * b) - mean_a * mean_b
+    c1, c2 = 0.01**2, 0.03**2
+    values = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    if luminance:
+        values = values * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
+    return values.mean((1, 2))
+
+
+def _power(x: Float[Array, "b c"], exponent: float) -> Float[Array, "b c"]:
+    # The power is taken only where it is used: at zero its derivative is infinite.
+    return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** exponent, 0)
+
+
+def _halve(x: Images) -> Float[Array, "b _ _ c"]:
+    height, width = x.shape[1:3]
+    x = jnp.pad(x, ((0, 0), (height % 2, height % 2), (width % 2, width % 2), (0, 0)))
+    height, width = (side // 2 for side in x.shape[1:3])
+    x = x[:, : 2 * height, : 2 * width]
+    return x.reshape(-1, height, 2, width, 2, x.shape[3]).mean((2, 4))

@@ -1,16 +1,9 @@
 """A checkpoint's arrays into a module, by a table of rules, strict both ways.
 
-As a command, ``python -m jaxiqa.pretrained.key_map NAME IN OUT.safetensors`` (`jaxiqa.cli.convert`).
-
 A rule is ``(pattern, target, layout)``: a source key that matches the pattern entirely goes to the parameter named
 ``target`` (``\\1`` stands for the pattern's first group), through ``layout``; a target of None drops the key on
 purpose. The first rule that matches counts. Parameters are named by their path: ``stage.layer1.0.conv1.kernel``.
 """
-
-if __name__ == "__main__":  # before the imports below, which take seconds that --help does not have
-    from jaxiqa.cli.convert import run
-
-    raise SystemExit(run())
 
 import re
 from collections import Counter
@@ -21,8 +14,8 @@ import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
-from jaxiqa.layers.orthogonal_dense import Constant
-from jaxiqa.models.differences import listed
+from jaxiqa.core.differences import listed
+from jaxiqa.core.variables import Constant
 
 Layout = Callable[[np.ndarray], np.ndarray]
 Rule = tuple[str, str | None, Layout]

@@ -10,9 +10,10 @@ from jaxiqa.reports.defenses import plots as defense_plots
 from jaxiqa.reports.defenses.leaderboard import write_leaderboard
 from jaxiqa.reports.defenses.summary import Defenses
 from jaxiqa.reports.defenses.tables import table4, write_cells
-from jaxiqa.reports.examples import Example, sheet
+from jaxiqa.reports.examples import sheet
 from jaxiqa.reports.page import page
 from jaxiqa.reports.table import Sheet
+from jaxiqa.results.examples import Example
 
 
 def write_report(

@@ -1,60 +1,14 @@
 """Attacked pictures to look at."""
 
 import io
-import zipfile
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxiqa.core.files import write_bytes
-from jaxiqa.reports.attacks.plots import plain
-from jaxiqa.reports.attacks.summary import in_255ths
-
-
-@dataclass(frozen=True)
-class Example:
-    """One attacked picture; pixels are float ``h w c`` in [0, 1]."""
-
-    image: str
-    model: str
-    attack: str
-    epsilon: float | None
-    score: float
-    attacked_score: float
-    clean: np.ndarray
-    attacked: np.ndarray
-
-
-def save(example: Example, path: Path) -> None:
-    """Write one example to an ``.npz`` file, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(vars(example), epsilon=np.nan if example.epsilon is None else example.epsilon))
-    write_bytes(path, buffer.getvalue())
-
-
-def load(path: Path) -> Example:
-    """Read what `save` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged; names it.
-    """
-    try:
-        with np.load(path) as file:
-            epsilon = float(file["epsilon"])
-            return Example(
-                *(str(file[name]) for name in ("image", "model", "attack")),
-                None if np.isnan(epsilon) else epsilon,
-                *(float(file[name]) for name in ("score", "attacked_score")),
-                file["clean"],
-                file["attacked"],
-            )
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error})") from error
+from jaxiqa.reports.drawing import plain
+from jaxiqa.reports.strengths import in_255ths
+from jaxiqa.results.examples import Example
 
 
 def amplification(difference: np.ndarray) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxiqa.attacks.apgd import APGD, windows
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 
 KEY = jax.random.key(3)
 

@@ -11,7 +11,7 @@ from small_metric import KEY, pictures, score
 
 from jaxiqa import attacks
 from jaxiqa.attacks import ATTACKS, FITTED, UAP, fit_facpa, fit_uap, make
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 
 EPSILON = 8 / 255
 

@@ -15,7 +15,7 @@ from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
 from jaxiqa.attacks.square import Square, _bump
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 
 pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
 

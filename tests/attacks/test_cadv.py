@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxiqa.attacks.cadv import CAdv, _start, even_colors, random_pixels, smoothed
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
 

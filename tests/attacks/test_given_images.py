@@ -14,7 +14,7 @@ from test_attacks import EPSILON, NAMES, an_attack, is_bounded, slow
 from jaxiqa import attacks, models
 from jaxiqa.attacks import make
 from jaxiqa.attacks.engine.gradients import finish
-from jaxiqa.core.pytrees import _SEEN, check_pictures
+from jaxiqa.core.images import _SEEN, check_pictures
 
 RNG = np.random.default_rng(0)
 UNIT = RNG.random((2, 12, 10, 3)).astype(np.float32)

@@ -6,10 +6,10 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxiqa.attacks.engine.fitting import Learner, fit
+from jaxiqa.attacks.engine.fitting import Learner, fit, tiled
 from jaxiqa.attacks.engine.storage import write
-from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load, save, tiled
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load, save
+from jaxiqa.core.keys import image_keys
 
 KEY = jax.random.key(5)
 EPSILON = 8 / 255

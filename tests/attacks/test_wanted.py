@@ -13,7 +13,7 @@ from test_attacks import EPSILON, FAST, an_attack, is_bounded, slow
 
 from jaxiqa.attacks import ATTACKS, NES, PGD, check_masking, fit_uap, from_callable, make, sweep
 from jaxiqa.attacks.engine.objective import MoveTo, Push, outrank
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 
 SINKING = {"-1.0": Push(-1.0), "-1": Push(-1), "list": Push([-1, -1, -1]), "array": Push(-np.ones(3, np.float32))}
 

@@ -13,7 +13,7 @@ from jaxiqa.attacks.madc import MADC, project_out
 from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv, _lbfgs, _no_past
 from jaxiqa.attacks.zhang import Zhang
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 from jaxiqa.ops.edges import dilate, sobel
 from jaxiqa.ops.wavelet import haar_low
 

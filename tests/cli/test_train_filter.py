@@ -125,7 +125,7 @@ def test_a_folder_without_a_metric_is_refused(tmp_path):
 
 @pytest.mark.slow
 def test_the_command_helps_trains_and_explains(tmp_path):
-    command = [sys.executable, "-m", "jaxiqa.cli.train_filter"]
+    command = [sys.executable, "-m", "jaxiqa", "train-filter"]
     began = time.perf_counter()
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
     print(f"--help took {time.perf_counter() - began:.1f} s")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxiqa.cli.prepare import Arguments, main
+from jaxiqa.cli.prepare import Arguments, prepare
 from jaxiqa.data import load, validate
 
 
@@ -17,7 +17,7 @@ def folders(tmp_path_factory):
         pixels = np.random.default_rng(i).integers(0, 256, (7, 9 + i, 3), np.uint8)
         Image.fromarray(pixels).save(source / f"{i}.png")
     (source / "labels.csv").write_text("image,score\n" + "\n".join(f"{i}.png,{i / 7}" for i in range(12)))
-    main(Arguments("folder", out, source, ("csv=labels.csv", "score_column=score", "mos_range=0,10")))
+    prepare(Arguments("folder", out, source, ("csv=labels.csv", "score_column=score", "mos_range=0,10")))
     return source, out
 
 
@@ -55,12 +55,12 @@ def test_tensorflow_is_not_needed(folders):
 def test_an_unlabelled_and_a_made_up_set_can_be_prepared_too(tmp_path):
     Image.new("RGB", (5, 4), "red").save(tmp_path / "a.png")
     (tmp_path / "images.csv").write_text("image\na.png\n")
-    main(Arguments("nips2017", tmp_path / "out", tmp_path))
+    prepare(Arguments("nips2017", tmp_path / "out", tmp_path))
     split = load("nips2017", source=str(tmp_path / "out"))["test"]
     assert split.mos is None
     assert split[0]["image"][0, 0].tolist() == [255, 0, 0]
 
-    main(Arguments("builtin", tmp_path / "out", options=("size=16,20", "train=4", "val=4", "test=4")))
+    prepare(Arguments("builtin", tmp_path / "out", options=("size=16,20", "train=4", "val=4", "test=4")))
     made = load("builtin", size=(16, 20), train=4, val=4, test=4)["val"]
     read = load("builtin", source=str(tmp_path / "out"))["val"]
     assert read.ids == made.ids
@@ -72,13 +72,13 @@ def test_a_prepared_set_takes_no_options_and_is_not_written_over(folders):
     with pytest.raises(ValueError, match="takes no options, but got seed"):
         load("folder", source=str(out), seed=1)
     with pytest.raises(ValueError, match="already holds a prepared folder"):
-        main(Arguments("folder", out, source, ("csv=labels.csv", "score_column=score")))
+        prepare(Arguments("folder", out, source, ("csv=labels.csv", "score_column=score")))
     with pytest.raises(ValueError, match="holds no prepared one"):
         load("builtin", source=str(out))
 
 
 def test_a_damaged_record_is_named(tmp_path):
-    main(Arguments("builtin", tmp_path, options=("size=64,64", "train=4", "val=4", "test=4")))
+    prepare(Arguments("builtin", tmp_path, options=("size=64,64", "train=4", "val=4", "test=4")))
     (records,) = (tmp_path / "builtin" / "1.0.0").glob("*train.array_record*")
     content = bytearray(records.read_bytes())
     content[len(content) // 2] ^= 255
@@ -88,7 +88,7 @@ def test_a_damaged_record_is_named(tmp_path):
 
 
 def test_preparing_says_what_is_wrong_and_help_is_quick():
-    command = [sys.executable, "-m", "jaxiqa.cli.prepare"]
+    command = [sys.executable, "-m", "jaxiqa", "prepare"]
     failed = subprocess.run([*command, "clive", "--source", "/nowhere", "--out", "x"], capture_output=True, text=True)
     assert failed.returncode == 1
     assert "/nowhere" in failed.stderr

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.images import check_pictures
 from jaxiqa.defenses.diffusion import ask, denoise_step, linear_schedule
 from jaxiqa.defenses.purify.diffpure import DiffPure
 from jaxiqa.defenses.purify.disco import DISCO

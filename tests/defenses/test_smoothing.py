@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 from jaxiqa.core.types import Certificate, Certifier
 from jaxiqa.defenses.smoothing import CERTIFIERS, DRS, MS, RS, make, noise
 from jaxiqa.defenses.smoothing.bounds import median_ranks

@@ -11,14 +11,14 @@ from jaxiqa.defenses.smoothing.bounds import (
     clopper_pearson,
     clopper_pearson_upper,
     least,
+    looks,
     lower_rank,
     median_ranks,
     radius,
     refuse_few,
     upper_rank,
 )
-from jaxiqa.defenses.smoothing.classes import class_edges, classify
-from jaxiqa.defenses.smoothing.looks import looks
+from jaxiqa.defenses.smoothing.voting import class_edges, classify
 
 
 @pytest.fixture(scope="module")

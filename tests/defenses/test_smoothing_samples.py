@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from jaxiqa.core.pytrees import image_keys
+from jaxiqa.core.keys import image_keys
 from jaxiqa.defenses.smoothing import MS, noise
 from jaxiqa.defenses.smoothing.sampling import fitting_chunk, sampler
 from jaxiqa.defenses.smoothing.views import Noisy

@@ -13,12 +13,12 @@ from PIL import Image
 from jaxiqa.attacks.wrappers.masking import Check
 from jaxiqa.config import Attack, Data, Evaluation
 from jaxiqa.core.files import WriteError
-from jaxiqa.core.types import MaskingRow, ModelRow, ResultRow, StoredRow
 from jaxiqa.evaluation import adversarial_set, attack_stage, clean_stage
 from jaxiqa.evaluation.attack_loop import to_8_bits
 from jaxiqa.evaluation.attack_stage import attack_all, example_path
 from jaxiqa.evaluation.clean_stage import check_gradients, predict
 from jaxiqa.evaluation.strengths import Strength
+from jaxiqa.results.rows import MaskingRow, ModelRow, ResultRow, StoredRow
 
 
 @pytest.fixture

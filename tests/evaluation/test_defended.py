@@ -10,7 +10,6 @@ from own_purifiers import MINE, score, subject
 from PIL import Image
 
 from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation
-from jaxiqa.core.types import DefenseRow, ResultRow, StoredRow
 from jaxiqa.evaluation import adversarial_set, defense_stage
 from jaxiqa.evaluation import attack_stage as attacking_stage
 from jaxiqa.evaluation.attack_stage import attack_all
@@ -18,6 +17,7 @@ from jaxiqa.evaluation.build_defense import build
 from jaxiqa.evaluation.defense_stage import defend_all
 from jaxiqa.evaluation.strengths import Strength, strengths_of
 from jaxiqa.evaluation.subject import Subject
+from jaxiqa.results.rows import DefenseRow, ResultRow, StoredRow
 
 VISIBLE = Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2))
 

@@ -11,8 +11,8 @@ import numpy as np
 import pytest
 from own_purifiers import MINE, score, subject
 
+from jaxiqa.cli.options import take_defenses
 from jaxiqa.config import Defense, Network
-from jaxiqa.config.command_line import take_defenses
 from jaxiqa.evaluation import defense_stage
 from jaxiqa.evaluation.build_defense import build, source_digest
 from jaxiqa.evaluation.networks import weight_digests

@@ -5,13 +5,13 @@ from dataclasses import replace
 
 import pytest
 
-import evaluate
 from configs.smoke import get_config
+from jaxiqa.cli import evaluate
 from jaxiqa.config import Align, root_folder, run_folder
 from jaxiqa.core.files import locked
-from jaxiqa.core.types import ResultRow
 from jaxiqa.evaluation.fingerprint import check_same_evaluation
 from jaxiqa.results.jsonl import append_rows
+from jaxiqa.results.rows import ResultRow
 
 DIGESTS = {"labelled images": "1", "attacked images": "2", "images of attack UAP": "3"}
 
@@ -148,8 +148,8 @@ def test_rows_whose_description_is_lost_are_refused(experiment, content):
 @pytest.fixture
 def main(experiment, monkeypatch):
     def run(chosen=experiment):
-        monkeypatch.setattr(evaluate, "read_arguments", lambda arguments: chosen)
-        monkeypatch.setattr("jaxiqa.core.progress.start_jax", lambda: None)
+        monkeypatch.setattr(evaluate, "read_arguments", lambda arguments, program: chosen)
+        monkeypatch.setattr("jaxiqa.cli.runtime.start_jax", lambda: None)
         evaluate.main()
 
     return run

@@ -8,13 +8,13 @@ from flax import nnx
 
 from jaxiqa import models
 from jaxiqa.config import Certifier, Data, Defense, Evaluation
-from jaxiqa.core.types import CertificateRow, ModelRow
 from jaxiqa.data import load
 from jaxiqa.defenses.adaptive import adaptive
 from jaxiqa.evaluation import certify_stage
 from jaxiqa.evaluation.build_defense import build, check_size
 from jaxiqa.evaluation.defense_stage import Defended
 from jaxiqa.evaluation.subject import Subject
+from jaxiqa.results.rows import CertificateRow, ModelRow
 
 CHANGING = {
     "resize": {"scale": 0.6, "keep_size": False},

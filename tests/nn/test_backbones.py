@@ -9,8 +9,8 @@ from flax import nnx
 from PIL import Image
 
 from jaxiqa.models import BACKBONES, build
+from jaxiqa.networks.classifier import Classifier, load
 from jaxiqa.nn.backbones.mobilenet_v2 import LAYOUT
-from jaxiqa.nn.classifier import Classifier, load
 from jaxiqa.nn.conv import conv
 from jaxiqa.pretrained import files, key_map
 

@@ -8,9 +8,9 @@ from flax import nnx
 
 from jaxiqa.models import harden
 from jaxiqa.models.linearity import Linearity
+from jaxiqa.networks.classifier import Classifier
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.nn.backbones.resnet import MEAN, STD
-from jaxiqa.nn.classifier import Classifier
 from jaxiqa.nn.heads import adaptive_average_pool
 from jaxiqa.pretrained import key_map
 

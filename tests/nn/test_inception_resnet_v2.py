@@ -7,7 +7,7 @@ import pytest
 from flax import nnx
 
 from jaxiqa.models import BACKBONES
-from jaxiqa.nn.classifier import Classifier
+from jaxiqa.networks.classifier import Classifier
 from jaxiqa.pretrained import key_map
 
 SPEC = BACKBONES["inception_resnet_v2"]

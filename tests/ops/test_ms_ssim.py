@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.ops.ms_ssim import ms_ssim
+from jaxiqa.ops.ssim import ms_ssim
 
 
 def pair(shared, name, dtype):

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.ops.uniform_ssim import uniform_ssim
+from jaxiqa.ops.ssim import uniform_ssim
 
 
 def test_equals_scikit_image(shared):

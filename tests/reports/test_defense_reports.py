@@ -5,7 +5,6 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxiqa.core.types import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, ResultRow
 from jaxiqa.reports import write_defenses, write_report
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import columns, strengths
@@ -13,6 +12,7 @@ from jaxiqa.reports.defenses.leaderboard import WHY, leaderboard, write_leaderbo
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, pool, summarise_defenses
 from jaxiqa.reports.defenses.tables import certificates, table4
 from jaxiqa.results.jsonl import append_rows, read_rows
+from jaxiqa.results.rows import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, ResultRow
 
 IMAGES = [f"{i}.png" for i in range(4)]
 MOS = {image: 10.0 * i for i, image in enumerate(IMAGES)}

@@ -6,12 +6,13 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
-from jaxiqa.core.types import ModelRow, PredictionRow, ResultRow
 from jaxiqa.reports import write_report
 from jaxiqa.reports.attacks.summary import summarise
 from jaxiqa.reports.attacks.tables import columns, render, strengths, write_markdown
-from jaxiqa.reports.examples import Example, amplification, load, save, sheet
+from jaxiqa.reports.examples import amplification, sheet
+from jaxiqa.results.examples import Example, load, save
 from jaxiqa.results.jsonl import append_rows, read_rows
+from jaxiqa.results.rows import ModelRow, PredictionRow, ResultRow
 
 EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 IMAGES = [f"{i}.png" for i in range(5)]

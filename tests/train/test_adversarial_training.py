@@ -185,7 +185,7 @@ def test_the_loop_that_accelerators_run_is_accepted_by_both_back_ends(parts, mon
 
 
 def test_a_configs_settings_reach_the_step(parts, monkeypatch):
-    from train import additions
+    from jaxiqa.train.experiment import additions
 
     assert additions(Training(epochs=1), source(), {}) == {"attacked_mode": "eval"}
     adversarial = Adversarial(4 / 255, "fgsm", {}, label="ssim", penalty=0.5, target="score")

@@ -7,7 +7,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.core.pytrees import check_pictures, is_traced
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import is_traced
 from jaxiqa.core.types import Images, Scores
 
 

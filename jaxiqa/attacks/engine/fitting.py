@@ -9,12 +9,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
+from jaxtyping import Array, Float
 
-from jaxiqa.attacks.engine.gradients import checked_scores
 from jaxiqa.attacks.engine.objective import Objective, as_objective, check_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_number
-from jaxiqa.core.pytrees import as_pytree, beside, check_pictures
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import as_pytree, beside
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
 Progress = Callable[[int, int, str], Any]
@@ -132,3 +134,16 @@ def _step(state, images, score_fn, goal, options, *, learner):
     # Counts on the device up to the first failure, so that the loop need not wait for every step.
     finite_steps += finite & (finite_steps == done)
     return (learner.bound(variables, epsilon), memory, finite_steps), -value
+
+
+VARIANTS = ("paper", "benchmark")
+
+
+def tiled(delta: Float[Array, "*b h w c"], height: int, width: int) -> Float[Array, "*b height width c"]:
+    """The pattern, repeated down and to the right from the top left corner, and cut off at ``height`` × ``width``.
+
+    >>> tiled(jnp.arange(3.0).reshape(1, 3, 1), 2, 5)[..., 0].tolist()
+    [[0.0, 1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 2.0, 0.0, 1.0]]
+    """
+    h, w = delta.shape[-3:-1]
+    return jnp.tile(delta, (-(-height // h), -(-width // w), 1))[..., :height, :width, :]

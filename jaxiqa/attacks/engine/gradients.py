@@ -11,31 +11,10 @@ from jaxtyping import Array, Float
 
 from jaxiqa.attacks.engine.loop import iterate
 from jaxiqa.attacks.engine.objective import MoveTo, Push, check_objective
-from jaxiqa.core.pytrees import as_pytree, beside, check_pictures, is_traced
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import as_pytree, beside, is_traced
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn, Scores
-
-
-def checked_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
-    """``score_fn(images)``, refused by name unless it is one score per image.
-
-    >>> checked_scores(lambda x: x.mean(), jnp.zeros((2, 4, 4, 3)))
-    Traceback (most recent call last):
-    ValueError: score_fn returned shape () for 2 images; expected (2,), one score per image
-    """
-    try:
-        scores = score_fn(images)
-    except (TypeError, AttributeError) as error:
-        untraceable = isinstance(error, jax.errors.JAXTypeError) or "Tracer" in str(error)
-        if not (is_traced(images) and untraceable):
-            raise
-        raise TypeError(
-            "score_fn cannot be traced by JAX, so it has no gradient. If it is NumPy or PyTorch, wrap it, "
-            "jaxiqa.attacks.from_callable(score_fn), and attack it with NES, Square, Parsimonious, OnePixel or PatchRS"
-        ) from error
-    if np.shape(scores) != images.shape[:1]:
-        expected = f"({len(images)},), one score per image"
-        raise ValueError(f"score_fn returned shape {np.shape(scores)} for {len(images)} images; expected {expected}")
-    return jnp.asarray(scores)
 
 
 def per_image_gradient(

@@ -9,10 +9,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.attacks.engine.external import External
-from jaxiqa.attacks.engine.gradients import begin, checked_scores, finish
+from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.objective import MoveTo
 from jaxiqa.attacks.engine.searcher import QueryResult
-from jaxiqa.core.pytrees import Keys, image_keys, is_traced
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import is_traced
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
 
@@ -245,3 +247,9 @@ def _accept(attack, search, moves, scores):
 
     state, image, score, iteration = jax.tree.map(unless_done, new, old)
     return search._replace(state=state, image=image, score=score, iteration=iteration)
+
+
+def check_queries(queries: Any) -> None:
+    """Raise ``ValueError`` unless ``queries`` is a whole number >= 2."""
+    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 2:
+        raise ValueError(f"queries={queries!r} is not allowed; expected an integer >= 2, the clean image's among them")

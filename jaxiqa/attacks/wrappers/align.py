@@ -12,7 +12,7 @@ import numpy as np
 
 from jaxiqa.attacks.wrappers.sweep import strength_of
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.pytrees import Keys
+from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.ssim import psnr, ssim
 

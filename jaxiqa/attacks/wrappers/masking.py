@@ -13,11 +13,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.attacks.apgd import APGD
-from jaxiqa.attacks.engine.gradients import checked_scores
 from jaxiqa.attacks.engine.objective import Objective, as_objective, check_objective
 from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.square import Square
-from jaxiqa.core.pytrees import as_pytree, beside, check_pictures, image_keys
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.keys import image_keys
+from jaxiqa.core.pytrees import as_pytree, beside
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
 
 REMEDIES = {

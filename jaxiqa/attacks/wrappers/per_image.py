@@ -9,7 +9,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.pytrees import Keys, as_pytree, check_pictures, image_keys, is_traced
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import as_pytree, is_traced
 from jaxiqa.core.types import Images, ScoreFn
 
 

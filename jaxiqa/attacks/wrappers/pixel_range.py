@@ -12,8 +12,9 @@ import numpy as np
 from jaxiqa.attacks.engine.external import External
 from jaxiqa.attacks.engine.gradients import finish
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.core.checks import check_images
-from jaxiqa.core.pytrees import Keys, as_pytree, is_traced
+from jaxiqa.core.images import check_images
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import as_pytree, is_traced
 from jaxiqa.core.types import Images, ScoreFn, Scores
 
 

@@ -6,9 +6,11 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.attacks.engine.gradients import checked_scores
 from jaxiqa.attacks.engine.loop import check_steps
-from jaxiqa.core.pytrees import Keys, as_pytree, beside, check_pictures, image_keys
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import as_pytree, beside
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
 

@@ -14,8 +14,10 @@ from jaxiqa.attacks.engine.gradients import check_attacked
 from jaxiqa.attacks.wrappers.per_image import OneByOne
 from jaxiqa.attacks.wrappers.pixel_range import InBounds
 from jaxiqa.core.checks import check_number
-from jaxiqa.core.memory import fitting_chunk
-from jaxiqa.core.pytrees import Keys, as_pytree, beside, check_pictures, is_traced
+from jaxiqa.core.devices import fitting_chunk
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import as_pytree, beside, is_traced
 from jaxiqa.core.types import Images, ScoreFn
 
 _log = logging.getLogger(__name__)

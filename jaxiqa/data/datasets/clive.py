@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxiqa.core.checks import check_number
-from jaxiqa.data.datasets.table import read_splits
 from jaxiqa.data.split import Split
+from jaxiqa.data.table import read_splits
 
 
 def clive(source: Path, *, test_fraction: float = 0.0, seed: int = 0, verify: bool = True) -> dict[str, Split]:

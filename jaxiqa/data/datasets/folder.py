@@ -6,8 +6,8 @@ from pathlib import Path
 import numpy as np
 
 from jaxiqa.core.checks import check_number
-from jaxiqa.data.datasets.table import PARTS, Row, read_splits
 from jaxiqa.data.split import Split
+from jaxiqa.data.table import PARTS, Row, read_splits
 
 
 def folder(

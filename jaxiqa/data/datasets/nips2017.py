@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from jaxiqa.data.datasets.table import read_splits
 from jaxiqa.data.split import Split
+from jaxiqa.data.table import read_splits
 
 
 def nips2017(source: Path, *, verify: bool = True) -> dict[str, Split]:

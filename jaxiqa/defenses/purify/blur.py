@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.images import check_pictures
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_strength, computed
 from jaxiqa.ops.filters import check_window, gaussian_blur, median_blur

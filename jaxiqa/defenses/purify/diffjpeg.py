@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.images import check_pictures
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
 from jaxiqa.ops.jpeg import jpeg

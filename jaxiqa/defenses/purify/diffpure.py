@@ -7,7 +7,8 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.diffusion import Schedule, denoise, linear_schedule, noise
 from jaxiqa.defenses.purify.purifier import check_key, check_side, check_size, computed

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_drawn, computed
 
@@ -18,7 +19,7 @@ class Filter:
 
     Args:
         network: ``b h w 3 -> b h w 3``, a pytree that can be called: ``jaxiqa.networks.load`` of "fcn" or
-            "dncnn", with their authors' weights or with a file that ``python -m jaxiqa.cli.train_filter`` wrote.
+            "dncnn", with their authors' weights or with a file that ``jaxiqa train-filter`` wrote.
 
     Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable.
 

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.images import check_pictures
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_key, check_side, check_strength, computed, keep_size_of
 from jaxiqa.ops.geometry import rotate

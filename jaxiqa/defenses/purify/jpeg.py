@@ -14,7 +14,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.pytrees import check_pictures, is_traced
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import is_traced
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
 from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_drawn, computed
 

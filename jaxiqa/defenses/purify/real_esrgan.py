@@ -8,7 +8,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.pytrees import check_pictures, trained
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import computed
 from jaxiqa.ops.resize import resize_bilinear

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.pytrees import check_pictures
+from jaxiqa.core.images import check_pictures
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, check_strength, computed, keep_size_of
 from jaxiqa.ops.resize import resize_bilinear

@@ -8,14 +8,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.checks import check_choice, check_whole
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import Schedule, ask, denoise_step, linear_schedule, respace, step_of_sigma
-from jaxiqa.defenses.smoothing.inputs import check_whole
 from jaxiqa.defenses.smoothing.noise import Words, gaussian, stream
-from jaxiqa.defenses.smoothing.resizing import check_size, resized_to
 from jaxiqa.defenses.smoothing.sampling import Progress
+from jaxiqa.defenses.smoothing.views import check_size, resized_to
 from jaxiqa.defenses.smoothing.voting import certify_class, check_voting
 
 

@@ -6,12 +6,10 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.checks import check_choice, check_chunk, check_option, check_whole
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
-from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
-from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
-from jaxiqa.defenses.smoothing.looks import looks
+from jaxiqa.defenses.smoothing.bounds import check_share, looks, median_ranks, refuse_few
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
 
@@ -31,7 +29,7 @@ class MS:
         n: noisy copies of each image.
         alpha: probability, in (0, 1), that ``lower`` does not hold, and that ``upper`` does not.
         target: None: all n samples are used. A width > 0, in the metric's units: an image is done once its bounds are
-            finite and say on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.looks`.
+            finite and say on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.bounds`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
         variant: ``"paper"``, or ``"benchmark"``: each bound is the sample one rank below, and the score is the lower
             of two middle samples instead of their mean.

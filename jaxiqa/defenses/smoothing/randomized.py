@@ -29,7 +29,7 @@ class RS:
         alpha: probability, in (0, 1), that a radius is too large.
         classes: how many, >= 3: one below the range, equal bins of it, one above.
         target: None: all n samples are used. A radius >= 0: an image is done once the bounds say whether there is a
-            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.looks`.
+            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.bounds`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
 
     Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an

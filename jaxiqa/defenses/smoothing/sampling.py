@@ -12,9 +12,11 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from jaxiqa.core.pytrees import as_pytree, check_pictures, image_keys, is_traced
+from jaxiqa.core.checks import check_whole
+from jaxiqa.core.images import check_pictures
+from jaxiqa.core.keys import image_keys
+from jaxiqa.core.pytrees import as_pytree, is_traced
 from jaxiqa.core.types import Images, ScoreFn
-from jaxiqa.defenses.smoothing.inputs import check_whole
 
 SHARE = 0.7
 """Share of the free memory that is planned with: others use the machine too."""

@@ -5,15 +5,19 @@ What it does to the noisy image belongs to the function that is smoothed, so tha
 """
 
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Int
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.checks import check_choice, check_whole
+from jaxiqa.core.images import check_images
 from jaxiqa.core.types import Images
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
+from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
 
 
 @jax.tree_util.register_dataclass
@@ -49,3 +53,32 @@ class Denoised:
         if denoised.shape != images.shape:
             raise ValueError(f"denoise gave shape {denoised.shape} for images {images.shape}; expected the same shape")
         return jnp.clip(denoised, 0, 1)
+
+
+def check_size(size: int | None) -> None:
+    """Raise ``ValueError`` unless ``size`` is None or a whole number >= 1."""
+    if size is not None:
+        check_whole("size", size, 1)
+
+
+def resize_norm(h: int, w: int, side: int) -> float:
+    """Spectral norm of the bilinear resize to a square: how much longer, at most, a difference of images becomes.
+
+    The resize of an image is that of its columns after that of its rows, so its norm is the product of the two.
+
+    >>> print(round(resize_norm(512, 384, 256), 3), resize_norm(8, 8, 8))
+    0.578 1.0
+    """
+    return _length(h, side) * _length(w, side)
+
+
+def _length(old: int, new: int) -> float:
+    return float(np.linalg.norm(bilinear_weights(old, new, True), 2))
+
+
+def resized_to(side: int | None, images: Images):
+    """The resize of these images, or None, with its norm."""
+    check_images("images", images)
+    if side is None or images.shape[1:3] == (side, side):
+        return None, 1.0
+    return partial(resize_bilinear, size=(side, side)), resize_norm(*images.shape[1:3], side)

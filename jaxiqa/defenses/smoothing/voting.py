@@ -3,14 +3,19 @@
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
-from jaxtyping import Int
+from jaxtyping import Float, Int
 from scipy import special
 
+from jaxiqa.core.checks import check_chunk, check_option, check_whole
 from jaxiqa.core.types import Certificate, Images, ScoreFn
-from jaxiqa.defenses.smoothing.bounds import check_share, clopper_pearson, clopper_pearson_upper, radius, refuse_few
-from jaxiqa.defenses.smoothing.classes import class_edges, classify
-from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
-from jaxiqa.defenses.smoothing.looks import looks
+from jaxiqa.defenses.smoothing.bounds import (
+    check_share,
+    clopper_pearson,
+    clopper_pearson_upper,
+    looks,
+    radius,
+    refuse_few,
+)
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 
 
@@ -26,7 +31,7 @@ class Voting(Protocol):
         alpha: probability, in (0, 1), that a radius is too large.
         classes: how many, >= 3: below the range, equal bins of it, above it.
         target: None: all n samples are used. A radius >= 0: an image is done once the bounds say whether there is a
-            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.looks`.
+            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.bounds`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
     """
 
@@ -129,3 +134,37 @@ def _votes(scores, edges) -> Int[np.ndarray, "k n"]:
 def _most(classes, count) -> Int[np.ndarray, "*b"]:
     """The most frequent entry along the last axis, the lowest of equals."""
     return np.stack([(classes == one).sum(-1) for one in range(count)], -1).argmax(-1)
+
+
+def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndarray, " edges"]:
+    """Borders of ``classes`` classes: one below the range, one above it, and equal bins between.
+
+    They are summed up one by one, as the defense benchmark has them: the last may miss ``high`` by a rounding error.
+
+    Args:
+        score_range: lowest and highest typical score.
+        classes: how many, >= 3.
+
+    Raises:
+        ValueError: an empty or non-finite range, or fewer than 3 classes.
+
+    >>> print(class_edges((0.0, 1.0), 4))
+    [0.  0.5 1. ]
+    """
+    try:
+        low, high = map(float, score_range)
+    except (TypeError, ValueError):
+        low = high = np.nan
+    if not (np.isfinite([low, high]).all() and low < high):
+        raise ValueError(f"score_range={score_range!r} is not allowed; expected finite (low, high) with low < high")
+    check_whole("classes", classes, 3)
+    return np.cumsum([low] + [(high - low) / (classes - 2)] * (classes - 2))
+
+
+def classify(scores: Float[np.ndarray, "*b"], edges: Float[np.ndarray, " k"]) -> Int[np.ndarray, "*b"]:
+    """The class of each score: as many as there are edges below it. A score on an edge belongs to the class below.
+
+    >>> classify(np.array([-1.0, 0.0, 0.1, 0.5, 1.0, 1.1]), class_edges((0.0, 1.0), 4)).tolist()
+    [0, 0, 1, 1, 2, 3]
+    """
+    return np.searchsorted(edges, scores)

@@ -1,0 +1,1 @@
+"""Products that XLA is slow at on CPUs."""

@@ -1,15 +1,16 @@
 """From rows to the numbers of the tables: per model, mean and spread over seeds."""
 
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.types import MaskingRow, ModelRow, PredictionRow, ResultRow
 from jaxiqa.measures.correlation import krocc, plcc, srocc
 from jaxiqa.measures.robustness import abs_gain, auc, interval95, magnitude_gain, r_score
+from jaxiqa.reports.strengths import Strength, in_order, named
+from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow, ResultRow
 
 SCORE_RANGES = {
     "mos": "the ends of the human scores' scale",
@@ -27,11 +28,6 @@ rounded to 8 bits (2)."""
 
 CHANGES = {"SSIM": (3, 1.0), "255 · Linf": (4, 255.0)}
 """Name -> how much an attack changed a picture: where that stands behind the scores, and what it is multiplied by."""
-
-Strength = float | str | None
-"""An ε, the name of a level that was aligned, or None for an attack that runs as its options say."""
-
-LEVELS = ("weak", "medium", "strong")
 
 
 @dataclass(frozen=True)
@@ -84,31 +80,6 @@ def overall(gain: str, attack: str, strengths: Sequence[Strength]) -> str:
     if None in strengths:
         return column(gain, attack)
     return f"{gain} {'mean' if isinstance(strengths[0], str) else 'AUC'} {attack}"
-
-
-def named(strength: Strength) -> str:
-    """A strength as people write it: a level by its name, others by `in_255ths`, and a dash where there is none."""
-    if strength is None:
-        return "–"
-    return strength if isinstance(strength, str) else in_255ths(strength)
-
-
-def in_order(strengths: Iterable[Strength]) -> tuple[Strength, ...]:
-    """From weak to strong.
-
-    >>> in_order(["strong", "weak"]), in_order([0.2, 0.1])
-    (('weak', 'strong'), (0.1, 0.2))
-    """
-    return tuple(sorted(strengths, key=lambda s: LEVELS.index(s) if isinstance(s, str) else s or 0.0))
-
-
-def in_255ths(epsilon: float) -> str:
-    """A strength as people write it, to nine digits: more than float32 tells apart, so two never share a column.
-
-    >>> in_255ths(8 / 255), in_255ths(0.01), in_255ths(5.01e-5)
-    ('8/255', '2.55/255', '0.0127755/255')
-    """
-    return f"{epsilon * 255:.9g}/255"
 
 
 def summarise(

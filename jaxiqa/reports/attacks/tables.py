@@ -6,7 +6,8 @@ from rich.markup import escape
 from rich.table import Table
 
 from jaxiqa.core.files import write_text
-from jaxiqa.reports.attacks.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, named, overall
+from jaxiqa.reports.attacks.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
+from jaxiqa.reports.strengths import named
 from jaxiqa.reports.table import Sheet, as_csv
 
 

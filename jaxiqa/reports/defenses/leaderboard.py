@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from jaxiqa.core.files import write_text
-from jaxiqa.core.types import UNDEFENDED
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses, Number
 from jaxiqa.reports.defenses.tables import SHOWN, entry
 from jaxiqa.reports.page import page
 from jaxiqa.reports.table import Entry, Sheet, as_csv
+from jaxiqa.results.rows import UNDEFENDED
 
 VIEWS = (TRANSFER, MATCHED, ADAPTIVE)
 NAMES = {TRANSFER: SHOWN, MATCHED: ("D",), ADAPTIVE: ("D", "D(D)", "Q", "SROCC adv")}

@@ -6,10 +6,10 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
-from jaxiqa.core.types import UNDEFENDED
-from jaxiqa.reports.attacks.plots import COLOURS, MARKERS, plain
-from jaxiqa.reports.attacks.summary import in_order, named
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses
+from jaxiqa.reports.drawing import COLOURS, MARKERS, plain
+from jaxiqa.reports.strengths import in_order, named
+from jaxiqa.results.rows import UNDEFENDED
 
 BANDS = 6
 """More defenses than this are drawn without their intervals, which would hide one another."""

@@ -7,11 +7,11 @@ from typing import NamedTuple
 
 import numpy as np
 
-from jaxiqa.core.types import UNDEFENDED, DefenseRow
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import PSNR_CAP, d_score, q_score
 from jaxiqa.measures.robustness import abs_gain, energy, interval95, r_score, rel_gain, wasserstein
-from jaxiqa.reports.attacks.summary import Strength
+from jaxiqa.reports.strengths import Strength
+from jaxiqa.results.rows import UNDEFENDED, DefenseRow
 
 TRANSFER, ADAPTIVE, MATCHED = "transfer", "adaptive", "matched"
 """Views of a defense: against the adversarial set; against attacks that know it; and against that part of the

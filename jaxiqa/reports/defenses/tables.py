@@ -7,13 +7,13 @@ from pathlib import Path
 import numpy as np
 
 from jaxiqa.core.files import write_text
-from jaxiqa.core.types import UNDEFENDED, CertificateRow
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import abstention, cert_r, cert_rd
 from jaxiqa.measures.robustness import interval95
-from jaxiqa.reports.attacks.summary import named
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, NUMBERS, TRANSFER, Defenses, Number, pool
+from jaxiqa.reports.strengths import named
 from jaxiqa.reports.table import Entry, Sheet, as_csv
+from jaxiqa.results.rows import UNDEFENDED, CertificateRow
 
 SHOWN = ("D", "D(D)", "Q", "SROCC clear", "SROCC adv")
 """The columns of the benchmark's Table 4."""

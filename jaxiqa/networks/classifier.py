@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.pytrees import OVERSHOOT, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_pictures
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.nn.stages import normalise
 from jaxiqa.pretrained import files, key_map

@@ -1,4 +1,4 @@
-"""How many images or strengths fit into a device's memory at once."""
+"""The devices: their names, their memory, and how many images or strengths fit into it at once."""
 
 import os
 from typing import Any
@@ -7,8 +7,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.gradients import checked_scores
 from jaxiqa.core.pytrees import as_pytree
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
 SHARE = 0.7
@@ -71,3 +71,13 @@ def fitting_chunk(score_fn: ScoreFn, images: Images, strengths: int) -> int:
     """How many of the strengths of a sweep fit into memory at once, at least one."""
     needed = max(1, gradient_bytes(score_fn, jax.ShapeDtypeStruct(images.shape, jnp.float32)))
     return int(np.clip(SHARE * free_bytes() // needed, 1, strengths))
+
+
+def device_name() -> str:
+    """What the numbers were measured on, such as "2 x NVIDIA H100" or "CPU, 8 cores"."""
+    import jax
+
+    devices = jax.local_devices()
+    if devices[0].platform == "cpu":
+        return f"CPU, {os.cpu_count()} cores, jax {jax.__version__}"
+    return f"{len(devices)} x {devices[0].device_kind}, jax {jax.__version__}"

@@ -16,27 +16,13 @@ import numpy as np
 
 from jaxiqa.data.decode import file_fault
 from jaxiqa.data.split import Files, Split
+from jaxiqa.data.validate import raise_all
 
-SHOWN = 20
 PARTS = ("train", "val", "test")
 
 MAX_BYTES = 2**26
 
 Row = dict[str, Any]
-
-
-def raise_all(where: str, problems: Sequence[str]) -> None:
-    """One ``ValueError`` for all problems, the first twenty in full; nothing if there are none.
-
-    >>> raise_all("scores.csv", ["row 2: score nan"])
-    Traceback (most recent call last):
-    ValueError: scores.csv: 1 problem
-      row 2: score nan
-    """
-    if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
-        raise ValueError(f"{where}: {count}\n  " + "\n  ".join([*problems[:SHOWN], *more]))
 
 
 def read_splits(

@@ -1,0 +1,36 @@
+"""Strengths of attacks as reports order and name them."""
+
+from collections.abc import Iterable
+
+Strength = float | str | None
+
+
+"""An ε, the name of a level that was aligned, or None for an attack that runs as its options say."""
+
+
+LEVELS = ("weak", "medium", "strong")
+
+
+def named(strength: Strength) -> str:
+    """A strength as people write it: a level by its name, others by `in_255ths`, and a dash where there is none."""
+    if strength is None:
+        return "–"
+    return strength if isinstance(strength, str) else in_255ths(strength)
+
+
+def in_order(strengths: Iterable[Strength]) -> tuple[Strength, ...]:
+    """From weak to strong.
+
+    >>> in_order(["strong", "weak"]), in_order([0.2, 0.1])
+    (('weak', 'strong'), (0.1, 0.2))
+    """
+    return tuple(sorted(strengths, key=lambda s: LEVELS.index(s) if isinstance(s, str) else s or 0.0))
+
+
+def in_255ths(epsilon: float) -> str:
+    """A strength as people write it, to nine digits: more than float32 tells apart, so two never share a column.
+
+    >>> in_255ths(8 / 255), in_255ths(0.01), in_255ths(5.01e-5)
+    ('8/255', '2.55/255', '0.0127755/255')
+    """
+    return f"{epsilon * 255:.9g}/255"

@@ -1,0 +1,154 @@
+"""The rows that an evaluation writes and reports read."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class ResultRow:
+    """One attacked image: a line of ``results.jsonl``.
+
+    ``epsilon`` is the attack's strength: in [0, 1] pixel units where that is a radius, in the unit of the field it sets
+    otherwise, or None where the attack runs as its options say. ``rounded`` is the score after the attacked image was
+    rounded to 8 bits, as it would be stored. ``linf`` and ``l2`` are the norms of the perturbation in [0, 1] pixel
+    units, ``ssim`` is between clean and attacked image. ``queries`` counts the scores that a black-box attack asked
+    for. ``seconds`` is attack time divided by the number of images in its batch, compilation included once.
+    """
+
+    image: str
+    model: str  # the variant's name, without its seed
+    seed: int
+    attack: str
+    epsilon: float | None
+    score: float
+    attacked: float
+    rounded: float
+    linf: float
+    l2: float
+    ssim: float
+    queries: int | None
+    seconds: float
+    level: str | None = None  # weak, medium or strong, where strengths were aligned
+
+
+@dataclass(frozen=True)
+class MaskingRow:
+    """One check for masked gradients of one model: a line of ``masking.jsonl``."""
+
+    model: str
+    seed: int
+    check: str
+    value: float
+    limit: float
+    flagged: bool
+    remedy: str
+    images: int | None = None  # so many were asked for, by ``Evaluation.masking``
+    checks: int | None = None  # rows of this model and number of images
+
+
+@dataclass(frozen=True)
+class PredictionRow:
+    """One clean image with a human (or derived) score: a line of ``predictions.jsonl``."""
+
+    image: str
+    model: str
+    seed: int
+    mos: float
+    score: float
+
+
+@dataclass(frozen=True)
+class ModelRow:
+    """One trained model: a line of ``models.jsonl``."""
+
+    model: str
+    seed: int
+    parameters: int
+    score_low: float
+    score_high: float
+    validation_srocc: float
+    seconds_per_epoch: float
+    seconds_per_test: float  # scoring the whole labelled test split once, compiled
+    test_images: int
+
+
+@dataclass(frozen=True)
+class StoredRow:
+    """One attacked image as a PNG file: a line of ``stored.jsonl``. Where an image has several, the last one counts."""
+
+    image: str
+    model: str
+    seed: int
+    attack: str
+    epsilon: float | None
+    level: str | None
+    sha256: str  # of the file
+
+
+UNDEFENDED = "none"
+"""The label of the metric without a defense."""
+
+
+@dataclass(frozen=True)
+class DefenseRow:
+    """One attacked image behind one defense: a line of ``defenses.jsonl``.
+
+    ``mode`` is "transfer" (the image of the adversarial set, made against the metric alone) or "adaptive" (made against
+    the metric behind this defense). ``clean`` and ``attacked`` are f(x) and f(x'), ``purified_clean`` and ``purified``
+    f(P(x)) and f(P(x')), with x' in 8 bits and one draw for both. ``ssim`` (7x7 windows) and ``psnr`` in dB compare
+    P(x') with x; ``psnr`` is None where they are equal. ``seconds`` is purifying, scoring and, if adaptive, attacking,
+    divided by the number of images in the batch, compilation included once.
+    """
+
+    image: str
+    model: str
+    seed: int
+    attack: str
+    epsilon: float | None
+    level: str | None
+    defense: str
+    mode: str
+    clean: float
+    attacked: float
+    purified_clean: float
+    purified: float
+    ssim: float
+    psnr: float | None
+    seconds: float
+
+
+@dataclass(frozen=True)
+class CertificateRow:
+    """One image and what is certain about its score: a line of ``certificates.jsonl``.
+
+    ``attack`` is None for the clean image. ``score`` is the certified score or, of a method that certifies classes,
+    the class; ``radius`` is the L2 radius within which that holds, ``lower`` and ``upper`` the bounds of the score
+    inside it, where the method has them.
+    """
+
+    image: str
+    model: str
+    seed: int
+    attack: str | None
+    epsilon: float | None
+    level: str | None
+    certifier: str
+    score: float | None
+    lower: float | None
+    upper: float | None
+    radius: float
+    abstained: bool
+    n: int
+    sigma: float
+    seconds: float
+
+
+FILES: dict[type, str] = {
+    ResultRow: "results.jsonl",
+    PredictionRow: "predictions.jsonl",
+    ModelRow: "models.jsonl",
+    MaskingRow: "masking.jsonl",
+    StoredRow: "stored.jsonl",
+    DefenseRow: "defenses.jsonl",
+    CertificateRow: "certificates.jsonl",
+}
+"""Kind of row -> its file in an experiment's folder."""
