@@ -58,7 +58,7 @@ def beside(images: Any, tree: Any) -> Any:
     ``jit`` refuses arguments that are committed to different devices, such as weights read onto the first one and a
     batch that is divided over all. Arrays that are not committed, and traced ones, are left as they are.
 
-    >>> beside(jnp.zeros((1, 2, 2, 3)), {"w": 1.0})
+    >>> beside(jax.numpy.zeros((1, 2, 2, 3)), {"w": 1.0})
     {'w': 1.0}
     """
     if is_traced(images) or not isinstance(images, jax.Array) or not images.committed:

@@ -52,7 +52,7 @@ class Split:
         """Images at these positions as a batch in [0, 1]; all of them by default.
 
         Raises:
-            ValueError: they are not of one size; `jaxiqa.data.pipeline` makes them so.
+            ValueError: they are not of one size; `jaxiqa.data.resized` makes them so.
 
         >>> from jaxiqa.data import load
         >>> split = load("builtin", size=(16, 20), train=8, val=4, test=4)["test"]
@@ -67,7 +67,7 @@ class Split:
         if len(sizes) != 1:
             raise ValueError(
                 f"{self.name}: the images are of {len(sizes)} sizes ({', '.join(sizes[:5])}); one is needed, "
-                "as jaxiqa.data.pipeline(split, (height, width)) makes it"
+                "as jaxiqa.data.resized(split, (height, width)) makes it"
             )
         return np.stack(pixels).astype(np.float32) / 255
 

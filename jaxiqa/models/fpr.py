@@ -10,10 +10,11 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.images import check_images, check_pictures
 from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
-from jaxiqa.nn.stages import Insertion, Stages
+from jaxiqa.nn.stages import Stages
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
@@ -80,7 +81,7 @@ class ConvStage(nnx.Module):
         return max_pool(x, 2, 2) if self.pool else x
 
 
-class FPR(nnx.Module):
+class FPR(Metric):
     """``score = 100 - Σ w_i · s_i / Σ w_i`` over the 64 × 64 patches of an image.
 
     From a patch's features come its opinion ``s_i = linear(linear(features_i))``, and through a GRU along the sequence
@@ -105,7 +106,7 @@ class FPR(nnx.Module):
     """
 
     input_size = None
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, larger_is_worse: bool = True, width: int = 128, rngs: nnx.Rngs):
         self.larger_is_worse = larger_is_worse
@@ -125,7 +126,7 @@ class FPR(nnx.Module):
         self.gates = nnx.Linear(features, 96, rngs=rngs)
         self.recurrent = nnx.Linear(32, 96, rngs=rngs)
         self.weight = nnx.Linear(32, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(larger_is_worse=larger_is_worse, width=width)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of at least 64 × 64; higher is better."""
@@ -144,7 +145,7 @@ class FPR(nnx.Module):
         order = np.arange(kept) * n // kept if key is None else jax.random.permutation(key, n)[:kept]
         return patches[:, order].reshape(len(images), kept * SIDE, SIDE, -1)
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """Scores of RGB pixels in [0, 1], of a picture or of patches one below the other: `cut` orders both alike."""
         scored = self.features(pixels, ("opinions", "weights"))
         weights = jax.nn.relu(scored["weights"][..., 0]) + 1e-8
@@ -195,7 +196,7 @@ KEYS = _keys()
 
 _PAGE = "https://github.com/Baoliang93/FPR"
 FPR_NR = Published(
-    build=FPR,
+    metric=FPR,
     keys=KEYS,
     title="FPR",
     paper="doi:10.1109/TIP.2022.3205770",

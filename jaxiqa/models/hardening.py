@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
-from jaxiqa.nn.stages import Insertion, Stages
+from jaxiqa.nn.stages import Stages
 
 POSITIONS = {
     1: ("before:conv1", 3),
@@ -65,8 +65,7 @@ def harden(
     _, features = model.backbone.place(where)
     block = _make(kind, features, options, rngs)
     name = kind_name(kind, model.backbone.order) if name is None else name
-    model.backbone.insert(where, block, name=name)
-    model.insertions = (*model.insertions, Insertion(name, where, kind, tuple(sorted(options.items()))))
+    model.backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(options.items())))
 
 
 def kind_name(kind: str, taken: Collection[str]) -> str:

@@ -14,11 +14,12 @@ from jaxtyping import Array, Float
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
-from jaxiqa.nn.stages import Features, Insertion, normalise
+from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
@@ -43,7 +44,7 @@ class Distortion(nnx.Module):
         return self.linear(_channels_first(self.conv(nnx.avg_pool(x, (7, 7), (7, 7)))))
 
 
-class HyperIQA(nnx.Module):
+class HyperIQA(Metric):
     """``score = t5(s(t4(s(t3(s(t2(s(t1(v))))))))``, s the sigmoid, ``t_i(x) = W_i x + b_i`` made from the image.
 
     ``v`` (224 numbers) comes from all four layers of the backbone; ``W_1`` to ``W_4`` are 3x3 convolutions of a map
@@ -72,7 +73,7 @@ class HyperIQA(nnx.Module):
     """
 
     input_size = (CROP, CROP)
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(
         self,
@@ -101,7 +102,7 @@ class HyperIQA(nnx.Module):
         )
         self.weights5 = nnx.Linear(HYPER, TARGET[4] * TARGET[5], rngs=rngs)
         self.biases = nnx.List([nnx.Linear(HYPER, outputs, rngs=rngs) for outputs in TARGET[1:]])
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(protocol=protocol, crops=crops, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
@@ -118,7 +119,7 @@ class HyperIQA(nnx.Module):
             images = jax.image.resize(images, shape, "bilinear", antialias=True)
         return grid_crops(images, CROP, self.crops) if key is None else random_crops(images, CROP, self.crops, key)
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """One score per crop; ``ValueError`` unless the crops are 224x224."""
         return self.features(pixels, ("score",))["score"]
 
@@ -187,7 +188,7 @@ KEYS = (
 )
 
 HYPERIQA = Published(
-    build=HyperIQA,
+    metric=HyperIQA,
     keys=KEYS,
     title="HyperIQA",
     paper="Su et al., CVPR 2020",

@@ -13,9 +13,10 @@ from jaxtyping import Array, Float
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import inception_keras, inception_resnet_v2
-from jaxiqa.nn.stages import Features, Insertion, normalise
+from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
@@ -43,7 +44,7 @@ class Head(nnx.Module):
         return self.linear[-1](self.hidden(x))[:, 0]
 
 
-class KonCept512(nnx.Module):
+class KonCept512(Metric):
     """``score = head(pool(inception_resnet_v2((pixels - 0.5) / 0.5)))``, a mean opinion score, about 0 to 100.
 
     Protocol: the image as it is, in one pass. The published weights were trained on KonIQ-10k's pictures of 384 × 512
@@ -66,14 +67,14 @@ class KonCept512(nnx.Module):
     """
 
     input_size = None
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, pooling: str = "official", width: int = 32, rngs: nnx.Rngs):
         check_choice("pooling", pooling, ("official", "full"))
         self.pooling = pooling
         self.backbone = inception_resnet_v2.inception_resnet_v2(width=width, rngs=rngs)
         self.head = Head(self.backbone.widths[-1], rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(pooling=pooling, width=width)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1]; higher is better. There is nothing random: ``key`` changes nothing."""
@@ -85,7 +86,7 @@ class KonCept512(nnx.Module):
         check_images("images", images, minimum=SMALLEST)
         return images
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """Scores of RGB pixels in [0, 1]."""
         last, _ = self.backbone.run(self._normalised(pixels))
         return self.head(self._pool(last))
@@ -155,7 +156,7 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
 
 
 KONCEPT512 = Published(
-    build=KonCept512,
+    metric=KonCept512,
     keys=KEYS,
     adapt=from_keras,
     title="KonCept512",

@@ -5,7 +5,6 @@
 
 from collections.abc import Mapping, Sequence
 from itertools import pairwise
-from math import inf, nan
 from typing import Literal
 
 import jax
@@ -17,17 +16,14 @@ from jaxtyping import Array, Float
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import BACKBONES, resnet
-from jaxiqa.nn.stages import Features, Insertion, normalise
+from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
 Mode = Literal["train", "eval"]
-
-
-class Calibration(nnx.Variable):
-    """Numbers that are fitted after training, not trained."""
 
 
 class Reduction(nnx.Module):
@@ -46,7 +42,7 @@ class Reduction(nnx.Module):
         return jax.nn.relu(x)
 
 
-class Linearity(nnx.Module):
+class Linearity(Metric):
     """Quality score from two levels of a backbone.
 
     ``score = k · q + b``, ``q = regression([f6, f7])``, ``f_i = reduce_i(mean over pixels of tap_i)``. Training also
@@ -69,6 +65,10 @@ class Linearity(nnx.Module):
     >>> model(jnp.zeros((2, 40, 56, 3))).shape
     (2,)
     """
+
+    loss_weights = {"q6": 0.1, "q7": 0.1, "score": 1.0}  # noqa: RUF012  arXiv:2008.03889
+    cancelled = (r"dr[67]\.linear\.\d+\.bias",)
+    restartable = True
 
     def __init__(
         self,
@@ -98,15 +98,14 @@ class Linearity(nnx.Module):
         self.regr6 = nnx.Linear(64, 1, rngs=rngs)
         self.regr7 = nnx.Linear(64, 1, rngs=rngs)
         self.regression = nnx.Linear(128, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()  # what jaxiqa.models.harden has put into the backbone
-        self.calibration = Calibration(jnp.array([1.0, 0.0, nan, nan]))  # k, b, lowest and highest score
+        self.keep(backbone=backbone, width=self.width, taps=self.taps, input_size=input_size)
 
-    def __call__(self, images: Images) -> Scores:
+    def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
         check_pictures(images)
-        return self.network(self.prepare(images))
+        return self.network(self.prepare(images, key))
 
-    def prepare(self, images: Images) -> Float[Array, "b _ _ c"]:
+    def prepare(self, images: Images, key: jax.Array | None = None) -> Float[Array, "b _ _ c"]:
         """Images resized to ``input_size``: bilinear, antialiased where that shrinks them, differentiable."""
         check_images("images", images)
         if self.input_size is None or images.shape[1:3] == self.input_size:
@@ -114,12 +113,11 @@ class Linearity(nnx.Module):
         shape = (images.shape[0], *self.input_size, images.shape[3])
         return jax.image.resize(images, shape, "bilinear", antialias=True)
 
-    def network(self, pixels: Images) -> Scores:
-        """Scores of prepared images: ``k · q + b``."""
+    def raw(self, pixels: Images) -> Scores:
+        """``q`` of prepared images."""
         check_pictures(pixels, name="pixels", slack=OVERSHOOT)
-        k, b = self.calibration[0], self.calibration[1]
         levels = self._levels(normalise(pixels, self.mean, self.std))
-        return k * self.regression(jnp.concatenate(levels, axis=1))[:, 0] + b
+        return self.regression(jnp.concatenate(levels, axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
@@ -130,72 +128,26 @@ class Linearity(nnx.Module):
         pooled = {name: reduce(jnp.mean(maps[tap], (1, 2))) for name, (reduce, tap) in heads.items() if name in names}
         return {name: pooled[name] if name in heads else maps[name] for name in names}
 
-    def outputs(self, pixels: Images) -> Float[Array, "b 3"]:
-        """``q6, q7, q`` of prepared images: the raw outputs that training compares with the labels."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
-        return self.outputs_from(normalise(pixels, self.mean, self.std))
+    def outputs(self, images: Images) -> dict[str, Scores]:
+        """``q6``, ``q7`` and, as ``score``, ``q`` of prepared images: what training compares with the labels."""
+        check_pictures(images, slack=OVERSHOOT)
+        return self.outputs_from(normalise(images, self.mean, self.std))
 
     def trunk(self, pixels: Images, stop: str) -> Features:
         """What stage ``stop`` puts out for prepared images; `outputs_from` goes on from there."""
         check_pictures(pixels, name="pixels", slack=OVERSHOOT)
         return self.backbone.run(normalise(pixels, self.mean, self.std), stop=stop)[0]
 
-    def outputs_from(self, activations: Features, start: str | None = None) -> Float[Array, "b 3"]:
-        """``q6, q7, q`` from what stage ``start`` put out; without ``start``, from normalised pixels."""
+    def outputs_from(self, activations: Features, start: str | None = None) -> dict[str, Scores]:
+        """`outputs` from what stage ``start`` put out; without ``start``, from normalised pixels."""
         f6, f7 = self._levels(activations, start)
         q = self.regression(jnp.concatenate([f6, f7], axis=1))
-        return jnp.concatenate([self.regr6(f6), self.regr7(f7), q], axis=1)
+        return {"q6": self.regr6(f6)[:, 0], "q7": self.regr7(f7)[:, 0], "score": q[:, 0]}
 
     def _levels(self, activations: Features, start: str | None = None) -> tuple[Array, Array]:
         _, features = self.backbone.run(activations, start=start, taps=self.taps)
         pooled = [jnp.mean(features[tap], (1, 2)) for tap in self.taps]
         return self.dr6(pooled[0]), self.dr7(pooled[1])
-
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """Lowest and highest score, as `calibrate` was told; ``ValueError`` before that."""
-        low, high = (float(value) for value in self.calibration[2:])
-        if not low < high:
-            raise ValueError("the model has no score_range yet: call model.calibrate(k=..., b=..., score_range=...)")
-        return low, high
-
-    def calibrate(self, *, k: float, b: float, score_range: tuple[float, float]) -> None:
-        """Set the map from raw outputs to scores, ``k · q + b``, and the range that gains are divided by.
-
-        Args:
-            k, b: slope and intercept, usually least squares of the labels on the training set.
-            score_range: (lowest, highest) score, in the units of ``k · q + b``.
-
-        >>> from jaxiqa.models import build
-        >>> model = build("resnet18", width=8)
-        >>> model.calibrate(k=8.0, b=61.0, score_range=(0.0, 100.0))
-        >>> model.score_range
-        (0.0, 100.0)
-        """
-        check_number("k", k, -inf, inf)
-        check_number("b", b, -inf, inf)
-        low, high = score_range
-        if not -inf < low < high < inf:
-            raise ValueError(f"score_range={score_range} must be (low, high), finite and low < high")
-        self.calibration = Calibration(jnp.array([k, b, low, high], jnp.float32))
-
-    def set_mode(self, *, head: Mode = "eval", backbone: Mode = "eval", axis_name: str | None = None) -> None:
-        """Say which batch norms follow the batch ("train") and which keep their running statistics ("eval").
-
-        Args:
-            head: the batch norms of the head.
-            backbone: those of the backbone and of inserted blocks; "eval" while the head trains is frozen batch norm.
-            axis_name: mapped axis (pmap, shard_map) over which batch statistics are averaged.
-        """
-        for mode, modules in ((backbone, [self.backbone]), (head, [self.dr6, self.dr7])):
-            check_choice("mode", mode, ("train", "eval"))
-            for module in modules:
-                module.set_attributes(
-                    nnx.BatchNorm,
-                    use_running_average=mode == "eval",
-                    axis_name=axis_name,
-                    raise_if_not_found=False,
-                )
 
 
 # The published checkpoints: torchvision's layers as members of one Sequential.
@@ -220,7 +172,8 @@ def _published(*, backbone: str = "resnext101_32x8d", rngs: nnx.Rngs) -> Lineari
 
 
 LINEARITY = Published(
-    build=_published,
+    metric=Linearity,
+    construct=_published,
     keys=KEYS,
     title="LinearityIQA",
     paper="arXiv:2008.03889",

@@ -137,6 +137,7 @@ def _fill(name: str, published: Published, found: Contents, options: dict[str, A
         mapped = key_map.fill(model, arrays, rules, source=source)
     except ValueError as error:
         raise ValueError(f"{_owner(name, model, arrays)}{error}{_unused(found)}") from None
+    model.reset_calibration()
     published.finish(model, extras)
     empty = [
         path for path, leaf in nnx.to_flat_state(nnx.state(model)) if isinstance(leaf.get_value(), jax.ShapeDtypeStruct)

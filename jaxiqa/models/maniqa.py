@@ -11,6 +11,7 @@ from jaxtyping import Array, Float
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import swin, vit
 from jaxiqa.nn.conv import conv
@@ -68,7 +69,7 @@ class Head(nnx.Module):
         return self.linear2(jax.nn.relu(self.linear1(x)))[..., 0]
 
 
-class Maniqa(nnx.Module):
+class Maniqa(Metric):
     """Quality score of 224×224 crops: a weighted mean over 28×28 patches.
 
     ``score = Σ f w / Σ w``, ``f = relu(fc_score(z))``, ``w = sigmoid(fc_weight(z))`` per patch. ``z`` comes through
@@ -108,7 +109,7 @@ class Maniqa(nnx.Module):
     """
 
     input_size = (CROP, CROP)
-    score_range = (0.0, 1.0)
+    published_range = (0.0, 1.0)
 
     def __init__(self, *, protocol: str = "official", width: int = 768, scale: float = 0.8, rngs: nnx.Rngs):
         check_choice("protocol", protocol, PROTOCOLS)
@@ -128,9 +129,9 @@ class Maniqa(nnx.Module):
                 stages[f"swin{part}.{i}"] = (layer, features)
             channels = features
         self.backbone = Stages(stages)
-        self.insertions: tuple = ()  # what jaxiqa.models.harden has put into the backbone
         self.fc_score = Head(channels, rngs=rngs)
         self.fc_weight = Head(channels, rngs=rngs)
+        self.keep(protocol=protocol, width=width, scale=scale)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1], as the protocol says; random crops with a key (``"official"``)."""
@@ -138,7 +139,7 @@ class Maniqa(nnx.Module):
         sums = self._sums(self.prepare(images, key)).reshape(images.shape[0], -1, 2)
         if self.protocol == "pyiqa":
             sums = jnp.sum(sums, axis=1, keepdims=True)
-        return jnp.mean(sums[..., 0] / sums[..., 1], axis=1)
+        return self.calibrated(jnp.mean(sums[..., 0] / sums[..., 1], axis=1))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
         """Crops of images, those of image 0 first, or resized images; see the class."""
@@ -151,7 +152,7 @@ class Maniqa(nnx.Module):
             return grid_crops(images, CROP, CROPS)
         return random_crops(images, CROP, CROPS, key)
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """One score per 224×224 crop: ``Σ f w / Σ w``."""
         sums = self._sums(pixels)
         return sums[:, 0] / sums[:, 1]
@@ -215,7 +216,7 @@ KEYS = (
 _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 _PAGE = "https://github.com/IIGROUP/MANIQA"
 MANIQA = Published(
-    build=Maniqa,
+    metric=Maniqa,
     keys=KEYS,
     title="MANIQA",
     paper="arXiv:2204.08958",

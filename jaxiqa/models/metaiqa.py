@@ -10,9 +10,10 @@ from jaxtyping import Array, Float
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
-from jaxiqa.nn.stages import Insertion, normalise
+from jaxiqa.nn.stages import normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
@@ -33,7 +34,7 @@ class Hidden(nnx.Module):
         return jax.nn.leaky_relu(x, self.slope[...])
 
 
-class MetaIQA(nnx.Module):
+class MetaIQA(Metric):
     """``score = sigmoid(fc3(hidden2(hidden1(classifier(mean over pixels of layer4)))))``, in (0, 1).
 
     Protocol: the whole image is resized to 224x224, whatever its aspect, and scored in one pass. There is nothing
@@ -58,7 +59,7 @@ class MetaIQA(nnx.Module):
     """
 
     input_size = (SIDE, SIDE)
-    score_range = (0.0, 1.0)
+    published_range = (0.0, 1.0)
 
     def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
         check_choice("protocol", protocol, ("official", "pyiqa"))
@@ -68,7 +69,7 @@ class MetaIQA(nnx.Module):
         self.hidden1 = Hidden(CLASSES, 1024, rngs=rngs)
         self.hidden2 = Hidden(1024, 512, rngs=rngs)
         self.fc3 = nnx.Linear(512, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
@@ -82,7 +83,7 @@ class MetaIQA(nnx.Module):
         shape = (images.shape[0], SIDE, SIDE, images.shape[3])
         return jax.image.resize(images, shape, "bilinear", antialias=self.protocol == "official")
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """Scores of prepared images."""
         return jax.nn.sigmoid(self.features(pixels, ("fc3",))["fc3"][:, 0])
 
@@ -124,7 +125,7 @@ KEYS = (
 _PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 
 METAIQA = Published(
-    build=MetaIQA,
+    metric=MetaIQA,
     keys=KEYS,
     title="MetaIQA",
     paper="arXiv:2004.05508",

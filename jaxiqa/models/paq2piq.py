@@ -11,9 +11,10 @@ from jaxtyping import Array, Float, Int
 
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
-from jaxiqa.nn.stages import Features, Insertion
+from jaxiqa.nn.stages import Features
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
@@ -22,7 +23,7 @@ GRID = 20  # patches along each side
 MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many pictures
 
 
-class PaQ2PiQ(nnx.Module):
+class PaQ2PiQ(Metric):
     """``score = head(RoI of the whole image)``, over a ResNet-18 that sees pixels as they are.
 
     A region of interest (RoI) of ``layer4`` is max-pooled to 2x2 cells (`roi_max_pool`); their maximum and their mean
@@ -42,7 +43,7 @@ class PaQ2PiQ(nnx.Module):
     """
 
     input_size = None
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
         self.backbone = resnet.RESNET18.build(width=width, rngs=rngs)
@@ -53,7 +54,7 @@ class PaQ2PiQ(nnx.Module):
         )
         self.linear1 = nnx.Linear(2 * channels, 512, rngs=rngs)
         self.linear2 = nnx.Linear(512, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
@@ -66,7 +67,7 @@ class PaQ2PiQ(nnx.Module):
         check_images("images", images)
         return images
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """One score per image, from the region that is all of it."""
         return self._score(self._pooled(self._layer4(pixels), pixels.shape, 1))[:, 0, 0]
 
@@ -178,7 +179,7 @@ _AUTHORS = "https://github.com/baidut/PaQ-2-PiQ"
 _PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 
 PAQ2PIQ = Published(
-    build=PaQ2PiQ,
+    metric=PaQ2PiQ,
     keys=KEYS,
     title="PaQ-2-PiQ (RoIPool)",
     paper="arXiv:1912.10088",

@@ -12,14 +12,15 @@ from flax import nnx
 from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.models.hardening import harden
-from jaxiqa.models.linearity import Linearity
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.registry import MODELS
 from jaxiqa.pretrained import files, key_map
 
-FORMAT = 1
-FIELDS = ("backbone", "width", "taps", "input_size", "blocks", "k", "b", "score_range", "sha256")
+FORMAT = 2
+FIELDS = ("model", "options", "blocks", "k", "b", "score_range", "sha256")
 
 
-def save(model: Linearity, folder: str | Path) -> None:
+def save(model: Metric, folder: str | Path) -> None:
     """Write the metric into ``folder``; the weights first, so that a card always describes weights that are there.
 
     Raises:
@@ -32,11 +33,8 @@ def save(model: Linearity, folder: str | Path) -> None:
     content = safetensors.numpy.save(arrays)
     card = {
         "format": FORMAT,
-        "model": "linearity",
-        "backbone": model.architecture,
-        "width": model.width,
-        "taps": list(model.taps),
-        "input_size": list(model.input_size) if model.input_size else None,
+        "model": _name_of(model),
+        "options": dict(model.options),
         "blocks": [
             {"name": block.name, "where": block.where, "kind": block.kind, "options": dict(block.options)}
             for block in model.insertions
@@ -76,7 +74,17 @@ def run_folder(path: str | Path) -> Path | None:
     return found[0]
 
 
-def load(folder: str | Path) -> Linearity:
+def _name_of(model: Metric) -> str:
+    return next(name for name, published in MODELS.items() if published.metric is type(model))
+
+
+def _converted(card: dict[str, Any]) -> dict[str, Any]:
+    """A card of format 1, which knew only the linearity metric, as one of today."""
+    options = {name: card[name] for name in ("backbone", "width", "taps", "input_size") if name in card}
+    return {**card, "format": FORMAT, "options": options}
+
+
+def load(folder: str | Path) -> Metric:
     """The metric that `save` wrote, in evaluation mode.
 
     Args:
@@ -94,24 +102,22 @@ def load(folder: str | Path) -> Linearity:
         card: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    card = _converted(card) if isinstance(card, dict) and card.get("format") == 1 else card
     version = card.get("format") if isinstance(card, dict) else None
     if version != FORMAT:
         raise ValueError(f"{path}: format={version!r} is not allowed; this version reads {FORMAT}")
     if missing := [field for field in FIELDS if field not in card]:
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
+    if card["model"] not in MODELS:
+        raise ValueError(f"{path}: model={card['model']!r} is not allowed; this version knows {', '.join(MODELS)}")
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in card["options"].items()}
     file = folder / "model.safetensors"
     arrays = files.read(file)
     if hashlib.sha256(file.read_bytes()).hexdigest() != card["sha256"]:
         raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
 
-    def empty() -> Linearity:
-        model = Linearity(
-            card["backbone"],
-            width=card["width"],
-            taps=tuple(card["taps"]),
-            input_size=tuple(card["input_size"]) if card["input_size"] else None,
-            rngs=nnx.Rngs(0),
-        )
+    def empty() -> Metric:
+        model = MODELS[card["model"]].metric(**options, rngs=nnx.Rngs(0))
         for block in card["blocks"]:
             harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
         return model

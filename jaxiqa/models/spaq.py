@@ -8,17 +8,17 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.crops import stride_crops
-from jaxiqa.nn.stages import Insertion
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import Source
 
 SHORTER_SIDE, PATCH, STRIDE = 512, 224, 112
 
 
-class SpaqBL(nnx.Module):
+class SpaqBL(Metric):
     """``score = mean over patches of fc(mean over pixels of layer4)``, a ResNet-50 that sees pixels as they are.
 
     Protocol: images with both sides of 512 pixels or more are resized to 512 along the shorter one; then 224x224
@@ -39,12 +39,12 @@ class SpaqBL(nnx.Module):
     """
 
     input_size = (PATCH, PATCH)
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
         self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
         self.fc = nnx.Linear(self.backbone.channels("layer4"), 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1], both sides at least 224 pixels; higher is better."""
@@ -62,7 +62,7 @@ class SpaqBL(nnx.Module):
             images = jax.image.resize(images, shape, "bilinear", antialias=True)
         return stride_crops(images, PATCH, STRIDE)
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """One score per patch; patches of any size."""
         return self.fc(self.features(pixels, ("pool",))["pool"])[:, 0]
 
@@ -80,7 +80,7 @@ KEYS = (
 )
 
 SPAQ_BL = Published(
-    build=SpaqBL,
+    metric=SpaqBL,
     keys=KEYS,
     title="SPAQ-BL",
     paper="Fang et al., CVPR 2020",

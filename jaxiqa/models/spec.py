@@ -6,6 +6,7 @@ from dataclasses import dataclass, field
 import numpy as np
 from flax import nnx
 
+from jaxiqa.models.metric import Metric
 from jaxiqa.pretrained.files import Source
 from jaxiqa.pretrained.key_map import Rule
 
@@ -18,19 +19,21 @@ def _nothing(model: nnx.Module, extras: Mapping[str, np.ndarray]) -> None:
 class Published:
     """One entry of `jaxiqa.models.MODELS`.
 
-    ``build(rngs=..., **options)`` makes the module at its published size. Such a module, a *metric*, has
+    ``build(rngs=..., **options)`` makes the metric at its published size. A metric (`jaxiqa.models.metric.Metric`) has
 
     - ``prepare(images, key=None)``: the test-time protocol, ``b h w c`` in [0, 1] to the pixels of ``b · n`` items (the
       items of image 0 first). Crops are fixed without a key and random with one.
-    - ``network(pixels)``: one score per item, higher is better.
+    - ``raw(pixels)``: the network's output per item; ``network(pixels)``: the score per item, ``k · raw + b``.
     - ``__call__(images, key=None)``: both, averaged over the items of an image.
     - ``features(pixels, names)``: name -> feature map, for stages of ``backbone`` and named parts of the head.
+    - ``outputs(images)``, ``loss_weights``, ``cancelled``: what training compares with labels, and how.
     - ``backbone``: the `Stages` that `jaxiqa.models.harden` builds into; ``insertions``, what it has put there.
     - ``input_size``: (height, width) of the pixels where the protocol fixes it, or None.
     - ``score_range``: (lowest, highest) score, the diameter that gains are divided by.
 
     Attributes:
-        build: makes the module.
+        metric: the class; ``metric(rngs=..., **dict(model.options))`` makes another of the same structure.
+        construct: makes the published one, where that is not the class with its default options.
         keys: rules (`jaxiqa.pretrained.key_map`) from the original parameter names to those of the module.
         title, paper: name as in the literature; arXiv id or another reference.
         protocol: the test-time protocol in one line.
@@ -43,17 +46,23 @@ class Published:
             those that are not of such a file as they are.
     """
 
-    build: Callable[..., nnx.Module]
+    metric: type[Metric]
     keys: Sequence[Rule]
     title: str
     paper: str
     protocol: str
     results: str
     licence: str
+    construct: Callable[..., Metric] | None = None
     extras: tuple[str, ...] = ()
     finish: Callable[[nnx.Module, Mapping[str, np.ndarray]], None] = _nothing
     weights: Mapping[str, Source] = field(default_factory=dict)
     adapt: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
+
+    @property
+    def build(self) -> Callable[..., Metric]:
+        """Makes the published metric with random weights: ``build(rngs=..., **options)``."""
+        return self.construct or self.metric
 
     def __repr__(self) -> str:
         return f"Published({self.title!r}, {self.paper!r})"

@@ -12,6 +12,7 @@ from jaxtyping import Array, Float
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
 from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import Published
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
@@ -130,7 +131,7 @@ class EncoderLayer(nnx.Module):
         return x + self.linear2(jax.nn.relu(self.linear1(self.norm2(x))))
 
 
-class TReS(nnx.Module):
+class TReS(Metric):
     """Quality score of 224×224 crops, averaged over the crops of an image.
 
     ``score = fc([fc2(mean of encoder(z)), mean of layer4])``. ``z`` has the four levels of the backbone side by side,
@@ -168,7 +169,7 @@ class TReS(nnx.Module):
     """
 
     input_size = (CROP, CROP)
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
         check_choice("protocol", protocol, ("official", "pyiqa"))
@@ -176,13 +177,13 @@ class TReS(nnx.Module):
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
         self.protocol = protocol
         self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
-        self.insertions: tuple = ()  # what jaxiqa.models.harden has put into the backbone
         channels = sum(self.backbone.channels(level) for level in LEVELS)
         self.layer = nnx.List([EncoderLayer(channels, heads=16, hidden=width, rngs=rngs) for _ in range(2)])
         self.norm = layer_norm(channels, epsilon=1e-5, rngs=rngs)
         top = self.backbone.channels("layer4")
         self.fc2 = nnx.Linear(channels, top, rngs=rngs)
         self.fc = nnx.Linear(2 * top, 1, rngs=rngs)
+        self.keep(protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1]: the mean over their crops, random ones with a key (``"official"``)."""
@@ -205,7 +206,7 @@ class TReS(nnx.Module):
             return grid_crops(images, CROP, CROPS)
         return random_crops(images, CROP, CROPS, key)
 
-    def network(self, pixels: Images) -> Scores:
+    def raw(self, pixels: Images) -> Scores:
         """One score per 224×224 crop."""
         maps = self.features(pixels, ("fc2", "layer4"))
         return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps["layer4"], (1, 2))], axis=1))[:, 0]
@@ -265,7 +266,7 @@ KEYS = (
 )
 
 TRES = Published(
-    build=TReS,
+    metric=TReS,
     keys=KEYS,
     title="TReS",
     paper="arXiv:2108.06858",

@@ -52,6 +52,16 @@ class Backbone:
     adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 
 
+@dataclass(frozen=True)
+class Insertion:
+    """A block in the backbone: its stage's name, its place, its kind and the options it was made with."""
+
+    name: str
+    where: str
+    kind: str
+    options: tuple[tuple[str, Any], ...]
+
+
 class Stages(nnx.Module):
     """Named stages run one after another: ``x -> stage_n(... stage_1(x))``.
 
@@ -74,7 +84,7 @@ class Stages(nnx.Module):
         self.order = tuple(stages)
         self.widths = tuple(width for _, width in stages.values())
         self.inputs = inputs
-        self.inserted: tuple[tuple[str, str], ...] = ()
+        self.insertions: tuple[Insertion, ...] = ()
 
     def span(self, stage: str) -> tuple[int, int]:
         """Positions of the first and the last stage called ``stage``; ``ValueError`` lists the stages if none is."""
@@ -96,19 +106,24 @@ class Stages(nnx.Module):
         index = first if side == "before" else last + 1
         return index, (self.widths[index - 1] if index else self.inputs)
 
-    def insert(self, where: str, module: nnx.Module, *, name: str) -> None:
-        """Put ``module``, which keeps the number of channels, at ``where``; no other stage changes."""
+    def insert(
+        self, where: str, module: nnx.Module, *, name: str, kind: str = "", options: tuple[tuple[str, Any], ...] = ()
+    ) -> None:
+        """Put ``module``, which keeps the number of channels, at ``where``; no other stage changes.
+
+        ``kind`` and ``options`` say how the module was made; `insertions` keeps them.
+        """
         index, width = self.place(where)
         if name in {stage.partition(".")[0] for stage in self.order} or not name.isidentifier():
             raise ValueError(f"name={name!r} must be an identifier that no stage has; the stages are {self.order}")
         self.order = (*self.order[:index], name, *self.order[index:])
         self.widths = (*self.widths[:index], width, *self.widths[index:])
         self.stage[name] = module
-        self.inserted = (*self.inserted, (name, where))
+        self.insertions = (*self.insertions, Insertion(name, where, kind, options))
 
     def tapped(self, stage: str) -> int:
         """Position of the stage that a tap on ``stage`` reads: itself, or the last block inserted after it."""
-        after = {name for name, where in self.inserted if where.startswith("after:")}
+        after = {block.name for block in self.insertions if block.where.startswith("after:")}
         index = self.span(stage)[1]
         while index + 1 < len(self.order) and self.order[index + 1] in after:
             index += 1
@@ -156,13 +171,3 @@ def _handed_out(x: Array, dtype: Any) -> Array:
     """``x`` in another type, if it has another. XLA may not merge what follows with the stages: on CPUs (jaxlib 0.12)
     a mean that it merges with bfloat16 products comes out wrong."""
     return x if x.dtype == dtype else jax.lax.optimization_barrier(x).astype(dtype)
-
-
-@dataclass(frozen=True)
-class Insertion:
-    """A block in the backbone: its stage's name, its place, its kind and the options it was made with."""
-
-    name: str
-    where: str
-    kind: str
-    options: tuple[tuple[str, Any], ...]

@@ -88,7 +88,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         masks = make_masks(parts.params, amount=variant.prune.amount, criterion=variant.prune.criterion)
         parts = replace(parts, params=apply_masks(parts.params, masks))
 
-    train, validation = sources(experiment, name, parts, trunk, splits, trunks)
+    train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(
         parts.params,
         learning_rate=training.learning_rate,

@@ -159,7 +159,7 @@ def raw_scores(parts: Parts, after: str | None) -> Callable[[Tree, Tree, Source,
     @jax.jit
     def score(params: Tree, batch_stats: Tree, fixed: Tree, inputs: jax.Array) -> jax.Array:
         model = put_together(replace(parts, fixed=fixed), params, batch_stats)
-        return (model.outputs_from(inputs, after) if after else model.outputs(inputs))[:, 2]
+        return (model.outputs_from(inputs, after) if after else model.outputs(inputs))["score"]
 
     def all_scores(params: Tree, batch_stats: Tree, source: Source, batch_size: int) -> np.ndarray:
         return np.concatenate(

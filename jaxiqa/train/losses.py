@@ -4,7 +4,7 @@ All but `mse` compare a whole batch at once, so under data parallelism they must
 `jaxiqa.train.step` gathers predictions before it calls them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -69,16 +69,18 @@ LOSSES: dict[str, Callable[[Float[Array, " b"], Float[Array, " b"]], Float[Array
     "plcc": plcc,
 }
 
-HEAD_WEIGHTS = (0.1, 0.1, 1.0)
-"""Weights of the two auxiliary heads and of the final regression in the total loss (arXiv:2008.03889)."""
 
-
-def total_loss(loss: Callable, outputs: Float[Array, "b 3"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """0.1·loss(q6) + 0.1·loss(q7) + loss(q): every head of a Linearity metric learns the scores.
+def total_loss(
+    loss: Callable,
+    outputs: Mapping[str, Float[Array, " b"]],
+    mos: Float[Array, " b"],
+    weights: Mapping[str, float],
+) -> Float[Array, ""]:
+    """Σ weight · loss(output, mos) over the training outputs of a metric (`jaxiqa.models.metric.Metric.loss_weights`).
 
     >>> mos = jnp.array([10.0, 40.0, 80.0])
-    >>> outputs = jnp.stack([mos, mos, mos], axis=1)
-    >>> round(float(total_loss(norm_in_norm, outputs, mos)), 4)
-    0.0
+    >>> outputs = {"q6": -mos, "score": mos}
+    >>> round(float(total_loss(plcc, outputs, mos, {"q6": 0.1, "score": 1.0})), 4)
+    0.1
     """
-    return sum(weight * loss(outputs[:, head], mos) for head, weight in enumerate(HEAD_WEIGHTS))
+    return sum(weight * loss(outputs[name], mos) for name, weight in weights.items())

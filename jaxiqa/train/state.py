@@ -1,7 +1,8 @@
 """What changes while a metric trains, as one pytree of plain arrays, and the optimiser that changes it."""
 
 import hashlib
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -13,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
 
 Tree = dict[Any, Any]
 """Nested dict of arrays, keyed by module path."""
@@ -41,7 +43,7 @@ class TrainState:
 class Parts:
     """A metric taken apart: what trains, what does not, and how to put it together in either mode.
 
-    ``training`` and ``inference`` differ only in the mode of batch normalisation.
+    ``training`` and ``inference`` differ only in the mode of batch normalisation. ``loss_weights`` are the metric's.
     """
 
     training: nnx.GraphDef
@@ -50,22 +52,24 @@ class Parts:
     fixed: Tree
     batch_stats: Tree
     other: Tree
+    loss_weights: Mapping[str, float]
 
 
-def take_apart(model: nnx.Module, *, frozen: Collection[str] = (), batch_norm: str = "train") -> Parts:
-    """Split a Linearity metric for training.
+def take_apart(model: Metric, *, frozen: Collection[str] = (), batch_norm: str = "train") -> Parts:
+    """Split a metric for training.
 
     Args:
         model: the metric; left as it was.
         frozen: backbone stages whose parameters do not train.
         batch_norm: ``"train"``, or ``"frozen"`` to keep the backbone's running statistics. The head's batch
             normalisation always follows the batch; that of frozen stages never does.
+
+    Parameters that a batch norm cancels (`jaxiqa.models.metric.Metric.cancelled`) do not train.
     """
 
     def trains(path: tuple, variable: nnx.Variable) -> bool:
-        # Batch normalisation subtracts the heads' biases again. Their gradient is rounding noise, which Adam would
-        # scale up to full steps, different ones for every number of devices.
-        cancelled = path[0] in ("dr6", "dr7") and path[1] == "linear" and path[-1] == "bias"
+        name = ".".join(map(str, path))
+        cancelled = any(re.fullmatch(pattern, name) for pattern in model.cancelled)
         held = path[:2] == ("backbone", "stage") and path[2] in frozen
         return isinstance(variable, nnx.Param) and not (held or cancelled)
 
@@ -80,7 +84,7 @@ def take_apart(model: nnx.Module, *, frozen: Collection[str] = (), batch_norm: s
 
     training, *states = split(training=True)
     inference = split(training=False)[0]
-    return Parts(training, inference, *(nnx.to_pure_dict(state) for state in states))
+    return Parts(training, inference, *map(nnx.to_pure_dict, states), model.loss_weights)
 
 
 def put_together(
@@ -116,7 +120,7 @@ class RawScore:
     axis_name: str | None = field(metadata={"static": True})
 
     def __call__(self, images: Images) -> Scores:
-        return _merge(self.graphdef, self.states, self.axis_name).outputs(images)[:, 2]
+        return _merge(self.graphdef, self.states, self.axis_name).outputs(images)["score"]
 
 
 def raw_score_fn(

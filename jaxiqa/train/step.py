@@ -88,7 +88,7 @@ def make_step(
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
             model = put_together(whole, params, state.batch_stats, training=True, axis_name=axis_name)
             outputs = model.outputs_from(inputs, after) if after else model.outputs(inputs)
-            value = total_loss(loss, gather(outputs), gather(labels))
+            value = total_loss(loss, jax.tree.map(gather, outputs), gather(labels), parts.loss_weights)
             value = value + constants["penalty"](score_fn(params), given, gather=gather)
             return mean(value), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 

@@ -6,9 +6,9 @@ from dataclasses import replace
 import pytest
 
 from configs.smoke import get_config
-from jaxiqa.cli import evaluate
 from jaxiqa.config import Align, root_folder, run_folder
 from jaxiqa.core.files import locked
+from jaxiqa.evaluation.experiment import evaluate_experiment
 from jaxiqa.evaluation.fingerprint import check_same_evaluation
 from jaxiqa.results.jsonl import append_rows
 from jaxiqa.results.rows import ResultRow
@@ -145,38 +145,28 @@ def test_rows_whose_description_is_lost_are_refused(experiment, content):
         check_same_evaluation(experiment, DIGESTS)
 
 
-@pytest.fixture
-def main(experiment, monkeypatch):
-    def run(chosen=experiment):
-        monkeypatch.setattr(evaluate, "read_arguments", lambda arguments, program: chosen)
-        monkeypatch.setattr("jaxiqa.cli.runtime.start_jax", lambda: None)
-        evaluate.main()
-
-    return run
-
-
-def test_nothing_is_read_or_written_while_another_process_is_at_work(experiment, main):
+def test_nothing_is_read_or_written_while_another_process_is_at_work(experiment):
     root = root_folder(experiment)
     before = {path: path.read_bytes() for path in root.rglob("*.json")}
     write_row(experiment, "PGD-1")
     for folder in (root, run_folder(experiment, "hardened", experiment.seeds[0])):
         with locked(folder), pytest.raises(BlockingIOError, match=f"another process is at work in {folder};"):
-            main(with_attacks(experiment, **{"PGD-1": pgd(experiment, 2)}))
+            evaluate_experiment(with_attacks(experiment, **{"PGD-1": pgd(experiment, 2)}))
     assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
 
 
-def test_what_a_kill_left_is_removed(experiment, main):
+def test_what_a_kill_left_is_removed(experiment):
     root = root_folder(experiment)
     left = root / "images" / "baseline-seed0" / "PGD-1" / ".a.png.123.tmp"
     left.parent.mkdir(parents=True)
     left.touch()
     (run_folder(experiment, "hardened", experiment.seeds[0]) / "model.json").unlink()
     with pytest.raises(SystemExit, match=r"model\.json does not exist; train first"):
-        main()
+        evaluate_experiment(experiment)
     assert not left.exists()
 
 
-def test_a_model_without_a_folder_asks_for_training_and_leaves_none(experiment, main, tmp_path):
+def test_a_model_without_a_folder_asks_for_training_and_leaves_none(experiment, tmp_path):
     with pytest.raises(SystemExit, match=r"seed0 does not exist; train first"):
-        main(replace(experiment, workdir=str(tmp_path / "typo")))
+        evaluate_experiment(replace(experiment, workdir=str(tmp_path / "typo")))
     assert not (tmp_path / "typo").exists()

@@ -1,11 +1,10 @@
 """Small random metrics, filled by NumPy: nothing has to be compiled to make one."""
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 
 from jaxiqa.models import Linearity
-from jaxiqa.models.linearity import Calibration
+from jaxiqa.models.metric import Metric
 from jaxiqa.pretrained import key_map
 
 
@@ -16,9 +15,7 @@ def abstract(backbone: str = "resnet18", **options) -> Linearity:
 
 def metric(backbone: str = "resnet18", *, seed: int = 0, **options) -> Linearity:
     """A Linearity metric with random weights, not calibrated."""
-    model = filled(abstract(backbone, **options), seed=seed)
-    model.calibration = Calibration(jnp.array([1.0, 0.0, jnp.nan, jnp.nan]))
-    return model
+    return filled(abstract(backbone, **options), seed=seed)
 
 
 def filled(model: nnx.Module, *, seed: int = 0, gain: float = 2.0) -> nnx.Module:
@@ -33,6 +30,8 @@ def filled(model: nnx.Module, *, seed: int = 0, gain: float = 2.0) -> nnx.Module
 
     arrays = {name: value(name, variable.shape) for name, variable in key_map.parameters(model).items()}
     key_map.fill(model, arrays, key_map.IDENTITY, source="random numbers")
+    if isinstance(model, Metric):
+        model.reset_calibration()
     return model
 
 

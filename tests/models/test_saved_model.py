@@ -31,9 +31,9 @@ def hardened():
 
 
 def test_what_was_saved_comes_back(hardened, tmp_path):
-    hardened.set_mode(head="train")
+    hardened.train()
     save(hardened, tmp_path / "new" / "folder")
-    hardened.set_mode()
+    hardened.eval()
     loaded = load_run(tmp_path / "new" / "folder")
     saved, found = key_map.parameters(hardened), key_map.parameters(loaded)
     assert saved.keys() == found.keys()

@@ -42,7 +42,7 @@ def test_batch_equals_its_images_one_by_one_under_vmap_and_jit():
 def test_scoring_is_in_evaluation_mode_and_leaves_the_model_as_it_was():
     model = tiny.metric()
     expected = model(X)
-    model.set_mode(head="train", backbone="train")
+    model.train()
     np.testing.assert_allclose(score_fn(model)(X), expected, rtol=5e-5)  # folding batch norm rounds differently
     assert not model.dr6.norm[0].use_running_average
 

@@ -103,7 +103,7 @@ def test_only_a_norm_that_directly_follows_is_folded(join, left):
 
 def test_the_model_itself_is_left_alone():
     model = tiny.metric()
-    model.set_mode(head="train")
+    model.train()
     before = jax.tree.map(np.asarray, nnx.state(model))
     fold_batch_norm(model)
     assert model.dr6.norm[0].use_running_average is False

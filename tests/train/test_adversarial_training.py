@@ -15,6 +15,7 @@ from jaxiqa.attacks import apgd
 from jaxiqa.attacks.engine import loop
 from jaxiqa.config import Adversarial, NormPenalty, Training
 from jaxiqa.defenses import adversarial_batch, norm_penalty
+from jaxiqa.models.metric import Metric
 from jaxiqa.ops.ssim import ssim
 from jaxiqa.train.examples import Source
 from jaxiqa.train.loop import fit
@@ -26,22 +27,26 @@ from jaxiqa.train.step import PLAIN, make_step
 COUNT, SIZE = 16, (33, 40)
 
 
-class Metric(nnx.Module):
+class Small(Metric):
     """As little as has a head, a batch norm and three outputs: every step below compiles six passes through it."""
+
+    loss_weights = {"low": 0.1, "high": 0.1, "score": 1.0}  # noqa: RUF012
 
     def __init__(self):
         rngs = nnx.Rngs(0)
         self.conv = nnx.Conv(3, 6, (5, 5), strides=3, use_bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(6, use_running_average=True, momentum=0.9, rngs=rngs)
         self.heads = nnx.Linear(6, 3, rngs=rngs)
+        self.keep()
 
     def outputs(self, pixels):
-        return self.heads(jnp.tanh(self.norm(self.conv(pixels))).mean((1, 2)))
+        low, high, score = self.heads(jnp.tanh(self.norm(self.conv(pixels))).mean((1, 2))).T
+        return {"low": low, "high": high, "score": score}
 
 
 @pytest.fixture(scope="module")
 def parts():
-    return take_apart(Metric())
+    return take_apart(Small())
 
 
 def augment():
@@ -208,6 +213,6 @@ def test_the_attacked_score_is_the_metrics_own_in_either_mode(parts):
     scores = [
         raw_score_fn(parts, parts.params, parts.batch_stats, training=training)(images) for training in (False, True)
     ]
-    expected = put_together(parts, parts.params, parts.batch_stats).outputs(images)[:, 2]
+    expected = put_together(parts, parts.params, parts.batch_stats).outputs(images)["score"]
     np.testing.assert_allclose(scores[0], expected, atol=1e-6)
     assert float(jnp.abs(scores[1] - scores[0]).max()) > 1e-3

@@ -1,0 +1,112 @@
+"""What every quality metric is, whatever its network: the map to its scale, its training outputs, its blocks."""
+
+from collections.abc import Mapping
+from math import inf, nan
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+from flax import nnx
+from jaxtyping import Array
+
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.nn.stages import Insertion, Stages
+
+
+class Calibration(nnx.Variable):
+    """Numbers that are fitted after training, not trained: slope, intercept, lowest and highest score."""
+
+
+class Metric(nnx.Module):
+    """A quality metric: ``score = k · raw(prepare(image)) + b``, averaged over the items that an image is cut into.
+
+    A subclass defines ``prepare``, ``raw``, ``features`` and ``__call__``, and ends its ``__init__`` with `keep`.
+    `jaxiqa.models.spec.Published` says what each of them promises.
+
+    Attributes:
+        backbone: the stages that `jaxiqa.models.harden` builds into.
+        options: the arguments it was made with, as pairs, so that `jaxiqa.models.save` can describe it.
+        input_size: (height, width) of the pixels where the protocol fixes it, or None.
+        published_range: (lowest, highest) score of the published weights, or None.
+        loss_weights: name of each training output -> weight of its loss in the total.
+        cancelled: patterns of parameters whose effect a batch norm right behind them takes away. They do not train:
+            their gradient is rounding noise, which Adam would scale up to full steps.
+        restartable: whether `trunk` and `outputs_from` exist, so that the output of frozen stages can be stored.
+    """
+
+    backbone: Stages
+    options: tuple[tuple[str, Any], ...]
+    input_size: tuple[int, int] | None = None
+    published_range: ClassVar[tuple[float, float] | None] = None
+    loss_weights: ClassVar[Mapping[str, float]] = {"score": 1.0}
+    cancelled: ClassVar[tuple[str, ...]] = ()
+    restartable: ClassVar[bool] = False
+
+    def keep(self, **options: Any) -> None:
+        """Note the options of ``__init__``; the metric is not calibrated yet: k = 1, b = 0, the published range."""
+        self.options = tuple(options.items())
+        self.reset_calibration()
+
+    def reset_calibration(self) -> None:
+        """Set k = 1, b = 0 and the published range."""
+        self.calibration = Calibration(jnp.array([1.0, 0.0, *(self.published_range or (nan, nan))], jnp.float32))
+
+    def raw(self, pixels: Images) -> Scores:
+        """The network's own output for each prepared item; the higher the better."""
+        raise NotImplementedError
+
+    def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
+        """Scores of RGB images in [0, 1]; higher is better."""
+        raise NotImplementedError
+
+    def network(self, pixels: Images) -> Scores:
+        """One score per prepared item: ``k · raw(pixels) + b``; higher is better."""
+        return self.calibrated(self.raw(pixels))
+
+    def calibrated(self, raw: Array) -> Array:
+        """``k · raw + b``."""
+        return self.calibration[0] * raw + self.calibration[1]
+
+    def outputs(self, images: Images) -> dict[str, Scores]:
+        """What training compares with the labels, before calibration, by name; ``"score"`` is what a score is made of.
+
+        One value per image and output. By default there is one output, the score of the whole protocol.
+        """
+        return {"score": (self(images) - self.calibration[1]) / self.calibration[0]}
+
+    @property
+    def insertions(self) -> tuple[Insertion, ...]:
+        """The blocks that `jaxiqa.models.harden` has put into the backbone."""
+        return self.backbone.insertions
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """(lowest, highest) score, by which gains are divided; ``ValueError`` where nobody has said it."""
+        low, high = (float(value) for value in self.calibration[2:])
+        if not low < high:
+            raise ValueError("the model has no score_range yet: call model.calibrate(k=..., b=..., score_range=...)")
+        return low, high
+
+    def calibrate(self, *, k: float, b: float, score_range: tuple[float, float]) -> None:
+        """Set the map from raw outputs to scores, ``k · raw + b``, and the range that gains are divided by.
+
+        Args:
+            k, b: slope and intercept, usually least squares of the labels on the training set.
+            score_range: (lowest, highest) score, in the units of ``k · raw + b``.
+
+        Raises:
+            ValueError: a number that is not finite, or a range the wrong way round.
+
+        >>> from jaxiqa.models import build
+        >>> model = build("resnet18", width=8)
+        >>> model.calibrate(k=8.0, b=61.0, score_range=(0.0, 100.0))
+        >>> model.score_range
+        (0.0, 100.0)
+        """
+        check_number("k", k, -inf, inf)
+        check_number("b", b, -inf, inf)
+        low, high = score_range
+        if not -inf < low < high < inf:
+            raise ValueError(f"score_range={score_range} must be (low, high), finite and low < high")
+        self.calibration = Calibration(jnp.array([k, b, low, high], jnp.float32))
