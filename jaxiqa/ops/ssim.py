@@ -68,7 +68,7 @@ def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return x
 
 
-WINDOW = 7
+UNIFORM_WINDOW = 7
 
 
 def uniform_ssim(a: Images, b: Images) -> Scores:
@@ -91,12 +91,12 @@ def uniform_ssim(a: Images, b: Images) -> Scores:
     """
     if a.shape != b.shape:
         raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
-    check_images("a", a, minimum=WINDOW)
-    check_images("b", b, minimum=WINDOW)
+    check_images("a", a, minimum=UNIFORM_WINDOW)
+    check_images("b", b, minimum=UNIFORM_WINDOW)
     # Around the mean of all pixels, which changes no variance, float32 loses fewer digits.
     centre = jnp.mean(a, axis=(1, 2, 3), keepdims=True)
     mean_a, mean_b = _mean(a - centre), _mean(b - centre)
-    sample = WINDOW**2 / (WINDOW**2 - 1)
+    sample = UNIFORM_WINDOW**2 / (UNIFORM_WINDOW**2 - 1)
     variance_a = sample * (_mean((a - centre) ** 2) - mean_a**2)
     variance_b = sample * (_mean((b - centre) ** 2) - mean_b**2)
     covariance = sample * (_mean((a - centre) * (b - centre)) - mean_a * mean_b)
@@ -109,8 +109,8 @@ def uniform_ssim(a: Images, b: Images) -> Scores:
 
 def _mean(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     for axis in (1, 2):
-        length = x.shape[axis] - WINDOW + 1
-        x = sum(jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(WINDOW)) / WINDOW
+        length = x.shape[axis] - UNIFORM_WINDOW + 1
+        x = sum(jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(UNIFORM_WINDOW)) / UNIFORM_WINDOW
     return x
 
 

@@ -37,7 +37,7 @@ def grid(patches: jax.Array) -> list[list[int]]:
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     published = MODELS["fpr"]
-    raw = replace(published, build=partial(published.build, larger_is_worse=False))
+    raw = replace(published, construct=partial(published.build, larger_is_worse=False))
     parity.check(shared, "fpr", raw, TAPS)
 
 

@@ -31,7 +31,7 @@ def build(*, backbone="resnet18", rngs):
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
     weights = {"koniq10k": Source("http://127.0.0.1:9/k.npz", "a page"), "by_hand": Source(None, "another page")}
-    monkeypatch.setitem(MODELS, "linearity", replace(MODELS["linearity"], build=build, weights=weights))
+    monkeypatch.setitem(MODELS, "linearity", replace(MODELS["linearity"], construct=build, weights=weights))
 
 
 @pytest.fixture(scope="module")

@@ -12,8 +12,9 @@ import tiny
 from flax import nnx
 
 import jaxiqa
+from jaxiqa.core import differences
 from jaxiqa.core.files import WriteError
-from jaxiqa.models import differences, harden, load_run, save
+from jaxiqa.models import harden, load_run, save
 from jaxiqa.models.saved_model import run_folder
 from jaxiqa.pretrained import files as weights
 from jaxiqa.pretrained import key_map
@@ -86,7 +87,9 @@ def test_damage_is_named(hardened, tmp_path):
     card.write_text(json.dumps({**json.loads(text), "format": 99}))
     with pytest.raises(ValueError, match=r"model.json.*99"):
         load_run(tmp_path)
-    card.write_text(json.dumps({**json.loads(text), "width": 16}))
+    other = json.loads(text)
+    other["options"]["width"] = 16
+    card.write_text(json.dumps(other))
     with pytest.raises(ValueError, match=r"model.safetensors does not fit:\n .*which does not fit"):
         load_run(tmp_path)
 
@@ -192,3 +195,13 @@ def test_of_many_differences_the_rest_is_in_a_file(tmp_path, monkeypatch):
     assert len(file.read_text().splitlines()) == 702
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path / "gone"))
     assert "the whole list cannot be written (" in differences.listed(["x"] * 21)
+
+
+def test_a_card_of_the_first_format_is_read(hardened, tmp_path):
+    """It knew one metric only, and had its options beside the rest."""
+    save(hardened, tmp_path)
+    card = json.loads((tmp_path / "model.json").read_text())
+    options = card.pop("options")
+    (tmp_path / "model.json").write_text(json.dumps({**card, **options, "format": 1}))
+    np.testing.assert_array_equal(load_run(tmp_path)(X), hardened(X))
+    assert dict(load_run(tmp_path).options) == dict(hardened.options)
