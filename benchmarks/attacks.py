@@ -40,7 +40,7 @@ from flax import nnx
 from jaxiqa import attacks
 from jaxiqa.core.devices import gradient_bytes
 from jaxiqa.models import Linearity, score_fn
-from jaxiqa.models.linearity import Calibration
+from jaxiqa.models.metric import Calibration
 
 FOLDER = Path(__file__).parent
 MODELS = {"mobilenet_v2": (8, 192, 256), "resnet50": (4, 192, 256)}

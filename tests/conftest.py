@@ -1,5 +1,6 @@
 """Two CPU devices for every test, strict numpy promotion left alone, and where shared reference data lies."""
 
+import builtins
 import os
 from pathlib import Path
 
@@ -11,6 +12,12 @@ os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Programs compiled by one worker or one run serve the others.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
+
+
+@pytest.fixture(autouse=True)
+def no_last_result() -> None:
+    """Docstrings' examples leave a last result in ``builtins._``: a tuple of lists makes the import of tyro fail."""
+    vars(builtins).pop("_", None)
 
 
 @pytest.fixture(scope="session")

@@ -1,6 +1,5 @@
 """What every program does: errors in one line, Ctrl-C, the compilation cache."""
 
-import errno
 import logging
 import os
 import sys
@@ -11,21 +10,9 @@ from pathlib import Path
 from rich.console import Console
 from rich.logging import RichHandler
 
+from jaxiqa.core.files import MENDS
+
 INTERRUPTED = 130
-
-
-MENDS = {
-    errno.ENOSPC: "the disk is full; free some space and run the same command again",
-    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
-    errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "permission denied; change its permissions or choose another path",
-    errno.EPERM: "permission denied; change its permissions or choose another path",
-    errno.ENOTDIR: "a file is where a folder should be; move it or choose another path",
-    errno.EEXIST: "a file is where a folder should be; move it or choose another path",
-    errno.EISDIR: "a folder is where a file should be; choose another name",
-    errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
-    errno.ELOOP: "its links lead round in a circle; mend the link or choose another path",
-}
 
 
 @contextmanager
@@ -55,8 +42,9 @@ def explained(interrupted: str = "run the same command again to go on") -> Itera
 def explanation(error: BaseException) -> str | None:
     """What to show a user in place of a traceback; None for an error that only a traceback explains.
 
+    >>> import errno
     >>> explanation(IsADirectoryError(errno.EISDIR, "Is a directory", "scores"))
-    'scores: a folder is where a file should be; choose another name'
+    'scores: a folder is where a file should be; move it or choose another path'
     """
     if is_out_of_memory(error):
         return "out of memory; use a smaller batch size, smaller images or a machine with more memory"

@@ -21,13 +21,10 @@ from typing import Annotated, Any
 import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
-from jaxiqa.core.files import write_bytes, writing
+from jaxiqa.core.files import neighbour, write_bytes, writing
 
 PIXELS = 2**22
 """A batch of larger pictures is smaller, so that it holds no more pixels than this, or a single picture."""
-
-SIZES = 64
-"""Compiled programs of so many sizes are kept; a process may hold about 250 times as many."""
 
 SAVE_SECONDS = 10.0
 """The csv is written anew after so long, so that a killed run loses no more."""
@@ -141,12 +138,12 @@ def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
 def check_output(out: Path, inputs: Sequence[Path]) -> None:
     """Raise ``ValueError`` unless a csv can be written here and overwrites no picture; its folder is created."""
     target = Path(os.path.realpath(out))
-    if os.path.exists(target) and not target.is_file():
-        what = "folder" if target.is_dir() else "device, not a file"
+    if os.path.exists(out) and not os.path.isfile(out):  # the target of a link to a pipe is no path
+        what = "folder" if os.path.isdir(out) else "device, not a file"
         raise ValueError(f"csv: {out} is a {what}; give the name of a file")
     if any(os.path.realpath(path) == str(target) for path in inputs):
         raise ValueError(f"csv: {out} is one of the pictures; give another name")
-    probe = target.with_name(f".{target.name}.{os.getpid()}.try")
+    probe = neighbour(target)
     with writing(target):
         target.parent.mkdir(parents=True, exist_ok=True)
         probe.touch()
@@ -163,20 +160,21 @@ def score_files(
 
     Pictures of one size wait for each other until they fill a batch, as long as all that wait fit in `WAITING`.
     """
-    import jax
     import numpy as np
 
     from jaxiqa.cli.runtime import is_out_of_memory
+    from jaxiqa.core.compiled import make_room
     from jaxiqa.data.decode import read_image
 
     score, shrink = _compiled(model), _shrinker(model)
     pixels_of = _network_pixels(model)
     waiting: dict[tuple[int, ...], list[tuple[Path, Any]]] = {}
     compiled: dict[tuple[int, ...], int] = {}
-    sizes: set[tuple[int, ...]] = set()
+    programs: set[tuple[int, ...]] = set()
 
     def attempt(batch: list[tuple[Path, Any]], size: int) -> dict[Path, float]:
         pixels = [pixels for _, pixels in batch]
+        make_room(programs, (size, *pixels[0].shape))
         try:
             values = score(np.stack(pixels + pixels[-1:] * (size - len(batch))))
         except ValueError as error:  # too small for the model, say
@@ -201,12 +199,9 @@ def score_files(
     for path in paths:
         try:
             image = read_image(path)
-            sizes.add(image.shape)
-            if len(sizes) > SIZES:  # programs of the sizes so far would use up the memory maps of the process
-                jax.clear_caches()
-                compiled.clear()
-                sizes = {image.shape}
-            pixels = shrink(image)
+            if shrink is not None:
+                make_room(programs, image.shape)
+            pixels = shrink(image) if shrink else image
         except ValueError as error:
             faults[path] = str(error)
             yield {}
@@ -258,8 +253,8 @@ def _compiled(model: Any) -> Callable[[Any], Any]:
     return of
 
 
-def _shrinker(model: Any) -> Callable[[Any], Any]:
-    """What is done to each picture alone.
+def _shrinker(model: Any) -> Callable[[Any], Any] | None:
+    """What is done to each picture alone, if anything.
 
     Where a metric begins by resizing everything to one size, and leaves a picture of that size alone, it is done here:
     then pictures of all sizes share batches and one compiled program, which takes far longer to make than a resize.
@@ -268,10 +263,10 @@ def _shrinker(model: Any) -> Callable[[Any], Any]:
     import numpy as np
 
     if model.input_size is None:
-        return lambda pixels: pixels
+        return None
     blank = jnp.zeros((1, *model.input_size, 3))
     if model.prepare(blank) is not blank:
-        return lambda pixels: pixels
+        return None
     return lambda pixels: np.asarray(model.prepare(jnp.asarray(_unit(pixels))[None])[0])
 
 

@@ -28,7 +28,7 @@ def train(experiment: Experiment) -> None:
 
     from jaxiqa.cli.runtime import start_jax
     from jaxiqa.core.files import locked
-    from jaxiqa.core.progress import console
+    from jaxiqa.core.progress import console, note
     from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.train.experiment import finished_runs, load_data, train_variant
     from jaxiqa.train.startup import check_devices, check_files, check_training
@@ -37,7 +37,8 @@ def train(experiment: Experiment) -> None:
     began = time.perf_counter()
     check_training(experiment)
     check_devices(experiment)
-    check_evaluation_start(experiment)
+    for remark in check_evaluation_start(experiment, later=True):
+        note(f"before evaluate.py: {remark}")
     rows = finished_runs(experiment)
     runs = list(itertools.product(experiment.seeds, experiment.variants))
     pending = [name for name in experiment.variants if any((seed, name) not in rows for seed in experiment.seeds)]

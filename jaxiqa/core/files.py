@@ -10,18 +10,19 @@ from contextlib import contextmanager
 from pathlib import Path
 
 MENDS = {
-    errno.ENOSPC: "the disk is full; free some space, then the same command goes on",
-    errno.EDQUOT: "your disk quota is used up; free some space, then the same command goes on",
+    errno.ENOSPC: "the disk is full; free some space and run the same command again",
+    errno.EDQUOT: "your disk quota is used up; free some space and run the same command again",
     errno.EFBIG: "the file is larger than the limit set for this process (ulimit -f)",
-    errno.EROFS: "the file system is read-only; choose another folder",
-    errno.EACCES: "you may not write there; change its permissions or choose another folder",
-    errno.EPERM: "you may not write there; change its permissions or choose another folder",
-    errno.ENOTDIR: "a file is where a folder should be; move it or choose another folder",
-    errno.EEXIST: "a file is where a folder should be; move it or choose another folder",
-    errno.EISDIR: "a folder is where a file should be; move it or choose another name",
+    errno.EROFS: "the file system is read-only; choose another path",
+    errno.EACCES: "permission denied; change its permissions or choose another path",
+    errno.EPERM: "permission denied; change its permissions or choose another path",
+    errno.ENOTDIR: "a file is where a folder should be; move it or choose another path",
+    errno.EEXIST: "a file is where a folder should be; move it or choose another path",
+    errno.EISDIR: "a folder is where a file should be; move it or choose another path",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
+    errno.ELOOP: "its links lead round in a circle; mend the link or choose another path",
 }
-"""What to do about the errors that writing meets."""
+"""What to do about the errors that files and folders meet."""
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
@@ -37,14 +38,14 @@ def writing(path: Path) -> Iterator[None]:
     >>> with writing(Path("runs/a")):
     ...     raise OSError(errno.ENOSPC, "No space left on device")
     Traceback (most recent call last):
-    jaxiqa.core.files.WriteError: cannot write runs/a: the disk is full; free some space, then the same command goes on
+    jaxiqa.core.files.WriteError: cannot write runs/a: the disk is full; free some space and run the same command again
     """
     try:
         yield
     except BlockingIOError:
         raise
     except OSError as error:
-        named = error.filename if isinstance(error.filename, str) else path
+        named = error.filename if isinstance(error.filename, str) and not is_leftover(error.filename) else path
         raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
     except ValueError as error:  # so TensorStore, with which Orbax writes, reports what the system refused
         number = re.search(r"os_error_code='(\d+)'", str(error))
@@ -61,6 +62,21 @@ def check_space(folder: Path, needed: int) -> None:
             raise OSError(errno.ENOSPC, f"{needed} bytes are needed")
 
 
+def neighbour(path: Path) -> Path:
+    """A hidden file beside ``path`` that only this process writes, with a name of no more bytes than files may have.
+
+    >>> neighbour(Path("runs/a.csv")).match("runs/.a.csv.*.tmp")
+    True
+    """
+    name = path.name if len(os.fsencode(path.name)) <= 200 else hashlib.sha256(os.fsencode(path.name)).hexdigest()[:16]
+    return path.with_name(f".{name}.{os.getpid()}.tmp")
+
+
+def is_leftover(path: str | Path) -> bool:
+    """Whether a path is named as `neighbour` names files."""
+    return bool(re.fullmatch(r"\..+\.\d+\.tmp", os.path.basename(path)))
+
+
 def write_bytes(path: Path, content: bytes) -> None:
     """Write to a neighbour, flush to disk, then rename.
 
@@ -73,7 +89,7 @@ def write_bytes(path: Path, content: bytes) -> None:
     ...     (Path(folder) / "a.bin").read_bytes()
     b'abc'
     """
-    temporary = path.with_name(f".{path.name}.{os.getpid()}.tmp")
+    temporary = neighbour(path)
     with writing(path):
         path.parent.mkdir(parents=True, exist_ok=True)
         try:
@@ -95,7 +111,7 @@ def write_text(path: Path, content: str) -> None:
 def remove_leftovers(folder: Path) -> None:
     """Delete what `write_bytes` left in ``folder`` and below when it was killed; only inside `locked`."""
     for path in folder.rglob(".*.tmp"):
-        if re.fullmatch(r"\..+\.\d+\.tmp", path.name):
+        if is_leftover(path):
             path.unlink(missing_ok=True)
 
 

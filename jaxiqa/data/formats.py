@@ -57,6 +57,7 @@ OTHERS = {
     rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "JPEG XL",
     rb"\x76\x2f\x31\x01": "OpenEXR",
     rb"PK\x03\x04": "a zip archive",
+    rb"II\*\x00|MM\x00\*": "a TIFF that is damaged, or of a depth or arrangement that Pillow cannot read",
 }
 """Beginnings of files that are often taken for images, for the message."""
 

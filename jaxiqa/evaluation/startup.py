@@ -21,7 +21,7 @@ from jaxiqa.evaluation.strengths import strength_field
 from jaxiqa.networks import NETWORKS
 
 
-def check_evaluation_start(experiment: Experiment) -> None:
+def check_evaluation_start(experiment: Experiment, *, later: bool = False) -> list[str]:
     """Raise ``ValueError`` for all that would end an evaluation later, each with its field's full name and a remedy.
 
     Checked are labels; names, options, strengths and networks of attacks, defenses and certifiers, by building them;
@@ -31,7 +31,7 @@ def check_evaluation_start(experiment: Experiment) -> None:
     Raises:
         ValueError: one message for all faults, one line each.
     """
-    evaluation, problems = experiment.evaluation, []
+    evaluation, problems, remarks = experiment.evaluation, [], []
     root = root_folder(experiment)
     for path in (root, *root.parents):
         if path.exists() and not path.is_dir():
@@ -65,10 +65,11 @@ def check_evaluation_start(experiment: Experiment) -> None:
                 attempt(where, lambda part=part, label=label: _unnamed(certify_stage.build, "certifier", label, part))
     problems += _numbers(evaluation)
     if not problems:  # a large data set takes a while
-        attempt("evaluation", lambda: _check_data(experiment))
+        attempt("evaluation", lambda: remarks.extend(_check_data(experiment, later)))
     if problems:
         several = f"{len(problems)} faults in the evaluation:\n  " if len(problems) > 1 else ""
         raise ValueError(several + "\n  ".join(problems))
+    return remarks
 
 
 def check_attack(where: str, chosen: Attack, evaluation: Evaluation) -> None:
@@ -216,8 +217,8 @@ def _numbers(evaluation: Evaluation) -> Iterator[str]:
         yield f"evaluation.psnr_cap={evaluation.psnr_cap}; a positive number of dB, or inf"
 
 
-def _check_data(experiment: Experiment) -> None:
-    evaluation = experiment.evaluation
+def _check_data(experiment: Experiment, later: bool) -> list[str]:
+    evaluation, remarks = experiment.evaluation, []
 
     def split_of(where: str, chosen: Any, part: str) -> Any:
         try:
@@ -230,10 +231,12 @@ def _check_data(experiment: Experiment) -> None:
     if labelled.mos is None:
         raise ValueError(f"evaluation.split={evaluation.split!r} has no human scores; choose a split that has")
     if evaluation.score_range == "mos" and labelled.mos_range is None:
-        raise ValueError(
+        remarks.append(
             'evaluation.score_range="mos" needs mos_range, the ends of the scale, which this data set does not state; '
             "write mos_range=(LOWEST, HIGHEST) into data.options, or --evaluation.score-range baseline"
         )
+        if not later:
+            raise ValueError(remarks[0])
     attacked = split_of(f"attacked_split={evaluation.attacked_split!r}", evaluation.data, evaluation.attacked_split)
     subset = evaluation.subset
     if subset and (subset.clusters < 1 or not 1 <= subset.count <= len(attacked) or subset.count % subset.clusters):
@@ -244,3 +247,4 @@ def _check_data(experiment: Experiment) -> None:
     for label, attack in evaluation.attacks.items():
         if attack.fit_on:
             split_of(f"attacks.{label}.fit_split={attack.fit_split!r}", attack.fit_on, attack.fit_split)
+    return remarks

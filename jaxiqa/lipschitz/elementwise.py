@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -23,6 +24,23 @@ def slope(value: float) -> Callable[[Operation], Gain]:
     return rule
 
 
+def entrywise(op: Operation, value: Any, method: str) -> Gain:
+    """Gain of a function of each entry whose slopes are at most ``value``, and of the copies that it makes of entries.
+
+    Args:
+        op: the operation.
+        value: one number, or one for each entry of the output.
+        method: how the slopes were found.
+    """
+    if op.copied is None:
+        return unbounded("operands of different shapes")
+    largest = magnitudes(value)
+    if op.copied:
+        copies = np.square(np.broadcast_to(largest, op.out)).sum(op.copied)
+        return Gain(float(np.sqrt(copies.max(initial=0.0))), f"copies, norm of {method}s")
+    return Gain(float(largest.max(initial=0.0)), f"largest {method}")
+
+
 def one(op: Operation) -> Gain:
     """Rule of what changes no distance, or only shrinks it: conjugates, absolute values, casts."""
     return Gain(1.0, "1")
@@ -30,9 +48,9 @@ def one(op: Operation) -> Gain:
 
 def part(op: Operation) -> Gain:
     """Rule of one operand of a sum or of a choice: 1, or √n where one number meets n."""
-    if op.spreads:
-        return Gain(math.sqrt(math.prod(op.out)), "copies")
-    return Gain(1.0, "1") if op.shape == op.out else unbounded("operands of different shapes")
+    if op.copied is None:
+        return unbounded("operands of different shapes")
+    return Gain(math.sqrt(math.prod(op.out[axis] for axis in op.copied)), "copies" if op.copied else "1")
 
 
 def ordered_part(op: Operation) -> Gain:
@@ -48,11 +66,11 @@ def chosen_part(op: Operation) -> Gain:
 
 
 def multiply(op: Operation) -> Gain:
-    """By known factors: the largest; their Frobenius norm where one number meets all of them."""
+    """By known factors: the largest; the norm of those that one number meets."""
     factor = op.known[1 - op.moving]
     if factor is None:
         return unbounded("a product of two quantities that depend on the image, such as attention")
-    return _scaled(op, magnitudes(factor), "factor")
+    return entrywise(op, factor, "factor")
 
 
 def divide(op: Operation) -> Gain:
@@ -62,13 +80,7 @@ def divide(op: Operation) -> Gain:
     divisor = magnitudes(op.known[1])
     if not divisor.all():
         return unbounded("division by zero")
-    return _scaled(op, np.asarray(1 / divisor), "inverse divisor")
-
-
-def _scaled(op: Operation, factor: np.ndarray, word: str) -> Gain:
-    if op.spreads:
-        return Gain(float(np.linalg.norm(np.broadcast_to(factor, op.out))), f"norm of all {word}s")
-    return Gain(float(factor.max(initial=0.0)), f"largest {word}")
+    return entrywise(op, 1 / divisor, "inverse divisor")
 
 
 def power(op: Operation) -> Gain:

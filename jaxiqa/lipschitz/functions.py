@@ -10,6 +10,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
@@ -19,16 +20,22 @@ from jaxiqa.layers.orthogonal_conv import multiply_dense, multiply_reflection
 from jaxiqa.layers.pooling import l2_pool
 from jaxiqa.layers.robust_block import soft_threshold
 from jaxiqa.lipschitz import spectrum
-from jaxiqa.lipschitz.elementwise import slope
-from jaxiqa.lipschitz.operation import Gain, Operation, magnitudes, unbounded
+from jaxiqa.lipschitz.elementwise import entrywise, slope
+from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
 from jaxiqa.lipschitz.shapes import window_max
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, gram_bound, largest_norm
 from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.kernels.grouped import grouped_conv
 from jaxiqa.nn.kernels.wide import wide_conv
 
-SILU_SLOPE = 1.0998393201288669
-"""Largest slope of x·σ(x), where x·tanh(x/2) = 2: at x = 2.3994."""
+ACTIVATION_SLOPES = {
+    "silu": 1.0998393201288669,  # at x = 2.3994, where x·tanh(x / 2) = 2
+    "mish": 1.088498161251728,  # at x = 1.4906
+    "selu": 1.0507009873554805 * 1.6732632423543772,  # as x rises to 0
+    "hard_silu": 1.5,  # as x rises to 3
+    **dict.fromkeys(("softplus", "soft_sign", "hard_tanh", "sparse_plus"), 1.0),
+}
+"""Largest slopes of functions of `jax.nn`."""
 
 
 @dataclass(frozen=True)
@@ -192,7 +199,7 @@ def _soft_threshold(op: Operation) -> Gain:
         return unbounded("a threshold that depends on the image")
     if not (np.asarray(op.known[1]) >= 0).all():
         return unbounded("a negative threshold: it jumps at 0")
-    return Gain(1.0, "proximal map")
+    return Gain(1.0, "proximal map") if op.shape == op.out else unbounded("thresholds of another shape than the input")
 
 
 def _real(method: str) -> Callable[[Operation], Gain]:
@@ -201,16 +208,37 @@ def _real(method: str) -> Callable[[Operation], Gain]:
     def rule(op: Operation) -> Gain:
         if op.complex or op.moving != 0:
             return unbounded(f"{op.name} of complex numbers, or of settings that depend on the image")
-        return Gain(1.0, method)
+        return Gain(1.0, method) if op.shape == op.out else unbounded("a setting of another shape than the maps")
 
     return rule
 
 
-def _leaky_relu(op: Operation) -> Gain:
+def _scaled_below(op: Operation) -> Gain:
+    """Rule of leaky ReLU and ELU, which have slope 1 above 0, and below it at most their setting."""
     if op.complex or op.moving != 0:
         return unbounded("complex numbers, or a slope that depends on the image")
-    slopes = magnitudes(op.known[1]) if len(op.known) > 1 else magnitudes(0.01)  # the default of `jax.nn`
-    return Gain(max(1.0, float(slopes.max(initial=0.0))), "larger slope")
+    below = op.known[1] if len(op.known) > 1 else 1.0  # their defaults are no steeper
+    return max(entrywise(op, 1.0, "slope"), entrywise(op, below, "slope"), key=lambda gain: gain.upper)
+
+
+def _positive_setting(op: Operation) -> Gain:
+    """Rule of CELU and squareplus, which have slopes up to 1 if their setting is positive, else steep ones."""
+    if op.complex or op.moving != 0:
+        return unbounded("complex numbers, or a setting that depends on the image")
+    if len(op.known) > 1 and not (np.asarray(op.known[1]) > 0).all():
+        return unbounded(f"a setting of {op.name} that is not positive")
+    return entrywise(op, 1.0, "slope")
+
+
+def _norm(op: Operation) -> Gain:
+    """Rule of Euclidean norms, over whichever axes."""
+    return unbounded("a norm of complex numbers") if op.complex else Gain(1.0, "Euclidean norm")
+
+
+def _norm_options(op: Operation) -> dict[str, Any]:
+    axes = next((tuple(eqn.params["axes"]) for eqn in op.inner if eqn.primitive.name == "reduce_sum"), ())
+    axis = axes[0] if len(axes) == 1 else None if len(axes) == len(op.shape) else axes
+    return {"axis": axis, "keepdims": len(op.out) == len(op.shape)}
 
 
 FUNCTIONS: dict[str, Function] = {
@@ -229,8 +257,11 @@ FUNCTIONS: dict[str, Function] = {
     "soft_threshold": Function(soft_threshold, _soft_threshold),
     "max_min": Function(max_min, _real("permutation")),
     "householder": Function(householder, _real("reflection")),
-    "leaky_relu": Function(jax.nn.leaky_relu, _leaky_relu),
-    "silu": Function(jax.nn.silu, slope(SILU_SLOPE)),
-    "softplus": Function(jax.nn.softplus, slope(1.0)),
+    "norm": Function(jnp.linalg.norm, _norm, _norm_options),
+    "leaky_relu": Function(jax.nn.leaky_relu, _scaled_below),
+    "elu": Function(jax.nn.elu, _scaled_below),
+    "celu": Function(jax.nn.celu, _positive_setting),
+    "squareplus": Function(jax.nn.squareplus, _positive_setting),
+    **{name: Function(getattr(jax.nn, name), slope(value)) for name, value in ACTIVATION_SLOPES.items()},
 }
 """Name of a compiled function -> the function and its rule."""

@@ -104,7 +104,8 @@ def _first_line(error: Exception) -> str:
 _PASSED_ON = {"optimization_barrier", "device_put"}
 _TRIVIAL = {
     *("reshape", "transpose", "squeeze", "slice", "rev", "copy", "copy_p", "convert_element_type"),
-    *("neg", "pad", "add", "sub", "select_n", "concatenate", "stack", "stop_gradient", "name", "split", "integer_pow"),
+    *("neg", "pad", "add", "sub", "select_n", "concatenate", "stack", "split", "unstack"),
+    *("stop_gradient", "name", "integer_pow"),
 }
 
 

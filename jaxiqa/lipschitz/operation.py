@@ -74,9 +74,17 @@ class Operation:
         return any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in (*self.dtypes, self.out_dtype))
 
     @property
-    def spreads(self) -> bool:
-        """Whether a single number meets an array, which JAX does without a ``broadcast_in_dim``."""
-        return self.shape == () and self.out != ()
+    def copied(self) -> tuple[int, ...] | None:
+        """Axes of the output along which the input is copied; None where one shape does not follow from the other.
+
+        JAX repeats single numbers, and axes of length 1, without a ``broadcast_in_dim``.
+        """
+        if self.shape == ():
+            return tuple(range(len(self.out)))
+        sides = [*zip(self.shape, self.out, strict=False)]
+        if len(self.shape) != len(self.out) or any(side not in (1, whole) for side, whole in sides):
+            return None
+        return tuple(axis for axis, (side, whole) in enumerate(sides) if side != whole)
 
 
 def unbounded(reason: str) -> Gain:

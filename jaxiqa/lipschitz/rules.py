@@ -32,5 +32,5 @@ JOINS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
 
 They add up in general. Where every entry of the output is an entry of one input, their squares do."""
 
-SEVERAL_RESULTS = {"split", "top_k"}
+SEVERAL_RESULTS = {"split", "unstack", "top_k"}
 """Primitives of several results whose rule holds for each of them."""

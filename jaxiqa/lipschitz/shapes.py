@@ -77,7 +77,8 @@ def scatter_add(op: Operation) -> Gain:
 
 
 SHAPES: dict[str, Callable[[Operation], Gain]] = {
-    **dict.fromkeys(("reshape", "transpose", "squeeze", "slice", "rev", "split", "concatenate", "stack"), one),
+    **dict.fromkeys(("reshape", "transpose", "squeeze", "slice", "rev"), one),
+    **dict.fromkeys(("split", "unstack", "concatenate", "stack"), one),
     **dict.fromkeys(("sort", "reduce_max", "reduce_min", "top_k"), ordered),
     **dict.fromkeys(("cummax", "cummin", "cumlogsumexp"), running),
     **dict.fromkeys(("broadcast_in_dim", "tile"), copies),

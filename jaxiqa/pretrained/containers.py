@@ -26,7 +26,7 @@ WRAPPERS = (
 """What the entry that holds the parameters is called, where a file has others beside it; the first one counts, after
 every average (`is_average`)."""
 
-AVERAGES = {"ema", "swa", "averaged", "average"}
+AVERAGES = {"ema", "swa", "averaged", "average", "avg", "shadow", "polyak"}
 """Words in the name of an entry that holds a moving average of the parameters, such as ``params_ema``."""
 
 TRAINING = ("optim", "sched", "amp", "scaler")

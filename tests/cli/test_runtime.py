@@ -4,6 +4,7 @@ import errno
 
 import pytest
 
+from jaxiqa.cli import runtime
 from jaxiqa.cli.runtime import explained
 
 
@@ -37,3 +38,20 @@ def test_ctrl_c_says_how_to_go_on(capsys):
         raise KeyboardInterrupt
     assert ended.value.code == 130
     assert capsys.readouterr().err == "\nstopped; the same command goes on\n"
+
+
+def test_a_user_without_a_home_has_no_cache_and_no_error(monkeypatch):
+    for name in ("XDG_CACHE_HOME", "JAX_COMPILATION_CACHE_DIR"):
+        monkeypatch.delenv(name, raising=False)
+
+    def no_home():
+        raise RuntimeError("Could not determine home directory.")
+
+    set_up = {}
+    monkeypatch.setattr(runtime.Path, "home", no_home)
+    monkeypatch.setattr("jax.config.update", lambda name, value: set_up.update({name: value}))
+    runtime.start_jax()
+    assert set_up == {}
+    monkeypatch.setenv("XDG_CACHE_HOME", "/caches")
+    runtime.start_jax()
+    assert set_up == {"jax_compilation_cache_dir": "/caches/jaxiqa/xla"}

@@ -5,6 +5,7 @@ import math
 import os
 from pathlib import Path
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -13,6 +14,7 @@ from PIL import Image
 
 from jaxiqa import models
 from jaxiqa.cli import score as scoring
+from jaxiqa.core import compiled
 from jaxiqa.data import read_image
 from jaxiqa.data.search import find
 
@@ -130,7 +132,7 @@ def test_scores_that_are_no_numbers_and_sizes_that_are_refused_are_faults(folder
         return np.full(len(pixels), np.nan)
 
     monkeypatch.setattr(scoring, "_compiled", lambda model: score)
-    monkeypatch.setattr(scoring, "_shrinker", lambda model: lambda pixels: pixels)
+    monkeypatch.setattr(scoring, "_shrinker", lambda model: None)
     monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
     faults = {}
     assert not any(scoring.score_files(None, paths, faults, batch_size=4))
@@ -205,13 +207,62 @@ def test_a_picture_that_needs_too_much_memory_is_a_fault_and_the_others_are_scor
     paths = [folder / f"same{i}.png" for i in range(3)]
     big = read_image(paths[1])
     monkeypatch.setattr(scoring, "_compiled", lambda model: score)
-    monkeypatch.setattr(scoring, "_shrinker", lambda model: lambda pixels: pixels)
+    monkeypatch.setattr(scoring, "_shrinker", lambda model: None)
     monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
     faults = {}
     scores = {k: v for done in scoring.score_files(None, paths, faults, batch_size=3) for k, v in done.items()}
     assert "need more memory than there is" in faults.pop(paths[1])
     assert list(scores) == [paths[0], paths[2]]
     assert not faults
+
+
+@pytest.mark.parametrize("resized", [False, True])
+@pytest.mark.parametrize("batch_size", [1, 8])
+def test_hundreds_of_sizes_do_not_pile_up_compiled_programs(tmp_path, monkeypatch, resized, batch_size):
+    """However many sizes there are: those that wait for others of their size, too, and those that are resized first."""
+    run, resize = jax.jit(lambda x: x.max((1, 2, 3))), jax.jit(lambda x: x[:5, :5])
+    held = []
+
+    def score(pixels):
+        found = np.asarray(run(pixels))
+        held.append(run._cache_size() + resize._cache_size())
+        return found
+
+    monkeypatch.setattr(compiled, "PROGRAMS", 6)
+    monkeypatch.setattr(scoring, "_compiled", lambda model: score)
+    monkeypatch.setattr(scoring, "_shrinker", lambda model: (lambda x: np.asarray(resize(x))) if resized else None)
+    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
+    paths = [tmp_path / f"{i:02}.png" for i in range(40)]
+    for i, path in enumerate(paths):
+        Image.new("RGB", (5 + i % 5, 5 + i // 5), (i, i, i)).save(path)
+    faults = {}
+    parts = list(scoring.score_files(None, paths, faults, batch_size=batch_size))
+    assert {path: score for part in parts for path, score in part.items()} == dict(zip(paths, range(40), strict=True))
+    assert not faults
+    assert 2 < max(held) <= 6
+
+
+def test_no_program_is_added_when_memory_maps_run_short(monkeypatch):
+    maps = [0]
+    monkeypatch.setattr(compiled, "_memory_maps", lambda: maps[0])
+    held = set()
+    for program in range(5):
+        compiled.make_room(held, program)
+    maps[0] = compiled.MAPS + 1
+    compiled.make_room(held, 3)  # is held already
+    assert held == {0, 1, 2, 3, 4}
+    compiled.make_room(held, 5)
+    assert held == {5}
+
+
+def test_a_csv_that_is_a_pipe_is_refused_by_its_own_name():
+    reading, writing = os.pipe()
+    try:
+        with pytest.raises(ValueError, match=rf"^csv: /dev/fd/{writing} is a device"):
+            scoring.check_output(Path(f"/dev/fd/{writing}"), [])
+    finally:
+        os.close(reading)
+        os.close(writing)
 
 
 def test_no_cell_of_the_csv_is_a_formula_and_the_name_still_leads_to_the_file():

@@ -126,3 +126,20 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
         (tmp_path / name).write_text("")
     remove_leftovers(tmp_path)
     assert {path.name for path in tmp_path.iterdir()} == {"a.tmp", ".keep.tmp", "a.png"}
+
+
+@pytest.mark.parametrize("name", ["x" * 251 + ".csv", "é" * 120 + ".csv", "[b]{0}%s.csv", "-a.csv"])
+def test_a_name_that_the_file_system_takes_can_be_written(tmp_path, name):
+    files.write_bytes(tmp_path / name, b"1")
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+
+
+def test_an_error_names_the_file_that_was_asked_for_and_not_the_one_beside_it(tmp_path):
+    with pytest.raises(WriteError, match=f"^cannot write {tmp_path}/{'x' * 300}: the name is too long"):
+        files.write_bytes(tmp_path / ("x" * 300), b"1")
+
+
+def test_locks_need_nothing_that_windows_lacks():
+    """`fcntl` does not exist there."""
+    code = "import sys; sys.modules['fcntl'] = None; import jaxiqa.core.files, jaxiqa.cli.score"
+    subprocess.run([sys.executable, "-c", code], check=True)

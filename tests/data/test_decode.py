@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxiqa.data.decode import read_image
+from jaxiqa.data.decode import decode, read_image
 
 GREY = np.linspace(0, 255, 60).round().astype(np.uint8).reshape(6, 10)
 COLOUR = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
@@ -145,3 +145,40 @@ def test_a_huge_picture_is_refused_before_it_is_unpacked(tmp_path):
         read_image(small, max_pixels=59)
     with pytest.raises(ValueError, match="max_pixels"):
         read_image(small, max_pixels=10**9)
+
+
+TURNED = {
+    1: lambda x: x,
+    2: lambda x: x[:, ::-1],
+    3: lambda x: np.rot90(x, 2),
+    4: lambda x: x[::-1],
+    5: lambda x: x.swapaxes(0, 1),
+    6: lambda x: np.rot90(x, -1),
+    7: lambda x: np.rot90(x, 2).swapaxes(0, 1),
+    8: lambda x: np.rot90(x),
+    0: lambda x: x,
+    9: lambda x: x,
+}
+"""EXIF's orientations, and two that do not exist."""
+
+
+@pytest.mark.parametrize("orientation", TURNED)
+@pytest.mark.parametrize(
+    ("kind", "options", "close"),
+    [
+        ("PNG", {}, 0),
+        ("TIFF", {}, 0),
+        ("WEBP", {"lossless": True}, 0),
+        ("JPEG", {"quality": 100, "subsampling": 0}, 6),
+        ("MPO", {"quality": 100, "subsampling": 0}, 6),
+    ],
+)
+def test_every_orientation_of_every_format_that_has_exif(kind, options, close, orientation):
+    pixels = np.zeros((16, 24, 3), np.uint8)
+    pixels[:8, :8], pixels[8:, 16:] = (200, 40, 40), (40, 200, 40)
+    exif, buffer = Image.Exif(), io.BytesIO()
+    exif[0x0112] = orientation
+    Image.fromarray(pixels).save(buffer, kind, exif=exif, **options)
+    found, wanted = decode(buffer.getvalue(), kind), TURNED[orientation](pixels)
+    assert found.shape == wanted.shape
+    assert np.abs(found.astype(int) - wanted).max() <= close

@@ -124,7 +124,15 @@ def test_the_ends_of_the_scale_are_asked_for_before_the_attacks(tmp_path):
         check_evaluation_start(experiment)
     check_evaluation_start(replace(experiment, evaluation=replace(experiment.evaluation, score_range="baseline")))
     ends = replace(mine, options={**mine.options, "mos_range": (0, 5)})
-    check_evaluation_start(replace(experiment, data=ends))
+    assert check_evaluation_start(replace(experiment, data=ends)) == []
+
+
+def test_a_training_goes_on_without_the_ends_of_the_scale_and_says_so(tmp_path):
+    mine = folder(tmp_path / "mine", [f"{i}.png" for i in range(4)])
+    (said,) = check_evaluation_start(replace(attacked(Attack("pgd", (0.1,))), data=mine), later=True)
+    assert said.startswith('evaluation.score_range="mos" needs mos_range')
+    with pytest.raises(ValueError, match=r"pgdd"):  # all else is still an error
+        check_evaluation_start(replace(attacked(Attack("pgdd", (0.1,))), data=mine), later=True)
 
 
 def test_a_file_where_the_folder_should_be_is_named(tmp_path):

@@ -102,6 +102,8 @@ def with_constant(function, fits=inexact, nonzero=False):
         form = d.one_of(shape, (), shape[-1:], (1,) * max(len(shape) - 1, 0) + shape[-1:])
         if shape == () and d.integer(0, 1):
             form = (d.integer(1, 5), 3)  # one number meets an array
+        if 1 in shape and d.integer(0, 1):  # so does each entry along an axis of length 1
+            form = tuple(d.integer(1, 4) if side == 1 else side for side in shape)
         constant = d.numbers(*form, like=d.values[i] if d.integer(0, 1) else None)
         constant = constant + 0.3 * (1 if nonzero else 0) * np.where(constant.real >= 0, 1, -1)
         left = not nonzero and d.integer(0, 1)
@@ -114,13 +116,18 @@ def with_constant(function, fits=inexact, nonzero=False):
     return draw
 
 
+def meets(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
+    """Whether arrays of these shapes can be added; ranks differ only where one is a single number."""
+    return () in (a, b) or (len(a) == len(b) and all(1 in (m, n) or m == n for m, n in zip(a, b, strict=True)))
+
+
 def of_two(function, fits=inexact):
-    """Two values of one shape, or one of which is a single number."""
+    """Two values of one shape, or whose shapes differ in axes of length 1, or one of which is a single number."""
 
     def draw(d: Draws) -> Step:
         i = d.pick(fits)
         first = d.values[i]
-        j = d.pick(lambda v: fits(v) and v.dtype == first.dtype and (v.shape in (first.shape, ()) or first.shape == ()))
+        j = d.pick(lambda v: fits(v) and v.dtype == first.dtype and meets(v.shape, first.shape))
         return (lambda v: function(v[i], v[j])) if d.integer(0, 1) else (lambda v: function(v[j], v[i]))
 
     return draw
@@ -142,7 +149,7 @@ def reduced(function, fits=has_axes):
         i = d.pick(fits)
         n = d.values[i].ndim
         axes = tuple(range(n)) if d.integer(0, 2) else tuple(a for a in range(n) if d.integer(0, 1))
-        keep = bool(d.integer(0, 1)) and len(axes) < n
+        keep = bool(d.integer(0, 1))
         return lambda v: function(v[i], axis=axes, keepdims=keep)
 
     return draw
@@ -383,6 +390,17 @@ def activated(d: Draws) -> Step:
         lambda v: jax.nn.leaky_relu(v[i]),
         lambda v: jax.nn.leaky_relu(v[i], slope),
         lambda v: jax.nn.relu6(v[i]),
+        lambda v: jax.nn.elu(v[i], slope),
+        lambda v: jax.nn.selu(v[i]),
+        lambda v: jax.nn.celu(v[i], abs(slope) + 0.1),
+        lambda v: jax.nn.mish(v[i]),
+        lambda v: jax.nn.squareplus(v[i], abs(slope) + 0.1),
+        lambda v: jax.nn.hard_silu(v[i]),
+        lambda v: jax.nn.hard_tanh(v[i]),
+        lambda v: jax.nn.soft_sign(v[i]),
+        lambda v: jax.nn.sparse_plus(v[i]),
+        lambda v: jnp.linalg.norm(v[i], axis=-1, keepdims=slope > 0) if v[i].ndim else v[i],
+        lambda v: jnp.stack(jnp.unstack(v[i])[::-1]) if v[i].ndim else v[i],
         lambda v: max_min(v[i]) if even else v[i],
         lambda v: householder(v[i], typed(angles, v[i])) if even else v[i],
         lambda v: soft_threshold(v[i], typed(np.abs(angles[:1]) if n > 1 else np.float64(0.2), v[i])),

@@ -164,7 +164,7 @@ def test_a_run_is_found_by_its_files_and_by_the_folders_above_it(hardened, tmp_p
 def test_where_nothing_can_be_written_the_error_names_the_folder(hardened, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "run", tmp_path / "file"):
-        with pytest.raises(WriteError, match=f"cannot write {tmp_path}/file.*choose another folder"):
+        with pytest.raises(WriteError, match=f"cannot write {tmp_path}/file.*choose another path"):
             save(hardened, folder)
 
 

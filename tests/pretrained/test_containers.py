@@ -23,6 +23,9 @@ PAIRS = [
     ("module", "module-ema"),
     ("net", "net_ema"),
     ("g", "g_ema"),
+    ("model", "model_avg"),
+    ("model", "shadow_params"),
+    ("net", "polyak"),
     ("model_state_dict", "model_ema_state_dict"),
     ("weights", "swa_weights"),
 ]
