@@ -38,7 +38,7 @@ def check_pictures(
     ValueError: images has values in [255.0, 255.0]; expected [0, 1] (divide pixels of 0..255 by 255)
     """
     check_images(name, images, minimum=minimum, channels=channels)
-    if not len(images):
+    if images.shape[0] == 0:  # not len(): the number of an exported metric may be symbolic
         raise ValueError(f"{name} has shape {tuple(images.shape)}; expected at least one image")
     if _SEEN.get((id(images), slack)) is images or is_traced(images):
         return
@@ -105,7 +105,7 @@ def check_images(name: str, images: Any, *, minimum: int = 1, channels: int | No
         hint = "b c h w: transpose by (0, 2, 3, 1)" if shape[1] == channels else hint
         hint = f" ({hint})" if hint else ""
         raise ValueError(f"{name} has shape {shape}; expected {channels} channels last, b h w {channels}{hint}")
-    if min(shape[1:3]) < minimum:
+    if shape[1] < minimum or shape[2] < minimum:
         raise ValueError(f"{name} is {shape[1]}x{shape[2]}; both sides must be at least {minimum} pixels")
 
 

@@ -25,6 +25,8 @@ tap of the kernel."""
 
 def is_wide(x: Array, kernel: Array) -> bool:
     """Whether `wide_conv` is the quicker way here."""
+    if not all(isinstance(side, int) for side in x.shape):  # of an exported metric, sizes may be symbolic
+        return False
     wide = kernel.size > WIDE * x.size or min(kernel.shape[2:]) >= CHANNELS
     return jax.default_backend() == "cpu" and wide
 
