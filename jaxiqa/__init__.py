@@ -1,8 +1,15 @@
 """jaxiqa: build, harden, attack and certify image-quality-assessment models in JAX."""
 
+import sys
+from itertools import pairwise
 from typing import Any
 
+from jaxiqa.core.interrupts import quiet
+
 __all__ = ["load"]
+
+if any(flag == "-m" and module.partition(".")[0] == "jaxiqa" for flag, module in pairwise(sys.orig_argv)):
+    quiet()  # Python imports this file before the program's own, and Ctrl-C may fall in between
 
 
 def __getattr__(name: str) -> Any:

@@ -15,12 +15,15 @@ Each command explains itself: jaxiqa COMMAND --help.
 import sys
 from importlib import import_module
 
+from jaxiqa.core.interrupts import quiet
+
 COMMANDS = ("score", "train", "evaluate", "convert", "prepare", "train-filter")
 """Each is ``main(arguments, program)`` of a module in `jaxiqa.cli`."""
 
 
 def main() -> None:
     """Hand over to the command that the first word names."""
+    quiet()
     match sys.argv[1:]:
         case [command, *rest] if command in COMMANDS:
             program = import_module(f"jaxiqa.cli.{command.replace('-', '_')}")

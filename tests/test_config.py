@@ -30,7 +30,9 @@ from jaxiqa.config import (
 )
 from jaxiqa.defenses import smoothing
 from jaxiqa.evaluation import build_defense
+from jaxiqa.evaluation.fingerprint import FOLDERS
 from jaxiqa.models import BACKBONES
+from jaxiqa.results.rows import FILES
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -129,6 +131,9 @@ PGD, UAP = Attack("pgd", (0.1,)), Attack("uap", (0.1,), fit_on=Data("builtin"))
     ("chosen", "message"),
     [
         ({"attacks": {"x": replace(PGD, aligned=Align("linf"))}}, r"attacks\.x has both epsilons and aligned"),
+        ({"attacks": {"a": PGD, "AUC a": PGD}}, r"attacks: 'AUC a' is what tables call a column of 'a'; rename one"),
+        ({"attacks": {"mean [x]": PGD, "[x]": PGD}}, r"attacks: 'mean \[x\]' is what tables call a column of '\[x\]'"),
+        ({"attacks": {"a": PGD, "a @ weak": PGD}}, r"attacks: 'a @ weak' is what tables call a column of 'a'"),
         (
             {"attacks": {"x": replace(UAP, epsilons=None, aligned=Align("linf"))}},
             r"attacks\.x is fitted.*align it by its budget",
@@ -208,7 +213,19 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
 
 @pytest.mark.parametrize(
     ("names", "message"),
-    [(["a", "A"], "differ only in case"), (["images"], "jaxiqa writes"), ([" "], "no label"), (["a\nb"], "no label")],
+    [
+        (["a", "A"], "differ only in case"),
+        (["é", "e\u0301"], "differ only in case or in how Unicode spells them"),
+        (["画質", "x", "Ａ", "a"], "differ only in case or in how Unicode spells them"),
+        (["STRASSE", "straße"], "differ only in case"),
+        ([" "], "no label"),
+        (["a\nb"], "no label"),
+        *(
+            ([spelling(name)], "jaxiqa writes")
+            for name in (*FILES.values(), *FOLDERS, "evaluation.json", "report.html", "leaderboard.csv", "table.md")
+            for spelling in (str, str.upper, str.title, lambda name: chr(ord(name[0]) + 0xFEE0) + name[1:])
+        ),
+    ],
 )
 def test_variants_have_folders_of_their_own(smoke, names, message):
     with pytest.raises(ValueError, match=f"variants: .*{message}"):

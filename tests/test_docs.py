@@ -4,6 +4,8 @@ Blocks marked "python" are run; those that need files which only a reader has ar
 """
 
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,32 @@ def test_the_session_runs(page, tmp_path, monkeypatch, capsys):
         assert scope["small"].bound < 5
         check_clever(scope["estimate"])
         assert (tmp_path / "report.png").exists()
+
+
+def commands():
+    """What the documentation tells a reader to run, with the pages: script or module and config -> options."""
+    found = {}
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS.parent / "configs").glob("*.py")]
+    for line in (line for page in pages for line in page.read_text().splitlines()):
+        for program, rest in re.findall(r"(?:^|[\s$/])python (-m jaxiqa[\w.]*(?: score)?|\w+\.py)([^`#]*)", line):
+            config = re.search(r"--config (\S+)", rest)
+            options = found.setdefault((*program.split(), *(("--config", config[1]) if config else ())), set())
+            options |= set(re.findall(r"(?<!\S)--[\w.-]+", rest)) - {"--config", "--help"}
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", sorted(commands()), ids=" ".join)
+def test_every_documented_command_has_the_options_it_is_shown_with(command):
+    done = subprocess.run([sys.executable, *command, "--help"], capture_output=True, text=True, cwd=DOCS.parent)
+    assert done.returncode == 0, done.stderr
+    assert {option for option in commands()[command] if option not in done.stdout} == set()
+
+
+def test_the_documented_commands_are_found():
+    assert {("-m", "jaxiqa.cli.train_filter"), ("-m", "jaxiqa", "score")} <= set(commands())
+    assert {"--attack", "--sigma", "--size"} <= commands()["-m", "jaxiqa.cli.train_filter"]
+    assert len(commands()) > 15
 
 
 def check_clever(found):

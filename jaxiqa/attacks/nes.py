@@ -7,12 +7,12 @@ from typing import Any, ClassVar, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.attacks.engine.loop import check_count, check_steps
+from jaxiqa.attacks.engine.loop import check_steps
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.queries import run_queries
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Ball, Number
-from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_count, check_number
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 

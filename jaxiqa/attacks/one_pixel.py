@@ -8,12 +8,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.loop import check_count
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.queries import run_queries
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_count, check_number
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 

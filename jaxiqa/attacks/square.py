@@ -8,13 +8,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.loop import check_count
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.queries import check_queries, run_queries
 from jaxiqa.attacks.engine.schedule import phase
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Ball, Number
-from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_count, check_number
 from jaxiqa.core.images import check_images
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn

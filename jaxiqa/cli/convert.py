@@ -7,6 +7,7 @@ numbers under the names of this project's module, and in its header the name of 
 """
 
 import json
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -17,7 +18,7 @@ import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
 from jaxiqa.cli.runtime import explained
-from jaxiqa.core.files import write_bytes
+from jaxiqa.core.files import check_file, write_bytes
 
 
 @dataclass(frozen=True)
@@ -29,7 +30,7 @@ class Arguments:
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
     """The file of its authors, or the name of published weights, which are downloaded."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")]
-    """The file to write."""
+    """The file to write, in the place of an earlier one; never IN itself."""
     options: tuple[str, ...] = ()
     """Options of the model, such as: protocol=pyiqa"""
 
@@ -49,11 +50,14 @@ def convert(arguments: Arguments) -> None:
 
     if arguments.out.suffix != ".safetensors":
         raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
+    if os.path.realpath(arguments.out) == os.path.realpath(arguments.source):
+        raise ValueError(f"out: {arguments.out} is IN itself; give another name")
+    target = check_file("out", arguments.out)
     loaded = loading.load_and_report(arguments.name, arguments.source, **parse_options(arguments.options))
     if not loaded.mapped:
         raise ValueError(f"{arguments.source} is a training run, which is in the format of this project already")
     content = safetensors.numpy.save(arrays(loaded), metadata(arguments.name, loaded.options))
-    write_bytes(arguments.out, content)
+    write_bytes(target, content)
     print("\n".join(report(loaded)))
     print(f"{arguments.out}: {len(content) / 2**20:.1f} MiB")
 

@@ -21,7 +21,7 @@ from jaxiqa.config import Experiment, check_experiment
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """The command line."""
-    with explained():
+    with explained("what was scored and attacked is kept, batch by batch; run the same command again to go on"):
         experiment = read_arguments(arguments, program)
         check_experiment(experiment)
         from jaxiqa.cli.runtime import start_jax

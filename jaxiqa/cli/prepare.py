@@ -15,6 +15,7 @@ import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
 from jaxiqa.cli.runtime import explained
+from jaxiqa.core.checks import check_choice
 
 
 @dataclass(frozen=True)
@@ -24,7 +25,7 @@ class Arguments:
     name: Annotated[str, tyro.conf.Positional]
     """builtin, clive, koniq10k, nips2017 or folder."""
     out: Path
-    """Folder to write to; the set goes to OUT/NAME/VERSION."""
+    """Folder to write to; the set goes to OUT/NAME/VERSION, where there must be none yet."""
     source: Path | None = None
     """Folder of the pictures; without one, as everywhere: $JAXIQA_DATA/NAME. Not for builtin, which is made."""
     options: tuple[str, ...] = ()
@@ -41,10 +42,12 @@ def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa prepare"
 def prepare(arguments: Arguments) -> None:
     """Load, check every picture, write, and say what was written."""
     from jaxiqa import data
-    from jaxiqa.data import builders
+    from jaxiqa.data import array_record, builders
 
     name, out = arguments.name, arguments.out.absolute()
     source = str(arguments.source.absolute()) if arguments.source else None
+    check_choice("data set", name, data.DATASETS)
+    array_record.check_out(name, out)
     splits = data.load(name, source=source, **parse_options(arguments.options))
     for split in splits.values():
         data.validate(split)

@@ -7,12 +7,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
-from rich.console import Console
 from rich.logging import RichHandler
 
 from jaxiqa.core.files import MENDS
-
-INTERRUPTED = 130
+from jaxiqa.core.interrupts import INTERRUPTED
+from jaxiqa.core.progress import messages
 
 
 @contextmanager
@@ -20,14 +19,14 @@ def explained(interrupted: str = "run the same command again to go on") -> Itera
     """End with the message alone where the message says what is wrong; other errors keep their traceback.
 
     Args:
-        interrupted: what is said after Ctrl-C.
+        interrupted: what is said after Ctrl-C, unless the ``KeyboardInterrupt`` says something itself.
     """
     try:
         yield
-    except KeyboardInterrupt:
+    except KeyboardInterrupt as error:
         if os.environ.get("JAXIQA_TRACEBACK"):
             raise
-        print(f"\nstopped; {interrupted}", file=sys.stderr)
+        print(f"\nstopped; {str(error) or interrupted}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
     except BrokenPipeError:  # the reader of a pipe, such as head, has enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
@@ -70,9 +69,7 @@ def start_jax() -> None:
     """
     import jax
 
-    logging.basicConfig(
-        level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=Console(stderr=True))]
-    )
+    logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=messages)])
     # Orbax remarks on every save that is waited for, and prints the traceback of each error that it also raises.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)

@@ -21,7 +21,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
-from jaxiqa.core.files import neighbour, write_bytes, writing
+from jaxiqa.core.files import check_file, write_bytes
 
 PIXELS = 2**22
 """A batch of larger pictures is smaller, so that it holds no more pixels than this, or a single picture."""
@@ -46,7 +46,7 @@ class Arguments:
     weights: str
     """A file of published weights, the name of some, or the folder of a training run."""
     csv: Path | None = None
-    """File to write, with the columns image and score; without it, a table is printed."""
+    """File to write (an earlier one is replaced), with the columns image and score; without it, a table is printed."""
     batch_size: int = 8
     """Pictures of equal size scored at once."""
     options: tuple[str, ...] = ()
@@ -136,21 +136,10 @@ def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
 
 
 def check_output(out: Path, inputs: Sequence[Path]) -> None:
-    """Raise ``ValueError`` unless a csv can be written here and overwrites no picture; its folder is created."""
-    target = Path(os.path.realpath(out))
-    if os.path.exists(out) and not os.path.isfile(out):  # the target of a link to a pipe is no path
-        what = "folder" if os.path.isdir(out) else "device, not a file"
-        raise ValueError(f"csv: {out} is a {what}; give the name of a file")
-    if any(os.path.realpath(path) == str(target) for path in inputs):
+    """Raise ``ValueError`` unless a csv can be written here and replaces no picture."""
+    if os.path.realpath(out) in map(os.path.realpath, inputs):
         raise ValueError(f"csv: {out} is one of the pictures; give another name")
-    probe = neighbour(target)
-    with writing(target):
-        target.parent.mkdir(parents=True, exist_ok=True)
-        probe.touch()
-        probe.unlink()
-        if target.exists():
-            with open(target, "ab"):
-                pass
+    check_file("csv", out)
 
 
 def score_files(

@@ -16,7 +16,7 @@ from jaxiqa.config import Experiment, check_experiment, root_folder, run_folder
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """The command line."""
-    with explained():
+    with explained("finished epochs and models are kept; run the same command again to go on"):
         experiment = from_command_line(__doc__, arguments, program=program)
         check_experiment(experiment)
         train(experiment)

@@ -30,7 +30,7 @@ class Arguments:
     """What to train, on what."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")]
-    """The file to write; jaxiqa.networks.load reads it."""
+    """The file to write, in the place of one that the same command wrote; jaxiqa.networks.load reads it."""
     network: Literal["fcn", "dncnn"] = "fcn"
     """The filter with 11,459 numbers, or a denoiser."""
     model: Path | None = None
@@ -66,7 +66,7 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa train-filter") -> None:
     """The command line."""
     words = options_last(sys.argv[1:] if arguments is None else arguments, "--attack-options")
-    with explained():
+    with explained("finished epochs are kept; run the same command again to go on"):
         run(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
@@ -88,11 +88,17 @@ def run(arguments: Arguments) -> None:
 def check(arguments: Arguments) -> None:
     """Raise ``ValueError`` for what cannot work, before anything is computed."""
     from jaxiqa.core.checks import check_number
+    from jaxiqa.core.files import check_file, check_folder
 
     for name, low in (("epochs", 1), ("batch_size", 1), ("learning_rate", 0.0), ("sigma", 0.0), ("limit", 2)):
         check_number(name, getattr(arguments, name), low)
     if arguments.out.suffix != ".safetensors":
         raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
+    if check_file("out", arguments.out).exists() and not (run_folder(arguments) / "config.json").exists():
+        raise ValueError(
+            f"out: {arguments.out} exists, and {run_folder(arguments)} does not; move it or choose another"
+        )
+    check_folder(run_folder(arguments))
     if arguments.network == "fcn" and arguments.model is None:
         raise ValueError("model is missing: fcn learns from attacks on a metric; give the folder of one by train.py")
     if arguments.network == "fcn":
@@ -122,6 +128,7 @@ def train(arguments: Arguments) -> tuple[float, float]:
 
     folder, epochs, batch_size = run_folder(arguments), arguments.epochs, arguments.batch_size
     clean = pictures(arguments)
+    forget_start(folder)
     same_run(arguments, folder, clean)
     division, order, noise, noise_aside, weights, of_attack = jax.random.split(jax.random.key(arguments.seed), 6)
     attacked = attacked_pictures(arguments, clean, folder, of_attack) if arguments.network == "fcn" else None
@@ -150,9 +157,33 @@ def train(arguments: Arguments) -> tuple[float, float]:
 
 def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
     """Write down what is trained, on which pictures; refuse a folder of something else."""
-    import hashlib
-
     from jaxiqa.core.files import write_text
+
+    described = describe(arguments, clean)
+    file = folder / "config.json"
+    try:
+        before = json.loads(file.read_text()) if file.exists() else {}
+        fields = [name for name in described if name in before and before[name] != described[name]]
+    except (ValueError, TypeError):
+        raise ValueError(f"{file} is damaged; restore it, or delete {folder}, or choose another OUT") from None
+    if fields:
+        raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
+    write_text(file, json.dumps(described, indent=1))
+
+
+def forget_start(folder: Path) -> None:
+    """Delete what describes a run without a checkpoint, so that a start which came to nothing can be corrected."""
+    from jaxiqa.core.files import remove_leftovers
+    from jaxiqa.train.runs import holds_work
+
+    remove_leftovers(folder)
+    if not holds_work(folder):
+        (folder / "config.json").unlink(missing_ok=True)
+
+
+def describe(arguments: Arguments, clean: Any) -> dict[str, Any]:
+    """What decides a run, as JSON gives it back."""
+    import hashlib
 
     described = {name: value for name, value in asdict(arguments).items() if name not in ("out", "epochs")}
     if arguments.model is not None:
@@ -161,13 +192,7 @@ def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
             raise FileNotFoundError(f"model: {arguments.model} holds no trained metric (model.json)")
         described["model"] = json.loads(card.read_text()).get("sha256")
     described["pictures"] = hashlib.sha256(clean.tobytes()).hexdigest()
-    described = json.loads(json.dumps(described))
-    file = folder / "config.json"
-    if file.exists():
-        before = json.loads(file.read_text())
-        if fields := [name for name in described if name in before and before[name] != described[name]]:
-            raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
-    write_text(file, json.dumps(described, indent=1))
+    return json.loads(json.dumps(described))
 
 
 def pictures(arguments: Arguments) -> Any:
@@ -188,18 +213,28 @@ def pictures(arguments: Arguments) -> Any:
 
 
 def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
-    """The same after the attack, rounded to 8 bits as files are; computed once, and kept for a run that goes on."""
+    """The same after the attack, rounded to 8 bits (to nearest); computed once, and kept for a run that goes on.
+
+    Behind them is a SHA-256 digest of them and of what they were made with; where it does not fit, they are made again.
+    """
+    import hashlib
+
     import jax.numpy as jnp
     import numpy as np
 
     from jaxiqa import attacks, models
     from jaxiqa.core.files import write_bytes
     from jaxiqa.core.keys import image_keys
-    from jaxiqa.core.progress import progress_bar
+    from jaxiqa.core.progress import note, progress_bar
 
     file = folder / "attacked.npy"
+    described = describe(arguments, clean)
+    made_with = repr([described[name] for name in ("model", "attack", "attack_options", "seed", "pictures")]).encode()
     if file.exists():
-        return np.load(file)
+        content = file.read_bytes()
+        if hashlib.sha256(content[:-32] + made_with).digest() == content[-32:]:
+            return np.load(io.BytesIO(content))
+        note(f"{file} is damaged or of another attack, and is made again")
     attack = attacks.make(arguments.attack, **parse_options(arguments.attack_options))
     score = models.score_fn(models.load_run(arguments.model))
     keys = image_keys(key, len(clean))
@@ -212,7 +247,7 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
             bar(min(first + arguments.batch_size, len(clean)), len(clean), "")
     buffer = io.BytesIO()
     np.save(buffer, found)
-    write_bytes(file, buffer.getvalue())
+    write_bytes(file, buffer.getvalue() + hashlib.sha256(buffer.getvalue() + made_with).digest())
     return found
 
 

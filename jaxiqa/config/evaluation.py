@@ -159,6 +159,9 @@ def check_evaluation(evaluation: Evaluation) -> None:
             raise ValueError(f"evaluation.attacks.{label} has both epsilons and aligned; choose one")
         if attack.aligned and attack.fit_on and attack.aligned.measure != "budget":
             raise ValueError(f"evaluation.attacks.{label} is fitted on other images; align it by its budget")
+        for other in evaluation.attacks:
+            if label in (f"AUC {other}", f"mean {other}") or label.startswith(f"{other} @ "):
+                raise ValueError(f"evaluation.attacks: {label!r} is what tables call a column of {other!r}; rename one")
     users = {"adaptive": evaluation.adaptive.attacks}
     users |= {f"certifiers.{label}": certifier.attacks for label, certifier in evaluation.certifiers.items()}
     for user, labels in users.items():

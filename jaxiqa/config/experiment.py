@@ -9,8 +9,17 @@ from jaxiqa.config.evaluation import Evaluation
 from jaxiqa.config.training import Model, Variant
 from jaxiqa.core.files import safe_name
 
-TAKEN = ("images", "examples", "fitted", "aligned")
-"""Folders beside those of the variants, which no variant may be called."""
+TAKEN = (
+    *("images", "examples", "fitted", "aligned"),
+    *(
+        f"{rows}.jsonl"
+        for rows in ("results", "predictions", "models", "masking", "stored", "defenses", "certificates")
+    ),
+    *("evaluation.json", "table.csv", "table.md", "report.html", "tradeoff.png", "curves.png", "examples.png"),
+    *("defenses.csv", "defenses.md", "defenses_tradeoff.png", "defenses_by_attack.png", "defenses_by_strength.png"),
+    *("leaderboard.csv", "leaderboard.html"),
+)
+"""Folders and files beside the variants' folders, which no variant may be called."""
 
 
 @dataclass(frozen=True)

@@ -2,7 +2,7 @@
 
 import numbers
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Hashable
 from typing import Any
 
 import numpy as np
@@ -15,7 +15,7 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
     Traceback (most recent call last):
     ValueError: norm='l3' is not allowed; choose from 'linf', 'l2'
     """
-    if value not in allowed:
+    if not isinstance(value, Hashable) or value not in allowed:
         raise ValueError(f"{name}={value!r} is not allowed; choose from {', '.join(map(repr, allowed))}")
 
 
@@ -45,6 +45,30 @@ def check_number(
             raise ValueError(f"{name}={value!r} is not a real number")
         if not (((values > low) if open_low else (values >= low)) & (values <= high)).all():
             raise ValueError(f"{name}={value!r} is outside {'(' if open_low else '['}{low}, {high}]")
+
+
+def check_count(name: str, value: Any, least: int) -> None:
+    """Raise ``ValueError`` unless ``value`` is a whole number >= ``least``.
+
+    >>> check_count("pixels", 1.5, 1)
+    Traceback (most recent call last):
+    ValueError: pixels=1.5 is not allowed; expected an integer >= 1
+    """
+    if isinstance(value, bool) or not isinstance(value, numbers.Integral) or value < least:
+        raise ValueError(f"{name}={value!r} is not allowed; expected an integer >= {least}")
+
+
+def check_size(name: str, value: Any, least: int = 1) -> None:
+    """Raise ``ValueError`` unless ``value`` is a pair of whole numbers >= ``least``.
+
+    >>> check_size("size", 96)
+    Traceback (most recent call last):
+    ValueError: size=96; give (height, width), such as (96, 128)
+    """
+    if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
+        raise ValueError(f"{name}={value!r}; give (height, width), such as (96, 128)")
+    for side in value:
+        check_count(name, side, least)
 
 
 def _is_seen(value: Any) -> bool:

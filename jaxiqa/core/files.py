@@ -2,12 +2,15 @@
 
 import errno
 import hashlib
+import json
 import os
 import re
 import shutil
+import unicodedata
 from collections.abc import Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 MENDS = {
     errno.ENOSPC: "the disk is full; free some space and run the same command again",
@@ -31,6 +34,10 @@ class WriteError(ValueError):
     """A file or folder cannot be written; the message names the path and what to do."""
 
 
+class DamagedError(ValueError):
+    """A file is not as it was written; the message names it."""
+
+
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
     """Turn an ``OSError`` of the block, which writes ``path``, into a `WriteError` that says what to do.
@@ -47,12 +54,12 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) and not is_leftover(error.filename) else path
         raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
-    except ValueError as error:  # so TensorStore, with which Orbax writes, reports what the system refused
+    except (ValueError, RuntimeError) as error:  # so Orbax and array_record report what the system refused
         number = re.search(r"os_error_code='(\d+)'", str(error))
-        if not number or isinstance(error, WriteError):
+        said = [int(number[1])] if number else [known for known in MENDS if os.strerror(known) in str(error)]
+        if not said or isinstance(error, WriteError):
             raise
-        mend = MENDS.get(int(number[1])) or os.strerror(int(number[1]))
-        raise WriteError(f"cannot write {path}: {mend}") from error
+        raise WriteError(f"cannot write {path}: {MENDS.get(said[0]) or os.strerror(said[0])}") from error
 
 
 def check_space(folder: Path, needed: int) -> None:
@@ -108,6 +115,83 @@ def write_text(path: Path, content: str) -> None:
     write_bytes(path, content.encode())
 
 
+def check_folder(folder: Path, name: str = "file") -> None:
+    """Raise `WriteError` unless ``folder`` exists or can be made, and a file of this name can be written in it.
+
+    Nothing of the attempt stays.
+    """
+    made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
+    probe = neighbour(folder / name)
+    try:
+        with writing(folder):
+            folder.mkdir(parents=True, exist_ok=True)
+            probe.write_bytes(b"0")
+    finally:
+        with suppress(OSError):
+            probe.unlink(missing_ok=True)
+            for path in made:
+                path.rmdir()
+
+
+def check_file(name: str, path: Path) -> Path:
+    """Where a file named by an option will be written, links followed, once it is known that it can be.
+
+    An earlier file there is let be, and will be replaced as a whole.
+
+    Args:
+        name: of the option.
+        path: what it says.
+
+    Raises:
+        ValueError: there is a folder or a device.
+        WriteError: the file or its folder cannot be written.
+
+    >>> check_file("csv", Path("/"))
+    Traceback (most recent call last):
+    ValueError: csv: / is a folder; give the name of a file
+    """
+    target = Path(os.path.realpath(path))
+    if os.path.exists(path) and not os.path.isfile(path):  # the target of a link to a pipe is no path
+        what = "folder" if os.path.isdir(path) else "device, not a file"
+        raise ValueError(f"{name}: {path} is a {what}; give the name of a file")
+    check_folder(target.parent, target.name)
+    with writing(target):
+        if target.exists():  # an error where its name is too long
+            target.open("ab").close()
+    return target
+
+
+def sealed_json(content: dict[str, Any]) -> str:
+    """JSON that ends with a digest of itself, by which `open_sealed` notices every change.
+
+    >>> open_sealed(sealed_json({"strength": 0.5}))
+    {'strength': 0.5}
+    """
+    digest = hashlib.sha256(json.dumps(content).encode()).hexdigest()
+    return json.dumps({**content, "sha256": digest}, indent=1)
+
+
+def open_sealed(text: str) -> dict[str, Any]:
+    """What `sealed_json` was given.
+
+    Raises:
+        DamagedError: the text is not exactly what it made; says so of "it", for the caller to name the file before.
+
+    >>> open_sealed(sealed_json({"strength": 0.5}).replace("0.5", "0.6"))
+    Traceback (most recent call last):
+    jaxiqa.core.files.DamagedError: it was changed after it was written
+    """
+    try:
+        content = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise DamagedError(f"it cannot be read ({error})") from error
+    if not isinstance(content, dict) or content.pop("sha256", None) is None:
+        raise DamagedError("it has no seal")
+    if sealed_json(content) != text:
+        raise DamagedError("it was changed after it was written")
+    return content
+
+
 def remove_leftovers(folder: Path) -> None:
     """Delete what `write_bytes` left in ``folder`` and below when it was killed; only inside `locked`."""
     for path in folder.rglob(".*.tmp"):
@@ -131,7 +215,8 @@ def safe_name(label: str) -> str:
 def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()) -> None:
     """Raise ``ValueError`` unless every label can be shown in a line, and no two share a file name.
 
-    Some file systems do not tell upper from lower case, so labels that differ in nothing else are refused.
+    Some file systems do not tell upper from lower case, and people do not tell how Unicode spells a letter, so labels
+    that differ in nothing else are refused.
 
     Args:
         where: of the labels, for the message.
@@ -146,14 +231,15 @@ def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()
     for label in labels:
         if not label.strip() or not label.isprintable():
             raise ValueError(f"{where}: {label!r} is no label; write at least one visible character, on one line")
-        name = safe_name(label).casefold()
-        if name in {other.casefold() for other in taken}:
+        names = {safe_name(label).casefold(), unicodedata.normalize("NFKC", label).casefold()}
+        if names & {other.casefold() for other in taken}:
             raise ValueError(f"{where}: {label!r} is the name of a file or folder that jaxiqa writes; rename it")
-        if name in seen:
+        for name in names & seen.keys():
+            how = "case" if label.lower() == seen[name].lower() else "case or in how Unicode spells them"
             raise ValueError(
-                f"{where}: {label!r} and {seen[name]!r} differ only in case and would share a folder; rename one"
+                f"{where}: {label!r} and {seen[name]!r} differ only in {how} and would share a folder; rename one"
             )
-        seen[name] = label
+        seen |= dict.fromkeys(names, label)
 
 
 @contextmanager

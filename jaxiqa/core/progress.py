@@ -7,10 +7,10 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
-console = Console()
-"""Results, on standard output."""
+console = Console(emoji=False)
+"""Results, on standard output. A name such as a:x:b stays as it is."""
 
-messages = Console(stderr=True)
+messages = Console(stderr=True, emoji=False)
 """Progress, counts and faults, on standard error."""
 
 LINE_SECONDS = 60.0
@@ -37,7 +37,7 @@ def shown(name: object) -> str:
 
 
 @contextmanager
-def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str], None]]:
+def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[float, int, str], None]]:
     """A bar with the time left; in a log file, a line a minute. Yields ``update(done, total, note)``."""
     if not messages.is_terminal:
         yield _lines(what, unit)
@@ -50,11 +50,11 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[int, int, str]
         yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
 
 
-def _lines(what: str, unit: str) -> Callable[[int, int, str], None]:
+def _lines(what: str, unit: str) -> Callable[[float, int, str], None]:
     began = said = time.monotonic()
-    first: int | None = None  # what an earlier run had done says nothing of this one's pace
+    first: float | int | None = None  # what an earlier run had done says nothing of this one's pace
 
-    def update(done: int, total: int, note: str = "") -> None:
+    def update(done: float | int, total: int, note: str = "") -> None:
         nonlocal said, first
         now = time.monotonic()
         first = done if first is None else first

@@ -1,15 +1,18 @@
 """Write a data set as array_record files, through tensorflow-datasets and without TensorFlow."""
 
 import io
+import shutil
 from collections.abc import Iterator
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxiqa.data.array_record import VERSION, is_prepared
+from jaxiqa.core.files import locked, sealed_json, write_text, writing
+from jaxiqa.data.array_record import DIGESTS, VERSION, check_out, digests_of
 from jaxiqa.data.split import Split
 
 
@@ -92,16 +95,20 @@ BUILDERS = {"builtin": Builtin, "clive": Clive, "koniq10k": Koniq10k, "nips2017"
 def write(name: str, splits: dict[str, Split], out: Path) -> Path:
     """Write the splits of data set ``name`` below ``out`` and return the folder that holds them.
 
-    What is left by an interrupted write is not taken for a data set.
+    What is left by an interrupted write is not taken for a data set, and the next write removes it.
 
     Raises:
-        ValueError: ``out`` already holds that data set, or its path exists and is no folder.
+        ValueError: ``out`` already holds that data set.
+        WriteError: ``out`` is no folder or cannot be written, or the disk is full; names the path and the mend.
+        BlockingIOError: another process is writing there.
     """
-    if is_prepared(out, name):
-        raise ValueError(f"{out / name / VERSION} already holds a prepared {name}; delete it or choose another folder")
-    if out.exists() and not out.is_dir():
-        raise ValueError(f"{out} is not a folder")
-
-    builder = BUILDERS[name](splits=splits, data_dir=str(out))
-    builder.download_and_prepare()
-    return Path(builder.data_dir)
+    check_out(name, out)
+    with locked(out / name), writing(out / name / VERSION):
+        for left in (out / name).glob(f"incomplete.??????_{VERSION}"):
+            shutil.rmtree(left)
+        builder = BUILDERS[name](splits=splits, data_dir=str(out))
+        with TemporaryDirectory() as downloads:  # tensorflow-datasets wants a folder for them; there are none
+            builder.download_and_prepare(download_dir=downloads)
+        folder = Path(builder.data_dir)
+        write_text(folder / DIGESTS, sealed_json(digests_of(folder)))
+    return folder

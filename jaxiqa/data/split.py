@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_count
 from jaxiqa.data.decode import read_image
 
 
@@ -61,7 +61,9 @@ class Split:
         >>> split.images([0, 2]).shape, split.images(slice(3)).dtype
         ((2, 16, 20, 3), dtype('float32'))
         """
-        chosen = range(len(self))[indices] if isinstance(indices, slice) else [int(i) for i in np.atleast_1d(indices)]
+        chosen = range(len(self))[indices] if isinstance(indices, slice) else self._positions(indices).tolist()
+        if not len(chosen):
+            raise ValueError(f"{self.name}: indices={indices!r} chooses none of {len(self)} images")
         pixels = [self.read(index) for index in chosen]
         sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in pixels})
         if len(sizes) != 1:
@@ -73,10 +75,7 @@ class Split:
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Split":
         """The pictures at these positions, in this order."""
-        indices = np.asarray(indices)
-        if indices.dtype.kind not in "iu" and indices.size:
-            raise ValueError(f"indices are of type {indices.dtype}; give positions (of a mask: np.flatnonzero(mask))")
-        indices = indices.astype(int)
+        indices = self._positions(indices)
         return replace(
             self,
             ids=tuple(self.ids[i] for i in indices),
@@ -85,11 +84,21 @@ class Split:
             rows=tuple(self.rows[i] for i in indices) if self.rows else (),
         )
 
+    def _positions(self, indices: Any) -> np.ndarray:
+        """Positions as integers, or an error for what is none."""
+        found = np.atleast_1d(np.asarray(indices))
+        if found.dtype.kind not in "iu" and found.size:
+            raise ValueError(f"indices are of type {found.dtype}; give positions (of a mask: np.flatnonzero(mask))")
+        found = found.astype(int)
+        if outside := [int(i) for i in found if not -len(self) <= i < len(self)]:
+            raise IndexError(f"{self.name}: there is no image {outside[0]}; it has {len(self)}")
+        return found
+
     def take(self, limit: int | None) -> "Split":
         """The first ``limit`` pictures, at least 1; all of them for None."""
         if limit is None:
             return self
-        check_number("limit", limit, 1)
+        check_count("limit", limit, 1)
         return self.select(range(min(limit, len(self))))
 
 

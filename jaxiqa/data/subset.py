@@ -5,7 +5,7 @@ import logging
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.data.split import Split
 
 _log = logging.getLogger(__name__)
@@ -68,8 +68,9 @@ def select_subset(split: Split, count: int, *, clusters: int = 10, seed: int = 0
     Reference: arXiv:2408.01541, which takes 100 and 5 pictures from each of 10 clusters of KonIQ-10k; it names neither
     the formulas of SI and CF nor scaling and seed, so that its very pictures cannot be had this way.
     """
-    check_number("clusters", clusters, 1)
-    check_number("seed", seed, 0)
+    check_count("clusters", clusters, 1)
+    check_count("seed", seed, 0)
+    check_count("count", count, 1)
     check_number("count", count, 1, len(split))
     if count % clusters:
         raise ValueError(f"count={count} is no multiple of clusters={clusters}; each cluster gives as many pictures")

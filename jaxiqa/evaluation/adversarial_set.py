@@ -2,6 +2,7 @@
 
 import hashlib
 import io
+import logging
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -13,6 +14,8 @@ from jaxiqa.core.files import safe_name, write_bytes
 from jaxiqa.evaluation.strengths import Strength
 from jaxiqa.evaluation.subject import Subject
 from jaxiqa.results.rows import StoredRow
+
+_log = logging.getLogger(__name__)
 
 Digests = dict[tuple[str, str, float | str | None], str]
 """(attack, image, strength) -> SHA-256 of the file."""
@@ -37,14 +40,27 @@ def write(
     return StoredRow(image, subject.name, subject.seed, attack, epsilon, strength.level, digest)
 
 
-def digests(subject: Subject) -> Digests:
-    """What has been stored of this model, as far as the files are still there."""
+def digests(subject: Subject, *, verify: bool = False) -> Digests:
+    """What has been stored of this model, as far as the files are still there.
+
+    With ``verify`` every file is read, and one that is not as it was written is logged and left out.
+    """
     found: Digests = {}
     for row in subject.rows(StoredRow):
         strength = Strength(row.epsilon, row.level)
         if place(subject, row.attack, strength, row.image).exists():
             found[row.attack, row.image, strength.key] = row.sha256
+    for (attack, image, key), digest in list(found.items()) if verify else ():
+        path = place(subject, attack, _strength(key), image)
+        if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
+            _log.warning("%s is damaged, and is made again", path)
+            del found[attack, image, key]
     return found
+
+
+def _strength(key: float | str | None) -> Strength:
+    """One whose files lie where those of every strength with this key do."""
+    return Strength(None, key) if isinstance(key, str) else Strength(key)
 
 
 def read(

@@ -2,7 +2,7 @@
 
 import time
 import zlib
-from collections.abc import Callable, Collection, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -153,6 +153,7 @@ def attack_split(
             after = np.asarray(score(score_fn, pictures))
             kept = to_8_bits(pictures, clean)
             rounded = np.asarray(score(score_fn, kept))
+            _check_finite(ids[:valid], {"the attacked image": after, "that image in 8 bits": rounded})
             stored.append(np.round(np.asarray(kept)[:valid] * 255).astype(np.uint8))
             similarity = np.asarray(_similarity(clean, pictures))
             change = np.asarray(pictures) - images
@@ -178,6 +179,14 @@ def attack_split(
                     )
         progress(first + valid, len(split))
         yield Batch(rows, tuple(ids[:valid]), images[:valid], np.asarray(attacked)[:, :valid], np.stack(stored))
+
+
+def _check_finite(ids: Sequence[str], scores: Mapping[str, np.ndarray]) -> None:
+    """Raise ``ValueError`` where a score is not finite: an attack of one step has not asked for it."""
+    for what, values in scores.items():
+        for image, value in zip(ids, values, strict=False):
+            if not np.isfinite(value):
+                raise ValueError(f"score_fn gave a non-finite score, {value}, for {what} made of {image}")
 
 
 _similarity = jax.jit(ssim)

@@ -1,5 +1,6 @@
 """Every attack at every strength on every image: result rows, the adversarial set, a few images to look at."""
 
+from collections.abc import Iterator
 from pathlib import Path
 
 from jaxiqa.config import Attack, Evaluation
@@ -30,7 +31,7 @@ def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store:
     done_rows: dict[str, set] = {label: set() for label in evaluation.attacks}
     for row in subject.rows(ResultRow):
         done_rows.setdefault(row.attack, set()).add((row.image, row.level or row.epsilon))
-    kept = adversarial_set.digests(subject) if store else {}
+    kept = adversarial_set.digests(subject, verify=True) if store else {}
     for label, chosen in evaluation.attacks.items():
         strengths = strengths_of(subject, label, chosen, split)
         written = {(image, key) for attack, image, key in kept if attack == label}
@@ -61,7 +62,7 @@ def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store:
                 done=done,
                 progress=lambda images, total, bar=bar: bar(round(images, 1), total),
             )
-            for batch in batches:
+            for batch in _named(f"{subject.title}: {label}", batches):
                 # What belongs to a row is on the disk before the row that says it is done.
                 if largest in strengths:
                     _keep_examples(subject, label, strengths.index(largest), largest, batch, split.ids[:examples])
@@ -70,6 +71,14 @@ def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store:
                 subject.add(
                     [row for row in batch.rows if (row.image, row.level or row.epsilon) not in done_rows[label]]
                 )
+
+
+def _named(what: str, batches: Iterator[Batch]) -> Iterator[Batch]:
+    """The batches; an error of one, such as of a score that is not finite, says whose it is."""
+    try:
+        yield from batches
+    except ValueError as error:
+        raise ValueError(f"{what}: {error}; the batches before are kept") from error
 
 
 def make_runner(subject: Subject, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None) -> Runner:

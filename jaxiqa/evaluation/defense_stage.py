@@ -113,7 +113,7 @@ class Defended:
     def adapted(
         self, evaluation: Evaluation, attack: str, strength: Strength, missing: set[str]
     ) -> Iterator[list[DefenseRow]]:
-        """Rows of images that are attacked anew, through the defense, and rounded to 8 bits."""
+        """Rows of images that are attacked anew, through the defense, and cut off to 8 bits."""
         draws = evaluation.adaptive.draws if is_random(self.purifier) else 1
         seen = place_keys(self.subject.seed, f"adaptive {self.label}", draws)
         target = adaptive(self.subject.score_at(self.size), self.purifier, seen)

@@ -1,10 +1,15 @@
 """Evaluate an experiment: each trained variant through all stages, then the reports."""
 
+if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+    from jaxiqa.core.interrupts import quiet
+
+    quiet()
+
 import itertools
 from contextlib import ExitStack
 
 from jaxiqa.config import Experiment, root_folder, run_folder
-from jaxiqa.core.files import locked, remove_leftovers
+from jaxiqa.core.files import check_folder, locked, remove_leftovers
 from jaxiqa.evaluation import build_defense, certify_stage
 from jaxiqa.evaluation.attack_stage import attack_all
 from jaxiqa.evaluation.clean_stage import check_gradients, predict
@@ -33,6 +38,7 @@ def evaluate_experiment(experiment: Experiment) -> None:
         if not run_folder(experiment, name, seed).is_dir():
             folder = run_folder(experiment, name, seed)
             raise SystemExit(f"{folder} does not exist; train first, with train.py and the same arguments")
+    check_folder(root)
     split = load_split(experiment.data, evaluation.split)
     labelled_images = checked(split, uniform=experiment.model.input_size is None)
     attacked_images = load_attacked(evaluation)

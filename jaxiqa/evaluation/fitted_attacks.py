@@ -1,6 +1,8 @@
 """Attacks that learn from other images: fitted once per strength, and what they learnt is kept."""
 
+import logging
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -9,7 +11,7 @@ import numpy as np
 
 from jaxiqa import attacks, data
 from jaxiqa.config import Attack
-from jaxiqa.core.files import safe_name
+from jaxiqa.core.files import DamagedError, safe_name
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.evaluation.images import load_split
@@ -17,9 +19,14 @@ from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.strengths import Strength
 from jaxiqa.evaluation.subject import Subject
 
+_log = logging.getLogger(__name__)
+
 
 def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Sequence[float] | None) -> list[Any]:
-    """One fitted attack per strength, from WORKDIR/fitted where it is there; none for attacks that are not fitted."""
+    """One fitted attack per strength, from WORKDIR/fitted where it is there; none for attacks that are not fitted.
+
+    A file that is damaged is logged, and made again.
+    """
     if chosen.fit_on is None:
         return []
     others = load_split(chosen.fit_on, chosen.fit_split)
@@ -34,13 +41,24 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Seque
                 bar(number * steps + done, len(epsilons) * steps, text)
 
             path = folder / f"{Strength(epsilon).folder}.safetensors"
-            if not path.exists():
+            if (kept := _load(kind, path, networks)) is None:
                 if images is None:
                     batches = scoring_batches(others, subject.batch or 8, size=subject.size)
                     images = jnp.asarray(np.concatenate([batch[:valid] for batch, valid, _ in batches]))
                 options = {"epsilon": epsilon} | chosen.options | networks
-                kind.save(
-                    kind.fit(subject.score_fn, images, jax.random.key(subject.seed), progress=tell, **options), path
-                )
-            fitted.append(kind.load(path, **networks))
+                key = jax.random.key(subject.seed)
+                kind.save(kind.fit(subject.score_fn, images, key, progress=tell, **options), path)
+                kept = kind.load(path, **networks)
+            fitted.append(kept)
     return fitted
+
+
+def _load(kind: attacks.Fitted, path: Path, networks: dict[str, Any]) -> Any:
+    """What is in the file; None where there is none, or a damaged one."""
+    try:
+        return kind.load(path, **networks)
+    except FileNotFoundError:
+        return None
+    except DamagedError as error:
+        _log.warning("%s; it is made again", error)
+        return None

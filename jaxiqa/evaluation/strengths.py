@@ -1,6 +1,5 @@
 """How strong an attack is run: as the config says, or weak, medium and strong by what it does to pictures."""
 
-import json
 import logging
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -13,7 +12,7 @@ import numpy as np
 from jaxiqa import attacks
 from jaxiqa.attacks.wrappers.align import AMOUNTS, LEVELS
 from jaxiqa.config import Align, Attack
-from jaxiqa.core.files import safe_name, write_text
+from jaxiqa.core.files import DamagedError, open_sealed, safe_name, sealed_json, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attack_loop import spread
@@ -64,29 +63,38 @@ def keys_of(chosen: Attack) -> tuple[float | str | None, ...]:
 def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
     """The strengths of one attack on one model, in the order of the config, or weak, medium, strong.
 
-    What alignment found is kept in WORKDIR/aligned, with the curves it found it on. A target that was not reached to
-    the tolerance, as where an attack bounds itself, is logged.
+    What alignment found is kept in WORKDIR/aligned, with the curves it found it on; a file that is damaged is logged,
+    and made again. A target that was not reached to the tolerance, as where an attack bounds itself, is logged.
     """
     if chosen.aligned is None:
         return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
     if chosen.aligned.measure == "budget":
         return tuple(Strength(epsilon, level) for level, epsilon in LEVELS["linf"].items())
     path = subject.root / "aligned" / subject.stem / f"{safe_name(label)}.json"
-    if not path.exists():
+    found = _kept(path)
+    if found is None:
         with progress_bar(f"{subject.title}: aligning {label}", "runs at most") as bar:
             aligned = _align(subject, chosen, chosen.aligned, split, bar)
-        for level, found in aligned.items():
-            measure, wanted = found.target
-            if abs(AMOUNTS[measure](found.reached) - AMOUNTS[measure](wanted)) > chosen.aligned.tolerance:
+        for level, one in aligned.items():
+            measure, wanted = one.target
+            if abs(AMOUNTS[measure](one.reached) - AMOUNTS[measure](wanted)) > chosen.aligned.tolerance:
                 _log.warning(
-                    "%s: %s: %s is %s %.3g, not %.3g", subject.title, label, level, measure, found.reached, wanted
+                    "%s: %s: %s is %s %.3g, not %.3g", subject.title, label, level, measure, one.reached, wanted
                 )
         _write(path, aligned)
+        found = open_sealed(path.read_text())
+    return tuple(Strength(float(found[level]["strength"]), level) for level in LEVELS[chosen.aligned.measure])
+
+
+def _kept(path: Path) -> dict[str, Any] | None:
+    """What alignment found earlier; None where there is no file, or one that is damaged or was never sealed."""
     try:
-        found = json.loads(path.read_text())
-        return tuple(Strength(float(found[level]["strength"]), level) for level in LEVELS[chosen.aligned.measure])
-    except (ValueError, KeyError, TypeError) as error:
-        raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error!r})") from error
+        return open_sealed(path.read_bytes().decode())
+    except FileNotFoundError:
+        return None
+    except (DamagedError, UnicodeDecodeError) as error:
+        _log.warning("%s is damaged, and is made again: %s", path, error)
+        return None
 
 
 def _align(
@@ -121,4 +129,4 @@ def _write(path: Path, found: dict[str, Any]) -> None:
         }
         for level, aligned in found.items()
     }
-    write_text(path, json.dumps(described, indent=1))
+    write_text(path, sealed_json(described))

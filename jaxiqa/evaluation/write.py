@@ -16,7 +16,7 @@ from jaxiqa.reports import write_defenses, write_report
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import notes, render
 from jaxiqa.reports.defenses.summary import summarise_defenses
-from jaxiqa.reports.defenses.tables import certificates
+from jaxiqa.reports.defenses.tables import certificates, without_range
 from jaxiqa.results.examples import load
 from jaxiqa.results.jsonl import read_rows
 from jaxiqa.results.rows import (
@@ -79,8 +79,8 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     )
     page = write_report(root, summary, examples, title=experiment.name, facts=facts, defended=defended, figures=figures)
     console.print(render(summary))
-    for note in notes(summary):
-        console.print(f"[dim]{escape(note)}[/]", highlight=False)
+    for line in [*notes(summary), *without_range(proofs, ends)]:
+        console.print(f"[dim]{escape(line)}[/]", highlight=False)
     for sheet in defended:
         if len(sheet.header) <= 10:  # the leaderboard is too wide for a terminal
             console.print(sheet.render())

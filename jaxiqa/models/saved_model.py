@@ -45,7 +45,7 @@ def save(model: Metric, folder: str | Path) -> None:
         "sha256": hashlib.sha256(content).hexdigest(),
     }
     write_bytes(folder / "model.safetensors", content)
-    write_text(folder / "model.json", json.dumps(card, indent=1))
+    write_text(folder / "model.json", json.dumps(card | {"seal": _seal(card)}, indent=1))
 
 
 def run_folder(path: str | Path) -> Path | None:
@@ -92,7 +92,7 @@ def load(folder: str | Path) -> Metric:
 
     Raises:
         FileNotFoundError: there is no model in ``folder``.
-        ValueError: the card cannot be read, or the weights are not those it describes.
+        ValueError: the card cannot be read, was changed after it was written, or describes other weights.
     """
     found = run_folder(folder)
     if found is None:
@@ -124,5 +124,12 @@ def load(folder: str | Path) -> Metric:
 
     model = nnx.eval_shape(empty)
     key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
+    if card.pop("seal", None) not in (None, _seal(card)):  # None: from before there were seals
+        raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train anew")
     model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
     return model
+
+
+def _seal(card: dict[str, Any]) -> str:
+    """The SHA-256 digest of a card's fields."""
+    return hashlib.sha256(json.dumps(card).encode()).hexdigest()

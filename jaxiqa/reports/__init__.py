@@ -85,7 +85,7 @@ def write_defenses(
         lines = [
             line
             for sheet in sheets
-            for line in (f"## {sheet.title}", "", *sheet.markdown(), "", *(f"- {note}" for note in sheet.notes), "")
+            for line in (f"## {sheet.title}", "", *sheet.markdown(), "", *sheet.markdown_notes(), "")
         ]
         write_text(folder / "defenses.md", "\n".join(lines))
     return sheets, pictures

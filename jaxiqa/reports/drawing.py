@@ -1,8 +1,13 @@
 """What all plots share: colours, markers, and labels that fonts and mathtext take."""
 
+from collections.abc import Iterable
 from functools import cache
 
+import numpy as np
 from matplotlib import font_manager
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.textpath import TextPath
 
 COLOURS = ("#1f6f8b", "#d1495b", "#e0a030", "#5b8c5a", "#7d5ba6", "#444444", "#c77dba", "#3bb0c9", "#9c6b30", "#8a8a8a")
 
@@ -14,7 +19,11 @@ LONGEST = 32
 """Characters of a name in a plot; of a longer one the middle is left out."""
 
 
-def plain(name: str) -> str:
+SMALL = 9
+"""Points of titles and legends."""
+
+
+def plain(name: str, longest: int = LONGEST) -> str:
     """A name as a plot can show it: no formula, no entry that a legend hides, letters that the font lacks as codes.
 
     >>> plain("$x$"), plain("_a"), plain("城"), plain("n" * 50) == "n" * 16 + "…" + "n" * 15
@@ -22,13 +31,53 @@ def plain(name: str) -> str:
     """
     known = _letters()
     shown = "".join(c if ord(c) in known else c.encode("ascii", "backslashreplace").decode() for c in name)
-    if len(shown) > LONGEST:
-        shown = f"{shown[: LONGEST // 2]}…{shown[1 - LONGEST // 2 :]}"
+    if len(shown) > longest:
+        shown = f"{shown[: longest // 2]}…{shown[1 - longest // 2 :]}"
     shown = f" {shown}" if shown.startswith("_") else shown
     return shown.replace("$", r"\$")
+
+
+def told_apart(names: Iterable[str]) -> dict[str, str]:
+    """Each name as a plot shows it; those that `plain` makes equal are numbered.
+
+    >>> list(told_apart(["n" * 40, "n" * 41]).values()) == [plain("n" * 40), plain("n" * 40) + " (2)"]
+    True
+    """
+    shown: dict[str, str] = {}
+    for name in names:
+        text, number = plain(name), 1
+        while text in shown.values():
+            number += 1
+            text = f"{plain(name)} ({number})"
+        shown[name] = text
+    return shown
+
+
+def inches(names: Iterable[str], points: float | int) -> float:
+    """How wide the widest of them is, written horizontally."""
+    outlines = [TextPath((0, 0), name, size=points).vertices for name in names if name.strip()]
+    return max((float(np.ptp(outline[:, 0])) / 72 for outline in outlines), default=0.0)
+
+
+def set_title(panel: Axes, title: str, *, room: float) -> None:
+    """Write a title, smaller where it is wider than ``room`` inches."""
+    panel.set_title(title, fontsize=SMALL * min(1.0, room / max(inches([title], SMALL), 1e-3)))
 
 
 @cache
 def _letters() -> frozenset[int]:
     """The characters of the font that plots are written in."""
     return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
+
+
+def legend(figure: Figure, panels: Iterable[Axes], *, fontsize: float | int = SMALL) -> None:
+    """One legend for all panels: what is missing from some is not missing from the legend."""
+    entries = {
+        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
+    }
+    if entries:
+        room, wide = figure.get_figwidth() - 0.8, inches(entries, fontsize)  # a marker takes less than 0.8
+        columns = min(len(entries), 5, max(int((room + 0.8) / (wide + 0.8)), 1))
+        fontsize *= min(1.0, room / max(wide, 1e-3))
+        labels = {"handles": entries.values(), "labels": entries.keys()}
+        figure.legend(**labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=fontsize)

@@ -2,11 +2,12 @@
 
 import io
 from collections.abc import Sequence
+from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxiqa.reports.drawing import plain
+from jaxiqa.reports.drawing import inches, plain
 from jaxiqa.reports.strengths import in_255ths
 from jaxiqa.results.examples import Example
 
@@ -35,6 +36,7 @@ def sheet(examples: Sequence[Example]) -> bytes:
         raise ValueError("examples is empty; a sheet needs at least one")
     columns = 2 if len(examples) > 1 else 1
     rows = -(-len(examples) // columns)
+    short = partial(plain, longest=24)  # what fits above a picture
     aspect = max(example.clean.shape[0] / example.clean.shape[1] for example in examples)
     figure = Figure(figsize=(6.6 * columns, rows * (2.15 * aspect + 0.62)), layout="constrained")
     axes = figure.subplots(rows, 3 * columns, squeeze=False).reshape(-1, 3)
@@ -43,14 +45,14 @@ def sheet(examples: Sequence[Example]) -> bytes:
         factor = amplification(difference)
         strength = "" if example.epsilon is None else f" {in_255ths(example.epsilon)}"
         titles = (
-            f"{plain(example.model)}\n{plain(example.image)}\nclean: {example.score:.4g}",
-            f"\n{plain(example.attack)}{strength}\nattacked: {example.attacked_score:.4g}",
+            f"{short(example.model)}\n{short(example.image)}\nclean: {example.score:.4g}",
+            f"\n{short(example.attack)}{strength}\nattacked: {example.attacked_score:.4g}",
             f"\ndifference × {factor:g}\nlargest {255 * np.abs(difference).max():.1f}/255",
         )
         pictures = (example.clean, example.attacked, 0.5 + factor * difference)
         for panel, title, picture in zip(panels, titles, pictures, strict=True):
             panel.imshow(np.clip(picture, 0, 1), interpolation="nearest")
-            panel.set_title(title, fontsize=8)
+            panel.set_title(title, fontsize=8 * min(1.0, 2.1 / inches(title.splitlines(), 8)))
     for panel in axes.ravel():
         panel.set_axis_off()
     buffer = io.BytesIO()

@@ -6,8 +6,8 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 Entry = tuple[str, float | None]
 """What is shown, and the number it is sorted by; None is a dash, and stays last."""
@@ -35,11 +35,11 @@ class Sheet:
 
     def render(self) -> Table:
         """The same for the terminal, without intervals, for which it is too narrow."""
-        table = Table(title=escape(self.title), title_justify="left")
+        table = Table(title=Text(self.title, "table.title"), title_justify="left")
         for number, name in enumerate(self.header):
-            table.add_column(escape(name), justify="left" if number < self.text else "right")
+            table.add_column(Text(name), justify="left" if number < self.text else "right")
         for row in self.rows:
-            table.add_row(*(escape(item if isinstance(item, str) else item[0].partition(" ±")[0]) for item in row))
+            table.add_row(*(Text(item if isinstance(item, str) else item[0].partition(" ±")[0]) for item in row))
         return table
 
     def markdown(self) -> list[str]:
@@ -53,14 +53,23 @@ class Sheet:
         head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in shown]
         return [head, rule, *body]
 
+    def markdown_notes(self) -> list[str]:
+        """Lines of a list of the notes.
+
+        >>> Sheet("", [], [], ["*a* is b"]).markdown_notes()
+        ['- \\\\*a\\\\* is b']
+        """
+        return [f"- {as_markdown(note)}" for note in self.notes]
+
 
 def as_markdown(text: str) -> str:
     """Text that Markdown shows as it is: no markup, no link, no HTML, no formula, no end of a cell.
 
-    >>> print(as_markdown("a_b | <b> $x$"))
-    a_b \\| &lt;b> \\$x\\$
+    >>> print(as_markdown("a_b | <b> $x$ _c_"))
+    a_b \\| &lt;b> \\$x\\$ \\_c\\_
     """
-    return re.sub(r"([\\|`*\[$])", r"\\\1", text).replace("&", "&amp;").replace("<", "&lt;")
+    text = re.sub(r"[\\|`*\[$~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)  # _ inside a word is no markup
+    return text.replace("&", "&amp;").replace("<", "&lt;")
 
 
 def as_csv(lines: Sequence[Sequence[object]]) -> str:

@@ -49,5 +49,7 @@ def load(path: Path) -> Example:
                 file["clean"],
                 file["attacked"],
             )
-    except (ValueError, KeyError, TypeError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+    except FileNotFoundError:
+        raise
+    except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
         raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error})") from error

@@ -9,9 +9,9 @@ class ResultRow:
 
     ``epsilon`` is the attack's strength: in [0, 1] pixel units where that is a radius, in the unit of the field it sets
     otherwise, or None where the attack runs as its options say. ``rounded`` is the score after the attacked image was
-    rounded to 8 bits, as it would be stored. ``linf`` and ``l2`` are the norms of the perturbation in [0, 1] pixel
-    units, ``ssim`` is between clean and attacked image. ``queries`` counts the scores that a black-box attack asked
-    for. ``seconds`` is attack time divided by the number of images in its batch, compilation included once.
+    cut off to 8 bits towards the clean one, as it is stored. ``linf`` and ``l2`` are the norms of the perturbation in
+    [0, 1] pixel units, ``ssim`` is between clean and attacked image. ``queries`` counts the scores that a black-box
+    attack asked for. ``seconds`` is attack time divided by the number of images in its batch, with compilation once.
     """
 
     image: str

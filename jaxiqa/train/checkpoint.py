@@ -6,9 +6,9 @@ matches its manifest is restored; otherwise the newest earlier one is. Files tha
 """
 
 import hashlib
-import json
 import logging
 import os
+import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -17,11 +17,13 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxiqa.core.files import write_text
+from jaxiqa.core.files import DamagedError, check_space, open_sealed, sealed_json, write_text
 
 log = logging.getLogger(__name__)
 SUFFIX = ".sha256.json"
 SHOWN = 20
+SPARE = 2**17
+"""Bytes that must be free beside those of the arrays, for what describes them."""
 
 
 class CheckpointCorruptError(ValueError):
@@ -56,6 +58,8 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.manager.close()
+        for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Ctrl-C fell into a save
+            shutil.rmtree(unfinished, ignore_errors=True)
 
     def save(self, step: int, state: Any) -> None:
         """Write ``state``, wait until it is complete, seal it with a manifest and drop the oldest steps.
@@ -64,14 +68,17 @@ class Checkpoints:
         have left, stay and do not count.
 
         Raises:
-            OSError: the folder cannot be written, or the disk is full; the message names it.
+            OSError: the folder cannot be written; the message names it.
+            WriteError: there is not room enough on the disk. Nothing is begun then, for a write that fails in between
+                fills the terminal with tracebacks from other threads.
         """
+        check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + SPARE)
         with _explained(self.folder):
             if step in self.manager.all_steps():
                 self.manager.delete(step)
             self.manager.save(step, args=ocp.args.StandardSave(_named(state)), force=True)
             self.manager.wait_until_finished()
-            write_text(self._manifest(step), _sealed(step, _digests(self.folder / str(step))))
+            write_text(self._manifest(step), sealed_json({"step": step, "files": _digests(self.folder / str(step))}))
             for old in sorted(other for other in self.manager.all_steps() if other <= step)[: -self.keep]:
                 self.manager.delete(old)
                 self._manifest(old).unlink(missing_ok=True)
@@ -120,12 +127,14 @@ class Checkpoints:
         if not path.exists():
             return f"its manifest {path.name} is missing"
         try:
-            manifest = json.loads(path.read_text())
+            manifest = open_sealed(path.read_text())
             number, files = manifest["step"], manifest["files"]
-            if path.read_text() != _sealed(number, files) or not files or not isinstance(files, dict):
-                return f"its manifest {path.name} was changed"
-        except (OSError, ValueError, TypeError, LookupError, RecursionError):
+        except DamagedError as error:
+            return f"its manifest {path.name} is damaged: {error}"
+        except (OSError, ValueError, LookupError):
             return f"its manifest {path.name} cannot be read"
+        if not files or not isinstance(files, dict):
+            return f"its manifest {path.name} names no file"
         if number != step:
             return f"its manifest is that of step {number}"
         found = _digests(self.folder / str(step), files)
@@ -136,12 +145,6 @@ class Checkpoints:
         if missing:
             return f"{missing[0]} is missing"
         return f"{changed[0]} does not match its digest" if changed else None
-
-
-def _sealed(step: int, files: dict[str, str]) -> str:
-    """The text of a manifest."""
-    content = {"step": step, "files": files}
-    return json.dumps({**content, "sha256": hashlib.sha256(json.dumps(content).encode()).hexdigest()}, indent=1)
 
 
 @contextmanager

@@ -12,9 +12,16 @@ GROWTH = 1000.0
 """Root mean square of the weights at the end of an epoch, as a multiple of that at the start, above which a training
 has diverged."""
 
+SMALL_START = 0.1
+"""What counts as the root mean square at the start where it is smaller: weights may start at 0 and grow to anything
+usual."""
+
 LARGEST_SPREAD = 1e6
-"""Standard deviation of raw scores above which a training has diverged. Labels are standardised while training, so that
-healthy scores spread by about 1."""
+"""Standard deviation of raw scores above which an epoch cannot be judged. Labels are standardised while training, so
+that scores spread by about 1, or by up to millions while batch norms' running statistics have yet to catch up."""
+
+SETTLED = 1000
+"""Steps by which they have: 0.9^1000 is left of what they were at the start, and nearly as little of older weights."""
 
 
 @jax.jit
@@ -24,7 +31,7 @@ def rms(tree: Any) -> Float[Array, ""]:
     >>> round(float(rms({"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.0])})), 4)
     2.8868
     """
-    leaves = jax.tree.leaves(tree)
+    leaves = [jnp.asarray(leaf, jnp.float32) for leaf in jax.tree.leaves(tree)]  # sums overflow in float16
     largest = jnp.max(jnp.stack([jnp.max(jnp.abs(leaf), initial=0.0) for leaf in leaves]))
     scale = jnp.maximum(largest, 1e-30)  # squares of 1e20 would overflow
     squares = sum(jnp.sum((leaf / scale) ** 2) for leaf in leaves)
@@ -40,7 +47,7 @@ def check_weights(start: float, params: Any, batch_stats: Any, step: int) -> Non
         step: steps done, for the message.
     """
     now = float(rms(params))
-    if not np.isfinite(now) or now > GROWTH * max(start, 1e-6):
+    if not np.isfinite(now) or now > GROWTH * max(start, SMALL_START):
         raise FloatingPointError(
             f"training diverged: at step {step} the weights' root mean square is {now:.3g}, {start:.3g} at the start"
         )
@@ -48,23 +55,35 @@ def check_weights(start: float, params: Any, batch_stats: Any, step: int) -> Non
         raise FloatingPointError(f"training diverged: at step {step} statistics of batch norms are not finite")
 
 
-def check_scores(scores: Float[np.ndarray, " n"], step: int) -> None:
-    """Raise ``FloatingPointError`` where validation scores are not finite, or spread by more than `LARGEST_SPREAD`.
+def unjudged(scores: Float[np.ndarray, " n"]) -> str | None:
+    """Why validation scores say nothing about an epoch; None where they do.
 
-    >>> check_scores(np.array([1.0, np.inf]), 8)
-    Traceback (most recent call last):
-    FloatingPointError: training diverged: at step 8, 1 of 2 validation scores is not finite
+    Such an epoch does not end a training: with running statistics from a few steps, scores of a sound metric may still
+    be anything. Only a training all of whose epochs are like that has failed (`check_scores`).
+
+    >>> unjudged(np.array([1.0, np.inf])), unjudged(np.array([0.0, 1e12])), unjudged(np.ones(3))
+    ('1 of 2 validation scores is not finite', 'validation scores spread by 5e+11', 'all validation scores are equal')
     """
     bad = int((~np.isfinite(scores)).sum())
     if bad:
-        verb = "is" if bad == 1 else "are"
-        raise FloatingPointError(
-            f"training diverged: at step {step}, {bad} of {len(scores)} validation scores {verb} not finite"
-        )
+        return f"{bad} of {len(scores)} validation scores {'is' if bad == 1 else 'are'} not finite"
     if (spread := float(np.std(scores, dtype=np.float64))) > LARGEST_SPREAD:
-        raise FloatingPointError(
-            f"training diverged: at step {step} validation scores spread by {spread:.3g}, where about 1 is usual"
-        )
+        return f"validation scores spread by {spread:.3g}"
+    return None if differ(scores) else "all validation scores are equal"
+
+
+def check_scores(scores: Float[np.ndarray, " n"], step: int, total: int) -> None:
+    """Raise ``FloatingPointError`` where no epoch up to this ``step`` could be judged, and none after it will be.
+
+    Equal scores may differ once a rate has warmed up; others are waited for until running statistics have `SETTLED`.
+
+    >>> check_scores(np.array([1.0, 1e9]), 3, 4000)
+    >>> check_scores(np.array([1.0, 1e9]), 2000, 4000)
+    Traceback (most recent call last):
+    FloatingPointError: training failed: no epoch can be judged; at step 2000 validation scores spread by 5e+08
+    """
+    if (why := unjudged(scores)) and (step == total or (step >= SETTLED and "equal" not in why)):
+        raise FloatingPointError(f"training failed: no epoch can be judged; at step {step} {why}")
 
 
 def differ(scores: Float[np.ndarray, " n"]) -> bool:

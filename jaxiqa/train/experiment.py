@@ -1,5 +1,10 @@
 """Train an experiment: each variant once per seed, the baseline first, then the variants that start from it."""
 
+if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+    from jaxiqa.core.interrupts import quiet
+
+    quiet()
+
 import itertools
 import json
 from dataclasses import replace
@@ -11,13 +16,13 @@ from flax import nnx
 from jaxiqa import data, models
 from jaxiqa.config import Experiment, Training, describe, root_folder, run_folder
 from jaxiqa.config.identity import chain
-from jaxiqa.core.files import locked, remove_leftovers, write_text
+from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.examples import activation_source, image_source
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.pruning import apply_masks, make_masks
-from jaxiqa.train.runs import check_writable, earlier_run, holds_work
+from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import digest, make_optimizer, put_together, take_apart
 from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, slope_penalty
@@ -33,7 +38,7 @@ def finished_runs(experiment: Experiment) -> dict[Run, dict]:
         ValueError: folders hold trainings of another configuration; one message names all, and what can stay.
         WriteError: the working directory cannot be written.
     """
-    check_writable(root_folder(experiment))
+    check_folder(root_folder(experiment))
     rows: dict[Run, dict] = {}
     others: list[str] = []
     for seed, name in itertools.product(experiment.seeds, experiment.variants):

@@ -16,11 +16,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.core.files import check_space, write_text, writing
+from jaxiqa.core.files import write_text, writing
 from jaxiqa.data.pipeline import training_batches
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
-from jaxiqa.train.divergence import check_scores, check_weights, differ, rms
+from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
 from jaxiqa.train.examples import Source
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
@@ -65,7 +65,7 @@ def fit(
     """Train, keeping the epoch with the highest validation SROCC.
 
     Called again with the same arguments and folder after a kill, it goes on from the last checkpoint and ends with
-    the same parameters, bit for bit. On SIGTERM it saves at the current step and exits.
+    the same parameters, bit for bit. On SIGTERM and Ctrl-C it saves at the current step and exits.
 
     Args:
         parts: the metric, taken apart.
@@ -88,8 +88,8 @@ def fit(
         progress: called after each step with (steps done, steps in all, best SROCC so far).
 
     Raises:
-        FloatingPointError: the loss or a validation score is not finite, the weights have exploded, or validation
-            scores never differed; names the step.
+        FloatingPointError: the loss is not finite, or weights or statistics of batch norms have exploded; names the
+            step. Or of no epoch validation scores could be judged: not finite, spread by over 1e6, or equal.
         WriteError: the folder cannot be written; what was saved before stays.
         ValueError: fewer training examples than ``batch_size``, or stored activations where pictures are needed.
     """
@@ -129,21 +129,23 @@ def fit(
                 seconds = time.perf_counter() - began
                 check_weights(at_start, state.params, state.batch_stats, done)
                 predictions = score(state.params, state.batch_stats, validation, batch_size)
-                check_scores(predictions, done)
                 state, row = _end_epoch(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
                 best = float(state.best_srocc)
+                if not int(state.best_epoch):
+                    check_scores(predictions, done, total)
                 history.append(row)
                 write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
-                _save(checkpoints, done, state)
+                checkpoints.save(done, state)
                 losses, began = [], time.perf_counter()
-            if stopping.is_set():
+            if stopping:
                 _check_finite(losses, done)
                 if done % per_epoch:
-                    _save(checkpoints, done, state)
-                raise SystemExit(f"stopped at step {done} of {total}; the same command goes on from there")
+                    checkpoints.save(done, state)
+                text = f"step {done} of {total} is saved; the same command goes on from there"
+                raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
-    if not int(state.best_epoch):
-        raise FloatingPointError(f"training failed: up to step {total} all validation scores were equal")
+    if not int(state.best_epoch):  # a run that was stopped after its last step
+        check_scores(score(state.params, state.batch_stats, validation, batch_size), total, total)
     return Fit(
         state.best_params,
         state.best_batch_stats,
@@ -175,9 +177,10 @@ def raw_scores(parts: Parts, after: str | None) -> Callable[[Tree, Tree, Source,
 def _end_epoch(
     state: TrainState, epoch: int, per_epoch: int, predictions: np.ndarray, mos: np.ndarray, seconds: float
 ) -> tuple[TrainState, dict]:
-    correlation = srocc(predictions, mos) if differ(predictions) else None
-    if correlation is None:
-        log.warning("epoch %d: all validation scores are equal; it cannot be the best epoch", epoch)
+    why = unjudged(predictions)
+    correlation = None if why else srocc(predictions, mos)
+    if why:
+        log.warning("epoch %d: %s; it cannot be the best epoch", epoch, why)
     row = {
         "epoch": epoch,
         "step": int(state.step),
@@ -196,11 +199,6 @@ def _end_epoch(
             best_epoch=jnp.int32(epoch),
         )
     return state, row
-
-
-def _save(checkpoints: Checkpoints, done: int, state: TrainState) -> None:
-    check_space(checkpoints.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)))
-    checkpoints.save(done, state)
 
 
 def _check_finite(losses: list[jax.Array], done: int) -> None:
@@ -229,14 +227,31 @@ def _metrics_until(path: Path, epoch: int) -> list[dict]:
 
 
 @contextmanager
-def stop_signal() -> Iterator[threading.Event]:
-    """An event that SIGTERM sets, so that the loop can save and leave; only the main thread can listen."""
-    event = threading.Event()
+def stop_signal() -> Iterator[list[int]]:
+    """What has come of SIGTERM and SIGINT, so that the loop can save and leave; a second one ends it at once.
+
+    Only the main thread can listen. Where SIGINT is ignored, or handled by somebody else, it is left so.
+    """
+    came: list[int] = []
     if threading.current_thread() is not threading.main_thread():
-        yield event
+        yield came
         return
-    previous = signal.signal(signal.SIGTERM, lambda *_: event.set())
+    watched = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        watched.append(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        restore()
+
+    for number in watched:
+        signal.signal(number, stop)
     try:
-        yield event
+        yield came
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        restore()

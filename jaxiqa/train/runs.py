@@ -5,7 +5,6 @@ from pathlib import Path
 from typing import Any
 
 from jaxiqa.config.identity import differences
-from jaxiqa.core.files import write_bytes, writing
 
 
 def earlier_run(folder: Path, described: dict[str, Any], names: list[str]) -> dict[str, Any] | None:
@@ -36,14 +35,6 @@ def holds_work(folder: Path) -> bool:
     checkpoints = folder / "checkpoints"
     names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []
     return kept or any(name.partition(".")[0].isdigit() and "tmp" not in name for name in names)
-
-
-def check_writable(folder: Path) -> None:
-    """Raise `WriteError` unless files can be written in ``folder``, which is created."""
-    probe = folder / ".writable"
-    write_bytes(probe, b"")
-    with writing(probe):
-        probe.unlink()
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -4,6 +4,7 @@ import hashlib
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import jax
@@ -162,3 +163,42 @@ def test_other_pictures_are_another_run(tmp_path):
     train_filter.same_run(given, tmp_path / "run", clean)
     with pytest.raises(ValueError, match="other pictures"):
         train_filter.same_run(given, tmp_path / "run", 255 - clean)
+
+
+def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
+    given = arguments(tmp_path / "f.safetensors", network="dncnn")
+    clean, run = train_filter.pictures(given), tmp_path / "run"
+    train_filter.same_run(given, run, clean)
+    (run / ".config.json.123.tmp").write_text("half")
+    other = replace(given, sigma=0.5)
+    train_filter.forget_start(run)
+    assert list(run.iterdir()) == []
+    train_filter.same_run(other, run, clean)
+    (run / "checkpoints" / "1").mkdir(parents=True)  # work
+    train_filter.forget_start(run)
+    with pytest.raises(ValueError, match="of a run with other sigma; delete it"):
+        train_filter.same_run(given, run, clean)
+    for content in ("", "[", "3", "\x00"):
+        (run / "config.json").write_text(content)
+        with pytest.raises(ValueError, match=r"config\.json is damaged; restore it, or delete"):
+            train_filter.same_run(given, run, clean)
+
+
+@pytest.mark.slow
+def test_attacked_pictures_that_are_damaged_or_of_another_attack_are_made_again(tmp_path, metric, capsys):
+    options = {"model": metric, "attack": "fgsm", "attack_options": ("epsilon=0.1",), "limit": 2}
+    given = arguments(tmp_path / "f.safetensors", **options)
+    clean, key = train_filter.pictures(given), jax.random.key(0)
+    first = train_filter.attacked_pictures(given, clean, tmp_path, key)
+    file = tmp_path / "attacked.npy"
+    whole = file.read_bytes()
+    np.testing.assert_array_equal(train_filter.attacked_pictures(given, clean, tmp_path, key), first)
+    assert capsys.readouterr().err == ""
+    for damaged in (b"", whole[:-1], whole[:200], whole[:500] + bytes([whole[500] ^ 1]) + whole[501:]):
+        file.write_bytes(damaged)
+        np.testing.assert_array_equal(train_filter.attacked_pictures(given, clean, tmp_path, key), first)
+        assert f"{file} is damaged or of another attack, and is made again" in capsys.readouterr().err
+        assert file.read_bytes() == whole
+    other = arguments(tmp_path / "f.safetensors", **(options | {"attack_options": ("epsilon=0.02",)}))
+    weaker = train_filter.attacked_pictures(other, clean, tmp_path, key)
+    assert np.abs(weaker.astype(int) - clean).max() <= 6 < np.abs(first.astype(int) - clean).max()

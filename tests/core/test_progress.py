@@ -32,3 +32,10 @@ def test_short_work_says_nothing_in_a_log_file(capsys, clock):
 def test_names_in_brackets_are_no_markup(capsys):
     progress.say("scores[v2].csv in run[/best]")
     assert capsys.readouterr().out == "scores[v2].csv in run[/best]\n"
+
+
+def test_colons_in_names_are_no_emoji(capsys):
+    progress.say("a:warning:b [bold]:x:.png")
+    progress.note("smile :smile:")
+    progress.console.print("[bold]:rocket:[/]")
+    assert capsys.readouterr() == ("a:warning:b [bold]:x:.png\n:rocket:\n", "smile :smile:\n")

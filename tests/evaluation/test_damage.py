@@ -158,3 +158,28 @@ def test_what_cannot_be_written_is_named(tmp_path, split):
     (tmp_path / "images").write_text("")
     with pytest.raises(WriteError, match=r"images.*: a file is where a folder should be; move it"):
         attack_all(subject(tmp_path), with_strengths(0.1), split, store=True, examples=0)
+
+
+@pytest.mark.parametrize("name", ["fgsm", "ifgsm", "one_pixel", "square"])
+def test_a_metric_that_turns_nan_is_named_with_its_attack_and_what_was_done_is_kept(tmp_path, split, name):
+    options = {"ifgsm": {"steps": 3}, "one_pixel": {"pixels": 2, "population": 8, "generations": 2}}.get(name, {})
+    options |= {"queries": 20} if name == "square" else {}
+    chosen = Evaluation(
+        data=Data("builtin"), attacks={"mine": Attack(name, None if name == "one_pixel" else (0.1,), options)}
+    )
+    last = jnp.asarray(split.read(4), jnp.float32) / 255  # of another scene than the others
+
+    def broken(images):
+        near = jnp.abs(images - last).mean((1, 2, 3)) < 0.12
+        return jnp.where(near & (jnp.abs(images - last).max((1, 2, 3)) > 0), jnp.nan, score(images))
+
+    made = subject(tmp_path)  # two images at once
+    made.__dict__["score_fn"] = broken
+    with pytest.raises(ValueError, match=r"^m seed 0: mine: .*non-finite score.*; the batches before are kept"):
+        attack_all(made, chosen, split, store=True, examples=1)
+    rows = made.rows(ResultRow)
+    assert [row.image for row in rows] == list(split.ids[:4])
+    whole = subject(tmp_path)
+    attack_all(whole, chosen, split, store=True, examples=1)
+    assert whole.rows(ResultRow)[:4] == rows
+    assert len(whole.rows(ResultRow)) == len(split)

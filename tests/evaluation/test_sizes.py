@@ -54,8 +54,14 @@ def test_a_defense_may_change_the_size(name, tmp_path, model, split):
     plain = nnx.clone(model)
     plain.eval()
     images = np.stack([split.read(i) for i in range(2)]).astype(np.float32) / 255
-    expected = plain(made._purified(0, jnp.asarray(images)))
+    expected = jax.jit(lambda pixels: plain(pixels))(made._purified(0, jnp.asarray(images)))
     np.testing.assert_allclose([made.clean[image] for image in split.ids], expected, rtol=1e-3, atol=1e-3)
+
+
+def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, model, split):
+    of = subject(tmp_path, model)
+    made = Defended(of, "crop", build("crop", defense("crop")), split)
+    images = np.stack([split.read(i) for i in range(2)]).astype(np.float32) / 255
     gradient = jax.grad(lambda x: adaptive(of.score_at(made.size), made.purifier, made.keys[:1])(x).sum())(images)
     assert float(jnp.abs(gradient).max()) > 0
 

@@ -94,6 +94,20 @@ def test_damage_is_named(hardened, tmp_path):
         load_run(tmp_path)
 
 
+@pytest.mark.parametrize("field", ["k", "b", "score_range"])
+def test_a_card_that_was_changed_is_noticed_and_one_from_before_there_were_seals_is_read(hardened, tmp_path, field):
+    save(hardened, tmp_path)
+    path = tmp_path / "model.json"
+    card = json.loads(path.read_text())
+    changed = [card[field][0], card[field][1] + 1] if field == "score_range" else card[field] + 0.5
+    path.write_text(json.dumps(card | {field: changed}, indent=1))
+    with pytest.raises(ValueError, match=r"model\.json is damaged: it was changed after it was written"):
+        load_run(tmp_path)
+    del card["seal"]
+    path.write_text(json.dumps(card))
+    load_run(tmp_path)
+
+
 HEADERS = [*range(60, 330), *(place + 0x4B50 for place in range(-2, 3)), 0x4889, 0x3C3C, 0x7D28]
 
 

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from jaxiqa.config.experiment import TAKEN
 from jaxiqa.reports import write_defenses, write_report
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import columns, strengths
@@ -181,6 +182,22 @@ def test_certified_defenses_by_hand():
     assert certificates([], ENDS, MOS) is None
 
 
+@pytest.mark.parametrize("known", [True, False])
+def test_a_model_without_a_score_range_is_named_and_keeps_what_needs_none(known):
+    others = [replace(row, model="b", seed=seed) for row in proofs() for seed in (0, 3)]
+    ends = ENDS if known else {}
+    assert ("b", 3) not in ends
+    sheet = certificates([*proofs(), *others], ends, MOS)
+    lines = {(line[0], line[1], line[2]): dict(zip(sheet.header, line, strict=True)) for line in sheet.rows}
+    for model in {f"{m} seed {s}" for m, s in [("a", 0), ("b", 0), ("b", 3)] if (m, s) not in ends}:
+        assert lines["MS", model, "clean"]["Cert.RD full"] == ("–", None)
+        assert lines["MS", model, "clean"]["SROCC"][1] == pytest.approx(1)
+        assert lines["RS", model, "clean"]["Cert.R"][1] == pytest.approx(0.15)
+        assert [note for note in sheet.notes if note.startswith(f"{model} has no score range, so Cert.RD of MS is")]
+    assert known == (lines["MS", "a seed 0", "clean"]["Cert.RD full"][1] is not None)
+    assert known == (not any(note.startswith("a seed 0 has") for note in sheet.notes))
+
+
 def test_everything_is_written_and_part_of_the_page(tmp_path):
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     other = summarise_defenses([*rows(), *(replace(r, defense="<mine>") for r in rows() if r.defense == "flip")], ENDS)
@@ -214,6 +231,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     chosen = [c for c in cells if (c["model"], c["strength"], c["defense"]) == ("b", "strong", "flip")]
     assert float(chosen[0]["D"]) == pytest.approx(5)
     assert float(chosen[0]["AbsGain low"]) == pytest.approx(0.075)
+    assert {path.name for path in tmp_path.iterdir()} <= set(TAKEN)  # no variant may have such a name
     markdown = (tmp_path / "defenses.md").read_text()
     assert "| flip | 3.75 ± 0.00 |" in markdown
 

@@ -94,7 +94,7 @@ def test_a_step_is_compiled_once_though_leaves_come_from_elsewhere(backend):
     np.testing.assert_allclose(moved, 0.5 * (2 * 1 + 2 * 2))
 
 
-def test_a_batch_that_cannot_be_divided_is_refused(parts):
+def test_a_batch_that_cannot_be_divided_is_refused():
     step = data_parallel(lambda state, constants, batch: (state, batch), devices=jax.local_devices()[:2])
     with pytest.raises(ValueError, match="multiple of 2"):
         step({}, {}, {"mos": jnp.zeros(3)})

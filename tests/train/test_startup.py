@@ -121,11 +121,14 @@ def test_data_sets_and_their_options_are_known(smoke):
 
 
 def test_what_is_right_passes(smoke):
-    check_training(smoke)
     several = (Block("after:layer1", options={"mid": 4}), Block("after:layer3", options={"mid": 4}))
-    check_training(with_variant(smoke, block=several, prune=Prune(0.1, "l1")))
-    check_training(with_variant(smoke, **attacked(2 / 255, "fgsm", {}), prune=Prune(0.0)))
-    check_training(with_variant(smoke, training=replace(PLAIN, freeze="layer2", norm_penalty=NormPenalty(0.1))))
+    sound = [
+        {"block": several, "prune": Prune(0.1, "l1")},
+        {**attacked(2 / 255, "fgsm", {}), "prune": Prune(0.0)},
+        {"training": replace(PLAIN, freeze="layer2", norm_penalty=NormPenalty(0.1))},
+    ]
+    variants = {f"sound {i}": Variant(**{"training": PLAIN, "parent": "baseline"} | of) for i, of in enumerate(sound)}
+    check_training(replace(smoke, variants={**smoke.variants, **variants}))
 
 
 def test_blocks_of_one_kind_are_numbered_and_a_child_adds_to_its_parents(smoke):

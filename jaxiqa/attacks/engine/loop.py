@@ -5,7 +5,6 @@ from functools import partial
 from typing import Any
 
 import jax
-import numpy as np
 
 
 def check_steps(steps: Any) -> None:
@@ -17,17 +16,6 @@ def check_steps(steps: Any) -> None:
     """
     if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
         raise ValueError(f"steps={steps!r} is not allowed; expected an integer >= 1")
-
-
-def check_count(name: str, value: Any, least: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number >= ``least``.
-
-    >>> check_count("pixels", 1.5, 1)
-    Traceback (most recent call last):
-    ValueError: pixels=1.5 is not allowed; expected an integer >= 1
-    """
-    if isinstance(value, bool) or not isinstance(value, int | np.integer) or value < least:
-        raise ValueError(f"{name}={value!r} is not allowed; expected an integer >= {least}")
 
 
 def iterate(step: Callable[..., Any], state: Any, steps: int, *constants: Any) -> Any:

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.data.split import Split
 from jaxiqa.data.table import read_splits
 
@@ -21,11 +21,12 @@ def clive(source: Path, *, test_fraction: float = 0.0, seed: int = 0, verify: bo
         seed: which ones.
         verify: check every file against its SHA-256, where the table has it.
     """
-    if not 0 <= test_fraction < 1:
+    check_number("test_fraction", test_fraction, 0)
+    if test_fraction is None or not test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction} is outside [0, 1)")
-    check_number("seed", seed, 0)
+    check_count("seed", seed, 0)
     splits = read_splits(
-        source / "scores.csv",
+        Path(source) / "scores.csv",
         name="clive",
         origin="The photographs and scores: https://live.ece.utexas.edu/research/ChallengeDB/; "
         "scores.csv has the columns image, mos, split.",

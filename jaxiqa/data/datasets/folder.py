@@ -1,13 +1,16 @@
 """Your own pictures: a folder with a csv."""
 
 from collections.abc import Sequence
+from numbers import Real
 from pathlib import Path
 
 import numpy as np
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_count
 from jaxiqa.data.split import Split
 from jaxiqa.data.table import PARTS, Row, read_splits
+
+SHARES = (0.8, 0.1, 0.1)
 
 
 def folder(
@@ -17,7 +20,7 @@ def folder(
     image_column: str = "image",
     score_column: str | None = "mos",
     split_column: str | None = None,
-    split: Sequence[float | int] = (0.8, 0.1, 0.1),
+    split: Sequence[float | int] = SHARES,
     seed: int = 0,
     mos_range: Sequence[float | int] | None = None,
 ) -> dict[str, Split]:
@@ -30,16 +33,20 @@ def folder(
         score_column: column of scores, higher is better; None for pictures without, all in the split ``test``.
         split_column: column with ``train``, ``val`` and ``test``; None takes the column ``split`` where the csv has
             one, and splits at random where it has none.
-        split: shares of train, val and test in a random split; they sum to 1.
+        split: shares of train, val and test in a random split; they sum to 1. Shares that you choose and
+            that are not 0 may leave no split empty; by the default, a few pictures may have no val or test.
         seed: of the random split, which depends on the order of rows alone.
         mos_range: the scale's ends; scores outside are errors.
     """
-    if len(split) != 3 or not min(split) >= 0 or abs(sum(split) - 1) > 1e-6:
-        raise ValueError(f"split={tuple(split)}; give the shares of train, val and test, which sum to 1")
-    check_number("seed", seed, 0)
-    ends = None if mos_range is None else tuple(map(float, mos_range))
-    if ends and (len(ends) != 2 or not ends[0] < ends[1]):
-        raise ValueError(f"mos_range={mos_range}; give (lowest, highest)")
+    for name, text in (("csv", csv), ("image_column", image_column)):
+        if not isinstance(text, str) or not text:
+            raise ValueError(f"{name}={text!r}; give a name, such as {name.replace('csv', 'scores.csv')!r}")
+    if not _numbers(split, 3) or not min(split) >= 0 or not abs(sum(split) - 1) <= 1e-6:
+        raise ValueError(f"split={split!r}; give the shares of train, val and test, which sum to 1")
+    check_count("seed", seed, 0)
+    if mos_range is not None and not (_numbers(mos_range, 2) and mos_range[0] < mos_range[1]):
+        raise ValueError(f"mos_range={mos_range!r}; give (lowest, highest)")
+    ends = None if mos_range is None else (float(mos_range[0]), float(mos_range[1]))
 
     def assign(rows: list[Row]) -> list[str]:
         if column := split_column or ("split" if "split" in rows[0] else None):
@@ -48,10 +55,18 @@ def folder(
             return ["test"] * len(rows)
         place = np.random.default_rng(seed).permutation(len(rows))
         bounds = np.round(np.cumsum(split[:2]) * len(rows))
+        counts = np.diff([0, *bounds, len(rows)])
+        if tuple(split) != SHARES and (
+            empty := [part for part, share, count in zip(PARTS, split, counts, strict=True) if share and not count]
+        ):
+            raise ValueError(
+                f"split={split!r} leaves none of {len(rows)} images for {' and '.join(empty)}; "
+                "give larger shares, or 0 where a split is not wanted"
+            )
         return [PARTS[i] for i in np.searchsorted(bounds, place, side="right")]
 
     return read_splits(
-        source / csv,
+        Path(source) / csv,
         name="folder",
         origin="It lists your pictures and their scores, one per row.",
         image_column=image_column,
@@ -59,4 +74,13 @@ def folder(
         assign=assign,
         columns=[split_column] if split_column else [],
         mos_range=ends,
+    )
+
+
+def _numbers(values: object, count: int) -> bool:
+    """Whether these are so many real numbers."""
+    return (
+        isinstance(values, Sequence | np.ndarray)
+        and len(values) == count
+        and all(isinstance(value, Real) and not isinstance(value, bool) for value in values)
     )

@@ -16,13 +16,13 @@ def koniq10k(source: Path, *, images: str = "1024x768") -> dict[str, Split]:
         images: that folder's name, such as ``"1024x768"`` or ``"512x384"``.
     """
     return read_splits(
-        source / "koniq10k_distributions_sets.csv",
+        Path(source) / "koniq10k_distributions_sets.csv",
         name="koniq10k",
         origin="The photographs and the table: https://database.mmsp-kn.de/koniq-10k-database.html.",
         image_column="image_name",
         score_column="MOS",
         assign=lambda rows: [PARTS.get(row["set"], row["set"]) for row in rows],
         columns=["set"],
-        image_folder=source / images,
+        image_folder=Path(source) / images,
         mos_range=(0.0, 100.0),
     )

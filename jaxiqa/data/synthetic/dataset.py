@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 from jaxtyping import UInt8
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_count, check_size
 from jaxiqa.data.split import Split
 
 
@@ -46,15 +46,12 @@ def builtin(
         train, val, test: numbers of pictures, each at least 1.
         seed: same seed, same pictures.
     """
-    if len(size) != 2:
-        raise ValueError(f"size={size!r}; give (height, width)")
-    for side in size:
-        check_number("size", side, 16)
+    check_size("size", size, 16)
     counts = {"train": train, "val": val, "test": test}
     for name, count in counts.items():
-        check_number(name, count, 1)
-    check_number("seed", seed, 0)
-    return dict(_made(tuple(size), tuple(counts.items()), seed))
+        check_count(name, count, 1)
+    check_count("seed", seed, 0)
+    return dict(_made((int(size[0]), int(size[1])), tuple(counts.items()), seed))
 
 
 @lru_cache(maxsize=2)  # a run asks for the same pictures several times

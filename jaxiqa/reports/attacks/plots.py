@@ -5,12 +5,13 @@ import io
 from matplotlib.figure import Figure
 
 from jaxiqa.reports.attacks.summary import Summary, column, overall
-from jaxiqa.reports.drawing import COLOURS, MARKERS, plain
+from jaxiqa.reports.drawing import COLOURS, MARKERS, legend, set_title, told_apart
 
 
 def tradeoff(summary: Summary) -> bytes:
     """Robustness against correlation, one panel per attack: right is more accurate, down is more robust."""
     figure, panels = _panels(summary, height=3.4)
+    names, titles = told_apart(summary.models), told_apart(summary.attacks)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
         name = overall("AbsGain", attack, epsilons)
         for number, model in enumerate(summary.models):
@@ -23,10 +24,11 @@ def tradeoff(summary: Summary) -> bytes:
                     yerr=y.std or None,
                     capsize=2,
                     markersize=8,
-                    label=plain(model),
+                    label=names[model],
                     **_style(number),
                 )
-        panel.set(title=plain(attack), xlabel="SROCC →", ylabel=f"{name.removesuffix(attack)}(↓ better)")
+        set_title(panel, titles[attack], room=2.4)
+        panel.set(xlabel="SROCC →", ylabel=f"{name.removesuffix(attack)}(↓ better)")
         panel.margins(0.18)
     return _png(figure, panels)
 
@@ -34,6 +36,7 @@ def tradeoff(summary: Summary) -> bytes:
 def curves(summary: Summary) -> bytes:
     """Mean gain over strength, one panel per attack, with 95 % intervals over images; a point where there is none."""
     figure, panels = _panels(summary, height=3.4)
+    names, titles = told_apart(summary.models), told_apart(summary.attacks)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
         for number, model in enumerate(summary.models):
             found = [(e, summary.cells.get((model, column("AbsGain", attack, e)))) for e in epsilons]
@@ -45,14 +48,15 @@ def curves(summary: Summary) -> bytes:
             if None in epsilons:
                 reach = [[means[0] - low[0]], [high[0] - means[0]]]
                 panel.errorbar(
-                    [number], means, yerr=reach, capsize=3, label=plain(model), markersize=8, **_style(number)
+                    [number], means, yerr=reach, capsize=3, label=names[model], markersize=8, **_style(number)
                 )
                 continue
             levels = isinstance(epsilons[0], str)
             x = [epsilons.index(e) if levels else 255 * e for e, _ in found]
-            panel.plot(x, means, label=plain(model), markersize=5, **_style(number))
+            panel.plot(x, means, label=names[model], markersize=5, **_style(number))
             panel.fill_between(x, low, high, color=_style(number)["color"], alpha=0.15, linewidth=0)
-        panel.set(title=plain(attack), ylabel="AbsGain (↓ better)")
+        set_title(panel, titles[attack], room=2.4)
+        panel.set_ylabel("AbsGain (↓ better)")
         if None in epsilons:
             panel.set_xticks([])
             panel.set_xlim(-0.7, len(summary.models) - 0.3)
@@ -85,14 +89,7 @@ def _style(number: int) -> dict:
 
 
 def _png(figure: Figure, panels: list) -> bytes:
-    # A model may be missing from some panels, not from the legend.
-    entries = {
-        label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
-    }
-    if entries:
-        figure.legend(
-            entries.values(), entries.keys(), loc="outside lower center", ncols=min(len(entries), 5), frameon=False
-        )
+    legend(figure, panels)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=140)
     return buffer.getvalue()

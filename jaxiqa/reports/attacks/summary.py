@@ -24,7 +24,7 @@ GAINS = {
     "AbsGain, 8 bit": (abs_gain, 2),
 }
 """Name -> the function, and which score it compares with the clean one: of the attacked image (1) or of that image
-rounded to 8 bits (2)."""
+in 8 bits, cut off towards the clean one (2)."""
 
 CHANGES = {"SSIM": (3, 1.0), "255 · Linf": (4, 255.0)}
 """Name -> how much an attack changed a picture: where that stands behind the scores, and what it is multiplied by."""

@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from jaxiqa.core.files import write_text
 from jaxiqa.reports.attacks.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
@@ -128,7 +128,7 @@ def _mean(summary: Summary, model: str, name: str) -> float | None:
 def write_markdown(summary: Summary, path: Path) -> None:
     """The table, its notes, and the long table by strength."""
     main, *long = sheets(summary)
-    lines = [*main.markdown(), "", *(f"- {note}" for note in main.notes)]
+    lines = [*main.markdown(), "", *main.markdown_notes()]
     for sheet in long:
         lines += ["", "By strength:", "", *sheet.markdown()]
     write_text(path, "\n".join([*lines, ""]))
@@ -139,7 +139,7 @@ def render(summary: Summary) -> Table:
     table = Table()
     table.add_column("")
     for model in summary.models:
-        table.add_column(escape(model), justify="right")
+        table.add_column(Text(model), justify="right")
     for name in columns(summary, every_strength=False):
-        table.add_row(escape(name), *(cell(summary, model, name) for model in summary.models))
+        table.add_row(Text(name), *(cell(summary, model, name) for model in summary.models))
     return table

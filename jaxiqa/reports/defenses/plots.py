@@ -7,7 +7,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses
-from jaxiqa.reports.drawing import COLOURS, MARKERS, plain
+from jaxiqa.reports.drawing import COLOURS, MARKERS, inches, legend, set_title, told_apart
 from jaxiqa.reports.strengths import in_order, named
 from jaxiqa.results.rows import UNDEFENDED
 
@@ -24,13 +24,14 @@ def tradeoff(defenses: Defenses) -> bytes:
     columns = [name for name in ("Q", "SROCC adv") if any(name in defenses.view(d, TRANSFER) for d in defenses.labels)]
     figure = Figure(figsize=(6.2 * max(len(columns), 1), 5.4 + 0.05 * len(defenses.labels)), layout="constrained")
     panels = figure.subplots(1, max(len(columns), 1), squeeze=False)[0]
+    names = told_apart(defenses.labels)
     for panel, name in zip(panels, columns, strict=False):
         for number, label in enumerate(defenses.labels):
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             points = {view: defenses.view(label, view) for view in (TRANSFER, MATCHED, ADAPTIVE)}
             points = {view: (n["D"].mean, n[name].mean) for view, n in points.items() if name in n}
             if TRANSFER in points:
-                panel.plot(*points[TRANSFER], linestyle="", markersize=8, label=plain(label), **style)
+                panel.plot(*points[TRANSFER], linestyle="", markersize=8, label=names[label], **style)
             if ADAPTIVE in points and label != UNDEFENDED:
                 ends = np.array([points[MATCHED], points[ADAPTIVE]]).T
                 panel.plot(*ends, color=style["color"], linewidth=0.8, alpha=0.6)
@@ -38,7 +39,7 @@ def tradeoff(defenses: Defenses) -> bytes:
                 panel.plot(*points[ADAPTIVE], linestyle="", markersize=8, markerfacecolor="none", **style)
         panel.set(xlabel="D, % of the score range (← better)", ylabel=f"{name} (↑ better)")
         _tidy(panel)
-    _legend(figure, panels[0], len(defenses.labels))
+    legend(figure, panels, fontsize=8)
     return _png(figure)
 
 
@@ -52,20 +53,24 @@ def by_attack(defenses: Defenses) -> bytes:
         grids[view] = np.array([[n["D"].mean if n else np.nan for n in row] for row in table])
     shown = {view: ~np.isnan(grid).all(axis=0) for view, grid in grids.items()}
     widths = [max(int(shown[view].sum()), 1) for view in views] or [1]
-    size = (2.4 + 0.72 * sum(widths), 1.6 + 0.3 * len(defenses.labels))
+    rows, titles = told_apart(defenses.labels), told_apart(attacks)
+    # Long names stand upright, since slanted ones would take a panel's width to its left.
+    turned = {"rotation": 60, "ha": "right"} if inches(titles.values(), 8) < 1.3 else {"rotation": 90}
+    wide, high = (inches(names.values(), 8) for names in (rows, titles))
+    size = (0.5 + wide + 0.72 * max(sum(widths), 2 * len(widths)), 0.8 + high + 0.3 * len(defenses.labels))
     figure = Figure(figsize=size, layout="constrained")
     panels = figure.subplots(1, len(widths), squeeze=False, sharey=True, width_ratios=widths)[0]
-    high = max((np.nanmax(grid) for grid in grids.values() if not np.isnan(grid).all()), default=1.0)
+    most = max((np.nanmax(grid) for grid in grids.values() if not np.isnan(grid).all()), default=1.0)
     for panel, view in zip(panels, views, strict=False):
         grid = grids[view][:, shown[view]]
-        panel.imshow(grid, cmap="YlOrRd", vmin=0, vmax=high, aspect="auto")
+        panel.imshow(grid, cmap="YlOrRd", vmin=0, vmax=most, aspect="auto")
         for (row, column), value in np.ndenumerate(grid):
             if not np.isnan(value):
-                colour = "white" if value > 0.6 * high else "black"
+                colour = "white" if value > 0.6 * most else "black"
                 panel.text(column, row, f"{value:.1f}", ha="center", va="center", fontsize=7, color=colour)
-        names = [plain(attack) for attack, there in zip(attacks, shown[view], strict=True) if there]
-        panel.set_xticks(range(len(names)), names, rotation=60, ha="right", fontsize=8)
-        panel.set_yticks(range(len(defenses.labels)), list(map(plain, defenses.labels)), fontsize=8)
+        names = [titles[attack] for attack, there in zip(attacks, shown[view], strict=True) if there]
+        panel.set_xticks(range(len(names)), names, **turned, fontsize=8)
+        panel.set_yticks(range(len(defenses.labels)), rows.values(), fontsize=8)
         panel.set_title(f"D, {view}", fontsize=9)
     return _png(figure)
 
@@ -75,23 +80,24 @@ def by_strength(defenses: Defenses) -> bytes:
 
     Attacks whose strengths were aligned share one panel; others have one each.
     """
-    groups: dict[str, dict[str, object]] = {}
+    groups: dict[str | None, dict[str, object]] = {}
     for cell in defenses.cells:
         level = isinstance(cell.key.strength, str)
         if cell.key.strength is not None:
-            groups["aligned attacks" if level else cell.key.attack] = {} if level else {"attack": cell.key.attack}
-    count = max(len(groups), 1)
+            groups[None if level else cell.key.attack] = {} if level else {"attack": cell.key.attack}
+    count, titles = max(len(groups), 1), told_apart(attack for attack in groups if attack)
     wide = min(count, 3)
     rows = -(-count // wide)
     figure = Figure(figsize=(4.6 * wide, 3.9 * rows + 0.12 * len(defenses.labels)), layout="constrained")
     panels = figure.subplots(rows, wide, squeeze=False).ravel()
     for panel in panels[len(groups) :]:
         panel.set_visible(False)
-    for panel, (title, only) in zip(panels, groups.items(), strict=False):
+    for panel, (attack, only) in zip(panels, groups.items(), strict=False):
         _lines(panel, defenses, only, levels=not only)
-        panel.set(title=plain(title), ylabel="D, transfer (↓ better)")
+        set_title(panel, titles[attack] if attack else "aligned attacks", room=3.7)
+        panel.set_ylabel("D, transfer (↓ better)")
         _tidy(panel)
-    _legend(figure, panels[0], len(defenses.labels))
+    legend(figure, panels[: len(groups)], fontsize=8)
     return _png(figure)
 
 
@@ -99,13 +105,14 @@ def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: 
     keys = [cell.key for cell in defenses.cells if all(getattr(cell.key, k) == v for k, v in only.items())]
     strengths = in_order({key.strength for key in keys if isinstance(key.strength, str) == levels and key.strength})
     places = range(len(strengths)) if levels else [255 * strength for strength in strengths]
+    names = told_apart(defenses.labels)
     for number, label in enumerate(defenses.labels):
         found = [defenses.view(label, TRANSFER, strength=strength, **only) for strength in strengths]
         points = [(x, n["D"]) for x, n in zip(places, found, strict=True) if n]
         if points:
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             x, means = [x for x, _ in points], [d.mean for _, d in points]
-            panel.plot(x, means, markersize=4, linewidth=1, label=plain(label), **style)
+            panel.plot(x, means, markersize=4, linewidth=1, label=names[label], **style)
             if len(defenses.labels) <= BANDS:
                 low, high = zip(*(d.interval or (d.mean, d.mean) for _, d in points), strict=True)
                 panel.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
@@ -118,12 +125,6 @@ def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: 
 def _tidy(panel: Axes) -> None:
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _legend(figure: Figure, panel: Axes, count: int) -> None:
-    handles, labels = panel.get_legend_handles_labels()
-    if handles:
-        figure.legend(handles, labels, loc="outside lower center", ncols=min(count, 5), frameon=False, fontsize=8)
 
 
 def _png(figure: Figure) -> bytes:

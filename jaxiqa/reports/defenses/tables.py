@@ -110,35 +110,54 @@ def certificates(
     ends: Mapping[tuple[str, int], tuple[float, float]],
     mos: Mapping[str, float] | None,
 ) -> Sheet | None:
-    """One line per certified defense, model and kind of image; None without rows."""
+    """One line per certified defense, model and kind of image; None without rows.
+
+    A model that is not in ``ends`` has no Cert.RD, which divides by its score range; the notes name it.
+    """
     groups: dict[tuple, list[CertificateRow]] = defaultdict(list)
     for row in rows:
-        strength = row.level or row.epsilon
-        images = "clean" if row.attack is None else row.attack + (f" ({named(strength)})" if strength else "")
-        groups[row.certifier, row.model, row.seed, images].append(row)
+        groups[row.certifier, row.model, row.seed, row.attack, row.level or row.epsilon].append(row)
     lines = []
-    for (certifier, model, seed, images), group in groups.items():
-        if (model, seed) not in ends:
-            continue
-        numbers = _certified(group, ends[model, seed], mos)
+    for (certifier, model, seed, attack, strength), group in groups.items():
+        images = "clean" if attack is None else attack + (f" ({named(strength)})" if strength else "")
+        numbers = _certified(group, ends.get((model, seed)), mos)
         cells = [entry(numbers.get(name), 1 if name in ("Abst.", "s / image") else 4) for name in CERTIFIED]
         lines.append([certifier, f"{model} seed {seed}", images, (str(len(group)), float(len(group))), *cells])
     if not lines:
         return None
     first = rows[0]
     described = [f"n = {first.n}, σ = {first.sigma:g}."] if len({(row.n, row.sigma) for row in rows}) == 1 else []
-    explained = [*described, *(f"{name}: {what}." for name, what in CERTIFIED.items())]
+    explained = [*described, *(f"{name}: {what}." for name, what in CERTIFIED.items()), *without_range(rows, ends)]
     return Sheet("Certified defenses", ["certifier", "model", "images", "count", *CERTIFIED], lines, explained, text=3)
 
 
+def without_range(rows: Sequence[CertificateRow], ends: Mapping[tuple[str, int], tuple[float, float]]) -> list[str]:
+    """A sentence for each model that has certified intervals but no score range.
+
+    >>> row = CertificateRow("i", "m", 0, None, None, None, "MS", 0.5, 0.2, 0.8, 0.1, False, 40, 0.1, 1.0)
+    >>> without_range([row], {})[0][:61]
+    'm seed 0 has no score range, so Cert.RD of MS is left out: ev'
+    """
+    lacking: dict[tuple[str, int], list[str]] = defaultdict(list)
+    for row in rows:
+        if row.lower is not None and (row.model, row.seed) not in ends:
+            lacking[row.model, row.seed].append(row.certifier)
+    return [
+        f"{model} seed {seed} has no score range, so Cert.RD of {', '.join(dict.fromkeys(certifiers))} is left out: "
+        "evaluation.score_range 'baseline' takes it from attacks on the first model, and there are none; "
+        "'mos' and 'model' need none."
+        for (model, seed), certifiers in lacking.items()
+    ]
+
+
 def _certified(
-    rows: Sequence[CertificateRow], ends: tuple[float, float], mos: Mapping[str, float] | None
+    rows: Sequence[CertificateRow], ends: tuple[float, float] | None, mos: Mapping[str, float] | None
 ) -> dict[str, Number]:
     abstained = np.array([row.abstained for row in rows])
     found = {"Abst.": abstention(abstained)}
     if rows[0].lower is None:
         found["Cert.R"] = cert_r(np.array([row.radius for row in rows]), abstained)
-    else:
+    elif ends is not None:
         lower, score, upper = (np.array([getattr(row, name) for row in rows]) for name in ("lower", "score", "upper"))
         for side in ("full", "one"):
             found[f"Cert.RD {side}"] = cert_rd(lower, score, upper, *ends, side=side)
