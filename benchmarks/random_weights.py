@@ -3,6 +3,7 @@
 import numpy as np
 from flax import nnx
 
+from jaxiqa.models.metric import Metric
 from jaxiqa.pretrained import key_map
 
 
@@ -18,3 +19,5 @@ def fill(model: nnx.Module, gain: float = 1.0) -> None:
 
     arrays = {part: value(part, variable.shape) for part, variable in key_map.parameters(model).items()}
     key_map.fill(model, arrays, key_map.IDENTITY, source="random numbers")
+    if isinstance(model, Metric):
+        model.reset_calibration()

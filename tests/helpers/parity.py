@@ -77,6 +77,7 @@ def filled(published, record: dict):
     """The metric with the record's weights."""
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0)))
     key_map.fill(model, weights(record), published.keys, source=record["model"])
+    model.reset_calibration()
     return model
 
 
