@@ -19,6 +19,7 @@ With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real mu
 """
 
 from dataclasses import dataclass, field
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -26,6 +27,7 @@ import numpy as np
 from jaxtyping import Array, Complex, Float
 
 from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.fourier import (
     Between,
     Coefficients,
@@ -71,13 +73,14 @@ class Spectrum:
     """The unitary matrices of an orthogonal convolution for maps of one size; call it to convolve.
 
     Attributes:
-        matrices: U(f), or Q(f) of U = I − 2QQᴴ, at the frequencies that have one; 8 bytes a number.
+        matrices: U(f), or Q(f) of U = I − 2QQᴴ, at the frequencies that have one; 8 bytes a number, or 16 of a float64
+            kernel. (Not checked as an array: JAX puts placeholders in the place of leaves, such as axes.)
         size: (h, w) of the maps.
         unitary: a key of `BUILDERS`.
         band: share of the frequency range that has matrices.
     """
 
-    matrices: Complex[Array, "f g m n"]
+    matrices: Any
     size: tuple[int, int] = field(metadata={"static": True})
     unitary: str = field(metadata={"static": True})
     band: float = field(metadata={"static": True})
@@ -89,6 +92,7 @@ class Spectrum:
                 f"{x.shape[1]}x{x.shape[2]}: use score_fn(model, (h, w)) for them, or materialize the model again"
             )
         low = _low(self.size, self.band)
+        x = x.astype(jnp.promote_types(x.dtype, self.matrices.real.dtype))
         return through_frequencies(
             x,
             lambda z: MULTIPLIERS[self.unitary](self.matrices, z, low),
@@ -97,6 +101,7 @@ class Spectrum:
         )
 
 
+@at_least_float32
 def unitary_spectrum(
     kernel: Float[Array, "kh kw c n"],
     size: tuple[int, int],
@@ -113,10 +118,11 @@ def unitary_spectrum(
     _check(kernel, kernel.shape[2], unitary, groups)
     phase = phases(kernel.shape[:2], size)
     low = _low(size, band)
-    phase = jnp.asarray(phase if low is None else phase[low])
+    phase = phase if low is None else phase[low]
     return Spectrum(BUILDERS[unitary](response(kernel, phase, groups)), tuple(size), unitary, band)
 
 
+@at_least_float32
 def orthogonal_convolve(
     x: Float[Array, "b h w c"],
     kernel: Float[Array, "kh kw c n"],
@@ -144,21 +150,23 @@ def orthogonal_convolve(
     >>> bool(jnp.allclose(jnp.linalg.norm(y), jnp.linalg.norm(x)))
     True
     """
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
+    x, kernel = x.astype(dtype), kernel.astype(dtype)
     size, c = x.shape[1:3], x.shape[3]
     _check(kernel, c, unitary, groups)
     low = _low(size, band)
     phase = phases(kernel.shape[:2], size)
-    phase = phase if low is None else phase[low]
+    phase = jnp.asarray(phase if low is None else phase[low], jnp.promote_types(dtype, jnp.complex64))
 
     def apply(phase: Array, z: Coefficients) -> Coefficients:
         return MULTIPLIERS[unitary](BUILDERS[unitary](response(kernel, phase, groups)), z)
 
-    chunk = max(1, CHUNK_BYTES // (8 * c * kernel.shape[-1]))
+    chunk = max(1, CHUNK_BYTES // (phase.dtype.itemsize * c * kernel.shape[-1]))
     if len(phase) > chunk:
         apply = jax.checkpoint(apply)
     return through_frequencies(
         x,
-        lambda z: _within(low, z, lambda z: in_chunks(apply, (jnp.asarray(phase), z), chunk)),
+        lambda z: _within(low, z, lambda z: in_chunks(apply, (phase, z), chunk)),
         groups=groups,
         between=between,
     )
