@@ -33,7 +33,7 @@ from flax import nnx
 from jaxiqa.layers import AOL, SOC
 from jaxiqa.layers.fourier import phases, response, through_frequencies
 from jaxiqa.layers.linear_algebra import HIGHEST, adjoint, product
-from jaxiqa.layers.orthogonal_conv import orthogonal_convolve, unitary_spectrum
+from jaxiqa.layers.spectrum import orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import METHODS
 
 FOLDER = Path(__file__).parent

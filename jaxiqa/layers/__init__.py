@@ -7,7 +7,7 @@
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
 from jaxiqa.layers.materialize import materialize
-from jaxiqa.layers.orthogonal_conv import OrthogonalConv, Spectrum, orthogonal_convolve, unitary_spectrum
+from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import (
     SquarePool,
@@ -24,6 +24,7 @@ from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
 from jaxiqa.layers.sandwich import Sandwich
 from jaxiqa.layers.sll import CPL, SLL
 from jaxiqa.layers.soc import SOC
+from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
 
 PEERS = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}

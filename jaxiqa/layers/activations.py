@@ -5,6 +5,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 
 def group_sort(x: Float[Array, "*b c"], size: int = 2) -> Float[Array, "*b c"]:
     """Sort each group of ``size`` neighbouring channels in ascending order; size 2 is MaxMin.
@@ -34,6 +36,7 @@ def max_min(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
 
 
 @jax.jit
+@at_least_float32
 def householder(x: Float[Array, "*b c"], angle: Float[Array, " p"]) -> Float[Array, "*b c"]:
     """Reflect each pair z of neighbouring channels into the half-plane v·z ≥ 0: ``z − 2v·min(v·z, 0)``.
 

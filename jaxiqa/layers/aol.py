@@ -5,9 +5,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.kernel_bounds import Kernel, check_odd, convolve, overlaps
+from jaxiqa.layers.linear_algebra import full
 
 
+@at_least_float32
 def almost_orthogonal(kernel: Kernel) -> Kernel:
     """The kernel with input channel i divided by the root of Σ_j |WᵀW|_ij.
 
@@ -46,5 +49,5 @@ class AOL(nnx.Module):
         self.cin, self.cout = cin, cout
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
-        y = convolve(x, almost_orthogonal(self.kernel[...]))
+        y = convolve(full(x), almost_orthogonal(full(self.kernel[...])))
         return y if self.bias is None else y + self.bias[...]

@@ -14,13 +14,15 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
-from jaxiqa.layers.linear_algebra import Matrices, adjoint, full, in_chunks, polish, product
+from jaxiqa.core.precision import at_least_float32
+from jaxiqa.layers.linear_algebra import Matrices, adjoint, in_chunks, polish, product
 from jaxiqa.layers.taylor import taylor
 
 CACHE_BYTES = {"cpu": 2**18}
 """Bytes of matrices worked on at a time: on CPUs, what stays in a core's cache with everything made of it."""
 
 
+@at_least_float32
 def expm_taylor(a: Matrices) -> Matrices:
     """exp(A) by a Taylor polynomial with scaling and squaring (`jaxiqa.layers.taylor`).
 
@@ -30,14 +32,15 @@ def expm_taylor(a: Matrices) -> Matrices:
     accelerators, `CACHE_BYTES` of them on CPUs.
 
     Args:
-        a: skew-Hermitian, ``… c c``; computed in float32 or complex64 at least.
+        a: skew-Hermitian, ``… c c``; half precision is computed in float32.
 
     >>> jnp.round(expm_taylor(jnp.zeros((2, 2))), 5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return exponential_p.bind(full(a), method="taylor")
+    return exponential_p.bind(a, method="taylor")
 
 
+@at_least_float32
 def expm_eigh(a: Matrices) -> Matrices:
     """exp(A) = V e^{iλ} Vᴴ with −iA = V λ Vᴴ; the first derivative is that of Daleckii and Krein.
 
@@ -47,7 +50,7 @@ def expm_eigh(a: Matrices) -> Matrices:
     >>> jnp.round(expm_eigh(jnp.zeros((2, 2))), 5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
-    return exponential_p.bind(full(a), method="eigh")
+    return exponential_p.bind(a, method="eigh")
 
 
 exponential_p = Primitive("matrix_exponential")

@@ -23,7 +23,7 @@ def phases(kernel_size: tuple[int, int], size: tuple[int, int]) -> Complex[np.nd
     vertical = np.outer(np.arange(h), rows) % h / h
     horizontal = np.outer(np.arange(w // 2 + 1), columns) % w / w
     turns = vertical[:, None, :, None] + horizontal[None, :, None, :]
-    return np.exp(-2j * np.pi * turns).reshape(h * (w // 2 + 1), kh * kw).astype(np.complex64)
+    return np.exp(-2j * np.pi * turns).reshape(h * (w // 2 + 1), kh * kw)
 
 
 def low_frequencies(size: tuple[int, int], band: float) -> Int[np.ndarray, " n"]:
@@ -39,10 +39,12 @@ def low_frequencies(size: tuple[int, int], band: float) -> Int[np.ndarray, " n"]
 
 
 def response(
-    kernel: Float[Array, "kh kw c n"], phase: Complex[Array, "f taps"], groups: int
+    kernel: Float[Array, "kh kw c n"], phase: Complex[Array | np.ndarray, "f taps"], groups: int
 ) -> Complex[Array, "f g m n"]:
-    """Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t}, the c rows divided among the groups."""
-    taps = kernel.reshape(len(phase[0]), groups, -1, kernel.shape[-1]).astype(phase.dtype)
+    """Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t} in the kernel's precision, the c rows divided among the groups."""
+    taps = kernel.reshape(len(phase[0]), groups, -1, kernel.shape[-1])
+    taps = taps.astype(jnp.promote_types(kernel.dtype, jnp.complex64))
+    phase = jnp.asarray(phase, taps.dtype)
     return jnp.einsum("ft,tgmn->fgmn", phase, taps, precision=HIGHEST)
 
 

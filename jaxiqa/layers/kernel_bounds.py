@@ -49,8 +49,14 @@ def overlaps(kernel: Kernel) -> Float[Array, "cin cin"]:
 
 def convolve(x: Float[Array, "b h w cin"], kernel: Kernel) -> Float[Array, "b h w cout"]:
     """Zero-padded convolution (as networks mean it: correlation) that keeps the map's size, at full precision."""
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return jax.lax.conv_general_dilated(
-        x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"), precision=HIGHEST
+        x.astype(dtype),
+        kernel.astype(dtype),
+        (1, 1),
+        "SAME",
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+        precision=HIGHEST,
     )
 
 

@@ -41,7 +41,7 @@ class OrthogonalDense(nnx.Module):
 
     def matrix(self) -> Float[Array, "cout cin"]:
         """The matrix itself."""
-        q = semi_orthogonal(self.weight[...])
+        q = semi_orthogonal(full(self.weight[...]))
         return q if self.base is None else product(q, constant(self.base))
 
     def __call__(self, x: Float[Array, "*b cin"]) -> Float[Array, "*b cout"]:

@@ -13,6 +13,8 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 
 def windows(side: int, window: int, stride: int) -> np.ndarray:
     """Which of an axis's values each window covers: 0/1, ``windows side``."""
@@ -20,6 +22,7 @@ def windows(side: int, window: int, stride: int) -> np.ndarray:
     return (np.arange(side) >= starts[:, None]) & (np.arange(side) < starts[:, None] + window)
 
 
+@at_least_float32
 def average_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) -> Float[Array, "b h2 w2 c"]:
     """Means of window×window pixels; windows side by side by default.
 
@@ -41,6 +44,7 @@ def average_pool_constant(size: tuple[int, int], window: int, stride: int | None
 
 
 @partial(jax.jit, static_argnames=("window", "stride"))
+@at_least_float32
 def l2_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) -> Float[Array, "b h2 w2 c"]:
     """Euclidean norms over window×window pixels, per channel; the gradient of a window of zeros is zero.
 

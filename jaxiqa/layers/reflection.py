@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import Matrices, adjoint, product
 
 
+@at_least_float32
 def reflect(
     x: Complex[Array, "*batch b c"] | Float[Array, "*batch b c"], basis: Matrices
 ) -> Complex[Array, "*batch b c"] | Float[Array, "*batch b c"]:

@@ -8,9 +8,10 @@ from jaxtyping import Array, Complex, Float
 
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.layers.fourier import low_frequencies
-from jaxiqa.layers.orthogonal_conv import BUILDERS, OrthogonalConv
+from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import square_pool
+from jaxiqa.layers.spectrum import BUILDERS
 
 
 @jax.jit

@@ -8,7 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_number
 from jaxiqa.layers.fourier import phases, response, through_frequencies
-from jaxiqa.layers.linear_algebra import HIGHEST
+from jaxiqa.layers.linear_algebra import HIGHEST, full
 from jaxiqa.layers.unitary import semi_orthogonal
 
 
@@ -38,8 +38,8 @@ class Sandwich(nnx.Module):
         self.cin, self.cout = cin, cout
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
-        kernel, psi = self.kernel[...], jnp.exp(self.log_psi[...])
-        phase = jnp.asarray(phases(kernel.shape[:2], x.shape[1:3]))
+        x, kernel, psi = full(x), full(self.kernel[...]), jnp.exp(full(self.log_psi[...]))
+        phase = phases(kernel.shape[:2], x.shape[1:3])
         q = semi_orthogonal(response(kernel, phase, 1))
         a, b = q[:, :, : self.cout], jnp.conj(q[:, :, self.cout :])
         inner = through_frequencies(x, lambda z: jnp.einsum("fbgi,fgio->fbgo", z, b, precision=HIGHEST))

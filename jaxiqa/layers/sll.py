@@ -6,12 +6,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.layers.kernel_bounds import Kernel, check_odd, convolve, norm_bound, overlaps, transposed
+from jaxiqa.layers.linear_algebra import full
 
 
 def descend(
     x: Float[Array, "b h w c"], kernel: Kernel, bias: Float[Array, " inner"], bound: Float[Array, "*inner"]
 ) -> Float[Array, "b h w c"]:
     """``x − 2W T⁻¹ ReLU(Wᵀx + b)``, Wᵀ the zero-padded convolution by ``kernel``: 1-Lipschitz if WᵀW ⪯ T."""
+    x = full(x)
     inner = jax.nn.relu(convolve(x, kernel) + bias)
     return x - 2 * convolve(inner / jnp.maximum(bound, 1e-12), transposed(kernel))
 
@@ -43,7 +45,7 @@ class SLL(nnx.Module):
         self.cin, self.cout = cin, cout
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        kernel, q = self.kernel[...], jnp.exp(self.log_q[...])
+        kernel, q = full(self.kernel[...]), jnp.exp(self.log_q[...])
         bound = overlaps(kernel.swapaxes(2, 3)) @ q / q
         return descend(x, kernel, self.bias[...], bound)
 
@@ -68,7 +70,7 @@ class CPL(nnx.Module):
         self.cin, self.cout = cin, cout
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        kernel = self.kernel[...]
+        kernel = full(self.kernel[...])
         return descend(x, kernel, self.bias[...], norm_bound(kernel) ** 2)
 
 

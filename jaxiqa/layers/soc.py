@@ -8,6 +8,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_number
 from jaxiqa.layers.kernel_bounds import check_odd, convolve, norm_bound, transposed
+from jaxiqa.layers.linear_algebra import full
 
 LIMIT = 2.1
 """Upper bound of the exponent's norm, as in the authors' 3×3 layers."""
@@ -57,7 +58,8 @@ class SOC(nnx.Module):
         self.cin, self.cout, self.terms = cin, cout, terms
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
-        skew = self.kernel[...] - transposed(self.kernel[...])
+        x, kernel = full(x), full(self.kernel[...])
+        skew = kernel - transposed(kernel)
         skew = skew * jnp.minimum(1, LIMIT / jnp.maximum(norm_bound(skew), 1e-12))
         x = jnp.pad(x, ((0, 0), (0, 0), (0, 0), (0, max(self.cout - self.cin, 0))))
         total = term = x

@@ -3,6 +3,7 @@
 from collections.abc import Callable
 
 from jaxiqa.core.checks import check_choice
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.cayley import cayley, semi_orthogonal
 from jaxiqa.layers.exponential import expm_eigh, expm_taylor
 from jaxiqa.layers.linear_algebra import Matrices, adjoint
@@ -10,13 +11,13 @@ from jaxiqa.layers.linear_algebra import Matrices, adjoint
 __all__ = ["METHODS", "cayley", "expm_eigh", "expm_taylor", "semi_orthogonal", "to_unitary"]
 
 
+@at_least_float32
 def to_unitary(a: Matrices, method: str = "auto") -> Matrices:
     """A unitary matrix for each skew-Hermitian one, on the last two axes.
 
     ``"auto"``, ``"eigh"`` and ``"taylor"`` give U = exp(A), ``"cayley"`` gives U = (I + A)⁻¹(I − A). Exponentials are
-    unitary to the rounding of their type for every norm that it holds; float64 and complex128 stay what they are, and
-    half precision is widened to float32. A Cayley transform of a real matrix of odd size is so up to a norm of 1e3 in
-    float32: beyond, its system of equations is singular to rounding.
+    unitary to the rounding of their type for every norm that it holds. A Cayley transform of a real matrix of odd size
+    is so up to a norm of 1e3 in float32: beyond, its system of equations is singular to rounding.
 
     ``"auto"`` changes how the exponential is computed, never what it is: by Taylor's polynomial on every platform. On
     CPUs, where that was measured (``benchmarks/README.md``), it is 4 to 6 times faster than the eigendecomposition at

@@ -4,9 +4,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.core.types import PRNGKey
 
 
+@at_least_float32
 def kmeans(
     points: Float[Array, "n d"], key: PRNGKey, clusters: int, *, steps: int = 30
 ) -> tuple[Int[Array, " n"], Float[Array, "clusters d"]]:

@@ -5,6 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 Colors = Float[Array, "*b 3"]
 
 # IEC 61966-2-1 primaries and the D65 white point of the 2° observer, to the digits that scikit-image made customary.
@@ -15,6 +17,7 @@ RGB_OF_XYZ = np.array(
 WHITE = np.array([0.95047, 1.0, 1.08883])
 
 
+@at_least_float32
 def rgb_to_lab(rgb: Colors) -> Colors:
     """sRGB in [0, 1] -> L in [0, 100], a and b within about ±110.
 
@@ -32,6 +35,7 @@ def rgb_to_lab(rgb: Colors) -> Colors:
     return jnp.stack([116 * y - 16, 500 * (x - y), 200 * (y - z)], axis=-1)
 
 
+@at_least_float32
 def lab_to_rgb(lab: Colors) -> Colors:
     """L in [0, 100], a, b -> sRGB: the inverse of `rgb_to_lab` to the digits of its constants, about 1e-4.
 

@@ -9,8 +9,10 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 
 
+@at_least_float32
 def resize_cubic(images: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     """Images resized to ``size``, not smoothed where that shrinks them, clipped to [0, 1] as 8-bit results are.
 
@@ -31,7 +33,9 @@ def resize_cubic(images: Float[Array, "b h w c"], size: tuple[int, int]) -> Floa
     check_images("images", images)
     for side in size:
         check_number("size", side, 1)
-    rows, columns = (cubic_weights(side, out) for side, out in zip(images.shape[1:3], size, strict=True))
+    rows, columns = (
+        jnp.asarray(cubic_weights(side, out), images.dtype) for side, out in zip(images.shape[1:3], size, strict=True)
+    )
     highest = jax.lax.Precision.HIGHEST
     resized = jnp.einsum("ih,bhwc->biwc", rows, images, precision=highest)
     resized = jnp.einsum("jw,biwc->bijc", columns, resized, precision=highest)
@@ -55,4 +59,4 @@ def cubic_weights(side: int, size: int) -> Float[np.ndarray, "size side"]:
         near = ((a + 2) * d - (a + 3)) * d**2 + 1
         far = a * (((d - 5) * d + 8) * d - 4)
         np.add.at(weights, (np.arange(size), np.clip(j, 0, side - 1).astype(int)), np.where(d <= 1, near, far))
-    return weights.astype(np.float32)
+    return weights

@@ -4,9 +4,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 Plane = Float[Array, "h w"]
 
 
+@at_least_float32
 def luma(image: Float[Array, "h w 3"]) -> Plane:
     """``0.299 R + 0.587 G + 0.114 B``.
 
@@ -16,6 +19,7 @@ def luma(image: Float[Array, "h w 3"]) -> Plane:
     return jnp.sum(image * jnp.array([0.299, 0.587, 0.114], image.dtype), -1)
 
 
+@at_least_float32
 def sobel(plane: Plane, axis: int) -> Plane:
     """The signed Sobel derivative along ``axis``: ``[−1 0 1]`` there, ``[1 2 1]`` across; the border pixels repeat.
 
@@ -31,6 +35,7 @@ def sobel(plane: Plane, axis: int) -> Plane:
     return change[:h] + 2 * change[1 : h + 1] + change[2:]
 
 
+@at_least_float32
 def dilate(plane: Plane) -> Plane:
     """The largest value of the 5x5 pixels around each, without the four corners.
 

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 
 
 def check_window(name: str, size: int) -> None:
@@ -25,6 +26,7 @@ def check_window(name: str, size: int) -> None:
 
 
 @partial(jax.jit, static_argnames="size")
+@at_least_float32
 def gaussian_blur(
     images: Float[Array, "b h w c"], size: int, sigma: float | Float[Array, ""]
 ) -> Float[Array, "b h w c"]:
@@ -52,6 +54,7 @@ def gaussian_blur(
 
 
 @partial(jax.jit, static_argnames="size")
+@at_least_float32
 def median_blur(images: Float[Array, "b h w c"], size: int) -> Float[Array, "b h w c"]:
     """The exact median of the ``size × size`` values around each, channel by channel; borders are reflected.
 

@@ -4,11 +4,13 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
+from jaxiqa.core.precision import at_least_float32
 
 Flow = Float[Array, "h w 2"]
 """Displacement per pixel in pixels: rows (down) first, then columns (right)."""
 
 
+@at_least_float32
 def warp(image: Float[Array, "h w c"], flow: Flow) -> Float[Array, "h w c"]:
     """Sample ``image`` at pixel + flow, bilinearly; positions are clipped to the image.
 
@@ -38,6 +40,7 @@ def _clip(position, last):
     return jnp.where((position >= 0) & (position <= last), position, jnp.clip(position, 0, last))
 
 
+@at_least_float32
 def flow_loss(flow: Flow, *, root: bool = True, padding: str = "symmetric") -> Float[Array, ""]:
     """Σ over pixels p and their four diagonal neighbours q of (‖f_p − f_q‖² + 1e-8)^½, or without the root.
 

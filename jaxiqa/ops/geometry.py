@@ -5,9 +5,11 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 
 
 @jax.jit
+@at_least_float32
 def rotate(images: Float[Array, "b h w c"], degrees: float | Float[Array, ""]) -> Float[Array, "b h w c"]:
     """Images turned counter-clockwise about their centre; each pixel takes the nearest one's value, or 0 outside.
 

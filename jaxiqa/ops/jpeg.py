@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.core.types import Images
 from jaxiqa.ops.filters import gaussian_blur
 from jaxiqa.ops.resize import resize_bilinear
@@ -39,6 +40,7 @@ SIDE = 16  # of the squares that subsampled chroma is coded in
 
 
 @partial(jax.jit, static_argnames="variant")
+@at_least_float32
 def jpeg(images: Images, quality: int | float | Array, *, variant: str = "paper") -> Images:
     """Images after a JPEG codec with 4:2:0 chroma: everything but the lossless part.
 
@@ -70,7 +72,7 @@ def jpeg(images: Images, quality: int | float | Array, *, variant: str = "paper"
     luma, chroma = _mix(padded, YCC_OF_RGB[:1]), _mix(padded, YCC_OF_RGB[1:])
     if variant == "benchmark":
         chroma = gaussian_blur(chroma, 3, 0.5)
-    tables = quantization_tables(quality)
+    tables = quantization_tables(jnp.asarray(quality, images.dtype))
     luma = _quantized(luma - 128, tables[0]) + 128
     chroma = resize_bilinear(_quantized(_halved(chroma), tables[1]), wide)
     decoded = _mix(jnp.concatenate([luma, chroma], -1)[:, :h, :w], RGB_OF_YCC)
@@ -88,7 +90,8 @@ def quantization_tables(quality: int | float | Array) -> Float[Array, "2 8 8"]:
     >>> quantization_tables(90)[0, 0].astype(int).tolist()
     [3, 2, 2, 3, 5, 8, 10, 12]
     """
-    quality = jnp.asarray(quality, jnp.float32)
+    quality = jnp.asarray(quality)
+    quality = quality.astype(jnp.promote_types(quality.dtype, jnp.float32))
     scale = jnp.where(quality < 50, jnp.floor(5000 / quality), 200 - 2 * quality)
     return jnp.clip(jnp.floor((jnp.stack([LUMA, CHROMA]) * scale + 50) / 100), 1, 255)
 

@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 
 BLOCK = (32, 16)
 """Columns that are made in one matrix product, or more where they are made of no more than so many."""
@@ -17,6 +18,7 @@ FEW = 4
 
 
 @partial(jax.jit, static_argnames=("size", "antialias"))
+@at_least_float32
 def resize_bilinear(
     images: Float[Array, "b h w c"], size: tuple[int, int], *, antialias: bool = True
 ) -> Float[Array, "b h2 w2 c"]:

@@ -6,11 +6,13 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.core.types import Images, Scores
 
 WINDOW, SIGMA = 11, 1.5
 
 
+@at_least_float32
 def ssim(a: Images, b: Images) -> Scores:
     """Structural similarity, in [−1, 1], 1 for equal images.
 
@@ -46,6 +48,7 @@ def ssim(a: Images, b: Images) -> Scores:
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
 
 
+@at_least_float32
 def psnr(a: Images, b: Images) -> Scores:
     """Peak signal-to-noise ratio in dB, −10 log₁₀ mean((a − b)²); infinite for equal images.
 
@@ -71,6 +74,7 @@ def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
 UNIFORM_WINDOW = 7
 
 
+@at_least_float32
 def uniform_ssim(a: Images, b: Images) -> Scores:
     """SSIM in windows of 7×7 equal weights, with sample variances (49 / 48), for values in [0, 1].
 
@@ -121,6 +125,7 @@ EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MINIMUM = (WINDOW - 1) * 2 ** (len(EXPONENTS) - 1) + 1
 
 
+@at_least_float32
 def ms_ssim(a: Images, b: Images) -> Scores:
     """Multi-scale structural similarity, in [0, 1], 1 for equal images.
 

@@ -3,7 +3,10 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
 
+
+@at_least_float32
 def haar_low(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
     """The low-low band of one level of the orthonormal Haar transform: twice the mean of each 2x2 block.
 
@@ -22,6 +25,7 @@ def haar_low(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
     return blocks.sum((-4, -2)) / 2
 
 
+@at_least_float32
 def haar_low_pass(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
     """Images rebuilt from `haar_low` alone: each 2x2 block replaced by its mean; odd sides come back one larger.
 

@@ -13,8 +13,8 @@ from jax import lax
 
 from jaxiqa.layers import householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.orthogonal_conv import multiply_dense, multiply_reflection
 from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.kernels.grouped import grouped_conv
 from jaxiqa.nn.kernels.wide import wide_conv

@@ -5,9 +5,10 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxiqa.layers import orthogonal_conv
+from jaxiqa.layers import spectrum
 from jaxiqa.layers.fourier import low_frequencies, phases
-from jaxiqa.layers.orthogonal_conv import OrthogonalConv, orthogonal_convolve, unitary_spectrum
+from jaxiqa.layers.orthogonal_conv import OrthogonalConv
+from jaxiqa.layers.spectrum import orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import semi_orthogonal
 
 SIZES = [(16, 16), (15, 15), (12, 20), (7, 10), (2, 3), (32, 42)]
@@ -198,7 +199,7 @@ def test_working_through_frequencies_in_chunks_changes_neither_values_nor_gradie
         return jax.value_and_grad(lambda k, x: jnp.sum(orthogonal_convolve(x, k) ** 3), argnums=(0, 1))(kernel, x)
 
     whole = both()
-    monkeypatch.setattr(orthogonal_conv, "CHUNK_BYTES", 8 * 9 * 5)  # five frequencies at a time, of 28
+    monkeypatch.setattr(spectrum, "CHUNK_BYTES", 8 * 9 * 5)  # five frequencies at a time, of 28
     chunked = both()
     for a, b in zip(jax.tree.leaves(whole), jax.tree.leaves(chunked), strict=True):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)

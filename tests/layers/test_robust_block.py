@@ -4,9 +4,9 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxiqa.layers.orthogonal_conv import unitary_spectrum
 from jaxiqa.layers.pooling import square_pool
 from jaxiqa.layers.robust_block import Bottleneck, RobustBlock, low_pass_mask, soft_threshold
+from jaxiqa.layers.spectrum import unitary_spectrum
 
 X = jax.random.normal(jax.random.key(0), (2, 7, 9, 8))
 

@@ -1,0 +1,46 @@
+"""Half precision, computed in float32: the rule of number types that `jaxiqa.ops` and `jaxiqa.layers` share."""
+
+from collections.abc import Callable
+from functools import wraps
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+Function = TypeVar("Function", bound=Callable)
+
+
+def at_least_float32(function: Function) -> Function:
+    """``function``, computed in float32 where it is given half precision, and rounded once, at the end.
+
+    The result has the type that JAX promotes those of the arrays given to; single numbers have no say. Other types pass
+    as they are.
+
+    >>> at_least_float32(lambda x: (x * x).sum())(jnp.full(2, 300, jnp.float16) / 300).dtype
+    dtype('float16')
+    """
+
+    @wraps(function)
+    def computed(*args, **kwargs):
+        given = [x.dtype for x in jax.tree.leaves((args, kwargs)) if _is_float(x) and x.ndim]
+        if not any(map(_is_half, given)):
+            return function(*args, **kwargs)
+        args, kwargs = jax.tree.map(
+            lambda x: x.astype(jnp.float32) if _is_float(x) and _is_half(x.dtype) else x, (args, kwargs)
+        )
+        dtype = jnp.result_type(*given)
+        # What a float64 beside it has made a float64 stays one.
+        return jax.tree.map(
+            lambda y: y.astype(dtype) if _is_float(y) and _is_half(dtype) else y, function(*args, **kwargs)
+        )
+
+    return computed
+
+
+def _is_float(x: Any) -> bool:
+    return isinstance(x, jax.Array | np.ndarray) and jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def _is_half(dtype: Any) -> bool:
+    return dtype.itemsize < 4
