@@ -14,8 +14,8 @@ Function = TypeVar("Function", bound=Callable)
 def at_least_float32(function: Function) -> Function:
     """``function``, computed in float32 where it is given half precision, and rounded once, at the end.
 
-    The result has the type that JAX promotes those of the arrays given to; single numbers and options have no say. Other
-    types pass as they are.
+    The result has the type that JAX promotes those of the arrays given to; single numbers have no say. Other types pass
+    as they are.
 
     >>> at_least_float32(lambda x: (x * x).sum())(jnp.full(2, 300, jnp.float16) / 300).dtype
     dtype('float16')
