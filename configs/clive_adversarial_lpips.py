@@ -9,15 +9,12 @@ Needs, below JAXIQA_DATA: ``weights/lpips_vgg.pth`` (LPIPS' ``lpips/weights/v0.1
 github.com/richzhang/PerceptualSimilarity) and ``weights/vgg16.pth`` (torchvision's VGG-16 for ImageNet).
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-from jaxiqa.config import Adversarial, Experiment, Network
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_adversarial import EPSILONS, tune
 from clive_adversarial import get_config as labels
+
+from jaxiqa.config import Adversarial, Experiment, Network
 
 LPIPS = Network("lpips_vgg", weights="weights/lpips_vgg.pth", backbone_weights="weights/vgg16.pth")
 

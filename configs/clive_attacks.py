@@ -13,14 +13,12 @@ lie in ``weights/`` below JAXIQA_DATA: ``squeeze.pth`` and ``squeezenet1_1.pth``
 """
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-from jaxiqa.config import Align, Attack, Data, Evaluation, Experiment, Network
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_mobilenet_v2 import get_config as hardened
+
+from jaxiqa.config import Align, Attack, Data, Evaluation, Experiment, Network
 
 FIT, BUDGET = Data("clive", limit=48), Align("budget")
 

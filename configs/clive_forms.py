@@ -6,15 +6,12 @@
 The folder of `clive_ablation.py` already holds the variants that both experiments have.
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-from jaxiqa.config import Experiment
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_ablation import get_config as ablation
 from clive_ablation import insert
+
+from jaxiqa.config import Experiment
 
 
 def get_config() -> Experiment:

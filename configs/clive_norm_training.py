@@ -8,15 +8,12 @@ there. ``nt_unscaled`` is the penalty as published, which a metric that is train
 scores; ``clean`` trains as long without a penalty.
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-from jaxiqa.config import Experiment, NormPenalty
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_adversarial import get_config as adversarial
 from clive_adversarial import tune
+
+from jaxiqa.config import Experiment, NormPenalty
 
 
 def get_config() -> Experiment:

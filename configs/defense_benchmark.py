@@ -16,9 +16,10 @@ FCN and DnCNN take part when `jaxiqa train-filter` has trained them, into ``weig
 """
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
+
+from clive_mobilenet_v2 import get_config as hardened
 
 from jaxiqa.config import (
     Adaptive,
@@ -32,9 +33,6 @@ from jaxiqa.config import (
     Network,
     Subset,
 )
-
-sys.path.insert(0, str(Path(__file__).parent))
-from clive_mobilenet_v2 import get_config as hardened
 
 BOUNDED = Align("budget")
 

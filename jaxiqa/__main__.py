@@ -2,12 +2,14 @@
 
     jaxiqa COMMAND ...        (or: python -m jaxiqa COMMAND ...)
 
+list          show metrics, attacks, defenses, data sets, configs and weights
 score         score image files with a published or a trained metric
 train         train the metrics of an experiment
 evaluate      attack and defend the trained metrics of an experiment
 convert       write published weights as one .safetensors file
 prepare       write a data set as array_record files
 train-filter  train a small purifier
+export        write a metric as one file of StableHLO
 
 Each command explains itself: jaxiqa COMMAND --help.
 """
@@ -17,7 +19,7 @@ from importlib import import_module
 
 from jaxiqa.core.interrupts import quiet
 
-COMMANDS = ("score", "train", "evaluate", "convert", "prepare", "train-filter")
+COMMANDS = ("list", "score", "train", "evaluate", "convert", "prepare", "train-filter", "export")
 """Each is ``main(arguments, program)`` of a module in `jaxiqa.cli`."""
 
 

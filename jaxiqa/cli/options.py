@@ -9,7 +9,7 @@ from typing import Any
 
 from jaxiqa.config.evaluation import Defense
 from jaxiqa.config.experiment import Experiment
-from jaxiqa.config.loading import load_config
+from jaxiqa.config.loading import find_config, load_config, shipped
 
 _FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
 
@@ -101,7 +101,7 @@ FRACTIONS = "Numbers may be written as fractions: --...epsilon 2/255."
 def from_command_line(
     description: str, arguments: Sequence[str] | None = None, *, program: str | None = None
 ) -> Experiment:
-    """Read ``--config configs/NAME.py``, then override its fields by ``--field value``.
+    """Read ``--config NAME`` or ``--config FILE.py``, then override its fields by ``--field value``.
 
     A mistyped field is an error with a suggestion. Without ``--config``, ``--help`` explains and lists the configs.
 
@@ -114,18 +114,17 @@ def from_command_line(
     program = program or Path(sys.argv[0]).name
     if "--config" in arguments[:-1]:
         at = arguments.index("--config")
-        path = Path(arguments[at + 1])
+        path = find_config(arguments[at + 1])
         del arguments[at : at + 2]
         experiment = load_config(path)
     elif any(argument.startswith("--config=") for argument in arguments):
         text = next(argument for argument in arguments if argument.startswith("--config="))
         arguments.remove(text)
-        experiment = load_config(Path(text.removeprefix("--config=")))
+        experiment = load_config(find_config(text.removeprefix("--config=")))
     else:
-        usage = f"usage: {program} --config configs/NAME.py [--field value ...]\n\n{description}\n\nconfigs:\n"
-        folder = Path(__file__).parent.parent.parent / "configs"
-        usage += "".join(f"  configs/{path.name}\n" for path in sorted(folder.glob("*.py")))
-        usage += f"\n{program} --config configs/NAME.py --help lists every field and its value. {FRACTIONS}"
+        usage = f"usage: {program} --config NAME-OR-FILE.py [--field value ...]\n\n{description}\n\nconfigs:\n"
+        usage += "".join(f"  {path.stem}\n" for path in shipped())
+        usage += f"\n{program} --config NAME --help lists every field and its value. {FRACTIONS}"
         if {"-h", "--help"} & set(arguments):
             print(usage)
             raise SystemExit(0)

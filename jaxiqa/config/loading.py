@@ -12,20 +12,44 @@ from jaxiqa.config.suggest import suggestion
 from jaxiqa.config.values import check_values
 
 
+def shipped() -> list[Path]:
+    """The configs that come with the package: in its own folder, or beside it in a checkout."""
+    package = Path(__file__).parents[1]
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def find_config(name: str) -> Path:
+    """The file of a config: a path, or the name of a shipped one, such as ``quickstart``.
+
+    >>> find_config("quickstart").name, str(find_config("mine/quickstart.py"))
+    ('quickstart.py', 'mine/quickstart.py')
+    """
+    path = Path(name)
+    if path.is_file() or path.parent != Path() or path.suffix:
+        return path
+    return next((one for one in shipped() if one.stem == name), path)
+
+
 def load_config(path: Path) -> Experiment:
     """Call ``get_config()`` of a Python file and check the types of what it returns.
+
+    It may import the files beside it.
 
     Raises:
         SystemExit: there is no such file, it cannot be run, or what it returns is no experiment; the message names
             file, line and field.
     """
     if not path.is_file():
-        raise SystemExit(f"--config {path}: no such file{_neighbours(path)}")
+        names = [one.stem for one in shipped()]
+        hint = _neighbours(path) or suggestion(path.stem, names)
+        raise SystemExit(f"--config {path}: no such file{hint}")
     if path.suffix != ".py":
         raise SystemExit(f"--config {path}: not a Python file (.py)")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
+    sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
         if not callable(getattr(module, "get_config", None)):

@@ -2,10 +2,9 @@
 
 import numbers
 import re
+import sys
 from collections.abc import Collection, Hashable
 from typing import Any
-
-import numpy as np
 
 
 def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
@@ -87,7 +86,7 @@ def check_whole(name: str, value: Any, low: int) -> None:
     Traceback (most recent call last):
     ValueError: n=10.5 is not allowed; expected an integer
     """
-    if not isinstance(value, int | np.integer) or isinstance(value, bool):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise ValueError(f"{name}={value!r} is not allowed; expected an integer")
     check_number(name, value, low)
 
@@ -99,9 +98,9 @@ def check_option(name: str, value: Any, *, open_low: bool = False) -> None:
     Traceback (most recent call last):
     ValueError: sigma='0.1' is not allowed; expected a number
     """
-    if isinstance(value, bool) or not isinstance(value, int | float | np.number):
+    if isinstance(value, bool) or not isinstance(value, numbers.Real):
         raise ValueError(f"{name}={value!r} is not allowed; expected a number")
-    check_number(name, value, 0.0, float(np.finfo(np.float64).max), open_low=open_low)
+    check_number(name, value, 0.0, sys.float_info.max, open_low=open_low)
 
 
 def check_chunk(chunk: int | None) -> None:

@@ -1,7 +1,5 @@
 """`jaxiqa.load` takes every form of weights; the metric is a narrow Linearity under its published names."""
 
-import subprocess
-import sys
 from dataclasses import replace
 from pathlib import Path
 
@@ -226,20 +224,6 @@ def test_a_converted_file_of_another_model_is_refused(arrays, tmp_path, monkeypa
 def test_the_command_explains_what_is_wrong(arguments, message):
     with pytest.raises(SystemExit, match=message):
         conversion.main(arguments)
-
-
-@pytest.mark.parametrize("command", [["jaxiqa"], ["jaxiqa", "score"], ["jaxiqa", "convert"]])
-def test_help_imports_nothing_heavy(command):
-    """Under a second on an idle machine; JAX alone would take more."""
-    module, *rest = command
-    arguments = [sys.executable, "-X", "importtime", "-m", module, *rest, "--help"]
-    done = subprocess.run(arguments, capture_output=True, text=True, cwd=ROOT)
-    assert done.returncode == 0, done.stderr
-    assert "safetensors" in done.stdout or "score" in done.stdout
-    imported = {line.rpartition("|")[2].strip() for line in done.stderr.splitlines()}
-    assert "jaxiqa.models" in imported or "jaxiqa" in imported
-    assert not {"jax", "flax", "numpy", "scipy", "pooch", "PIL"} & imported
-    assert "RuntimeWarning" not in done.stderr
 
 
 def test_public_names_exist():
