@@ -1,12 +1,15 @@
 """The Cayley transform of skew-Hermitian matrices, and its form for matrices that are not square."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import Matrices, adjoint, polish, product
 
 
-@jax.custom_vjp
+@at_least_float32
 def cayley(a: Matrices) -> Matrices:
     """(I + A)⁻¹(I − A); no eigenvalue −1 is reachable. Its derivative needs no second solve.
 
@@ -15,23 +18,29 @@ def cayley(a: Matrices) -> Matrices:
     >>> jnp.round(cayley(jnp.zeros((2, 2))), 5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
+    return _cayley(a)
+
+
+@jax.custom_jvp
+def _cayley(a: Matrices) -> Matrices:
     identity = jnp.eye(a.shape[-1], dtype=a.dtype)
     return polish(jnp.linalg.solve(identity + a, identity - a))
 
 
-def _cayley_forward(a):
-    q = cayley(a)
-    return q, q
+@_cayley.defjvp
+def _derivative(primals, tangents):
+    q = _cayley(*primals)
+    return q, _along(q, *tangents)
 
 
-def _cayley_backward(q, cotangent):
-    outer = jnp.swapaxes(q, -1, -2) + jnp.eye(q.shape[-1], dtype=q.dtype)
-    return (-0.5 * product(outer, product(cotangent, outer)),)
+# Not kept for the way back but computed again from Q: its parts.
+@partial(jax.checkpoint, prevent_cse=False)
+def _along(q, change):
+    outer = q + jnp.eye(q.shape[-1], dtype=q.dtype)
+    return -0.5 * product(outer, product(change, outer))
 
 
-cayley.defvjp(_cayley_forward, _cayley_backward)
-
-
+@at_least_float32
 def semi_orthogonal(weight: Matrices) -> Matrices:
     """Matrices with orthonormal columns (n ≥ m) from arbitrary ones, or with orthonormal rows (n < m).
 

@@ -20,7 +20,7 @@ def reflect(
     return x - 2 * product(product(x, jnp.conj(basis)), jnp.swapaxes(basis, -1, -2))
 
 
-@jax.custom_vjp
+@at_least_float32
 def orthonormal_basis(v: Matrices) -> Matrices:
     """Orthonormal columns Q that span what the columns of V span, so that QQᴴ = V(VᴴV)⁻¹Vᴴ.
 
@@ -36,24 +36,36 @@ def orthonormal_basis(v: Matrices) -> Matrices:
     >>> orthonormal_basis(jnp.array([[3.0], [4.0]])).tolist()
     [[-0.6...], [-0.8...]]
     """
-    return jnp.linalg.qr(v)[0]
+    return _factors(v)[0]
 
 
-def _forward(v):
+@jax.custom_jvp
+def _factors(v: Matrices) -> tuple[Matrices, Matrices]:
+    """Q, and R = QᴴV, which is triangular; its derivative is not, since that of Q turns the span only."""
     q, r = jnp.linalg.qr(v)
-    return q, (q, r)
+    return q, r
 
 
-def _backward(saved, cotangent):
-    q, r = saved
-    size = jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1))
-    kept = size > 1e-6 * jnp.max(size, -1, keepdims=True)
-    rank = r.shape[-1]
-    r = jnp.where(kept[..., None, :], r, jnp.eye(rank, dtype=r.dtype))
-    across = jnp.swapaxes(cotangent, -1, -2)
-    across = across - product(product(across, q), adjoint(q))
-    gradient = jax.scipy.linalg.solve_triangular(r, jnp.where(kept[..., None], across, 0))
-    return (jnp.swapaxes(gradient, -1, -2),)
+@_factors.defjvp
+def _derivative(primals, tangents):
+    (v,), (change,) = primals, tangents
+    q, r = _factors(v)
+    size = jax.lax.stop_gradient(jnp.abs(jnp.diagonal(r, axis1=-2, axis2=-1)))
+    kept = (size > 1e-6 * jnp.max(size, -1, keepdims=True))[..., None, :]
+    inside = product(adjoint(q), change)
+    across = change - product(q, inside)
+    turned = _divided(across, jnp.where(kept, r, jnp.eye(r.shape[-1], dtype=r.dtype)))
+    return (q, r), (jnp.where(kept, turned, 0), inside)
 
 
-orthonormal_basis.defvjp(_forward, _backward)
+@jax.custom_jvp
+def _divided(y: Matrices, r: Matrices) -> Matrices:
+    """Y R⁻¹ for a triangular R that may change into one that is not."""
+    flipped = jax.scipy.linalg.solve_triangular(r, jnp.swapaxes(y, -1, -2), trans="T")
+    return jnp.swapaxes(flipped, -1, -2)
+
+
+@_divided.defjvp
+def _derivative_of_division(primals, tangents):
+    quotient = _divided(*primals)
+    return quotient, _divided(tangents[0] - product(quotient, tangents[1]), primals[1])

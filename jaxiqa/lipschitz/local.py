@@ -76,7 +76,7 @@ def jacobian_norms(
     """A lower bound, usually close, of ‖J‖₂ at each input, for any function of a batch, such as a stage of a network.
 
     By power iteration, vmapped; the Jacobian is never formed. Reverse mode is enough: functions with a derivative of
-    their own in reverse mode only (`jax.custom_vjp`), such as attention here, are taken too.
+    their own in reverse mode only (`jax.custom_vjp`) are taken too. Nothing in jaxiqa is one of them.
 
     Args:
         function: acts on each entry of the batch alone.

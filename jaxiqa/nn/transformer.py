@@ -35,8 +35,8 @@ def attention(
 ) -> Float[Array, "*b n d"]:
     """``softmax(q kᵀ + bias) v``: every query's mean of the values, weighted by how well their keys fit.
 
-    Its backward pass is written down, so that it is products of matrices as they lie in memory: derived, it copies
-    the transposed weights twice. Reverse mode only.
+    Its derivative is written down, so that the way back is products of matrices as they lie in memory: derived, it
+    copies the transposed weights.
 
     Args:
         queries, keys, values: tokens; divide the queries by the root of their channels for the usual form.
@@ -49,30 +49,27 @@ def attention(
     return _attention(queries, keys, values, bias)
 
 
-@jax.custom_vjp
+@jax.custom_jvp
 def _attention(queries, keys, values, bias):
-    return _forward(queries, keys, values, bias)[0]
+    return _weights(queries, keys, bias) @ values
 
 
-def _forward(queries, keys, values, bias):
+def _weights(queries, keys, bias):
     logits = jnp.einsum("...nc,...mc->...nm", queries, keys)
-    weights = jax.nn.softmax(logits if bias is None else logits + bias)
-    return weights @ values, (queries, keys, values, bias, weights)
+    return jax.nn.softmax(logits if bias is None else logits + bias)
 
 
-def _backward(saved, cotangent):
-    queries, keys, values, bias, weights = saved
-    of_values = jnp.swapaxes(jnp.swapaxes(cotangent, -1, -2) @ weights, -1, -2)
-    of_weights = jnp.einsum("...nd,...md->...nm", cotangent, values)
-    of_logits = weights * (of_weights - jnp.sum(of_weights * weights, -1, keepdims=True))
-    of_keys = jnp.swapaxes(jnp.swapaxes(queries, -1, -2) @ of_logits, -1, -2)
-    of_bias = None
-    if bias is not None:
-        of_bias = of_logits if bias.shape == of_logits.shape else jnp.sum(of_logits, 0, keepdims=True)
-    return of_logits @ keys, of_keys, of_values, of_bias
-
-
-_attention.defvjp(_forward, _backward)
+@_attention.defjvp
+def _derivative(primals, tangents):
+    queries, keys, values, bias = primals
+    of_queries, of_keys, of_values, of_bias = tangents
+    weights = _weights(queries, keys, bias)
+    of_logits = jnp.einsum("...nc,...mc->...nm", of_queries, keys) + jnp.einsum("...nc,...mc->...nm", queries, of_keys)
+    of_logits = of_logits if bias is None else of_logits + of_bias
+    of_weights = weights * (of_logits - jnp.sum(weights * of_logits, -1, keepdims=True))
+    # On the way back the transposed values are multiplied by the weights, which stay as they lie.
+    moved = jnp.einsum("...dm,...nm->...dn", jnp.swapaxes(of_values, -1, -2), weights)
+    return weights @ values, of_weights @ values + jnp.swapaxes(moved, -1, -2)
 
 
 def attend(

@@ -89,7 +89,7 @@ def _taps(rows: Array, size: int, c: int) -> list[Array]:
     return [rows[:, i : i + h, j * c : j * c + wide] for i in range(size) for j in range(size)]
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2))
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _median(rows: Float[Array, "b h2 w2"], size: int, c: int) -> Float[Array, "b h3 w3"]:
     integer = {4: jnp.int32, 8: jnp.int64}[rows.dtype.itemsize]
     bits = jax.lax.bitcast_convert_type(jnp.abs(rows), integer)  # there is a zero with a sign
@@ -106,23 +106,17 @@ def _median(rows: Float[Array, "b h2 w2"], size: int, c: int) -> Float[Array, "b
     return jax.lax.bitcast_convert_type(median, rows.dtype)
 
 
-def _median_forward(rows, size, c):
+@_median.defjvp
+def _derivative(size, c, primals, tangents):
+    (rows,), (change,) = primals, tangents
     median = _median(rows, size, c)
-    return median, (rows, median)
+    return median, _mean_of_equal(jax.lax.stop_gradient(rows), jax.lax.stop_gradient(median), change, size, c)
 
 
-def _median_backward(size, c, saved, cotangent):
-    rows, median = saved
-
-    def shares(rows):
-        """Each median as the mean of the values equal to it: the same numbers, and linear in the rows."""
-        holds = [tap == median for tap in _taps(jax.lax.stop_gradient(rows), size, c)]
-        share = cotangent / sum(hold.astype(rows.dtype) for hold in holds)
-        return sum(
-            jnp.sum(jnp.where(hold, tap * share, 0)) for hold, tap in zip(holds, _taps(rows, size, c), strict=True)
-        )
-
-    return (jax.grad(shares)(rows),)
-
-
-_median.defvjp(_median_forward, _median_backward)
+# Which taps hold the median is not kept for the way back but found again: a number for every tap is much to keep.
+@partial(jax.checkpoint, prevent_cse=False, static_argnums=(3, 4))
+def _mean_of_equal(rows, median, change, size, c):
+    """The change of each median: the mean of the changes of the values equal to it."""
+    holds = [tap == median for tap in _taps(rows, size, c)]
+    total = sum(jnp.where(hold, tap, 0) for hold, tap in zip(holds, _taps(change, size, c), strict=True))
+    return total / sum(hold.astype(rows.dtype) for hold in holds)

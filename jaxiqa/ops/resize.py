@@ -5,6 +5,8 @@ from functools import cache, partial
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import Primitive
+from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_number
@@ -64,21 +66,49 @@ def bilinear_weights(side: int, size: int, antialias: bool) -> Float[np.ndarray,
     return weights / weights.sum(1, keepdims=True)
 
 
-@partial(jax.custom_vjp, nondiff_argnums=(1, 2, 3))
+@partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))
 def _resample(x: Array, axis: int, size: int, antialias: bool) -> Array:
     return _product(bilinear_weights(x.shape[axis], size, antialias), x, axis)
 
 
-def _forward(x, axis, size, antialias):
-    return _resample(x, axis, size, antialias), x.shape[axis]
+@_resample.defjvp
+def _derivative(axis, size, antialias, primals, tangents):
+    (x,), (change,) = primals, tangents
+    options = {"axis": axis, "sides": (x.shape[axis], size), "antialias": antialias, "transposed": False}
+    return _resample(x, axis, size, antialias), resample_p.bind(change, **options)
 
 
-def _backward(axis, size, antialias, side, cotangent):
-    """The transposed matrix is as sparse; what JAX makes of the gathers, scatters, takes a CPU ten times as long."""
-    return (_product(bilinear_weights(side, size, antialias).T, cotangent, axis),)
+resample_p = Primitive("resample")
+"""The linear map of `_resample`, and its transpose, by a matrix that is as sparse. What JAX makes of the gathers,
+scatters, takes a CPU ten times as long."""
 
 
-_resample.defvjp(_forward, _backward)
+def _compute(x: Array, *, axis: int, sides: tuple[int, int], antialias: bool, transposed: bool) -> Array:
+    weights = bilinear_weights(*sides, antialias)
+    return _product(weights.T if transposed else weights, x, axis)
+
+
+def _shape(x, *, axis, sides, antialias, transposed):
+    return x.update(shape=(*x.shape[:axis], sides[not transposed], *x.shape[axis + 1 :]))
+
+
+def _transpose(cotangent, x, *, transposed, **options):
+    if type(cotangent) is ad.Zero:
+        return [ad.Zero(x.aval)]
+    return [resample_p.bind(cotangent, transposed=not transposed, **options)]
+
+
+def _batch(arrays, axes, **options):
+    x = jnp.moveaxis(arrays[0], axes[0], 0)
+    made = resample_p.bind(x.reshape(-1, *x.shape[2:]), **options)
+    return made.reshape(*x.shape[:2], *made.shape[1:]), 0
+
+
+resample_p.def_impl(partial(jax.jit, static_argnames=("axis", "sides", "antialias", "transposed"))(_compute))
+resample_p.def_abstract_eval(_shape)
+mlir.register_lowering(resample_p, mlir.lower_fun(_compute, multiple_results=False))
+ad.deflinear2(resample_p, _transpose)
+batching.primitive_batchers[resample_p] = _batch
 
 
 def _product(weights: np.ndarray, x: Array, axis: int) -> Array:

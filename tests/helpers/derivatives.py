@@ -1,0 +1,89 @@
+"""What every public function is held to: its number types, and its derivatives of the first and second order."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+HALVES = ("float16", "bfloat16")
+
+
+def inexact_types(function, *arrays):
+    """All types of fractions in the traced program."""
+    found = set()
+
+    def visit(jaxpr):
+        for eqn in jaxpr.eqns:
+            found.update(
+                v.aval.dtype.name for v in (*eqn.invars, *eqn.outvars) if jnp.issubdtype(v.aval.dtype, jnp.inexact)
+            )
+            for inner in jax.tree.leaves(eqn.params, is_leaf=lambda p: hasattr(p, "eqns") or hasattr(p, "jaxpr")):
+                if hasattr(inner, "eqns") or hasattr(inner, "jaxpr"):
+                    visit(getattr(inner, "jaxpr", inner))
+
+    visit(jax.make_jaxpr(function)(*arrays).jaxpr)
+    return found
+
+
+def check_half(function, arrays, dtype):
+    """Half in, half out: the result of float32, rounded once."""
+    rounded = [jnp.asarray(a, dtype) for a in arrays]
+    found = jax.tree.leaves(function(*rounded))
+    exact = jax.tree.leaves(function(*(a.astype(jnp.float32) for a in rounded)))
+    for ours, theirs in zip(found, exact, strict=True):
+        if jnp.issubdtype(theirs.dtype, jnp.floating):
+            assert ours.dtype == dtype
+            theirs = theirs.astype(dtype)
+        np.testing.assert_array_equal(np.asarray(ours, np.complex64), np.asarray(theirs, np.complex64))
+
+
+def check_float64(function, arrays):
+    """Float64 in, float64 out, and nothing narrower in between; the numbers are those of float32 to its rounding."""
+    narrow = jax.tree.leaves(function(*(jnp.asarray(a, jnp.float32) for a in arrays)))
+    with jax.enable_x64(True):
+        wide = [jnp.asarray(a, jnp.float64) for a in arrays]
+        found = jax.tree.leaves(function(*wide))
+        assert inexact_types(function, *wide) <= {"float64", "complex128"}
+        for ours, theirs in zip(found, narrow, strict=True):
+            if jnp.issubdtype(ours.dtype, jnp.inexact):
+                assert ours.dtype in (jnp.float64, jnp.complex128)
+                ours, theirs = np.asarray(ours), np.asarray(theirs)
+                np.testing.assert_allclose(theirs, ours, rtol=1e-3, atol=1e-4 * max(1, np.abs(ours).max(initial=0)))
+
+
+def check_derivatives(function, arrays, *, squared=True):
+    """⟨u, Jv⟩ = ⟨Jᵀu, v⟩, and the Hessian's products, two ways, are the changes of the gradient; in float64.
+
+    ``squared``: of a sum of squares; otherwise of a sum, for what has a gradient that is not its own.
+    """
+    random = np.random.default_rng(0)
+    with jax.enable_x64(True):
+        x = [jnp.asarray(a, jnp.float64) for a in arrays]
+        v = [jnp.asarray(random.normal(size=a.shape)) for a in x]
+
+        def flat(*x):
+            parts = [y for y in jax.tree.leaves(function(*x)) if jnp.issubdtype(y.dtype, jnp.inexact)]
+            return jnp.concatenate(
+                [p.ravel() for y in parts for p in ((y.real, y.imag) if jnp.iscomplexobj(y) else (y,))]
+            )
+
+        places = tuple(range(len(x)))
+        value, along = jax.jit(lambda x, v: jax.jvp(flat, x, v))(tuple(x), tuple(v))
+        u = jnp.asarray(random.normal(size=value.shape))
+        back = jax.jit(lambda x, u: jax.vjp(flat, *x)[1](u))(tuple(x), u)
+        assert np.isfinite(np.asarray(along)).all()
+        np.testing.assert_allclose(_inner(back, v), (u * along).sum(), rtol=1e-9, atol=1e-9)
+
+        gradient = jax.grad(lambda *x: jnp.sum(u * flat(*x) ** (2 if squared else 1)), places)
+        forward = jax.jit(lambda x, v: jax.jvp(gradient, x, v)[1])(tuple(x), tuple(v))
+        reverse = jax.jit(jax.grad(lambda *x: _inner(gradient(*x), v), places))(*x)
+        step, slope = 1e-6, jax.jit(gradient)
+        up, down = (slope(*(a + s * step * b for a, b in zip(x, v, strict=True))) for s in (1, -1))
+        for ours, theirs, above, below in zip(forward, reverse, up, down, strict=True):
+            numeric = (above - below) / (2 * step)
+            size = float(jnp.abs(numeric).max(initial=0)) + 1e-3
+            np.testing.assert_allclose(ours, numeric, rtol=1e-4, atol=1e-5 * size)
+            np.testing.assert_allclose(theirs, ours, rtol=1e-7, atol=1e-9 * size)
+
+
+def _inner(a, b):
+    return sum(jnp.sum(x * y) for x, y in zip(a, b, strict=True))
