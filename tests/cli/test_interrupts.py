@@ -11,12 +11,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-ROOT = Path(__file__).parent.parent
+ROOT = Path(__file__).parents[2]
 PROGRAMS = {
     "score": ["-m", "jaxiqa", "score", "linearity", "--weights", "w", "x"],
-    "prepare": ["-m", "jaxiqa.cli.prepare", "builtin", "--out", "x"],
-    "convert": ["-m", "jaxiqa.pretrained.key_map", "linearity", "w", "x.safetensors"],
-    "train_filter": ["-m", "jaxiqa.cli.train_filter", "x.safetensors", "--network", "dncnn"],
+    "prepare": ["-m", "jaxiqa", "prepare", "builtin", "--out", "x"],
+    "convert": ["-m", "jaxiqa", "convert", "linearity", "w", "x.safetensors"],
+    "train_filter": ["-m", "jaxiqa", "train-filter", "x.safetensors", "--network", "dncnn"],
     "train": [str(ROOT / "train.py"), "--config", str(ROOT / "configs" / "smoke.py")],
     "evaluate": [str(ROOT / "evaluate.py"), "--config", str(ROOT / "configs" / "smoke.py")],
 }
@@ -75,7 +75,7 @@ def test_ctrl_c_during_the_imports_is_one_line(tmp_path, name, module):
 IN_A_CALLBACK = """
 import gc, os, time
 from jaxiqa.core.interrupts import quiet
-from jaxiqa.core.progress import explained
+from jaxiqa.cli.runtime import explained
 quiet()
 def collected(phase, about):
     gc.callbacks.remove(collected)
@@ -108,7 +108,7 @@ def unfinished(folder):
 @pytest.mark.parametrize("wait", [0.0, 0.3, 1.0])
 def test_a_stopped_preparation_leaves_no_set_and_is_repeated(tmp_path, wait):
     options = ["--options", "size=128,128", "train=300", "val=4", "test=4"]
-    command = ["-m", "jaxiqa.cli.prepare", "builtin", "--out", tmp_path / "out", *options]
+    command = ["-m", "jaxiqa", "prepare", "builtin", "--out", tmp_path / "out", *options]
     process = start(command, tmp_path)
     begun: list[float] = []
 
@@ -135,7 +135,7 @@ def test_a_stopped_preparation_leaves_no_set_and_is_repeated(tmp_path, wait):
 @pytest.mark.slow
 def test_a_filter_that_was_stopped_often_ends_with_the_same_bits(tmp_path):
     sizes = ["--network", "dncnn", "--depth", "3", "--width", "8", "--limit", "10", "--size", "24", "20"]
-    command = lambda out: ["-m", "jaxiqa.cli.train_filter", out, *sizes, "--epochs", "16"]  # noqa: E731
+    command = lambda out: ["-m", "jaxiqa", "train-filter", out, *sizes, "--epochs", "16"]  # noqa: E731
     whole = tmp_path / "whole.safetensors"
     start(command(whole), tmp_path).communicate(timeout=300)
     out, stops = tmp_path / "out.safetensors", 0
@@ -171,7 +171,7 @@ def test_scores_so_far_are_in_the_csv(tmp_path):
         Image.fromarray(random.integers(0, 256, (40 + i, 50, 3), np.uint8)).save(tmp_path / "in" / f"{i:03}.png")
     weights = tmp_path / "w"
     made = (
-        f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'models')!r}); import tiny; from jaxiqa import models\n"
+        f"import sys; sys.path.insert(0, {str(ROOT / 'tests' / 'helpers')!r}); import tiny; from jaxiqa import models\n"
     )
     made += f"m = tiny.metric(); m.calibrate(k=1.0, b=0.0, score_range=(0.0, 1.0)); models.save(m, {str(weights)!r})"
     subprocess.run([sys.executable, "-c", made], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})

@@ -16,7 +16,7 @@ from jaxiqa.cli import score as scoring
 from jaxiqa.cli import train_filter
 from jaxiqa.core import files
 from jaxiqa.core.files import WriteError, check_file, check_folder, writing
-from jaxiqa.data import prepared
+from jaxiqa.data import array_record
 from jaxiqa.models import loading
 
 
@@ -46,7 +46,7 @@ def score(out):
 
 
 def prepare(out):
-    prepared.check_out("o.safetensors", out)
+    array_record.check_out("o.safetensors", out)
     raise AssertionError("the work has begun")
 
 
@@ -134,7 +134,7 @@ def test_a_place_that_holds_anything_takes_no_prepared_set(tmp_path):
     (tmp_path / "clive").mkdir()
     (tmp_path / "clive" / "1.0.0").write_text("")
     with pytest.raises(ValueError, match=r"out: .*/clive/1\.0\.0 is there, but is no prepared clive; delete it"):
-        prepared.check_out("clive", tmp_path)
+        array_record.check_out("clive", tmp_path)
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
@@ -154,9 +154,9 @@ def test_the_commands_end_with_one_line(tmp_path):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "o.safetensors"
     for arguments in (
-        ["-m", "jaxiqa.cli.prepare", "builtin", "--out", out],
-        ["-m", "jaxiqa.pretrained.key_map", "linearity", "w", out],
-        ["-m", "jaxiqa.cli.train_filter", out, "--network", "dncnn"],
+        ["-m", "jaxiqa", "prepare", "builtin", "--out", out],
+        ["-m", "jaxiqa", "convert", "linearity", "w", out],
+        ["-m", "jaxiqa", "train-filter", out, "--network", "dncnn"],
     ):
         process = start(arguments, tmp_path)
         _, said = process.communicate(timeout=120)
@@ -167,10 +167,10 @@ def test_the_commands_end_with_one_line(tmp_path):
 
 
 REAL = {
-    "prepare": "-m jaxiqa.cli.prepare builtin --out D --options size=64,64 train=40 val=4 test=4",
-    "train_filter": "-m jaxiqa.cli.train_filter D/o.safetensors --network dncnn --depth 3 --limit 8 --epochs 1",
+    "prepare": "-m jaxiqa prepare builtin --out D --options size=64,64 train=40 val=4 test=4",
+    "train_filter": "-m jaxiqa train-filter D/o.safetensors --network dncnn --depth 3 --limit 8 --epochs 1",
     "score": "-m jaxiqa score linearity --weights none.pth PICTURES --csv D/o.csv",
-    "convert": "-m jaxiqa.pretrained.key_map linearity none.pth D/o.safetensors",
+    "convert": "-m jaxiqa convert linearity none.pth D/o.safetensors",
 }
 
 

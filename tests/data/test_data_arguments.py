@@ -5,12 +5,12 @@ import json
 
 import numpy as np
 import pytest
-from jaxiqa.data.clive import clive
-from jaxiqa.data.folder import folder
 from PIL import Image
 
 from jaxiqa import data
-from jaxiqa.cli.prepare import Arguments, main
+from jaxiqa.cli.prepare import Arguments, prepare
+from jaxiqa.data.datasets.clive import clive
+from jaxiqa.data.datasets.folder import folder
 
 builtin, resized, load, select_subset = map(
     inspect.unwrap, (data.builtin, data.resized, data.load, data.select_subset)
@@ -156,7 +156,7 @@ def test_positions_of_a_split_are_checked(source):
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     out = tmp_path_factory.mktemp("prepared")
-    main(Arguments("builtin", out, options=("size=64,64", "train=4", "val=4", "test=4")))
+    prepare(Arguments("builtin", out, options=("size=64,64", "train=4", "val=4", "test=4")))
     return out, {path: path.read_bytes() for path in (out / "builtin" / "1.0.0").iterdir()}
 
 

@@ -11,7 +11,7 @@ from own_purifiers import subject
 from jaxiqa.attacks.engine.storage import read, write
 from jaxiqa.config import Align, Attack, Data, Evaluation
 from jaxiqa.core.files import DamagedError, open_sealed, sealed_json
-from jaxiqa.evaluation import stored
+from jaxiqa.evaluation import adversarial_set
 from jaxiqa.evaluation.attack_stage import attack_all, example_path
 from jaxiqa.evaluation.fitted_attacks import fitted_attacks
 from jaxiqa.evaluation.strengths import strengths_of
@@ -124,7 +124,9 @@ def test_stored_images_and_examples_that_are_damaged_are_made_again(tmp_path, sp
         assert [path.read_bytes() for path in images] == before
         assert [str(path) for path in images if f"{path} is damaged" in caplog.text] == [str(images[1]), str(images[3])]
     assert made.rows(ResultRow) == rows
-    assert stored.digests(made, verify=True).keys() == {(row.attack, row.image, 0.1) for row in made.rows(StoredRow)}
+    assert adversarial_set.digests(made, verify=True).keys() == {
+        (row.attack, row.image, 0.1) for row in made.rows(StoredRow)
+    }
     path = example_path(tmp_path, "m", "A", 0)
     for damaged in damages(path.read_bytes()):
         path.write_bytes(damaged)

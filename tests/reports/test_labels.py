@@ -17,11 +17,11 @@ from rich.console import Console
 from jaxiqa.core import progress as terminal
 from jaxiqa.core.files import check_labels, safe_name
 from jaxiqa.reports import write_defenses, write_report
-from jaxiqa.reports.attacks.plots import told_apart
 from jaxiqa.reports.attacks.summary import summarise
-from jaxiqa.reports.defenses import summarise_defenses
+from jaxiqa.reports.attacks.tables import render
+from jaxiqa.reports.defenses.summary import summarise_defenses
 from jaxiqa.reports.defenses.tables import certificates
-from jaxiqa.reports.table import render
+from jaxiqa.reports.drawing import told_apart
 from jaxiqa.results.examples import Example
 from jaxiqa.results.rows import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, PredictionRow, ResultRow
 
