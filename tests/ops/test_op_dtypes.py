@@ -33,7 +33,7 @@ def test_every_public_function_is_among_the_cases():
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("name", set(OPS) - {"quantization_tables"})
+@pytest.mark.parametrize("name", sorted(set(OPS) - {"quantization_tables"}))
 def test_half_precision_is_float32_rounded_once(name, dtype):
     check_half(*OPS[name], dtype)
 
