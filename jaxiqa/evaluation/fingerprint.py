@@ -8,12 +8,12 @@ import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from jaxiqa.config import Experiment, root_folder, run_folder
 from jaxiqa.core.files import safe_name, write_text
+from jaxiqa.core.version import package_version
 from jaxiqa.evaluation.build_defense import source_digest
 from jaxiqa.evaluation.networks import weight_digests
 from jaxiqa.results.jsonl import read_rows
@@ -76,21 +76,6 @@ def describe(experiment: Experiment, images: Mapping[str, str]) -> dict[str, Any
     for seed, name in itertools.product(experiment.seeds, experiment.variants):
         described[f"model {name} seed {seed}"] = _model_digest(run_folder(experiment, name, seed) / "model.json")
     return described
-
-
-def package_version() -> str:
-    """Of the installed package; in a checkout that is not installed, of its pyproject.toml.
-
-    >>> package_version().count(".")
-    2
-    """
-    try:
-        return version("jaxiqa")
-    except PackageNotFoundError:
-        import tomllib
-
-        path = Path(__file__).parents[2] / "pyproject.toml"
-        return tomllib.loads(path.read_text("utf-8"))["project"]["version"] if path.is_file() else "unknown"
 
 
 def differences(where: str, before: Any, today: Any) -> list[str]:
