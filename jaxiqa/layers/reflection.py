@@ -54,18 +54,17 @@ def _derivative(primals, tangents):
     kept = (size > 1e-6 * jnp.max(size, -1, keepdims=True))[..., None, :]
     inside = product(adjoint(q), change)
     across = change - product(q, inside)
-    turned = _divided(across, jnp.where(kept, r, jnp.eye(r.shape[-1], dtype=r.dtype)))
+    turned = product(across, _inverse(jnp.where(kept, r, jnp.eye(r.shape[-1], dtype=r.dtype))))
     return (q, r), (jnp.where(kept, turned, 0), inside)
 
 
 @jax.custom_jvp
-def _divided(y: Matrices, r: Matrices) -> Matrices:
-    """Y R⁻¹ for a triangular R that may change into one that is not."""
-    flipped = jax.scipy.linalg.solve_triangular(r, jnp.swapaxes(y, -1, -2), trans="T")
-    return jnp.swapaxes(flipped, -1, -2)
+def _inverse(r: Matrices) -> Matrices:
+    """Of a triangular matrix that may change into one that is not, which a triangular solve would not see."""
+    return jax.scipy.linalg.solve_triangular(r, jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape))
 
 
-@_divided.defjvp
-def _derivative_of_division(primals, tangents):
-    quotient = _divided(*primals)
-    return quotient, _divided(tangents[0] - product(quotient, tangents[1]), primals[1])
+@_inverse.defjvp
+def _derivative_of_inverse(primals, tangents):
+    inverse = _inverse(*primals)
+    return inverse, -product(inverse, product(*tangents, inverse))

@@ -113,7 +113,7 @@ class RobustBlock(nnx.Module):
 
         def between(z: Complex[Array, "b h f c"]) -> Complex[Array, "b h f c"]:
             if self.low_pass < 1:
-                z = z * low_pass_mask(size, self.low_pass)[..., None]
+                z = z * jnp.asarray(low_pass_mask(size, self.low_pass)[..., None], z.real.dtype)
             if self.threshold is not None:
                 z = soft_threshold(z, jax.nn.softplus(self.threshold[...]))
             return z

@@ -1,0 +1,77 @@
+"""Every public name of `jaxiqa.layers`: functions with arrays for them, and modules; odd, non-square sizes."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import nnx
+
+from jaxiqa import layers
+from jaxiqa.layers import unitary_spectrum
+
+RANDOM = np.random.default_rng(0)
+X = RANDOM.normal(size=(2, 5, 7, 4))
+KERNEL = RANDOM.normal(size=(3, 3, 4, 4)) / 3
+TALL = RANDOM.normal(size=(2, 5, 3))
+SQUARE = RANDOM.normal(size=(2, 4, 4)) / 2
+
+
+def complex_parts(function):
+    return lambda *parts: function(*(jax.lax.complex(a, b) for a, b in zip(parts[::2], parts[1::2], strict=True)))
+
+
+def skew(function):
+    """Of the matrix that has the upper triangle of a: exact in any type."""
+    return lambda a: function(jnp.triu(a, 1) - jnp.triu(a, 1).swapaxes(-1, -2))
+
+
+def span(v):
+    """What a basis is for: its derivative is right for functions of the span."""
+    return layers.reflect(jnp.broadcast_to(jnp.eye(5, dtype=v.dtype), (2, 5, 5)), layers.orthonormal_basis(v))
+
+
+FUNCTIONS = {
+    "almost_orthogonal": (layers.almost_orthogonal, [KERNEL[..., :3]]),
+    "average_pool": (lambda x: layers.average_pool(x, 3, 2), [X]),
+    "cayley": (skew(layers.cayley), [SQUARE]),
+    "depth_to_space": (lambda x: layers.depth_to_space(x, 2), [X]),
+    "expm_eigh": (skew(layers.expm_eigh), [SQUARE]),
+    "expm_taylor": (skew(layers.expm_taylor), [SQUARE]),
+    "group_sort": (lambda x: layers.group_sort(x, 4), [X]),
+    "householder": (layers.householder, [X, np.array([1.3, 0.4])]),
+    "l2_pool": (lambda x: layers.l2_pool(x, 3, 2), [X]),
+    "max_min": (layers.max_min, [X]),
+    "orthogonal_convolve": (layers.orthogonal_convolve, [X, KERNEL]),
+    "orthonormal_basis": (span, [TALL]),
+    "reflect": (layers.reflect, [RANDOM.normal(size=(2, 3, 5)), TALL]),
+    "semi_orthogonal": (layers.semi_orthogonal, [TALL]),
+    "space_to_depth": (lambda x: layers.space_to_depth(x, 2), [RANDOM.normal(size=(1, 4, 6, 3))]),
+    "square_pool": (layers.square_pool, [X]),
+    "to_unitary": (layers.to_unitary, [SQUARE]),
+    "unitary_spectrum": (lambda k: unitary_spectrum(k, (5, 4), groups=2).matrices, [KERNEL[..., :2]]),
+}
+MORE = {
+    "cayley of complex": (complex_parts(lambda a: layers.to_unitary(a, "cayley")), [SQUARE, SQUARE[::-1]]),
+    "basis of complex": (complex_parts(span), [TALL, TALL[::-1]]),
+    "wide": (layers.semi_orthogonal, [TALL[0].T]),
+    "cayley convolution": (partial(layers.orthogonal_convolve, unitary="cayley", band=0.6), [X, KERNEL]),
+    "reflection convolution": (partial(layers.orthogonal_convolve, unitary="reflection"), [X, KERNEL[..., :2]]),
+}
+
+MODULES = {
+    "AOL": lambda: layers.AOL(4, 3, rngs=nnx.Rngs(0)),
+    "CPL": lambda: layers.CPL(4, 4, rngs=nnx.Rngs(0)),
+    "SLL": lambda: layers.SLL(4, 4, inner=5, rngs=nnx.Rngs(0)),
+    "SOC": lambda: layers.SOC(4, 3, rngs=nnx.Rngs(0)),
+    "Bottleneck": lambda: layers.Bottleneck(4, 3, rngs=nnx.Rngs(0)),
+    "Householder": lambda: layers.Householder(4),
+    "OrthogonalConv": lambda: layers.OrthogonalConv(4, 6, kernel_size=(3, 2), rngs=nnx.Rngs(0)),
+    "OrthogonalDense": lambda: layers.OrthogonalDense(4, 3, use_bias=True, rngs=nnx.Rngs(0)),
+    "RobustBlock": lambda: layers.RobustBlock(4, 3, shrink=0.1, low_pass=0.8, rngs=nnx.Rngs(0)),
+    "Sandwich": lambda: layers.Sandwich(4, 3, rngs=nnx.Rngs(0)),
+    "SquarePool": layers.SquarePool,
+    "materialize": lambda: layers.materialize(layers.OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (5, 7)),
+    "Spectrum": lambda: layers.unitary_spectrum(jnp.asarray(KERNEL, float), (5, 7)),
+}
+NO_ARRAYS = {"PEERS", "average_pool_constant", "coverage", "square_pool_constant"}

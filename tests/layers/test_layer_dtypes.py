@@ -1,0 +1,134 @@
+"""Half precision, float64 and the derivatives of every public name in `jaxiqa.layers`."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.linalg
+from derivatives import HALVES, check_derivatives, check_float64, check_half, inexact_types
+from flax import nnx
+from layer_cases import FUNCTIONS, KERNEL, MODULES, MORE, NO_ARRAYS, SQUARE, TALL, X
+
+from jaxiqa import layers
+
+
+def test_every_public_name_is_among_the_cases():
+    assert set(layers.__all__) == set(FUNCTIONS) | set(MODULES) | NO_ARRAYS
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", FUNCTIONS | MORE)
+def test_half_precision_is_float32_rounded_once(name, dtype):
+    if "complex" in name or name == "orthonormal_basis":
+        pytest.skip("there are no complex numbers of half precision, and this case joins two functions")
+    check_half(*(FUNCTIONS | MORE)[name], dtype)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_basis_of_half_precision_is_rounded_once(dtype):
+    check_half(lambda v: layers.orthonormal_basis(v), [TALL], dtype)
+
+
+@pytest.mark.parametrize("name", FUNCTIONS | MORE)
+def test_float64_is_never_narrowed(name):
+    check_float64(*(FUNCTIONS | MORE)[name])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS | MORE)
+def test_forward_mode_and_second_order(name):
+    check_derivatives(*(FUNCTIONS | MORE)[name])
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", MODULES)
+def test_layers_widen_maps_of_half_precision(name, dtype):
+    """Their weights are float32, and so is what they give; one without weights gives what it is given."""
+    layer, x = MODULES[name](), jnp.asarray(X, dtype)
+    found, exact = layer(x), layer(x.astype(jnp.float32))
+    assert found.dtype == (dtype if name == "SquarePool" else jnp.float32)
+    np.testing.assert_array_equal(found, exact.astype(found.dtype))
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", set(MODULES) - {"SquarePool", "materialize", "Spectrum"})
+def test_layers_whose_weights_were_rounded_still_run(name, dtype):
+    layer = MODULES[name]()
+    nnx.update(layer, jax.tree.map(lambda p: p.astype(dtype), nnx.state(layer, nnx.Param)))
+    assert np.isfinite(np.asarray(layer(jnp.asarray(X, dtype)), np.float32)).all()
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_layers_of_float64_are_never_narrowed_and_take_maps_of_either_type(name):
+    with jax.enable_x64(True):
+        layer, x = MODULES[name](), jnp.asarray(X)
+        if name in ("Bottleneck", "RobustBlock"):  # Flax's convolutions start as float32 everywhere
+            nnx.update(layer, jax.tree.map(lambda p: p.astype(jnp.float64), nnx.state(layer, nnx.Param)))
+        assert layer(x).dtype == jnp.float64
+        assert inexact_types(layer, x) <= {"float64", "complex128"}
+        narrow = layer(x.astype(jnp.float32))
+        np.testing.assert_allclose(narrow, layer(x), rtol=1e-4, atol=1e-4)
+    layer = MODULES[name]()
+    with jax.enable_x64(True):
+        assert layer(jnp.asarray(X)).dtype == jnp.float64  # weights of float32
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_layers_have_forward_mode_and_second_order(name):
+    with jax.enable_x64(True):
+        graph, params, rest = nnx.split(MODULES[name](), nnx.Param, ...) if name != "Spectrum" else (None, None, None)
+        spectrum = MODULES[name]() if name == "Spectrum" else None
+        leaves, tree = jax.tree.flatten(params)
+        call = lambda x, *p: spectrum(x) if spectrum else nnx.merge(graph, tree.unflatten(p), rest)(x)  # noqa: E731
+        check_derivatives(call, [X, *leaves])
+
+
+def dense_convolution(x, kernel, function):
+    """Frequency by frequency, with NumPy and SciPy only: y(f) = U(Ŵ(f)) x(f)."""
+    _, h, w, _ = x.shape
+    rows, columns = (np.arange(n) - n // 2 for n in kernel.shape[:2])
+    z = np.fft.fft2(x, axes=(1, 2))
+    y = np.zeros_like(z)
+    for i in range(h):
+        for j in range(w):
+            phase = np.exp(-2j * np.pi * (np.add.outer(i * rows / h, j * columns / w)))
+            y[:, i, j] = z[:, i, j] @ function(np.einsum("st,stmn->mn", phase, kernel)).T
+    return np.fft.ifft2(y, axes=(1, 2)).real
+
+
+def exponential(w):
+    return scipy.linalg.expm((w - w.conj().T) / 2)
+
+
+def transform(w):
+    a = (w - w.conj().T) / 2
+    return np.linalg.solve(np.eye(len(a)) + a, np.eye(len(a)) - a)
+
+
+def reflection(v):
+    return np.eye(len(v)) - 2 * v @ np.linalg.solve(v.conj().T @ v, v.conj().T)
+
+
+@pytest.mark.parametrize(
+    ("unitary", "function", "columns"),
+    [("expm", exponential, 4), ("cayley", transform, 4), ("reflection", reflection, 2)],
+)
+def test_a_float64_convolution_is_exact_to_its_own_rounding(unitary, function, columns):
+    kernel = KERNEL[..., :columns]
+    expected = dense_convolution(X, kernel, function)
+    with jax.enable_x64(True):
+        x, kernel = jnp.asarray(X), jnp.asarray(kernel)
+        built = layers.unitary_spectrum(kernel, (5, 7), unitary=unitary)
+        assert built.matrices.dtype == jnp.complex128
+        for found in (layers.orthogonal_convolve(x, kernel, unitary=unitary), built(x)):
+            np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
+
+
+def test_float64_unitary_maps_are_scipys():
+    a = (SQUARE - SQUARE.swapaxes(1, 2)) / 2
+    with jax.enable_x64(True):
+        for function in (layers.to_unitary, layers.expm_eigh, layers.expm_taylor):
+            np.testing.assert_allclose(function(jnp.asarray(a)), scipy.linalg.expm(a), rtol=0, atol=1e-13)
+        for shape in ((5, 3), (3, 5), (4, 4)):
+            q = np.asarray(layers.semi_orthogonal(jnp.asarray(np.random.default_rng(1).normal(size=shape))))
+            gram = q.T @ q if shape[0] >= shape[1] else q @ q.T
+            np.testing.assert_allclose(gram, np.eye(min(shape)), atol=1e-14)
