@@ -2,6 +2,10 @@
 
 `PEERS` are other people's 1-Lipschitz convolutions, under the interface of `OrthogonalConv`:
 ``Layer(cin, cout, kernel_size=(3, 3), rngs=rngs)(x)``.
+
+Number types: a function gives the type that JAX promotes those of its arrays to. Half precision is computed in float32
+and rounded once, at the end; float64 is float64 throughout. A layer with weights, whose maps must stay orthogonal,
+computes and gives float32 at least. All have derivatives of both modes and of the second order.
 """
 
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
