@@ -1,6 +1,7 @@
 """Ctrl-C where `jaxiqa.cli.runtime.explained` cannot answer it: while a program still imports, and inside callbacks."""
 
 import os
+import signal
 import sys
 import threading
 from _thread import interrupt_main
@@ -31,6 +32,13 @@ def _ignored(about: "sys.UnraisableHookArgs") -> None:
     if not issubclass(about.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(about)
         return
-    again = threading.Timer(0.05, interrupt_main)
+    again = threading.Timer(0.05, _again)
     again.daemon = True
     again.start()
+
+
+def _again() -> None:
+    if hasattr(signal, "pthread_kill"):  # which also wakes a main thread that waits
+        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    else:
+        interrupt_main()
