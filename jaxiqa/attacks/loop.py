@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from jaxiqa.checks import check_count as check_count
+from jaxiqa.checks import check_count
 
 
 def check_steps(steps: Any) -> None:
@@ -16,8 +16,7 @@ def check_steps(steps: Any) -> None:
     Traceback (most recent call last):
     ValueError: steps=0 is not allowed; expected an integer >= 1
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r} is not allowed; expected an integer >= 1")
+    check_count("steps", steps, 1)
 
 
 def iterate(step: Callable[..., Any], state: Any, steps: int, *constants: Any) -> Any:

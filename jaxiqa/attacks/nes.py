@@ -8,12 +8,12 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count, check_steps
+from jaxiqa.attacks.loop import check_steps
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.searcher import QueryResult
 from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.checks import check_choice, check_count, check_number
 from jaxiqa.types import Images, ScoreFn
 
 _PLATEAU = 5  # steps without a gain after which the step size is halved

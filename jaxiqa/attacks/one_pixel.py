@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.searcher import QueryResult
 from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.checks import check_choice, check_count, check_number
 from jaxiqa.types import Images, ScoreFn
 
 

@@ -9,14 +9,13 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_count
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.schedule import phase, phase_starts
 from jaxiqa.attacks.searcher import QueryResult
 from jaxiqa.attacks.square import check_queries
 from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_images, check_number
+from jaxiqa.checks import check_choice, check_count, check_images, check_number
 from jaxiqa.types import Images, ScoreFn
 
 _SQUARES = 1000  # of random colour, that make the first patch

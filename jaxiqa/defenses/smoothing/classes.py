@@ -3,7 +3,7 @@
 import numpy as np
 from jaxtyping import Float, Int
 
-from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.checks import check_count
 
 
 def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndarray, " edges"]:
@@ -27,7 +27,7 @@ def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndar
         low = high = np.nan
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"score_range={score_range!r} is not allowed; expected finite (low, high) with low < high")
-    check_whole("classes", classes, 3)
+    check_count("classes", classes, 3)
     return np.cumsum([low] + [(high - low) / (classes - 2)] * (classes - 2))
 
 

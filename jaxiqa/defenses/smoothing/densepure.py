@@ -9,9 +9,8 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxiqa.arguments import trained
-from jaxiqa.checks import check_choice
+from jaxiqa.checks import check_choice, check_count
 from jaxiqa.defenses.diffusion import Schedule, ask, denoise_step, linear_schedule, respace, step_of_sigma
-from jaxiqa.defenses.smoothing.inputs import check_whole
 from jaxiqa.defenses.smoothing.noise import Words, gaussian, stream
 from jaxiqa.defenses.smoothing.resizing import check_size, resized_to
 from jaxiqa.defenses.smoothing.sampling import Progress
@@ -100,10 +99,10 @@ class DensePure:
         check_voting(self)
         trained("network", self.network)
         check_size(self.size)
-        check_whole("steps", self.steps, 1)
+        check_count("steps", self.steps, 1)
         check_choice("variant", self.variant, ("paper", "benchmark"))
         if self.votes is not None:
-            check_whole("votes", self.votes, 1)
+            check_count("votes", self.votes, 1)
         self.schedule()
 
     def schedule(self) -> Schedule:

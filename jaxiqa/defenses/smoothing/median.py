@@ -7,9 +7,9 @@ from typing import Any, Protocol, runtime_checkable
 import numpy as np
 
 from jaxiqa.arguments import trained
-from jaxiqa.checks import check_choice
+from jaxiqa.checks import check_choice, check_count
 from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
-from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
+from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 from jaxiqa.defenses.smoothing.views import Denoised, Noisy
@@ -126,7 +126,7 @@ def check_bounding(options: Bounding) -> None:
     """Raise ``ValueError`` where an option is out of range, or where n samples give no finite bounds."""
     check_option("epsilon", options.epsilon, open_low=True)
     check_option("sigma", options.sigma, open_low=True)
-    check_whole("n", options.n, 1)
+    check_count("n", options.n, 1)
     check_share("alpha", options.alpha)
     check_chunk(options.chunk)
     check_choice("variant", options.variant, ("paper", "benchmark"))

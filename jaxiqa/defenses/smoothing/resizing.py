@@ -4,8 +4,7 @@ from functools import partial
 
 import numpy as np
 
-from jaxiqa.checks import check_images
-from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.checks import check_count, check_images
 from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
 from jaxiqa.types import Images
 
@@ -13,7 +12,7 @@ from jaxiqa.types import Images
 def check_size(size: int | None) -> None:
     """Raise ``ValueError`` unless ``size`` is None or a whole number >= 1."""
     if size is not None:
-        check_whole("size", size, 1)
+        check_count("size", size, 1)
 
 
 def resize_norm(h: int, w: int, side: int) -> float:

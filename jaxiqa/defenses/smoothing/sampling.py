@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from jaxiqa.arguments import as_pytree, check_pictures, image_keys, is_traced
-from jaxiqa.defenses.smoothing.inputs import check_whole
+from jaxiqa.checks import check_count
 from jaxiqa.types import Images, ScoreFn
 
 SHARE = 0.7
@@ -127,7 +127,7 @@ def sampler(
         shape, total = images.shape[1:], len(images) * n
         chunk = fitting_chunk(view, score_fn, shape, total, divided, available=int(SHARE * free_bytes()))
     else:
-        check_whole("chunk", chunk, 1)
+        check_count("chunk", chunk, 1)
         chunk = chunk * len(devices)
     return Sampler(view, score_fn, images, words, chunk, divided)
 

@@ -6,9 +6,10 @@ import numpy as np
 from jaxtyping import Int
 from scipy import special
 
+from jaxiqa.checks import check_count
 from jaxiqa.defenses.smoothing.bounds import check_share, clopper_pearson, clopper_pearson_upper, radius, refuse_few
 from jaxiqa.defenses.smoothing.classes import class_edges, classify
-from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option, check_whole
+from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option
 from jaxiqa.defenses.smoothing.looks import looks
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 from jaxiqa.types import Certificate, Images, ScoreFn
@@ -44,8 +45,8 @@ def check_voting(options: Voting) -> None:
     """Raise ``ValueError`` where an option is out of range, or where not even n equal votes certify anything."""
     class_edges(options.score_range, options.classes)
     check_option("sigma", options.sigma, open_low=True)
-    check_whole("n0", options.n0, 1)
-    check_whole("n", options.n, 1)
+    check_count("n0", options.n0, 1)
+    check_count("n", options.n, 1)
     check_share("alpha", options.alpha)
     check_chunk(options.chunk)
     if options.target is not None:
