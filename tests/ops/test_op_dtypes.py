@@ -20,6 +20,8 @@ from jaxiqa.ops.ssim import psnr, ssim
 
 SLOW = pytest.mark.slow
 
+SLOW = pytest.mark.slow
+
 
 def test_every_public_function_is_among_the_cases():
     modules = [
