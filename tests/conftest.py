@@ -27,3 +27,15 @@ def shared() -> Path:
     if not folder or not Path(folder).is_dir():
         pytest.skip("JAXIQA_SHARED does not name a folder with the reference data")
     return Path(folder)
+
+
+@pytest.fixture(autouse=True, scope="module")
+def _room_for_programs():
+    """A worker compiles thousands of programs, and XLA ends a process that is out of memory maps."""
+    yield
+    import jax
+
+    from jaxiqa.compiled import MAPS, _memory_maps
+
+    if _memory_maps() > MAPS:
+        jax.clear_caches()
