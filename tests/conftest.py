@@ -35,7 +35,7 @@ def _room_for_programs():
     yield
     import jax
 
-    from jaxiqa.compiled import MAPS, _memory_maps
+    from jaxiqa.core.compiled import MAPS, memory_maps
 
-    if _memory_maps() > MAPS:
+    if memory_maps() > MAPS:
         jax.clear_caches()

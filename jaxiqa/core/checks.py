@@ -79,18 +79,6 @@ def _is_seen(value: Any) -> bool:
     return not isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
-def check_whole(name: str, value: Any, low: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number >= ``low``.
-
-    >>> check_whole("n", 10.5, 1)
-    Traceback (most recent call last):
-    ValueError: n=10.5 is not allowed; expected an integer
-    """
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise ValueError(f"{name}={value!r} is not allowed; expected an integer")
-    check_number(name, value, low)
-
-
 def check_option(name: str, value: Any, *, open_low: bool = False) -> None:
     """Raise ``ValueError`` unless ``value`` is a finite number >= 0 (> 0 with ``open_low``).
 
@@ -106,4 +94,4 @@ def check_option(name: str, value: Any, *, open_low: bool = False) -> None:
 def check_chunk(chunk: int | None) -> None:
     """Raise ``ValueError`` unless ``chunk`` is None or a whole number >= 1."""
     if chunk is not None:
-        check_whole("chunk", chunk, 1)
+        check_count("chunk", chunk, 1)

@@ -22,13 +22,13 @@ def make_room(held: set[Hashable], program: Hashable) -> None:
     """
     import jax
 
-    if program not in held and held and (len(held) >= PROGRAMS or _memory_maps() > MAPS):
+    if program not in held and held and (len(held) >= PROGRAMS or memory_maps() > MAPS):
         jax.clear_caches()
         held.clear()
     held.add(program)
 
 
-def _memory_maps() -> int:
+def memory_maps() -> int:
     """Of this process; 0 where the system does not say."""
     try:
         return Path("/proc/self/maps").read_bytes().count(b"\n")

@@ -244,7 +244,7 @@ def test_hundreds_of_sizes_do_not_pile_up_compiled_programs(tmp_path, monkeypatc
 
 def test_no_program_is_added_when_memory_maps_run_short(monkeypatch):
     maps = [0]
-    monkeypatch.setattr(compiled, "_memory_maps", lambda: maps[0])
+    monkeypatch.setattr(compiled, "memory_maps", lambda: maps[0])
     held = set()
     for program in range(5):
         compiled.make_room(held, program)

@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxiqa import models
 from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobian_norms, largest_slope, local, report
@@ -125,7 +126,7 @@ def test_jacobian_norms_of_metrics_with_and_without_attention_equal_gradient_nor
     if name == "resnet18":
         metric, side = models.build(name, width=8), 48
     else:
-        metric, side = models.MODELS[name].build(), 224
+        metric, side = models.MODELS[name].build(rngs=nnx.Rngs(0)), 224
     score = models.score_fn(metric, (side, side))
     images = jax.random.uniform(jax.random.key(3), (1, side, side, 3))
     found = jacobian_norms(lambda x: score(x)[:, None], images, jax.random.key(0), steps=2)

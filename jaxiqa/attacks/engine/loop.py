@@ -6,6 +6,8 @@ from typing import Any
 
 import jax
 
+from jaxiqa.core.checks import check_count
+
 
 def check_steps(steps: Any) -> None:
     """Raise ``ValueError`` unless ``steps`` is a whole number >= 1.
@@ -14,8 +16,7 @@ def check_steps(steps: Any) -> None:
     Traceback (most recent call last):
     ValueError: steps=0 is not allowed; expected an integer >= 1
     """
-    if isinstance(steps, bool) or not isinstance(steps, int) or steps < 1:
-        raise ValueError(f"steps={steps!r} is not allowed; expected an integer >= 1")
+    check_count("steps", steps, 1)
 
 
 def iterate(step: Callable[..., Any], state: Any, steps: int, *constants: Any) -> Any:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.core.checks import check_choice, check_whole
+from jaxiqa.core.checks import check_choice, check_count
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import Schedule, ask, denoise_step, linear_schedule, respace, step_of_sigma
@@ -99,10 +99,10 @@ class DensePure:
         check_voting(self)
         trained("network", self.network)
         check_size(self.size)
-        check_whole("steps", self.steps, 1)
+        check_count("steps", self.steps, 1)
         check_choice("variant", self.variant, ("paper", "benchmark"))
         if self.votes is not None:
-            check_whole("votes", self.votes, 1)
+            check_count("votes", self.votes, 1)
         self.schedule()
 
     def schedule(self) -> Schedule:

@@ -6,7 +6,7 @@ from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 
-from jaxiqa.core.checks import check_choice, check_chunk, check_option, check_whole
+from jaxiqa.core.checks import check_choice, check_chunk, check_count, check_option
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.smoothing.bounds import check_share, looks, median_ranks, refuse_few
@@ -124,7 +124,7 @@ def check_bounding(options: Bounding) -> None:
     """Raise ``ValueError`` where an option is out of range, or where n samples give no finite bounds."""
     check_option("epsilon", options.epsilon, open_low=True)
     check_option("sigma", options.sigma, open_low=True)
-    check_whole("n", options.n, 1)
+    check_count("n", options.n, 1)
     check_share("alpha", options.alpha)
     check_chunk(options.chunk)
     check_choice("variant", options.variant, ("paper", "benchmark"))

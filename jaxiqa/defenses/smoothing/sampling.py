@@ -12,7 +12,7 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from jaxiqa.core.checks import check_whole
+from jaxiqa.core.checks import check_count
 from jaxiqa.core.images import check_pictures
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, is_traced
@@ -129,7 +129,7 @@ def sampler(
         shape, total = images.shape[1:], len(images) * n
         chunk = fitting_chunk(view, score_fn, shape, total, divided, available=int(SHARE * free_bytes()))
     else:
-        check_whole("chunk", chunk, 1)
+        check_count("chunk", chunk, 1)
         chunk = chunk * len(devices)
     return Sampler(view, score_fn, images, words, chunk, divided)
 

@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
-from jaxiqa.core.checks import check_choice, check_whole
+from jaxiqa.core.checks import check_choice, check_count
 from jaxiqa.core.images import check_images
 from jaxiqa.core.types import Images
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
@@ -58,7 +58,7 @@ class Denoised:
 def check_size(size: int | None) -> None:
     """Raise ``ValueError`` unless ``size`` is None or a whole number >= 1."""
     if size is not None:
-        check_whole("size", size, 1)
+        check_count("size", size, 1)
 
 
 def resize_norm(h: int, w: int, side: int) -> float:

@@ -6,7 +6,7 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from jaxiqa.core.checks import check_chunk, check_option, check_whole
+from jaxiqa.core.checks import check_chunk, check_count, check_option
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.smoothing.bounds import (
     check_share,
@@ -49,8 +49,8 @@ def check_voting(options: Voting) -> None:
     """Raise ``ValueError`` where an option is out of range, or where not even n equal votes certify anything."""
     class_edges(options.score_range, options.classes)
     check_option("sigma", options.sigma, open_low=True)
-    check_whole("n0", options.n0, 1)
-    check_whole("n", options.n, 1)
+    check_count("n0", options.n0, 1)
+    check_count("n", options.n, 1)
     check_share("alpha", options.alpha)
     check_chunk(options.chunk)
     if options.target is not None:
@@ -157,7 +157,7 @@ def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndar
         low = high = np.nan
     if not (np.isfinite([low, high]).all() and low < high):
         raise ValueError(f"score_range={score_range!r} is not allowed; expected finite (low, high) with low < high")
-    check_whole("classes", classes, 3)
+    check_count("classes", classes, 3)
     return np.cumsum([low] + [(high - low) / (classes - 2)] * (classes - 2))
 
 
