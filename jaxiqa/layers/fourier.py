@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import HIGHEST
 
 Coefficients = Complex[Array, "f b g c"]
@@ -51,6 +52,7 @@ def response(
 # Compiled under these names, by which `jaxiqa.lipschitz` knows them: both keep norms, where what lies between treats a
 # frequency and its conjugate alike.
 @jax.jit
+@at_least_float32
 def to_frequencies(x: Float[Array, "b h w c"]) -> Complex[Array, "b h f c"]:
     """Orthonormal transform of every channel, the half of it that a real map needs."""
     return jnp.fft.rfft2(x, axes=(1, 2), norm="ortho")

@@ -4,11 +4,13 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import HIGHEST
 
 Kernel = Float[Array, "kh kw cin cout"]
 
 
+@at_least_float32
 def norm_bound(kernel: Kernel) -> Float[Array, ""]:
     """An upper bound of a convolution's spectral norm, stride 1, zero-padded or circular, on maps of any size.
 
@@ -28,6 +30,7 @@ def norm_bound(kernel: Kernel) -> Float[Array, ""]:
     return jnp.sqrt(kh * kw) * jnp.stack([jnp.linalg.norm(matrix, 2) for matrix in shapes]).min()
 
 
+@at_least_float32
 def overlaps(kernel: Kernel) -> Float[Array, "cin cin"]:
     """Σ over shifts of |Σ_{t,o} kernel[t, i, o] · kernel[t + shift, j, o]|: bounds the rows of |WᵀW|, i by j.
 
@@ -47,6 +50,7 @@ def overlaps(kernel: Kernel) -> Float[Array, "cin cin"]:
     return jnp.abs(products).sum((1, 2))
 
 
+@at_least_float32
 def convolve(x: Float[Array, "b h w cin"], kernel: Kernel) -> Float[Array, "b h w cout"]:
     """Zero-padded convolution (as networks mean it: correlation) that keeps the map's size, at full precision."""
     dtype = jnp.promote_types(x.dtype, kernel.dtype)

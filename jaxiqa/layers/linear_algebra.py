@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 HIGHEST = jax.lax.Precision.HIGHEST
 
 Parts = tuple[Float[Array, "*batch _ _"], ...]
@@ -50,6 +52,7 @@ def polish(u: Matrices) -> Matrices:
     return jax.lax.complex(*parts) if len(parts) == 2 else parts[0]
 
 
+@at_least_float32
 def newton_schulz(u: Parts) -> Parts:
     """`polish` of matrices given as (real,) or (real, imaginary)."""
     turned = tuple(sign * jnp.swapaxes(part, -1, -2) for sign, part in zip((1, -1), u, strict=False))

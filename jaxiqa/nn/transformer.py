@@ -7,6 +7,8 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 
 def layer_norm(features: int, *, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
     """``(x - mean) / sqrt(variance + epsilon) · scale + bias`` over the last axis.
@@ -16,6 +18,7 @@ def layer_norm(features: int, *, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNor
     return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
+@at_least_float32
 def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     """``x · (1 + erf(x / √2)) / 2``, exactly.
 
@@ -27,6 +30,7 @@ def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return 0.5 * x * (1 + jax.lax.erf(x * math.sqrt(0.5)))
 
 
+@at_least_float32
 def attention(
     queries: Float[Array, "*b n c"],
     keys: Float[Array, "*b m c"],
@@ -72,6 +76,7 @@ def _derivative(primals, tangents):
     return weights @ values, of_weights @ values + jnp.swapaxes(moved, -1, -2)
 
 
+@at_least_float32
 def attend(
     queries: Float[Array, "b n c"],
     keys: Float[Array, "b m c"],

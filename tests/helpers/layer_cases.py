@@ -8,7 +8,10 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa import layers
-from jaxiqa.layers import unitary_spectrum
+from jaxiqa.layers import fourier, kernel_bounds, linear_algebra, orthogonal_dense, robust_block, sll, unitary_spectrum
+from jaxiqa.nn.kernels import grouped, resampling, wide
+from jaxiqa.nn.kernels import max_pool as max_pooling
+from jaxiqa.nn.kernels.depthwise import depthwise_conv, grouped_convolution, shifted_products
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 5, 7, 4))
@@ -58,6 +61,45 @@ MORE = {
     "cayley convolution": (partial(layers.orthogonal_convolve, unitary="cayley", band=0.6), [X, KERNEL]),
     "reflection convolution": (partial(layers.orthogonal_convolve, unitary="reflection"), [X, KERNEL[..., :2]]),
 }
+
+PADS = ((1, 0), (2, 1))
+EVEN = RANDOM.normal(size=(1, 6, 4, 3))
+MACHINERY = {
+    "adjoint": (linear_algebra.adjoint, [TALL]),
+    "convolve": (kernel_bounds.convolve, [X, KERNEL[..., :3]]),
+    "dense": (orthogonal_dense.dense, [X, TALL[0, :3].repeat(2, 1)[:, :4]]),
+    "depthwise_conv": (
+        partial(depthwise_conv, stride=(2, 1), padding=((1, 1), (0, 1))),
+        [X, RANDOM.normal(size=(3, 2, 4))],
+    ),
+    "descend": (sll.descend, [X, KERNEL, RANDOM.normal(size=4), np.full(4, 3.0)]),
+    "doubling_conv": (resampling.doubling_conv, [EVEN, RANDOM.normal(size=(4, 4, 3, 2))]),
+    "from_frequencies": (lambda x: fourier.from_frequencies(fourier.to_frequencies(x), (5, 7)), [X]),
+    "grouped_conv": (partial(grouped.grouped_conv, stride=(2, 1), padding=PADS), [X, KERNEL[:, :2, :2]]),
+    "grouped_convolution": (lambda x, k: grouped_convolution(x, k, (2, 1), PADS), [X, KERNEL[:, :2, 0]]),
+    "halving_conv": (
+        partial(resampling.halving_conv, padding=((1, 1), (1, 1))),
+        [EVEN, RANDOM.normal(size=(4, 4, 3, 2))],
+    ),
+    "max_pool": (lambda x: max_pooling.max_pool(x, 3, 2, PADS), [X]),
+    "newton_schulz": (lambda u: linear_algebra.newton_schulz((u,)), [TALL / 3]),
+    "norm_bound": (kernel_bounds.norm_bound, [KERNEL[..., :3]]),
+    "overlaps": (kernel_bounds.overlaps, [KERNEL[..., :3]]),
+    "polish": (linear_algebra.polish, [TALL / 3]),
+    "product": (linear_algebra.product, [SQUARE, TALL[:, :4]]),
+    "shifted_products": (lambda x, k: shifted_products(x, k, (2, 1), PADS), [X, KERNEL[:, :2, 0]]),
+    "to_frequencies": (fourier.to_frequencies, [X]),
+    "soft_threshold": (lambda x, t: robust_block.soft_threshold(x + 0j, t), [X, np.full(4, 0.3)]),
+    "transposed": (kernel_bounds.transposed, [KERNEL[..., :3]]),
+    "wide_conv": (partial(wide.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),
+}
+"""What the layers are made of."""
+NO_FRACTIONS = {"check_odd", "is_wide", "low_frequencies", "low_pass_mask", "phases", "square_window", "windows"}
+"""They are given sizes, or look at shapes only."""
+OF_OTHERS = {"children", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
+"""They compute nothing with what they are given, or it is a function that computes."""
+COMPLEX = {"multiply", "multiply_dense", "multiply_reflection", "response", "taylor"}
+"""Of complex matrices, which have no half precision; the public functions above run through them."""
 
 MODULES = {
     "AOL": lambda: layers.AOL(4, 3, rngs=nnx.Rngs(0)),

@@ -1,5 +1,8 @@
 """Half precision, float64 and the derivatives of every public name in `jaxiqa.layers`."""
 
+import importlib
+import pkgutil
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -7,21 +10,75 @@ import pytest
 import scipy.linalg
 from derivatives import HALVES, check_derivatives, check_float64, check_half, inexact_types
 from flax import nnx
-from layer_cases import FUNCTIONS, KERNEL, MODULES, MORE, NO_ARRAYS, SQUARE, TALL, X
+from layer_cases import (
+    COMPLEX,
+    FUNCTIONS,
+    KERNEL,
+    MACHINERY,
+    MODULES,
+    MORE,
+    NO_ARRAYS,
+    NO_FRACTIONS,
+    OF_OTHERS,
+    SQUARE,
+    TALL,
+    X,
+)
 
 from jaxiqa import layers
+from jaxiqa.nn import kernels
 
 
 def test_every_public_name_is_among_the_cases():
     assert set(layers.__all__) == set(FUNCTIONS) | set(MODULES) | NO_ARRAYS
 
 
+def test_every_function_that_layers_are_made_of_is_among_the_cases():
+    modules = [
+        importlib.import_module(f"{room.__name__}.{found.name}")
+        for room in (layers, kernels)
+        for found in pkgutil.iter_modules(room.__path__)
+    ]
+    functions = {
+        name
+        for module in modules
+        for name, value in vars(module).items()
+        if callable(value) and not isinstance(value, type) and getattr(value, "__module__", None) == module.__name__
+    }
+    public = {name for name in functions if not name.startswith("_")} - {"materialize"}
+    assert public == set(FUNCTIONS) | set(MACHINERY) | NO_ARRAYS - {"PEERS"} | NO_FRACTIONS | OF_OTHERS | COMPLEX
+
+
+CASES = FUNCTIONS | MORE | MACHINERY
+JOINED = {"cayley of complex", "basis of complex", "orthonormal_basis", "from_frequencies", "product"}
+"""There are no complex numbers of half precision, or the case joins two functions; `product` is the function that the
+others call with what they have widened."""
+WIDENED = {"dense", "descend"}
+
+
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("name", FUNCTIONS | MORE)
+@pytest.mark.parametrize("name", sorted(set(CASES) - JOINED - WIDENED))
 def test_half_precision_is_float32_rounded_once(name, dtype):
-    if "complex" in name or name == "orthonormal_basis":
-        pytest.skip("there are no complex numbers of half precision, and this case joins two functions")
-    check_half(*(FUNCTIONS | MORE)[name], dtype)
+    check_half(*CASES[name], dtype)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", sorted(WIDENED))
+def test_what_a_layer_with_weights_computes_stays_float32(name, dtype):
+    function, arrays = CASES[name]
+    rounded = [jnp.asarray(a, dtype) for a in arrays]
+    found = function(*rounded)
+    assert found.dtype == jnp.float32
+    np.testing.assert_array_equal(found, function(*(a.astype(jnp.float32) for a in rounded)))
+
+
+@pytest.mark.parametrize("name", ["convolve", "grouped_conv", "wide_conv"])
+def test_a_map_and_a_kernel_of_two_types_give_what_jax_promotes_them_to(name):
+    function, (x, kernel) = CASES[name]
+    found = function(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.float32))
+    assert found.dtype == jnp.float32
+    exact = function(jnp.asarray(x, jnp.bfloat16).astype(jnp.float32), jnp.asarray(kernel, jnp.float32))
+    np.testing.assert_array_equal(found, exact)
 
 
 @pytest.mark.parametrize("dtype", HALVES)
@@ -29,14 +86,14 @@ def test_a_basis_of_half_precision_is_rounded_once(dtype):
     check_half(lambda v: layers.orthonormal_basis(v), [TALL], dtype)
 
 
-@pytest.mark.parametrize("name", FUNCTIONS | MORE)
+@pytest.mark.parametrize("name", CASES)
 def test_float64_is_never_narrowed(name):
-    check_float64(*(FUNCTIONS | MORE)[name])
+    check_float64(*CASES[name])
 
 
-@pytest.mark.parametrize("name", FUNCTIONS | MORE)
+@pytest.mark.parametrize("name", CASES)
 def test_forward_mode_and_second_order(name):
-    check_derivatives(*(FUNCTIONS | MORE)[name])
+    check_derivatives(*CASES[name])
 
 
 @pytest.mark.parametrize("dtype", HALVES)

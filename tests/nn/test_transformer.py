@@ -2,9 +2,35 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from derivatives import HALVES, check_derivatives, check_float64, check_half
 from flax import nnx
 
-from jaxiqa.nn.transformer import attention, gelu, layer_norm
+from jaxiqa.nn.transformer import attend, attention, gelu, layer_norm
+
+RANDOM = np.random.default_rng(0)
+TOKENS = [RANDOM.normal(size=shape) for shape in ((2, 5, 4), (2, 3, 4), (2, 3, 6))]
+CASES = {
+    "gelu": (gelu, [RANDOM.normal(size=(3, 5))]),
+    "attention": (attention, TOKENS),
+    "attention with a bias": (attention, [*TOKENS, RANDOM.normal(size=(1, 5, 3))]),
+    "attend": (lambda q, k, v: attend(q, k, v, heads=2), [TOKENS[0], TOKENS[1], TOKENS[1][::-1]]),
+}
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("name", CASES)
+def test_half_precision_is_float32_rounded_once(name, dtype):
+    check_half(*CASES[name], dtype)
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_float64_is_never_narrowed(name):
+    check_float64(*CASES[name])
+
+
+@pytest.mark.parametrize("name", CASES)
+def test_forward_mode_and_second_order(name):
+    check_derivatives(*CASES[name])
 
 
 def plain(q, k, v, bias=0.0):

@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 CHANNELS = 32
@@ -38,8 +40,7 @@ def grouped_conv(
     >>> grouped_conv(x, kernel, stride=(1, 1), padding=((0, 0), (0, 0)))[0, 0, 0].tolist()
     [18.0, 18.0, 18.0, 18.0, 18.0, 18.0, 18.0, 18.0, 18.0]
     """
-    kh, kw, width, cout = kernel.shape
-    groups = x.shape[-1] // width
+    dtype = jnp.promote_types(x.dtype, kernel.dtype)
     convolve = partial(
         jax.lax.conv_general_dilated,
         window_strides=stride,
@@ -48,7 +49,14 @@ def grouped_conv(
         precision=precision,
     )
     if jax.default_backend() != "cpu":
-        return convolve(x, kernel, feature_group_count=groups)
+        return convolve(x.astype(dtype), kernel.astype(dtype), feature_group_count=x.shape[-1] // kernel.shape[2])
+    return _joined(x.astype(dtype), kernel.astype(dtype), convolve)
+
+
+@at_least_float32
+def _joined(x, kernel, convolve):
+    kh, kw, width, cout = kernel.shape
+    groups = x.shape[-1] // width
     joined = max(m for m in range(1, groups + 1) if groups % m == 0 and (m == 1 or m * width <= CHANNELS))
     parts = groups // joined
     kernel = kernel.reshape(kh, kw, 1, width, parts, joined, cout // groups)

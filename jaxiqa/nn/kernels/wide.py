@@ -6,6 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
+
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 WIDE = 4
@@ -32,6 +34,7 @@ def is_wide(x: Array, kernel: Array) -> bool:
 
 
 @partial(jax.jit, static_argnames=("padding", "precision"))  # a unit in traced programs, see jaxiqa.lipschitz
+@at_least_float32
 def wide_conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, padding: Padding, precision: object = None
 ) -> Float[Array, "b h2 w2 cout"]:
