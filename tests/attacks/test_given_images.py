@@ -107,6 +107,19 @@ for given in ([np.zeros((8, 8, 3))], "a.png", None):
             assert f"images is a {type(given).__name__}; expected a NumPy or JAX array" in str(error), error
         else:
             raise AssertionError(given)
+
+from dataclasses import replace
+from jaxiqa.attacks import APGD, FGSM, NES, PGD, Square
+for attack in (FGSM(0.1), PGD(0.1), APGD(0.1), NES(0.1), Square(0.1)):
+    try:
+        replace(attack, epsilon=None)(lambda x: x.mean((1, 2, 3)), np.full((1, 8, 8, 3), 0.5), jax.random.key(0))
+    except ValueError as error:
+        assert str(error) == "epsilon=None is not a number; write one such as 8 / 255", error
+    else:
+        raise AssertionError(attack)
+    axes = replace(jax.tree.map(lambda _: None, attack), epsilon=0)  # how JAX's axes of a pytree are written
+    attacks_ = replace(attack, epsilon=np.array([0.1, 0.2]))
+    assert jax.vmap(lambda attack: attack.epsilon + 1, in_axes=(axes,))(attacks_).shape == (2,)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 

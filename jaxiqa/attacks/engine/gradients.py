@@ -91,9 +91,11 @@ def begin(
     Images in half precision are widened to float32, in which ε is met; `finish` brings them back.
 
     Raises:
-        ValueError: bad images, or an objective for another number of them.
+        ValueError: bad images, an objective for another number of them, or an attack without its strength.
     """
     check_pictures(images, minimum=minimum)
+    if getattr(attack, "epsilon", 0.0) is None:  # not when it is made: a pytree of None is how JAX's axes are written
+        raise ValueError("epsilon=None is not a number; write one such as 8 / 255")
     if hasattr(attack, "objective"):
         check_objective(attack.objective, len(images))
     images = jnp.asarray(images)
