@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.compiled import MAPS, memory_maps
+from jaxiqa.core.compiled import MAPS, memory_maps
 from jaxiqa.lipschitz import report
 from jaxiqa.lipschitz.functions import FUNCTIONS
 from jaxiqa.lipschitz.rules import RULES
