@@ -54,10 +54,10 @@ CASES = {
     "hyperiqa": Case(torch_models.HyperIQA, 4, (224, 224)),
     "koncept512": Case(torch_inception.KonCept512, 1, (384, 512)),
     "linearity": Case(torch_models.Linearity, 1, (498, 664)),
-    "maniqa": Case(torch_transformers.Maniqa, 1, (224, 224)),
+    "maniqa": Case(torch_transformers.MANIQA, 1, (224, 224)),
     "metaiqa": Case(torch_models.MetaIQA, 4, (224, 224)),
     "paq2piq": Case(torch_models.PaQ2PiQ, 4, (384, 512)),
-    "spaq_bl": Case(torch_models.SpaqBL, 4, (224, 224)),
+    "spaq_bl": Case(torch_models.SPAQBaseline, 4, (224, 224)),
     "tres": Case(torch_transformers.TReS, 4, (224, 224)),
 }
 

@@ -26,8 +26,8 @@ import numpy as np
 
 from jaxiqa import models
 from jaxiqa.defenses.smoothing import MS
+from jaxiqa.defenses.smoothing.noisy_copies import Noisy
 from jaxiqa.defenses.smoothing.sampling import sampler
-from jaxiqa.defenses.smoothing.views import Noisy
 
 FOLDER = Path(__file__).parent
 N, SIDE = 1000, 224

@@ -109,7 +109,7 @@ class Linearity(nn.Module):
         return self.regression(torch.cat(levels, 1))[:, 0]
 
 
-class SpaqBL(nn.Module):
+class SPAQBaseline(nn.Module):
     """SPAQ's baseline: a ResNet-50 with one output, on pixels as they are."""
 
     def __init__(self):

@@ -170,7 +170,7 @@ class ChannelAttention(nn.Module):
         return rows.view(b, c, h, w)
 
 
-class Maniqa(nn.Module):
+class MANIQA(nn.Module):
     """Ten blocks of a ViT-B/8, attention across channels, Swin stages, and a weighted mean over patches."""
 
     def __init__(self):

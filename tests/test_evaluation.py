@@ -5,7 +5,7 @@ import pytest
 
 from jaxiqa.attacks import UAP, make
 from jaxiqa.data import load
-from jaxiqa.evaluation import attack_runner, attack_split, score_split, spread
+from jaxiqa.evaluation import attack_runner, attack_split, score_split, shard_batch
 
 EPSILONS = (2 / 255, 8 / 255)
 
@@ -86,10 +86,10 @@ def test_the_score_of_the_stored_picture_is_reported_too(split):
 
 def test_a_batch_is_spread_over_the_devices_and_gives_the_same(split):
     images = np.stack([split.read(i) for i in range(4)]) / np.float32(255)
-    assert len(spread(images).sharding.device_set) == jax.device_count() == 2
-    assert len(spread(images[:3]).sharding.device_set) == 1
+    assert len(shard_batch(images).sharding.device_set) == jax.device_count() == 2
+    assert len(shard_batch(images[:3]).sharding.device_set) == 1
     attack = make("ifgsm", epsilon=8 / 255, steps=3)
-    together, alone = (attack(score, x, jax.random.key(0)) for x in (spread(images), jnp.asarray(images)))
+    together, alone = (attack(score, x, jax.random.key(0)) for x in (shard_batch(images), jnp.asarray(images)))
     assert len(together.sharding.device_set) == 2
     np.testing.assert_allclose(together, alone, atol=1e-6)
 

@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from jaxiqa.attacks.apgd import APGD
 from jaxiqa.attacks.cadv import CAdv
-from jaxiqa.attacks.engine.external import from_callable
+from jaxiqa.attacks.engine.host_metric import from_callable
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
 from jaxiqa.attacks.fgsm import FGSM, IFGSM
 from jaxiqa.attacks.korhonen import Korhonen
@@ -23,7 +23,7 @@ from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.square import Square
 from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv
-from jaxiqa.attacks.uap import UAP, fit_uap, load, save
+from jaxiqa.attacks.uap import UAP, fit_uap, load_uap, save_uap
 from jaxiqa.attacks.wrappers.align import Aligned, align, align_levels
 from jaxiqa.attacks.wrappers.masking import check_masking
 from jaxiqa.attacks.wrappers.per_image import OneByOne
@@ -60,7 +60,7 @@ class Fitted(NamedTuple):
     load: Callable[..., Any]
 
 
-FITTED = {"uap": Fitted(fit_uap, save, load), "facpa": Fitted(fit_facpa, save_facpa, load_facpa)}
+FITTED = {"uap": Fitted(fit_uap, save_uap, load_uap), "facpa": Fitted(fit_facpa, save_facpa, load_facpa)}
 
 __all__ = [
     "APGD",
@@ -93,11 +93,11 @@ __all__ = [
     "fit_facpa",
     "fit_uap",
     "from_callable",
-    "load",
     "load_facpa",
+    "load_uap",
     "make",
-    "save",
     "save_facpa",
+    "save_uap",
     "sweep",
 ]
 

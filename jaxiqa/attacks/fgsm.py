@@ -7,7 +7,7 @@ import jax
 
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.attacks.pgd import PGD, Way
+from jaxiqa.attacks.pgd import PGD, SharedPrefix
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
 
@@ -41,15 +41,17 @@ class FGSM:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd()
 
-    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
-        """See `jaxiqa.attacks.pgd.PGD.common_ways`: here it is the whole attack but for a step."""
-        return self._pgd().common_ways(score_fn, images, epsilons)
+    def shared_prefixes(
+        self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]
+    ) -> list[SharedPrefix] | None:
+        """See `jaxiqa.attacks.pgd.PGD.shared_prefixes`: here it is the whole attack but for a step."""
+        return self._pgd().shared_prefixes(score_fn, images, epsilons)
 
     def _pgd(self):
         return PGD(self.epsilon, steps=1, step_size=None, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
-        return self._pgd()(score_fn, images, key, way=way)
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, prefix: SharedPrefix | None = None) -> Images:
+        return self._pgd()(score_fn, images, key, prefix=prefix)
 
 
 @jax.tree_util.register_dataclass
@@ -87,13 +89,15 @@ class IFGSM:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd(self.step_size)
 
-    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
-        """See `jaxiqa.attacks.pgd.PGD.common_ways`."""
-        return self._pgd(self.step_size).common_ways(score_fn, images, epsilons)
+    def shared_prefixes(
+        self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]
+    ) -> list[SharedPrefix] | None:
+        """See `jaxiqa.attacks.pgd.PGD.shared_prefixes`."""
+        return self._pgd(self.step_size).shared_prefixes(score_fn, images, epsilons)
 
     def _pgd(self, step_size):
         return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, prefix: SharedPrefix | None = None) -> Images:
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
-        return self._pgd(step_size)(score_fn, images, key, way=way)
+        return self._pgd(step_size)(score_fn, images, key, prefix=prefix)

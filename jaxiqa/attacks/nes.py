@@ -81,7 +81,7 @@ class NES:
     variant: str = field(default="paper", metadata={"static": True})
 
     strength: ClassVar[str] = "epsilon"
-    probes: ClassVar[bool] = True
+    estimates_gradient: ClassVar[bool] = True
 
     def __post_init__(self):
         Ball(self.epsilon)  # checks it

@@ -74,7 +74,7 @@ class OnePixel:
     variant: str = field(default="paper", metadata={"static": True})
 
     strength: ClassVar[str] = "pixels"
-    probes: ClassVar[bool] = False
+    estimates_gradient: ClassVar[bool] = False
 
     def __post_init__(self):
         check_choice("variant", self.variant, ("paper", "benchmark"))

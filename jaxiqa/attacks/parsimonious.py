@@ -89,7 +89,7 @@ class Parsimonious:
     variant: str = field(default="paper", metadata={"static": True})
 
     strength: ClassVar[str] = "epsilon"
-    probes: ClassVar[bool] = False
+    estimates_gradient: ClassVar[bool] = False
 
     def __post_init__(self):
         Ball(self.epsilon)  # checks it

@@ -78,7 +78,7 @@ class PatchRS:
     variant: str = field(default="paper", metadata={"static": True})
 
     strength: ClassVar[str] = "area"
-    probes: ClassVar[bool] = False
+    estimates_gradient: ClassVar[bool] = False
     candidates: ClassVar[int] = 1
 
     def __post_init__(self):

@@ -18,7 +18,7 @@ from jaxiqa.core.types import Images, ScoreFn
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Way:
+class SharedPrefix:
     """What runs at several ε have in common: the pictures after some steps, and the gradient there."""
 
     images: Images
@@ -75,7 +75,9 @@ class PGD:
         object.__setattr__(self, "objective", as_objective(self.objective))
         check_number("step_size", self.step_size, 0.0)
 
-    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
+    def shared_prefixes(
+        self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]
+    ) -> list[SharedPrefix] | None:
         """How far the run at each ε need not be walked for it alone; None where each starts elsewhere.
 
         All start with the gradient at the clean images. As long as ``steps * step_size <= epsilon`` no step is
@@ -86,14 +88,14 @@ class PGD:
         self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, None)
         ball = Ball(max(epsilons), norm=self.norm)
         ends = [self._free_steps(epsilon) for epsilon in epsilons]
-        ways: dict[int, Way] = {}
+        prefixes: dict[int, SharedPrefix] = {}
         walked = images
         for steps in range(max(ends) + 1):
             gradient = _gradient(walked, score_fn, self.objective)
-            ways[steps] = Way(walked, gradient, steps)
+            prefixes[steps] = SharedPrefix(walked, gradient, steps)
             if steps < max(ends):
                 walked = _move(walked, images, gradient, ball, self.step_size)
-        return [ways[end] for end in ends]
+        return [prefixes[end] for end in ends]
 
     def _free_steps(self, epsilon: float) -> int:
         """The steps before the last that cannot leave the ball."""
@@ -104,14 +106,14 @@ class PGD:
         # Rounding must not cost a step that ends on the ball's surface; the next one projects it.
         return min(self.steps - 1, int(epsilon / self.step_size * (1 + 1e-6)))
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, prefix: SharedPrefix | None = None) -> Images:
         given, wanted = images, self.objective
         self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         ball = Ball(self.epsilon, norm=self.norm)
         step_size = 2.5 * self.epsilon / self.steps if self.step_size is None else self.step_size
         attacked, steps = images, self.steps
-        if way is not None:
-            attacked, steps = _move(way.images, images, way.gradient, ball, step_size), steps - way.steps - 1
+        if prefix is not None:
+            attacked, steps = _move(prefix.images, images, prefix.gradient, ball, step_size), steps - prefix.steps - 1
         elif self.random_start:
             attacked = _start(images, image_keys(key, len(images)), ball)
         attacked = iterate(_step, attacked, steps, images, score_fn, ball, step_size, self.objective)

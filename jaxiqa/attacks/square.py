@@ -74,7 +74,7 @@ class Square:
     variant: str = field(default="paper", metadata={"static": True})
 
     strength: ClassVar[str] = "epsilon"
-    probes: ClassVar[bool] = False
+    estimates_gradient: ClassVar[bool] = False
     candidates: ClassVar[int] = 1
 
     def __post_init__(self):

@@ -17,7 +17,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.storage import read, write
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
@@ -151,7 +151,7 @@ def fit_uap(
     """
     check_choice("method", method, LEARNERS)
     check_choice("variant", variant, VARIANTS)
-    check_pictures(images)
+    check_unit_images(images)
     start = 0.0
     options = DEFAULTS[method] | {"epsilon": epsilon}
     if variant == "benchmark":
@@ -196,12 +196,12 @@ def _centre(images: Images, size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     return images[:, top : top + height, left : left + width]
 
 
-def save(attack: UAP, path: str | Path) -> None:
+def save_uap(attack: UAP, path: str | Path) -> None:
     """Write a fitted pattern and its amplitude to a ``.safetensors`` file."""
     write(path, "uap", {"delta": attack.delta}, {"amplitude": float(attack.amplitude)})
 
 
-def load(path: str | Path) -> UAP:
+def load_uap(path: str | Path) -> UAP:
     """Read what `save` wrote; ``ValueError`` names a file that is damaged or holds something else."""
     arrays, options = read(path, "uap")
     if set(arrays) != {"delta"} or arrays["delta"].ndim != 3 or not set(options) <= {"amplitude"}:

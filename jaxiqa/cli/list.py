@@ -40,9 +40,9 @@ def show(sections: Iterable[str]) -> None:
 
 
 def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> Any:
-    from jaxiqa.reports.table import Sheet
+    from jaxiqa.reports.table import Table
 
-    return Sheet(title, header, list(rows), text=len(header))
+    return Table(title, header, list(rows), text=len(header))
 
 
 def metrics() -> Any:

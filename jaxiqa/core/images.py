@@ -14,7 +14,7 @@ OVERSHOOT = 0.5
 """How far the pixels of prepared images may leave [0, 1]: bicubic resizing overshoots."""
 
 
-def check_pictures(
+def check_unit_images(
     images: Any, *, minimum: int = 1, channels: int | None = 3, name: str = "images", slack: float = 0.0
 ) -> None:
     """Raise unless ``images`` is a batch of RGB images in [0, 1]: the one check of every function that takes images.
@@ -33,7 +33,7 @@ def check_pictures(
         TypeError: no NumPy or JAX array; says how to make one.
         ValueError: another layout, type of values or range; no image, or one that is too small.
 
-    >>> check_pictures(jnp.full((1, 4, 4, 3), 255.0))
+    >>> check_unit_images(jnp.full((1, 4, 4, 3), 255.0))
     Traceback (most recent call last):
     ValueError: images has values in [255.0, 255.0]; expected [0, 1] (divide pixels of 0..255 by 255)
     """

@@ -13,7 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float, Key
 
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import as_pytree, trained
 from jaxiqa.core.types import Attack, Images, PRNGKey, ScoreFn, Scores
 from jaxiqa.ops.ssim import ms_ssim, ssim
@@ -145,7 +145,7 @@ def adversarial_batch(
     (`jaxiqa.attacks.APGD`) steps 2ε at first, as in its paper, where the benchmark stepped ε.
     """
     check_choice("target", target, ("loss", "score"))
-    check_pictures(images, channels=3)
+    check_unit_images(images, channels=3)
     if mos.shape != images.shape[:1]:
         raise ValueError(f"mos has shape {mos.shape} for images {images.shape}; expected one label per image")
     if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:

@@ -11,8 +11,8 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxiqa.core.files import safe_name, write_bytes
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.strengths import Strength
-from jaxiqa.evaluation.subject import Subject
 from jaxiqa.results.rows import StoredRow
 
 _log = logging.getLogger(__name__)
@@ -21,37 +21,37 @@ Digests = dict[tuple[str, str, float | str | None], str]
 """(attack, image, strength) -> SHA-256 of the file."""
 
 
-def place(subject: Subject, attack: str, strength: Strength, image: str) -> Path:
+def png_path(evaluated: EvaluatedModel, attack: str, strength: Strength, image: str) -> Path:
     """WORKDIR/images/MODEL/ATTACK/STRENGTH/IMAGE.png, with names that every file system takes."""
-    folder = subject.root / "images" / subject.stem / safe_name(attack) / strength.folder
+    folder = evaluated.root / "images" / evaluated.file_prefix / safe_name(attack) / strength.folder
     return folder / f"{safe_name(image)}.png"
 
 
 def write(
-    subject: Subject, attack: str, strength: Strength, image: str, pixels: UInt8[np.ndarray, "h w 3"]
+    evaluated: EvaluatedModel, attack: str, strength: Strength, image: str, pixels: UInt8[np.ndarray, "h w 3"]
 ) -> StoredRow:
     """Store one attacked image of 8 bits; the file is there whole or not at all."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     content = buffer.getvalue()
-    write_bytes(place(subject, attack, strength, image), content)
+    write_bytes(png_path(evaluated, attack, strength, image), content)
     digest = hashlib.sha256(content).hexdigest()
     epsilon = None if strength.epsilon is None else float(strength.epsilon)
-    return StoredRow(image, subject.name, subject.seed, attack, epsilon, strength.level, digest)
+    return StoredRow(image, evaluated.name, evaluated.seed, attack, epsilon, strength.level, digest)
 
 
-def digests(subject: Subject, *, verify: bool = False) -> Digests:
+def digests(evaluated: EvaluatedModel, *, verify: bool = False) -> Digests:
     """What has been stored of this model, as far as the files are still there.
 
     With ``verify`` every file is read, and one that is not as it was written is logged and left out.
     """
     found: Digests = {}
-    for row in subject.rows(StoredRow):
+    for row in evaluated.rows(StoredRow):
         strength = Strength(row.epsilon, row.level)
-        if place(subject, row.attack, strength, row.image).exists():
+        if png_path(evaluated, row.attack, strength, row.image).exists():
             found[row.attack, row.image, strength.key] = row.sha256
     for (attack, image, key), digest in list(found.items()) if verify else ():
-        path = place(subject, attack, _strength(key), image)
+        path = png_path(evaluated, attack, _strength(key), image)
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
             _log.warning("%s is damaged, and is made again", path)
             del found[attack, image, key]
@@ -64,7 +64,7 @@ def _strength(key: float | str | None) -> Strength:
 
 
 def read(
-    subject: Subject, attack: str, strength: Strength, images: Iterable[str], expected: Digests
+    evaluated: EvaluatedModel, attack: str, strength: Strength, images: Iterable[str], expected: Digests
 ) -> UInt8[np.ndarray, "b h w 3"]:
     """The stored pictures of these images.
 
@@ -73,7 +73,7 @@ def read(
     """
     pictures = []
     for image in images:
-        path = place(subject, attack, strength, image)
+        path = png_path(evaluated, attack, strength, image)
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != expected[attack, image, strength.key]:
             raise ValueError(f"{path} is not the file that was stored; delete it, and the same command makes it anew")

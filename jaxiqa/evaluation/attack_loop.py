@@ -133,7 +133,7 @@ def attack_split(
     """
     values: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
     strengths = list(levels or values)
-    keys = place_keys(seed, attack, len(split) + batch_size)  # the last batch is filled up
+    keys = index_keys(seed, attack, len(split) + batch_size)  # the last batch is filled up
     for number, (images, valid, ids) in enumerate(scoring_batches(split, batch_size, size=None)):
         missing = [
             (image, strength) for image in ids[:valid] for strength in strengths if (image, strength) not in done
@@ -141,7 +141,7 @@ def attack_split(
         if not missing:
             continue
         first = number * batch_size
-        clean = spread(images)
+        clean = shard_batch(images)
         score_fn = beside(clean, as_pytree(score_fn))  # once: batches are divided alike
         before = np.asarray(score(score_fn, clean))
         began = time.perf_counter()
@@ -192,7 +192,7 @@ def _check_finite(ids: Sequence[str], scores: Mapping[str, np.ndarray]) -> None:
 _similarity = jax.jit(ssim)
 
 
-def place_keys(seed: int, purpose: str, count: int) -> jax.Array:
+def index_keys(seed: int, purpose: str, count: int) -> jax.Array:
     """A key for every place in a split, that nothing but the seed and the purpose decides."""
     base = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
     return image_keys(base, count)
@@ -220,10 +220,10 @@ def to_8_bits(attacked: Images, clean: Images) -> Images:
     return jnp.clip(before + steps, 0, 255) / 255
 
 
-def spread(images: np.ndarray) -> jax.Array:
+def shard_batch(images: np.ndarray) -> jax.Array:
     """The batch, divided over all devices where they divide it; every program that gets it then runs on all of them.
 
-    >>> spread(np.zeros((4, 2, 2, 3), np.float32)).shape
+    >>> shard_batch(np.zeros((4, 2, 2, 3), np.float32)).shape
     (4, 2, 2, 3)
     """
     devices = jax.local_devices()

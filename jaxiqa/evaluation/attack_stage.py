@@ -9,15 +9,15 @@ from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation import adversarial_set
 from jaxiqa.evaluation.attack_loop import Batch, Runner, attack_runner, attack_split
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.fitted_attacks import fitted_attacks
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.strengths import Strength, strength_field, strengths_of, values
-from jaxiqa.evaluation.subject import Subject
 from jaxiqa.results.examples import Example, load, save
 from jaxiqa.results.rows import ResultRow
 
 
-def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store: bool, examples: int) -> None:
+def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split, *, store: bool, examples: int) -> None:
     """Append the result rows that are missing; strengths of which nothing is missing are not run again.
 
     Args:
@@ -29,46 +29,46 @@ def attack_all(subject: Subject, evaluation: Evaluation, split: Split, *, store:
             missing, or of another strength, are made again.
     """
     done_rows: dict[str, set] = {label: set() for label in evaluation.attacks}
-    for row in subject.rows(ResultRow):
+    for row in evaluated.rows(ResultRow):
         done_rows.setdefault(row.attack, set()).add((row.image, row.level or row.epsilon))
-    kept = adversarial_set.digests(subject, verify=True) if store else {}
+    kept = adversarial_set.digests(evaluated, verify=True) if store else {}
     for label, chosen in evaluation.attacks.items():
-        strengths = strengths_of(subject, label, chosen, split)
+        strengths = strengths_of(evaluated, label, chosen, split)
         written = {(image, key) for attack, image, key in kept if attack == label}
         done = done_rows[label] & written if store else set(done_rows[label])
         largest = strengths[strongest(strengths)]
         done -= {
             (image, largest.key)
             for number, image in enumerate(split.ids[:examples])
-            if not _has_example(subject, label, largest, number, image)
+            if not _has_example(evaluated, label, largest, number, image)
         }
         strengths = tuple(
             strength for strength in strengths if not done.issuperset((image, strength.key) for image in split.ids)
         )
         if not strengths:
             continue
-        runner = make_runner(subject, label, chosen, strengths)
-        with progress_bar(f"{subject.title}: {label}", "images") as bar:
+        runner = make_runner(evaluated, label, chosen, strengths)
+        with progress_bar(f"{evaluated.title}: {label}", "images") as bar:
             batches = attack_split(
                 runner,
-                subject.score_fn,
+                evaluated.score_fn,
                 split,
-                model=subject.name,
-                seed=subject.seed,
+                model=evaluated.name,
+                seed=evaluated.seed,
                 attack=label,
                 epsilons=values(strengths),
                 levels=tuple(strength.level for strength in strengths) if chosen.aligned else None,
-                batch_size=subject.batch_size,
+                batch_size=evaluated.batch_size,
                 done=done,
                 progress=lambda images, total, bar=bar: bar(round(images, 1), total),
             )
-            for batch in _named(f"{subject.title}: {label}", batches):
+            for batch in _named(f"{evaluated.title}: {label}", batches):
                 # What belongs to a row is on the disk before the row that says it is done.
                 if largest in strengths:
-                    _keep_examples(subject, label, strengths.index(largest), largest, batch, split.ids[:examples])
+                    _keep_examples(evaluated, label, strengths.index(largest), largest, batch, split.ids[:examples])
                 if store:
-                    _store(subject, label, strengths, batch, written)
-                subject.add(
+                    _store(evaluated, label, strengths, batch, written)
+                evaluated.add(
                     [row for row in batch.rows if (row.image, row.level or row.epsilon) not in done_rows[label]]
                 )
 
@@ -81,23 +81,25 @@ def _named(what: str, batches: Iterator[Batch]) -> Iterator[Batch]:
         raise ValueError(f"{what}: {error}; the batches before are kept") from error
 
 
-def make_runner(subject: Subject, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None) -> Runner:
+def make_runner(
+    evaluated: EvaluatedModel, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None
+) -> Runner:
     """One attack at these strengths, on the subject's own metric or on another, such as its defended one."""
-    fitted = fitted_attacks(subject, label, chosen, values(strengths))
+    fitted = fitted_attacks(evaluated, label, chosen, values(strengths))
     options = chosen.options if fitted else chosen.options | load_networks(chosen.networks)
     if chosen.aligned:
         options = {name: value for name, value in options.items() if name != strength_field(chosen.name)}
-    return attack_runner(chosen.name, options, values(strengths), score_fn or subject.score_fn, fitted)
+    return attack_runner(chosen.name, options, values(strengths), score_fn or evaluated.score_fn, fitted)
 
 
-def _store(subject: Subject, label: str, strengths: tuple[Strength, ...], batch: Batch, written: set) -> None:
+def _store(evaluated: EvaluatedModel, label: str, strengths: tuple[Strength, ...], batch: Batch, written: set) -> None:
     rows = [
-        adversarial_set.write(subject, label, strength, image, pixels)
+        adversarial_set.write(evaluated, label, strength, image, pixels)
         for strength, images in zip(strengths, batch.stored, strict=True)
         for image, pixels in zip(batch.ids, images, strict=True)
         if (image, strength.key) not in written
     ]
-    subject.add(rows)
+    evaluated.add(rows)
 
 
 def example_path(root: Path, model: str, label: str, number: int) -> Path:
@@ -105,9 +107,9 @@ def example_path(root: Path, model: str, label: str, number: int) -> Path:
     return root / "examples" / safe_name(model) / safe_name(label) / f"{number}.npz"
 
 
-def _has_example(subject: Subject, label: str, largest: Strength, number: int, image: str) -> bool:
+def _has_example(evaluated: EvaluatedModel, label: str, largest: Strength, number: int, image: str) -> bool:
     try:
-        found = load(example_path(subject.root, subject.name, label, number))
+        found = load(example_path(evaluated.root, evaluated.name, label, number))
     except (FileNotFoundError, ValueError):
         return False
     return (found.image, found.attack, found.epsilon) == (image, *_titled(label, largest))
@@ -119,7 +121,7 @@ def _titled(label: str, strength: Strength) -> tuple[str, float | None]:
 
 
 def _keep_examples(
-    subject: Subject, label: str, which: int, strength: Strength, batch: Batch, wanted: tuple[str, ...]
+    evaluated: EvaluatedModel, label: str, which: int, strength: Strength, batch: Batch, wanted: tuple[str, ...]
 ) -> None:
     """Keep those of the first few images that are in this batch, at the strength at place ``which``."""
     rows = {row.image: row for row in batch.rows if (row.level or row.epsilon) == strength.key}
@@ -128,7 +130,7 @@ def _keep_examples(
             attack, epsilon = _titled(label, strength)
             example = Example(
                 image=image,
-                model=subject.name,
+                model=evaluated.name,
                 attack=attack,
                 epsilon=epsilon,
                 score=rows[image].score,
@@ -136,7 +138,7 @@ def _keep_examples(
                 clean=batch.clean[position],
                 attacked=batch.attacked[which, position],
             )
-            save(example, example_path(subject.root, subject.name, label, wanted.index(image)))
+            save(example, example_path(evaluated.root, evaluated.name, label, wanted.index(image)))
 
 
 def strongest(strengths: tuple[Strength, ...]) -> int:

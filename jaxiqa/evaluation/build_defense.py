@@ -13,8 +13,8 @@ import numpy as np
 
 from jaxiqa.config import Defense
 from jaxiqa.defenses import purify
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.subject import Subject
 from jaxiqa.results.rows import UNDEFENDED
 
 CONTRACT = (
@@ -96,22 +96,22 @@ def _from_file(name: str, options: dict[str, Any]) -> Callable[..., Any]:
     return found
 
 
-def check_size(subject: Subject, label: str, purifier: Callable[..., Any]) -> None:
+def check_size(evaluated: EvaluatedModel, label: str, purifier: Callable[..., Any]) -> None:
     """Raise ``ValueError`` where a purifier refuses the images under attack for their size, or the metric its result.
 
     Nothing is computed, but for a purifier that JAX cannot trace: it cleans one grey image.
     """
-    images, key = jax.ShapeDtypeStruct((1, *subject.size, 3), jnp.float32), jax.random.key(0)
+    images, key = jax.ShapeDtypeStruct((1, *evaluated.size, 3), jnp.float32), jax.random.key(0)
     try:
         try:
             purified = jax.eval_shape(lambda x: purifier(x, key), images)
         except Exception:  # some are NumPy's or Pillow's; what is wrong with it, if anything, is said by the next line
             purified = purifier(jnp.full(images.shape, 0.5), key)
         size = tuple(np.shape(purified))[1:3]
-        metric = subject.score_at(size)  # built here, not while tracing
+        metric = evaluated.score_at(size)  # built here, not while tracing
         jax.eval_shape(lambda x: metric(x), jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
     except ValueError as error:
-        height, width = subject.size
+        height, width = evaluated.size
         raise ValueError(f"defense {label!r} on images of {height}x{width}: {error}") from error
 
 

@@ -14,30 +14,30 @@ from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.split import Split
 from jaxiqa.defenses import smoothing
 from jaxiqa.evaluation import adversarial_set
-from jaxiqa.evaluation.attack_loop import place_keys
+from jaxiqa.evaluation.attack_loop import index_keys
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.strengths import Strength, strengths_of
-from jaxiqa.evaluation.subject import Subject
 from jaxiqa.results.rows import CertificateRow, ModelRow
 
 CLEAN = Strength(None)
 
 
-def certify_all(subject: Subject, evaluation: Evaluation, split: Split) -> None:
+def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> None:
     """Append the certificate rows that are missing.
 
     Each image is certified alone, under a key of its own from the seed and its place in the split, which its clean and
     its attacked versions share.
     """
-    rows = subject.rows(CertificateRow)
-    digests = adversarial_set.digests(subject) if evaluation.certifiers else {}
+    rows = evaluated.rows(CertificateRow)
+    digests = adversarial_set.digests(evaluated) if evaluation.certifiers else {}
     for label, chosen in evaluation.certifiers.items():
         few = split.take(chosen.images)
-        keys = place_keys(subject.seed, "certify", len(few))
+        keys = index_keys(evaluated.seed, "certify", len(few))
         done = {(row.attack, row.image, row.level or row.epsilon) for row in rows if row.certifier == label}
         cells: list[tuple[str | None, Strength]] = [(None, CLEAN)]
         for attack in chosen.attacks:
-            strengths = strengths_of(subject, attack, evaluation.attacks[attack], split)
+            strengths = strengths_of(evaluated, attack, evaluation.attacks[attack], split)
             cells.append((attack, strengths[len(strengths) // 2]))
         missing = [
             (attack, strength, place)
@@ -47,18 +47,18 @@ def certify_all(subject: Subject, evaluation: Evaluation, split: Split) -> None:
         ]
         if not missing:
             continue
-        (model,) = subject.rows(ModelRow)
+        (model,) = evaluated.rows(ModelRow)
         certifier = build(label, chosen, (model.score_low, model.score_high))
-        with progress_bar(f"{subject.title}: {label}", "images") as bar:
+        with progress_bar(f"{evaluated.title}: {label}", "images") as bar:
             for number, (attack, strength, place) in enumerate(missing):
                 bar(number, len(missing), attack or "clean")
                 image = few.ids[place]
                 pixels = few.read(place)[None]
                 if attack is not None:
-                    pixels = adversarial_set.read(subject, attack, strength, [image], digests)
-                found = _certify(subject, certifier, pixels, keys[place : place + 1])
+                    pixels = adversarial_set.read(evaluated, attack, strength, [image], digests)
+                found = _certify(evaluated, certifier, pixels, keys[place : place + 1])
                 about = {"image": image, "attack": attack, "certifier": label, "level": strength.level}
-                subject.add([CertificateRow(**about, epsilon=strength.epsilon, **found)])
+                evaluated.add([CertificateRow(**about, epsilon=strength.epsilon, **found)])
 
 
 def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0, 1.0)) -> Any:
@@ -77,21 +77,23 @@ def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0
         raise ValueError(f"certifier {label!r}: {error}") from error
 
 
-def seen_size(subject: Subject, certifier: Any) -> tuple[int, int]:
+def seen_size(evaluated: EvaluatedModel, certifier: Any) -> tuple[int, int]:
     """Height and width of the images that the metric scores: a certifier may resize them to a square of its own."""
     side = getattr(certifier, "size", None)
-    return subject.size if side is None else (side, side)
+    return evaluated.size if side is None else (side, side)
 
 
-def _certify(subject: Subject, certifier: Any, pixels: UInt8[np.ndarray, "1 h w 3"], key: jax.Array) -> dict[str, Any]:
+def _certify(
+    evaluated: EvaluatedModel, certifier: Any, pixels: UInt8[np.ndarray, "1 h w 3"], key: jax.Array
+) -> dict[str, Any]:
     """The columns of a row that say what was found."""
     began = time.perf_counter()
-    found = certifier(subject.score_at(seen_size(subject, certifier)), jnp.asarray(pixels, jnp.float32) / 255, key)
+    found = certifier(evaluated.score_at(seen_size(evaluated, certifier)), jnp.asarray(pixels, jnp.float32) / 255, key)
     abstained = bool(found.abstained[0])
     answer = found.label if found.score is None else found.score
     return {
-        "model": subject.name,
-        "seed": subject.seed,
+        "model": evaluated.name,
+        "seed": evaluated.seed,
         "score": None if abstained else float(answer[0]),
         "lower": None if found.lower is None else float(found.lower[0]),
         "upper": None if found.upper is None else float(found.upper[0]),

@@ -12,33 +12,33 @@ from jaxiqa.attacks import check_masking
 from jaxiqa.core.progress import messages
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attack_loop import score_split
-from jaxiqa.evaluation.subject import Subject
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow
 
 
-def predict(subject: Subject, labelled: Split, input_size: tuple[int, int] | None) -> None:
+def predict(evaluated: EvaluatedModel, labelled: Split, input_size: tuple[int, int] | None) -> None:
     """Score the labelled images once: rows of predictions, and the model's own row; those that are missing are made."""
-    done = {row.image for row in subject.rows(PredictionRow)}
-    known = subject.rows(ModelRow)
+    done = {row.image for row in evaluated.rows(PredictionRow)}
+    known = evaluated.rows(ModelRow)
     if known and done.issuperset(labelled.ids):
         return
-    model = models.load_run(subject.folder)
+    model = models.load_run(evaluated.folder)
     score_fn = models.score_fn(model, input_size or labelled[0]["image"].shape[:2])
-    scores, seconds = score_split(score_fn, labelled, batch_size=subject.batch or 8, size=input_size)
+    scores, seconds = score_split(score_fn, labelled, batch_size=evaluated.batch or 8, size=input_size)
     pairs = zip(labelled.ids, labelled.mos, scores, strict=True)
     rows = [
-        PredictionRow(image, subject.name, subject.seed, float(mos), float(score))
+        PredictionRow(image, evaluated.name, evaluated.seed, float(mos), float(score))
         for image, mos, score in pairs
         if image not in done
     ]
-    subject.add(rows)
+    evaluated.add(rows)
     if known:
         return
-    training = json.loads((subject.folder / "training.json").read_text())
+    training = json.loads((evaluated.folder / "training.json").read_text())
     low, high = model.score_range
     row = ModelRow(
-        model=subject.name,
-        seed=subject.seed,
+        model=evaluated.name,
+        seed=evaluated.seed,
         parameters=training["parameters"],
         score_low=low,
         score_high=high,
@@ -47,22 +47,22 @@ def predict(subject: Subject, labelled: Split, input_size: tuple[int, int] | Non
         seconds_per_test=seconds,
         test_images=len(labelled),
     )
-    subject.add([row])
+    evaluated.add([row])
 
 
-def check_gradients(subject: Subject, attacked: Split, count: int) -> None:
+def check_gradients(evaluated: EvaluatedModel, attacked: Split, count: int) -> None:
     """Look for signs of masked gradients on the first ``count`` images; checks on as many are not made again."""
-    rows = {row.check: row for row in subject.rows(MaskingRow) if row.images == count}
+    rows = {row.check: row for row in evaluated.rows(MaskingRow) if row.images == count}
     if not count or (rows and len(rows) == next(iter(rows.values())).checks):
         return
     pictures = [attacked.read(index) for index in range(min(count, len(attacked)))]
     images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
-    with messages.status(escape(f"{subject.title}: checking for masked gradients")):
-        checks = check_masking(subject.score_fn, images, jax.random.key(subject.seed), queries=100)
-    subject.add(
+    with messages.status(escape(f"{evaluated.title}: checking for masked gradients")):
+        checks = check_masking(evaluated.score_fn, images, jax.random.key(evaluated.seed), queries=100)
+    evaluated.add(
         [
             MaskingRow(
-                *(subject.name, subject.seed, c.name, c.value, c.limit, c.flagged, c.remedy if c.flagged else ""),
+                *(evaluated.name, evaluated.seed, c.name, c.value, c.limit, c.flagged, c.remedy if c.flagged else ""),
                 images=count,
                 checks=len(checks),
             )

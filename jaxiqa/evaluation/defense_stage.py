@@ -15,53 +15,55 @@ from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.defenses.adaptive import adaptive, is_random, purify_each
 from jaxiqa.evaluation import adversarial_set
-from jaxiqa.evaluation.attack_loop import place_keys, score, spread, to_8_bits
+from jaxiqa.evaluation.attack_loop import index_keys, score, shard_batch, to_8_bits
 from jaxiqa.evaluation.attack_stage import make_runner, strongest
 from jaxiqa.evaluation.build_defense import build, check_output
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.strengths import Strength, strengths_of
-from jaxiqa.evaluation.subject import Subject
 from jaxiqa.ops.ssim import psnr, uniform_ssim
 from jaxiqa.results.rows import UNDEFENDED, DefenseRow, ResultRow
 
 MODES = ("transfer", "adaptive")
 
 
-def defend_all(subject: Subject, evaluation: Evaluation, split: Split) -> None:
+def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> None:
     """Append the defense rows that are missing; "none", the metric without a defense, is always among them.
 
     Every image has its own key for random defenses, from the seed and its place in the split, which its clean and all
     its attacked versions share. Adaptive attacks see other keys.
     """
-    rows = subject.rows(DefenseRow)
-    digests = adversarial_set.digests(subject)
-    scores = {(row.attack, row.image, row.level or row.epsilon): row for row in subject.rows(ResultRow)}
+    rows = evaluated.rows(DefenseRow)
+    digests = adversarial_set.digests(evaluated)
+    scores = {(row.attack, row.image, row.level or row.epsilon): row for row in evaluated.rows(ResultRow)}
     for label, chosen in {UNDEFENDED: Defense(UNDEFENDED), **evaluation.defenses}.items():
         done = {(row.mode, row.attack, row.image, row.level or row.epsilon) for row in rows if row.defense == label}
-        grid = [cell for cell in _grid(subject, evaluation, label, split) if not _finished(cell, split, done)]
+        grid = [cell for cell in _grid(evaluated, evaluation, label, split) if not _finished(cell, split, done)]
         if not grid:
             continue
-        defended = Defended(subject, label, build(label, chosen), split)
-        with progress_bar(f"{subject.title}: {label}", "cells") as bar:
+        defended = Defended(evaluated, label, build(label, chosen), split)
+        with progress_bar(f"{evaluated.title}: {label}", "cells") as bar:
             for number, (mode, attack, strength) in enumerate(grid):
                 bar(number, len(grid), f"{mode} {attack}")
                 missing = {image for image in split.ids if (mode, attack, image, strength.key) not in done}
                 if mode == "transfer":
-                    read = lambda ids, a=attack, s=strength: adversarial_set.read(subject, a, s, ids, digests)  # noqa: E731
+                    read = lambda ids, a=attack, s=strength: adversarial_set.read(evaluated, a, s, ids, digests)  # noqa: E731
                     before = {image: scores[attack, image, strength.key] for image in missing}
                     batches = defended.transferred(attack, strength, missing, read, before)
                 else:
                     batches = defended.adapted(evaluation, attack, strength, missing)
                 for made in batches:
-                    subject.add(made)
+                    evaluated.add(made)
 
 
-def _grid(subject: Subject, evaluation: Evaluation, label: str, split: Split) -> Iterator[tuple[str, str, Strength]]:
+def _grid(
+    evaluated: EvaluatedModel, evaluation: Evaluation, label: str, split: Split
+) -> Iterator[tuple[str, str, Strength]]:
     """(mode, attack, strength); without a defense, an adaptive attack is the attack itself."""
     for attack, chosen in evaluation.attacks.items():
-        for strength in strengths_of(subject, attack, chosen, split):
+        for strength in strengths_of(evaluated, attack, chosen, split):
             yield "transfer", attack, strength
     for attack in evaluation.adaptive.attacks if label != UNDEFENDED else ():
-        strengths = strengths_of(subject, attack, evaluation.attacks[attack], split)
+        strengths = strengths_of(evaluated, attack, evaluation.attacks[attack], split)
         which = evaluation.adaptive.strengths
         if which == "all":
             chosen_ones = strengths
@@ -86,10 +88,10 @@ class Defended:
         split: the images.
     """
 
-    def __init__(self, subject: Subject, label: str, purifier: Callable[..., Any], split: Split) -> None:
-        self.subject, self.label, self.split = subject, label, split
+    def __init__(self, evaluated: EvaluatedModel, label: str, purifier: Callable[..., Any], split: Split) -> None:
+        self.evaluated, self.label, self.split = evaluated, label, split
         self.purifier = purifier
-        self.keys = place_keys(subject.seed, "purify", len(split) + subject.batch_size)
+        self.keys = index_keys(evaluated.seed, "purify", len(split) + evaluated.batch_size)
         self.clean = self._clean_scores()
 
     def transferred(
@@ -101,11 +103,11 @@ class Defended:
         before: dict[str, ResultRow],
     ) -> Iterator[list[DefenseRow]]:
         """Rows of the stored images, batch by batch; their scores without the defense are in the result rows."""
-        for first, images, ids in self._batches(self.subject.batch_size, missing):
+        for first, images, ids in self._batches(self.evaluated.batch_size, missing):
             began = time.perf_counter()
             pictures = read(ids)
             pictures = np.concatenate([pictures, np.repeat(pictures[-1:], len(images) - len(ids), axis=0)])
-            judged = self._judge(first, images, spread(pictures.astype(np.float32) / 255))
+            judged = self._judge(first, images, shard_batch(pictures.astype(np.float32) / 255))
             undefended = {image: (row.score, row.rounded) for image, row in before.items()}
             seconds = (time.perf_counter() - began) / len(ids)
             yield self._rows("transfer", attack, strength, missing, ids, undefended, judged, seconds)
@@ -115,25 +117,25 @@ class Defended:
     ) -> Iterator[list[DefenseRow]]:
         """Rows of images that are attacked anew, through the defense, and cut off to 8 bits."""
         draws = evaluation.adaptive.draws if is_random(self.purifier) else 1
-        seen = place_keys(self.subject.seed, f"adaptive {self.label}", draws)
-        target = adaptive(self.subject.score_at(self.size), self.purifier, seen)
-        runner = make_runner(self.subject, attack, evaluation.attacks[attack], (strength,), target)
-        size = max(1, self.subject.batch_size // draws)
-        keys = place_keys(self.subject.seed, attack, len(self.split) + size)
+        seen = index_keys(self.evaluated.seed, f"adaptive {self.label}", draws)
+        target = adaptive(self.evaluated.score_at(self.size), self.purifier, seen)
+        runner = make_runner(self.evaluated, attack, evaluation.attacks[attack], (strength,), target)
+        size = max(1, self.evaluated.batch_size // draws)
+        keys = index_keys(self.evaluated.seed, attack, len(self.split) + size)
         for first, images, ids in self._batches(size, missing):
             began = time.perf_counter()
-            clean = spread(images)
+            clean = shard_batch(images)
             attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0], clean)
             judged = self._judge(first, images, attacked)
-            plain = [np.asarray(score(self.subject.score_fn, pictures)) for pictures in (clean, attacked)]
+            plain = [np.asarray(score(self.evaluated.score_fn, pictures)) for pictures in (clean, attacked)]
             undefended = dict(zip(ids, zip(*(scores.tolist() for scores in plain), strict=True), strict=False))
             seconds = (time.perf_counter() - began) / len(ids)
             yield self._rows("adaptive", attack, strength, missing, ids, undefended, judged, seconds)
 
     def _clean_scores(self) -> dict[str, float]:
         found = {}
-        for first, images, ids in self._batches(self.subject.batch_size, set(self.split.ids)):
-            purified = self._purified(first, spread(images))
+        for first, images, ids in self._batches(self.evaluated.batch_size, set(self.split.ids)):
+            purified = self._purified(first, shard_batch(images))
             found |= zip(ids, np.asarray(self._score(purified)).tolist(), strict=False)
             self.size = purified.shape[1:3]
         return found
@@ -152,7 +154,7 @@ class Defended:
 
     def _score(self, purified: jax.Array) -> jax.Array:
         """By the metric for the size that the defense has made."""
-        return score(self.subject.score_at(purified.shape[1:3]), purified)
+        return score(self.evaluated.score_at(purified.shape[1:3]), purified)
 
     def _judge(self, first: int, images: np.ndarray, attacked: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per image f(P(x')), and SSIM and PSNR of P(x') against x."""
@@ -164,8 +166,8 @@ class Defended:
         return [
             DefenseRow(
                 image=image,
-                model=self.subject.name,
-                seed=self.subject.seed,
+                model=self.evaluated.name,
+                seed=self.evaluated.seed,
                 attack=attack,
                 epsilon=None if strength.epsilon is None else float(strength.epsilon),
                 level=strength.level,

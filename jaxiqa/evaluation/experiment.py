@@ -11,13 +11,13 @@ from contextlib import ExitStack
 from jaxiqa.config import Experiment, root_folder, run_folder
 from jaxiqa.core.files import check_folder, locked, remove_leftovers
 from jaxiqa.evaluation import build_defense, certify_stage
-from jaxiqa.evaluation.attack_stage import attack_all
+from jaxiqa.evaluation.attack_stage import run_attacks
 from jaxiqa.evaluation.clean_stage import check_gradients, predict
 from jaxiqa.evaluation.defense_stage import defend_all
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.fingerprint import FOLDERS, check_same_evaluation
 from jaxiqa.evaluation.images import checked, fitted_on, load_attacked, load_split
 from jaxiqa.evaluation.startup import check_evaluation_start
-from jaxiqa.evaluation.subject import Subject
 from jaxiqa.evaluation.write import write_reports
 from jaxiqa.train.startup import check_training
 
@@ -56,7 +56,7 @@ def evaluate_experiment(experiment: Experiment) -> None:
             remove_leftovers(root / name)
         check_same_evaluation(experiment, digests)
         for seed, name in runs:
-            subject = Subject(
+            evaluated = EvaluatedModel(
                 name,
                 seed,
                 root=root,
@@ -65,12 +65,12 @@ def evaluate_experiment(experiment: Experiment) -> None:
                 batch=evaluation.batch_size,
             )
             for label, purifier in built.items():
-                build_defense.check_size(subject, label, purifier)
-            predict(subject, labelled, experiment.model.input_size)
-            check_gradients(subject, attacked, evaluation.masking)
+                build_defense.check_size(evaluated, label, purifier)
+            predict(evaluated, labelled, experiment.model.input_size)
+            check_gradients(evaluated, attacked, evaluation.masking)
             examples = evaluation.examples if seed == experiment.seeds[0] else 0
-            attack_all(subject, evaluation, attacked, store=defending or evaluation.save_images, examples=examples)
+            run_attacks(evaluated, evaluation, attacked, store=defending or evaluation.save_images, examples=examples)
             if evaluation.defenses:
-                defend_all(subject, evaluation, attacked)
-            certify_stage.certify_all(subject, evaluation, attacked)
+                defend_all(evaluated, evaluation, attacked)
+            certify_stage.certify_all(evaluated, evaluation, attacked)
         write_reports(experiment, labelled, attacked)

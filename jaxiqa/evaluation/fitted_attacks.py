@@ -14,15 +14,17 @@ from jaxiqa.config import Attack
 from jaxiqa.core.files import DamagedError, safe_name
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.images import load_split
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.strengths import Strength
-from jaxiqa.evaluation.subject import Subject
 
 _log = logging.getLogger(__name__)
 
 
-def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Sequence[float] | None) -> list[Any]:
+def fitted_attacks(
+    evaluated: EvaluatedModel, label: str, chosen: Attack, epsilons: Sequence[float] | None
+) -> list[Any]:
     """One fitted attack per strength, from WORKDIR/fitted where it is there; none for attacks that are not fitted.
 
     A file that is damaged is logged, and made again.
@@ -31,10 +33,10 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Seque
         return []
     others = load_split(chosen.fit_on, chosen.fit_split)
     data.validate(others)
-    folder = subject.root / "fitted" / subject.stem / safe_name(label)
+    folder = evaluated.root / "fitted" / evaluated.file_prefix / safe_name(label)
     images, fitted, networks = None, [], load_networks(chosen.networks, training=True)
     kind = attacks.FITTED[chosen.name]
-    with progress_bar(f"{subject.title}: fitting {label}", "steps") as bar:
+    with progress_bar(f"{evaluated.title}: fitting {label}", "steps") as bar:
         for number, epsilon in enumerate(epsilons):
 
             def tell(done: int, steps: int, text: str, number: int = number) -> None:
@@ -43,11 +45,11 @@ def fitted_attacks(subject: Subject, label: str, chosen: Attack, epsilons: Seque
             path = folder / f"{Strength(epsilon).folder}.safetensors"
             if (kept := _load(kind, path, networks)) is None:
                 if images is None:
-                    batches = scoring_batches(others, subject.batch or 8, size=subject.size)
+                    batches = scoring_batches(others, evaluated.batch or 8, size=evaluated.size)
                     images = jnp.asarray(np.concatenate([batch[:valid] for batch, valid, _ in batches]))
                 options = {"epsilon": epsilon} | chosen.options | networks
-                key = jax.random.key(subject.seed)
-                kind.save(kind.fit(subject.score_fn, images, key, progress=tell, **options), path)
+                key = jax.random.key(evaluated.seed)
+                kind.save(kind.fit(evaluated.score_fn, images, key, progress=tell, **options), path)
                 kept = kind.load(path, **networks)
             fitted.append(kept)
     return fitted

@@ -10,14 +10,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.attacks.wrappers.align import AMOUNTS, LEVELS
+from jaxiqa.attacks.wrappers.align import LEVELS, LOG_CHANGE
 from jaxiqa.config import Align, Attack
 from jaxiqa.core.files import DamagedError, open_sealed, safe_name, sealed_json, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.split import Split
-from jaxiqa.evaluation.attack_loop import spread
+from jaxiqa.evaluation.attack_loop import shard_batch
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.subject import Subject
 
 _log = logging.getLogger(__name__)
 
@@ -60,7 +60,7 @@ def keys_of(chosen: Attack) -> tuple[float | str | None, ...]:
     return tuple(LEVELS["linf" if chosen.aligned.measure == "budget" else chosen.aligned.measure])
 
 
-def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
+def strengths_of(evaluated: EvaluatedModel, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
     """The strengths of one attack on one model, in the order of the config, or weak, medium, strong.
 
     What alignment found is kept in WORKDIR/aligned, with the curves it found it on; a file that is damaged is logged,
@@ -70,16 +70,16 @@ def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> 
         return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
     if chosen.aligned.measure == "budget":
         return tuple(Strength(epsilon, level) for level, epsilon in LEVELS["linf"].items())
-    path = subject.root / "aligned" / subject.stem / f"{safe_name(label)}.json"
+    path = evaluated.root / "aligned" / evaluated.file_prefix / f"{safe_name(label)}.json"
     found = _kept(path)
     if found is None:
-        with progress_bar(f"{subject.title}: aligning {label}", "runs at most") as bar:
-            aligned = _align(subject, chosen, chosen.aligned, split, bar)
+        with progress_bar(f"{evaluated.title}: aligning {label}", "runs at most") as bar:
+            aligned = _align(evaluated, chosen, chosen.aligned, split, bar)
         for level, one in aligned.items():
             measure, wanted = one.target
-            if abs(AMOUNTS[measure](one.reached) - AMOUNTS[measure](wanted)) > chosen.aligned.tolerance:
+            if abs(LOG_CHANGE[measure](one.reached) - LOG_CHANGE[measure](wanted)) > chosen.aligned.tolerance:
                 _log.warning(
-                    "%s: %s: %s is %s %.3g, not %.3g", subject.title, label, level, measure, one.reached, wanted
+                    "%s: %s: %s is %s %.3g, not %.3g", evaluated.title, label, level, measure, one.reached, wanted
                 )
         _write(path, aligned)
         found = open_sealed(path.read_text())
@@ -98,7 +98,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
 
 
 def _align(
-    subject: Subject, chosen: Attack, how: Align, split: Split, progress: Callable[..., Any]
+    evaluated: EvaluatedModel, chosen: Attack, how: Align, split: Split, progress: Callable[..., Any]
 ) -> dict[str, attacks.Aligned]:
     ladder, name = how.ladder, strength_field(chosen.name)
     if ladder is None and (how.measure, name) == ("linf", "epsilon"):
@@ -108,9 +108,9 @@ def _align(
     pictures = np.stack([split.read(index) for index in range(min(how.images, len(split)))])
     return attacks.align_levels(
         attack,
-        subject.score_fn,
-        jnp.asarray(spread(pictures.astype(np.float32) / 255)),
-        jax.random.key(subject.seed),
+        evaluated.score_fn,
+        jnp.asarray(shard_batch(pictures.astype(np.float32) / 255)),
+        jax.random.key(evaluated.seed),
         how.measure,
         ladder=ladder,
         tolerance=how.tolerance,

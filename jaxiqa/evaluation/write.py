@@ -81,7 +81,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     console.print(render(summary))
     for line in [*notes(summary), *without_range(proofs, ends)]:
         console.print(f"[dim]{escape(line)}[/]", highlight=False)
-    for sheet in defended:
-        if len(sheet.header) <= 10:  # the leaderboard is too wide for a terminal
-            console.print(sheet.render())
+    for table in defended:
+        if len(table.header) <= 10:  # the leaderboard is too wide for a terminal
+            console.print(table.render())
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -1,6 +1,6 @@
 """Layers with known singular values, and the blocks made of them.
 
-`PEERS` are other people's 1-Lipschitz convolutions, under the interface of `OrthogonalConv`:
+`BASELINES` are other people's 1-Lipschitz convolutions, under the interface of `OrthogonalConv`:
 ``Layer(cin, cout, kernel_size=(3, 3), rngs=rngs)(x)``.
 
 Number types: a function gives the type that JAX promotes those of its arrays to. Half precision is computed in float32
@@ -31,12 +31,12 @@ from jaxiqa.layers.soc import SOC
 from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
 
-PEERS = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}
+BASELINES = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}
 
 __all__ = [
     "AOL",
+    "BASELINES",
     "CPL",
-    "PEERS",
     "SLL",
     "SOC",
     "Bottleneck",

@@ -17,7 +17,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float
 
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
@@ -50,7 +50,7 @@ def _scores(score_fn: ScoreFn, images: Images) -> Scores:
 
 def gradients(score_fn: ScoreFn, images: Images) -> Images:
     """The gradient of each image's score by its pixels; images are scored independently."""
-    check_pictures(images)
+    check_unit_images(images)
     return jax.grad(lambda x: _scores(score_fn, x).sum())(jnp.asarray(images))
 
 
@@ -104,8 +104,8 @@ def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = 
     >>> largest_slope(lambda x: 3 * x.sum((1, 2, 3)), images, images + 0.1, "linf").round(3).tolist()
     [36.0]
     """
-    check_pictures(images)
-    check_pictures(attacked, name="attacked")
+    check_unit_images(images)
+    check_unit_images(attacked, name="attacked")
     if attacked.shape != images.shape:
         raise ValueError(f"attacked has shape {tuple(attacked.shape)}; images has {tuple(images.shape)}")
     length = distance(attacked - images, norm)
@@ -170,7 +170,7 @@ def clever(
     check_number("batches", batches, 5)
     check_number("samples", samples, 1)
     check_number("limit", limit, 1.0, open_low=True)
-    check_pictures(images)
+    check_unit_images(images)
     keys, traced = jax.random.split(key, batches), as_pytree(score_fn)
     images = jnp.asarray(images)
     maxima = np.stack([np.asarray(_largest(traced, images, k, radius, norm, samples), np.float64) for k in keys])
@@ -238,7 +238,7 @@ def certified_interval(
     """
     check_choice("norm", norm, NORMS)
     check_number("epsilon", epsilon, 0.0)
-    check_pictures(images)
+    check_unit_images(images)
     if isinstance(bound, Report):
         if bound.image_shape != tuple(images.shape[1:]):
             raise ValueError(

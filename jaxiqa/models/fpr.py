@@ -8,15 +8,15 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.images import check_images, check_pictures
+from jaxiqa.core.images import check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import Stages
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 SIDE = 64
 MOST = 1024  # patches of one image
@@ -130,7 +130,7 @@ class FPR(Metric):
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of at least 64 × 64; higher is better."""
-        check_pictures(images)
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Float[Array, "b h2 64 c"]:
@@ -173,7 +173,7 @@ class FPR(Metric):
         return {name: found[name] for name in names}
 
 
-def _keys() -> tuple[key_map.Rule, ...]:
+def _rules() -> tuple[key_map.Rule, ...]:
     """The branch of the no-reference path begins with "s"; the rest serves the pristine image or training."""
     stage = r"(sfl\d+)\.conv([12])\.conv\.0"
     places = {
@@ -192,16 +192,16 @@ def _keys() -> tuple[key_map.Rule, ...]:
     return (*rules, *((pattern, None, key_map.same) for pattern in unused))
 
 
-KEYS = _keys()
+RULES = _rules()
 
 _PAGE = "https://github.com/Baoliang93/FPR"
-FPR_NR = Published(
+FPR_SPEC = ModelSpec(
     metric=FPR,
-    keys=KEYS,
+    rules=RULES,
     title="FPR",
     paper="doi:10.1109/TIP.2022.3205770",
     protocol="64x64 patches side by side, up to 1024, in shuffled order",
     results="none known for KonIQ-10k",
     licence="Apache-2.0",
-    weights={name: Source(url=None, page=_PAGE) for name in ("tid2013", "live", "csiq", "kadid", "siqad", "scid")},
+    weights={name: WeightsUrl(url=None, page=_PAGE) for name in ("tid2013", "live", "csiq", "kadid", "siqad", "scid")},
 )

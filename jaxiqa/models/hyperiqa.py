@@ -12,16 +12,16 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 CROP = 224
 RESIZED = (512, 384)
@@ -106,7 +106,7 @@ class HyperIQA(Metric):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
+        check_unit_images(images)
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
@@ -130,7 +130,7 @@ class HyperIQA(Metric):
         its weights ``w1`` to ``w5`` (``b out in``), biases ``b1`` to ``b5`` (``b out``), layers ``t1`` to ``t4``
         (``b out``, after the sigmoid) and ``score`` (``b``).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         layers = ("layer1", "layer2", "layer3", "layer4")
         stages = [name for name in names if name not in HEAD]
         if len(stages) < len(names) and pixels.shape[1:3] != (CROP, CROP):
@@ -178,8 +178,8 @@ def _target_layer(i: int) -> tuple[key_map.Rule, ...]:
     return (*weights, *key_map.linear(rf"fc{i}b_fc", f"biases.{i - 1}"))
 
 
-KEYS = (
-    *key_map.under("backbone", resnet.keys(tuple(rf"res\.{name}" for name in resnet.NAMES))),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"res\.{name}" for name in resnet.NAMES))),
     *(rule for i in range(3) for rule in key_map.conv(rf"res\.lda{i + 1}_pool\.0", f"distortions.{i}.conv")),
     *(rule for i in range(3) for rule in key_map.linear(rf"res\.lda{i + 1}_fc", f"distortions.{i}.linear")),
     *key_map.linear(r"res\.lda4_fc", "distortion4"),
@@ -187,16 +187,16 @@ KEYS = (
     *(rule for i in range(1, 6) for rule in _target_layer(i)),
 )
 
-HYPERIQA = Published(
+HYPERIQA_SPEC = ModelSpec(
     metric=HyperIQA,
-    keys=KEYS,
+    rules=RULES,
     title="HyperIQA",
     paper="Su et al., CVPR 2020",
     protocol="resized to 512x384, 25 crops of 224x224 (pyiqa: native size, 25 uniform crops)",
     results="KonIQ-10k .906 / .917",
     licence="code MIT; of the weights unknown",
     weights={
-        "koniq10k": Source(
+        "koniq10k": WeightsUrl(
             url=None, page="https://github.com/SSL92/hyperIQA", sha256="ff9277bc", size=109_768_650
         )  # pyiqa's own file was trained anew and names its parameters differently: it does not load
     },

@@ -11,14 +11,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import inception_keras, inception_resnet_v2
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 EPSILON = 1e-5
 SMALLEST = 75  # side of an image that leaves one pixel of the last map
@@ -78,7 +78,7 @@ class KonCept512(Metric):
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1]; higher is better. There is nothing random: ``key`` changes nothing."""
-        check_pictures(images)
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
@@ -102,7 +102,7 @@ class KonCept512(Metric):
         return {name: heads[name](maps[last]) if name in heads else maps[name] for name in names}
 
     def _normalised(self, pixels: Images) -> Features:
-        check_pictures(pixels, minimum=SMALLEST, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, minimum=SMALLEST, name="pixels", slack=OVERSHOOT)
         return normalise(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
     def _pool(self, last: Features) -> Float[Array, "b c"]:
@@ -123,8 +123,8 @@ PARTS = {
     rf"base\.{index}" + r"\.(\d+)" * part.count("("): stage
     for index, (part, stage) in zip(INDICES, inception_resnet_v2.PARTS.items(), strict=True)
 }
-KEYS = (
-    *key_map.under("backbone", inception_resnet_v2.keys(PARTS)),
+RULES = (
+    *key_map.under("backbone", inception_resnet_v2.rules(PARTS)),
     *(rule for i in range(4) for rule in key_map.linear(rf"fc\.{4 * i}", f"head.linear.{i}")),
     *(rule for i in range(3) for rule in key_map.batch_norm(rf"fc\.{4 * i + 2}", f"head.norm.{i}")),
 )
@@ -155,14 +155,14 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-KONCEPT512 = Published(
+KONCEPT_SPEC = ModelSpec(
     metric=KonCept512,
-    keys=KEYS,
+    rules=RULES,
     adapt=from_keras,
     title="KonCept512",
     paper="arXiv:1910.06180",
     protocol="native size (trained at 384x512), one pass",
     results="KonIQ-10k .912 / .927",
     licence="MIT",
-    weights={"koniq10k": Source(url=None, page="https://github.com/ZhengyuZhao/koniq-PyTorch")},
+    weights={"koniq10k": WeightsUrl(url=None, page="https://github.com/ZhengyuZhao/koniq-PyTorch")},
 )

@@ -14,14 +14,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import BACKBONES, resnet
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 Mode = Literal["train", "eval"]
 
@@ -102,7 +102,7 @@ class Linearity(Metric):
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Float[Array, "b _ _ c"]:
@@ -115,13 +115,13 @@ class Linearity(Metric):
 
     def raw(self, pixels: Images) -> Scores:
         """``q`` of prepared images."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         levels = self._levels(normalise(pixels, self.mean, self.std))
         return self.regression(jnp.concatenate(levels, axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         heads = {"f6": (self.dr6, self.taps[0]), "f7": (self.dr7, self.taps[1])}
         wanted = {heads[name][1] if name in heads else name for name in names}
         _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=tuple(sorted(wanted)))
@@ -130,12 +130,12 @@ class Linearity(Metric):
 
     def outputs(self, images: Images) -> dict[str, Scores]:
         """``q6``, ``q7`` and, as ``score``, ``q`` of prepared images: what training compares with the labels."""
-        check_pictures(images, slack=OVERSHOOT)
+        check_unit_images(images, slack=OVERSHOOT)
         return self.outputs_from(normalise(images, self.mean, self.std))
 
     def trunk(self, pixels: Images, stop: str) -> Features:
         """What stage ``stop`` puts out for prepared images; `outputs_from` goes on from there."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         return self.backbone.run(normalise(pixels, self.mean, self.std), stop=stop)[0]
 
     def outputs_from(self, activations: Features, start: str | None = None) -> dict[str, Scores]:
@@ -151,8 +151,8 @@ class Linearity(Metric):
 
 
 # The published checkpoints: torchvision's layers as members of one Sequential.
-KEYS = (
-    *key_map.under("backbone", resnet.keys(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
     *(rule for i in range(3) for rule in key_map.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),
     *(rule for i in range(3) for rule in key_map.batch_norm(rf"dr([67])\.{2 * i + 1}", rf"dr\1.norm.{i}")),
     *key_map.linear("(regr6|regr7|regression)", r"\1"),
@@ -171,10 +171,10 @@ def _published(*, backbone: str = "resnext101_32x8d", rngs: nnx.Rngs) -> Lineari
     return Linearity(backbone, input_size=(498, 664), rngs=rngs)
 
 
-LINEARITY = Published(
+LINEARITY_SPEC = ModelSpec(
     metric=Linearity,
     construct=_published,
-    keys=KEYS,
+    rules=RULES,
     title="LinearityIQA",
     paper="arXiv:2008.03889",
     protocol="resized to 498x664 (bilinear, antialiased)",
@@ -183,7 +183,7 @@ LINEARITY = Published(
     extras=("k", "b"),
     finish=_calibrate,
     weights={
-        "p1q2": Source(None, "https://github.com/lidq92/LinearityIQA (p1q2.pth)"),
-        "p1q2plus0.1variant": Source(None, "https://github.com/lidq92/LinearityIQA (p1q2plus0.1variant.pth)"),
+        "p1q2": WeightsUrl(None, "https://github.com/lidq92/LinearityIQA (p1q2.pth)"),
+        "p1q2plus0.1variant": WeightsUrl(None, "https://github.com/lidq92/LinearityIQA (p1q2plus0.1variant.pth)"),
     },
 )

@@ -16,7 +16,7 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.differences import SHOWN
 from jaxiqa.models import saved_model
 from jaxiqa.models.registry import MODELS
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.pretrained import download, key_map
 from jaxiqa.pretrained.containers import Contents, from_mapping
@@ -90,14 +90,14 @@ def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
     return _fill(name, published, contents(path), options, source=str(path))
 
 
-def _check_options(name: str, published: Published, options: Mapping[str, Any]) -> None:
+def _check_options(name: str, published: ModelSpec, options: Mapping[str, Any]) -> None:
     parameters = inspect.signature(published.build).parameters
     if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
         for key in options:
             check_choice(f"option of {name}", key, [parameter for parameter in parameters if parameter != "rngs"])
 
 
-def _path(name: str, published: Published, chosen: str | os.PathLike[str]) -> Path:
+def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Path:
     if isinstance(chosen, str) and chosen in published.weights:
         return download.fetch(published.weights[chosen], chosen, model=name)
     path = Path(chosen).expanduser()
@@ -120,8 +120,8 @@ def _run(name: str, folder: Path, options: Mapping[str, Any]) -> nnx.Module:
     return model
 
 
-def _fill(name: str, published: Published, found: Contents, options: dict[str, Any], *, source: str) -> Loaded:
-    rules = published.keys
+def _fill(name: str, published: ModelSpec, found: Contents, options: dict[str, Any], *, source: str) -> Loaded:
+    rules = published.rules
     if owner := found.metadata.get(MODEL):
         if owner != name:
             raise ValueError(f"{source} holds a converted {owner}; load it as such: jaxiqa.load({owner!r}, ...)")
@@ -168,14 +168,14 @@ def _owner(name: str, model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> st
             for part in (some, arrays)
         )
 
-    if fits(MODELS[name].keys):
+    if fits(MODELS[name].rules):
         return ""
     if len(arrays.keys() & key_map.parameters(model).keys()) * 2 > len(arrays):
         return "this seems to be the model.safetensors of a training run, which needs the model.json beside it: "
     for other, published in MODELS.items():
-        if other != name and fits(published.keys, published.extras):
+        if other != name and fits(published.rules, published.extras):
             return f"this seems to be a checkpoint of {other}, to be loaded as jaxiqa.load({other!r}, ...): "
     for backbone, spec in BACKBONES.items():
-        if fits((*spec.keys, *spec.classifier_keys)):
+        if fits((*spec.rules, *spec.classifier_rules)):
             return f"this seems to be an image classifier such as {backbone}, not a quality metric: "
     return ""

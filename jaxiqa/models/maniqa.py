@@ -9,10 +9,10 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import swin, vit
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
@@ -20,7 +20,7 @@ from jaxiqa.nn.stages import Stages, normalise
 from jaxiqa.nn.transformer import attention
 from jaxiqa.ops.cubic import resize_cubic
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 PROTOCOLS = ("official", "resize", "pyiqa")
 PARTS = ("fc_score", "fc_weight")
@@ -69,7 +69,7 @@ class Head(nnx.Module):
         return self.linear2(jax.nn.relu(self.linear1(x)))[..., 0]
 
 
-class Maniqa(Metric):
+class MANIQA(Metric):
     """Quality score of 224×224 crops: a weighted mean over 28×28 patches.
 
     ``score = Σ f w / Σ w``, ``f = relu(fc_score(z))``, ``w = sigmoid(fc_weight(z))`` per patch. ``z`` comes through
@@ -103,7 +103,7 @@ class Maniqa(Metric):
     Raises:
         ValueError: an unknown protocol, an impossible width; in a call, crops of an image smaller than 224 pixels.
 
-    >>> model = nnx.eval_shape(lambda: Maniqa(width=24, rngs=nnx.Rngs(0)))
+    >>> model = nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
     (40, 224, 224, 3)
     """
@@ -135,7 +135,7 @@ class Maniqa(Metric):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1], as the protocol says; random crops with a key (``"official"``)."""
-        check_pictures(images)
+        check_unit_images(images)
         sums = self._sums(self.prepare(images, key)).reshape(images.shape[0], -1, 2)
         if self.protocol == "pyiqa":
             sums = jnp.sum(sums, axis=1, keepdims=True)
@@ -164,7 +164,7 @@ class Maniqa(Metric):
         (``b 785 c``, the class token first); ``fc_score``, in front of its ReLU, and ``fc_weight``, behind its sigmoid
         (``b 28 28``).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         x = normalise(pixels, HALF, HALF)
@@ -202,12 +202,12 @@ class Maniqa(Metric):
         return jnp.stack([jnp.sum(jax.nn.relu(parts["fc_score"]) * weight, (1, 2)), jnp.sum(weight, (1, 2))], axis=1)
 
 
-KEYS = (
-    *key_map.under("backbone.stage.vit", vit.keys(10, prefix=r"vit\.")),
+RULES = (
+    *key_map.under("backbone.stage.vit", vit.rules(10, prefix=r"vit\.")),
     *key_map.linear(r"tablock(\d)\.(\d)\.(c_[qkv])", r"backbone.stage.tablock\1.\2.\3"),
     (r"conv(\d)\.weight", r"backbone.stage.conv\1.kernel", key_map.conv_kernel),
     (r"conv(\d)\.bias", r"backbone.stage.conv\1.bias", key_map.same),
-    *swin.keys(r"swintransformer(?P<part>\d)\.layers\.(?P<layer>\d)", r"backbone.stage.swin\g<part>.\g<layer>"),
+    *swin.rules(r"swintransformer(?P<part>\d)\.layers\.(?P<layer>\d)", r"backbone.stage.swin\g<part>.\g<layer>"),
     (r"swintransformer\d\.downsample\..*", None, key_map.same),
     *key_map.linear(r"(fc_score|fc_weight)\.0", r"\1.linear1"),
     *key_map.linear(r"(fc_score|fc_weight)\.3", r"\1.linear2"),
@@ -215,18 +215,18 @@ KEYS = (
 
 _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 _PAGE = "https://github.com/IIGROUP/MANIQA"
-MANIQA = Published(
-    metric=Maniqa,
-    keys=KEYS,
+MANIQA_SPEC = ModelSpec(
+    metric=MANIQA,
+    rules=RULES,
     title="MANIQA",
     paper="arXiv:2204.08958",
     protocol="mean over 20 crops of 224x224",
     results="KonIQ-10k .930 / .946 (the authors' own 80/20 split)",
     licence="Apache-2.0",
     weights={
-        "koniq10k": Source(url=f"{_HUB}/resolve/main/ckpt_koniq10k.pt", page=f"{_PAGE}/releases/tag/Koniq10k"),
-        "kadid10k": Source(url=f"{_HUB}/resolve/main/ckpt_kadid10k.pt", page=_PAGE),
-        "pipal22": Source(
+        "koniq10k": WeightsUrl(url=f"{_HUB}/resolve/main/ckpt_koniq10k.pt", page=f"{_PAGE}/releases/tag/Koniq10k"),
+        "kadid10k": WeightsUrl(url=f"{_HUB}/resolve/main/ckpt_kadid10k.pt", page=_PAGE),
+        "pipal22": WeightsUrl(
             url=f"{_HUB}/resolve/main/MANIQA_PIPAL-ae6d356b.pth",
             page=f"{_PAGE}/releases/tag/PIPAL22",
             sha256="ae6d356b",

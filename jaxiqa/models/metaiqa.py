@@ -8,14 +8,14 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.stages import normalise
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 SIDE = 224
 CLASSES = 1000
@@ -73,7 +73,7 @@ class MetaIQA(Metric):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b 224 224 c"]:
@@ -93,7 +93,7 @@ class MetaIQA(Metric):
         Stages of the backbone, ``classifier`` (``b 1000``), ``hidden1`` (``b 1024``), ``hidden2`` (``b 512``) and
         ``fc3`` (``b 1``, the score before the sigmoid).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         head = ("classifier", "hidden1", "hidden2", "fc3")
         wanted = {"layer4" if name in head else name for name in names}
         pixels = normalise(pixels, resnet.MEAN, resnet.STD)
@@ -114,8 +114,8 @@ def _hidden(i: int) -> tuple[key_map.Rule, ...]:
     )
 
 
-KEYS = (
-    *key_map.under("backbone", resnet.keys(tuple(rf"resnet_layer\.{name}" for name in resnet.NAMES))),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"resnet_layer\.{name}" for name in resnet.NAMES))),
     *key_map.linear(r"resnet_layer\.fc", "classifier"),
     *_hidden(1),
     *_hidden(2),
@@ -124,18 +124,18 @@ KEYS = (
 
 _PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 
-METAIQA = Published(
+METAIQA_SPEC = ModelSpec(
     metric=MetaIQA,
-    keys=KEYS,
+    rules=RULES,
     title="MetaIQA",
     paper="arXiv:2004.05508",
     protocol="resized to 224x224 (bilinear, antialiased; pyiqa: not antialiased)",
     results="KonIQ-10k .850 / .887, after fine-tuning on it",
     licence="none given",
     weights={
-        "tid2013": Source(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
-        "tid2013_kadid10k": Source(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
-        "pyiqa_prior": Source(url=f"{_PYIQA}/resolve/main/Metaiqa_prior.pth", page=_PYIQA),
-        "pyiqa_livec": Source(url=f"{_PYIQA}/resolve/main/Metaiqa_livec.pth", page=_PYIQA),
+        "tid2013": WeightsUrl(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
+        "tid2013_kadid10k": WeightsUrl(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
+        "pyiqa_prior": WeightsUrl(url=f"{_PYIQA}/resolve/main/Metaiqa_prior.pth", page=_PYIQA),
+        "pyiqa_livec": WeightsUrl(url=f"{_PYIQA}/resolve/main/Metaiqa_livec.pth", page=_PYIQA),
     },
 )

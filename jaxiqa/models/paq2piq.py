@@ -9,14 +9,14 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.stages import Features
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 STRIDE = 32  # pixels per cell of layer4
 GRID = 20  # patches along each side
@@ -58,7 +58,7 @@ class PaQ2PiQ(Metric):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Images:
@@ -93,7 +93,7 @@ class PaQ2PiQ(Metric):
         ``roi_pool`` (``b 401 2 2 c``), ``concat_pool`` (``b 401 2c``: maximum, then mean) and ``hidden``
         (``b 401 512``, after the second batch norm).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         head = ("roi_pool", "concat_pool", "hidden")
         wanted = {"layer4" if name in head else name for name in names}
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
@@ -167,8 +167,8 @@ def roi_max_pool(x: Features, rows: Int[np.ndarray, "n k"], columns: Int[np.ndar
     return jnp.where(filled[:, :, None], x, 0.0)
 
 
-KEYS = (
-    *key_map.under("backbone", resnet.keys(tuple(rf"body\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"body\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
     *key_map.batch_norm(r"head\.2", "norm1"),
     *key_map.linear(r"head\.4", "linear1"),
     *key_map.batch_norm(r"head\.6", "norm2"),
@@ -178,20 +178,20 @@ KEYS = (
 _AUTHORS = "https://github.com/baidut/PaQ-2-PiQ"
 _PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 
-PAQ2PIQ = Published(
+PAQ2PIQ_SPEC = ModelSpec(
     metric=PaQ2PiQ,
-    keys=KEYS,
+    rules=RULES,
     title="PaQ-2-PiQ (RoIPool)",
     paper="arXiv:1912.10088",
     protocol="native size, one pass",
     results="KonIQ-10k .643 / .706, not trained on it",
     licence="code MIT; the authors' other repository, which holds the weights, CC-BY-NC-SA",
     weights={
-        "flive": Source(
+        "flive": WeightsUrl(
             url=f"{_AUTHORS}/releases/download/v1.0/RoIPoolModel-fit.10.bs.120.pth",
             page=f"{_AUTHORS}/releases",
         ),
-        "pyiqa": Source(
+        "pyiqa": WeightsUrl(
             url=f"{_PYIQA}/resolve/main/P2P_RoIPoolModel-fit.10.bs.120-ca69882e.pth",
             page=_PYIQA,
             sha256="ca69882e",

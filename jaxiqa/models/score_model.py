@@ -9,7 +9,7 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import beside
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.layers import materialize
@@ -51,7 +51,7 @@ def build(
     nnx.update(model, _initial_state(backbone, options, backbone_weights is None, key))
     if backbone_weights is not None:
         spec = BACKBONES[backbone]
-        rules = (*spec.keys, *key_map.without(spec.classifier_keys))
+        rules = (*spec.rules, *key_map.without(spec.classifier_rules))
         arrays = key_map.without_prefix(spec.adapt(files.contents(backbone_weights).arrays), rules)
         key_map.fill(model.backbone, arrays, rules, source=str(backbone_weights))
     return model
@@ -78,7 +78,7 @@ class ScoreModel:
     state: Any
 
     def __call__(self, images: Images) -> Scores:
-        check_pictures(images)
+        check_unit_images(images)
         state = beside(images, self.state)
         return nnx.merge(self.graphdef, state)(images)
 
@@ -109,7 +109,7 @@ def score_fn(
     >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
     (2,)
 
-    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`jaxiqa.core.images.check_pictures`);
+    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`check_unit_images`);
     inside, where values cannot be looked at, those of another type or layout.
     """
     size = model.input_size or image_size

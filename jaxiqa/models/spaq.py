@@ -6,19 +6,19 @@ import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.crops import stride_crops
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 SHORTER_SIDE, PATCH, STRIDE = 512, 224, 112
 
 
-class SpaqBL(Metric):
+class SPAQBaseline(Metric):
     """``score = mean over patches of fc(mean over pixels of layer4)``, a ResNet-50 that sees pixels as they are.
 
     Protocol: images with both sides of 512 pixels or more are resized to 512 along the shorter one; then 224x224
@@ -32,7 +32,7 @@ class SpaqBL(Metric):
         width: channels of the backbone's first stage; 64 is the published one.
         rngs: random numbers for the weights.
 
-    >>> model = nnx.eval_shape(lambda: SpaqBL(rngs=nnx.Rngs(0)))
+    >>> model = nnx.eval_shape(lambda: SPAQBaseline(rngs=nnx.Rngs(0)))
     >>> images = jax.ShapeDtypeStruct((2, 600, 800, 3), "float32")
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
     (2,)
@@ -48,7 +48,7 @@ class SpaqBL(Metric):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1], both sides at least 224 pixels; higher is better."""
-        check_pictures(images)
+        check_unit_images(images)
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
@@ -68,24 +68,24 @@ class SpaqBL(Metric):
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Feature maps by name: stages of the backbone, and ``pool``, the mean of ``layer4`` (``b channels``)."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         wanted = {"layer4" if name == "pool" else name for name in names}
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
         return {name: maps["layer4"].mean((1, 2)) if name == "pool" else maps[name] for name in names}
 
 
-KEYS = (
-    *key_map.under("backbone", resnet.keys(tuple(rf"backbone\.{name}" for name in resnet.NAMES))),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"backbone\.{name}" for name in resnet.NAMES))),
     *key_map.linear(r"backbone\.fc", "fc"),
 )
 
-SPAQ_BL = Published(
-    metric=SpaqBL,
-    keys=KEYS,
+SPAQ_SPEC = ModelSpec(
+    metric=SPAQBaseline,
+    rules=RULES,
     title="SPAQ-BL",
     paper="Fang et al., CVPR 2020",
     protocol="shorter side to 512 (bilinear, antialiased), 224x224 patches every 112 pixels and at the edges",
     results="SPAQ .908 / not given",
     licence="education and research only",
-    weights={"spaq": Source(url=None, page="https://github.com/h4nwei/SPAQ")},
+    weights={"spaq": WeightsUrl(url=None, page="https://github.com/h4nwei/SPAQ")},
 )

@@ -7,7 +7,7 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa.models.metric import Metric
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 from jaxiqa.pretrained.key_map import Rule
 
 
@@ -16,7 +16,7 @@ def _nothing(model: nnx.Module, extras: Mapping[str, np.ndarray]) -> None:
 
 
 @dataclass(frozen=True, repr=False)
-class Published:
+class ModelSpec:
     """One entry of `jaxiqa.models.MODELS`.
 
     ``build(rngs=..., **options)`` makes the metric at its published size. A metric (`jaxiqa.models.metric.Metric`) has
@@ -34,7 +34,7 @@ class Published:
     Attributes:
         metric: the class; ``metric(rngs=..., **dict(model.options))`` makes another of the same structure.
         construct: makes the published one, where that is not the class with its default options.
-        keys: rules (`jaxiqa.pretrained.key_map`) from the original parameter names to those of the module.
+        rules: (`jaxiqa.pretrained.key_map`) from the original parameter names to those of the module.
         title, paper: name as in the literature; arXiv id or another reference.
         protocol: the test-time protocol in one line.
         results: published SROCC / PLCC, and on what.
@@ -42,12 +42,12 @@ class Published:
         extras: names in a checkpoint that are no parameters; ``finish(model, extras)`` gets those that are there.
         finish: sets what is not a parameter (a calibration) from them.
         weights: name -> where the authors put a checkpoint.
-        adapt: rewrites the arrays of another framework's file to the names and layouts that ``keys`` know; it returns
+        adapt: rewrites the arrays of another framework's file to the names and layouts that ``rules`` know; it returns
             those that are not of such a file as they are.
     """
 
     metric: type[Metric]
-    keys: Sequence[Rule]
+    rules: Sequence[Rule]
     title: str
     paper: str
     protocol: str
@@ -56,7 +56,7 @@ class Published:
     construct: Callable[..., Metric] | None = None
     extras: tuple[str, ...] = ()
     finish: Callable[[nnx.Module, Mapping[str, np.ndarray]], None] = _nothing
-    weights: Mapping[str, Source] = field(default_factory=dict)
+    weights: Mapping[str, WeightsUrl] = field(default_factory=dict)
     adapt: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 
     @property

@@ -10,16 +10,16 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import OVERSHOOT, check_images, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.spec import Published
+from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
 from jaxiqa.nn.stages import normalise
 from jaxiqa.nn.transformer import attend, layer_norm
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 LEVELS = ("layer1", "layer2", "layer3", "layer4")
 PARTS = ("pooled", "position", "encoder.0", "encoder.1", "encoder", "fc2")
@@ -187,7 +187,7 @@ class TReS(Metric):
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Scores of RGB images in [0, 1]: the mean over their crops, random ones with a key (``"official"``)."""
-        check_pictures(images)
+        check_unit_images(images)
         crops = self.prepare(images, key)
         parts = []
         for part in jnp.split(crops, max(1, images.shape[0])):  # one image's crops at a time: 8 images took 7.5 GiB
@@ -218,7 +218,7 @@ class TReS(Metric):
         queries and keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, behind the
         last norm; all ``b 7 7 c``) and ``fc2`` (``b c``).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         stages = {name for name in names if name not in PARTS}
@@ -252,8 +252,8 @@ def _three_biases(array: np.ndarray) -> np.ndarray:
 
 
 _ENCODER = r"transformer\.encoder\.layers\.(\d)"
-KEYS = (
-    *key_map.under("backbone", resnet.keys(tuple(rf"model\.{name}" for name in resnet.NAMES))),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"model\.{name}" for name in resnet.NAMES))),
     *key_map.without(key_map.linear(r"model\.fc", "")),
     (r"L2pooling_l\d\.filter", None, key_map.same),  # always the filter of l2_pool_smooth
     (rf"{_ENCODER}\.self_attn\.in_proj_weight", r"layer.\1.qkv.kernel", _three_kernels),
@@ -265,21 +265,21 @@ KEYS = (
     *key_map.linear("(fc2|fc)", r"\1"),
 )
 
-TRES = Published(
+TRES_SPEC = ModelSpec(
     metric=TReS,
-    keys=KEYS,
+    rules=RULES,
     title="TReS",
     paper="arXiv:2108.06858",
     protocol="resized to 512x384, mean over 50 crops of 224x224",
     results="KonIQ-10k .915 / .928",
     licence="CMU academic, non-commercial",
     weights={
-        "koniq10k": Source(
+        "koniq10k": WeightsUrl(
             url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/tres_koniq-f0502926.pth",
             page="https://github.com/isalirezag/TReS",
             sha256="f0502926",
         ),
-        "flive": Source(
+        "flive": WeightsUrl(
             url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/tres_flive-09b0de5b.pth",
             page="https://github.com/isalirezag/TReS",
             sha256="09b0de5b",

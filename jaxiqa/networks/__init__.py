@@ -18,11 +18,11 @@ from jaxiqa.networks import adm, colorization, disco, dists, dncnn, fcn, mprnet,
 from jaxiqa.networks.adm import ADM
 from jaxiqa.networks.colorization import Colorization
 from jaxiqa.networks.disco import DISCO
-from jaxiqa.networks.distance import Auxiliary, Distance, DistanceTo
+from jaxiqa.networks.distance import Distance, DistanceTo, NetworkSpec
 from jaxiqa.networks.dists import DISTS
 from jaxiqa.networks.dncnn import DnCNN
 from jaxiqa.networks.fcn import FCN
-from jaxiqa.networks.lpips import LPIPS, LPIPS_ALEX, LPIPS_SQUEEZE, LPIPS_VGG
+from jaxiqa.networks.lpips import LPIPS, LPIPS_ALEX_SPEC, LPIPS_SQUEEZE_SPEC, LPIPS_VGG_SPEC
 from jaxiqa.networks.mprnet import MPRNet
 from jaxiqa.networks.network import Network
 from jaxiqa.networks.srvgg import SRVGG
@@ -31,18 +31,18 @@ from jaxiqa.pretrained import files, key_map
 from jaxiqa.pretrained.containers import Contents, from_mapping
 
 NETWORKS = {
-    "dists": dists.PUBLISHED,
-    "lpips_alex": LPIPS_ALEX,
-    "lpips_vgg": LPIPS_VGG,
-    "lpips_squeeze": LPIPS_SQUEEZE,
-    "facpa_unet": unet.PUBLISHED,
-    "siggraph17": colorization.PUBLISHED,
-    "mprnet": mprnet.PUBLISHED,
-    "real_esrgan": srvgg.PUBLISHED,
-    "adm": adm.PUBLISHED,
-    "disco": disco.PUBLISHED,
-    "fcn": fcn.PUBLISHED,
-    "dncnn": dncnn.PUBLISHED,
+    "dists": dists.SPEC,
+    "lpips_alex": LPIPS_ALEX_SPEC,
+    "lpips_vgg": LPIPS_VGG_SPEC,
+    "lpips_squeeze": LPIPS_SQUEEZE_SPEC,
+    "facpa_unet": unet.SPEC,
+    "siggraph17": colorization.SPEC,
+    "mprnet": mprnet.SPEC,
+    "real_esrgan": srvgg.SPEC,
+    "adm": adm.SPEC,
+    "disco": disco.SPEC,
+    "fcn": fcn.SPEC,
+    "dncnn": dncnn.SPEC,
 }
 
 __all__ = [
@@ -53,13 +53,13 @@ __all__ = [
     "LPIPS",
     "NETWORKS",
     "SRVGG",
-    "Auxiliary",
     "Colorization",
     "Distance",
     "DistanceTo",
     "DnCNN",
     "MPRNet",
     "Network",
+    "NetworkSpec",
     "UNet",
     "blend",
     "build",
@@ -127,7 +127,7 @@ def load(
     )
     found = {argument: _contents(value) for argument, value in given.items()}
     own, backbone = found["weights"].arrays, found["backbone_weights"].arrays if "backbone_weights" in found else {}
-    own, backbone = (key_map.without_prefix(arrays, spec.keys) for arrays in (own, backbone))
+    own, backbone = (key_map.without_prefix(arrays, spec.rules) for arrays in (own, backbone))
     if twice := sorted(own.keys() & backbone.keys()):
         raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
     if NETWORK in found["weights"].metadata:
@@ -136,7 +136,7 @@ def load(
             raise ValueError(f"{source} holds a {written['name']}, not a {name}")
         rules, read = key_map.IDENTITY, written["options"]
     else:
-        rules, read = spec.keys, spec.options(own)
+        rules, read = spec.rules, spec.options(own)
     model = _abstract(name, read | options)
     key_map.fill(model, own | backbone, rules, source=source)
     return spec.wrap(*nnx.split(model))

@@ -11,12 +11,12 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.transformer import attention
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 Map = Float[Array, "_ _ _ _"]
 Embedding = Float[Array, "_ _"]
@@ -230,9 +230,9 @@ def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     }
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=ADM,
-    keys=(
+    rules=(
         *key_map.linear(r"time_embed\.0", "time.0"),
         *key_map.linear(r"time_embed\.2", "time.1"),
         *key_map.conv(r"input_blocks\.0\.0", "first", bias=True),
@@ -247,7 +247,7 @@ PUBLISHED = Auxiliary(
     paper="arXiv:2105.05233",
     licence="MIT",
     weights={
-        "256x256_uncond": Source(
+        "256x256_uncond": WeightsUrl(
             url="https://openaipublic.blob.core.windows.net/diffusion/jul-2021/256x256_diffusion_uncond.pt",
             page="https://github.com/openai/guided-diffusion",
         )

@@ -7,7 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import OVERSHOOT, check_pictures
+from jaxiqa.core.images import OVERSHOOT, check_unit_images
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.nn.stages import normalise
 from jaxiqa.pretrained import files, key_map
@@ -32,7 +32,7 @@ class Classifier(nnx.Module):
 
     def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
         """Logits of RGB pixels in [0, 1]."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         features, _ = self.backbone.run(normalise(pixels, self.mean, self.std))
         return self.head(features)
 
@@ -44,9 +44,9 @@ def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:
     """
     check_choice("backbone", backbone, BACKBONES)
     spec = BACKBONES[backbone]
-    rules = (*key_map.under("backbone", spec.keys), *spec.classifier_keys)
+    rules = (*key_map.under("backbone", spec.rules), *spec.classifier_rules)
     arrays = key_map.without_prefix(spec.adapt(files.contents(path).arrays), rules)
-    biases = [pattern for pattern, target, _ in spec.classifier_keys if target == "head.bias"]
+    biases = [pattern for pattern, target, _ in spec.classifier_rules if target == "head.bias"]
     sizes = [
         array.shape[0] for name, array in arrays.items() if array.ndim == 1 and re.fullmatch("|".join(biases), name)
     ]

@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.networks.upsampling import UpConv, up_keys
 from jaxiqa.nn.conv import HE
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 CLASSES = 529
 """Cells of a 23×23 grid over a and b, 10 units wide."""
@@ -107,7 +107,7 @@ def _pointwise(source: str, target: str) -> tuple[key_map.Rule, ...]:
     return ((rf"{source}\.weight", f"{target}.kernel", layout), (rf"{source}\.bias", f"{target}.bias", key_map.same))
 
 
-def _keys() -> tuple[key_map.Rule, ...]:
+def _rules() -> tuple[key_map.Rule, ...]:
     """The published names count convolutions, ReLUs and norms of a block through."""
     rules: list[key_map.Rule] = []
     for number, (_, depth, _) in DOWN.items():
@@ -125,12 +125,12 @@ def _keys() -> tuple[key_map.Rule, ...]:
     return (*rules, *_pointwise(r"model_class\.0", "classes"), *_pointwise(r"model_out\.0", "colors"))
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=Colorization,
-    keys=_keys(),
+    rules=_rules(),
     title="Real-time user-guided colourisation",
     paper="arXiv:1705.02999",
     licence="see its page",
-    weights={"published": Source(url=None, page="https://github.com/richzhang/colorization-pytorch")},
+    weights={"published": WeightsUrl(url=None, page="https://github.com/richzhang/colorization-pytorch")},
     wrap=Network,
 )

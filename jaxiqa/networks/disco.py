@@ -12,11 +12,11 @@ from flax import nnx
 from jaxtyping import Array, Float, Int
 
 from jaxiqa.core.types import Images
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.nn.conv import conv
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
 """The feature above or below, left or right of a pixel."""
@@ -145,7 +145,7 @@ def _conv(x: Float[Array, "b h w cin"], kernel: Float[Array, "3 3 cin cout"]) ->
     return jax.lax.conv_general_dilated(x, kernel, (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
 
 
-def _keys() -> tuple[key_map.Rule, ...]:
+def _rules() -> tuple[key_map.Rule, ...]:
     """The checkpoint's shifts of the mean are not used by anything."""
     rules = [
         (r"encoder\.(?:sub|add)_mean\.(?:weight|bias)", None, key_map.same),
@@ -168,13 +168,13 @@ def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"depth": len(blocks), "width": width, "hidden": hidden}
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=DISCO,
-    keys=_keys(),
+    rules=_rules(),
     title="DISCO",
     paper="arXiv:2212.05630",
     licence="see its page",
-    weights={"published": Source(url=None, page="https://github.com/chihhuiho/disco")},
+    weights={"published": WeightsUrl(url=None, page="https://github.com/chihhuiho/disco")},
     wrap=Network,
     options=_options,
 )

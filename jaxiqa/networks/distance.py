@@ -11,7 +11,7 @@ from jaxtyping import Array
 
 from jaxiqa.core.images import check_images
 from jaxiqa.core.types import Images, Scores
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 from jaxiqa.pretrained.key_map import Rule
 
 
@@ -70,12 +70,12 @@ class DistanceTo:
 
 
 @dataclass(frozen=True)
-class Auxiliary:
+class NetworkSpec:
     """One entry of `jaxiqa.networks.NETWORKS`.
 
     Attributes:
         build: ``build(*, rngs, **options) -> module``, at its published size by default.
-        keys: rules (`jaxiqa.pretrained.key_map`) from the published parameter names, those of a backbone among them.
+        rules: (`jaxiqa.pretrained.key_map`) from the published parameter names, those of a backbone among them.
         title, paper: name as in the literature, arXiv id.
         licence: of the published weights, without a backbone's.
         weights: name -> where the authors put them.
@@ -85,11 +85,11 @@ class Auxiliary:
     """
 
     build: Callable[..., nnx.Module]
-    keys: Sequence[Rule]
+    rules: Sequence[Rule]
     title: str
     paper: str
     licence: str
-    weights: Mapping[str, Source]
+    weights: Mapping[str, WeightsUrl]
     wrap: Callable[..., Any] = Distance
     options: Callable[[Mapping[str, np.ndarray]], dict[str, Any]] = lambda arrays: {}
 

@@ -5,12 +5,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.types import Images, Scores
-from jaxiqa.networks.distance import Auxiliary, vector
+from jaxiqa.networks.distance import NetworkSpec, vector
 from jaxiqa.nn.backbones.vgg import VGG16, vgg16
 from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.stages import normalise
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 TAPS = ("relu1_2", "relu2_2", "relu3_3", "relu4_3", "relu5_3")
 C1 = C2 = 1e-6
@@ -80,18 +80,18 @@ def _terms(x: Float[Array, "b h w c"], y: Float[Array, "b h w c"]) -> tuple[Floa
     )
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=DISTS,
-    keys=(
+    rules=(
         *key_map.under("backbone", VGG16.keys),
-        *key_map.without(VGG16.classifier_keys),
+        *key_map.without(VGG16.classifier_rules),
         ("alpha|beta", r"\g<0>", vector),
     ),
     title="DISTS",
     paper="arXiv:2004.07728",
     licence="MIT",
     weights={
-        "published": Source(
+        "published": WeightsUrl(
             url=None, page="https://github.com/dingkeyan93/DISTS (DISTS_pytorch/weights.pt)", size=12_288
         )
     },

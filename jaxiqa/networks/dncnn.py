@@ -10,11 +10,11 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.types import Images
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.nn.conv import HE, conv
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 DEEPEST = 64
 """Convolutions that a checkpoint's names are known for."""
@@ -56,7 +56,7 @@ class DnCNN(nnx.Module):
         return images - last(x)
 
 
-def _keys() -> tuple[key_map.Rule, ...]:
+def _rules() -> tuple[key_map.Rule, ...]:
     """The published names count convolutions, norms and ReLUs through."""
     rules = [*key_map.conv(r"dncnn\.0", "conv.0", bias=True)]
     for level in range(1, DEEPEST):
@@ -72,13 +72,13 @@ def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     return {"depth": len(kernels), "width": len(arrays["dncnn.0.weight"])}
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=DnCNN,
-    keys=_keys(),
+    rules=_rules(),
     title="DnCNN, as denoised smoothing (arXiv:2003.01908) trained it",
     paper="arXiv:1608.03981",
     licence="MIT",
-    weights={"published": Source(url=None, page="https://github.com/microsoft/denoised-smoothing")},
+    weights={"published": WeightsUrl(url=None, page="https://github.com/microsoft/denoised-smoothing")},
     wrap=Network,
     options=_options,
 )

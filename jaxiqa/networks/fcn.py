@@ -7,12 +7,12 @@ import jax.numpy as jnp
 from flax import nnx
 
 from jaxiqa.core.types import Images
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.networks.unet import instance_norm
 from jaxiqa.nn.conv import conv
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 
 class FCN(nnx.Module):
@@ -36,12 +36,12 @@ class FCN(nnx.Module):
         return jnp.tanh(third(x))
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=FCN,
-    keys=tuple(rule for i in range(3) for rule in key_map.conv(f"conv{i + 1}", f"conv.{i}", bias=True)),
+    rules=tuple(rule for i in range(3) for rule in key_map.conv(f"conv{i + 1}", f"conv.{i}", bias=True)),
     title="FCN filter",
     paper="arXiv:2408.01541",
     licence="none stated",
-    weights={"published": Source(url=None, page="https://github.com/wianluna/adversarial_purification")},
+    weights={"published": WeightsUrl(url=None, page="https://github.com/wianluna/adversarial_purification")},
     wrap=Network,
 )

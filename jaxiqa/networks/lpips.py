@@ -8,11 +8,11 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.types import Images, Scores
-from jaxiqa.networks.distance import Auxiliary, vector
+from jaxiqa.networks.distance import NetworkSpec, vector
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.nn.stages import normalise
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 TAPS = {
     "alexnet": ("relu1", "relu2", "relu3", "relu4", "relu5"),
@@ -72,20 +72,20 @@ def _unit(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     return x / (norm + 1e-10)
 
 
-def _record(backbone: str, file: str, size: int) -> Auxiliary:
+def _record(backbone: str, file: str, size: int) -> NetworkSpec:
     spec = BACKBONES[backbone]
     heads = ((rf"lin{i}\.model\.1\.weight", f"weight.{tap}", vector) for i, tap in enumerate(TAPS[backbone]))
     page = f"https://github.com/richzhang/PerceptualSimilarity (lpips/weights/v0.1/{file})"
-    return Auxiliary(
+    return NetworkSpec(
         build=partial(LPIPS, backbone),
-        keys=(*key_map.under("backbone", spec.keys), *key_map.without(spec.classifier_keys), *heads),
+        rules=(*key_map.under("backbone", spec.rules), *key_map.without(spec.classifier_rules), *heads),
         title=f"LPIPS 0.1 ({backbone})",
         paper="arXiv:1801.03924",
         licence="BSD-2-Clause",
-        weights={"v0.1": Source(url=None, page=page, size=size)},
+        weights={"v0.1": WeightsUrl(url=None, page=page, size=size)},
     )
 
 
-LPIPS_ALEX = _record("alexnet", "alex.pth", 6_009)
-LPIPS_VGG = _record("vgg16", "vgg.pth", 7_289)
-LPIPS_SQUEEZE = _record("squeezenet1_1", "squeeze.pth", 10_811)
+LPIPS_ALEX_SPEC = _record("alexnet", "alex.pth", 6_009)
+LPIPS_VGG_SPEC = _record("vgg16", "vgg.pth", 7_289)
+LPIPS_SQUEEZE_SPEC = _record("squeezenet1_1", "squeeze.pth", 10_811)

@@ -8,12 +8,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.types import Images
-from jaxiqa.networks import mprnet_keys
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks import mprnet_rules
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.networks.prelu import prelu
 from jaxiqa.nn.conv import conv
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 Map = Float[Array, "_ _ _ _"]
 Slope = Float[Array, "1"]
@@ -220,13 +220,13 @@ def _double(x: Map) -> Map:
     return jax.image.resize(x, (b, 2 * h, 2 * w, c), "bilinear")
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=MPRNet,
-    keys=mprnet_keys.keys(),
+    rules=mprnet_rules.rules(),
     title="MPRNet, for denoising",
     paper="arXiv:2102.02808",
     licence="academic, non-commercial",
-    weights={"denoising": Source(url=None, page="https://github.com/swz30/MPRNet")},
+    weights={"denoising": WeightsUrl(url=None, page="https://github.com/swz30/MPRNet")},
     wrap=Network,
-    options=mprnet_keys.options,
+    options=mprnet_rules.options,
 )

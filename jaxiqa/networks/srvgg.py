@@ -10,12 +10,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.types import Images
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.networks.prelu import prelu
 from jaxiqa.nn.conv import conv
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 DEEPEST = 64
 """Convolutions between the first and the last that a checkpoint's names are known for."""
@@ -59,7 +59,7 @@ def _shuffle(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 3
     return x.reshape(b, h * factor, w * factor, 3)
 
 
-def _keys() -> tuple[key_map.Rule, ...]:
+def _rules() -> tuple[key_map.Rule, ...]:
     """The published names count convolutions and slopes through."""
     rules: list[key_map.Rule] = []
     for level in range(DEEPEST + 2):
@@ -79,14 +79,14 @@ def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
 
 RELEASES = "https://github.com/xinntao/Real-ESRGAN/releases"
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=SRVGG,
-    keys=_keys(),
+    rules=_rules(),
     title="Real-ESRGAN, general x4v3",
     paper="arXiv:2107.10833",
     licence="BSD-3-Clause",
     weights={
-        name: Source(url=f"{RELEASES}/download/v0.2.5.0/realesr-{name}.pth", page=RELEASES)
+        name: WeightsUrl(url=f"{RELEASES}/download/v0.2.5.0/realesr-{name}.pth", page=RELEASES)
         for name in ("general-x4v3", "general-wdn-x4v3")
     },
     wrap=Network,

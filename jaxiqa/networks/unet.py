@@ -6,12 +6,12 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.core.types import Images
-from jaxiqa.networks.distance import Auxiliary
+from jaxiqa.networks.distance import NetworkSpec
 from jaxiqa.networks.network import Network
 from jaxiqa.networks.upsampling import UpConv, up_keys
 from jaxiqa.nn.conv import conv
 from jaxiqa.pretrained import key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 INIT = nnx.initializers.normal(0.02)
 
@@ -82,9 +82,9 @@ def instance_norm(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     return x * jax.lax.rsqrt(jnp.mean(x * x, (1, 2), keepdims=True) + 1e-5)
 
 
-PUBLISHED = Auxiliary(
+SPEC = NetworkSpec(
     build=UNet,
-    keys=tuple(
+    rules=tuple(
         rule
         for level in range(8)
         for rule in (
@@ -95,6 +95,6 @@ PUBLISHED = Auxiliary(
     title="FACPA's U-Net",
     paper="arXiv:2305.15544",
     licence="none stated",
-    weights={"published": Source(url=None, page="https://github.com/katiashh/FACPA")},
+    weights={"published": WeightsUrl(url=None, page="https://github.com/katiashh/FACPA")},
     wrap=Network,
 )

@@ -24,7 +24,7 @@ def normalise(pixels: Features, mean: tuple[float, float, float], std: tuple[flo
 
 
 @dataclass(frozen=True)
-class Backbone:
+class BackboneSpec:
     """How to build a backbone, and what its published weights expect.
 
     Attributes:
@@ -36,7 +36,7 @@ class Backbone:
         keys: conversion rules (`jaxiqa.pretrained.key_map`) from the published parameter names to those of `Stages`.
         classifier_keys: the same for the classifier on top, under the name ``head``.
         classifier: ``classifier(features, classes, *, rngs) -> module``, logits of the last stage's map.
-        adapt: rewrites the arrays of other publishers' files to the layout that ``keys`` know; it returns those that
+        adapt: rewrites the arrays of other publishers' files to the layout that ``rules`` know; it returns those that
             it does not know as they are.
     """
 
@@ -46,8 +46,8 @@ class Backbone:
     std: tuple[float, float, float]
     taps: tuple[str, str]
     classes: int
-    keys: Sequence[Any]
-    classifier_keys: Sequence[Any]
+    rules: Sequence[Any]
+    classifier_rules: Sequence[Any]
     classifier: Callable[..., nnx.Module] = PooledLinear
     adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
 

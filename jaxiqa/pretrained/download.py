@@ -9,7 +9,7 @@ from typing import Any
 from urllib.parse import unquote, urlsplit
 
 from jaxiqa.core.files import locked
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 ATTEMPTS = 4
 CHUNK = 2**16  # bytes; of a download that breaks off, less than this is lost
@@ -23,7 +23,7 @@ def cache_folder() -> Path:
     return Path(os.environ.get("JAXIQA_CACHE") or pooch.os_cache("jaxiqa"))
 
 
-def fetch(source: Source, name: str, *, model: str, pause: float = 2.0) -> Path:
+def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> Path:
     """The file of a source, downloaded unless it is in the cache.
 
     A download that breaks off goes on where it stopped: up to four attempts in one call, and again in the next call.
@@ -67,11 +67,11 @@ def fetch(source: Source, name: str, *, model: str, pause: float = 2.0) -> Path:
     return path
 
 
-def _by_hand(source: Source) -> str:
+def _by_hand(source: WeightsUrl) -> str:
     return f"get the file from {source.page} and pass its path: weights='/path/to/the/file'"
 
 
-def _problem(path: Path, source: Source) -> str | None:
+def _problem(path: Path, source: WeightsUrl) -> str | None:
     """What distinguishes the file from the published one."""
     import pooch
 
@@ -84,7 +84,7 @@ def _problem(path: Path, source: Source) -> str | None:
     return None if digest.startswith(source.sha256.lower()) else f"its SHA-256 is {digest}, not {source.sha256}..."
 
 
-def _download(source: Source, part: Path, name: str, model: str, pause: float) -> None:
+def _download(source: WeightsUrl, part: Path, name: str, model: str, pause: float) -> None:
     """Append to ``part`` what it lacks."""
     import pooch
     import requests

@@ -21,7 +21,7 @@ OLD_PICKLES = b"(}]c"
 
 
 @dataclass(frozen=True)
-class Source:
+class WeightsUrl:
     """Where a published file lies.
 
     Attributes:

@@ -10,9 +10,9 @@ from jaxiqa.reports.defenses import plots as defense_plots
 from jaxiqa.reports.defenses.leaderboard import write_leaderboard
 from jaxiqa.reports.defenses.summary import Defenses
 from jaxiqa.reports.defenses.tables import table4, write_cells
-from jaxiqa.reports.examples import sheet
+from jaxiqa.reports.examples import example_grid
 from jaxiqa.reports.page import page
-from jaxiqa.reports.table import Sheet
+from jaxiqa.reports.table import Table
 from jaxiqa.results.examples import Example
 
 
@@ -23,7 +23,7 @@ def write_report(
     *,
     title: str,
     facts: Mapping[str, str],
-    defended: Sequence[Sheet] = (),
+    defended: Sequence[Table] = (),
     figures: Mapping[str, bytes] | None = None,
 ) -> Path:
     """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
@@ -40,16 +40,16 @@ def write_report(
         write_bytes(folder / "curves.png", pictures["Gain over the strength of the attack"])
     pictures |= figures or {}
     if examples:
-        pictures["Attacked pictures and what was changed"] = sheet(examples)
+        pictures["Attacked pictures and what was changed"] = example_grid(examples)
         write_bytes(folder / "examples.png", pictures["Attacked pictures and what was changed"])
-    sheets = [*tables.sheets(summary), *defended]
-    write_text(folder / "report.html", page(sheets, pictures, title=title, facts=facts))
+    shown = [*tables.tables(summary), *defended]
+    write_text(folder / "report.html", page(shown, pictures, title=title, facts=facts))
     return folder / "report.html"
 
 
 def write_defenses(
-    folder: Path, mine: Defenses, every: Defenses, certified: Sheet | None, *, title: str, facts: Mapping[str, str]
-) -> tuple[list[Sheet], dict[str, bytes]]:
+    folder: Path, mine: Defenses, every: Defenses, certified: Table | None, *, title: str, facts: Mapping[str, str]
+) -> tuple[list[Table], dict[str, bytes]]:
     """Write what there is to say about defenses.
 
     defenses.csv (every cell, every number), defenses.md (Table 4 and the certified defenses), defenses_tradeoff.png,
@@ -65,11 +65,11 @@ def write_defenses(
     Returns:
         Tables and captioned pictures for the report.
     """
-    sheets: list[Sheet] = []
+    shown: list[Table] = []
     pictures: dict[str, bytes] = {}
     if mine.cells:
         write_cells(mine, folder / "defenses.csv")
-        sheets += table4(mine)
+        shown += table4(mine)
         for name, caption, draw in (
             ("tradeoff", "Defenses: distance from the clean score against quality and order", defense_plots.tradeoff),
             ("by_attack", "Defenses: distance from the clean score, by attack", defense_plots.by_attack),
@@ -78,14 +78,21 @@ def write_defenses(
             pictures[caption] = draw(mine)
             write_bytes(folder / f"defenses_{name}.png", pictures[caption])
     if every.cells:
-        sheets.append(write_leaderboard(every, folder, title=title, facts=facts))
+        shown.append(write_leaderboard(every, folder, title=title, facts=facts))
     if certified is not None:
-        sheets.append(certified)
-    if sheets:
+        shown.append(certified)
+    if shown:
         lines = [
             line
-            for sheet in sheets
-            for line in (f"## {sheet.title}", "", *sheet.markdown(), "", *sheet.markdown_notes(), "")
+            for table in shown
+            for line in (
+                f"## {table.title}",
+                "",
+                *table.markdown(),
+                "",
+                *table.markdown_notes(),
+                "",
+            )
         ]
         write_text(folder / "defenses.md", "\n".join(lines))
-    return sheets, pictures
+    return shown, pictures

@@ -24,7 +24,7 @@ def amplification(difference: np.ndarray) -> float:
     return float(2 ** max(0.0, np.floor(np.log2(0.5 / size)))) if size > 0 else 1.0
 
 
-def sheet(examples: Sequence[Example]) -> bytes:
+def example_grid(examples: Sequence[Example]) -> bytes:
     """PNG: per example the clean picture, the attacked one, and their difference.
 
     The difference is 0.5 + k · (attacked − clean), clipped to [0, 1]; k is `amplification` and stands above it.

@@ -6,14 +6,14 @@ from importlib.resources import files
 
 import jinja2
 
-from jaxiqa.reports.table import Sheet
+from jaxiqa.reports.table import Table
 
 
-def page(sheets: Sequence[Sheet], pictures: Mapping[str, bytes], *, title: str, facts: Mapping[str, str]) -> str:
+def page(tables: Sequence[Table], pictures: Mapping[str, bytes], *, title: str, facts: Mapping[str, str]) -> str:
     """The report as HTML that loads nothing from anywhere.
 
     Args:
-        sheets: the tables.
+        tables: the tables.
         pictures: caption -> PNG.
         title: the experiment's name.
         facts: such as command, device and date.
@@ -24,6 +24,6 @@ def page(sheets: Sequence[Sheet], pictures: Mapping[str, bytes], *, title: str, 
     return template.render(
         title=title,
         facts=facts,
-        sheets=sheets,
+        tables=tables,
         pictures={caption: base64.b64encode(content).decode() for caption, content in pictures.items()},
     )

@@ -11,7 +11,7 @@ Strength = float | str | None
 LEVELS = ("weak", "medium", "strong")
 
 
-def named(strength: Strength) -> str:
+def format_strength(strength: Strength) -> str:
     """A strength as people write it: a level by its name, others by `in_255ths`, and a dash where there is none."""
     if strength is None:
         return "–"

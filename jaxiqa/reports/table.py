@@ -14,7 +14,7 @@ Entry = tuple[str, float | None]
 
 
 @dataclass(frozen=True)
-class Sheet:
+class Table:
     """One table.
 
     Attributes:
@@ -45,7 +45,7 @@ class Sheet:
     def markdown(self) -> list[str]:
         """Lines of the table.
 
-        >>> Sheet("", ["a", "b"], [["x|y", ("0.50", 0.5)]]).markdown()
+        >>> Table("", ["a", "b"], [["x|y", ("0.50", 0.5)]]).markdown()
         ['| a | b |', '|---|---:|', '| x\\\\|y | 0.50 |']
         """
         rule = "|" + "---|" * self.text + "---:|" * (len(self.header) - self.text)
@@ -56,7 +56,7 @@ class Sheet:
     def markdown_notes(self) -> list[str]:
         """Lines of a list of the notes.
 
-        >>> Sheet("", [], [], ["*a* is b"]).markdown_notes()
+        >>> Table("", [], [], ["*a* is b"]).markdown_notes()
         ['- \\\\*a\\\\* is b']
         """
         return [f"- {as_markdown(note)}" for note in self.notes]

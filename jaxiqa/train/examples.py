@@ -8,11 +8,11 @@ import numpy as np
 
 from jaxiqa.data.pipeline import image_fetch
 from jaxiqa.data.split import Split
-from jaxiqa.train.state import Parts, Tree, put_together
+from jaxiqa.train.state import SplitModel, Tree, merge_model
 
 
 @dataclass(frozen=True)
-class Source:
+class Examples:
     """``fetch(index, flip)`` gives one example as a dict of arrays with ``mos`` and ``image`` or ``activation``."""
 
     fetch: Callable[[int, bool], dict[str, np.ndarray]]
@@ -36,14 +36,20 @@ class Source:
             yield np.stack(inputs + inputs[-1:] * (batch_size - len(inputs))), len(inputs)
 
 
-def image_source(split: Split, size: tuple[int, int] | None) -> Source:
+def image_source(split: Split, size: tuple[int, int] | None) -> Examples:
     """Pictures, resized on the host to ``size`` (height, width) where it is given."""
-    return Source(image_fetch(split, size), split.mos)
+    return Examples(image_fetch(split, size), split.mos)
 
 
 def activation_source(
-    parts: Parts, images: Source, after: str, *, flip: bool, batch_size: int, progress: Callable[[int, int], None]
-) -> Source:
+    parts: SplitModel,
+    images: Examples,
+    after: str,
+    *,
+    flip: bool,
+    batch_size: int,
+    progress: Callable[[int, int], None],
+) -> Examples:
     """Run the frozen stages once over all images, and over their mirror images with ``flip``.
 
     Args:
@@ -57,7 +63,7 @@ def activation_source(
 
     @jax.jit
     def trunk(fixed: Tree, batch_stats: Tree, batch: jax.Array) -> jax.Array:
-        model = put_together(replace(parts, fixed=fixed), parts.params, batch_stats)
+        model = merge_model(replace(parts, fixed=fixed), parts.params, batch_stats)
         return model.trunk(model.prepare(batch), after)
 
     stored: list[np.ndarray] = []
@@ -74,4 +80,4 @@ def activation_source(
     def fetch(index: int, mirrored: bool) -> dict[str, np.ndarray]:
         return {"activation": stored[int(mirrored)][index], "mos": np.float32(images.mos[index])}
 
-    return Source(fetch, images.mos, after)
+    return Examples(fetch, images.mos, after)

@@ -24,7 +24,7 @@ from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.pruning import apply_masks, make_masks
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
-from jaxiqa.train.state import digest, make_optimizer, put_together, take_apart
+from jaxiqa.train.state import digest, make_optimizer, merge_model, split_model
 from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, slope_penalty
 
 Run = tuple[int, str]
@@ -86,7 +86,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     model, held = starting_model(experiment, name, seed)
     inserted = tuple(insertion.name for insertion in model.insertions)
     stages, trunk = model.backbone.order, frozen_stages(model, training.freeze)
-    parts = take_apart(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
+    parts = split_model(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
     masks = {}
     if variant.prune:
         # Frozen stages are left whole: they could not be fine-tuned to make up for what is missing.
@@ -129,7 +129,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         if holds_work(folder):
             mend += f", and delete {folder}, which holds the epochs before"
         raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error
-    model = put_together(parts, result.params, result.batch_stats)
+    model = merge_model(parts, result.params, result.batch_stats)
     model.calibrate(k=k, b=b, score_range=(float(k * raw.min() + b), float(k * raw.max() + b)))
     models.save(model, folder)
     row = {

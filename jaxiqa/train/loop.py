@@ -21,17 +21,17 @@ from jaxiqa.data.pipeline import training_batches
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
-from jaxiqa.train.examples import Source
+from jaxiqa.train.examples import Examples
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.state import Parts, TrainState, Tree, put_together, start
-from jaxiqa.train.step import PLAIN, Augment, Penalty, make_step
+from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, start
+from jaxiqa.train.step import DEFAULTS, Augment, Penalty, make_step
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fit:
+class FitResult:
     """The outcome of `fit`: the parameters of the best epoch, and how they came about."""
 
     params: Tree
@@ -43,10 +43,10 @@ class Fit:
 
 
 def fit(
-    parts: Parts,
+    parts: SplitModel,
     optimizer: optax.GradientTransformation,
-    train: Source,
-    validation: Source,
+    train: Examples,
+    validation: Examples,
     *,
     epochs: int,
     batch_size: int,
@@ -61,7 +61,7 @@ def fit(
     backend: str = "pmap",
     devices: list | None = None,
     progress: Callable[[int, int, float], None] = lambda step, steps, best: None,
-) -> Fit:
+) -> FitResult:
     """Train, keeping the epoch with the highest validation SROCC.
 
     Called again with the same arguments and folder after a kill, it goes on from the last checkpoint and ends with
@@ -103,7 +103,7 @@ def fit(
     step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS, attacked_mode=attacked_mode)
     step = data_parallel(step, backend=backend, devices=devices)
     constants = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
-    constants |= {"augment": augment or PLAIN["augment"], "penalty": penalty or PLAIN["penalty"], "seed": seed}
+    constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 
     with writing(folder), Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
@@ -146,7 +146,7 @@ def fit(
 
     if not int(state.best_epoch):  # a run that was stopped after its last step
         check_scores(score(state.params, state.batch_stats, validation, batch_size), total, total)
-    return Fit(
+    return FitResult(
         state.best_params,
         state.best_batch_stats,
         int(state.best_epoch),
@@ -155,15 +155,15 @@ def fit(
     )
 
 
-def raw_scores(parts: Parts, after: str | None) -> Callable[[Tree, Tree, Source, int], np.ndarray]:
+def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Examples, int], np.ndarray]:
     """Build ``(params, batch_stats, source, batch_size) -> uncalibrated scores`` in inference mode; compiled once."""
 
     @jax.jit
     def score(params: Tree, batch_stats: Tree, fixed: Tree, inputs: jax.Array) -> jax.Array:
-        model = put_together(replace(parts, fixed=fixed), params, batch_stats)
+        model = merge_model(replace(parts, fixed=fixed), params, batch_stats)
         return (model.outputs_from(inputs, after) if after else model.outputs(inputs))["score"]
 
-    def all_scores(params: Tree, batch_stats: Tree, source: Source, batch_size: int) -> np.ndarray:
+    def all_scores(params: Tree, batch_stats: Tree, source: Examples, batch_size: int) -> np.ndarray:
         return np.concatenate(
             [
                 np.asarray(score(params, batch_stats, parts.fixed, jnp.asarray(inputs)))[:valid]

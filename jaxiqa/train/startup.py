@@ -15,7 +15,7 @@ from jaxiqa.config import Adversarial, Data, Experiment, blocks_of, check_experi
 from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.train.pruning import check_masks
-from jaxiqa.train.state import take_apart
+from jaxiqa.train.state import split_model
 from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, stages_of
 
 
@@ -39,7 +39,7 @@ def check_training(experiment: Experiment) -> None:
         if variant.prune:
             frozen = frozen_stages(model, variant.training.freeze)
             with named(f"variants.{name}.prune"):
-                check_masks(take_apart(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
+                check_masks(split_model(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 

@@ -40,7 +40,7 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class Parts:
+class SplitModel:
     """A metric taken apart: what trains, what does not, and how to put it together in either mode.
 
     ``training`` and ``inference`` differ only in the mode of batch normalisation. ``loss_weights`` are the metric's.
@@ -55,7 +55,7 @@ class Parts:
     loss_weights: Mapping[str, float]
 
 
-def take_apart(model: Metric, *, frozen: Collection[str] = (), batch_norm: str = "train") -> Parts:
+def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str = "train") -> SplitModel:
     """Split a metric for training.
 
     Args:
@@ -84,11 +84,11 @@ def take_apart(model: Metric, *, frozen: Collection[str] = (), batch_norm: str =
 
     training, *states = split(training=True)
     inference = split(training=False)[0]
-    return Parts(training, inference, *map(nnx.to_pure_dict, states), model.loss_weights)
+    return SplitModel(training, inference, *map(nnx.to_pure_dict, states), model.loss_weights)
 
 
-def put_together(
-    parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
+def merge_model(
+    parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
 ) -> nnx.Module:
     """The metric with these parameters; gradients flow through it to ``params``.
 
@@ -124,9 +124,9 @@ class RawScore:
 
 
 def raw_score_fn(
-    parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
+    parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
 ) -> RawScore:
-    """`put_together` as a score function."""
+    """`merge_model` as a score function."""
     graphdef = parts.training if training else parts.inference
     return RawScore(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
 
@@ -164,7 +164,7 @@ def make_optimizer(
     )
 
 
-def start(parts: Parts, optimizer: optax.GradientTransformation) -> TrainState:
+def start(parts: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
     """The state before the first step."""
     copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  buffers are donated, so no two may be shared
     return TrainState(
@@ -180,7 +180,7 @@ def start(parts: Parts, optimizer: optax.GradientTransformation) -> TrainState:
     )
 
 
-def digest(parts: Parts, stages: Collection[str]) -> str:
+def digest(parts: SplitModel, stages: Collection[str]) -> str:
     """SHA-256 of everything that these backbone stages compute with: equal digests, equal activations."""
     held = [
         tree.get("backbone", {}).get("stage", {}).get(stage)

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float, Key
 from jaxiqa.core.types import ScoreFn
 from jaxiqa.train.losses import total_loss
 from jaxiqa.train.pruning import apply_masks
-from jaxiqa.train.state import Parts, TrainState, Tree, put_together, raw_score_fn
+from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, raw_score_fn
 
 Augment = Callable[..., tuple[Array, Array]]
 """``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch to train on, from the metric as it
@@ -24,22 +24,28 @@ Penalty = Callable[..., Float[Array, ""]]
 """``penalty(score_fn, images, gather=...)``: what is added to the loss, differentiable in ``score_fn``. A pytree."""
 
 
-def as_it_is(score_fn: ScoreFn, images: Array, mos: Array, keys: Any, *, gather: Callable) -> tuple[Array, Array]:
+def identity_augment(
+    score_fn: ScoreFn, images: Array, mos: Array, keys: Any, *, gather: Callable
+) -> tuple[Array, Array]:
     """The `Augment` that leaves the batch alone."""
     return images, mos
 
 
-def nothing(score_fn: ScoreFn, images: Array, *, gather: Callable) -> Float[Array, ""]:
+def zero_penalty(score_fn: ScoreFn, images: Array, *, gather: Callable) -> Float[Array, ""]:
     """The `Penalty` that costs nothing."""
     return jnp.float32(0)
 
 
-PLAIN = {"augment": jax.tree_util.Partial(as_it_is), "penalty": jax.tree_util.Partial(nothing), "seed": 0}
+DEFAULTS = {
+    "augment": jax.tree_util.Partial(identity_augment),
+    "penalty": jax.tree_util.Partial(zero_penalty),
+    "seed": 0,
+}
 """The constants of a step that trains on the batch as it comes."""
 
 
 def make_step(
-    parts: Parts,
+    parts: SplitModel,
     loss: Callable,
     optimizer: optax.GradientTransformation,
     *,
@@ -51,7 +57,7 @@ def make_step(
 
     ``constants`` holds ``fixed`` (parameters that do not train), ``other`` (the metric's remaining variables),
     ``masks`` (0/1 arrays by module path: what pruning removed stays removed), an `Augment`, a `Penalty` and the
-    ``seed`` of their random keys (`PLAIN` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
+    ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
     with ``after``, ``activation``: the output of the frozen stage ``after``.
 
     The score function that ``augment`` and ``penalty`` see has its batch norms in ``attacked_mode``, "eval" or "train".
@@ -86,7 +92,7 @@ def make_step(
         )
 
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
-            model = put_together(whole, params, state.batch_stats, training=True, axis_name=axis_name)
+            model = merge_model(whole, params, state.batch_stats, training=True, axis_name=axis_name)
             outputs = model.outputs_from(inputs, after) if after else model.outputs(inputs)
             value = total_loss(loss, jax.tree.map(gather, outputs), gather(labels), parts.loss_weights)
             value = value + constants["penalty"](score_fn(params), given, gather=gather)

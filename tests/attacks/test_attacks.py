@@ -174,11 +174,11 @@ def test_a_universal_perturbation_helps_on_images_it_has_not_seen_and_survives_t
     gain = float((score(attack(None, others, KEY)) - score(others)).mean())
     noise = jax.random.rademacher(KEY, others.shape[1:], jnp.float32) * EPSILON
     assert gain > 3 * abs(float((score(jnp.clip(others + noise, 0, 1)) - score(others)).mean()))
-    attacks.save(attack, tmp_path / "a" / "uap.safetensors")
-    np.testing.assert_array_equal(attacks.load(tmp_path / "a" / "uap.safetensors").delta, attack.delta)
+    attacks.save_uap(attack, tmp_path / "a" / "uap.safetensors")
+    np.testing.assert_array_equal(attacks.load_uap(tmp_path / "a" / "uap.safetensors").delta, attack.delta)
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"bad\.safetensors"):
-        attacks.load(tmp_path / "bad.safetensors")
+        attacks.load_uap(tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match="3 channels"):
         UAP(attack.delta)(None, pictures((1, 9, 14, 1)), KEY)
 

@@ -9,7 +9,7 @@ import pytest
 from flax import nnx
 
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
-from jaxiqa.attacks.uap import UAP, save
+from jaxiqa.attacks.uap import UAP, save_uap
 from jaxiqa.networks import Network, UNet
 
 KEY = jax.random.key(2)
@@ -118,7 +118,7 @@ def test_facpa_files_that_do_not_fit_are_named(tmp_path):
     path.write_bytes(path.read_bytes()[:-4])
     with pytest.raises(ValueError, match=r"facpa\.safetensors: not a whole file"):
         load_facpa(path, small())
-    save(UAP(jnp.zeros((2, 2, 3))), path)
+    save_uap(UAP(jnp.zeros((2, 2, 3))), path)
     with pytest.raises(ValueError, match="holds a fitted uap, not a facpa"):
         load_facpa(path, small())
 

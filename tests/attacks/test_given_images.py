@@ -14,7 +14,7 @@ from test_attacks import EPSILON, NAMES, an_attack, is_bounded, slow
 from jaxiqa import attacks, models
 from jaxiqa.attacks import make
 from jaxiqa.attacks.engine.gradients import finish
-from jaxiqa.core.images import _SEEN, check_pictures
+from jaxiqa.core.images import _SEEN, check_unit_images
 
 RNG = np.random.default_rng(0)
 UNIT = RNG.random((2, 12, 10, 3)).astype(np.float32)
@@ -40,29 +40,29 @@ WRONG = {
 def test_images_of_another_kind_are_refused_with_what_to_do(kind):
     images, error, message = WRONG[kind]
     with pytest.raises(error, match=message):
-        check_pictures(images)
+        check_unit_images(images)
     if isinstance(images, np.ndarray):
         with pytest.raises(error, match=message):
-            check_pictures(jnp.asarray(images))
+            check_unit_images(jnp.asarray(images))
 
 
 def test_rounding_is_no_error_and_an_array_is_looked_at_once():
     for dtype in ("float32", "float16", "bfloat16"):
-        check_pictures(jnp.asarray([[[[0.0, 0.5, 1.0]]]], dtype) * (1 + float(jnp.finfo(dtype).eps)))
+        check_unit_images(jnp.asarray([[[[0.0, 0.5, 1.0]]]], dtype) * (1 + float(jnp.finfo(dtype).eps)))
     images = jnp.asarray(UNIT)
     before = len(_SEEN)
-    check_pictures(images)
+    check_unit_images(images)
     assert len(_SEEN) == before + 1
-    check_pictures(images)
+    check_unit_images(images)
     assert len(_SEEN) == before + 1
     del images
     assert len(_SEEN) == before
 
 
 def test_what_is_traced_is_asked_for_its_layout_alone():
-    jax.jit(check_pictures)(jnp.full((1, 4, 4, 3), 255.0))
+    jax.jit(check_unit_images)(jnp.full((1, 4, 4, 3), 255.0))
     with pytest.raises(ValueError, match="3 channels last"):
-        jax.eval_shape(check_pictures, jnp.zeros((1, 3, 4, 4)))
+        jax.eval_shape(check_unit_images, jnp.zeros((1, 3, 4, 4)))
 
 
 SMALL = {"backbone": "resnet18", "width": 8}

@@ -6,7 +6,7 @@ import pytest
 from small_metric import KEY, pictures, score
 
 from jaxiqa.attacks import PGD
-from jaxiqa.attacks.engine.objective import MoveTo, outrank
+from jaxiqa.attacks.engine.objective import Target, outrank
 
 SHAPE = (3, 13, 14, 3)
 
@@ -15,7 +15,7 @@ def test_a_score_is_moved_to_a_given_one_from_either_side():
     images = pictures(SHAPE)
     clean = score(images)
     target = clean + jnp.array([0.02, -0.02, 0.0])
-    attack = PGD(0.1, steps=40, step_size=5e-4, random_start=False, objective=MoveTo(target))
+    attack = PGD(0.1, steps=40, step_size=5e-4, random_start=False, objective=Target(target))
     np.testing.assert_allclose(score(attack(score, images, KEY)), target, atol=2e-3)
 
 

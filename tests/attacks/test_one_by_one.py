@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxiqa.attacks import PGD, OneByOne, Restarts, make, sweep
-from jaxiqa.attacks.engine.objective import MoveTo
+from jaxiqa.attacks.engine.objective import Target
 
 KEY = jax.random.key(5)
 WEIGHTS = jax.random.normal(jax.random.key(1), (11, 12, 3))
@@ -42,7 +42,7 @@ def test_every_picture_is_heard_of():
 def test_every_picture_keeps_its_own_goal():
     images = pictures()
     target = score(images) + jnp.array([4e-3, -4e-3, 0.0])
-    attack = PGD(0.1, steps=40, step_size=5e-4, random_start=False, objective=MoveTo(target))
+    attack = PGD(0.1, steps=40, step_size=5e-4, random_start=False, objective=Target(target))
     np.testing.assert_allclose(score(OneByOne(attack)(score, images, KEY)), target, atol=5e-4)
 
 

@@ -8,7 +8,7 @@ import safetensors.numpy
 
 from jaxiqa.attacks.engine.fitting import Learner, fit, tiled
 from jaxiqa.attacks.engine.storage import write
-from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load, save
+from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load_uap, save_uap
 from jaxiqa.core.keys import image_keys
 
 KEY = jax.random.key(5)
@@ -185,18 +185,18 @@ def test_progress_is_told_every_step():
 def test_files_say_what_they_hold(tmp_path):
     uap = UAP(jax.random.normal(KEY, (3, 4, 3)), amplitude=0.25)
     path = tmp_path / "new" / "uap.safetensors"
-    save(uap, path)
-    read = load(path)
+    save_uap(uap, path)
+    read = load_uap(path)
     np.testing.assert_array_equal(read.delta, uap.delta)
     assert read.amplitude == 0.25
     old = tmp_path / "old.safetensors"  # before there was a header
     safetensors.numpy.save_file({"delta": np.asarray(uap.delta)}, old)
-    np.testing.assert_array_equal(load(old).delta, uap.delta)
+    np.testing.assert_array_equal(load_uap(old).delta, uap.delta)
     bad = tmp_path / "bad.safetensors"
     for content in (b"nothing", b"", path.read_bytes()[:-8], path.read_bytes() + b"0"):
         bad.write_bytes(content)
         with pytest.raises(ValueError, match=r"bad\.safetensors: not a whole file"):
-            load(bad)
+            load_uap(bad)
     for arrays, kind, message in (
         ({"delta": uap.delta}, "facpa", "holds a fitted facpa, not a uap"),
         ({"delta": uap.delta.at[0].set(jnp.nan)}, "uap", "NaN or infinite"),
@@ -205,9 +205,9 @@ def test_files_say_what_they_hold(tmp_path):
     ):
         write(bad, kind, arrays, {})
         with pytest.raises(ValueError, match=rf"bad\.safetensors: .*{message}"):
-            load(bad)
+            load_uap(bad)
     with pytest.raises(FileNotFoundError, match="absent"):
-        load(tmp_path / "absent.safetensors")
+        load_uap(tmp_path / "absent.safetensors")
 
 
 @pytest.mark.parametrize(

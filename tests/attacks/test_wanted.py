@@ -12,16 +12,21 @@ from small_metric import KEY, pictures, score
 from test_attacks import EPSILON, FAST, an_attack, is_bounded, slow
 
 from jaxiqa.attacks import ATTACKS, NES, PGD, check_masking, fit_uap, from_callable, make, sweep
-from jaxiqa.attacks.engine.objective import MoveTo, Push, outrank
+from jaxiqa.attacks.engine.objective import Maximize, Target, outrank
 from jaxiqa.core.keys import image_keys
 
-SINKING = {"-1.0": Push(-1.0), "-1": Push(-1), "list": Push([-1, -1, -1]), "array": Push(-np.ones(3, np.float32))}
+SINKING = {
+    "-1.0": Maximize(-1.0),
+    "-1": Maximize(-1),
+    "list": Maximize([-1, -1, -1]),
+    "array": Maximize(-np.ones(3, np.float32)),
+}
 
 
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
 @pytest.mark.parametrize("kind", ["-1.0", "list", *map(slow, ("-1", "array", "until inf", "until -inf"))])
 def test_a_push_down_is_lower(name, kind):
-    infinite = {"until inf": Push(-1.0, float("inf")), "until -inf": Push(-1.0, float("-inf"))}
+    infinite = {"until inf": Maximize(-1.0, float("inf")), "until -inf": Maximize(-1.0, float("-inf"))}
     images = pictures((3, 9, 14, 3))
     expected = an_attack(name, images, objective="lower").run(score, images, KEY)
     found = an_attack(name, images, objective=(SINKING | infinite)[kind]).run(score, images, KEY)
@@ -33,7 +38,7 @@ def test_a_push_down_is_lower(name, kind):
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
 def test_each_image_is_pushed_its_own_way(name):
     images = pictures((2, 9, 14, 3))
-    result = an_attack(name, images, objective=Push([1, -1])).run(score, images, KEY)
+    result = an_attack(name, images, objective=Maximize([1, -1])).run(score, images, KEY)
     gains = np.asarray(result.scores - score(images))
     assert gains[0] > 0 > gains[1]
     # Past their partners they are left alone: the first is there already, the second nearly.
@@ -46,13 +51,13 @@ def test_each_image_is_pushed_its_own_way(name):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: Push(0.0), "sign"),
-        (lambda: Push(float("nan")), "sign"),
-        (lambda: Push([1, 2]), "sign"),
-        (lambda: Push(1.0, float("nan")), "until"),
-        (lambda: MoveTo(float("inf")), "target"),
-        (lambda: MoveTo(1.0, -1.0), "within"),
-        (lambda: MoveTo(1.0, float("nan")), "within"),
+        (lambda: Maximize(0.0), "sign"),
+        (lambda: Maximize(float("nan")), "sign"),
+        (lambda: Maximize([1, 2]), "sign"),
+        (lambda: Maximize(1.0, float("nan")), "threshold"),
+        (lambda: Target(float("inf")), "target"),
+        (lambda: Target(1.0, -1.0), "tolerance"),
+        (lambda: Target(1.0, float("nan")), "tolerance"),
         (lambda: make("pgd", epsilon=0.1, objective="up"), "objective"),
     ],
 )
@@ -65,7 +70,7 @@ def test_objectives_that_make_no_sense_are_refused(wrong, message):
 def test_an_objective_for_another_number_of_images_is_refused(name):
     images = pictures((2, 9, 14, 3))
     with pytest.raises(ValueError, match=r"objective.sign has shape \(3,\) for 2 images"):
-        an_attack(name, images, objective=Push([1, -1, 1]))(score, images, KEY)
+        an_attack(name, images, objective=Maximize([1, -1, 1]))(score, images, KEY)
 
 
 @pytest.mark.parametrize("name", [name if name in ("pgd", "nes") else slow(name) for name in ATTACKS])
@@ -73,7 +78,7 @@ def test_an_objective_for_another_number_of_images_is_refused(name):
 def test_no_image_ends_further_from_a_target_than_it_began(name, wanted):
     images = pictures((2, 9, 14, 3))
     target = score(images) + wanted * jnp.array([1, -1])
-    attacked = an_attack(name, images, objective=MoveTo(target))(score, images, KEY)
+    attacked = an_attack(name, images, objective=Target(target))(score, images, KEY)
     left, begun = np.abs(score(attacked) - target), abs(wanted)
     assert (left <= begun + 1e-6).all()
     if name in ("fgsm", "ifgsm", "pgd", "apgd") and wanted < 0.02:  # less than the attack can move
@@ -86,7 +91,7 @@ def test_no_image_ends_further_from_a_target_than_it_began(name, wanted):
 def test_targets_hold_in_sweeps_under_jit_and_with_l2():
     images = pictures((2, 9, 14, 3))
     target = score(images) + 1e-3
-    attack = PGD(0.5, norm="l2", steps=4, objective=MoveTo(target))
+    attack = PGD(0.5, norm="l2", steps=4, objective=Target(target))
     found = sweep(attack, score, images, KEY, [0.2, 0.5])
     assert float(jnp.abs(jax.vmap(score)(found) - target).max()) < 2e-5
     inside = jax.jit(lambda x: attack(score, x, KEY))(images)
@@ -103,11 +108,11 @@ def test_a_pattern_is_fitted_to_what_is_wanted_of_each_image_whatever_their_orde
         return jnp.where(bright, x[..., 2].mean((1, 2)), x[..., 0].mean((1, 2)))
 
     options = {"epsilon": EPSILON, "epochs": 6, "batch_size": batch_size}
-    fitted = fit_uap(told, images, KEY, objective=Push([1, -1]), **options)
+    fitted = fit_uap(told, images, KEY, objective=Maximize([1, -1]), **options)
     assert float(fitted.delta[..., 0].min()) > 0
     assert float(fitted.delta[..., 2].max()) < 0
     with pytest.raises(ValueError, match=r"objective\.sign"):
-        fit_uap(told, images, KEY, objective=Push([1, -1, 1]), **options)
+        fit_uap(told, images, KEY, objective=Maximize([1, -1, 1]), **options)
 
 
 STRENGTHS = [8, 1.5, -0.1, float("nan"), "8/255", True, None, np.float32(2), np.array([0.1]), 1j]
@@ -205,7 +210,7 @@ def test_nes_gives_the_same_image_alone_and_in_a_batch_of_a_real_metric():
 def test_nes_returns_the_image_it_stopped_at():
     images = pictures((2, 9, 14, 3))
     target = score(images) + 0.004
-    attack = replace(an_attack("nes", images), steps=30, objective=MoveTo(target, within=0.001))
+    attack = replace(an_attack("nes", images), steps=30, objective=Target(target, tolerance=0.001))
     result = attack.run(score, images, KEY)
     assert float(jnp.abs(result.scores - target).max()) <= 0.002
 

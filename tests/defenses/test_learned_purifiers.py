@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.defenses.diffusion import ask, denoise_step, linear_schedule
 from jaxiqa.defenses.purify.diffpure import DiffPure
 from jaxiqa.defenses.purify.disco import DISCO
@@ -88,9 +88,9 @@ def test_bad_input_is_refused_by_name(name):
 
 def test_other_arrays_are_refused_where_types_are_not_checked():
     with pytest.raises(ValueError, match=r"images has shape \(9, 14, 3\); expected four axes"):
-        check_pictures(pictures()[0])
+        check_unit_images(pictures()[0])
     with pytest.raises(ValueError, match="images has dtype uint8"):
-        check_pictures(np.zeros((1, 4, 4, 3), np.uint8))
+        check_unit_images(np.zeros((1, 4, 4, 3), np.uint8))
 
 
 def test_networks_that_return_another_shape_are_refused():

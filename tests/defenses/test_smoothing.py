@@ -13,8 +13,8 @@ from jaxiqa.core.keys import image_keys
 from jaxiqa.core.types import Certificate, Certifier
 from jaxiqa.defenses.smoothing import CERTIFIERS, DRS, MS, RS, make, noise
 from jaxiqa.defenses.smoothing.bounds import median_ranks
+from jaxiqa.defenses.smoothing.noisy_copies import Denoised, Noisy
 from jaxiqa.defenses.smoothing.sampling import sampler
-from jaxiqa.defenses.smoothing.views import Denoised, Noisy
 
 KEY = jax.random.key(5)
 gaussian = jax.jit(noise.gaussian, static_argnames="shape")

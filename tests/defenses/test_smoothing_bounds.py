@@ -11,14 +11,14 @@ from jaxiqa.defenses.smoothing.bounds import (
     clopper_pearson,
     clopper_pearson_upper,
     least,
-    looks,
     lower_rank,
     median_ranks,
     radius,
     refuse_few,
+    stopping_schedule,
     upper_rank,
 )
-from jaxiqa.defenses.smoothing.voting import class_edges, classify
+from jaxiqa.defenses.smoothing.class_certificate import class_edges, classify
 
 
 @pytest.fixture(scope="module")
@@ -133,7 +133,7 @@ def test_too_few_samples_are_refused_with_the_least_number():
 
 def test_looks_spend_alpha_and_end_with_all_samples():
     for n in (1, 2, 5, 16, 1000):
-        plan = looks(n, 0.01, early=True)
+        plan = stopping_schedule(n, 0.01, early=True)
         sizes, shares = zip(*plan, strict=True)
         assert sizes[-1] == n
         assert list(sizes) == sorted(set(sizes))
@@ -155,8 +155,8 @@ def test_stopping_early_keeps_the_coverage(true):
             best = np.maximum(best, clopper_pearson(hits[:, :size].sum(1), size, share))
         return (best > true).mean()
 
-    assert failures(looks(n, alpha, early=True)) <= alpha
+    assert failures(stopping_schedule(n, alpha, early=True)) <= alpha
     # Four standard deviations above alpha: peeking without paying for it is noticed.
-    assert failures([(size, alpha) for size, _ in looks(n, alpha, early=True)]) > alpha + 4 * math.sqrt(
+    assert failures([(size, alpha) for size, _ in stopping_schedule(n, alpha, early=True)]) > alpha + 4 * math.sqrt(
         alpha * (1 - alpha) / runs
     )

@@ -13,7 +13,7 @@ from jaxiqa.core.keys import image_keys
 from jaxiqa.defenses import diffusion
 from jaxiqa.defenses.smoothing import DDRS, DensePure, noise
 from jaxiqa.defenses.smoothing.densepure import Reversed
-from jaxiqa.defenses.smoothing.views import resize_norm
+from jaxiqa.defenses.smoothing.noisy_copies import resize_norm
 from jaxiqa.ops.resize import resize_bilinear
 
 KEY = jax.random.key(5)

@@ -11,8 +11,8 @@ from scipy import special, stats
 
 from jaxiqa.core.keys import image_keys
 from jaxiqa.defenses.smoothing import MS, noise
+from jaxiqa.defenses.smoothing.noisy_copies import Noisy
 from jaxiqa.defenses.smoothing.sampling import fitting_chunk, sampler
-from jaxiqa.defenses.smoothing.views import Noisy
 
 KEY = jax.random.key(5)
 gaussian = jax.jit(noise.gaussian, static_argnames="shape")

@@ -7,7 +7,7 @@ from types import SimpleNamespace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from own_purifiers import score, subject
+from own_purifiers import evaluated, score
 from PIL import Image
 
 from jaxiqa.attacks.wrappers.masking import Check
@@ -15,7 +15,7 @@ from jaxiqa.config import Attack, Data, Evaluation
 from jaxiqa.core.files import WriteError
 from jaxiqa.evaluation import adversarial_set, attack_stage, clean_stage
 from jaxiqa.evaluation.attack_loop import to_8_bits
-from jaxiqa.evaluation.attack_stage import attack_all, example_path
+from jaxiqa.evaluation.attack_stage import example_path, run_attacks
 from jaxiqa.evaluation.clean_stage import check_gradients, predict
 from jaxiqa.evaluation.strengths import Strength
 from jaxiqa.results.rows import MaskingRow, ModelRow, ResultRow, StoredRow
@@ -28,7 +28,7 @@ def model(monkeypatch, tmp_path):
     (tmp_path / "m").mkdir()
     training = {"parameters": 1, "validation_srocc": 0.5, "seconds_per_epoch": 1.0}
     (tmp_path / "m" / "training.json").write_text(json.dumps(training))
-    return subject(tmp_path)
+    return evaluated(tmp_path)
 
 
 @pytest.mark.parametrize("damage", ["half a line", "a line", "emptied", "deleted"])
@@ -62,7 +62,7 @@ def test_a_changed_digit_is_noticed_by_whoever_reads(model, split, name):
 def test_checks_of_another_number_of_images_are_others_and_missing_ones_are_made(tmp_path, split, monkeypatch):
     checks = tuple(Check(name, 0.0, 1.0, False) for name in ("gradient is zero", "noise beats pgd", "square beats pgd"))
     monkeypatch.setattr(clean_stage, "check_masking", lambda *_, **__: checks)
-    made = subject(tmp_path)
+    made = evaluated(tmp_path)
     check_gradients(made, split, 2)
     rows = made.rows(MaskingRow)
     assert {(row.images, row.checks) for row in rows} == {(2, len(rows))}
@@ -83,29 +83,29 @@ def with_strengths(*strengths):
 
 
 def test_changed_strengths_reuse_the_rows_of_those_that_stay(tmp_path, split, monkeypatch):
-    made = subject(tmp_path)
-    attack_all(made, with_strengths(2 / 255, 8 / 255), split, store=True, examples=1)
+    made = evaluated(tmp_path)
+    run_attacks(made, with_strengths(2 / 255, 8 / 255), split, store=True, examples=1)
     before, ran = made.rows(ResultRow), []
     runner = attack_stage.attack_runner
     monkeypatch.setattr(attack_stage, "attack_runner", lambda n, o, e, *rest: ran.append(e) or runner(n, o, e, *rest))
-    attack_all(made, with_strengths(2 / 255, 4 / 255), split, store=True, examples=1)
+    run_attacks(made, with_strengths(2 / 255, 4 / 255), split, store=True, examples=1)
     assert ran == [(4 / 255,)]
     assert made.rows(ResultRow)[: len(before)] == before
     assert {row.epsilon for row in made.rows(ResultRow)[len(before) :]} == {4 / 255}
     example = attack_stage.load(example_path(tmp_path, "m", "A", 0))
     assert example.epsilon == 4 / 255  # the largest of today
-    attack_all(made, with_strengths(2 / 255, 4 / 255), split, store=True, examples=1)
+    run_attacks(made, with_strengths(2 / 255, 4 / 255), split, store=True, examples=1)
     assert len(ran) == 1
     example_path(tmp_path, "m", "A", 0).write_bytes(b"damaged")
     rows = made.rows(ResultRow)
-    attack_all(made, with_strengths(2 / 255, 4 / 255), split, store=True, examples=1)
+    run_attacks(made, with_strengths(2 / 255, 4 / 255), split, store=True, examples=1)
     assert attack_stage.load(example_path(tmp_path, "m", "A", 0)).epsilon == 4 / 255
     assert made.rows(ResultRow) == rows
 
 
 def test_strengths_that_agree_to_six_decimals_have_files_of_their_own(tmp_path, split):
-    made = subject(tmp_path)
-    attack_all(made, EVALUATION, split, store=True, examples=0)
+    made = evaluated(tmp_path)
+    run_attacks(made, EVALUATION, split, store=True, examples=0)
     assert len(list((tmp_path / "images").rglob("*.png"))) == 3 * len(split)
     assert len(made.rows(StoredRow)) == len({row.sha256 for row in made.rows(StoredRow)}) + len(split)  # both: clean
     assert adversarial_set.place(made, "A", Strength(5.01e-5), "i") != adversarial_set.place(
@@ -130,8 +130,8 @@ def test_stored_images_stay_in_every_ball_of_the_attack():
 
 
 def test_the_file_is_what_was_scored(tmp_path, split):
-    made = subject(tmp_path)
-    attack_all(made, with_strengths(0.01), split, store=True, examples=0)
+    made = evaluated(tmp_path)
+    run_attacks(made, with_strengths(0.01), split, store=True, examples=0)
     for row in made.rows(ResultRow):
         pixels = np.asarray(Image.open(adversarial_set.place(made, "A", Strength(0.01), row.image)))
         original = split.read(split.ids.index(row.image))
@@ -146,10 +146,10 @@ def test_images_and_labels_of_any_name_are_stored(tmp_path, split, name):
     ids = (name, name + "2", *split.ids[2:])
     renamed = replace(split, ids=ids)
     labelled = replace(EVALUATION, attacks={name: Attack("ifgsm", (0.1,), {"steps": 1})})
-    attack_all(subject(tmp_path), labelled, renamed, store=True, examples=2)
+    run_attacks(evaluated(tmp_path), labelled, renamed, store=True, examples=2)
     files = list((tmp_path / "images").rglob("*.png"))
     assert len(files) == len(split)
-    assert len(adversarial_set.digests(subject(tmp_path))) == len(split)
+    assert len(adversarial_set.digests(evaluated(tmp_path))) == len(split)
     assert all(len(path.name.encode()) < 200 for path in tmp_path.rglob("*"))
     assert not (tmp_path.parent / "up.png").exists()
 
@@ -157,7 +157,7 @@ def test_images_and_labels_of_any_name_are_stored(tmp_path, split, name):
 def test_what_cannot_be_written_is_named(tmp_path, split):
     (tmp_path / "images").write_text("")
     with pytest.raises(WriteError, match=r"images.*: a file is where a folder should be; move it"):
-        attack_all(subject(tmp_path), with_strengths(0.1), split, store=True, examples=0)
+        run_attacks(evaluated(tmp_path), with_strengths(0.1), split, store=True, examples=0)
 
 
 @pytest.mark.parametrize("name", ["fgsm", "ifgsm", "one_pixel", "square"])
@@ -173,13 +173,13 @@ def test_a_metric_that_turns_nan_is_named_with_its_attack_and_what_was_done_is_k
         near = jnp.abs(images - last).mean((1, 2, 3)) < 0.12
         return jnp.where(near & (jnp.abs(images - last).max((1, 2, 3)) > 0), jnp.nan, score(images))
 
-    made = subject(tmp_path)  # two images at once
+    made = evaluated(tmp_path)  # two images at once
     made.__dict__["score_fn"] = broken
     with pytest.raises(ValueError, match=r"^m seed 0: mine: .*non-finite score.*; the batches before are kept"):
-        attack_all(made, chosen, split, store=True, examples=1)
+        run_attacks(made, chosen, split, store=True, examples=1)
     rows = made.rows(ResultRow)
     assert [row.image for row in rows] == list(split.ids[:4])
-    whole = subject(tmp_path)
-    attack_all(whole, chosen, split, store=True, examples=1)
+    whole = evaluated(tmp_path)
+    run_attacks(whole, chosen, split, store=True, examples=1)
     assert whole.rows(ResultRow)[:4] == rows
     assert len(whole.rows(ResultRow)) == len(split)

@@ -6,17 +6,17 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from own_purifiers import MINE, score, subject
+from own_purifiers import MINE, evaluated, score
 from PIL import Image
 
 from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation
 from jaxiqa.evaluation import adversarial_set, defense_stage
 from jaxiqa.evaluation import attack_stage as attacking_stage
-from jaxiqa.evaluation.attack_stage import attack_all
+from jaxiqa.evaluation.attack_stage import run_attacks
 from jaxiqa.evaluation.build_defense import build
 from jaxiqa.evaluation.defense_stage import defend_all
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.strengths import Strength, strengths_of
-from jaxiqa.evaluation.subject import Subject
 from jaxiqa.results.rows import DefenseRow, ResultRow, StoredRow
 
 VISIBLE = Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2))
@@ -36,9 +36,9 @@ def evaluation(file):
 
 
 def run(root, evaluation, split):
-    attack_all(subject(root), evaluation, split, store=True, examples=1)
-    defend_all(subject(root), evaluation, split)
-    return subject(root).rows(DefenseRow)
+    run_attacks(evaluated(root), evaluation, split, store=True, examples=1)
+    defend_all(evaluated(root), evaluation, split)
+    return evaluated(root).rows(DefenseRow)
 
 
 def key_of(row):
@@ -66,7 +66,7 @@ def test_every_cell_has_its_rows_and_they_say_what_happened(whole, split):
         ("adaptive", defense, "IFGSM", 8 / 255, image) for defense in ("shift", "mirror") for image in split.ids
     }
     assert sorted(map(key_of, rows), key=str) == sorted(expected, key=str)
-    results = {(row.attack, row.level or row.epsilon, row.image): row for row in subject(root).rows(ResultRow)}
+    results = {(row.attack, row.level or row.epsilon, row.image): row for row in evaluated(root).rows(ResultRow)}
     for row in rows:
         result = results[row.attack, row.level or row.epsilon, row.image]
         assert (row.clean, row.epsilon) == (pytest.approx(result.score, abs=1e-3), result.epsilon)
@@ -97,7 +97,7 @@ def test_an_attack_that_knows_the_defense_passes_it(whole):
 
 def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(whole, split):
     root, _ = whole
-    made = defense_stage.Defended(subject(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
+    made = defense_stage.Defended(evaluated(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
     images = np.stack([split.read(i) for i in range(3)]) / np.float32(255)
     images = jnp.asarray(np.clip(images, 0.4, 0.6))
     moved = made._purified(0, images) - images
@@ -108,7 +108,7 @@ def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(who
 
 
 def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp_path, evaluation, split, monkeypatch):
-    add, calls = Subject.add, []
+    add, calls = EvaluatedModel.add, []
 
     def killed(self, rows):
         calls.append(rows)
@@ -116,7 +116,7 @@ def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp
             raise KeyboardInterrupt
         add(self, rows)
 
-    monkeypatch.setattr(Subject, "add", killed)
+    monkeypatch.setattr(EvaluatedModel, "add", killed)
     for _ in range(100):
         try:
             rows = run(tmp_path, evaluation, split)
@@ -128,7 +128,7 @@ def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp
     assert len(rows) == len(expected)
     for row in rows:
         assert replace(row, seconds=0.0) == replace(expected[key_of(row)], seconds=0.0)
-    assert len(subject(tmp_path).rows(ResultRow)) == 5 * 5
+    assert len(evaluated(tmp_path).rows(ResultRow)) == 5 * 5
 
 
 def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, evaluation, split, monkeypatch):
@@ -150,29 +150,29 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
 
 def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, adaptive=Adaptive())
-    attack_all(subject(tmp_path), less, split, store=True, examples=0)
-    path = adversarial_set.place(subject(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
+    run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
+    path = adversarial_set.place(evaluated(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     Image.new("RGB", (28, 20)).save(path)
     with pytest.raises(ValueError, match=r"\.png is not the file that was stored; delete it"):
-        defend_all(subject(tmp_path), less, split)
+        defend_all(evaluated(tmp_path), less, split)
     path.unlink()
-    attack_all(subject(tmp_path), less, split, store=True, examples=0)
+    run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    defend_all(subject(tmp_path), less, split)
-    assert len(subject(tmp_path).rows(ResultRow)) == 5
-    assert len(subject(tmp_path).rows(StoredRow)) == 6
-    assert len(subject(tmp_path).rows(DefenseRow)) == 15
+    defend_all(evaluated(tmp_path), less, split)
+    assert len(evaluated(tmp_path).rows(ResultRow)) == 5
+    assert len(evaluated(tmp_path).rows(StoredRow)) == 6
+    assert len(evaluated(tmp_path).rows(DefenseRow)) == 15
 
 
 def test_images_that_were_not_kept_are_made_when_a_defense_needs_them(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, defenses={})
-    attack_all(subject(tmp_path), less, split, store=False, examples=0)
-    rows = subject(tmp_path).rows(ResultRow)
+    run_attacks(evaluated(tmp_path), less, split, store=False, examples=0)
+    rows = evaluated(tmp_path).rows(ResultRow)
     assert not (tmp_path / "images").exists()
-    attack_all(subject(tmp_path), less, split, store=True, examples=0)
-    assert subject(tmp_path).rows(ResultRow) == rows
+    run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
+    assert evaluated(tmp_path).rows(ResultRow) == rows
     assert len(list((tmp_path / "images").rglob("*.png"))) == 5
 
 
@@ -180,17 +180,17 @@ def test_aligned_strengths_are_found_once_and_change_pictures_equally(whole, spl
     root, _ = whole
     path = root / "aligned" / "m-seed0" / "visible.json"
     before = path.stat().st_mtime_ns
-    found = strengths_of(subject(root), "visible", VISIBLE, split)
+    found = strengths_of(evaluated(root), "visible", VISIBLE, split)
     assert path.stat().st_mtime_ns == before
     assert [strength.level for strength in found] == ["weak", "medium", "strong"]
     assert found[0].epsilon < found[1].epsilon < found[2].epsilon
-    rows = [row for row in subject(root).rows(ResultRow) if row.attack == "visible" and row.image in split.ids[:2]]
+    rows = [row for row in evaluated(root).rows(ResultRow) if row.attack == "visible" and row.image in split.ids[:2]]
     for level, wanted in {"weak": 40, "medium": 35, "strong": 30}.items():
         psnr = [-20 * np.log10(row.l2 / np.sqrt(20 * 28 * 3)) for row in rows if row.level == level]
         assert np.mean(psnr) == pytest.approx(wanted, abs=0.9)  # a tenth of the amplitude
 
 
 def test_levels_of_a_budget_need_no_run(split, tmp_path):
-    found = strengths_of(subject(tmp_path), "x", Attack("square", aligned=Align("budget")), split)
+    found = strengths_of(evaluated(tmp_path), "x", Attack("square", aligned=Align("budget")), split)
     assert found == (Strength(2 / 255, "weak"), Strength(4 / 255, "medium"), Strength(8 / 255, "strong"))
     assert not list(tmp_path.iterdir())

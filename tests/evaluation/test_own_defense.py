@@ -9,7 +9,7 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from own_purifiers import MINE, score, subject
+from own_purifiers import MINE, evaluated, score
 
 from jaxiqa.cli.options import take_defenses
 from jaxiqa.config import Defense, Network
@@ -39,11 +39,11 @@ def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_pa
     ):
         wrong = build("own", Defense(f"{file}:Wrong", {"kind": kind}))
         with pytest.raises(ValueError, match=f"defense 'own' made .*{message}"):
-            defense_stage.Defended(subject(tmp_path), "own", wrong, split)
+            defense_stage.Defended(evaluated(tmp_path), "own", wrong, split)
 
 
 def test_a_function_will_do_and_may_change_the_size(file, split, tmp_path):
-    made = defense_stage.Defended(subject(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
+    made = defense_stage.Defended(evaluated(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
     images = np.stack([split.read(0)]) / np.float32(255)
     scores, ssim, psnr = made._judge(0, images, jnp.asarray(images))
     np.testing.assert_allclose(scores, score(images[:, ::2]), atol=1e-3)  # of a scale of 100

@@ -6,13 +6,13 @@ import logging
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from own_purifiers import subject
+from own_purifiers import evaluated
 
 from jaxiqa.attacks.engine.storage import read, write
 from jaxiqa.config import Align, Attack, Data, Evaluation
 from jaxiqa.core.files import DamagedError, open_sealed, sealed_json
 from jaxiqa.evaluation import adversarial_set
-from jaxiqa.evaluation.attack_stage import attack_all, example_path
+from jaxiqa.evaluation.attack_stage import example_path, run_attacks
 from jaxiqa.evaluation.fitted_attacks import fitted_attacks
 from jaxiqa.evaluation.strengths import strengths_of
 from jaxiqa.results.examples import load
@@ -70,7 +70,7 @@ def test_every_flipped_byte_of_sealed_json_is_noticed(content):
 
 @pytest.mark.parametrize("kind", ["fitted", "aligned"])
 def test_what_was_learnt_is_made_again_where_it_is_damaged(tmp_path, split, kind, caplog):
-    made = subject(tmp_path)
+    made = evaluated(tmp_path)
 
     def learn():
         if kind == "fitted":
@@ -97,7 +97,7 @@ def test_what_was_learnt_is_made_again_where_it_is_damaged(tmp_path, split, kind
 
 
 def test_another_digit_in_an_aligned_strength_is_noticed(tmp_path, split, caplog):
-    made = subject(tmp_path)
+    made = evaluated(tmp_path)
     first = strengths_of(made, "x", ALIGNED, split)
     (path,) = (tmp_path / "aligned").rglob("*.json")
     content = json.loads(path.read_text())
@@ -108,9 +108,9 @@ def test_another_digit_in_an_aligned_strength_is_noticed(tmp_path, split, caplog
 
 
 def test_stored_images_and_examples_that_are_damaged_are_made_again(tmp_path, split, caplog):
-    made = subject(tmp_path)
+    made = evaluated(tmp_path)
     evaluation = Evaluation(data=OTHERS, attacks={"A": Attack("ifgsm", (0.1,), {"steps": 1})})
-    run = lambda: attack_all(made, evaluation, split, store=True, examples=1)  # noqa: E731
+    run = lambda: run_attacks(made, evaluation, split, store=True, examples=1)  # noqa: E731
     run()
     rows, images = made.rows(ResultRow), sorted((tmp_path / "images").rglob("*.png"))
     before = [path.read_bytes() for path in images]

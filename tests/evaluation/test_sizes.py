@@ -13,7 +13,7 @@ from jaxiqa.defenses.adaptive import adaptive
 from jaxiqa.evaluation import certify_stage
 from jaxiqa.evaluation.build_defense import build, check_size
 from jaxiqa.evaluation.defense_stage import Defended
-from jaxiqa.evaluation.subject import Subject
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.results.rows import CertificateRow, ModelRow
 
 CHANGING = {
@@ -35,8 +35,8 @@ def model():
     return made
 
 
-def subject(root, model):
-    made = Subject("m", 0, root=root, folder=root / "m", size=(36, 44), batch=2)
+def evaluated(root, model):
+    made = EvaluatedModel("m", 0, root=root, folder=root / "m", size=(36, 44), batch=2)
     made.__dict__["model"] = model  # in place of a trained one
     return made
 
@@ -47,7 +47,7 @@ def defense(name):
 
 @pytest.mark.parametrize("name", CHANGING)
 def test_a_defense_may_change_the_size(name, tmp_path, model, split):
-    of = subject(tmp_path, model)
+    of = evaluated(tmp_path, model)
     check_size(of, name, build(name, defense(name)))
     made = Defended(of, name, build(name, defense(name)), split)
     assert made.size != of.size
@@ -59,7 +59,7 @@ def test_a_defense_may_change_the_size(name, tmp_path, model, split):
 
 
 def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, model, split):
-    of = subject(tmp_path, model)
+    of = evaluated(tmp_path, model)
     made = Defended(of, "crop", build("crop", defense("crop")), split)
     images = np.stack([split.read(i) for i in range(2)]).astype(np.float32) / 255
     gradient = jax.grad(lambda x: adaptive(of.score_at(made.size), made.purifier, made.keys[:1])(x).sum())(images)
@@ -68,7 +68,7 @@ def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, mo
 
 @pytest.mark.parametrize("name", ["ddrs", "densepure"])
 def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
-    of = subject(tmp_path, model)
+    of = evaluated(tmp_path, model)
     of.add([ModelRow("m", 0, 10, -1e3, 1e3, 0.8, 1.5, 0.2, 0)])
     silent = lambda x, t: jnp.zeros((*x.shape[:3], 6))  # noqa: E731
     monkeypatch.setattr(certify_stage, "load_networks", lambda networks: {"network": silent})
@@ -79,13 +79,13 @@ def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
 
 
 def test_a_size_that_cannot_be_is_refused_before_anything_is_attacked(tmp_path, model):
-    of = subject(tmp_path, model)
+    of = evaluated(tmp_path, model)
     with pytest.raises(ValueError, match=r"defense 'large' on images of 36x44: .*at least 64"):
         check_size(of, "large", build("large", Defense("crop", {"size": 64})))
 
 
 def test_what_cannot_be_traced_is_tried_on_one_image(tmp_path, model):
     host = lambda images, key: np.asarray(images)[:, ::2]  # noqa: E731
-    check_size(subject(tmp_path, model), "mine", host)
+    check_size(evaluated(tmp_path, model), "mine", host)
     with pytest.raises(ValueError, match="defense 'mine' on images of 36x44: no"):
-        check_size(subject(tmp_path, model), "mine", lambda images, key: (_ for _ in ()).throw(ValueError("no")))
+        check_size(evaluated(tmp_path, model), "mine", lambda images, key: (_ for _ in ()).throw(ValueError("no")))

@@ -116,4 +116,4 @@ MODULES = {
     "materialize": lambda: layers.materialize(layers.OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (5, 7)),
     "Spectrum": lambda: layers.unitary_spectrum(jnp.asarray(KERNEL, float), (5, 7)),
 }
-NO_ARRAYS = {"PEERS", "average_pool_constant", "coverage", "square_pool_constant"}
+NO_ARRAYS = {"BASELINES", "average_pool_constant", "coverage", "square_pool_constant"}

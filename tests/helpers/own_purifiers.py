@@ -2,7 +2,7 @@
 
 import jax.numpy as jnp
 
-from jaxiqa.evaluation.subject import Subject
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 
 MINE = '''
 from dataclasses import dataclass
@@ -51,6 +51,6 @@ def score(images):
 
 
 def subject(root):
-    made = Subject("m", 0, root=root, folder=root / "m", size=(20, 28), batch=2)
+    made = EvaluatedModel("m", 0, root=root, folder=root / "m", size=(20, 28), batch=2)
     made.__dict__["score_fn"] = score  # in place of a trained model
     return made

@@ -11,7 +11,7 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import MODELS, harden
-from jaxiqa.models.fpr import FPR, KEYS, cut, gru
+from jaxiqa.models.fpr import FPR, RULES, cut, gru
 from jaxiqa.pretrained import key_map
 
 TAPS = ["sfl1", "sfl21", "sfl22", "sfl23", "sfl3", "scl1", "scl2", "opinions", "gru", "weights"]
@@ -127,7 +127,7 @@ def test_only_the_no_reference_path_is_kept(shared):
     record, _ = parity.read(shared, "fpr")
     model = nnx.eval_shape(lambda: FPR(rngs=nnx.Rngs(0)))
     kept = sum(variable.size for variable in key_map.parameters(model).values())
-    unused = [pattern for pattern, target, _ in KEYS if target is None]
+    unused = [pattern for pattern, target, _ in RULES if target is None]
     dropped = {key: np.prod(s) for key, s, _ in record["keys"] if any(re.fullmatch(p, key) for p in unused)}
     assert kept + sum(dropped.values()) == 16_576_388
     assert not any(key.startswith("s") for key in dropped)

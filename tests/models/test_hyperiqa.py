@@ -8,7 +8,7 @@ from flax import nnx
 from scipy.special import expit
 
 from jaxiqa.models import harden
-from jaxiqa.models.hyperiqa import HYPERIQA, HyperIQA
+from jaxiqa.models.hyperiqa import HYPERIQA_SPEC, HyperIQA
 from jaxiqa.nn.crops import grid_positions
 from jaxiqa.pretrained import key_map
 
@@ -32,7 +32,7 @@ def network(model):
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     names = ["layer1", "layer2", "layer3", "layer4", "hyper", "distortion", "w1", "w4", "b4", "w5", "t1", "t3"]
-    parity.check(shared, "hyperiqa", HYPERIQA, names)
+    parity.check(shared, "hyperiqa", HYPERIQA_SPEC, names)
 
 
 def coordinates(height: int, width: int) -> jax.Array:
@@ -118,7 +118,7 @@ def test_every_image_has_a_network_of_its_own(model):
 
 def test_pyiqa_checkpoint_is_refused(model):
     with pytest.raises(ValueError, match="unknown"):
-        key_map.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA.keys, source="pyiqa")
+        key_map.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA_SPEC.keys, source="pyiqa")
 
 
 @pytest.mark.slow

@@ -10,7 +10,7 @@ from flax import nnx
 from PIL import Image
 
 from jaxiqa.models import build, harden, score_fn
-from jaxiqa.models.linearity import KEYS, Linearity
+from jaxiqa.models.linearity import RULES, Linearity
 from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
@@ -27,7 +27,7 @@ def test_agrees_with_the_original_class(shared, backbone):
     """Scores, every tap and the input gradient, within the tolerances that come with the record."""
     record, expected = parity.read(shared, f"linearity_{backbone}")
     model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0)))
-    key_map.fill(model, parity.weights(record), KEYS, source=backbone)
+    key_map.fill(model, parity.weights(record), RULES, source=backbone)
     model.calibrate(k=1.0, b=0.0, score_range=(0.0, 1.0))
     graphdef, state = nnx.split(model)
     names = ("maxpool", "layer1", "layer2", "layer3", "f6", "layer4", "f7")

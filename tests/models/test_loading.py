@@ -15,7 +15,7 @@ from jaxiqa.cli import convert as conversion
 from jaxiqa.models import Linearity, loading
 from jaxiqa.models.registry import MODELS
 from jaxiqa.pretrained import download, key_map
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 ROOT = Path(__file__).parent.parent.parent
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
@@ -28,7 +28,10 @@ def build(*, backbone="resnet18", rngs):
 
 @pytest.fixture(autouse=True)
 def narrow(monkeypatch):
-    weights = {"koniq10k": Source("http://127.0.0.1:9/k.npz", "a page"), "by_hand": Source(None, "another page")}
+    weights = {
+        "koniq10k": WeightsUrl("http://127.0.0.1:9/k.npz", "a page"),
+        "by_hand": WeightsUrl(None, "another page"),
+    }
     monkeypatch.setitem(MODELS, "linearity", replace(MODELS["linearity"], construct=build, weights=weights))
 
 
@@ -159,7 +162,7 @@ def test_all_faults_come_in_one_error(arrays):
 
 def test_a_checkpoint_of_another_model_is_recognised(monkeypatch, arrays):
     rules = ((r"body\.(\d+)\.weight", r"net.\1.kernel", key_map.same),)
-    monkeypatch.setitem(MODELS, "other", replace(MODELS["linearity"], keys=rules, extras=("scale",)))
+    monkeypatch.setitem(MODELS, "other", replace(MODELS["linearity"], rules=rules, extras=("scale",)))
     theirs = {"body.0.weight": np.zeros(3), "body.1.weight": np.zeros(3), "scale": np.ones(1)}
     message = r"^this seems to be a checkpoint of other, to be loaded as jaxiqa\.load\('other', \.\.\.\): .*\n  body\.0"
     with pytest.raises(ValueError, match=message):

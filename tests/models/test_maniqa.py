@@ -10,7 +10,7 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import MODELS, harden
-from jaxiqa.models.maniqa import ChannelAttention, Maniqa
+from jaxiqa.models.maniqa import MANIQA, ChannelAttention
 from jaxiqa.nn.backbones.swin import merge, partition, relative_positions, shift_mask
 from jaxiqa.nn.crops import grid_positions
 
@@ -22,11 +22,11 @@ NAMES = [
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 231, 301, 3))
 
 
-def abstract(**options) -> Maniqa:
-    return nnx.eval_shape(lambda: Maniqa(width=24, rngs=nnx.Rngs(0), **options))
+def abstract(**options) -> MANIQA:
+    return nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0), **options))
 
 
-def jitted(model: Maniqa, call):
+def jitted(model: MANIQA, call):
     """``call(model, x)`` as one compiled program."""
     graphdef, state = nnx.split(model)
     return lambda x: jax.jit(lambda state, x: call(nnx.merge(graphdef, state), x))(state, x)
@@ -41,7 +41,7 @@ def test_agrees_with_the_original_class(shared):
 
 def test_only_what_no_score_depends_on_is_dropped(shared):
     record, expected = parity.read(shared, "maniqa")
-    rules = MODELS["maniqa"].keys
+    rules = MODELS["maniqa"].rules
     targets = {key: next(rule[1] for rule in rules if re.fullmatch(rule[0], key)) for key, *_ in record["keys"]}
     dropped = {key for key, target in targets.items() if target is None}
     unused = {
@@ -155,9 +155,9 @@ def test_parts_of_the_vit_are_read_behind_a_block_in_front_of_it():
 
 def test_bad_arguments_are_named():
     with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'resize', 'pyiqa'"):
-        Maniqa(protocol="pyqa", rngs=nnx.Rngs(0))
+        MANIQA(protocol="pyqa", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="width=100 is not allowed; it must be a multiple of 24"):
-        Maniqa(width=100, rngs=nnx.Rngs(0))
+        MANIQA(width=100, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="images is 223x300; both sides must be at least 224 pixels"):
         abstract().prepare(jnp.zeros((1, 223, 300, 3)))
     with pytest.raises(ValueError, match="pixels is 224x225; this network takes crops of 224x224"):

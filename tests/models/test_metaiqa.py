@@ -8,7 +8,7 @@ from flax import nnx
 from PIL import Image
 
 from jaxiqa.models import harden
-from jaxiqa.models.metaiqa import KEYS, METAIQA, MetaIQA
+from jaxiqa.models.metaiqa import METAIQA_SPEC, RULES, MetaIQA
 from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(1), (2, 224, 224, 3))
@@ -30,7 +30,7 @@ def network(model):
 
 def test_agrees_with_the_original_class(shared):
     stages = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
-    parity.check(shared, "metaiqa", METAIQA, [*stages, "classifier", "hidden1", "hidden2", "fc3"])
+    parity.check(shared, "metaiqa", METAIQA_SPEC, [*stages, "classifier", "hidden1", "hidden2", "fc3"])
 
 
 def test_pyiqa_names_the_head_differently(shared):
@@ -39,7 +39,7 @@ def test_pyiqa_names_the_head_differently(shared):
     renamed = {key.replace("net.", "head.") if key.startswith("net.") else key: arrays[key] for key in arrays}
     models = [nnx.eval_shape(lambda: MetaIQA(rngs=nnx.Rngs(0))) for _ in range(2)]
     for model, checkpoint in zip(models, (arrays, renamed), strict=True):
-        key_map.fill(model, checkpoint, KEYS, source="demo")
+        key_map.fill(model, checkpoint, RULES, source="demo")
     ours, theirs = (key_map.parameters(model) for model in models)
     assert any(key.startswith("head.") for key in renamed)
     for name in ours:

@@ -9,7 +9,7 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import harden
-from jaxiqa.models.paq2piq import PAQ2PIQ, PaQ2PiQ, roi_bins, roi_max_pool
+from jaxiqa.models.paq2piq import PAQ2PIQ_SPEC, PaQ2PiQ, roi_bins, roi_max_pool
 
 X = jax.random.uniform(jax.random.key(1), (2, 97, 150, 3))
 
@@ -28,7 +28,7 @@ def network(model):
 def test_agrees_with_the_original_class(shared):
     """Scores of the image and of all patches, every tap, and the input gradients of both."""
     record, expected = parity.read(shared, "paq2piq")
-    model = parity.filled(PAQ2PIQ, record)
+    model = parity.filled(PAQ2PIQ_SPEC, record)
     graphdef, state = nnx.split(model)
     names = ("maxpool", "layer1", "layer2", "layer3", "layer4", "roi_pool", "concat_pool", "hidden")
 

@@ -40,7 +40,7 @@ def test_agrees_with_the_original_class(shared):
 def test_only_what_no_score_depends_on_is_dropped(shared):
     record, expected = parity.read(shared, "tres")
     targets = {
-        key: next(rule[1] for rule in MODELS["tres"].keys if re.fullmatch(rule[0], key)) for key, *_ in record["keys"]
+        key: next(rule[1] for rule in MODELS["tres"].rules if re.fullmatch(rule[0], key)) for key, *_ in record["keys"]
     }
     dropped = {key for key, target in targets.items() if target is None and not key.endswith("num_batches_tracked")}
     assert dropped == {"model.fc.weight", "model.fc.bias", *(f"L2pooling_l{i}.filter" for i in (1, 2, 3, 4))}

@@ -89,7 +89,7 @@ def filled(name: str, **options) -> tuple[nnx.Module, dict[str, np.ndarray]]:
             weights[f"dconv{level + 1}.weight"] = random.normal(size=(cin, sides[2 - level], 4, 4)) / 4
             weights[f"dconv{level + 1}.bias"] = random.normal(size=sides[2 - level])
     weights = {key: array.astype(np.float32) for key, array in weights.items()}
-    key_map.fill(module, weights, NETWORKS[name].keys, source="small")
+    key_map.fill(module, weights, NETWORKS[name].rules, source="small")
     return module, weights
 
 

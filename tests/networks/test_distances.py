@@ -36,7 +36,7 @@ def arrays(name: str, seed: str = "0") -> tuple[dict, dict]:
 def narrow(name: str, seed: str = "0") -> Distance:
     own, backbone = arrays(name, seed)
     model = nnx.eval_shape(lambda: NETWORKS[name].build(width=WIDTH, rngs=nnx.Rngs(0)))
-    key_map.fill(model, own | backbone, NETWORKS[name].keys, source=name)
+    key_map.fill(model, own | backbone, NETWORKS[name].rules, source=name)
     return Distance(*nnx.split(model))
 
 
@@ -225,7 +225,7 @@ def test_a_pixel_without_features_has_a_finite_gradient():
     own, backbone = arrays("lpips_alex")
     backbone = {key: np.full_like(array, -1) if "features.6" in key else array for key, array in backbone.items()}
     model = nnx.eval_shape(lambda: NETWORKS["lpips_alex"].build(width=WIDTH, rngs=nnx.Rngs(0)))
-    key_map.fill(model, own | backbone, NETWORKS["lpips_alex"].keys, source="demo")
+    key_map.fill(model, own | backbone, NETWORKS["lpips_alex"].rules, source="demo")
     images = pair()
     _, maps = model.backbone.run(jnp.asarray(images[0]), taps=("relu3",))
     assert not maps["relu3"].any()

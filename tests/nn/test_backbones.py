@@ -176,7 +176,7 @@ def test_keras_batch_norm_is_folded_into_the_convolutions():
     spec = BACKBONES["mobilenet_v2"]
     stages = nnx.eval_shape(lambda: spec.build(width=8, rngs=nnx.Rngs(0)))
     arrays = keras_names(stages)
-    rules = (*spec.keys, *key_map.without(spec.classifier_keys))
+    rules = (*spec.rules, *key_map.without(spec.classifier_rules))
     key_map.fill(stages, spec.adapt(arrays | {"predictions.bias": np.zeros(3)}), rules, source="demo")
     x = jax.random.normal(jax.random.key(0), (2, 9, 8, 48))
     for part, groups in (("depthwise", 48), ("project", 1)):
@@ -202,7 +202,7 @@ def test_keras_files_lacking_a_part_are_refused():
     with pytest.raises(
         ValueError, match=r"block_3_project\.kernel: unknown(.|\n)*stage\.block3\.project\.bias: missing"
     ):
-        key_map.fill(stages, spec.adapt(arrays), spec.keys, source="demo")
+        key_map.fill(stages, spec.adapt(arrays), spec.rules, source="demo")
 
 
 @pytest.mark.parametrize(

@@ -51,7 +51,7 @@ def test_classifiers_compute_torchvisions_functions(backbone):
         for name, size in (("weight", shape), ("bias", shape[:1])):
             key = f"classifier.{index}.{name}"
             arrays[key] = nets.random_array(key, size)
-    rules = (*key_map.under("backbone", spec.keys), *spec.classifier_keys)
+    rules = (*key_map.under("backbone", spec.rules), *spec.classifier_rules)
     key_map.fill(model, arrays, rules, source=backbone)
     pixels = np.random.default_rng(0).uniform(size=(2, 97, 76, 3)).astype(np.float32)
     graphdef, state = nnx.split(model)

@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from jaxiqa.pretrained import download
-from jaxiqa.pretrained.files import Source
+from jaxiqa.pretrained.files import WeightsUrl
 
 CONTENT = bytes(range(256)) * 4000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -66,7 +66,9 @@ def fetch(source):
 
 
 def source(server, **changes):
-    return Source(**{"url": server.url, "page": "the authors' page", "sha256": SHA256, "size": len(CONTENT)} | changes)
+    return WeightsUrl(
+        **{"url": server.url, "page": "the authors' page", "sha256": SHA256, "size": len(CONTENT)} | changes
+    )
 
 
 @pytest.mark.parametrize("known", [{}, {"sha256": SHA256[:8], "size": None}, {"sha256": None}])

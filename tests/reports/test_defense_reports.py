@@ -102,31 +102,35 @@ def test_what_is_missing_is_said_and_twice_is_refused():
 
 
 def test_the_leaderboard_ranks_those_that_were_run_on_everything():
-    sheet = leaderboard(summarise_defenses([*rows(("flip", "blur", "late"))], ENDS, mos=MOS))
-    by_name = {line[0]: line for line in sheet.rows}
-    assert [line[0] for line in sheet.rows] == [UNDEFENDED, "flip", "blur", "late"]
+    table = leaderboard(summarise_defenses([*rows(("flip", "blur", "late"))], ENDS, mos=MOS))
+    by_name = {line[0]: line for line in table.rows}
+    assert [line[0] for line in table.rows] == [UNDEFENDED, "flip", "blur", "late"]
     assert by_name["flip"][1][0] == "1"
     assert by_name["blur"][1][0] == by_name[UNDEFENDED][1][0] == "–"
     assert by_name["flip"][2][0] == "22.50"
-    why = sheet.header.index(WHY)
+    why = table.header.index(WHY)
     assert [by_name[name][why][0] for name in ("flip", "blur", UNDEFENDED)] == [
         "", "no adaptive attack", "the metric alone",
     ]  # fmt: skip
     assert by_name["blur"][2] == ("–", None)
     alike = [replace(r, defense="mine", purified=r.purified - 12) for r in rows() if r.defense == "flip"]
-    sheet = leaderboard(summarise_defenses([*rows(), *alike], ENDS))
-    assert [(line[0], line[1][0]) for line in sheet.rows][:3] == [("mine", "1"), (UNDEFENDED, "–"), ("flip", "2")]
+    table = leaderboard(summarise_defenses([*rows(), *alike], ENDS))
+    assert [(line[0], line[1][0]) for line in table.rows][:3] == [
+        ("mine", "1"),
+        (UNDEFENDED, "–"),
+        ("flip", "2"),
+    ]
     assert not any(
-        name.startswith("SROCC") and line[i][1] for line in sheet.rows for i, name in enumerate(sheet.header)
+        name.startswith("SROCC") and line[i][1] for line in table.rows for i, name in enumerate(table.header)
     )
 
 
 @pytest.mark.parametrize("names", [("flip",), ("flip", "blur"), ("mine", "blur", "jpeg")])
 def test_there_is_no_rank_without_adaptive_attacks_in_any_output(names, tmp_path):
     found = summarise_defenses([r for r in rows(names) if r.mode == "transfer"], ENDS, mos=MOS)
-    sheet = write_leaderboard(found, tmp_path, title="t", facts={})
-    assert {line[1][0] for line in sheet.rows} == {"–"}
-    assert any("none has a rank" in note and "evaluation.adaptive.attacks" in note for note in sheet.notes)
+    table = write_leaderboard(found, tmp_path, title="t", facts={})
+    assert {line[1][0] for line in table.rows} == {"–"}
+    assert any("none has a rank" in note and "evaluation.adaptive.attacks" in note for note in table.notes)
     with open(tmp_path / "leaderboard.csv") as file:
         board = list(csv.DictReader(file))
     assert {
@@ -135,16 +139,16 @@ def test_there_is_no_rank_without_adaptive_attacks_in_any_output(names, tmp_path
     html = (tmp_path / "leaderboard.html").read_text()
     assert html.count("no adaptive attack") == len(names)
     assert "none has a rank" in html
-    assert sum("no adaptive attack" in line for line in sheet.markdown()) == len(names)
+    assert sum("no adaptive attack" in line for line in table.markdown()) == len(names)
 
 
 def test_fewer_cells_are_the_reason_and_a_weak_adaptive_attack_is_named():
     made = [r for r in rows() if not (r.defense == "blur" and r.level == "weak")]
     made += [replace(r, defense="blur", mode="adaptive") for r in made if (r.defense, r.level) == ("blur", "medium")]
-    sheet = leaderboard(summarise_defenses(made, ENDS))
-    reasons = {line[0]: line[sheet.header.index(WHY)][0] for line in sheet.rows}
+    table = leaderboard(summarise_defenses(made, ENDS))
+    reasons = {line[0]: line[table.header.index(WHY)][0] for line in table.rows}
     assert reasons["blur"] == "4 of 6 transferred cells"
-    assert not any("did less" in note for note in sheet.notes)
+    assert not any("did less" in note for note in table.notes)
     feeble = [
         replace(r, purified=r.purified_clean) if r.mode == "adaptive" and r.defense == "flip" else r for r in made
     ]
@@ -168,8 +172,8 @@ def proofs():
 
 
 def test_certified_defenses_by_hand():
-    sheet = certificates(proofs(), ENDS, MOS)
-    lines = {(line[0], line[2]): dict(zip(sheet.header, line, strict=True)) for line in sheet.rows}
+    table = certificates(proofs(), ENDS, MOS)
+    lines = {(line[0], line[2]): dict(zip(table.header, line, strict=True)) for line in table.rows}
     assert set(lines) == {("MS", "clean"), ("RS", "clean"), ("RS", "PGD (medium)")}
     assert lines["MS", "clean"]["Cert.RD full"][1] == pytest.approx(0.06)
     assert lines["MS", "clean"]["Cert.RD one"][1] == pytest.approx(0.04)
@@ -187,22 +191,22 @@ def test_a_model_without_a_score_range_is_named_and_keeps_what_needs_none(known)
     others = [replace(row, model="b", seed=seed) for row in proofs() for seed in (0, 3)]
     ends = ENDS if known else {}
     assert ("b", 3) not in ends
-    sheet = certificates([*proofs(), *others], ends, MOS)
-    lines = {(line[0], line[1], line[2]): dict(zip(sheet.header, line, strict=True)) for line in sheet.rows}
+    table = certificates([*proofs(), *others], ends, MOS)
+    lines = {(line[0], line[1], line[2]): dict(zip(table.header, line, strict=True)) for line in table.rows}
     for model in {f"{m} seed {s}" for m, s in [("a", 0), ("b", 0), ("b", 3)] if (m, s) not in ends}:
         assert lines["MS", model, "clean"]["Cert.RD full"] == ("–", None)
         assert lines["MS", model, "clean"]["SROCC"][1] == pytest.approx(1)
         assert lines["RS", model, "clean"]["Cert.R"][1] == pytest.approx(0.15)
-        assert [note for note in sheet.notes if note.startswith(f"{model} has no score range, so Cert.RD of MS is")]
+        assert [note for note in table.notes if note.startswith(f"{model} has no score range, so Cert.RD of MS is")]
     assert known == (lines["MS", "a seed 0", "clean"]["Cert.RD full"][1] is not None)
-    assert known == (not any(note.startswith("a seed 0 has") for note in sheet.notes))
+    assert known == (not any(note.startswith("a seed 0 has") for note in table.notes))
 
 
 def test_everything_is_written_and_part_of_the_page(tmp_path):
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     other = summarise_defenses([*rows(), *(replace(r, defense="<mine>") for r in rows() if r.defense == "flip")], ENDS)
     options = {"title": "a test", "facts": {"command": "python x.py"}}
-    sheets, pictures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
+    tables, pictures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
     results = [
         ResultRow(
             r.image, r.model, 0, r.attack, r.epsilon, r.clean, r.attacked, r.attacked, 0.1, 1.0, 0.9, None, 0.1, r.level
@@ -212,7 +216,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     ]  # fmt: skip
     cards = [ModelRow(model, 0, 1000, 0.0, 100.0, 0.8, 1.5, 0.2, 0) for model in ("a", "b")]
     summary = summarise(results, [], cards, score_range="model")
-    page = write_report(tmp_path, summary, [], defended=sheets, figures=pictures, **options).read_text()
+    page = write_report(tmp_path, summary, [], defended=tables, figures=pictures, **options).read_text()
     assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', page)
     assert page.count("data:image/png;base64,") == 5
     for title in ("transfer", "adaptive", "matched", "Leaderboard", "Certified defenses"):

@@ -9,7 +9,7 @@ import pytest
 from jaxiqa.reports import write_report
 from jaxiqa.reports.attacks.summary import summarise
 from jaxiqa.reports.attacks.tables import columns, render, strengths, write_markdown
-from jaxiqa.reports.examples import amplification, sheet
+from jaxiqa.reports.examples import amplification, example_grid
 from jaxiqa.results.examples import Example, load, save
 from jaxiqa.results.jsonl import append_rows, read_rows
 from jaxiqa.results.rows import ModelRow, PredictionRow, ResultRow
@@ -166,7 +166,7 @@ def test_differences_are_never_shrunk_and_one_stray_pixel_does_not_hide_the_rest
     assert amplification(np.full(100, 0.9)) == 1
     assert amplification(np.array([1.0] + [8 / 255] * 999)) == 8
     with pytest.raises(ValueError, match="examples is empty"):
-        sheet([])
+        example_grid([])
 
 
 def examples():
@@ -203,7 +203,7 @@ def test_examples_survive_the_disk(tmp_path):
         assert (back.image, back.model, back.epsilon, back.score) == (
             example.image, example.model, example.epsilon, example.score)  # fmt: skip
         np.testing.assert_array_equal(back.attacked, example.attacked)
-    assert sheet(examples()[:1]).startswith(b"\x89PNG")
+    assert example_grid(examples()[:1]).startswith(b"\x89PNG")
 
 
 def test_rows_survive_a_kill_in_the_middle_of_a_line(tmp_path):

@@ -17,12 +17,12 @@ from jaxiqa.config import Adversarial, NormPenalty, Training
 from jaxiqa.defenses import adversarial_batch, norm_penalty
 from jaxiqa.models.metric import Metric
 from jaxiqa.ops.ssim import ssim
-from jaxiqa.train.examples import Source
+from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.state import make_optimizer, put_together, raw_score_fn, start, take_apart
-from jaxiqa.train.step import PLAIN, make_step
+from jaxiqa.train.state import make_optimizer, merge_model, raw_score_fn, split_model, start
+from jaxiqa.train.step import DEFAULTS, make_step
 
 COUNT, SIZE = 16, (33, 40)
 
@@ -46,7 +46,7 @@ class Small(Metric):
 
 @pytest.fixture(scope="module")
 def parts():
-    return take_apart(Small())
+    return split_model(Small())
 
 
 def augment():
@@ -82,7 +82,7 @@ def source():
     def fetch(index, mirrored):
         return {"image": images[index][:, ::-1] if mirrored else images[index], "mos": mos[index]}
 
-    return Source(fetch, mos)
+    return Examples(fetch, mos)
 
 
 def run(parts, folder, progress=lambda *_: None):
@@ -153,7 +153,7 @@ def train(parts, devices, backend="pmap", attacked_mode="eval", steps=3, **const
     tuner = optimizer(parts, 1e-4)
     step = make_step(parts, LOSSES["norm_in_norm"], tuner, axis_name=AXIS, attacked_mode=attacked_mode)
     step = data_parallel(step, backend=backend, devices=jax.local_devices()[:devices])
-    constants = {"fixed": parts.fixed, "other": parts.other, "masks": {}, **PLAIN, **constants}
+    constants = {"fixed": parts.fixed, "other": parts.other, "masks": {}, **DEFAULTS, **constants}
     state, losses, random = start(parts, tuner), [], np.random.default_rng(0)
     for _ in range(steps):
         batch = {"image": random.uniform(size=(8, *SIZE, 3)), "mos": random.normal(size=8)}
@@ -213,6 +213,6 @@ def test_the_attacked_score_is_the_metrics_own_in_either_mode(parts):
     scores = [
         raw_score_fn(parts, parts.params, parts.batch_stats, training=training)(images) for training in (False, True)
     ]
-    expected = put_together(parts, parts.params, parts.batch_stats).outputs(images)["score"]
+    expected = merge_model(parts, parts.params, parts.batch_stats).outputs(images)["score"]
     np.testing.assert_allclose(scores[0], expected, atol=1e-6)
     assert float(jnp.abs(scores[1] - scores[0]).max()) > 1e-3

@@ -10,9 +10,9 @@ import pytest
 
 from jaxiqa import models
 from jaxiqa.train.divergence import check_scores, check_weights, differ, rms, unjudged
-from jaxiqa.train.examples import Source
+from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
-from jaxiqa.train.state import take_apart
+from jaxiqa.train.state import split_model
 
 
 def test_the_root_mean_square_neither_overflows_nor_hides_what_is_not_finite():
@@ -94,13 +94,13 @@ def train(folder, *, rate, edit=lambda path, leaf: leaf, count=8, batch=8, epoch
     images = (random.uniform(size=(count, 1, 1, 1)) * random.uniform(size=(count, 20, 24, 3))).astype(np.float32)
     mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
     labels = mos if levels is None else np.round(mos / mos.max() * levels).astype(np.float32)
-    parts = take_apart(models.build("resnet18", width=8, input_size=None))
+    parts = split_model(models.build("resnet18", width=8, input_size=None))
     parts = replace(parts, params=jax.tree_util.tree_map_with_path(edit, parts.params))
     return fit(
         parts,
         optax.adam(rate),
-        Source(lambda i, mirrored: {"image": images[i], "mos": labels[i]}, labels),
-        Source(lambda i, mirrored: {"image": images[i], "mos": mos[i]}, mos),
+        Examples(lambda i, mirrored: {"image": images[i], "mos": labels[i]}, labels),
+        Examples(lambda i, mirrored: {"image": images[i], "mos": mos[i]}, mos),
         epochs=epochs, batch_size=batch, loss=loss, flip=True, masks={}, seed=0, folder=folder,
         devices=jax.local_devices()[:1],
     )  # fmt: skip

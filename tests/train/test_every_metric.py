@@ -11,9 +11,9 @@ from flax import nnx
 
 from jaxiqa import models
 from jaxiqa.models import MODELS, harden
-from jaxiqa.train.examples import Source
+from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
-from jaxiqa.train.state import make_optimizer, put_together, take_apart
+from jaxiqa.train.state import make_optimizer, merge_model, split_model
 
 SMALL = {
     "fpr": {"width": 8},
@@ -54,7 +54,7 @@ def source(count=6):
     random = np.random.default_rng(0)
     images = random.uniform(size=(count, *SIZE, 3)).astype(np.float32) * np.linspace(0.2, 1, count)[:, None, None, None]
     mos = np.linspace(0, 100, count).astype(np.float32)
-    return Source(lambda index, flip: {"image": np.float32(images[index]), "mos": mos[index]}, mos), images
+    return Examples(lambda index, flip: {"image": np.float32(images[index]), "mos": mos[index]}, mos), images
 
 
 @pytest.mark.parametrize("hardened", [False, True], ids=["plain", "hardened"])
@@ -66,7 +66,7 @@ def test_any_metric_trains_is_saved_and_comes_back(name, hardened, tmp_path):
     if hardened:
         order = model.backbone.order
         harden(model, f"after:{order[len(order) // 2]}", "bottleneck", mid=2, rngs=nnx.Rngs(1))
-    parts = take_apart(model)
+    parts = split_model(model)
     optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=1.0, decay_every=9, decay_factor=1.0)
     examples, images = source()
     found = fit(
@@ -76,7 +76,7 @@ def test_any_metric_trains_is_saved_and_comes_back(name, hardened, tmp_path):
     before, after = (jax.tree.leaves(tree) for tree in (parts.params, found.params))
     moved = [np.any(np.asarray(old) != np.asarray(new)) for old, new in zip(before, after, strict=True)]
     assert np.mean(moved) > 0.8
-    trained = put_together(parts, found.params, found.batch_stats)
+    trained = merge_model(parts, found.params, found.batch_stats)
     trained.calibrate(k=2.0, b=5.0, score_range=(-1.0, 101.0))
     models.save(trained, tmp_path / "model")
     loaded = models.load_run(tmp_path / "model")
@@ -84,7 +84,7 @@ def test_any_metric_trains_is_saved_and_comes_back(name, hardened, tmp_path):
     assert [block.name for block in loaded.insertions] == (["bottleneck"] if hardened else [])
     assert loaded.score_range == (-1.0, 101.0)
     score = jax.jit(lambda score, images: score(images))
-    raw = put_together(parts, found.params, found.batch_stats).outputs(jnp.asarray(images[:2]))["score"]
+    raw = merge_model(parts, found.params, found.batch_stats).outputs(jnp.asarray(images[:2]))["score"]
     scores = score(models.score_fn(loaded), jnp.asarray(images[:2]))
     np.testing.assert_allclose(scores, 2 * raw + 5, rtol=1e-3, atol=1e-3)
     assert type(models.load(name, tmp_path / "model")) is type(model)

@@ -16,8 +16,8 @@ from flax import nnx
 from jaxiqa import models
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.state import make_optimizer, start, take_apart
-from jaxiqa.train.step import PLAIN, make_step
+from jaxiqa.train.state import make_optimizer, split_model, start
+from jaxiqa.train.step import DEFAULTS, make_step
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -30,7 +30,7 @@ def float64():
 def parts(float64):
     model = models.build("resnet18", width=8)
     models.harden(model, "after:layer3", mid=8, rngs=nnx.Rngs(1))
-    parts = take_apart(model)
+    parts = split_model(model)
     wide = {name: jax.tree.map(lambda x: x.astype(float), getattr(parts, name)) for name in ("params", "batch_stats")}
     return replace(parts, **wide)
 
@@ -47,7 +47,7 @@ def train(parts, backend, devices, loss="norm_in_norm"):
     step = data_parallel(step, backend=backend, devices=jax.local_devices()[:devices])
     state, losses = start(parts, optimizer), []
     for batch in batches():
-        state, value = step(state, {"fixed": parts.fixed, "other": parts.other, "masks": {}, **PLAIN}, batch)
+        state, value = step(state, {"fixed": parts.fixed, "other": parts.other, "masks": {}, **DEFAULTS}, batch)
         losses.append(float(value))
     return state, losses
 

@@ -40,7 +40,8 @@ def smoke():
 
 def with_variant(experiment, **changes):
     return replace(
-        experiment, variants={"baseline": Variant(PLAIN), "odd": replace(Variant(PLAIN, parent="baseline"), **changes)}
+        experiment,
+        variants={"baseline": Variant(PLAIN), "odd": replace(Variant(PLAIN, parent="baseline"), **changes)},
     )
 
 

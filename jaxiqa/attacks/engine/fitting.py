@@ -14,7 +14,7 @@ from jaxtyping import Array, Float
 from jaxiqa.attacks.engine.objective import Objective, as_objective, check_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_number
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import as_pytree, beside
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
@@ -84,7 +84,7 @@ def fit(
     >>> fit(learner, jnp.zeros(()), score, jnp.full((2, 1, 1, 3), 0.5), jax.random.key(0), **options).round(3)
     Array(0.5, dtype=float32)
     """
-    check_pictures(images)
+    check_unit_images(images)
     check_number("epsilon", epsilon, 0.0)
     check_number("epochs", epochs, 1)
     check_number("batch_size", batch_size, 1)

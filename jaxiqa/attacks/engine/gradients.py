@@ -10,8 +10,8 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.attacks.engine.loop import iterate
-from jaxiqa.attacks.engine.objective import MoveTo, Push, check_objective
-from jaxiqa.core.images import check_pictures
+from jaxiqa.attacks.engine.objective import Maximize, Target, check_objective
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import as_pytree, beside, is_traced
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn, Scores
@@ -93,7 +93,7 @@ def begin(
     Raises:
         ValueError: bad images, an objective for another number of them, or an attack without its strength.
     """
-    check_pictures(images, minimum=minimum)
+    check_unit_images(images, minimum=minimum)
     if getattr(attack, "epsilon", 0.0) is None:  # not when it is made: a pytree of None is how JAX's axes are written
         raise ValueError("epsilon=None is not a number; write one such as 8 / 255")
     if hasattr(attack, "objective"):
@@ -105,18 +105,18 @@ def begin(
 
 
 def towards(attack: Any, score_fn: ScoreFn, images: Images) -> Any:
-    """The attack by gradient with `MoveTo` as a push to that side, from which `nearest_on_line` comes back.
+    """The attack by gradient with `Target` as a push to that side, from which `nearest_on_line` comes back.
 
     The gradient of the distance itself turns round at every step that passes the target, and the last image lies
     anywhere on either side.
     """
-    if not isinstance(attack.objective, MoveTo):
+    if not isinstance(attack.objective, Target):
         return attack
-    check_pictures(images)
+    check_unit_images(images)
     check_objective(attack.objective, len(images))
     images = jnp.asarray(images)
     score_fn, target = beside(images, (as_pytree(score_fn), attack.objective.target))
-    return replace(attack, objective=Push(_side(score_fn, images, target)))
+    return replace(attack, objective=Maximize(_side(score_fn, images, target)))
 
 
 @jax.jit
@@ -145,18 +145,18 @@ _HALVINGS = 12
 
 
 def nearest_on_line(objective: Any, score_fn: ScoreFn, images: Images, attacked: Images) -> Images:
-    """For `MoveTo`: of images between the clean one and the attacked one, that whose score is nearest to the target.
+    """For `Target`: of images between the clean one and the attacked one, that whose score is nearest to the target.
 
     Found by 12 halvings of the part of the line on which the score passes the target, so that a step which overshot
     costs nothing. Any other objective, and an image that is not finite, is left alone. Balls and the box are convex,
     so the answer lies in the threat model.
 
-    >>> from jaxiqa.attacks.engine.objective import MoveTo
+    >>> from jaxiqa.attacks.engine.objective import Target
     >>> clean, far = jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3))
-    >>> print(nearest_on_line(MoveTo(0.25), lambda x: x.mean((1, 2, 3)), clean, far).max().round(3))
+    >>> print(nearest_on_line(Target(0.25), lambda x: x.mean((1, 2, 3)), clean, far).max().round(3))
     0.25
     """
-    if not isinstance(objective, MoveTo):
+    if not isinstance(objective, Target):
         return attacked
     constants = (images, attacked, *beside(images, (as_pytree(score_fn), objective)))
     low, high = jnp.zeros(len(images), images.dtype), jnp.ones(len(images), images.dtype)

@@ -18,30 +18,30 @@ Values = Number | Scores | np.ndarray | list[float] | list[int] | tuple[float, .
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Push:
+class Maximize:
     """Raise ``sign · score``: the higher the better for the attack, without end, or until the score passes ``until``.
 
     Args:
         sign: 1 to raise, −1 to lower; one number, or one per image.
-        until: the score past which a black-box attack leaves an image alone; infinite, of either sign, is never.
+        threshold: the score past which a black-box attack leaves an image alone; infinite, of either sign, is never.
             Gradient attacks take all their steps.
 
     Raises:
         ValueError: another sign, or ``until`` is no number.
 
-    >>> Push([1, -1]).reached(jnp.array([3.0, 3.0])).tolist()
+    >>> Maximize([1, -1]).reached(jnp.array([3.0, 3.0])).tolist()
     [False, False]
     """
 
     sign: Values = 1.0
-    until: Values = float("inf")
+    threshold: Values = float("inf")
 
     def __post_init__(self):
-        _as_arrays(self, "sign", "until")
+        _as_arrays(self, "sign", "threshold")
         if not is_traced(self.sign) and not _all(self.sign, lambda sign: np.abs(sign) == 1):
             raise ValueError(f"sign={self.sign!r} is not allowed; expected 1 to raise or -1 to lower the score")
-        if not is_traced(self.until) and not _all(self.until, lambda until: ~np.isnan(until)):
-            raise ValueError(f"until={self.until!r} is not a number")
+        if not is_traced(self.threshold) and not _all(self.threshold, lambda threshold: ~np.isnan(threshold)):
+            raise ValueError(f"threshold={self.threshold!r} is not a number")
 
     def value(self, scores: Scores) -> Scores:
         """What the attack maximises, per image."""
@@ -49,12 +49,12 @@ class Push:
 
     def reached(self, scores: Scores) -> jax.Array:
         """Whether an image needs no more work."""
-        return jnp.isfinite(self.until) & (self.sign * scores > self.sign * self.until)
+        return jnp.isfinite(self.threshold) & (self.sign * scores > self.sign * self.threshold)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class MoveTo:
+class Target:
     """Bring the score to a given one: maximise ``−|score − target|``.
 
     A step may carry the score past the target. So a gradient attack pushes the score to that side with all its steps,
@@ -64,23 +64,23 @@ class MoveTo:
 
     Args:
         target: the score wanted; one number, or one per image.
-        within: distance at which a black-box attack leaves an image alone, ≥ 0.
+        tolerance: distance at which a black-box attack leaves an image alone, ≥ 0.
 
     Raises:
         ValueError: a target that is not finite, or ``within`` below 0.
 
-    >>> MoveTo(50.0, within=1.0).value(jnp.array([48.0, 53.0])).tolist()
+    >>> Target(50.0, tolerance=1.0).value(jnp.array([48.0, 53.0])).tolist()
     [-2.0, -3.0]
     """
 
     target: Values
-    within: Values = 0.0
+    tolerance: Values = 0.0
 
     def __post_init__(self):
-        _as_arrays(self, "target", "within")
+        _as_arrays(self, "target", "tolerance")
         if not is_traced(self.target) and not _all(self.target, np.isfinite):
             raise ValueError(f"target={self.target!r} is not allowed; expected finite scores")
-        check_number("within", self.within, 0.0)
+        check_number("tolerance", self.tolerance, 0.0)
 
     def value(self, scores: Scores) -> Scores:
         """What the attack maximises, per image."""
@@ -88,10 +88,10 @@ class MoveTo:
 
     def reached(self, scores: Scores) -> jax.Array:
         """Whether an image needs no more work."""
-        return jnp.abs(scores - self.target) < self.within
+        return jnp.abs(scores - self.target) < self.tolerance
 
 
-Objective = Push | MoveTo
+Objective = Maximize | Target
 
 
 def _as_arrays(objective: Any, *names: str) -> None:
@@ -115,7 +115,7 @@ def _all(value: Any, condition: Any) -> bool:
 def check_objective(objective: Any, count: int) -> None:
     """Raise ``ValueError`` unless what the objective says of single images is said of ``count`` of them.
 
-    >>> check_objective(Push([1, -1, 1]), 2)
+    >>> check_objective(Maximize([1, -1, 1]), 2)
     Traceback (most recent call last):
     ValueError: objective.sign has shape (3,) for 2 images; expected one number, or one per image
     """
@@ -125,7 +125,7 @@ def check_objective(objective: Any, count: int) -> None:
             raise ValueError(f"objective.{name} has shape {np.shape(value)} for {count} images; {expected}")
 
 
-NAMED = {"raise": Push(), "lower": Push(-1.0)}
+NAMED = {"raise": Maximize(), "lower": Maximize(-1.0)}
 
 
 def as_objective(objective: Objective | str) -> Objective:
@@ -142,11 +142,11 @@ def as_objective(objective: Objective | str) -> Objective:
         return NAMED[objective]
     if isinstance(objective, bool | int | float):
         names = ", ".join(map(repr, NAMED))
-        raise ValueError(f"objective={objective!r} is not allowed; choose from {names}, or MoveTo({objective!r})")
+        raise ValueError(f"objective={objective!r} is not allowed; choose from {names}, or Target({objective!r})")
     return objective
 
 
-def outrank(scores: Scores, others: Scores) -> Push:
+def outrank(scores: Scores, others: Scores) -> Maximize:
     """Flip the ranking of pairs: each image is raised past, or lowered below, the picture it is paired with.
 
     Args:
@@ -161,4 +161,4 @@ def outrank(scores: Scores, others: Scores) -> Push:
     """
     if np.shape(scores) != np.shape(others):
         raise ValueError(f"others has shape {np.shape(others)}; expected one score per image, {np.shape(scores)}")
-    return Push(jnp.where(scores <= others, 1.0, -1.0), others)
+    return Maximize(jnp.where(scores <= others, 1.0, -1.0), others)

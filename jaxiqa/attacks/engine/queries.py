@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.external import External
 from jaxiqa.attacks.engine.gradients import begin, finish
-from jaxiqa.attacks.engine.objective import MoveTo
+from jaxiqa.attacks.engine.host_metric import External
+from jaxiqa.attacks.engine.objective import Target
 from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.core.keys import Keys, image_keys
 from jaxiqa.core.pytrees import is_traced
@@ -46,7 +46,7 @@ def run_queries(
     two, so that few sizes are compiled. As many images are attacked together as fill ``batch_size`` with their
     candidates; the candidates of a single image are scored in parts where they are more than that.
 
-    On the CPU, and for a `jaxiqa.attacks.engine.external.from_callable` metric, the iterations run as a Python loop
+    On the CPU, and for a `jaxiqa.attacks.engine.host_metric.from_callable` metric, the iterations run as a Python loop
     over compiled parts: the model is compiled by itself, once for all black-box attacks on batches of one size. On
     accelerators a chunk is one compiled loop. Under an outer ``jit`` or ``vmap`` the whole search is one compiled loop
     without packing, in which a CPU runs convolutions slowly (jax#12868).
@@ -65,7 +65,7 @@ def run_queries(
     given = images
     attack, function, images, key = begin(attack, score_fn, images, key)
     # Finite differences of scores amplify their rounding, which depends on how many images a program scores.
-    most = 1 if attack.probes else max(1, attack.batch_size // attack.candidates)
+    most = 1 if attack.estimates_gradient else max(1, attack.batch_size // attack.candidates)
     count, together = len(images), min(len(images), most)
     keys = image_keys(key, count)
     objective = jax.tree.map(lambda leaf: jnp.broadcast_to(jnp.asarray(leaf, jnp.float32), (count,)), attack.objective)
@@ -80,9 +80,9 @@ def run_queries(
         found = _run_groups(attack, score_fn, everything, together, chunk, progress or (lambda done, total: None))
     attacked, scores, iterations = found
     queries = 1 + attack.candidates * iterations
-    if attack.probes:
+    if attack.estimates_gradient:
         scores, queries = jnp.where(jnp.isnan(scores), scores, _ask_all(score_fn, attacked, at_once)), queries + 1
-    if attack.probes and isinstance(objective, MoveTo):
+    if attack.estimates_gradient and isinstance(objective, Target):
         further = objective.value(scores) < objective.value(clean)
         attacked, scores = jnp.where(further[:, None, None, None], images, attacked), jnp.where(further, clean, scores)
     attacked = jnp.where(jnp.isfinite(scores)[:, None, None, None], attacked, jnp.nan)
@@ -224,9 +224,9 @@ def _render(attack, search, moves, first, width):
 def _accept(attack, search, moves, scores):
     values = jax.vmap(search.objective.value, 1, 1)(scores)
     state = jax.vmap(attack.accept)(search.state, search.clean, moves, values, search.iteration)
-    if attack.probes:
+    if attack.estimates_gradient:
         image, score = state.image, scores.mean(1)
-        if isinstance(search.objective, MoveTo):  # the next step may overshoot: keep the nearest iterate
+        if isinstance(search.objective, Target):  # the next step may overshoot: keep the nearest iterate
             nearer = search.objective.value(score) > search.objective.value(search.score)
             image = jnp.where(nearer[:, None, None, None], search.state.image, search.image)
             score = jnp.where(nearer | jnp.isnan(score), score, search.score)

@@ -44,7 +44,7 @@ class Searcher(Protocol):
 
     candidates: int
     iterations: int
-    probes: bool
+    estimates_gradient: bool
     objective: Objective
     batch_size: int
 

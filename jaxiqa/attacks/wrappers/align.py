@@ -25,7 +25,7 @@ def linf(clean: Images, attacked: Images) -> jax.Array:
 MEASURES: dict[str, Callable[[Images, Images], jax.Array]] = {"linf": linf, "ssim": ssim, "psnr": psnr}
 """Name -> ``(clean, attacked) -> b``, of the changes that strengths can be aligned by."""
 
-AMOUNTS: dict[str, Callable[[float], float]] = {
+LOG_CHANGE: dict[str, Callable[[float], float]] = {
     "linf": lambda value: np.log(max(value, 1e-9)),
     "ssim": lambda value: np.log(max(1 - value, 1e-9)),
     "psnr": lambda value: -min(value, 200.0) * np.log(10) / 20,
@@ -148,7 +148,7 @@ class _Runs:
 
 
 def _align(run: _Runs, target: tuple[str, float], ladder: Sequence[float], tolerance: float, refinements: int):
-    curve, wanted, amount = run.curve, target[1], AMOUNTS[run.measure]
+    curve, wanted, amount = run.curve, target[1], LOG_CHANGE[run.measure]
 
     def error(strength: float) -> float:
         return abs(amount(curve[strength]) - amount(wanted))

@@ -16,7 +16,7 @@ from jaxiqa.attacks.apgd import APGD
 from jaxiqa.attacks.engine.objective import Objective, as_objective, check_objective
 from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.square import Square
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, beside
 from jaxiqa.core.scores import checked_scores
@@ -99,7 +99,7 @@ def check_masking(
     >>> print(check_masking(flat, images, jax.random.key(0), queries=20)[0].flagged)
     True
     """
-    check_pictures(images)
+    check_unit_images(images)
     score_fn, goal, key = beside(images, (as_pytree(score_fn), as_objective(objective), key))
     check_objective(goal, len(images))
     value = lambda x: np.asarray(goal.value(_scores(score_fn, x)))  # noqa: E731

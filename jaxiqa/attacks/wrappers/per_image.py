@@ -9,7 +9,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys, image_keys
 from jaxiqa.core.pytrees import as_pytree, is_traced
 from jaxiqa.core.types import Images, ScoreFn
@@ -47,7 +47,7 @@ class OneByOne:
 
     def through(self, run: Callable[..., Any], score_fn: ScoreFn, images: Images, key: Keys, *, axis: int) -> Any:
         """``run(attack, score_fn, images, keys)`` of every picture; the results are joined along ``axis``."""
-        check_pictures(images)
+        check_unit_images(images)
         keys, score_fn = image_keys(key, len(images)), as_pytree(score_fn)
         if is_traced(self, score_fn, images, keys):
             return run(self.attack, score_fn, images, keys)

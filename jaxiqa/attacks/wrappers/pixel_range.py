@@ -9,8 +9,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.external import External
 from jaxiqa.attacks.engine.gradients import finish
+from jaxiqa.attacks.engine.host_metric import External
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.images import check_images
 from jaxiqa.core.keys import Keys

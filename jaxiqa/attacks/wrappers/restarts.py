@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.attacks.engine.loop import check_steps
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys, image_keys
 from jaxiqa.core.pytrees import as_pytree, beside
 from jaxiqa.core.scores import checked_scores
@@ -39,7 +39,7 @@ class Restarts:
         check_steps(self.count)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        check_pictures(images)
+        check_unit_images(images)
         keys, score_fn = image_keys(key, len(images)), beside(images, as_pytree(score_fn))
         best = best_value = None
         for run in range(self.count):

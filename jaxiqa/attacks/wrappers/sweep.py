@@ -15,7 +15,7 @@ from jaxiqa.attacks.wrappers.per_image import OneByOne
 from jaxiqa.attacks.wrappers.pixel_range import InBounds
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.devices import fitting_chunk
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.pytrees import as_pytree, beside, is_traced
 from jaxiqa.core.types import Images, ScoreFn
@@ -108,7 +108,7 @@ def sweep(
     if isinstance(attack, OneByOne):
         each = lambda one, f, x, keys: sweep(one, f, x, keys, strengths, chunk=chunk)  # noqa: E731
         return attack.through(each, score_fn, images, key, axis=1)
-    check_pictures(images)
+    check_unit_images(images)
     name = strength_of(attack)
     if not len(strengths):
         raise ValueError(f"strengths is empty; expected at least one {name}")
@@ -117,24 +117,26 @@ def sweep(
     attack, score_fn, key = beside(images, (attack, as_pytree(score_fn), key))
     one_by_one = static or jax.default_backend() == "cpu"
     values = strengths if static else jnp.asarray(strengths, jnp.promote_types(images.dtype, jnp.float32))
-    ways: list[dict[str, Any]] = [{}] * len(values)
-    if hasattr(attack, "common_ways") and not is_traced(values):
+    prefixes: list[dict[str, Any]] = [{}] * len(values)
+    if hasattr(attack, "shared_prefixes") and not is_traced(values):
         # Vmapped runs all start at one place, which is the one that the weakest reaches.
-        common = attack.common_ways(score_fn, images, [float(v) for v in (values if one_by_one else [values.min()])])
-        ways = ways if common is None else [{"way": way} for way in common]
+        common = attack.shared_prefixes(
+            score_fn, images, [float(v) for v in (values if one_by_one else [values.min()])]
+        )
+        prefixes = prefixes if common is None else [{"prefix": prefix} for prefix in common]
     if one_by_one:
-        runs = zip(values, ways, strict=True)
-        return jnp.stack([replace(attack, **{name: value})(score_fn, images, key, **way) for value, way in runs])
+        runs = zip(values, prefixes, strict=True)
+        return jnp.stack([replace(attack, **{name: value})(score_fn, images, key, **prefix) for value, prefix in runs])
     if chunk is None:
         chunk = fitting_chunk(score_fn, images, len(values))
         _log.info("%s: %d of %d strengths at a time", type(attack).__name__, chunk, len(values))
     parts = [values[first : first + chunk] for first in range(0, len(values), chunk)]
-    attacked = jnp.concatenate([_vmapped(attack, score_fn, images, key, ways[0], part) for part in parts])
+    attacked = jnp.concatenate([_vmapped(attack, score_fn, images, key, prefixes[0], part) for part in parts])
     check_attacked(attacked)
     return attacked
 
 
 @jax.jit
-def _vmapped(attack, score_fn, images, key, way, strengths):
+def _vmapped(attack, score_fn, images, key, prefix, strengths):
     name = strength_of(attack)
-    return jax.vmap(lambda value: replace(attack, **{name: value})(score_fn, images, key, **way))(strengths)
+    return jax.vmap(lambda value: replace(attack, **{name: value})(score_fn, images, key, **prefix))(strengths)

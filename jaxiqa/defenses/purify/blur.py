@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_strength, computed
 from jaxiqa.ops.filters import check_window, gaussian_blur, median_blur
@@ -45,7 +45,7 @@ class GaussianBlur:
         check_strength("sigma", self.sigma, 0, open_low=True)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
+        check_unit_images(images, channels=3, minimum=self.kernel_size // 2 + 1)
         return computed(images, lambda x: gaussian_blur(x, self.kernel_size, self.sigma))
 
 
@@ -84,7 +84,7 @@ class MedianBlur:
         return GaussianBlur(self.kernel_size)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
+        check_unit_images(images, channels=3, minimum=self.kernel_size // 2 + 1)
         return computed(images, lambda x: median_blur(x, self.kernel_size))
 
 
@@ -122,7 +122,7 @@ class Unsharp:
         check_strength("amount", self.amount, 0)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3, minimum=self.kernel_size // 2 + 1)
+        check_unit_images(images, channels=3, minimum=self.kernel_size // 2 + 1)
         blur = lambda x: gaussian_blur(x, self.kernel_size, self.sigma)  # noqa: E731
         return computed(images, lambda x: _sharpened(x, blur(x), self.amount))
 

@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_strength, computed, identity
 
@@ -42,7 +42,7 @@ class ColorQuantization:
         check_strength("levels", self.levels, 2, whole=True)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return computed(images, lambda x: _quantize(x, self.levels))
 
 

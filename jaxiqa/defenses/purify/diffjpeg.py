@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
 from jaxiqa.ops.jpeg import jpeg
@@ -54,5 +54,5 @@ class DiffJPEG:
         check_strength("quality", self.quality, 1, 100)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return computed(images, lambda x: jpeg(x, self.quality, variant=self.variant))

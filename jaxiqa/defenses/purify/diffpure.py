@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.diffusion import Schedule, denoise, linear_schedule, noise
@@ -66,7 +66,7 @@ class DiffPure:
         object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         check_key("diffpure", key)
         forth, back = jax.random.split(key)
 

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_size, computed
@@ -58,7 +58,7 @@ class DISCO:
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
         del key
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return computed(images, lambda x: _drawn(self, x))
 
 

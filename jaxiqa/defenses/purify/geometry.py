@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_key, check_side, check_strength, computed, keep_size_of
 from jaxiqa.ops.geometry import rotate
@@ -43,7 +43,7 @@ class Rotate:
         check_strength("limit", self.limit, 0, 180)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         check_key("rotate", key)
         return computed(images, lambda x: _turned(x, self.limit, key))
 
@@ -87,7 +87,7 @@ class Crop:
         keep_size_of(self)
 
     def __call__(self, images: Images, key: PRNGKey) -> Float[Array, "b h2 w2 3"]:
-        check_pictures(images, channels=3, minimum=self.size)
+        check_unit_images(images, channels=3, minimum=self.size)
         check_key("crop", key)
         square = cropped(images, self.size, key)
         size = images.shape[1:3]
@@ -123,5 +123,5 @@ class Flip:
     surrogate: ClassVar[None] = None
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return images[:, ::-1, ::-1]

@@ -14,7 +14,7 @@ from jaxtyping import UInt8
 from PIL import Image
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import is_traced
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
@@ -62,7 +62,7 @@ class JPEG:
         return DiffJPEG(self.quality)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         quality = jnp.asarray(self.quality, jnp.float32)
         return computed(images, lambda x: _through_codec(x, quality, self.variant))
 

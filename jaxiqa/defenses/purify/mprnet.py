@@ -6,7 +6,7 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_drawn, computed
@@ -47,7 +47,7 @@ class MPRNet:
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         del key
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return computed(images, lambda x: _restored(self.network, x))
 
 

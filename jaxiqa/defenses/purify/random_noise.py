@@ -6,7 +6,7 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_key, check_strength, computed
 
@@ -40,7 +40,7 @@ class RandomNoise:
         check_strength("sigma", self.sigma, 0)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         check_key("random_noise", key)
         return computed(images, lambda x: _noisy(x, self.sigma, key))
 

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, check_strength, computed, keep_size_of
 from jaxiqa.ops.resize import resize_bilinear
@@ -54,7 +54,7 @@ class Resize:
         keep_size_of(self)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         small, size = partial(_shrunk, scale=self.scale, variant=self.variant), images.shape[1:3]
         return computed(images, lambda x: resize_bilinear(small(x), size) if self.keep_size else small(x))
 
@@ -94,7 +94,7 @@ class Upscale:
         check_choice("variant", self.variant, VARIANTS)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         small, size = partial(_shrunk, scale=self.scale, variant=self.variant), images.shape[1:3]
         return computed(images, lambda x: resize_bilinear(small(x), size if self.variant == "paper" else FULL))
 

@@ -10,10 +10,10 @@ from jaxtyping import Array, Int
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import ask, linear_schedule, noise, predict_clean, step_of_sigma
+from jaxiqa.defenses.smoothing.class_certificate import certify_class, check_voting
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
+from jaxiqa.defenses.smoothing.noisy_copies import check_size, resized_to
 from jaxiqa.defenses.smoothing.sampling import Progress
-from jaxiqa.defenses.smoothing.views import check_size, resized_to
-from jaxiqa.defenses.smoothing.voting import certify_class, check_voting
 
 
 @jax.tree_util.register_dataclass

@@ -12,10 +12,10 @@ from jaxiqa.core.checks import check_choice, check_count
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import Schedule, ask, denoise_step, linear_schedule, respace, step_of_sigma
+from jaxiqa.defenses.smoothing.class_certificate import certify_class, check_voting
 from jaxiqa.defenses.smoothing.noise import Words, gaussian, stream
+from jaxiqa.defenses.smoothing.noisy_copies import check_size, resized_to
 from jaxiqa.defenses.smoothing.sampling import Progress
-from jaxiqa.defenses.smoothing.views import check_size, resized_to
-from jaxiqa.defenses.smoothing.voting import certify_class, check_voting
 
 
 @jax.tree_util.register_dataclass

@@ -9,9 +9,9 @@ import numpy as np
 from jaxiqa.core.checks import check_choice, check_chunk, check_count, check_option
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
-from jaxiqa.defenses.smoothing.bounds import check_share, looks, median_ranks, refuse_few
+from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few, stopping_schedule
+from jaxiqa.defenses.smoothing.noisy_copies import Denoised, Noisy
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
-from jaxiqa.defenses.smoothing.views import Denoised, Noisy
 
 
 @dataclass(frozen=True)
@@ -132,7 +132,7 @@ def check_bounding(options: Bounding) -> None:
         check_option("target", options.target, open_low=True)
 
     def enough(n):
-        size, share = looks(n, options.alpha, early=options.target is not None)[-1]
+        size, share = stopping_schedule(n, options.alpha, early=options.target is not None)[-1]
         lower, upper = median_ranks(size, options.epsilon, options.sigma, share, options.variant)
         return lower >= 1 and upper <= size
 
@@ -150,7 +150,7 @@ def certify_median(
     n, score = np.zeros(count, int), np.zeros(count)
     lower, upper = np.full(count, -np.inf), np.full(count, np.inf)
     before = 0
-    for size, share in looks(options.n, options.alpha, early=options.target is not None):
+    for size, share in stopping_schedule(options.n, options.alpha, early=options.target is not None):
         scores[active, before:size] = sampled.scores(active, before, size, progress)[..., 0]
         ordered = np.sort(scores[active, :size], 1)
         ranks = median_ranks(size, options.epsilon, options.sigma, share, options.variant)

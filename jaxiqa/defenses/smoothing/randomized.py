@@ -7,9 +7,9 @@ from typing import Any
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
+from jaxiqa.defenses.smoothing.class_certificate import certify_class, check_voting
+from jaxiqa.defenses.smoothing.noisy_copies import Denoised, Noisy
 from jaxiqa.defenses.smoothing.sampling import Progress
-from jaxiqa.defenses.smoothing.views import Denoised, Noisy
-from jaxiqa.defenses.smoothing.voting import certify_class, check_voting
 
 
 @dataclass(frozen=True)

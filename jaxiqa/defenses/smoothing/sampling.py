@@ -13,7 +13,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from jaxiqa.core.checks import check_count
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, is_traced
 from jaxiqa.core.types import Images, ScoreFn
@@ -103,7 +103,7 @@ def sampler(
     """Put everything on all local devices.
 
     Args:
-        view: see `jaxiqa.defenses.smoothing.views`.
+        view: see `jaxiqa.defenses.smoothing.noisy_copies`.
         score_fn: ``b h w 3 -> b``, best a pytree that can be called, since other functions compile once per object.
         images: ``b h w 3`` in [0, 1], of any float type; noise is added in float32.
         key: random key, folded with each image's place in the batch; or one key per image.
@@ -116,7 +116,7 @@ def sampler(
     """
     if is_traced(images):
         raise ValueError("images is traced; certificates are computed on the host, outside jit, vmap and grad")
-    check_pictures(images, channels=3)
+    check_unit_images(images, channels=3)
     keys = image_keys(key, len(images))
     images = jnp.asarray(images, jnp.float32)
     images = images if resize is None else resize(images)

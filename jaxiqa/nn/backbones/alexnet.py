@@ -15,7 +15,7 @@ from jaxiqa.nn.backbones.resnet import MEAN, STD
 from jaxiqa.nn.backbones.vgg import ConvReLU
 from jaxiqa.nn.heads import Perceptron
 from jaxiqa.nn.kernels.max_pool import max_pool
-from jaxiqa.nn.stages import Backbone, Stages
+from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
 # multiple of the first stage's channels, side of the kernel, stride, padding, whether pooling follows
@@ -47,20 +47,20 @@ def alexnet(*, width: int = 64, rngs: nnx.Rngs) -> Stages:
     return Stages(stages)
 
 
-ALEXNET = Backbone(
+ALEXNET = BackboneSpec(
     build=alexnet,
     width=64,
     mean=MEAN,
     std=STD,
     taps=("relu4", "relu5"),
     classes=1000,
-    keys=tuple(
+    rules=tuple(
         rule
         for i, index in enumerate((0, 3, 6, 8, 10), start=1)
         for rule in key_map.conv(rf"features\.{index}", f"stage.relu{i}.conv", bias=True)
     ),
     classifier=partial(Perceptron, side=6),
-    classifier_keys=tuple(
+    classifier_rules=tuple(
         rule
         for i, index in enumerate((1, 4, 6), start=1)
         for rule in key_map.linear(rf"classifier\.{index}", f"head.linear{i}")

@@ -19,7 +19,7 @@ from jaxtyping import Array, Float
 from jaxiqa.nn.backbones.inception_keras import from_keras
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
-from jaxiqa.nn.stages import Backbone, Stages
+from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
 Size = int | tuple[int, int]
@@ -198,7 +198,7 @@ PARTS = {
 """What a PyTorch checkpoint calls a part, as a regular expression -> its stage."""
 
 
-def keys(parts: dict[str, str] = PARTS) -> tuple[key_map.Rule, ...]:
+def rules(parts: dict[str, str] = PARTS) -> tuple[key_map.Rule, ...]:
     """Conversion rules from the parameter names of the PyTorch ports (``repeat_1.0.branch1.2.conv.weight``).
 
     Args:
@@ -225,15 +225,15 @@ def _classes(array: np.ndarray) -> np.ndarray:
     return array[-1000:]  # the older files have a class "background" before the thousand
 
 
-INCEPTION_RESNET_V2 = Backbone(
+INCEPTION_RESNET_V2 = BackboneSpec(
     build=inception_resnet_v2,
     width=32,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     taps=("block17", "conv2d_7b"),
     classes=1000,
-    keys=keys(),
-    classifier_keys=(
+    rules=rules(),
+    classifier_rules=(
         (r"(last_linear|classif)\.weight", "head.kernel", lambda array: _classes(array).T),
         (r"(last_linear|classif)\.bias", "head.bias", _classes),
     ),

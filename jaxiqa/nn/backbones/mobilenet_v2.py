@@ -18,7 +18,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.nn.conv import LINEAR, conv
-from jaxiqa.nn.stages import Backbone, Stages
+from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
 # expansion, channels, blocks, stride of the first block
@@ -175,7 +175,7 @@ def from_pytorch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return arrays
 
 
-KEYS = (
+RULES = (
     (r"(stem|head)\.(kernel|bias)", r"stage.\1.conv.\2", key_map.same),
     (r"(block\d+)\.(expand|depthwise|project)\.(kernel|bias)", r"stage.\1.\2.\3", key_map.same),
 )
@@ -183,25 +183,25 @@ CLASSIFIER_KEYS = (
     (r"classifier\.kernel", "head.kernel", key_map.flat_kernel),
     (r"classifier\.bias", "head.bias", key_map.same),
 )
-MOBILENET_V2 = Backbone(
+MOBILENET_V2 = BackboneSpec(
     build=mobilenet_v2,
     width=32,
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     taps=("block12", "head"),
     classes=1001,  # class 0 is "background", so an ImageNet label counted from 1 is the class itself
-    keys=KEYS,
-    classifier_keys=CLASSIFIER_KEYS,
+    rules=RULES,
+    classifier_rules=CLASSIFIER_KEYS,
     adapt=from_keras,
 )
-MOBILENET_V2_TORCH = Backbone(
+MOBILENET_V2_TORCH = BackboneSpec(
     build=partial(mobilenet_v2, padding="centred"),
     width=32,
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     taps=("block12", "head"),
     classes=1000,
-    keys=KEYS,
-    classifier_keys=CLASSIFIER_KEYS,
+    rules=RULES,
+    classifier_rules=CLASSIFIER_KEYS,
     adapt=from_pytorch,
 )

@@ -13,7 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
-from jaxiqa.nn.stages import Backbone, Stages
+from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
 MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
@@ -125,7 +125,7 @@ def resnet(
 NAMES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
-def keys(names: tuple[str, ...] = NAMES) -> tuple[key_map.Rule, ...]:
+def rules(names: tuple[str, ...] = NAMES) -> tuple[key_map.Rule, ...]:
     """Conversion rules from torchvision's parameter names.
 
     Args:
@@ -143,14 +143,14 @@ def keys(names: tuple[str, ...] = NAMES) -> tuple[key_map.Rule, ...]:
 
 
 _backbone = partial(
-    Backbone,
+    BackboneSpec,
     width=64,
     mean=MEAN,
     std=STD,
     taps=("layer3", "layer4"),
     classes=1000,
-    keys=keys(),
-    classifier_keys=key_map.linear("fc", "head"),
+    rules=rules(),
+    classifier_rules=key_map.linear("fc", "head"),
 )
 RESNET18 = _backbone(build=partial(resnet, (2, 2, 2, 2), block=BasicBlock))
 RESNET50 = _backbone(build=partial(resnet, (3, 4, 6, 3)))

@@ -14,7 +14,7 @@ from jaxiqa.nn.backbones.resnet import MEAN, STD
 from jaxiqa.nn.backbones.vgg import ConvReLU
 from jaxiqa.nn.heads import PooledConv
 from jaxiqa.nn.kernels.max_pool import max_pool
-from jaxiqa.nn.stages import Backbone, Stages
+from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
 # fire2 … fire9: multiples of a quarter of the first stage's channels that are squeezed to; four times as many expand
@@ -64,14 +64,14 @@ def squeezenet1_1(*, width: int = 64, rngs: nnx.Rngs) -> Stages:
     return Stages(stages)
 
 
-SQUEEZENET1_1 = Backbone(
+SQUEEZENET1_1 = BackboneSpec(
     build=squeezenet1_1,
     width=64,
     mean=MEAN,
     std=STD,
     taps=("fire5", "fire9"),
     classes=1000,
-    keys=(
+    rules=(
         *key_map.conv(r"features\.0", "stage.relu1.conv", bias=True),
         *(
             rule
@@ -82,5 +82,5 @@ SQUEEZENET1_1 = Backbone(
         ),
     ),
     classifier=PooledConv,
-    classifier_keys=key_map.conv(r"classifier\.1", "head.conv", bias=True),
+    classifier_rules=key_map.conv(r"classifier\.1", "head.conv", bias=True),
 )

@@ -116,7 +116,7 @@ class SwinLayer(nnx.Module):
         return x + self.scale * jax.nn.relu(self.conv(y))
 
 
-def keys(source: str, target: str) -> tuple[key_map.Rule, ...]:
+def rules(source: str, target: str) -> tuple[key_map.Rule, ...]:
     """Conversion rules for one layer; tables that follow from the window size alone are dropped."""
     block, ours = rf"{source}\.blocks\.(?P<block>\d)", rf"{target}.block.\g<block>"
     return (

@@ -15,7 +15,7 @@ from jaxiqa.nn.backbones.resnet import MEAN, STD
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.heads import Perceptron
 from jaxiqa.nn.kernels.max_pool import max_pool
-from jaxiqa.nn.stages import Backbone, Stages
+from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
 DEPTHS = (2, 2, 3, 3, 3)
@@ -58,7 +58,7 @@ def vgg16(*, width: int = 64, pool: Callable[[], nnx.Module] = MaxPool, rngs: nn
     return Stages(stages)
 
 
-def _keys() -> tuple[key_map.Rule, ...]:
+def _rules() -> tuple[key_map.Rule, ...]:
     """torchvision counts convolutions, ReLUs and poolings through."""
     rules, index = [], 0
     for block, depth in enumerate(DEPTHS, start=1):
@@ -69,16 +69,16 @@ def _keys() -> tuple[key_map.Rule, ...]:
     return tuple(rules)
 
 
-VGG16 = Backbone(
+VGG16 = BackboneSpec(
     build=vgg16,
     width=64,
     mean=MEAN,
     std=STD,
     taps=("relu4_3", "relu5_3"),
     classes=1000,
-    keys=_keys(),
+    rules=_rules(),
     classifier=partial(Perceptron, side=7),
-    classifier_keys=tuple(
+    classifier_rules=tuple(
         rule for i in range(3) for rule in key_map.linear(rf"classifier\.{3 * i}", f"head.linear{i + 1}")
     ),
 )

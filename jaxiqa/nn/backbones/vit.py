@@ -99,7 +99,7 @@ def patch_kernel(array: np.ndarray) -> np.ndarray:
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 
 
-def keys(blocks: int, *, prefix: str = "") -> tuple[key_map.Rule, ...]:
+def rules(blocks: int, *, prefix: str = "") -> tuple[key_map.Rule, ...]:
     """Conversion rules from timm's parameter names.
 
     Args:

@@ -9,7 +9,7 @@ import numpy as np
 from jaxiqa.core.checks import check_choice
 from jaxiqa.measures.correlation import krocc, plcc, srocc
 from jaxiqa.measures.robustness import abs_gain, auc, interval95, magnitude_gain, r_score
-from jaxiqa.reports.strengths import Strength, in_order, named
+from jaxiqa.reports.strengths import Strength, format_strength, in_order
 from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow, ResultRow
 
 SCORE_RANGES = {
@@ -68,7 +68,7 @@ def column(gain: str, attack: str, strength: Strength = None) -> str:
     >>> column("AbsGain", "PGD-1", 4 / 255), column("AbsGain", "PGD-1", "weak"), column("AbsGain", "stAdv")
     ('AbsGain PGD-1 @ 4/255', 'AbsGain PGD-1 @ weak', 'AbsGain stAdv')
     """
-    return f"{gain} {attack}" if strength is None else f"{gain} {attack} @ {named(strength)}"
+    return f"{gain} {attack}" if strength is None else f"{gain} {attack} @ {format_strength(strength)}"
 
 
 def overall(gain: str, attack: str, strengths: Sequence[Strength]) -> str:
@@ -136,7 +136,7 @@ def summarise(
             for epsilon in epsilons:
                 cell = scores[name, card.seed, label, epsilon]
                 if set(cell) != images:
-                    attack = label if epsilon is None else f"{label} {named(epsilon)}"
+                    attack = label if epsilon is None else f"{label} {format_strength(epsilon)}"
                     missing.append(f"{where}: {attack}: {len(cell)} of {len(images)} images")
                     continue
                 scores_of = np.array([cell[image] for image in sorted(cell)]).T

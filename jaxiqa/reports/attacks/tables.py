@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from rich.table import Table
+from rich import table as rich_table
 from rich.text import Text
 
 from jaxiqa.core.files import write_text
 from jaxiqa.reports.attacks.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
-from jaxiqa.reports.strengths import named
-from jaxiqa.reports.table import Sheet, as_csv
+from jaxiqa.reports.strengths import format_strength
+from jaxiqa.reports.table import Table, as_csv
 
 
 def columns(summary: Summary, *, every_strength: bool) -> list[str]:
@@ -27,7 +27,7 @@ def columns(summary: Summary, *, every_strength: bool) -> list[str]:
 def notes(summary: Summary) -> list[str]:
     """What the numbers are, exactly: for under the table."""
     strengths = [
-        f"{attack} at {', '.join(map(named, epsilons))}"
+        f"{attack} at {', '.join(map(format_strength, epsilons))}"
         for attack, epsilons in summary.attacks.items()
         if None not in epsilons
     ]
@@ -72,7 +72,7 @@ def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
                 value = summary.cells.get((model, column("AbsGain", attack, epsilon)))
                 interval = value.interval if value else None
                 lines.append(
-                    [attack, named(epsilon), model]
+                    [attack, format_strength(epsilon), model]
                     + [cell(summary, model, column(gain, attack, epsilon)) for gain in GAINS]
                     + [cell(summary, model, column(change, attack, epsilon)) for change in CHANGES]
                     + ["–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]
@@ -106,17 +106,17 @@ def write_csv(summary: Summary, path: Path) -> None:
     write_text(path, as_csv(lines))
 
 
-def sheets(summary: Summary) -> list[Sheet]:
+def tables(summary: Summary) -> list[Table]:
     """The table, and the long one with every attack at every strength."""
     names = columns(summary, every_strength=False)
     rows = [
         [model, *((cell(summary, model, name), _mean(summary, model, name)) for name in names)]
         for model in summary.models
     ]
-    found = [Sheet("Results", ["model", *names], rows, notes(summary))]
+    found = [Table("Results", ["model", *names], rows, notes(summary))]
     if summary.attacks:
         header, lines = strengths(summary)
-        found.append(Sheet("Every attack at every strength", header, lines, text=3, folded=True))
+        found.append(Table("Every attack at every strength", header, lines, text=3, folded=True))
     return found
 
 
@@ -127,16 +127,16 @@ def _mean(summary: Summary, model: str, name: str) -> float | None:
 
 def write_markdown(summary: Summary, path: Path) -> None:
     """The table, its notes, and the long table by strength."""
-    main, *long = sheets(summary)
+    main, *long = tables(summary)
     lines = [*main.markdown(), "", *main.markdown_notes()]
-    for sheet in long:
-        lines += ["", "By strength:", "", *sheet.markdown()]
+    for table in long:
+        lines += ["", "By strength:", "", *table.markdown()]
     write_text(path, "\n".join([*lines, ""]))
 
 
-def render(summary: Summary) -> Table:
+def render(summary: Summary) -> rich_table.Table:
     """The same for the terminal, one line per column, since a terminal is narrow and models are few."""
-    table = Table()
+    table = rich_table.Table()
     table.add_column("")
     for model in summary.models:
         table.add_column(Text(model), justify="right")

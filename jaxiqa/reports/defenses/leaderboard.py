@@ -6,7 +6,7 @@ from jaxiqa.core.files import write_text
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses, Number
 from jaxiqa.reports.defenses.tables import SHOWN, entry
 from jaxiqa.reports.page import page
-from jaxiqa.reports.table import Entry, Sheet, as_csv
+from jaxiqa.reports.table import Entry, Table, as_csv
 from jaxiqa.results.rows import UNDEFENDED
 
 VIEWS = (TRANSFER, MATCHED, ADAPTIVE)
@@ -42,7 +42,7 @@ def why_no_rank(label: str, counts: tuple[int, int], most: tuple[int, int]) -> s
     return ", ".join(f"{count} of {all_} {kind} cells" for kind, count, all_ in kinds if count < all_)
 
 
-def leaderboard(defenses: Defenses) -> Sheet:
+def leaderboard(defenses: Defenses) -> Table:
     """All defenses of which there are rows, by `worst` D.
 
     Only a defense that was attacked adaptively has a rank: what transferred attacks leave of it says little, since a
@@ -84,16 +84,16 @@ def leaderboard(defenses: Defenses) -> Sheet:
         "matched: the part of the adversarial set that the adaptive attacks correspond to.",
         *(f"Missing: {what}." for what in defenses.missing),
     ]
-    return Sheet("Leaderboard", header, rows, notes)
+    return Table("Leaderboard", header, rows, notes)
 
 
-def write_leaderboard(defenses: Defenses, folder: Path, *, title: str, facts: dict[str, str]) -> Sheet:
+def write_leaderboard(defenses: Defenses, folder: Path, *, title: str, facts: dict[str, str]) -> Table:
     """Write leaderboard.csv, numbers in full precision, and leaderboard.html; return the table."""
-    sheet = leaderboard(defenses)
-    lines = [[_cell(name, item) for name, item in zip(sheet.header, row, strict=True)] for row in sheet.rows]
-    write_text(folder / "leaderboard.csv", as_csv([sheet.header, *lines]))
-    write_text(folder / "leaderboard.html", page([sheet], {}, title=f"{title}: leaderboard", facts=facts))
-    return sheet
+    table = leaderboard(defenses)
+    lines = [[_cell(name, item) for name, item in zip(table.header, row, strict=True)] for row in table.rows]
+    write_text(folder / "leaderboard.csv", as_csv([table.header, *lines]))
+    write_text(folder / "leaderboard.html", page([table], {}, title=f"{title}: leaderboard", facts=facts))
+    return table
 
 
 def _place(reason: str, numbers: dict[str, dict[str, Number]]) -> tuple[bool, float]:

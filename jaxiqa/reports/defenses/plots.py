@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses
 from jaxiqa.reports.drawing import COLOURS, MARKERS, inches, legend, set_title, told_apart
-from jaxiqa.reports.strengths import in_order, named
+from jaxiqa.reports.strengths import format_strength, in_order
 from jaxiqa.results.rows import UNDEFENDED
 
 BANDS = 6
@@ -117,7 +117,7 @@ def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: 
                 low, high = zip(*(d.interval or (d.mean, d.mean) for _, d in points), strict=True)
                 panel.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
     if levels:
-        panel.set_xticks(list(places), [named(strength) for strength in strengths])
+        panel.set_xticks(list(places), [format_strength(strength) for strength in strengths])
     else:
         panel.set_xlabel("ε · 255")
 

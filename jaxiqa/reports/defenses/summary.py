@@ -17,7 +17,7 @@ TRANSFER, ADAPTIVE, MATCHED = "transfer", "adaptive", "matched"
 """Views of a defense: against the adversarial set; against attacks that know it; and against that part of the
 adversarial set which was made by the attacks and at the strengths of the adaptive ones, so that the two compare."""
 
-NUMBERS = {
+DEFENSE_MEASURES = {
     "D": "mean of 100 · |f(P(x′)) − f(x)| / r, lower is better: what an attack and the defense together do to a score",
     "D(D)": "mean of 100 · |f(P(x′)) − f(P(x))| / r, lower is better: what the attack still does behind the defense",
     "Q": "mean of SSIM + PSNR / 40 of P(x′) against x, higher is better (7×7 windows of equal weights)",
@@ -146,7 +146,7 @@ def pool(cells: Iterable[Cell]) -> dict[str, Number]:
     if not cells:
         return {}
     numbers = {}
-    for name in NUMBERS:
+    for name in DEFENSE_MEASURES:
         arrays = [cell.per_image[name] for cell in cells if name in cell.per_image]
         joint = [cell.joint[name] for cell in cells if name in cell.joint]
         if len(arrays) == len(cells):

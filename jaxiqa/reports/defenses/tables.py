@@ -10,9 +10,9 @@ from jaxiqa.core.files import write_text
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import abstention, cert_r, cert_rd
 from jaxiqa.measures.robustness import interval95
-from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, NUMBERS, TRANSFER, Defenses, Number, pool
-from jaxiqa.reports.strengths import named
-from jaxiqa.reports.table import Entry, Sheet, as_csv
+from jaxiqa.reports.defenses.summary import ADAPTIVE, DEFENSE_MEASURES, MATCHED, TRANSFER, Defenses, Number, pool
+from jaxiqa.reports.strengths import format_strength
+from jaxiqa.reports.table import Entry, Table, as_csv
 from jaxiqa.results.rows import UNDEFENDED, CertificateRow
 
 SHOWN = ("D", "D(D)", "Q", "SROCC clear", "SROCC adv")
@@ -35,9 +35,9 @@ def entry(number: Number | None, digits: int = 3) -> Entry:
     return text, number.mean
 
 
-def table4(defenses: Defenses) -> list[Sheet]:
+def table4(defenses: Defenses) -> list[Table]:
     """One table per view: the defenses below one another, the numbers of `SHOWN` beside one another."""
-    sheets = []
+    tables = []
     for view, title in TITLES.items():
         rows = []
         for label in defenses.labels:
@@ -46,15 +46,15 @@ def table4(defenses: Defenses) -> list[Sheet]:
                 digits = {"D": 2, "D(D)": 2}
                 rows.append([label, *(entry(numbers.get(name), digits.get(name, 3)) for name in SHOWN)])
         if rows:
-            explained = notes(defenses, view, full=not sheets)
-            sheets.append(Sheet(f"Defenses, {title}", ["defense", *SHOWN], rows, explained))
-    return sheets
+            explained = notes(defenses, view, full=not tables)
+            tables.append(Table(f"Defenses, {title}", ["defense", *SHOWN], rows, explained))
+    return tables
 
 
 def notes(defenses: Defenses, view: str, *, full: bool = True) -> list[str]:
     """What the numbers of a view are, exactly; without ``full``, only where it differs from the other views."""
     cells = [cell.key for label in defenses.labels for cell in defenses.chosen(label, view)]
-    attacks = ", ".join(dict.fromkeys(f"{key.attack} ({named(key.strength)})" for key in cells))
+    attacks = ", ".join(dict.fromkeys(f"{key.attack} ({format_strength(key.strength)})" for key in cells))
     models = ", ".join(dict.fromkeys(f"{key.model} seed {key.seed}" for key in cells))
     lines = [
         f"{defenses.images} images; {models}; {attacks}. Attacked images in 8 bits. ± is half the 95 % interval by "
@@ -65,7 +65,7 @@ def notes(defenses: Defenses, view: str, *, full: bool = True) -> list[str]:
     if not full:
         return lines
     lines += [
-        *(f"{name}: {NUMBERS[name]}." for name in SHOWN),
+        *(f"{name}: {DEFENSE_MEASURES[name]}." for name in SHOWN),
         "f is the metric, P the defense, x a clean and x′ its attacked image, r the width of the score range.",
     ]
     if defenses.capped and np.isfinite(defenses.psnr_cap):
@@ -79,14 +79,14 @@ def notes(defenses: Defenses, view: str, *, full: bool = True) -> list[str]:
 def write_cells(defenses: Defenses, path: Path) -> None:
     """Every number of every model, attack, strength, defense and mode, with the ends of its interval."""
     header = ["model", "seed", "attack", "strength", "defense", "mode", "images"]
-    for name in NUMBERS:
+    for name in DEFENSE_MEASURES:
         header += [name, f"{name} low", f"{name} high"]
     lines = []
     for cell in defenses.cells:
         key = cell.key
         numbers = pool([cell])
-        line = [key.model, key.seed, key.attack, named(key.strength), key.defense, key.mode, defenses.images]
-        for name in NUMBERS:
+        line = [key.model, key.seed, key.attack, format_strength(key.strength), key.defense, key.mode, defenses.images]
+        for name in DEFENSE_MEASURES:
             number = numbers.get(name)
             interval = number.interval if number and number.interval else ("", "")
             line += ["" if number is None else repr(number.mean), *interval]
@@ -109,7 +109,7 @@ def certificates(
     rows: Sequence[CertificateRow],
     ends: Mapping[tuple[str, int], tuple[float, float]],
     mos: Mapping[str, float] | None,
-) -> Sheet | None:
+) -> Table | None:
     """One line per certified defense, model and kind of image; None without rows.
 
     A model that is not in ``ends`` has no Cert.RD, which divides by its score range; the notes name it.
@@ -119,7 +119,7 @@ def certificates(
         groups[row.certifier, row.model, row.seed, row.attack, row.level or row.epsilon].append(row)
     lines = []
     for (certifier, model, seed, attack, strength), group in groups.items():
-        images = "clean" if attack is None else attack + (f" ({named(strength)})" if strength else "")
+        images = "clean" if attack is None else attack + (f" ({format_strength(strength)})" if strength else "")
         numbers = _certified(group, ends.get((model, seed)), mos)
         cells = [entry(numbers.get(name), 1 if name in ("Abst.", "s / image") else 4) for name in CERTIFIED]
         lines.append([certifier, f"{model} seed {seed}", images, (str(len(group)), float(len(group))), *cells])
@@ -128,7 +128,7 @@ def certificates(
     first = rows[0]
     described = [f"n = {first.n}, σ = {first.sigma:g}."] if len({(row.n, row.sigma) for row in rows}) == 1 else []
     explained = [*described, *(f"{name}: {what}." for name, what in CERTIFIED.items()), *without_range(rows, ends)]
-    return Sheet("Certified defenses", ["certifier", "model", "images", "count", *CERTIFIED], lines, explained, text=3)
+    return Table("Certified defenses", ["certifier", "model", "images", "count", *CERTIFIED], lines, explained, text=3)
 
 
 def without_range(rows: Sequence[CertificateRow], ends: Mapping[tuple[str, int], tuple[float, float]]) -> list[str]:

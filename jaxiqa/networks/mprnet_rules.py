@@ -20,7 +20,7 @@ def _block(source: str, target: str) -> tuple[key_map.Rule, ...]:
     )
 
 
-def keys() -> tuple[key_map.Rule, ...]:
+def rules() -> tuple[key_map.Rule, ...]:
     """Rules for every array."""
     rules: list[key_map.Rule] = [(SLOPE.replace(".", r"\."), "slope", key_map.same)]
     # The same slope again, which `options` has compared.

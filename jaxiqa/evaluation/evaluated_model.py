@@ -18,7 +18,7 @@ from jaxiqa.results.rows import (
 
 
 @dataclass(frozen=True)
-class Subject:
+class EvaluatedModel:
     """One trained model.
 
     Attributes:
@@ -41,7 +41,7 @@ class Subject:
         return f"{self.name} seed {self.seed}"
 
     @property
-    def stem(self) -> str:
+    def file_prefix(self) -> str:
         """What files about this model begin with."""
         return f"{safe_name(self.name)}-seed{self.seed}"
 

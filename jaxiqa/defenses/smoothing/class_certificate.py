@@ -12,9 +12,9 @@ from jaxiqa.defenses.smoothing.bounds import (
     check_share,
     clopper_pearson,
     clopper_pearson_upper,
-    looks,
     radius,
     refuse_few,
+    stopping_schedule,
 )
 from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 
@@ -58,7 +58,7 @@ def check_voting(options: Voting) -> None:
     needed = special.ndtr((options.target or 0.0) / options.sigma)
 
     def enough(n):
-        size, share = looks(n, options.alpha, early=options.target is not None)[-1]
+        size, share = stopping_schedule(n, options.alpha, early=options.target is not None)[-1]
         best = share ** (1 / size)
         return best > 0.5 and best >= needed
 
@@ -88,7 +88,7 @@ def certify_class(
     resize, norm = space.get("resize"), space.get("resize_norm", 1.0)
     sampled = sampler(view, score_fn, images, key, options.n0 + options.n, options.chunk, resize)
     edges = class_edges(options.score_range, options.classes)
-    plan = looks(options.n, options.alpha, early=options.target is not None)
+    plan = stopping_schedule(options.n, options.alpha, early=options.target is not None)
     needed = None if options.target is None else special.ndtr(options.target / options.sigma)
 
     label = successes = None

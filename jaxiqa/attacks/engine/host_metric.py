@@ -7,7 +7,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.core.images import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import is_traced
 from jaxiqa.core.types import Images, Scores
 
@@ -29,7 +29,7 @@ class External:
                 f"{self.name} is a Python callable, which has no gradient and cannot be compiled; attack it with NES, "
                 "Square, Parsimonious, OnePixel or PatchRS, outside jit and vmap"
             )
-        check_pictures(images)
+        check_unit_images(images)
         pixels = np.asarray(images, np.float32)
         if self.as_uint8:
             pixels = np.rint(np.clip(pixels, 0, 1) * 255).astype(np.uint8)
