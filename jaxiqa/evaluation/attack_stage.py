@@ -21,7 +21,7 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
     """Append the result rows that are missing; strengths of which nothing is missing are not run again.
 
     Args:
-        subject: the model.
+        evaluated: the model.
         evaluation: its attacks are run.
         split: the images.
         store: keep every attacked image as a PNG file; those that are missing are made again.
@@ -84,7 +84,7 @@ def _named(what: str, batches: Iterator[Batch]) -> Iterator[Batch]:
 def make_runner(
     evaluated: EvaluatedModel, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None
 ) -> Runner:
-    """One attack at these strengths, on the subject's own metric or on another, such as its defended one."""
+    """One attack at these strengths, on the model's own metric or on another, such as its defended one."""
     fitted = fitted_attacks(evaluated, label, chosen, values(strengths))
     options = chosen.options if fitted else chosen.options | load_networks(chosen.networks)
     if chosen.aligned:

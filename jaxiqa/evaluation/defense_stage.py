@@ -82,7 +82,7 @@ class Defended:
     """One model behind one defense.
 
     Args:
-        subject: the model.
+        evaluated: the model.
         label: of the defense.
         purifier: the defense.
         split: the images.

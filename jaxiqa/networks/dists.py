@@ -83,7 +83,7 @@ def _terms(x: Float[Array, "b h w c"], y: Float[Array, "b h w c"]) -> tuple[Floa
 SPEC = NetworkSpec(
     build=DISTS,
     rules=(
-        *key_map.under("backbone", VGG16.keys),
+        *key_map.under("backbone", VGG16.rules),
         *key_map.without(VGG16.classifier_rules),
         ("alpha|beta", r"\g<0>", vector),
     ),

@@ -18,7 +18,7 @@ def write(
     """Random arrays by Keras' names, whose numbers begin at ``first``, and the same by the names of ``parameters``."""
 
     def target(key: str) -> str:
-        return next(m.expand(ours) for theirs, ours, _ in SPEC.keys if ours and (m := re.fullmatch(theirs, key)))
+        return next(m.expand(ours) for theirs, ours, _ in SPEC.rules if ours and (m := re.fullmatch(theirs, key)))
 
     arrays, expected = {}, {}
 

@@ -76,7 +76,7 @@ def check(shared: Path, name: str, published, names: list[str], *, layout=None, 
 def filled(published, record: dict):
     """The metric with the record's weights."""
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0)))
-    key_map.fill(model, weights(record), published.keys, source=record["model"])
+    key_map.fill(model, weights(record), published.rules, source=record["model"])
     model.reset_calibration()
     return model
 

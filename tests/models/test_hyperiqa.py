@@ -118,7 +118,7 @@ def test_every_image_has_a_network_of_its_own(model):
 
 def test_pyiqa_checkpoint_is_refused(model):
     with pytest.raises(ValueError, match="unknown"):
-        key_map.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA_SPEC.keys, source="pyiqa")
+        key_map.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA_SPEC.rules, source="pyiqa")
 
 
 @pytest.mark.slow

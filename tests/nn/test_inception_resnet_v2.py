@@ -74,7 +74,7 @@ def test_imagenet_checkpoints_fill_every_parameter(shared, classifier, classes):
     bias = np.arange(classes, dtype=np.float32)
     arrays |= {f"{classifier}.weight": np.broadcast_to(bias[:, None], (classes, 1536)), f"{classifier}.bias": bias}
     model = nnx.eval_shape(lambda: Classifier("inception_resnet_v2", rngs=nnx.Rngs(0)))
-    rules = (*key_map.under("backbone", SPEC.keys), *SPEC.classifier_rules)
+    rules = (*key_map.under("backbone", SPEC.rules), *SPEC.classifier_rules)
     key_map.fill(model, arrays, rules, source="ImageNet")
     assert model.head.bias[0] == model.head.kernel[5, 0] == classes - 1000  # the class "background" is left out
     projection = model.backbone.stage["block8.9"].project.kernel
@@ -86,7 +86,7 @@ def test_keras_files_are_read_in_the_order_of_their_numbers(stages):
     model = nnx.clone(stages)
     arrays, expected = keras_inception.write(parameters, generator, first=7)
     shuffled = {name: arrays[name] for name in generator.permutation(list(arrays))}
-    key_map.fill(model, SPEC.adapt(shuffled), SPEC.keys, source="a Keras file")
+    key_map.fill(model, SPEC.adapt(shuffled), SPEC.rules, source="a Keras file")
     found = key_map.parameters(model)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[name][...], values)
