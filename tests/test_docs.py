@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from jaxiqa.__main__ import COMMANDS
+
 DOCS = Path(__file__).parent.parent / "docs"
+NAMES = "|".join(COMMANDS)
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text()]
 
 
@@ -34,9 +37,10 @@ def commands():
     found = {}
     pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS.parent / "configs").glob("*.py")]
     for line in (line for page in pages for line in page.read_text().splitlines()):
-        for program, rest in re.findall(r"(?:^|[\s$/])python (-m jaxiqa[\w.]*(?: score)?|\w+\.py)([^`#]*)", line):
+        for script, command, rest in re.findall(rf"(?:python (\w+\.py)|\bjaxiqa ({NAMES})(?![\w-]))([^`#]*)", line):
             config = re.search(r"--config (\S+)", rest)
-            options = found.setdefault((*program.split(), *(("--config", config[1]) if config else ())), set())
+            program = (script,) if script else ("-m", "jaxiqa", command)
+            options = found.setdefault((*program, *(("--config", config[1]) if config else ())), set())
             options |= set(re.findall(r"(?<!\S)--[\w.-]+", rest)) - {"--config", "--help"}
     return found
 
@@ -50,8 +54,8 @@ def test_every_documented_command_has_the_options_it_is_shown_with(command):
 
 
 def test_the_documented_commands_are_found():
-    assert {("-m", "jaxiqa.cli.train_filter"), ("-m", "jaxiqa", "score")} <= set(commands())
-    assert {"--attack", "--sigma", "--size"} <= commands()["-m", "jaxiqa.cli.train_filter"]
+    assert {("-m", "jaxiqa", "train-filter"), ("-m", "jaxiqa", "score")} <= set(commands())
+    assert {"--attack", "--sigma", "--size"} <= commands()["-m", "jaxiqa", "train-filter"]
     assert len(commands()) > 15
 
 

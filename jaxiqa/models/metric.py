@@ -22,7 +22,7 @@ class Metric(nnx.Module):
     """A quality metric: ``score = k · raw(prepare(image)) + b``, averaged over the items that an image is cut into.
 
     A subclass defines ``prepare``, ``raw``, ``features`` and ``__call__``, and ends its ``__init__`` with `keep`.
-    `jaxiqa.models.spec.Published` says what each of them promises.
+    `jaxiqa.models.spec.ModelSpec` says what each of them promises.
 
     Attributes:
         backbone: the stages that `jaxiqa.models.harden` builds into.

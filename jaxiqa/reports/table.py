@@ -6,7 +6,7 @@ import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
-from rich.table import Table
+from rich import table as rich_table
 from rich.text import Text
 
 Entry = tuple[str, float | None]
@@ -33,9 +33,9 @@ class Table:
     text: int = 1
     folded: bool = False
 
-    def render(self) -> Table:
+    def render(self) -> rich_table.Table:
         """The same for the terminal, without intervals, for which it is too narrow."""
-        table = Table(title=Text(self.title, "table.title"), title_justify="left")
+        table = rich_table.Table(title=Text(self.title, "table.title"), title_justify="left")
         for number, name in enumerate(self.header):
             table.add_column(Text(name), justify="left" if number < self.text else "right")
         for row in self.rows:

@@ -218,11 +218,11 @@ def test_nes_returns_the_image_it_stopped_at():
 PROGRAM = """
 import jax.numpy as jnp
 from jaxiqa import attacks
-from jaxiqa.attacks.engine.objective import Push, as_objective
+from jaxiqa.attacks.engine.objective import Maximize, as_objective
 given = [lambda name=name, field=field, wrong=wrong: attacks.make(name, **{field: wrong}) for name, field in
          [("pgd", "epsilon"), ("square", "epsilon"), ("nes", "epsilon"), ("madc", "step_size"), ("one_pixel", "pixels")]
          for wrong in ("8/255", True, 1j, [0.1], jnp.float32(-1), -1)]
-given += [lambda: Push("1"), lambda: Push(True), lambda: as_objective(50), lambda: attacks.OnePixel(1.5)]
+given += [lambda: Maximize("1"), lambda: Maximize(True), lambda: as_objective(50), lambda: attacks.OnePixel(1.5)]
 for number, wrong in enumerate(given):
     try:
         wrong()

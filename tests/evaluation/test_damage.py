@@ -108,7 +108,7 @@ def test_strengths_that_agree_to_six_decimals_have_files_of_their_own(tmp_path, 
     run_attacks(made, EVALUATION, split, store=True, examples=0)
     assert len(list((tmp_path / "images").rglob("*.png"))) == 3 * len(split)
     assert len(made.rows(StoredRow)) == len({row.sha256 for row in made.rows(StoredRow)}) + len(split)  # both: clean
-    assert adversarial_set.place(made, "A", Strength(5.01e-5), "i") != adversarial_set.place(
+    assert adversarial_set.png_path(made, "A", Strength(5.01e-5), "i") != adversarial_set.png_path(
         made, "A", Strength(4.96e-5), "i"
     )
 
@@ -133,7 +133,7 @@ def test_the_file_is_what_was_scored(tmp_path, split):
     made = evaluated(tmp_path)
     run_attacks(made, with_strengths(0.01), split, store=True, examples=0)
     for row in made.rows(ResultRow):
-        pixels = np.asarray(Image.open(adversarial_set.place(made, "A", Strength(0.01), row.image)))
+        pixels = np.asarray(Image.open(adversarial_set.png_path(made, "A", Strength(0.01), row.image)))
         original = split.read(split.ids.index(row.image))
         assert np.abs(pixels.astype(int) - original.astype(int)).max() == 2  # 2.55 steps are allowed
         assert row.rounded == pytest.approx(float(score(pixels[None] / np.float32(255))[0]), abs=1e-3)

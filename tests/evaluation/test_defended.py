@@ -151,7 +151,7 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
 def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, adaptive=Adaptive())
     run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
-    path = adversarial_set.place(evaluated(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
+    path = adversarial_set.png_path(evaluated(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     Image.new("RGB", (28, 20)).save(path)
