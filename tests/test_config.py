@@ -49,7 +49,7 @@ def test_every_config_is_well_formed(path):
         if attack.name in attacks.FITTED:
             assert attack.fit_on is not None
         else:
-            name = getattr(attacks.ATTACKS[attack.name], "strength", "epsilon")
+            name = attacks.strength_option(attack.name)
             ladder = attack.epsilons or (attack.aligned and (attack.aligned.ladder or (2 / 255,)))
             networks = dict.fromkeys(attack.networks, lambda a, b: 0)
             attacks.make(attack.name, **({name: ladder[0]} | attack.options if ladder else attack.options), **networks)

@@ -10,7 +10,9 @@ from typing import Any, NamedTuple
 
 from jaxiqa.attacks.apgd import APGD
 from jaxiqa.attacks.cadv import CAdv
+from jaxiqa.attacks.engine.attack import Attack, strength_of
 from jaxiqa.attacks.engine.host_metric import from_callable
+from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
 from jaxiqa.attacks.fgsm import FGSM, IFGSM
 from jaxiqa.attacks.korhonen import Korhonen
@@ -75,6 +77,7 @@ __all__ = [
     "SSAH",
     "UAP",
     "Aligned",
+    "Attack",
     "CAdv",
     "Fitted",
     "InBounds",
@@ -83,6 +86,7 @@ __all__ = [
     "OnePixel",
     "Parsimonious",
     "PatchRS",
+    "QueryAttack",
     "Restarts",
     "Square",
     "StAdv",
@@ -98,8 +102,18 @@ __all__ = [
     "make",
     "save_facpa",
     "save_uap",
+    "strength_option",
     "sweep",
 ]
+
+
+def strength_option(name: str) -> str:
+    """The option by which an attack of this name is given its strength; a fitted one is fitted to an ``epsilon``.
+
+    >>> strength_option("patch_rs"), strength_option("uap")
+    ('area', 'epsilon')
+    """
+    return strength_of(ATTACKS[name]) if name in ATTACKS else "epsilon"
 
 
 def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any) -> Any:

@@ -1,13 +1,14 @@
 """Auto-PGD: projected gradient ascent with momentum that halves its own step size."""
 
 from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, towards, values_and_gradients
 from jaxiqa.attacks.engine.loop import check_steps, iterate
 from jaxiqa.attacks.engine.objective import Objective, as_objective
@@ -22,7 +23,7 @@ RISING = 0.75  # the paper's ρ: share of a window's steps that must rise
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class APGD:
+class APGD(Attack):
     """APGD: projected gradient ascent with momentum, whose step starts at 2ε and is halved where it stops paying,
 
         z ← Π(x + η · u(∇f(x))),    x ← Π(x + α (z − x) + (1 − α) (x − x_previous)),    α = 0.75 (1 at first)
@@ -56,8 +57,6 @@ class APGD:
     ends it, and the return to the best point saves a gradient, as in the authors' code; that code's first window
     compares with a row of zeros, which is not repeated here. L2 steps are projected onto ball and box jointly.
     """
-
-    strength: ClassVar[str] = "epsilon"
 
     epsilon: Number
     _: KW_ONLY

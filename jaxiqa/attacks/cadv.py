@@ -11,6 +11,7 @@ import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import check_steps, iterate
 from jaxiqa.attacks.engine.objective import Objective, as_objective
@@ -36,7 +37,7 @@ Hints = Float[Array, "b h w 2"]
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class CAdv:
+class CAdv(Attack):
     """cAdv: colour hints h and their mask m, per image, by Adam, such that the score of
 
         rgb(L, colorize(L, h, m))

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit, tiled
 from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.objective import Objective
@@ -27,7 +28,7 @@ Network = Callable[[Images], Images]
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FACPA:
+class FACPA(Attack):
     """Add what a trained network draws: ``clip(x + amplitude · epsilon · network(x), 0, 1)``.
 
     The network sees the picture padded symmetrically, below and to the right, to whole multiples of ``multiple``;

@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.pgd import PGD, SharedPrefix
@@ -14,7 +15,7 @@ from jaxiqa.core.types import Images, ScoreFn
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FGSM:
+class FGSM(Attack):
     """FGSM: ``clip(x + epsilon · sign(∇f(x)), 0, 1)``.
 
     Args:
@@ -56,7 +57,7 @@ class FGSM:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class IFGSM:
+class IFGSM(Attack):
     """I-FGSM (basic iterative method): ``x ← Π(x + step_size · sign(∇f(x)))`` from the clean image.
 
     Args:

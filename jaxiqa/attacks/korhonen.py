@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import (
     begin,
     finish,
@@ -30,7 +31,7 @@ _adam = optax.scale_by_adam()
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Korhonen:
+class Korhonen(Attack):
     """Gradient ascent by Adam whose step is scaled by the clean picture's spatial activity m, and its best image:
 
         x ← clip(x + step_size · m · Adam(∇f(x)), 0, 1),    m = dilate(s / max s),  s = S_x² + S_y²

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import iterate
 from jaxiqa.attacks.engine.objective import Objective
@@ -21,7 +22,7 @@ PULL = 5e-4  # the benchmark's step back towards the clean image
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class MADC:
+class MADC(Attack):
     """MADC: steps along the part of the score's gradient that leaves the distortion as it is,
 
         p = g − (⟨d, g⟩ / ⟨d, d⟩) d,    g = ∇f(x),  d = x − clean  (parallel to ∇RMSE)

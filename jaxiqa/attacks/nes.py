@@ -1,6 +1,5 @@
 """NES: gradient ascent without a gradient, on an estimate from pairs of opposite noise."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -8,13 +7,10 @@ import jax
 import jax.numpy as jnp
 
 from jaxiqa.attacks.engine.loop import check_steps
-from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import run_queries
-from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.threat_model import Ball, Number
-from jaxiqa.core.checks import check_choice, check_count, check_number
-from jaxiqa.core.keys import Keys
-from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.core.checks import check_count, check_number
 
 _PLATEAU = 5  # steps without a gain after which the step size is halved
 _TILE = 32
@@ -29,7 +25,7 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class NES:
+class NES(QueryAttack):
     """Natural evolution strategies: ``2·pairs`` images around the iterate give an estimate of the gradient,
 
         g = Σ_i (v(x + σ u_i) − v(x − σ u_i)) u_i / (2 σ · pairs),    u_i normal noise,
@@ -80,27 +76,14 @@ class NES:
     batch_size: int = field(default=32, metadata={"static": True})
     variant: str = field(default="paper", metadata={"static": True})
 
-    strength: ClassVar[str] = "epsilon"
     estimates_gradient: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def check(self):
         Ball(self.epsilon)  # checks it
         check_steps(self.steps)
         check_count("pairs", self.pairs, 1)
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark"))
-        object.__setattr__(self, "objective", as_objective(self.objective))
         for name, high in (("sigma", 1.0), ("step_size", float("inf")), ("momentum", 1.0)):
             check_number(name, getattr(self, name), 0.0, high, open_low=name == "sigma")
-
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        return run_queries(self, score_fn, images, key, progress)
 
     @property
     def candidates(self) -> int:

@@ -1,6 +1,5 @@
 """One Pixel: a few pixels, their places and colours found by differential evolution."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
@@ -8,13 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import run_queries
-from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.core.checks import check_choice, check_count, check_number
-from jaxiqa.core.keys import Keys
-from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.core.checks import check_count, check_number
 
 
 class State(NamedTuple):
@@ -24,7 +20,7 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class OnePixel:
+class OnePixel(QueryAttack):
     """One Pixel: differential evolution over the places and colours of ``pixels`` pixels.
 
     Each member of the population is challenged in each generation by a mutant of three others, and replaced if the
@@ -74,25 +70,12 @@ class OnePixel:
     variant: str = field(default="paper", metadata={"static": True})
 
     strength: ClassVar[str] = "pixels"
-    estimates_gradient: ClassVar[bool] = False
 
-    def __post_init__(self):
-        check_choice("variant", self.variant, ("paper", "benchmark"))
+    def check(self):
         check_count("pixels", self.pixels, 1)
         check_count("population", self.candidates, 4)
         check_count("generations", self.iterations - 1, 0)
-        check_count("batch_size", self.batch_size, 1)
-        object.__setattr__(self, "objective", as_objective(self.objective))
         check_number("mutation", self.mutation, 0.0, 2.0)
-
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        return run_queries(self, score_fn, images, key, progress)
 
     @property
     def candidates(self) -> int:

@@ -1,20 +1,16 @@
 """Parsimonious: ±ε per block, chosen by a local search that trusts stale gains as upper bounds."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import check_queries, run_queries
-from jaxiqa.attacks.engine.searcher import QueryResult
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.threat_model import Ball, Number
-from jaxiqa.core.checks import check_choice, check_count, check_number
-from jaxiqa.core.keys import Keys
-from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.core.checks import check_choice, check_number
 
 _CANVAS = 256  # side of the benchmark's pattern, which is stretched over the image
 _SET = 64  # blocks that are searched together
@@ -37,7 +33,7 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Parsimonious:
+class Parsimonious(QueryAttack):
     """Parsimonious: the best pattern of ±ε per block and channel, from −ε everywhere, by lazy greedy local search.
 
     Blocks of one size are taken in random sets of 64. In each set, blocks are first turned to +ε, the one with the
@@ -88,26 +84,10 @@ class Parsimonious:
     batch_size: int = field(default=32, metadata={"static": True})
     variant: str = field(default="paper", metadata={"static": True})
 
-    strength: ClassVar[str] = "epsilon"
-    estimates_gradient: ClassVar[bool] = False
-
-    def __post_init__(self):
+    def check(self):
         Ball(self.epsilon)  # checks it
-        check_queries(self.queries)
         check_choice("block", self.block, [2**i for i in range(9)])
         check_number("candidates", self.candidates, 1, min(_SET, self.queries - 1))
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark"))
-        object.__setattr__(self, "objective", as_objective(self.objective))
-
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        return run_queries(self, score_fn, images, key, progress)
 
     @property
     def iterations(self) -> int:

@@ -1,22 +1,17 @@
 """Patch-RS: one small patch of pure colours, its pattern and place found by random search."""
 
 import math
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import check_queries, run_queries
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.schedule import phase, phase_starts
-from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Number
-from jaxiqa.core.checks import check_choice, check_count, check_number
-from jaxiqa.core.images import check_images
-from jaxiqa.core.keys import Keys
-from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.core.checks import check_count, check_number
 
 _SQUARES = 1000  # of random colour, that make the first patch
 _PERIOD = 4  # every fourth iteration moves the patch
@@ -34,7 +29,7 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PatchRS:
+class PatchRS(QueryAttack):
     """Sparse-RS for patches: a square of at most ``area`` pixels takes values 0 and 1; a change is kept if it gains.
 
     Every fourth iteration moves the patch by up to ``0.75 (1 − t/T)`` of the image's height and width. The others add
@@ -78,40 +73,20 @@ class PatchRS:
     variant: str = field(default="paper", metadata={"static": True})
 
     strength: ClassVar[str] = "area"
-    estimates_gradient: ClassVar[bool] = False
-    candidates: ClassVar[int] = 1
 
-    def __post_init__(self):
+    def check(self):
         check_count("area", self.area, 1)
-        check_queries(self.queries)
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark"))
-        object.__setattr__(self, "objective", as_objective(self.objective))
         check_number("share", self.share, 0.0, 1.0, open_low=True)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        check_images("images", images, minimum=self.side)
-        return run_queries(self, score_fn, images, key, progress)
-
     @property
-    def side(self) -> int:
+    def smallest(self) -> int:
         return math.isqrt(self.area)
-
-    @property
-    def iterations(self) -> int:
-        return self.queries - 1
 
     def start(self, clean, value, key):
         corner, squares = jax.random.split(key)
         h, w, c = clean.shape
-        corner = jax.random.randint(corner, (2,), 0, jnp.array([h, w]) - self.side + 1)
-        return State(Patch(_first(squares, self.side, c, clean.dtype), corner), jnp.full_like(value, -jnp.inf))
+        corner = jax.random.randint(corner, (2,), 0, jnp.array([h, w]) - self.smallest + 1)
+        return State(Patch(_first(squares, self.smallest, c, clean.dtype), corner), jnp.full_like(value, -jnp.inf))
 
     def propose(self, state, clean, key, iteration):
         moved, repainted = self._moved(state.patch, clean, key, iteration), self._repainted(state.patch, key, iteration)
@@ -131,17 +106,17 @@ class PatchRS:
         size = jnp.array(clean.shape[:2])
         reach = jnp.maximum((0.75 * (1 - iteration / self.iterations) * size).astype(int), 1)
         corner = patch.corner + jax.random.randint(key, (2,), -reach, reach + 1)
-        return patch._replace(corner=jnp.clip(corner, 0, size - self.side))
+        return patch._replace(corner=jnp.clip(corner, 0, size - self.smallest))
 
     def _repainted(self, patch, key, iteration):
         place, paint, other, one = jax.random.split(key, 4)
         channels = patch.colours.shape[2]
         share = {"paper": 0.4, "benchmark": 0.8}[self.variant] if self.share is None else self.share
-        sides = jnp.maximum(jnp.sqrt(share / 2.0 ** jnp.arange(10)) * self.side, 1).astype(int)
+        sides = jnp.maximum(jnp.sqrt(share / 2.0 ** jnp.arange(10)) * self.smallest, 1).astype(int)
         starts = jnp.append(0, phase_starts(self.iterations))
         side = sides[phase(iteration, self.iterations)]
-        top, left = jax.random.randint(place, (2,), 0, self.side - side + 1)
-        inside = _square(self.side, top, left, side)
+        top, left = jax.random.randint(place, (2,), 0, self.smallest - side + 1)
+        inside = _square(self.smallest, top, left, side)
         added = jnp.clip(patch.colours + jax.random.rademacher(paint, (channels,), patch.colours.dtype), 0, 1)
         # One pixel: any other colour (some channels flipped), later one that differs in a single channel.
         others = jax.random.randint(other, (), 1, 2**channels) >> jnp.arange(channels) & 1

@@ -5,6 +5,7 @@ from dataclasses import KW_ONLY, dataclass, field
 
 import jax
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import check_steps, iterate
 from jaxiqa.attacks.engine.objective import Objective, as_objective
@@ -28,7 +29,7 @@ class SharedPrefix:
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PGD:
+class PGD(Attack):
     """PGD: ``x ← Π(x + step_size · u(∇f(x)))``, with ``u`` the steepest unit step and ``Π`` onto ball and box.
 
     Returns the last iterate, as PGD does elsewhere. ``epsilon`` and ``step_size`` are pytree leaves: they may be

@@ -1,22 +1,17 @@
 """Square Attack: random search that repaints square windows."""
 
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.engine.objective import Objective, as_objective
-from jaxiqa.attacks.engine.queries import check_queries, run_queries
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.schedule import phase
-from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.attacks.engine.threat_model import Ball, Number
-from jaxiqa.core.checks import check_choice, check_count, check_number
-from jaxiqa.core.images import check_images
-from jaxiqa.core.keys import Keys
-from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.core.checks import check_choice, check_number
 
 _CANVAS = 256  # what the benchmark's windows are confined to
 _START = {"linf": 0.05, "l2": 0.1}
@@ -29,7 +24,7 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Square:
+class Square(QueryAttack):
     """Square Attack: in every iteration one square window, at a random place, is changed; the change is kept if the
     objective grows. The window covers a share ``p`` of the image, halved nine times on the way (`schedule.phase`).
 
@@ -73,31 +68,15 @@ class Square:
     batch_size: int = field(default=32, metadata={"static": True})
     variant: str = field(default="paper", metadata={"static": True})
 
-    strength: ClassVar[str] = "epsilon"
-    estimates_gradient: ClassVar[bool] = False
-    candidates: ClassVar[int] = 1
-
-    def __post_init__(self):
+    def check(self):
         Ball(self.epsilon, norm=self.norm)  # checks both
-        check_queries(self.queries)
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark") if self.norm == "linf" else ("paper",))
-        object.__setattr__(self, "objective", as_objective(self.objective))
+        if self.norm == "l2":
+            check_choice("variant", self.variant, ("paper",))
         check_number("share", self.share, 0.0, 1.0, open_low=True)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        check_images("images", images, minimum=3 if self.norm == "l2" else 1)
-        return run_queries(self, score_fn, images, key, progress)
-
     @property
-    def iterations(self) -> int:
-        return self.queries - 1
+    def smallest(self) -> int:
+        return 3 if self.norm == "l2" else 1
 
     def start(self, clean, value, key):
         # The paper's start is what the first iteration proposes; it is kept whatever its value.

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import iterate
 from jaxiqa.attacks.engine.objective import Objective
@@ -25,7 +26,7 @@ _INSIDE = 1 - 1e-5
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class SSAH:
+class SSAH(Attack):
     """SSAH: Adam on
 
         −f(x) / score_scale + low_weight · Σ smooth_l1(L(x) − L(clean)),    smooth_l1(d) = d²/2, |d| − 1/2 beyond 1

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import iterate
 from jaxiqa.attacks.engine.objective import Objective
@@ -23,7 +24,7 @@ _adam = optax.scale_by_adam()
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class StAdv:
+class StAdv(Attack):
     """stAdv: a flow field per image, from zero, by Adam on
 
         −(f(warp(x, flow)) − f(x)) / score_scale  +  flow_weight · flow_loss(flow) / (h·w)

@@ -11,6 +11,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit, tiled
 from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.objective import Objective
@@ -31,7 +32,7 @@ BENCHMARK = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class UAP:
+class UAP(Attack):
     """Add one fixed pattern: ``clip(x + amplitude · tiled(delta), 0, 1)``.
 
     Args:

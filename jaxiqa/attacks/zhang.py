@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import optax
 
+from jaxiqa.attacks.engine.attack import Attack
 from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
 from jaxiqa.attacks.engine.loop import iterate
 from jaxiqa.attacks.engine.objective import Objective
@@ -23,7 +24,7 @@ _adam = optax.scale_by_adam()
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Zhang:
+class Zhang(Attack):
     """Perceptual attack: gradient ascent, in steps of one length, on
 
         J(x) = f(x) / score_scale − distance_weight · D(x, clean)

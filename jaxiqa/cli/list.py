@@ -67,12 +67,12 @@ def backbones() -> Any:
 
 def attacks() -> Any:
     """The attacks, what their strength is, and what they need of the metric and of the caller."""
-    from jaxiqa.attacks import ATTACKS, FITTED
+    from jaxiqa.attacks import ATTACKS, FITTED, QueryAttack, strength_option
 
     rows = []
     for name, kind in ATTACKS.items():
-        strength = getattr(kind, "strength", "epsilon")
-        asks = "scores" if hasattr(kind, "run") else "gradients"
+        strength = strength_option(name)
+        asks = "scores" if issubclass(kind, QueryAttack) else "gradients"
         rows.append([name, strength, asks, _required(kind, without=(strength,)), _first_line(kind)])
     for name, fitted in FITTED.items():
         needs = ["images to fit on", *filter(None, [_required(fitted.fit, without=("score_fn", "images", "key"))])]

@@ -71,9 +71,9 @@ def attack_runner(
     if epsilons is None:
         several = [attacks.make(name, **options)]
     else:
-        strength = getattr(attacks.ATTACKS.get(name), "strength", "epsilon")
+        strength = attacks.strength_option(name)
         several = [attacks.make(name, **options, **{strength: epsilon}) for epsilon in epsilons]
-    if hasattr(several[0], "run"):
+    if isinstance(several[0], attacks.QueryAttack):
 
         def count(images: Images, key: Keys, progress: Progress | None = None) -> tuple[jax.Array, np.ndarray]:
             found = []

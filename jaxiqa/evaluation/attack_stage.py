@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 from pathlib import Path
 
+from jaxiqa import attacks
 from jaxiqa.config import Attack, Evaluation
 from jaxiqa.core.files import safe_name
 from jaxiqa.core.progress import progress_bar
@@ -12,7 +13,7 @@ from jaxiqa.evaluation.attack_loop import Batch, Runner, attack_runner, attack_s
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.fitted_attacks import fitted_attacks
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.strengths import Strength, strength_field, strengths_of, values
+from jaxiqa.evaluation.strengths import Strength, strengths_of, values
 from jaxiqa.results.examples import Example, load, save
 from jaxiqa.results.rows import ResultRow
 
@@ -88,7 +89,7 @@ def make_runner(
     fitted = fitted_attacks(evaluated, label, chosen, values(strengths))
     options = chosen.options if fitted else chosen.options | load_networks(chosen.networks)
     if chosen.aligned:
-        options = {name: value for name, value in options.items() if name != strength_field(chosen.name)}
+        options = {name: value for name, value in options.items() if name != attacks.strength_option(chosen.name)}
     return attack_runner(chosen.name, options, values(strengths), score_fn or evaluated.score_fn, fitted)
 
 

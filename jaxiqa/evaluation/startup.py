@@ -17,7 +17,6 @@ from jaxiqa.core.files import check_labels
 from jaxiqa.evaluation import build_defense, certify_stage
 from jaxiqa.evaluation.images import load_split
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.strengths import strength_field
 from jaxiqa.networks import NETWORKS
 
 
@@ -87,7 +86,7 @@ def check_attack(where: str, chosen: Attack, evaluation: Evaluation) -> None:
     known = [*attacks.ATTACKS, *attacks.FITTED]
     if chosen.name not in known:
         raise ValueError(f"{where}.name={chosen.name!r} is no attack{suggestion(chosen.name, known)}")
-    fitted, name = chosen.name in attacks.FITTED, strength_field(chosen.name)
+    fitted, name = chosen.name in attacks.FITTED, attacks.strength_option(chosen.name)
     if chosen.epsilons == ():
         raise ValueError(f"{where}.epsilons is empty; give strengths, such as 2 / 255, or None")
     for epsilon in chosen.epsilons or ():
@@ -131,7 +130,7 @@ def _strengths(chosen: Attack) -> Iterator[float | None]:
         yield from chosen.epsilons or (None,)
     elif chosen.aligned.ladder is not None:
         yield from chosen.aligned.ladder
-    elif chosen.aligned.measure == "budget" or strength_field(chosen.name) == "epsilon":
+    elif chosen.aligned.measure == "budget" or attacks.strength_option(chosen.name) == "epsilon":
         yield from LEVELS["linf"].values()
     # otherwise the ladder begins at the attack's own strength, which the options may give
 

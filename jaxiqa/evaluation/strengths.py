@@ -39,11 +39,6 @@ class Strength(NamedTuple):
         return self.level or ("attack" if self.epsilon is None else repr(float(self.epsilon)))
 
 
-def strength_field(name: str) -> str:
-    """The option that makes an attack of this name stronger or weaker."""
-    return getattr(attacks.ATTACKS.get(name), "strength", "epsilon")
-
-
 def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
     """The ε alone, as `attack_runner` takes them."""
     return None if strengths[0].epsilon is None else tuple(strength.epsilon for strength in strengths)
@@ -100,7 +95,7 @@ def _kept(path: Path) -> dict[str, Any] | None:
 def _align(
     evaluated: EvaluatedModel, chosen: Attack, how: Align, split: Split, progress: Callable[..., Any]
 ) -> dict[str, attacks.Aligned]:
-    ladder, name = how.ladder, strength_field(chosen.name)
+    ladder, name = how.ladder, attacks.strength_option(chosen.name)
     if ladder is None and (how.measure, name) == ("linf", "epsilon"):
         ladder = tuple(LEVELS["linf"].values())  # mostly, the budget is what is reached
     start = {} if ladder is None or name in chosen.options else {name: ladder[0]}

@@ -261,12 +261,12 @@ def _check_attack(where: str, chosen: Adversarial) -> None:
     for option in chosen.options:
         if option not in known:
             raise ValueError(f"{where}.options: {chosen.attack} has no option {option!r}{suggestion(option, known)}")
-    in_pixels = getattr(kind, "strength", "epsilon") == "epsilon" and chosen.options.get("norm", "linf") == "linf"
+    in_pixels = attacks.strength_option(chosen.attack) == "epsilon" and chosen.options.get("norm", "linf") == "linf"
     if in_pixels and chosen.epsilon > 1:
         raise ValueError(f"{where}.epsilon={chosen.epsilon} is above 1; write {chosen.epsilon:g} / 255")
     with named(where):
         attack = augmentation(chosen, low=0.0, high=1.0, distance=_nothing).args[0]
-    if hasattr(attack, "run"):
+    if isinstance(attack, attacks.QueryAttack):
         raise ValueError(
             f"{where}.attack={chosen.attack!r} asks for scores from outside a training step; choose a white-box attack"
         )

@@ -102,7 +102,7 @@ def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Call
     Raises:
         ValueError: an attack or option that does not exist, or a strength out of range.
     """
-    strength = getattr(attacks.ATTACKS.get(chosen.attack), "strength", "epsilon")
+    strength = attacks.strength_option(chosen.attack)
     if strength in chosen.options:
         raise ValueError(f"options.{strength} is what `epsilon` sets; leave it out of options")
     return Partial(

@@ -1,21 +1,38 @@
 """Running a black-box attack: asking for scores, stopping image by image, and counting what was asked."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import Array, Int
 
 from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.host_metric import External
 from jaxiqa.attacks.engine.objective import Target
-from jaxiqa.attacks.engine.searcher import QueryResult
 from jaxiqa.core.keys import Keys, image_keys
 from jaxiqa.core.pytrees import is_traced
 from jaxiqa.core.scores import checked_scores
-from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.core.types import Images, ScoreFn, Scores
+
+
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class QueryResult:
+    """What a black-box attack found.
+
+    Args:
+        images: the attacked images, ``b h w c``.
+        scores: their scores, in the metric's own units.
+        queries: how many images the metric was asked about for the sake of each one, the clean image included.
+    """
+
+    images: Images
+    scores: Scores
+    queries: Int[Array, " b"]
 
 
 class Search(NamedTuple):
@@ -52,7 +69,7 @@ def run_queries(
     without packing, in which a CPU runs convolutions slowly (jax#12868).
 
     Args:
-        attack: a `jaxiqa.attacks.engine.searcher.Searcher` that is a pytree.
+        attack: a `jaxiqa.attacks.engine.query_attack.QueryAttack`.
         score_fn: ``b h w c -> b``, or a `from_callable` metric, which is asked for nothing that is not counted.
         images: clean images, ``b h w c`` in [0, 1].
         key: random key, or one per image.
@@ -247,9 +264,3 @@ def _accept(attack, search, moves, scores):
 
     state, image, score, iteration = jax.tree.map(unless_done, new, old)
     return search._replace(state=state, image=image, score=score, iteration=iteration)
-
-
-def check_queries(queries: Any) -> None:
-    """Raise ``ValueError`` unless ``queries`` is a whole number >= 2."""
-    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 2:
-        raise ValueError(f"queries={queries!r} is not allowed; expected an integer >= 2, the clean image's among them")

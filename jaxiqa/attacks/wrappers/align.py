@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.attacks.wrappers.sweep import strength_of
+from jaxiqa.attacks.engine.attack import strength_of
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.types import Images, ScoreFn
@@ -78,7 +78,7 @@ def align(
     interpolated again, on logarithmic scales of strength and change (of 1 − SSIM; PSNR is logarithmic already).
 
     Args:
-        attack: a dataclass whose strength is the field that `jaxiqa.attacks.wrappers.sweep.strength_of` names.
+        attack: a dataclass whose strength is the field that `jaxiqa.attacks.engine.attack.strength_of` names.
         score_fn, images, key: as for the attack; a few dozen typical images will do.
         target: ``("linf", 8 / 255)``, ``("ssim", 0.9)`` or ``("psnr", 35)``: see `MEASURES` and `LEVELS`.
         ladder: strengths to begin with; by default 1/32 to 16 times the attack's own, by twos, as far as it takes them.

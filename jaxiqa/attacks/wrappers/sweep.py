@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxiqa.attacks.engine.attack import Attack, strength_of
 from jaxiqa.attacks.engine.gradients import check_attacked
 from jaxiqa.attacks.wrappers.per_image import OneByOne
 from jaxiqa.attacks.wrappers.pixel_range import InBounds
@@ -21,22 +22,6 @@ from jaxiqa.core.pytrees import as_pytree, beside, is_traced
 from jaxiqa.core.types import Images, ScoreFn
 
 _log = logging.getLogger(__name__)
-
-
-def strength_of(attack: Any) -> str:
-    """The field that makes this attack stronger or weaker: its own ``strength``, or ``epsilon`` where it names none.
-
-    Raises:
-        ValueError: the attack has no such field.
-
-    >>> from jaxiqa.attacks.fgsm import FGSM
-    >>> strength_of(FGSM(0.1))
-    'epsilon'
-    """
-    name = getattr(type(attack), "strength", "epsilon")
-    if name not in {field.name for field in dataclasses.fields(attack)}:
-        raise ValueError(f"attack={type(attack).__name__} has no {name} to sweep over")
-    return name
 
 
 def checked_strengths(attack: Any, strengths: Any) -> Any:
@@ -118,7 +103,7 @@ def sweep(
     one_by_one = static or jax.default_backend() == "cpu"
     values = strengths if static else jnp.asarray(strengths, jnp.promote_types(images.dtype, jnp.float32))
     prefixes: list[dict[str, Any]] = [{}] * len(values)
-    if hasattr(attack, "shared_prefixes") and not is_traced(values):
+    if isinstance(attack, Attack) and not is_traced(values):
         # Vmapped runs all start at one place, which is the one that the weakest reaches.
         common = attack.shared_prefixes(
             score_fn, images, [float(v) for v in (values if one_by_one else [values.min()])]
