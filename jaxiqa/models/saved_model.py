@@ -102,6 +102,8 @@ def load(folder: str | Path) -> Metric:
         card: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    # Of the card as it was written; None: from before there were seals.
+    changed = isinstance(card, dict) and card.pop("seal", None) not in (None, _seal(card))
     card = _converted(card) if isinstance(card, dict) and card.get("format") == 1 else card
     version = card.get("format") if isinstance(card, dict) else None
     if version != FORMAT:
@@ -124,7 +126,7 @@ def load(folder: str | Path) -> Metric:
 
     model = nnx.eval_shape(empty)
     key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
-    if card.pop("seal", None) not in (None, _seal(card)):  # None: from before there were seals
+    if changed:
         raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train anew")
     model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
     return model

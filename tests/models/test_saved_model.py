@@ -1,3 +1,4 @@
+import hashlib
 import json
 import resource
 import shutil
@@ -211,11 +212,19 @@ def test_of_many_differences_the_rest_is_in_a_file(tmp_path, monkeypatch):
     assert "the whole list cannot be written (" in differences.listed(["x"] * 21)
 
 
-def test_a_card_of_the_first_format_is_read(hardened, tmp_path):
+@pytest.mark.parametrize("sealed", [False, True])
+def test_a_card_of_the_first_format_is_read(hardened, tmp_path, sealed):
     """It knew one metric only, and had its options beside the rest."""
     save(hardened, tmp_path)
     card = json.loads((tmp_path / "model.json").read_text())
     options = card.pop("options")
-    (tmp_path / "model.json").write_text(json.dumps({**card, **options, "format": 1}))
+    del card["seal"]
+    old = {**card, **options, "format": 1}
+    seal = {"seal": hashlib.sha256(json.dumps(old).encode()).hexdigest()} if sealed else {}
+    (tmp_path / "model.json").write_text(json.dumps(old | seal))
     np.testing.assert_array_equal(load_run(tmp_path)(X), hardened(X))
     assert dict(load_run(tmp_path).options) == dict(hardened.options)
+    if sealed:
+        (tmp_path / "model.json").write_text(json.dumps(old | seal | {"k": 2 * old["k"]}))
+        with pytest.raises(ValueError, match="damaged"):
+            load_run(tmp_path)
