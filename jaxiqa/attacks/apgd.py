@@ -1,6 +1,6 @@
 """Auto-PGD: projected gradient ascent with momentum that halves its own step size."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import NamedTuple
 
 import jax
@@ -14,6 +14,7 @@ from jaxiqa.attacks.engine.loop import check_steps, iterate
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Ball, Image, Number
 from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
@@ -60,10 +61,10 @@ class APGD(Attack):
 
     epsilon: Number
     _: KW_ONLY
-    steps: int = field(default=100, metadata={"static": True})
-    norm: str = field(default="linf", metadata={"static": True})
-    random_start: bool = field(default=True, metadata={"static": True})
-    restarts: int = field(default=1, metadata={"static": True})
+    steps: int = static(100)
+    norm: str = static("linf")
+    random_start: bool = static(True)
+    restarts: int = static(1)
     objective: Objective | str = "raise"
 
     def __post_init__(self):

@@ -1,7 +1,7 @@
 """cAdv: keep the lightness, and have a colourisation network paint the picture anew from adversarial hints."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -18,7 +18,7 @@ from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.keys import Keys, image_keys
-from jaxiqa.core.pytrees import trained
+from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 from jaxiqa.ops.clustering import kmeans
@@ -80,12 +80,12 @@ class CAdv(Attack):
     colorize: Callable[[Plane, Hints, Plane], Hints]
     _: KW_ONLY
     step_size: Number = 1e-3
-    steps: int | None = field(default=None, metadata={"static": True})
-    clusters: int = field(default=8, metadata={"static": True})
-    chosen: int = field(default=4, metadata={"static": True})
-    hints: int = field(default=50, metadata={"static": True})
+    steps: int | None = static(None)
+    clusters: int = static(8)
+    chosen: int = static(4)
+    hints: int = static(50)
     objective: Objective | str = "raise"
-    variant: str = field(default="paper", metadata={"static": True})
+    variant: str = static("paper")
 
     strength: ClassVar[str] = "step_size"
 

@@ -1,7 +1,7 @@
 """FACPA: a network, trained once against a metric, turns every picture into its perturbation in one forward."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import cache, partial
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,7 +19,7 @@ from jaxiqa.attacks.engine.storage import read, write
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.keys import Keys
-from jaxiqa.core.pytrees import as_pytree, is_traced
+from jaxiqa.core.pytrees import as_pytree, is_traced, static
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
 _adam = optax.scale_by_adam()
@@ -65,8 +65,8 @@ class FACPA(Attack):
     amplitude: Number = 1.0
     _: KW_ONLY
     epsilon: Number = 10 / 255
-    multiple: int = field(default=256, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    multiple: int = static(256)
+    variant: str = static("paper")
 
     strength: ClassVar[str] = "amplitude"
 

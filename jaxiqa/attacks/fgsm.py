@@ -1,7 +1,7 @@
 """The fast gradient sign method and its iterated form: Linf PGD from the clean image."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 
 import jax
 
@@ -10,6 +10,7 @@ from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.pgd import PGD, SharedPrefix
 from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import Images, ScoreFn
 
 
@@ -83,7 +84,7 @@ class IFGSM(Attack):
     epsilon: Number
     _: KW_ONLY
     step_size: Number | None = None
-    steps: int = field(default=10, metadata={"static": True})
+    steps: int = static(10)
     objective: Objective | str = "raise"
 
     def __post_init__(self):

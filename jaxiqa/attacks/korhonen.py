@@ -1,6 +1,6 @@
 """Korhonen's attack: change a picture where its own edges hide the change."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import jax
@@ -22,6 +22,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.threat_model import Image, Number
 from jaxiqa.attacks.engine.variants import complete
 from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.edges import dilate, luma, sobel
@@ -72,8 +73,8 @@ class Korhonen(Attack):
     _: KW_ONLY
     step_size: Number = 5e-3
     score_scale: Number = 100.0
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
     def __post_init__(self):

@@ -1,6 +1,6 @@
 """MADC: raise the score at right angles to the distortion, as in the maximum differentiation competition."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import jax
@@ -14,6 +14,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.threat_model import Number, project_l2, steepest_step
 from jaxiqa.attacks.engine.variants import complete
 from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
@@ -62,8 +63,8 @@ class MADC(Attack):
     _: KW_ONLY
     step_size: Number | None = None
     max_rmse: Number = 10 / 255
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
     def __post_init__(self):

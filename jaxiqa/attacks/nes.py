@@ -1,6 +1,6 @@
 """NES: gradient ascent without a gradient, on an estimate from pairs of opposite noise."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.core.checks import check_count, check_number
+from jaxiqa.core.pytrees import static
 
 _PLATEAU = 5  # steps without a gain after which the step size is halved
 _TILE = 32
@@ -67,14 +68,14 @@ class NES(QueryAttack):
 
     epsilon: Number
     _: KW_ONLY
-    steps: int = field(default=200, metadata={"static": True})
-    pairs: int = field(default=25, metadata={"static": True})
+    steps: int = static(200)
+    pairs: int = static(25)
     sigma: Number = 1e-3
     step_size: Number | None = None
     momentum: Number = 0.9
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
     estimates_gradient: ClassVar[bool] = True
 

@@ -1,6 +1,6 @@
 """One Pixel: a few pixels, their places and colours found by differential evolution."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_count, check_number
+from jaxiqa.core.pytrees import static
 
 
 class State(NamedTuple):
@@ -60,14 +61,14 @@ class OnePixel(QueryAttack):
     **Differs from the paper**: the score takes the place of a class probability.
     """
 
-    pixels: int = field(default=1, metadata={"static": True})
+    pixels: int = static(1)
     _: KW_ONLY
-    population: int | None = field(default=None, metadata={"static": True})
-    generations: int | None = field(default=None, metadata={"static": True})
+    population: int | None = static(None)
+    generations: int | None = static(None)
     mutation: Number = 0.5
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
     strength: ClassVar[str] = "pixels"
 

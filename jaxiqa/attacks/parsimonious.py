@@ -1,6 +1,6 @@
 """Parsimonious: ±ε per block, chosen by a local search that trusts stale gains as upper bounds."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +11,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import static
 
 _CANVAS = 256  # side of the benchmark's pattern, which is stretched over the image
 _SET = 64  # blocks that are searched together
@@ -77,12 +78,12 @@ class Parsimonious(QueryAttack):
 
     epsilon: Number
     _: KW_ONLY
-    queries: int = field(default=10_000, metadata={"static": True})
-    block: int = field(default=32, metadata={"static": True})
-    candidates: int = field(default=1, metadata={"static": True})
+    queries: int = static(10_000)
+    block: int = static(32)
+    candidates: int = static(1)
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
     def check(self):
         Ball(self.epsilon)  # checks it

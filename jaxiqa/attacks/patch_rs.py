@@ -1,7 +1,7 @@
 """Patch-RS: one small patch of pure colours, its pattern and place found by random search."""
 
 import math
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.schedule import phase, phase_starts
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_count, check_number
+from jaxiqa.core.pytrees import static
 
 _SQUARES = 1000  # of random colour, that make the first patch
 _PERIOD = 4  # every fourth iteration moves the patch
@@ -64,13 +65,13 @@ class PatchRS(QueryAttack):
     one pixel, so that late ones are not spent on the same place; images need not be square.
     """
 
-    area: int = field(default=400, metadata={"static": True})
+    area: int = static(400)
     _: KW_ONLY
-    queries: int = field(default=10_000, metadata={"static": True})
+    queries: int = static(10_000)
     share: Number | None = None
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
     strength: ClassVar[str] = "area"
 

@@ -1,7 +1,7 @@
 """Projected gradient descent: steepest steps on the score, each projected back into the threat model."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 
 import jax
 
@@ -12,7 +12,7 @@ from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.keys import Keys, image_keys
-from jaxiqa.core.pytrees import is_traced
+from jaxiqa.core.pytrees import is_traced, static
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
@@ -24,7 +24,7 @@ class SharedPrefix:
 
     images: Images
     gradient: Images
-    steps: int = field(metadata={"static": True})
+    steps: int = static()
 
 
 @jax.tree_util.register_dataclass
@@ -64,10 +64,10 @@ class PGD(Attack):
 
     epsilon: Number
     _: KW_ONLY
-    steps: int = field(default=10, metadata={"static": True})
+    steps: int = static(10)
     step_size: Number | None = None
-    norm: str = field(default="linf", metadata={"static": True})
-    random_start: bool = field(default=True, metadata={"static": True})
+    norm: str = static("linf")
+    random_start: bool = static(True)
     objective: Objective | str = "raise"
 
     def __post_init__(self):

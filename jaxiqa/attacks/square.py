@@ -1,6 +1,6 @@
 """Square Attack: random search that repaints square windows."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, NamedTuple
 
 import jax
@@ -12,6 +12,7 @@ from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.schedule import phase
 from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import static
 
 _CANVAS = 256  # what the benchmark's windows are confined to
 _START = {"linf": 0.05, "l2": 0.1}
@@ -61,12 +62,12 @@ class Square(QueryAttack):
 
     epsilon: Number
     _: KW_ONLY
-    queries: int = field(default=10_000, metadata={"static": True})
+    queries: int = static(10_000)
     share: Number | None = None
-    norm: str = field(default="linf", metadata={"static": True})
+    norm: str = static("linf")
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
     def check(self):
         Ball(self.epsilon, norm=self.norm)  # checks both

@@ -1,6 +1,6 @@
 """SSAH: raise the score while the low frequencies stay, so that the change hides in fine detail."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import jax
@@ -14,6 +14,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.engine.variants import complete
 from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.wavelet import haar_low_pass
@@ -68,8 +69,8 @@ class SSAH(Attack):
     step_size: Number = 1e-3
     low_weight: Number = 0.1
     score_scale: Number = 100.0
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
     def __post_init__(self):

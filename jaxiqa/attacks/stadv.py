@@ -1,6 +1,6 @@
 """stAdv: move pixels instead of changing their values."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -15,6 +15,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.engine.variants import complete
 from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.flow import Flow, flow_loss, warp
@@ -69,8 +70,8 @@ class StAdv(Attack):
     flow_weight: Number | None = None
     score_scale: Number = 100.0
     step_size: Number | None = None
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
     def __post_init__(self):

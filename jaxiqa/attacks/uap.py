@@ -1,9 +1,9 @@
 """Universal adversarial perturbations: one pattern, fitted on some images, for all others."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -20,6 +20,7 @@ from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import CallableModule
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
 DEFAULTS = {
@@ -242,23 +243,11 @@ def _doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
     return x.repeat(2, axis=1).repeat(2, axis=2)
 
 
-@jax.tree_util.register_dataclass
-@dataclass(frozen=True)
-class Pattern:
-    """A `Generator` as a pytree that can be called."""
-
-    graphdef: Any = field(metadata={"static": True})
-    state: Any
-
-    def __call__(self) -> Float[Array, "h w c"]:
-        return nnx.merge(self.graphdef, self.state)()
-
-
 @partial(jax.jit, static_argnames="size")
-def pattern(size: tuple[int, int, int], key: PRNGKey) -> Pattern:
+def pattern(size: tuple[int, int, int], key: PRNGKey) -> CallableModule:
     """A fresh generator of patterns of this size.
 
     >>> pattern((5, 6, 3), jax.random.key(0))().shape
     (5, 6, 3)
     """
-    return Pattern(*nnx.split(Generator(size, rngs=nnx.Rngs(key))))
+    return CallableModule(*nnx.split(Generator(size, rngs=nnx.Rngs(key))))

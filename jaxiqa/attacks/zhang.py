@@ -1,7 +1,7 @@
 """Zhang's perceptual attack: raise the score, at the price that a full-reference metric puts on the change."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import jax
@@ -15,7 +15,7 @@ from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.threat_model import Number, steepest_step
 from jaxiqa.attacks.engine.variants import complete
 from jaxiqa.core.keys import Keys, image_keys
-from jaxiqa.core.pytrees import trained
+from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
@@ -71,8 +71,8 @@ class Zhang(Attack):
     step_size: Number | None = None
     distance_weight: Number = 1.0
     score_scale: Number = 100.0
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
     def __post_init__(self):

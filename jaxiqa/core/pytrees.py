@@ -1,10 +1,16 @@
-"""What functions of pictures are given: pictures, callables that ``jit`` takes as arguments, and random keys."""
+"""Pytrees: static fields, traced values, and callables that ``jit`` takes as arguments."""
 
+import dataclasses
 from collections.abc import Callable
 from typing import Any
 
 import jax
 import numpy as np
+
+
+def static(default: Any = dataclasses.MISSING) -> Any:
+    """A field of a pytree dataclass that is no leaf: it decides shapes or the program, and a change compiles anew."""
+    return dataclasses.field(default=default, metadata={"static": True})
 
 
 def is_traced(*trees: Any) -> bool:
@@ -14,6 +20,33 @@ def is_traced(*trees: Any) -> bool:
     (False, True)
     """
     return any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(trees))
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass(frozen=True, eq=False)
+class CallableModule:
+    """A Flax module as a pytree that can be called: ``CallableModule(*flax.nnx.split(module))(*arrays)``.
+
+    Jitted functions take it as an argument, and gradients by it are of its own form: two modules of one structure share
+    every compiled program; their weights are data.
+
+    >>> from flax import nnx
+    >>> linear = CallableModule(*nnx.split(nnx.Linear(3, 2, rngs=nnx.Rngs(0))))
+    >>> jax.jit(lambda linear, x: linear(x))(linear, jax.numpy.ones((4, 3))).shape
+    (4, 2)
+    """
+
+    graphdef: Any = static()
+    state: Any
+
+    def module(self) -> Any:
+        """The module itself, with its present weights."""
+        from flax import nnx  # not above: it takes longer to import than all else here
+
+        return nnx.merge(self.graphdef, self.state)
+
+    def __call__(self, *arrays: Any) -> Any:
+        return self.module()(*arrays)
 
 
 def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:

@@ -18,7 +18,7 @@ With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real mu
 ``band`` < 1 builds matrices for the low frequencies only, about band²·F of them, and leaves the others alone.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -28,6 +28,7 @@ from jaxtyping import Array, Complex, Float
 
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.precision import at_least_float32
+from jaxiqa.core.pytrees import static
 from jaxiqa.layers.fourier import (
     Between,
     Coefficients,
@@ -81,9 +82,9 @@ class Spectrum:
     """
 
     matrices: Any
-    size: tuple[int, int] = field(metadata={"static": True})
-    unitary: str = field(metadata={"static": True})
-    band: float = field(metadata={"static": True})
+    size: tuple[int, int] = static()
+    unitary: str = static()
+    band: float = static()
 
     def __call__(self, x: Float[Array, "b h w c"], *, between: Between | None = None) -> Float[Array, "b h w c"]:
         if x.shape[1:3] != self.size:

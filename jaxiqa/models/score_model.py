@@ -1,7 +1,7 @@
 """A new metric over a backbone, and any metric as a pure score function."""
 
 import os
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
@@ -10,7 +10,7 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa.core.images import check_unit_images
-from jaxiqa.core.pytrees import beside
+from jaxiqa.core.pytrees import CallableModule, beside
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.layers import materialize
 from jaxiqa.models.linearity import Linearity
@@ -64,27 +64,21 @@ def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.
 
 
 @jax.tree_util.register_dataclass
-@dataclass(
-    frozen=True, eq=False, repr=False
-)  # compared, and hashed, as the object it is, so that `jax.jit(score)` works too
-class ScoreModel:
+@dataclass(frozen=True, eq=False, repr=False)  # hashed as the object it is, so that `jax.jit(score)` works too
+class ScoreModel(CallableModule):
     """A metric as a pytree that can be called: jitted functions take it as an argument.
 
     Two models of one structure share every compiled program; their weights are data. In ``jax.jit(score)(images)`` they
     are constants of a program of their own.
     """
 
-    graphdef: Any = field(metadata={"static": True})
-    state: Any
-
     def __call__(self, images: Images) -> Scores:
         check_unit_images(images)
-        state = beside(images, self.state)
-        return nnx.merge(self.graphdef, state)(images)
+        return nnx.merge(self.graphdef, beside(images, self.state))(images)
 
     def __repr__(self) -> str:
         count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.state))
-        kind = type(nnx.merge(self.graphdef, self.state)).__name__
+        kind = type(self.module()).__name__
         return f"ScoreModel({kind}, {count:,} numbers)"
 
 

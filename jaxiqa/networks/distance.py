@@ -1,7 +1,7 @@
 """A perceptual distance as a pytree that can be called, and what its published weights look like."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from jaxiqa.core.images import check_images
+from jaxiqa.core.pytrees import CallableModule, static
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.pretrained.files import WeightsUrl
 from jaxiqa.pretrained.key_map import Rule
@@ -17,7 +18,7 @@ from jaxiqa.pretrained.key_map import Rule
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Distance:
+class Distance(CallableModule):
     """``distance(reference, distorted) -> b``: 0 for equal images (to rounding), larger is worse.
 
     Both are RGB images ``b h w 3`` in [0, 1] of one shape, of any size that the network can take; image i is compared
@@ -37,9 +38,7 @@ class Distance:
     (2,)
     """
 
-    graphdef: Any = field(metadata={"static": True})
-    state: Any
-    fresh: bool = field(default=False, metadata={"static": True})
+    fresh: bool = static(False)
     """Whether the weights are random, of `jaxiqa.networks.build`; attacks and defenses refuse such."""
 
     def __call__(self, reference: Images, distorted: Images) -> Scores:
@@ -47,7 +46,7 @@ class Distance:
 
     def to(self, reference: Images) -> "DistanceTo":
         """``distance.to(reference)(distorted)`` is the same; the reference's features are computed only once."""
-        model = nnx.merge(self.graphdef, self.state)
+        model = self.module()
         check_images("reference", reference, minimum=model.minimum)
         return DistanceTo(self, reference.shape, model.features(reference))
 
@@ -58,14 +57,14 @@ class DistanceTo:
     """The distance to fixed images, ``b h w 3 -> b``; made by `Distance.to`, and a pytree as well."""
 
     distance: Distance
-    shape: tuple[int, ...] = field(metadata={"static": True})
+    shape: tuple[int, ...] = static()
     features: dict[str, Array]
 
     def __call__(self, distorted: Images) -> Scores:
         if distorted.shape != self.shape:
             raise ValueError(f"distorted has shape {distorted.shape}, reference has {self.shape}; expected the same")
         check_images("distorted", distorted)
-        model = nnx.merge(self.distance.graphdef, self.distance.state)
+        model = self.distance.module()
         return model.compare(self.features, model.features(distorted))
 
 

@@ -1,29 +1,22 @@
 """A network from maps to maps as a pytree that can be called."""
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
 import jax
-from flax import nnx
+
+from jaxiqa.core.pytrees import CallableModule, static
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Network:
+class Network(CallableModule):
     """``network(*maps)`` is ``module(*maps)``; made by ``Network(*flax.nnx.split(module))``.
 
-    Jitted functions take it as an argument, and gradients by it are of its own form: two networks of one structure
-    share every compiled program; their weights are data.
-
+    >>> from flax import nnx
     >>> network = Network(*nnx.split(nnx.Linear(3, 2, rngs=nnx.Rngs(0))))
     >>> jax.jit(lambda network, x: network(x))(network, jax.numpy.ones((4, 3))).shape
     (4, 2)
     """
 
-    graphdef: Any = field(metadata={"static": True})
-    state: Any
-    fresh: bool = field(default=False, metadata={"static": True})
+    fresh: bool = static(False)
     """Whether the weights are random, of `jaxiqa.networks.build`: only what trains a network may have such."""
-
-    def __call__(self, *maps: Any) -> Any:
-        return nnx.merge(self.graphdef, self.state)(*maps)

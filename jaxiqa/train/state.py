@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
 
@@ -115,9 +116,9 @@ class RawScore:
     in training mode would remember of the images is forgotten.
     """
 
-    graphdef: Any = field(metadata={"static": True})
+    graphdef: Any = static()
     states: tuple[Tree, ...]
-    axis_name: str | None = field(metadata={"static": True})
+    axis_name: str | None = static()
 
     def __call__(self, images: Images) -> Scores:
         return _merge(self.graphdef, self.states, self.axis_name).outputs(images)["score"]

@@ -3,7 +3,7 @@
 Everything here is written for one image ``h w c`` and is vmapped by the attacks.
 """
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +11,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import PRNGKey
 
 NORMS = ("linf", "l2")
@@ -149,7 +150,7 @@ class Ball:
 
     epsilon: Number
     _: KW_ONLY
-    norm: str = field(default="linf", metadata={"static": True})
+    norm: str = static("linf")
     low: Number = 0.0
     high: Number = 1.0
 

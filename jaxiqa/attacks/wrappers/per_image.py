@@ -3,7 +3,7 @@
 import os
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys, image_keys
-from jaxiqa.core.pytrees import as_pytree, is_traced
+from jaxiqa.core.pytrees import as_pytree, is_traced, static
 from jaxiqa.core.types import Images, ScoreFn
 
 
@@ -40,7 +40,7 @@ class OneByOne:
     """
 
     attack: Any
-    progress: Callable[[int, int], Any] | None = field(default=None, metadata={"static": True})
+    progress: Callable[[int, int], Any] | None = static(None)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         return self.through(lambda attack, f, x, keys: attack(f, x, keys), score_fn, images, key, axis=0)

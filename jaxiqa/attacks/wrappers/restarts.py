@@ -1,6 +1,6 @@
 """The best of several runs of one attack."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxiqa.attacks.engine.loop import check_steps
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys, image_keys
-from jaxiqa.core.pytrees import as_pytree, beside
+from jaxiqa.core.pytrees import as_pytree, beside, static
 from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
@@ -33,7 +33,7 @@ class Restarts:
     """
 
     attack: Any
-    count: int = field(default=5, metadata={"static": True})
+    count: int = static(5)
 
     def __post_init__(self):
         check_steps(self.count)

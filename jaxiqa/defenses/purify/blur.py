@@ -1,12 +1,13 @@
 """Blurring, and its opposite."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 
 from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_strength, computed
 from jaxiqa.ops.filters import check_window, gaussian_blur, median_blur
@@ -32,7 +33,7 @@ class GaussianBlur:
     Reference: Gushchin et al., arXiv 2408.01541.
     """
 
-    kernel_size: int = field(default=3, metadata={"static": True})
+    kernel_size: int = static(3)
     sigma: Number | None = None
 
     random: ClassVar[bool] = False
@@ -72,7 +73,7 @@ class MedianBlur:
     Reference: Xu et al., "Feature squeezing", arXiv 1704.01155.
     """
 
-    kernel_size: int = field(default=3, metadata={"static": True})
+    kernel_size: int = static(3)
 
     random: ClassVar[bool] = False
 
@@ -109,7 +110,7 @@ class Unsharp:
     Reference: Gushchin et al., arXiv 2408.01541.
     """
 
-    kernel_size: int = field(default=3, metadata={"static": True})
+    kernel_size: int = static(3)
     sigma: Number = 1.0
     amount: Number = 1.0
 

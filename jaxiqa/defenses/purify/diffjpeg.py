@@ -1,12 +1,13 @@
 """JPEG compression that can be differentiated."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import ClassVar
 
 import jax
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
 from jaxiqa.ops.jpeg import jpeg
@@ -44,7 +45,7 @@ class DiffJPEG:
     """
 
     quality: Number = 50
-    variant: str = field(default="paper", metadata={"static": True})
+    variant: str = static("paper")
 
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None

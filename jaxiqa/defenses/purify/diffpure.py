@@ -8,7 +8,7 @@ import jax.numpy as jnp
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import check_unit_images
-from jaxiqa.core.pytrees import trained
+from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.diffusion import Schedule, denoise, linear_schedule, noise
 from jaxiqa.defenses.purify.purifier import check_key, check_side, check_size, computed
@@ -51,10 +51,10 @@ class DiffPure:
 
     network: Any
     _: KW_ONLY
-    steps: int = field(default=50, metadata={"static": True})
+    steps: int = static(50)
     schedule: Schedule = field(default_factory=linear_schedule)
-    size: tuple[int, int] | None = field(default=(256, 256), metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    size: tuple[int, int] | None = static((256, 256))
+    variant: str = static("paper")
 
     random: ClassVar[bool] = True
     surrogate: ClassVar[None] = None

@@ -1,6 +1,6 @@
 """Images turned by a random angle, cut at a random place, or turned upside down."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -9,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_key, check_side, check_strength, computed, keep_size_of
 from jaxiqa.ops.geometry import rotate
@@ -75,9 +76,9 @@ class Crop:
     Reference: Guo et al., arXiv 1711.00117.
     """
 
-    size: int = field(default=128, metadata={"static": True})
-    keep_size: bool | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    size: int = static(128)
+    keep_size: bool | None = static(None)
+    variant: str = static("paper")
 
     random: ClassVar[bool] = True
     surrogate: ClassVar[None] = None

@@ -2,7 +2,7 @@
 
 import os
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from io import BytesIO
 from typing import ClassVar
@@ -15,7 +15,7 @@ from PIL import Image
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import check_unit_images
-from jaxiqa.core.pytrees import is_traced
+from jaxiqa.core.pytrees import is_traced, static
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
 from jaxiqa.defenses.purify.purifier import VARIANTS, Number, check_strength, computed
@@ -49,7 +49,7 @@ class JPEG:
     """
 
     quality: Number = 50
-    variant: str = field(default="paper", metadata={"static": True})
+    variant: str = static("paper")
 
     random: ClassVar[bool] = False
 

@@ -1,6 +1,6 @@
 """Real-ESRGAN: the picture is drawn anew at four times its size."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import jax
@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import check_unit_images
-from jaxiqa.core.pytrees import trained
+from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import computed
 from jaxiqa.ops.resize import resize_bilinear
@@ -42,8 +42,8 @@ class RealESRGAN:
 
     network: Any
     _: KW_ONLY
-    keep_size: bool = field(default=True, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    keep_size: bool = static(True)
+    variant: str = static("paper")
 
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None

@@ -1,6 +1,6 @@
 """Images made smaller, and larger again."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -10,6 +10,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, check_strength, computed, keep_size_of
 from jaxiqa.ops.resize import resize_bilinear
@@ -42,9 +43,9 @@ class Resize:
     Reference: Guo et al., arXiv 1711.00117.
     """
 
-    scale: int | float = field(default=0.5, metadata={"static": True})
-    keep_size: bool | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    scale: int | float = static(0.5)
+    keep_size: bool | None = static(None)
+    variant: str = static("paper")
 
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
@@ -83,8 +84,8 @@ class Upscale:
     **Differs from the paper**: a bilinear filter takes the place of a super-resolution network, as in the benchmark.
     """
 
-    scale: int | float = field(default=0.5, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    scale: int | float = static(0.5)
+    variant: str = static("paper")
 
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None

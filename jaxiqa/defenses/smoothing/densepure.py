@@ -1,7 +1,7 @@
 """Smoothing behind a diffusion model that takes several random steps back, several times, and lets them vote."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import jax
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
 from jaxiqa.core.checks import check_choice, check_count
-from jaxiqa.core.pytrees import trained
+from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import Schedule, ask, denoise_step, linear_schedule, respace, step_of_sigma
 from jaxiqa.defenses.smoothing.class_certificate import certify_class, check_voting
@@ -29,8 +29,8 @@ class Reversed:
     network: Any
     schedule: Any
     sigma: Any
-    votes: int = field(metadata={"static": True})
-    variant: str = field(metadata={"static": True})
+    votes: int = static()
+    variant: str = static()
 
     def __call__(self, images: Images, words: Words, samples: Int[Array, " m"]) -> Float[Array, "copies h w c"]:
         x = 2 * (images + self.sigma * gaussian(words, samples, images.shape[1:])) - 1

@@ -4,7 +4,7 @@ A view is a pytree, ``view(images m h w 3, words m 2, samples m) -> (m · votes)
 What it does to the noisy image belongs to the function that is smoothed, so that certificates hold whatever it is.
 """
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
 
@@ -15,6 +15,7 @@ from jaxtyping import Array, Int
 
 from jaxiqa.core.checks import check_choice, check_count
 from jaxiqa.core.images import check_images
+from jaxiqa.core.pytrees import static
 from jaxiqa.core.types import Images
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
 from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
@@ -40,7 +41,7 @@ class Denoised:
 
     sigma: Any  # a number, or a leaf of a traced view
     denoise: Any
-    variant: str = field(default="paper", metadata={"static": True})
+    variant: str = static("paper")
 
     votes: ClassVar[int] = 1
 
