@@ -4,7 +4,6 @@
 that learn one from images, ``fit(score_fn, images, key, *, epsilon, ...)``, and that save and load it.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -33,7 +32,7 @@ from jaxiqa.attacks.wrappers.pixel_range import InBounds
 from jaxiqa.attacks.wrappers.restarts import Restarts
 from jaxiqa.attacks.wrappers.sweep import sweep
 from jaxiqa.attacks.zhang import Zhang
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.registry import build
 
 ATTACKS = {
     "fgsm": FGSM,
@@ -133,12 +132,5 @@ def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any
     Traceback (most recent call last):
     ValueError: option of fgsm='eps' is not allowed; choose from 'epsilon', 'objective'
     """
-    check_choice("attack", name, ATTACKS)
-    fields = {field.name: field for field in dataclasses.fields(ATTACKS[name])}
-    for option in options:
-        check_choice(f"option of {name}", option, fields)
-    for field in fields.values():
-        if field.default is dataclasses.MISSING and field.name not in options:
-            raise ValueError(f"{name} needs {field.name}; see jaxiqa.attacks.{ATTACKS[name].__name__}")
-    attack = ATTACKS[name](**options)
+    attack = build(ATTACKS, "attack", name, options)
     return attack if bounds is None else InBounds(attack, *bounds)

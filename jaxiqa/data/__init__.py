@@ -1,11 +1,11 @@
 """Data sets: `DATASETS` maps a name to a function ``(source, **options) -> {"train" | "val" | "test": Split}``."""
 
-import inspect
 import os
 from pathlib import Path
 from typing import Any
 
 from jaxiqa.core.checks import check_choice
+from jaxiqa.core.registry import check_options
 from jaxiqa.data import array_record
 from jaxiqa.data.datasets.clive import clive
 from jaxiqa.data.datasets.folder import folder
@@ -48,9 +48,7 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
     """
     check_choice("data set", name, DATASETS)
     loader = DATASETS[name]
-    allowed = [key for key in inspect.signature(loader).parameters if key != "source"]
-    for key in options:
-        check_choice(f"option of data set {name!r}", key, allowed)
+    check_options(f"data set {name!r}", loader, options, hidden=("source",))
     folder = resolve(source or name)
     made_in_memory = name == "builtin" and source is None
     if not made_in_memory and array_record.is_prepared(folder, name):

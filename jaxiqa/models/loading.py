@@ -1,6 +1,5 @@
 """A published metric with its weights, whatever form they come in."""
 
-import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.differences import SHOWN
+from jaxiqa.core.registry import check_options
 from jaxiqa.models import saved_model
 from jaxiqa.models.registry import MODELS
 from jaxiqa.models.spec import ModelSpec
@@ -79,7 +79,7 @@ def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
     """`load`, and what became of everything in the file."""
     check_choice("name", name, MODELS)
     published = MODELS[name]
-    _check_options(name, published, options)
+    check_options(name, published.build, options, hidden=("rngs",))
     if isinstance(weights, Mapping):
         found = from_mapping(weights)
         arrays = found.arrays | found.numbers  # nothing in a dict may be left over
@@ -88,13 +88,6 @@ def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
     if folder := saved_model.run_folder(path):
         return Loaded(_run(name, folder, options), {}, [], {}, {})
     return _fill(name, published, contents(path), options, source=str(path))
-
-
-def _check_options(name: str, published: ModelSpec, options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(published.build).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for key in options:
-            check_choice(f"option of {name}", key, [parameter for parameter in parameters if parameter != "rngs"])
 
 
 def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Path:

@@ -1,6 +1,5 @@
 """Networks that attacks, defenses and reports are given as callables: perceptual distances, and maps to maps."""
 
-import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -14,6 +13,7 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.files import write_bytes
+from jaxiqa.core.registry import check_options
 from jaxiqa.networks import adm, colorization, disco, dists, dncnn, fcn, mprnet, srvgg, unet
 from jaxiqa.networks.adm import ADM
 from jaxiqa.networks.colorization import Colorization
@@ -187,10 +187,7 @@ def blend(first: Weights, second: Weights, share: float = 0.2) -> dict[str, np.n
 
 def _abstract(name: str, options: Mapping[str, Any]) -> nnx.Module:
     build = NETWORKS[name].build
-    parameters = inspect.signature(getattr(build, "func", build).__init__).parameters  # of a class, or partial of one
-    allowed = [option for option, kind in parameters.items() if kind.kind is kind.KEYWORD_ONLY and option != "rngs"]
-    for option in options:
-        check_choice(f"option of {name}", option, allowed)
+    check_options(name, build, options, hidden=("rngs",))
     return nnx.eval_shape(lambda: build(**options, rngs=nnx.Rngs(0)))
 
 

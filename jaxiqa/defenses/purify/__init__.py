@@ -8,10 +8,9 @@ attacked copy can be compared under one draw. `random` says whether there are an
 attack differentiates (`jaxiqa.defenses.bpda`) where the purifier itself has no useful gradient, and None elsewhere.
 """
 
-import dataclasses
 from typing import Any
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.registry import build
 from jaxiqa.defenses.purify.blur import GaussianBlur, MedianBlur, Unsharp
 from jaxiqa.defenses.purify.color_quantization import ColorQuantization
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
@@ -106,12 +105,4 @@ def make(name: str, **options: Any) -> Any:
     Traceback (most recent call last):
     ValueError: option of resize='size' is not allowed; choose from 'scale', 'keep_size', 'variant'
     """
-    check_choice("purifier", name, PURIFIERS)
-    fields = {field.name: field for field in dataclasses.fields(PURIFIERS[name])}
-    for option in options:
-        check_choice(f"option of {name}", option, fields)
-    for field in fields.values():
-        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if missing and field.name not in options:
-            raise ValueError(f"{name} needs {field.name}; see jaxiqa.defenses.purify.{PURIFIERS[name].__name__}")
-    return PURIFIERS[name](**options)
+    return build(PURIFIERS, "purifier", name, options)

@@ -3,10 +3,9 @@
 `CERTIFIERS` maps a name to a frozen dataclass of options that is such a function.
 """
 
-import dataclasses
 from typing import Any
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.registry import build
 from jaxiqa.defenses.smoothing.ddrs import DDRS
 from jaxiqa.defenses.smoothing.densepure import DensePure
 from jaxiqa.defenses.smoothing.median import DMS, MS
@@ -33,11 +32,4 @@ def make(name: str, **options: Any) -> Any:
     Traceback (most recent call last):
     ValueError: rs needs score_range; see jaxiqa.defenses.smoothing.RS
     """
-    check_choice("certifier", name, CERTIFIERS)
-    fields = {field.name: field for field in dataclasses.fields(CERTIFIERS[name])}
-    for option in options:
-        check_choice(f"option of {name}", option, fields)
-    for field in fields.values():
-        if field.default is dataclasses.MISSING and field.name not in options:
-            raise ValueError(f"{name} needs {field.name}; see jaxiqa.defenses.smoothing.{CERTIFIERS[name].__name__}")
-    return CERTIFIERS[name](**options)
+    return build(CERTIFIERS, "certifier", name, options)

@@ -1,0 +1,62 @@
+"""Entries of the registries (attacks, purifiers, certifiers, metrics, networks, data sets) by name and options."""
+
+import inspect
+from collections.abc import Callable, Collection, Mapping
+from functools import partial
+from typing import Any
+
+from jaxiqa.core.checks import check_choice
+
+
+def build(registry: Mapping[str, Callable[..., Any]], kind: str, name: str, options: Mapping[str, Any]) -> Any:
+    """``registry[name](**options)``, after name and options have been checked.
+
+    Args:
+        registry: name -> class or function.
+        kind: what an entry is, for messages.
+        name: a key of ``registry``.
+        options: keyword arguments.
+
+    Raises:
+        ValueError: an unknown name or option, or a missing one; the message lists what is allowed.
+
+    >>> build({"pair": complex}, "number", "triple", {})
+    Traceback (most recent call last):
+    ValueError: number='triple' is not allowed; choose from 'pair'
+    """
+    check_choice(kind, name, registry)
+    check_options(name, registry[name], options)
+    return registry[name](**options)
+
+
+def check_options(
+    name: str, function: Callable[..., Any], options: Mapping[str, Any], *, hidden: Collection[str] = ()
+) -> None:
+    """Raise ``ValueError`` unless ``options`` are arguments of ``function``, and none that it needs is missing.
+
+    Args:
+        name: what users call it, for messages.
+        function: a class or function; one that takes any keyword argument checks its own.
+        options: keyword arguments.
+        hidden: arguments that the library gives itself.
+
+    >>> check_options("power", lambda base, exponent=2: base**exponent, {"exponent": 3})
+    Traceback (most recent call last):
+    ValueError: power needs base...
+    """
+    parameters = {key: one for key, one in _parameters(function).items() if key not in hidden}
+    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+        return
+    for option in options:
+        check_choice(f"option of {name}", option, list(parameters))
+    for key, one in parameters.items():
+        if one.default is one.empty and key not in options:
+            room = getattr(function, "__module__", "").rpartition(".")[0]
+            raise ValueError(f"{name} needs {key}; see {room}.{getattr(function, '__qualname__', name)}")
+
+
+def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    """By name. A class is asked for those of ``__init__``: Flax hides them behind the arguments of a metaclass."""
+    inner, bound = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
+    found = inspect.signature(inner.__init__ if isinstance(inner, type) else inner).parameters
+    return {key: one for key, one in found.items() if key != "self" and key not in bound}
