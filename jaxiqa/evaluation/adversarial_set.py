@@ -12,8 +12,7 @@ from PIL import Image
 
 from jaxiqa.core.files import safe_name, write_bytes
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
-from jaxiqa.evaluation.strengths import Strength
-from jaxiqa.results.rows import StoredRow
+from jaxiqa.results.rows import StoredRow, Strength
 
 _log = logging.getLogger(__name__)
 

@@ -3,19 +3,16 @@
 from collections.abc import Iterator
 from pathlib import Path
 
-from jaxiqa import attacks
-from jaxiqa.config import Attack, Evaluation
+from jaxiqa.config import Evaluation
 from jaxiqa.core.files import safe_name
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation import adversarial_set
-from jaxiqa.evaluation.attack_loop import Batch, Runner, attack_runner, attack_split
+from jaxiqa.evaluation.attack_loop import Batch, attack_split
+from jaxiqa.evaluation.attack_plan import plan_attack, strongest, values
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
-from jaxiqa.evaluation.fitted_attacks import fitted_attacks
-from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.strengths import Strength, strengths_of, values
 from jaxiqa.results.examples import Example, load, save
-from jaxiqa.results.rows import ResultRow
+from jaxiqa.results.rows import ResultRow, Strength
 
 
 def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split, *, store: bool, examples: int) -> None:
@@ -31,10 +28,11 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
     """
     done_rows: dict[str, set] = {label: set() for label in evaluation.attacks}
     for row in evaluated.rows(ResultRow):
-        done_rows.setdefault(row.attack, set()).add((row.image, row.level or row.epsilon))
+        done_rows.setdefault(row.attack, set()).add((row.image, row.strength))
     kept = adversarial_set.digests(evaluated, verify=True) if store else {}
     for label, chosen in evaluation.attacks.items():
-        strengths = strengths_of(evaluated, label, chosen, split)
+        plan = plan_attack(evaluated, label, chosen, split)
+        strengths = plan.strengths
         written = {(image, key) for attack, image, key in kept if attack == label}
         done = done_rows[label] & written if store else set(done_rows[label])
         largest = strengths[strongest(strengths)]
@@ -48,7 +46,7 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
         )
         if not strengths:
             continue
-        runner = make_runner(evaluated, label, chosen, strengths)
+        runner = plan.runner(strengths)
         with progress_bar(f"{evaluated.title}: {label}", "images") as bar:
             batches = attack_split(
                 runner,
@@ -69,9 +67,7 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
                     _keep_examples(evaluated, label, strengths.index(largest), largest, batch, split.ids[:examples])
                 if store:
                     _store(evaluated, label, strengths, batch, written)
-                evaluated.add(
-                    [row for row in batch.rows if (row.image, row.level or row.epsilon) not in done_rows[label]]
-                )
+                evaluated.add([row for row in batch.rows if (row.image, row.strength) not in done_rows[label]])
 
 
 def _named(what: str, batches: Iterator[Batch]) -> Iterator[Batch]:
@@ -80,17 +76,6 @@ def _named(what: str, batches: Iterator[Batch]) -> Iterator[Batch]:
         yield from batches
     except ValueError as error:
         raise ValueError(f"{what}: {error}; the batches before are kept") from error
-
-
-def make_runner(
-    evaluated: EvaluatedModel, label: str, chosen: Attack, strengths: tuple[Strength, ...], score_fn=None
-) -> Runner:
-    """One attack at these strengths, on the model's own metric or on another, such as its defended one."""
-    fitted = fitted_attacks(evaluated, label, chosen, values(strengths))
-    options = chosen.options if fitted else chosen.options | load_networks(chosen.networks)
-    if chosen.aligned:
-        options = {name: value for name, value in options.items() if name != attacks.strength_option(chosen.name)}
-    return attack_runner(chosen.name, options, values(strengths), score_fn or evaluated.score_fn, fitted)
 
 
 def _store(evaluated: EvaluatedModel, label: str, strengths: tuple[Strength, ...], batch: Batch, written: set) -> None:
@@ -125,7 +110,7 @@ def _keep_examples(
     evaluated: EvaluatedModel, label: str, which: int, strength: Strength, batch: Batch, wanted: tuple[str, ...]
 ) -> None:
     """Keep those of the first few images that are in this batch, at the strength at place ``which``."""
-    rows = {row.image: row for row in batch.rows if (row.level or row.epsilon) == strength.key}
+    rows = {row.image: row for row in batch.rows if row.strength == strength.key}
     for position, image in enumerate(batch.ids):
         if image in wanted and image in rows:
             attack, epsilon = _titled(label, strength)
@@ -140,12 +125,3 @@ def _keep_examples(
                 attacked=batch.attacked[which, position],
             )
             save(example, example_path(evaluated.root, evaluated.name, label, wanted.index(image)))
-
-
-def strongest(strengths: tuple[Strength, ...]) -> int:
-    """The place of the largest strength; of aligned ones the last, whatever their unit."""
-    return (
-        len(strengths) - 1
-        if strengths[0].level
-        else max(range(len(strengths)), key=lambda i: strengths[i].epsilon or 0)
-    )

@@ -17,8 +17,8 @@ from jaxiqa.evaluation import adversarial_set
 from jaxiqa.evaluation.attack_loop import index_keys
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.strengths import Strength, strengths_of
-from jaxiqa.results.rows import CertificateRow, ModelRow
+from jaxiqa.evaluation.strengths import strengths_of
+from jaxiqa.results.rows import CertificateRow, ModelRow, Strength
 
 CLEAN = Strength(None)
 
@@ -34,7 +34,7 @@ def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split)
     for label, chosen in evaluation.certifiers.items():
         few = split.take(chosen.images)
         keys = index_keys(evaluated.seed, "certify", len(few))
-        done = {(row.attack, row.image, row.level or row.epsilon) for row in rows if row.certifier == label}
+        done = {(row.attack, row.image, row.strength) for row in rows if row.certifier == label}
         cells: list[tuple[str | None, Strength]] = [(None, CLEAN)]
         for attack in chosen.attacks:
             strengths = strengths_of(evaluated, attack, evaluation.attacks[attack], split)

@@ -16,12 +16,12 @@ from jaxiqa.data.split import Split
 from jaxiqa.defenses.adaptive import adaptive, is_random, purify_each
 from jaxiqa.evaluation import adversarial_set
 from jaxiqa.evaluation.attack_loop import index_keys, score, shard_batch, to_8_bits
-from jaxiqa.evaluation.attack_stage import make_runner, strongest
+from jaxiqa.evaluation.attack_plan import plan_attack, strongest
 from jaxiqa.evaluation.build_defense import build, check_output
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
-from jaxiqa.evaluation.strengths import Strength, strengths_of
+from jaxiqa.evaluation.strengths import strengths_of
 from jaxiqa.ops.ssim import psnr, uniform_ssim
-from jaxiqa.results.rows import UNDEFENDED, DefenseRow, ResultRow
+from jaxiqa.results.rows import UNDEFENDED, DefenseRow, ResultRow, Strength
 
 MODES = ("transfer", "adaptive")
 
@@ -34,9 +34,9 @@ def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) 
     """
     rows = evaluated.rows(DefenseRow)
     digests = adversarial_set.digests(evaluated)
-    scores = {(row.attack, row.image, row.level or row.epsilon): row for row in evaluated.rows(ResultRow)}
+    scores = {(row.attack, row.image, row.strength): row for row in evaluated.rows(ResultRow)}
     for label, chosen in {UNDEFENDED: Defense(UNDEFENDED), **evaluation.defenses}.items():
-        done = {(row.mode, row.attack, row.image, row.level or row.epsilon) for row in rows if row.defense == label}
+        done = {(row.mode, row.attack, row.image, row.strength) for row in rows if row.defense == label}
         grid = [cell for cell in _grid(evaluated, evaluation, label, split) if not _finished(cell, split, done)]
         if not grid:
             continue
@@ -119,7 +119,7 @@ class Defended:
         draws = evaluation.adaptive.draws if is_random(self.purifier) else 1
         seen = index_keys(self.evaluated.seed, f"adaptive {self.label}", draws)
         target = adaptive(self.evaluated.score_at(self.size), self.purifier, seen)
-        runner = make_runner(self.evaluated, attack, evaluation.attacks[attack], (strength,), target)
+        runner = plan_attack(self.evaluated, attack, evaluation.attacks[attack], self.split).runner((strength,), target)
         size = max(1, self.evaluated.batch_size // draws)
         keys = index_keys(self.evaluated.seed, attack, len(self.split) + size)
         for first, images, ids in self._batches(size, missing):

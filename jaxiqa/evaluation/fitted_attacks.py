@@ -17,7 +17,7 @@ from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.images import load_split
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.strengths import Strength
+from jaxiqa.results.rows import Strength
 
 _log = logging.getLogger(__name__)
 

@@ -1,7 +1,9 @@
 """The networks that attacks and defenses are given."""
 
 import hashlib
+import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +30,29 @@ def load_networks(chosen: Mapping[str, Network], *, training: bool = False) -> d
                 )
             found[option] = networks.build(network.name)
         else:
-            files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
-            found[option] = networks.load(network.name, **{name: _find(path) for name, path in files.items()})
+            found[option] = _read(network, tuple(_state(path) for path in _paths(network).values()))
     return found
+
+
+@lru_cache(maxsize=8)
+def _read(network: Network, files: tuple) -> Any:
+    """Once per process, as long as its files stay what they are."""
+    del files
+    return networks.load(network.name, **_paths(network))
+
+
+def _paths(network: Network) -> dict[str, str | None]:
+    files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
+    return {name: _find(path) for name, path in files.items()}
+
+
+def _state(path: str | None) -> tuple[int, ...] | None:
+    """What changes with a file's content; None for a file that cannot be looked at, which reading it explains."""
+    try:
+        stat = os.stat(path) if path else None
+    except OSError:
+        return None
+    return stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns)
 
 
 def weight_digests(networks: Mapping[str, Network]) -> dict[str, str]:

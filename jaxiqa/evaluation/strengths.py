@@ -1,9 +1,9 @@
 """How strong an attack is run: as the config says, or weak, medium and strong by what it does to pictures."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,33 +18,12 @@ from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attack_loop import shard_batch
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.results.rows import Strength, StrengthKey
 
 _log = logging.getLogger(__name__)
 
 
-class Strength(NamedTuple):
-    """A value of the attack's strength, None for the attack as its options make it, and its name if it was aligned."""
-
-    epsilon: float | None
-    level: str | None = None
-
-    @property
-    def key(self) -> float | str | None:
-        """What rows are told apart by: two models need not have the same ε at one level."""
-        return self.level or self.epsilon
-
-    @property
-    def folder(self) -> str:
-        """Its name in paths: the exact number, so that no two strengths share files."""
-        return self.level or ("attack" if self.epsilon is None else repr(float(self.epsilon)))
-
-
-def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
-    """The ε alone, as `attack_runner` takes them."""
-    return None if strengths[0].epsilon is None else tuple(strength.epsilon for strength in strengths)
-
-
-def keys_of(chosen: Attack) -> tuple[float | str | None, ...]:
+def keys_of(chosen: Attack) -> tuple[StrengthKey, ...]:
     """What the rows of an attack's present strengths are told apart by.
 
     >>> keys_of(Attack("pgd", (0.1, 0.2))), keys_of(Attack("stadv")), keys_of(Attack("ifgsm", aligned=Align("psnr")))

@@ -43,7 +43,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
 
     models = sorted(mine(ModelRow), key=lambda row: (names.index(row.model), row.seed))
     keys = {label: set(keys_of(attack)) for label, attack in evaluation.attacks.items()}  # of the present strengths
-    results = [row for row in mine(ResultRow) if (row.level or row.epsilon) in keys.get(row.attack, ())]
+    results = [row for row in mine(ResultRow) if row.strength in keys.get(row.attack, ())]
     results.sort(key=lambda row: order.index(row.attack))
     masking = [row for row in mine(MaskingRow) if row.images == evaluation.masking]
     ranges = {"score_range": evaluation.score_range, "mos_range": labelled.mos_range}
@@ -64,7 +64,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     }
     ends = ends_of(models, results, **ranges)
     mos = None if attacked.mos is None else dict(zip(attacked.ids, attacked.mos.tolist(), strict=True))
-    rows = [row for row in mine(DefenseRow) if (row.level or row.epsilon) in keys.get(row.attack, ())]
+    rows = [row for row in mine(DefenseRow) if row.strength in keys.get(row.attack, ())]
     labels = [UNDEFENDED, *evaluation.defenses]
     chosen = sorted((row for row in rows if row.defense in labels), key=lambda row: labels.index(row.defense))
     how = {"mos": mos, "psnr_cap": evaluation.psnr_cap}

@@ -2,23 +2,19 @@
 
 from collections.abc import Iterable
 
-Strength = float | str | None
-
-
-"""An ε, the name of a level that was aligned, or None for an attack that runs as its options say."""
-
+from jaxiqa.results.rows import StrengthKey
 
 LEVELS = ("weak", "medium", "strong")
 
 
-def format_strength(strength: Strength) -> str:
+def format_strength(strength: StrengthKey) -> str:
     """A strength as people write it: a level by its name, others by `in_255ths`, and a dash where there is none."""
     if strength is None:
         return "–"
     return strength if isinstance(strength, str) else in_255ths(strength)
 
 
-def in_order(strengths: Iterable[Strength]) -> tuple[Strength, ...]:
+def in_order(strengths: Iterable[StrengthKey]) -> tuple[StrengthKey, ...]:
     """From weak to strong.
 
     >>> in_order(["strong", "weak"]), in_order([0.2, 0.1])

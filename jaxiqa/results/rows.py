@@ -1,10 +1,43 @@
 """The rows that an evaluation writes and reports read."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
+
+StrengthKey = float | str | None
+"""What tells rows of one attack apart: an ε, the name of a level, or None for an attack as its options make it."""
+
+
+class Strength(NamedTuple):
+    """How strong an attack is run: a value of its strength, None as its options make it; and its name if aligned."""
+
+    epsilon: float | None
+    level: str | None = None
+
+    @property
+    def key(self) -> StrengthKey:
+        """The level, where there is one: two models need not have the same ε at one level."""
+        return self.level or self.epsilon
+
+    @property
+    def folder(self) -> str:
+        """Its name in paths: the exact number, so that no two strengths share files."""
+        return self.level or ("attack" if self.epsilon is None else repr(float(self.epsilon)))
+
+
+class _Attacked:
+    """Base of rows of one attack at one strength."""
+
+    epsilon: float | None
+    level: str | None
+
+    @property
+    def strength(self) -> StrengthKey:
+        """The level or, where there is none, ε."""
+        return self.level or self.epsilon
 
 
 @dataclass(frozen=True)
-class ResultRow:
+class ResultRow(_Attacked):
     """One attacked image: a line of ``results.jsonl``.
 
     ``epsilon`` is the attack's strength: in [0, 1] pixel units where that is a radius, in the unit of the field it sets
@@ -72,7 +105,7 @@ class ModelRow:
 
 
 @dataclass(frozen=True)
-class StoredRow:
+class StoredRow(_Attacked):
     """One attacked image as a PNG file: a line of ``stored.jsonl``. Where an image has several, the last one counts."""
 
     image: str
@@ -89,7 +122,7 @@ UNDEFENDED = "none"
 
 
 @dataclass(frozen=True)
-class DefenseRow:
+class DefenseRow(_Attacked):
     """One attacked image behind one defense: a line of ``defenses.jsonl``.
 
     ``mode`` is "transfer" (the image of the adversarial set, made against the metric alone) or "adaptive" (made against
@@ -117,7 +150,7 @@ class DefenseRow:
 
 
 @dataclass(frozen=True)
-class CertificateRow:
+class CertificateRow(_Attacked):
     """One image and what is certain about its score: a line of ``certificates.jsonl``.
 
     ``attack`` is None for the clean image. ``score`` is the certified score or, of a method that certifies classes,

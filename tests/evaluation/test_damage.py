@@ -13,12 +13,11 @@ from PIL import Image
 from jaxiqa.attacks.wrappers.masking import Check
 from jaxiqa.config import Attack, Data, Evaluation
 from jaxiqa.core.files import WriteError
-from jaxiqa.evaluation import adversarial_set, attack_stage, clean_stage
+from jaxiqa.evaluation import adversarial_set, attack_plan, attack_stage, clean_stage
 from jaxiqa.evaluation.attack_loop import to_8_bits
 from jaxiqa.evaluation.attack_stage import example_path, run_attacks
 from jaxiqa.evaluation.clean_stage import check_gradients, predict
-from jaxiqa.evaluation.strengths import Strength
-from jaxiqa.results.rows import MaskingRow, ModelRow, ResultRow, StoredRow
+from jaxiqa.results.rows import MaskingRow, ModelRow, ResultRow, StoredRow, Strength
 
 
 @pytest.fixture
@@ -86,8 +85,8 @@ def test_changed_strengths_reuse_the_rows_of_those_that_stay(tmp_path, split, mo
     made = evaluated(tmp_path)
     run_attacks(made, with_strengths(2 / 255, 8 / 255), split, store=True, examples=1)
     before, ran = made.rows(ResultRow), []
-    runner = attack_stage.attack_runner
-    monkeypatch.setattr(attack_stage, "attack_runner", lambda n, o, e, *rest: ran.append(e) or runner(n, o, e, *rest))
+    runner = attack_plan.attack_runner
+    monkeypatch.setattr(attack_plan, "attack_runner", lambda n, o, e, *rest: ran.append(e) or runner(n, o, e, *rest))
     run_attacks(made, with_strengths(2 / 255, 4 / 255), split, store=True, examples=1)
     assert ran == [(4 / 255,)]
     assert made.rows(ResultRow)[: len(before)] == before

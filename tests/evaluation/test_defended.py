@@ -16,8 +16,8 @@ from jaxiqa.evaluation.attack_stage import run_attacks
 from jaxiqa.evaluation.build_defense import build
 from jaxiqa.evaluation.defense_stage import defend_all
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
-from jaxiqa.evaluation.strengths import Strength, strengths_of
-from jaxiqa.results.rows import DefenseRow, ResultRow, StoredRow
+from jaxiqa.evaluation.strengths import strengths_of
+from jaxiqa.results.rows import DefenseRow, ResultRow, StoredRow, Strength
 
 VISIBLE = Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2))
 

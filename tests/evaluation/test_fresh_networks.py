@@ -108,3 +108,18 @@ def test_attacks_and_adversarial_training_refuse_a_fresh_distance():
 def test_weights_none_is_no_file():
     with pytest.raises(ValueError, match="weights=None: dncnn needs a file"):
         networks.load("dncnn", weights=None)
+
+
+def test_a_network_is_read_once_as_long_as_its_file_stays(tmp_path, monkeypatch):
+    path = tmp_path / "fcn.safetensors"
+    networks.save("fcn", networks.build("fcn", seed=1), path)
+    chosen, load, read = {"network": Network("fcn", str(path))}, networks.load, []
+    monkeypatch.setattr(networks, "load", lambda name, **files: read.append(name) or load(name, **files))
+    first, again = load_networks(chosen)["network"], load_networks(dict(chosen))["network"]
+    assert first is again
+    assert len(read) == 1
+    networks.save("fcn", networks.build("fcn", seed=2), path)
+    other = load_networks(chosen)["network"]
+    assert len(read) == 2
+    x = jnp.full((1, 4, 5, 3), 0.3)
+    assert not jnp.array_equal(first(x), other(x))

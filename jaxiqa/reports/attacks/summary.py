@@ -9,8 +9,8 @@ import numpy as np
 from jaxiqa.core.checks import check_choice
 from jaxiqa.measures.correlation import krocc, plcc, srocc
 from jaxiqa.measures.robustness import abs_gain, auc, interval95, magnitude_gain, r_score
-from jaxiqa.reports.strengths import Strength, format_strength, in_order
-from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow, ResultRow
+from jaxiqa.reports.strengths import format_strength, in_order
+from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow, ResultRow, StrengthKey
 
 SCORE_RANGES = {
     "mos": "the ends of the human scores' scale",
@@ -46,7 +46,7 @@ class Summary:
     """What tables and plots are made of."""
 
     models: tuple[str, ...]
-    attacks: dict[str, tuple[Strength, ...]]
+    attacks: dict[str, tuple[StrengthKey, ...]]
     """Label -> its strengths, in increasing order."""
     cells: dict[tuple[str, str], Value]
     """(model, column) -> value; columns are such as "SROCC", "AbsGain AUC PGD-1" or "AbsGain PGD-1 @ 4/255"."""
@@ -62,7 +62,7 @@ class Summary:
     """Per model, the checks for masked gradients that found no sign."""
 
 
-def column(gain: str, attack: str, strength: Strength = None) -> str:
+def column(gain: str, attack: str, strength: StrengthKey = None) -> str:
     """The name of the column of one strength.
 
     >>> column("AbsGain", "PGD-1", 4 / 255), column("AbsGain", "PGD-1", "weak"), column("AbsGain", "stAdv")
@@ -71,7 +71,7 @@ def column(gain: str, attack: str, strength: Strength = None) -> str:
     return f"{gain} {attack}" if strength is None else f"{gain} {attack} @ {format_strength(strength)}"
 
 
-def overall(gain: str, attack: str, strengths: Sequence[Strength]) -> str:
+def overall(gain: str, attack: str, strengths: Sequence[StrengthKey]) -> str:
     """The name of the column that stands for all strengths of an attack.
 
     >>> overall("AbsGain", "PGD-1", (2 / 255, 4 / 255)), overall("AbsGain", "SSAH", ("weak", "strong"))
@@ -182,7 +182,7 @@ def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float,
     """(model, seed, attack, strength) -> image -> (clean score, attacked, attacked in 8 bits, SSIM, Linf)."""
     cells: dict[tuple, dict[str, tuple[float, ...]]] = defaultdict(dict)
     for row in results:
-        cell = cells[row.model, row.seed, row.attack, row.level or row.epsilon]
+        cell = cells[row.model, row.seed, row.attack, row.strength]
         if row.image in cell:
             raise ValueError(f"image {row.image!r} has two results: {row}")
         cell[row.image] = (row.score, row.attacked, row.rounded, row.ssim, row.linf)
@@ -199,10 +199,10 @@ def _by_model(predictions: Sequence[PredictionRow]) -> dict[tuple, dict[str, tup
     return labelled
 
 
-def _strengths(results: Sequence[ResultRow]) -> dict[str, tuple[Strength, ...]]:
-    found: dict[str, set[Strength]] = defaultdict(set)
+def _strengths(results: Sequence[ResultRow]) -> dict[str, tuple[StrengthKey, ...]]:
+    found: dict[str, set[StrengthKey]] = defaultdict(set)
     for row in results:
-        found[row.attack].add(row.level or row.epsilon)
+        found[row.attack].add(row.strength)
     for label, strengths in found.items():
         if None in strengths and len(strengths) > 1:
             raise ValueError(f"attack {label!r} has rows with and without epsilon; give them two labels")

@@ -10,7 +10,7 @@ import numpy as np
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import PSNR_CAP, d_score, q_score
 from jaxiqa.measures.robustness import abs_gain, energy, interval95, r_score, rel_gain, wasserstein
-from jaxiqa.reports.strengths import Strength
+from jaxiqa.reports.strengths import StrengthKey
 from jaxiqa.results.rows import UNDEFENDED, DefenseRow
 
 TRANSFER, ADAPTIVE, MATCHED = "transfer", "adaptive", "matched"
@@ -45,7 +45,7 @@ class Key(NamedTuple):
     model: str
     seed: int
     attack: str
-    strength: Strength
+    strength: StrengthKey
     defense: str
     mode: str
 
@@ -119,7 +119,7 @@ def summarise_defenses(
     """
     found: dict[Key, dict[str, DefenseRow]] = defaultdict(dict)
     for row in rows:
-        cell = found[Key(row.model, row.seed, row.attack, row.level or row.epsilon, row.defense, row.mode)]
+        cell = found[Key(row.model, row.seed, row.attack, row.strength, row.defense, row.mode)]
         if row.image in cell:
             raise ValueError(f"image {row.image!r} has two defense rows: {row}")
         cell[row.image] = row

@@ -116,7 +116,7 @@ def certificates(
     """
     groups: dict[tuple, list[CertificateRow]] = defaultdict(list)
     for row in rows:
-        groups[row.certifier, row.model, row.seed, row.attack, row.level or row.epsilon].append(row)
+        groups[row.certifier, row.model, row.seed, row.attack, row.strength].append(row)
     lines = []
     for (certifier, model, seed, attack, strength), group in groups.items():
         images = "clean" if attack is None else attack + (f" ({format_strength(strength)})" if strength else "")

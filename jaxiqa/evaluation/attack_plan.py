@@ -1,0 +1,68 @@
+"""An attack of a config, resolved once for one model: its networks, its strengths, and what runs it."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jaxiqa import attacks
+from jaxiqa.config import Attack
+from jaxiqa.core.types import ScoreFn
+from jaxiqa.data.split import Split
+from jaxiqa.evaluation.attack_loop import Runner, attack_runner
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.evaluation.fitted_attacks import fitted_attacks
+from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.evaluation.strengths import strengths_of
+from jaxiqa.results.rows import Strength
+
+
+@dataclass(frozen=True)
+class AttackPlan:
+    """One attack of the config, on one model.
+
+    Attributes:
+        evaluated: the model.
+        label: of the attack in the config.
+        chosen: the attack.
+        strengths: in the order of the config, or weak, medium, strong.
+    """
+
+    evaluated: EvaluatedModel
+    label: str
+    chosen: Attack
+    strengths: tuple[Strength, ...]
+
+    def runner(self, strengths: Sequence[Strength] | None = None, score_fn: ScoreFn | None = None) -> Runner:
+        """The attack at some of its strengths (all by default).
+
+        Args:
+            strengths: which.
+            score_fn: another metric than the model's own, such as the model behind a defense.
+        """
+        epsilons = values(self.strengths if strengths is None else strengths)
+        fitted = fitted_attacks(self.evaluated, self.label, self.chosen, epsilons)
+        options: dict[str, Any] = dict(self.chosen.options)
+        if not fitted:
+            options |= load_networks(self.chosen.networks)
+        if self.chosen.aligned:
+            options.pop(attacks.strength_option(self.chosen.name), None)
+        return attack_runner(self.chosen.name, options, epsilons, score_fn or self.evaluated.score_fn, fitted)
+
+
+def plan_attack(evaluated: EvaluatedModel, label: str, chosen: Attack, split: Split) -> AttackPlan:
+    """The plan of one attack; where its strengths are aligned and not yet known, they are looked for on ``split``."""
+    return AttackPlan(evaluated, label, chosen, strengths_of(evaluated, label, chosen, split))
+
+
+def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
+    """The ε alone, as `attack_runner` takes them."""
+    return None if strengths[0].epsilon is None else tuple(strength.epsilon for strength in strengths)
+
+
+def strongest(strengths: tuple[Strength, ...]) -> int:
+    """The place of the largest strength; of aligned ones the last, whatever their unit."""
+    return (
+        len(strengths) - 1
+        if strengths[0].level
+        else max(range(len(strengths)), key=lambda i: strengths[i].epsilon or 0)
+    )
