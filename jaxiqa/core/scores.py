@@ -32,3 +32,14 @@ def checked_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
         expected = f"({len(images)},), one score per image"
         raise ValueError(f"score_fn returned shape {np.shape(scores)} for {len(images)} images; expected {expected}")
     return jnp.asarray(scores)
+
+
+@jax.jit
+def compiled_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
+    """`checked_scores`, compiled once per structure of a score function that is a pytree.
+
+    >>> from jaxiqa.core.pytrees import as_pytree
+    >>> compiled_scores(as_pytree(lambda x: x.mean((1, 2, 3))), jnp.ones((2, 4, 4, 3))).tolist()
+    [1.0, 1.0]
+    """
+    return checked_scores(score_fn, images)

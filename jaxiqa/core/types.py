@@ -23,17 +23,10 @@ class ScoreFn(Protocol):
 
 
 @runtime_checkable
-class Attack(Protocol):
+class AttackFn(Protocol):
     """Images in, images of the same shape out, inside the attack's threat model; same key, same result."""
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: PRNGKey) -> Images: ...
-
-
-@runtime_checkable
-class Purifier(Protocol):
-    """Images in, cleaned images out; one draw of random numbers per call, the same for every image of the batch."""
-
-    def __call__(self, images: Images, key: PRNGKey | None) -> Images: ...
 
 
 @dataclass(frozen=True)

@@ -17,3 +17,6 @@ def package_version() -> str:
 
         path = Path(__file__).parents[2] / "pyproject.toml"
         return tomllib.loads(path.read_text("utf-8"))["project"]["version"] if path.is_file() else "unknown"
+
+
+__version__ = package_version()

@@ -15,7 +15,7 @@ from jaxtyping import Array, Float, Key
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import as_pytree, trained
-from jaxiqa.core.types import Attack, Images, PRNGKey, ScoreFn, Scores
+from jaxiqa.core.types import AttackFn, Images, PRNGKey, ScoreFn, Scores
 from jaxiqa.ops.ssim import ms_ssim, ssim
 
 Distance = Callable[[Images, Images], Scores]
@@ -97,7 +97,7 @@ def deviation(score_fn: ScoreFn, mos: Scores, gather: Gather = _alone) -> ScoreF
 
 
 def adversarial_batch(
-    attack: Attack,
+    attack: AttackFn,
     score_fn: ScoreFn,
     images: Images,
     mos: Scores,

@@ -13,6 +13,7 @@ import numpy as np
 from jaxiqa import attacks
 from jaxiqa.core.keys import Keys, image_keys
 from jaxiqa.core.pytrees import as_pytree, beside
+from jaxiqa.core.scores import compiled_scores
 from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.data.split import Split
@@ -27,12 +28,7 @@ Progress = Callable[[float, float], Any]
 
 def score(score_fn: ScoreFn, images: Images) -> jax.Array:
     """``score_fn(images)``, compiled once per structure of the score function."""
-    return _compiled_score(beside(images, as_pytree(score_fn)), images)
-
-
-@jax.jit
-def _compiled_score(score_fn: ScoreFn, images: Images) -> jax.Array:
-    return score_fn(images)
+    return compiled_scores(beside(images, as_pytree(score_fn)), images)
 
 
 def score_split(

@@ -23,8 +23,6 @@ from jaxiqa.evaluation.strengths import strengths_of
 from jaxiqa.ops.ssim import psnr, uniform_ssim
 from jaxiqa.results.rows import UNDEFENDED, DefenseRow, ResultRow, Strength
 
-MODES = ("transfer", "adaptive")
-
 
 def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> None:
     """Append the defense rows that are missing; "none", the metric without a defense, is always among them.

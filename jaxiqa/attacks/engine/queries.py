@@ -15,7 +15,7 @@ from jaxiqa.attacks.engine.host_metric import External
 from jaxiqa.attacks.engine.objective import Target
 from jaxiqa.core.keys import Keys, image_keys
 from jaxiqa.core.pytrees import is_traced
-from jaxiqa.core.scores import checked_scores
+from jaxiqa.core.scores import compiled_scores
 from jaxiqa.core.types import Images, ScoreFn, Scores
 
 
@@ -208,7 +208,7 @@ def _width(attack, together):
 
 
 def _ask(score_fn, images):
-    return score_fn(images) if isinstance(score_fn, External) else _score(score_fn, images)
+    return score_fn(images) if isinstance(score_fn, External) else compiled_scores(score_fn, images).astype(jnp.float32)
 
 
 def _ask_all(score_fn, images, at_once):
@@ -217,11 +217,6 @@ def _ask_all(score_fn, images, at_once):
     if not isinstance(score_fn, External):
         parts = [part[np.resize(np.arange(len(part)), at_once)] for part in parts]
     return jnp.concatenate([_ask(score_fn, part) for part in parts])[: len(images)]
-
-
-@jax.jit
-def _score(score_fn, images):
-    return checked_scores(score_fn, images).astype(jnp.float32)
 
 
 @jax.jit

@@ -19,7 +19,7 @@ from jaxiqa.attacks.square import Square
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, beside
-from jaxiqa.core.scores import checked_scores
+from jaxiqa.core.scores import checked_scores, compiled_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
 
 REMEDIES = {
@@ -102,7 +102,7 @@ def check_masking(
     check_unit_images(images)
     score_fn, goal, key = beside(images, (as_pytree(score_fn), as_objective(objective), key))
     check_objective(goal, len(images))
-    value = lambda x: np.asarray(goal.value(_scores(score_fn, x)))  # noqa: E731
+    value = lambda x: np.asarray(goal.value(compiled_scores(score_fn, x)))  # noqa: E731
     clean = value(images)
     gradient = np.asarray(_raw_gradient(score_fn, images, goal)).reshape(len(images), -1)
     finite = np.isfinite(gradient).all(1)
@@ -167,11 +167,6 @@ def _check(name: str, value: Any, limit: float) -> Check:
 def _ratio(part: Any, whole: Any) -> float:
     # An attack that gains nothing where it should gain most is the clearest sign of all.
     return min(float(part / whole), LARGEST) if whole > 0 else LARGEST
-
-
-@jax.jit
-def _scores(score_fn, images):
-    return checked_scores(score_fn, images)
 
 
 @jax.jit
