@@ -11,6 +11,9 @@ import tyro
 
 from jaxiqa.cli.runtime import explained
 
+WIDTH = 200
+"""Characters of a line in a file or a pipe."""
+
 Section = Literal["metrics", "backbones", "attacks", "defenses", "certifiers", "networks", "data", "configs"]
 
 
@@ -34,6 +37,8 @@ def show(sections: Iterable[str]) -> None:
     """Print the tables of these sections."""
     from jaxiqa.core.progress import console
 
+    if not console.is_terminal:
+        console.width = WIDTH
     for section in sections:
         console.print(TABLES[section]().render())
         console.print()

@@ -37,7 +37,7 @@ class Table:
         """The same for the terminal, without intervals, for which it is too narrow."""
         table = rich_table.Table(title=Text(self.title, "table.title"), title_justify="left")
         for number, name in enumerate(self.header):
-            table.add_column(Text(name), justify="left" if number < self.text else "right")
+            table.add_column(Text(name), justify="left" if number < self.text else "right", no_wrap=number == 0)
         for row in self.rows:
             table.add_row(*(Text(item if isinstance(item, str) else item[0].partition(" ±")[0]) for item in row))
         return table

@@ -1,0 +1,98 @@
+"""The files of a report: tables, plots and a self-contained page."""
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from jaxiqa.core.files import write_bytes, write_text
+from jaxiqa.reports.attacks import plots, tables
+from jaxiqa.reports.attacks.summary import Summary
+from jaxiqa.reports.defenses import plots as defense_plots
+from jaxiqa.reports.defenses.leaderboard import write_leaderboard
+from jaxiqa.reports.defenses.summary import Defenses
+from jaxiqa.reports.defenses.tables import table4, write_cells
+from jaxiqa.reports.examples import example_grid
+from jaxiqa.reports.page import page
+from jaxiqa.reports.table import Table
+from jaxiqa.results.examples import Example
+
+
+def write_report(
+    folder: Path,
+    summary: Summary,
+    examples: Sequence[Example],
+    *,
+    title: str,
+    facts: Mapping[str, str],
+    defended: Sequence[Table] = (),
+    figures: Mapping[str, bytes] | None = None,
+) -> Path:
+    """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
+
+    ``defended`` and ``figures`` are what `write_defenses` returned: they become part of the page.
+    """
+    tables.write_csv(summary, folder / "table.csv")
+    tables.write_markdown(summary, folder / "table.md")
+    pictures = {}
+    if summary.attacks:
+        pictures["Robustness against correlation with the labels"] = plots.tradeoff(summary)
+        pictures["Gain over the strength of the attack"] = plots.curves(summary)
+        write_bytes(folder / "tradeoff.png", pictures["Robustness against correlation with the labels"])
+        write_bytes(folder / "curves.png", pictures["Gain over the strength of the attack"])
+    pictures |= figures or {}
+    if examples:
+        pictures["Attacked pictures and what was changed"] = example_grid(examples)
+        write_bytes(folder / "examples.png", pictures["Attacked pictures and what was changed"])
+    shown = [*tables.tables(summary), *defended]
+    write_text(folder / "report.html", page(shown, pictures, title=title, facts=facts))
+    return folder / "report.html"
+
+
+def write_defenses(
+    folder: Path, mine: Defenses, every: Defenses, certified: Table | None, *, title: str, facts: Mapping[str, str]
+) -> tuple[list[Table], dict[str, bytes]]:
+    """Write what there is to say about defenses.
+
+    defenses.csv (every cell, every number), defenses.md (Table 4 and the certified defenses), defenses_tradeoff.png,
+    defenses_by_attack.png, defenses_by_strength.png, leaderboard.csv and leaderboard.html.
+
+    Args:
+        folder: where to.
+        mine: the defenses of this run, for tables and plots.
+        every: all defenses that there are rows of, for the leaderboard.
+        certified: the table of certified defenses, if there are any.
+        title, facts: of the page.
+
+    Returns:
+        Tables and captioned pictures for the report.
+    """
+    shown: list[Table] = []
+    pictures: dict[str, bytes] = {}
+    if mine.cells:
+        write_cells(mine, folder / "defenses.csv")
+        shown += table4(mine)
+        for name, caption, draw in (
+            ("tradeoff", "Defenses: distance from the clean score against quality and order", defense_plots.tradeoff),
+            ("by_attack", "Defenses: distance from the clean score, by attack", defense_plots.by_attack),
+            ("by_strength", "Defenses: distance from the clean score, by strength", defense_plots.by_strength),
+        ):
+            pictures[caption] = draw(mine)
+            write_bytes(folder / f"defenses_{name}.png", pictures[caption])
+    if every.cells:
+        shown.append(write_leaderboard(every, folder, title=title, facts=facts))
+    if certified is not None:
+        shown.append(certified)
+    if shown:
+        lines = [
+            line
+            for table in shown
+            for line in (
+                f"## {table.title}",
+                "",
+                *table.markdown(),
+                "",
+                *table.markdown_notes(),
+                "",
+            )
+        ]
+        write_text(folder / "defenses.md", "\n".join(lines))
+    return shown, pictures
