@@ -90,10 +90,6 @@ class Parsimonious(QueryAttack):
         check_choice("block", self.block, [2**i for i in range(9)])
         check_number("candidates", self.candidates, 1, min(_SET, self.queries - 1))
 
-    @property
-    def iterations(self) -> int:
-        return (self.queries - 1) // self.candidates
-
     def start(self, clean, value, key):
         shape = self._pattern(clean.shape)
         parts = [

@@ -2,6 +2,7 @@
 
 import io
 import shutil
+import types
 from collections.abc import Iterator
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -59,37 +60,10 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield index, {"image": buffer, **example}
 
 
-class Builtin(_Builder, skip_registration=True):
-    """Procedural pictures."""
-
-    name = "builtin"
-
-
-class Clive(_Builder, skip_registration=True):
-    """LIVE In the Wild."""
-
-    name = "clive"
-
-
-class Koniq10k(_Builder, skip_registration=True):
-    """KonIQ-10k."""
-
-    name = "koniq10k"
-
-
-class Nips2017(_Builder, skip_registration=True):
-    """Pictures of the NIPS 2017 adversarial competition."""
-
-    name = "nips2017"
-
-
-class Folder(_Builder, skip_registration=True):
-    """A user's own folder."""
-
-    name = "folder"
-
-
-BUILDERS = {"builtin": Builtin, "clive": Clive, "koniq10k": Koniq10k, "nips2017": Nips2017, "folder": Folder}
+def _builder_class(name: str) -> type[_Builder]:
+    """The builder of one data set: tensorflow-datasets takes the name of its folder from the class."""
+    members = {"name": name, "__module__": __name__, "__doc__": f"The images of jaxiqa's data set {name}."}
+    return types.new_class(name, (_Builder,), {"skip_registration": True}, lambda body: body.update(members))
 
 
 def write(name: str, splits: dict[str, Split], out: Path) -> Path:
@@ -106,7 +80,7 @@ def write(name: str, splits: dict[str, Split], out: Path) -> Path:
     with locked(out / name), writing(out / name / VERSION):
         for left in (out / name).glob(f"incomplete.??????_{VERSION}"):
             shutil.rmtree(left)
-        builder = BUILDERS[name](splits=splits, data_dir=str(out))
+        builder = _builder_class(name)(splits=splits, data_dir=str(out))
         with TemporaryDirectory() as downloads:  # tensorflow-datasets wants a folder for them; there are none
             builder.download_and_prepare(download_dir=downloads)
         folder = Path(builder.data_dir)

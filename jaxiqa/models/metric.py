@@ -10,6 +10,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from jaxiqa.core.checks import check_number
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.nn.stages import Insertion, Stages
 
@@ -21,7 +22,7 @@ class Calibration(nnx.Variable):
 class Metric(nnx.Module):
     """A quality metric: ``score = k · raw(prepare(image)) + b``, averaged over the items that an image is cut into.
 
-    A subclass defines ``prepare``, ``raw``, ``features`` and ``__call__``, and ends its ``__init__`` with `keep`.
+    A subclass defines ``prepare``, ``raw`` and ``features``, and ends its ``__init__`` with `keep`.
     `jaxiqa.models.spec.ModelSpec` says what each of them promises.
 
     Attributes:
@@ -52,13 +53,18 @@ class Metric(nnx.Module):
         """Set k = 1, b = 0 and the published range."""
         self.calibration = Calibration(jnp.array([1.0, 0.0, *(self.published_range or (nan, nan))], jnp.float32))
 
+    def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
+        """The pixels of all items, those of image 0 first."""
+        raise NotImplementedError
+
     def raw(self, pixels: Images) -> Scores:
         """The network's own output for each prepared item; the higher the better."""
         raise NotImplementedError
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Scores of RGB images in [0, 1]; higher is better."""
-        raise NotImplementedError
+        check_unit_images(images)
+        return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def network(self, pixels: Images) -> Scores:
         """One score per prepared item: ``k · raw(pixels) + b``; higher is better."""

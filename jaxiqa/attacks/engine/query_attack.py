@@ -22,7 +22,7 @@ class QueryAttack(Attack):
 
     Attributes:
         candidates: moves per iteration.
-        iterations: how many iterations the budget allows; by default one per query, after the clean image's.
+        iterations: how many iterations the budget allows; by default all queries after the clean image's.
         estimates_gradient: False: every rendered move is an allowed image, and the best one seen, the clean image
             included, is the answer. True: moves only probe around ``state.image``, which is the answer; the mean score
             of the moves stands for its score, and it is scored itself at the end.
@@ -36,7 +36,8 @@ class QueryAttack(Attack):
 
     def __post_init__(self):
         check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, self.variants)
+        if hasattr(self, "variant"):
+            check_choice("variant", self.variant, self.variants)
         if hasattr(self, "queries"):
             check_count("queries", self.queries, 2)  # the clean image's among them
         object.__setattr__(self, "objective", as_objective(self.objective))
@@ -47,7 +48,7 @@ class QueryAttack(Attack):
 
     @property
     def iterations(self) -> int:
-        return self.queries - 1
+        return (self.queries - 1) // self.candidates
 
     @property
     def smallest(self) -> int:
