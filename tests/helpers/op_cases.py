@@ -30,6 +30,7 @@ OPS = {
     "warp": (flow.warp, [IMAGES[0], RANDOM.normal(size=(11, 8, 2))]),
     "flow_loss": (flow.flow_loss, [RANDOM.normal(size=(5, 4, 2))]),
     "rotate": (lambda x: geometry.rotate(x, 33.0), [IMAGES]),
+    "tile": (lambda x: geometry.tile(x, 19, 5), [IMAGES]),
     "jpeg": (lambda x: jpeg.jpeg(x, 37.3), [pictures(1, 19, 21, 3)]),
     "quantization_tables": (jpeg.quantization_tables, [np.array(37.25)]),
     "resize_bilinear": (partial(resize.resize_bilinear, size=(5, 19)), [IMAGES]),
