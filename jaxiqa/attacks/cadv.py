@@ -7,7 +7,6 @@ from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
@@ -23,11 +22,12 @@ from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
+from jaxiqa.ops.filters import gaussian_weights, separable_filter
 
 _adam = optax.scale_by_adam()
 STEPS = {"paper": 50, "benchmark": 10}
-SIGMA = 3.0
-"""Standard deviation, in pixels, of the Gaussian that smooths a and b before they are clustered."""
+SMOOTHING = gaussian_weights(25, 3.0)
+"""The Gaussian that smooths a and b before they are clustered: σ = 3, out to 12 pixels."""
 GRID = 23
 """Bins along a and along b, 10 units wide, whose histogram the entropy is of: the colourisation network's classes."""
 
@@ -155,7 +155,8 @@ def even_colors(ab: Float[Array, "h w 2"], key: PRNGKey, *, clusters: int = 8, c
     True
     """
     height, width, _ = ab.shape
-    labels, _ = kmeans(smoothed(ab).reshape(-1, 2), key, clusters)
+    smooth = separable_filter(ab[None], SMOOTHING, "symmetric")  # the border of SciPy's ``gaussian_filter``
+    labels, _ = kmeans(smooth.reshape(-1, 2), key, clusters)
     cell = jnp.clip(jnp.round(ab.reshape(-1, 2) / 10) + GRID // 2, 0, GRID - 1).astype(jnp.int32)
     histogram = jnp.zeros((clusters, GRID, GRID)).at[labels, cell[:, 0], cell[:, 1]].add(1).reshape(clusters, -1)
     count = histogram.sum(1)
@@ -174,19 +175,3 @@ def random_pixels(allowed: Bool[Array, "h w"], key: PRNGKey, count: int) -> Bool
     order = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1).ravel()
     _, first = jax.lax.top_k(order, min(count, order.size))
     return jnp.zeros(order.size, bool).at[first].set(True).reshape(allowed.shape) & allowed
-
-
-def smoothed(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Gaussian of σ = 3 out to 12 pixels; the picture is mirrored at its border, as SciPy's ``gaussian_filter`` does.
-
-    >>> bool(jnp.allclose(smoothed(jnp.ones((2, 5, 1))), 1))
-    True
-    """
-    reach = int(4 * SIGMA)
-    weights = np.exp(-((np.arange(-reach, reach + 1) / SIGMA) ** 2) / 2)
-    weights = [float(weight) for weight in weights / weights.sum()]
-    x = jnp.pad(x, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
-    for axis in (0, 1):
-        length = x.shape[axis] - 2 * reach
-        x = sum(w * jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i, w in enumerate(weights))
-    return x

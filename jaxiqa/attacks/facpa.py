@@ -12,7 +12,7 @@ import numpy as np
 import optax
 
 from jaxiqa.attacks.engine.attack import Attack
-from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit, tiled
+from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit
 from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.storage import read, write
@@ -21,6 +21,7 @@ from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.pytrees import as_pytree, is_traced, static
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
+from jaxiqa.ops.geometry import tile
 
 _adam = optax.scale_by_adam()
 Network = Callable[[Images], Images]
@@ -95,7 +96,7 @@ def _attacked(network, images, radius, *, multiple, variant):
         if min(height, width) < multiple:
             raise ValueError(f"images are {height}x{width}; variant='benchmark' takes sides of at least {multiple}")
         drawn = _drawn(network, images[:, : height // multiple * multiple, : width // multiple * multiple])
-        return jnp.clip(images + radius * tiled(drawn, height, width), 0, 1)
+        return jnp.clip(images + radius * tile(drawn, height, width), 0, 1)
     padding = ((0, 0), (0, -height % multiple), (0, -width % multiple), (0, 0))
     drawn = _drawn(network, jnp.pad(images, padding, mode="symmetric"))
     return jnp.clip(images + radius * drawn[:, :height, :width], 0, 1)

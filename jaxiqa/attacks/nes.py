@@ -12,6 +12,7 @@ from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.engine.threat_model import Ball, Number
 from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.core.pytrees import static
+from jaxiqa.ops.geometry import tile
 
 _PLATEAU = 5  # steps without a gain after which the step size is halved
 _TILE = 32
@@ -106,11 +107,11 @@ class NES(QueryAttack):
         return jnp.concatenate([noise, -noise])
 
     def render(self, state, clean, noise):
-        return jnp.clip(state.image + self.sigma * self._spread(noise, clean.shape), 0, 1)
+        return jnp.clip(state.image + self.sigma * tile(noise, *clean.shape[:2]), 0, 1)
 
     def accept(self, state, clean, noise, values, iteration):
         slopes = (values[: self.pairs] - values[self.pairs :]) / (2 * self.sigma * self.pairs)
-        gradient = self._spread(jnp.tensordot(slopes, noise[: self.pairs], 1), clean.shape)
+        gradient = tile(jnp.tensordot(slopes, noise[: self.pairs], 1), *clean.shape[:2])
         ball = Ball(self.epsilon)
         if self.variant == "benchmark":
             length = jnp.linalg.norm(gradient)
@@ -124,10 +125,3 @@ class NES(QueryAttack):
         rate = jnp.where(stuck, jnp.maximum(state.rate / 2, first.rate / 200), state.rate)
         image = ball.project(state.image + rate * ball.steepest(momentum), clean)
         return State(image, momentum, rate, jnp.where(stuck, first.recent, recent))
-
-    def _spread(self, noise, shape):
-        """Noise over the whole image: itself, or its copies side by side, cut to size."""
-        if self.variant == "paper":
-            return noise
-        h, w, _ = shape
-        return jnp.tile(noise, (-(-h // _TILE), -(-w // _TILE), 1))[:h, :w]

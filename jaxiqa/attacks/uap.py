@@ -12,7 +12,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.attacks.engine.attack import Attack
-from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit, tiled
+from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit
 from jaxiqa.attacks.engine.gradients import begin, finish
 from jaxiqa.attacks.engine.objective import Objective
 from jaxiqa.attacks.engine.storage import read, write
@@ -22,6 +22,7 @@ from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import Keys
 from jaxiqa.core.pytrees import CallableModule
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
+from jaxiqa.ops.geometry import tile
 
 DEFAULTS = {
     "optimised": {"epochs": 10, "batch_size": 8},
@@ -34,7 +35,7 @@ BENCHMARK = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class UAP(Attack):
-    """Add one fixed pattern: ``clip(x + amplitude · tiled(delta), 0, 1)``.
+    """Add one fixed pattern: ``clip(x + amplitude · tile(delta), 0, 1)``.
 
     Args:
         delta: ``h w c``, from `fit_uap`; repeated over larger images, cut off on smaller ones.
@@ -69,7 +70,7 @@ class UAP(Attack):
 
 
 def _add(delta, images):
-    return jnp.clip(images + tiled(delta, *images.shape[1:3]), 0, 1)
+    return jnp.clip(images + tile(delta, *images.shape[1:3]), 0, 1)
 
 
 def _clipped(delta, epsilon):
@@ -110,7 +111,7 @@ def fit_uap(
 ) -> UAP:
     """The pattern with ‖δ‖∞ ≤ ε that raises the mean score of ``images`` most.
 
-        max over δ of mean_i f(clip(x_i + tiled(δ), 0, 1))
+        max over δ of mean_i f(clip(x_i + tile(δ), 0, 1))
 
     - ``method="optimised"``: Adam on δ, from zero, clipped to ±ε after every step.
     - ``method="cumulative"``: ``δ ← clip(δ + step_size · g / ‖g‖∞, −ε, ε)``, g the gradient of one image.

@@ -6,8 +6,6 @@ Folders are searched for pictures, with their subfolders. Any size goes; what ca
 end, and the exit status is then 1.
 """
 
-import csv
-import io
 import math
 import os
 import sys
@@ -21,6 +19,7 @@ from typing import Annotated, Any
 import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
+from jaxiqa.core.csv_files import FORMULA_STARTS, as_csv
 from jaxiqa.core.files import check_file, write_bytes
 
 PIXELS = 2**22
@@ -131,7 +130,7 @@ def give(out: Path | None, paths: Sequence[Path], scores: dict[Path, float]) -> 
 
 def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
     """Write the scores so far, in the order of the paths; a link is followed. Names keep their bytes."""
-    text = as_csv([(str(path), scores[path]) for path in paths if path in scores])
+    text = scores_csv([(str(path), scores[path]) for path in paths if path in scores])
     write_bytes(Path(os.path.realpath(out)), text.encode("utf-8", "surrogateescape"))
 
 
@@ -264,18 +263,15 @@ def _unit(pixels: Any) -> Any:
     return pixels.astype("float32") / 255 if pixels.dtype == "uint8" else pixels
 
 
-def as_csv(rows: Sequence[tuple[str, float]]) -> str:
+def scores_csv(rows: Sequence[tuple[str, float]]) -> str:
     """Lines of ``image,score``.
 
-    A name that a spreadsheet would take for a formula begins with ``./``, which is the same file.
+    A name that a spreadsheet would take for a formula gets ``./`` before it, so that it still leads to the file.
 
-    >>> as_csv([("a, b.png", 61.25)])
-    'image,score\\n"a, b.png",61.25\\n'
+    >>> print(scores_csv([("a, b.png", 61.25), ("=1.png", 50.0)]), end="")
+    image,score
+    "a, b.png",61.25
+    ./=1.png,50.0
     """
-    file = io.StringIO()
-    writer = csv.writer(file, lineterminator="\n")
-    writer.writerow(("image", "score"))
-    writer.writerows(
-        (f"./{name}" if name.startswith(("=", "+", "-", "@", "\t", "\r")) else name, x) for name, x in rows
-    )
-    return file.getvalue()
+    named = [(f"./{name}" if name.startswith(FORMULA_STARTS) else name, score) for name, score in rows]
+    return as_csv([("image", "score"), *named])

@@ -1,51 +1,84 @@
-"""Full-reference similarity of images."""
+"""Full-reference similarity of images: SSIM with either window, multi-scale SSIM, and PSNR."""
 
-import jax
+from functools import partial
+from typing import NamedTuple
+
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float
 
+from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import check_images
 from jaxiqa.core.precision import at_least_float32
 from jaxiqa.core.types import Images, Scores
+from jaxiqa.ops.filters import gaussian_weights, separable_filter
 
-WINDOW, SIGMA = 11, 1.5
+C1, C2 = 0.01**2, 0.03**2
+"""The constants c₁ and c₂ of SSIM, for values in [0, 1]."""
+
+
+class _Window(NamedTuple):
+    """How SSIM takes means, variances and covariances around each pixel.
+
+    Attributes:
+        weights, divisor: of `separable_filter`.
+        correction: factor of variances and covariances.
+        centred: subtract the mean of all pixels first. That changes no variance, and float32 loses fewer digits.
+    """
+
+    weights: list[float]
+    divisor: float = 1.0
+    correction: float = 1.0
+    centred: bool = False
+
+
+WINDOWS = {
+    "gaussian": _Window(gaussian_weights(11, 1.5)),
+    "uniform": _Window(7 * [1.0], divisor=7.0, correction=7**2 / (7**2 - 1), centred=True),
+}
+SIDE = len(WINDOWS["gaussian"].weights)
 
 
 @at_least_float32
-def ssim(a: Images, b: Images) -> Scores:
+def ssim(a: Images, b: Images, *, window: str = "gaussian") -> Scores:
     """Structural similarity, in [−1, 1], 1 for equal images.
 
         mean over pixels and channels of (2 μ_a μ_b + c₁)(2 σ_ab + c₂) / ((μ_a² + μ_b² + c₁)(σ_a² + σ_b² + c₂))
 
-    with a Gaussian window of 11 pixels, σ = 1.5, inside the image only, c₁ = 0.01², c₂ = 0.03², for values in [0, 1].
+    with windows inside the image only, c₁ = 0.01², c₂ = 0.03², for values in [0, 1].
 
     Args:
-        a, b: images of one shape, float in [0, 1]; sides of at least 11 pixels.
+        a, b: images of one shape, float in [0, 1]; sides of at least 11 pixels, or 7 with the uniform window.
+        window: ``"gaussian"``: 11×11 pixels with σ = 1.5, as in the paper; ``"uniform"``: 7×7 equal weights and sample
+            variances (49 / 48), as scikit-image has it by default.
 
     Returns:
         One value per image. Differentiable, also where the images are equal.
 
     Raises:
-        ValueError: the images differ in shape, are not float, or a side is shorter than the window.
+        ValueError: the images differ in shape, are not float, or a side is shorter than the window; an unknown window.
 
     >>> x = jnp.linspace(0, 1, 12 * 13 * 3).reshape(1, 12, 13, 3)
-    >>> round(float(ssim(x, x)[0]), 6)
-    1.0
+    >>> round(float(ssim(x, x)[0]), 6), round(float(ssim(x, x, window="uniform")[0]), 5)
+    (1.0, 1.0)
 
     Reference: Wang et al., "Image quality assessment: from error visibility to structural similarity", 2004.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
-    check_images("a", a, minimum=WINDOW)
-    check_images("b", b, minimum=WINDOW)
-    mean_a, mean_b = _blur(a), _blur(b)
-    variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
+    check_choice("window", window, WINDOWS)
+    _check_pair(a, b, minimum=len(WINDOWS[window].weights))
+    luminance, structure = _factors(a, b, WINDOWS[window])
     return jnp.mean(luminance * structure, axis=(1, 2, 3))
+
+
+def uniform_ssim(a: Images, b: Images) -> Scores:
+    """`ssim` with ``window="uniform"``, as the defense benchmark (arXiv:2408.01541) measures images.
+
+    Arguments, result and errors are those of `ssim`; sides of at least 7 pixels.
+
+    >>> x = jnp.linspace(0, 1, 8 * 9 * 3).reshape(1, 8, 9, 3)
+    >>> round(float(uniform_ssim(x, x)[0]), 5)
+    1.0
+    """
+    return ssim(a, b, window="uniform")
 
 
 @at_least_float32
@@ -60,69 +93,31 @@ def psnr(a: Images, b: Images) -> Scores:
     return -10 * jnp.log10(jnp.mean((a - b) ** 2, axis=(1, 2, 3)))
 
 
-def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Separable Gaussian, valid part, as shifted sums: on a CPU far quicker than a depthwise convolution."""
-    offsets = np.arange(WINDOW) - WINDOW // 2
-    weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
-    weights = [float(weight) for weight in weights / weights.sum()]
-    for axis in (1, 2):
-        length = x.shape[axis] - WINDOW + 1
-        x = sum(w * jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i, w in enumerate(weights))
-    return x
-
-
-UNIFORM_WINDOW = 7
-
-
-@at_least_float32
-def uniform_ssim(a: Images, b: Images) -> Scores:
-    """SSIM in windows of 7×7 equal weights, with sample variances (49 / 48), for values in [0, 1].
-
-        mean over pixels and channels of (2 μ_a μ_b + c₁)(2 σ_ab + c₂) / ((μ_a² + μ_b² + c₁)(σ_a² + σ_b² + c₂))
-
-    inside the image only, c₁ = 0.01², c₂ = 0.03²: what the defense benchmark (arXiv:2408.01541) measures pictures by.
-    `jaxiqa.ops.ssim.ssim` has the Gaussian window of the original paper.
-
-    Args:
-        a, b: images of one shape, float in [0, 1]; sides of at least 7 pixels.
-
-    Raises:
-        ValueError: the images differ in shape, are not float, or a side is shorter than the window.
-
-    >>> x = jnp.linspace(0, 1, 8 * 9 * 3).reshape(1, 8, 9, 3)
-    >>> round(float(uniform_ssim(x, x)[0]), 5)
-    1.0
-    """
+def _check_pair(a: Images, b: Images, *, minimum: int) -> None:
     if a.shape != b.shape:
         raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
-    check_images("a", a, minimum=UNIFORM_WINDOW)
-    check_images("b", b, minimum=UNIFORM_WINDOW)
-    # Around the mean of all pixels, which changes no variance, float32 loses fewer digits.
-    centre = jnp.mean(a, axis=(1, 2, 3), keepdims=True)
-    mean_a, mean_b = _mean(a - centre), _mean(b - centre)
-    sample = UNIFORM_WINDOW**2 / (UNIFORM_WINDOW**2 - 1)
-    variance_a = sample * (_mean((a - centre) ** 2) - mean_a**2)
-    variance_b = sample * (_mean((b - centre) ** 2) - mean_b**2)
-    covariance = sample * (_mean((a - centre) * (b - centre)) - mean_a * mean_b)
+    check_images("a", a, minimum=minimum)
+    check_images("b", b, minimum=minimum)
+
+
+def _factors(a: Images, b: Images, window: _Window) -> tuple[Float[Array, "b h2 w2 c"], Float[Array, "b h2 w2 c"]]:
+    """Luminance (the factor of the means) and structure (that of variances and covariance) at every pixel."""
+    mean = partial(separable_filter, weights=window.weights, divisor=window.divisor)
+    centre = jnp.mean(a, axis=(1, 2, 3), keepdims=True) if window.centred else 0.0
+    a, b = a - centre, b - centre
+    mean_a, mean_b = mean(a), mean(b)
+    variance_a = window.correction * (mean(a * a) - mean_a**2)
+    variance_b = window.correction * (mean(b * b) - mean_b**2)
+    covariance = window.correction * (mean(a * b) - mean_a * mean_b)
     mean_a, mean_b = mean_a + centre, mean_b + centre
-    c1, c2 = 0.01**2, 0.03**2
-    luminance = (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    structure = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    return jnp.mean(luminance * structure, axis=(1, 2, 3))
-
-
-def _mean(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    for axis in (1, 2):
-        length = x.shape[axis] - UNIFORM_WINDOW + 1
-        x = sum(jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i in range(UNIFORM_WINDOW)) / UNIFORM_WINDOW
-    return x
+    luminance = (2 * mean_a * mean_b + C1) / (mean_a**2 + mean_b**2 + C1)
+    structure = (2 * covariance + C2) / (variance_a + variance_b + C2)
+    return luminance, structure
 
 
 EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 """Weight of each scale, finest first (Wang et al. 2003)."""
-
-
-MINIMUM = (WINDOW - 1) * 2 ** (len(EXPONENTS) - 1) + 1
+MINIMUM = (SIDE - 1) * 2 ** (len(EXPONENTS) - 1) + 1
 
 
 @at_least_float32
@@ -153,29 +148,16 @@ def ms_ssim(a: Images, b: Images) -> Scores:
     **Differs from the paper** as the common implementations do: an odd side gets a row of zeros on both ends before it
     is averaged, and colour channels are measured one by one.
     """
-    if a.shape != b.shape:
-        raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
-    check_images("a", a, minimum=MINIMUM)
-    check_images("b", b, minimum=MINIMUM)
+    _check_pair(a, b, minimum=MINIMUM)
     product = jnp.ones((a.shape[0], a.shape[3]), a.dtype)
     for scale, exponent in enumerate(EXPONENTS):
-        last = scale == len(EXPONENTS) - 1
-        product = product * _power(_similarity(a, b, luminance=last), exponent)
-        if not last:
+        if scale > 0:
             a, b = _halve(a), _halve(b)
+        luminance, values = _factors(a, b, WINDOWS["gaussian"])
+        if scale == len(EXPONENTS) - 1:
+            values = luminance * values
+        product = product * _power(values.mean((1, 2)), exponent)
     return product.mean(1)
-
-
-def _similarity(a: Images, b: Images, *, luminance: bool) -> Float[Array, "b c"]:
-    """The mean over pixels of contrast times structure; with ``luminance``, of all three."""
-    mean_a, mean_b = _blur(a), _blur(b)
-    variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
-    covariance = _blur(a * b) - mean_a * mean_b
-    c1, c2 = 0.01**2, 0.03**2
-    values = (2 * covariance + c2) / (variance_a + variance_b + c2)
-    if luminance:
-        values = values * (2 * mean_a * mean_b + c1) / (mean_a**2 + mean_b**2 + c1)
-    return values.mean((1, 2))
 
 
 def _power(x: Float[Array, "b c"], exponent: float) -> Float[Array, "b c"]:

@@ -1,5 +1,6 @@
-"""What all plots share: colours, markers, and labels that fonts and mathtext take."""
+"""What all plots share: colours, markers, labels that fonts and mathtext take, and the PNG file."""
 
+import io
 from collections.abc import Iterable
 from functools import cache
 
@@ -81,3 +82,14 @@ def legend(figure: Figure, panels: Iterable[Axes], *, fontsize: float | int = SM
         fontsize *= min(1.0, room / max(wide, 1e-3))
         labels = {"handles": entries.values(), "labels": entries.keys()}
         figure.legend(**labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=fontsize)
+
+
+def png(figure: Figure, *, dpi: int = 140) -> bytes:
+    """The figure as a PNG file.
+
+    >>> png(Figure(figsize=(1, 1)))[1:4]
+    b'PNG'
+    """
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=dpi)
+    return buffer.getvalue()

@@ -1,13 +1,12 @@
 """Attacked pictures to look at."""
 
-import io
 from collections.abc import Sequence
 from functools import partial
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxiqa.reports.drawing import inches, plain
+from jaxiqa.reports.drawing import inches, plain, png
 from jaxiqa.reports.strengths import in_255ths
 from jaxiqa.results.examples import Example
 
@@ -55,6 +54,4 @@ def example_grid(examples: Sequence[Example]) -> bytes:
             panel.set_title(title, fontsize=8 * min(1.0, 2.1 / inches(title.splitlines(), 8)))
     for panel in axes.ravel():
         panel.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure, dpi=110)

@@ -1,7 +1,5 @@
 """A table to read: as HTML, which can be sorted, and as Markdown."""
 
-import csv
-import io
 import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -70,27 +68,3 @@ def as_markdown(text: str) -> str:
     """
     text = re.sub(r"[\\|`*\[$~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)  # _ inside a word is no markup
     return text.replace("&", "&amp;").replace("<", "&lt;")
-
-
-def as_csv(lines: Sequence[Sequence[object]]) -> str:
-    """Lines of a csv file.
-
-    Text that a spreadsheet would take for a formula, because it begins with =, +, -, @ or white space, gets an
-    apostrophe before it, which spreadsheets do not show; numbers stay as they are.
-
-    >>> print(as_csv([["a, b", 1.5, "-2.5", "=1+1"]]), end="")
-    "a, b",1.5,-2.5,'=1+1
-    """
-    buffer = io.StringIO()
-    csv.writer(buffer, lineterminator="\n").writerows([[_no_formula(item) for item in line] for line in lines])
-    return buffer.getvalue()
-
-
-def _no_formula(item: object) -> object:
-    if not isinstance(item, str) or not item.startswith(("=", "+", "-", "@", "\t", "\r", " ")):
-        return item
-    try:
-        float(item)
-    except ValueError:
-        return f"'{item}"
-    return item

@@ -1,11 +1,11 @@
-"""cAdv with a colourisation that can be written down; its clusters, hints and smoothing against SciPy and counting."""
+"""cAdv with a colourisation that can be written down; its clusters and hints against SciPy and counting."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.attacks.cadv import CAdv, _start, even_colors, random_pixels, smoothed
+from jaxiqa.attacks.cadv import CAdv, _start, even_colors, random_pixels
 from jaxiqa.core.keys import image_keys
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
@@ -30,14 +30,6 @@ def redness(images):
 def pictures(count=3, size=(9, 14), seed=0):
     """Colours near enough to grey for the colourisation above to stay among what RGB can show."""
     return jax.random.uniform(jax.random.key(seed), (count, *size, 3), minval=0.35, maxval=0.65)
-
-
-@pytest.mark.parametrize("shape", [(30, 41), (3, 50), (1, 1)])
-def test_smoothing_is_scipys(shape):
-    from scipy.ndimage import gaussian_filter
-
-    x = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
-    np.testing.assert_allclose(jax.jit(smoothed)(x), gaussian_filter(x, (3, 3, 0), mode="reflect"), atol=2e-6)
 
 
 def test_k_means_finds_the_groups_and_moves_to_a_local_minimum():

@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxiqa.attacks.engine.fitting import Learner, fit, tiled
+from jaxiqa.attacks.engine.fitting import Learner, fit
 from jaxiqa.attacks.engine.storage import write
 from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load_uap, save_uap
 from jaxiqa.core.keys import image_keys
+from jaxiqa.ops.geometry import tile
 
 KEY = jax.random.key(5)
 EPSILON = 8 / 255
@@ -126,7 +127,7 @@ def test_a_pattern_is_repeated_over_larger_images_and_cut_off_on_smaller_ones():
     delta = jax.random.uniform(KEY, (4, 5, 3), minval=-0.1, maxval=0.1)
     for height, width in ((4, 5), (11, 13), (3, 2), (1, 17)):
         expected = np.asarray(delta)[np.arange(height)[:, None] % 4, np.arange(width) % 5]
-        np.testing.assert_array_equal(tiled(delta, height, width), expected)
+        np.testing.assert_array_equal(tile(delta, height, width), expected)
         images = inner(2, (height, width))
         attacked = UAP(delta, amplitude=0.5)(None, images, KEY)
         np.testing.assert_allclose(attacked, np.asarray(images) + 0.5 * expected, atol=1e-7)

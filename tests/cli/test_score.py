@@ -266,6 +266,6 @@ def test_a_csv_that_is_a_pipe_is_refused_by_its_own_name():
 
 
 def test_no_cell_of_the_csv_is_a_formula_and_the_name_still_leads_to_the_file():
-    assert scoring.as_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0)]) == (
-        "image,score\n./=1+1.png,1.0\n./@a.png,2.0\na=.png,3.0\n"
+    assert scoring.scores_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0), (" b.png", 4.0)]) == (
+        "image,score\n./=1+1.png,1.0\n./@a.png,2.0\na=.png,3.0\n./ b.png,4.0\n"
     )

@@ -315,6 +315,23 @@ def test_denoisers_see_what_their_variant_says():
         DRS(lambda x: x[:, 1:], score_range=RANGE)(score, pictures(), KEY)
 
 
+@pytest.mark.parametrize("variant", ["paper", "benchmark"])
+@pytest.mark.parametrize(("name", "plain"), [("drs", RS), ("dms", MS)])
+def test_a_denoised_certifier_is_the_plain_one_with_a_denoiser(name, plain, variant):
+    certify = a_certifier(name, variant=variant)
+    assert isinstance(certify, plain)
+    same = plain(**{field.name: getattr(certify, field.name) for field in dataclasses.fields(certify)})
+    agree(certify(score, pictures(), KEY), same(score, pictures(), KEY))
+    with pytest.raises(TypeError, match="denoise"):
+        type(certify)(**{name: value for name, value in SMALL[name].items() if name != "denoise"})
+    with pytest.raises(Exception, match="denoise"):  # ValueError, or the type checker's where it comes first
+        a_certifier(name, denoise=None)
+
+
+def test_without_a_denoiser_the_variants_of_a_class_are_the_same():
+    agree(a_certifier("rs")(score, pictures(), KEY), a_certifier("rs", variant="benchmark")(score, pictures(), KEY))
+
+
 def test_the_benchmark_s_median_takes_the_ranks_below():
     images = pictures()
     drawn = np.sort(sampler(Noisy(0.12), score, images, KEY, 60, 16).scores(np.arange(3), 0, 60)[..., 0], 1)

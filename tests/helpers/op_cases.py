@@ -25,10 +25,12 @@ OPS = {
     "sobel": (partial(edges.sobel, axis=1), [IMAGES[0, ..., 0]]),
     "dilate": (edges.dilate, [IMAGES[0, ..., 0]]),
     "gaussian_blur": (lambda x: filters.gaussian_blur(x, 5, 0.9), [IMAGES]),
+    "separable_filter": (lambda x: filters.separable_filter(x, [0.25, 0.7, 0.1], divisor=1.1), [IMAGES]),
     "median_blur": (lambda x: filters.median_blur(x, 3), [IMAGES]),
     "warp": (flow.warp, [IMAGES[0], RANDOM.normal(size=(11, 8, 2))]),
     "flow_loss": (flow.flow_loss, [RANDOM.normal(size=(5, 4, 2))]),
     "rotate": (lambda x: geometry.rotate(x, 33.0), [IMAGES]),
+    "tile": (lambda x: geometry.tile(x, 19, 5), [IMAGES]),
     "jpeg": (lambda x: jpeg.jpeg(x, 37.3), [pictures(1, 19, 21, 3)]),
     "quantization_tables": (jpeg.quantization_tables, [np.array(37.25)]),
     "resize_bilinear": (partial(resize.resize_bilinear, size=(5, 19)), [IMAGES]),
@@ -39,5 +41,5 @@ OPS = {
     "haar_low": (wavelet.haar_low, [IMAGES]),
     "haar_low_pass": (wavelet.haar_low_pass, [IMAGES]),
 }
-NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights"}
+NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights", "gaussian_weights"}
 """Functions that are given sizes only; the weights are float64 and rounded to the type of the images at last."""

@@ -48,3 +48,9 @@ def test_ssim_is_differentiable_and_refuses_what_it_cannot_measure():
         ssim(a[:, :10], b[:, :10])
     with pytest.raises(Exception, match=r"different shapes|Type-check"):  # with and without type checks
         ssim(a, b[:, :, :12])
+
+
+def test_another_window_is_refused():
+    image = jnp.zeros((1, 12, 12, 3))
+    with pytest.raises(ValueError, match="window='box' is not allowed; choose from 'gaussian', 'uniform'"):
+        ssim(image, image, window="box")

@@ -9,7 +9,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
-from jaxtyping import Array, Float
 
 from jaxiqa.attacks.engine.objective import Objective, as_objective, check_objective
 from jaxiqa.attacks.engine.threat_model import Number
@@ -137,13 +136,3 @@ def _step(state, images, score_fn, goal, options, *, learner):
 
 
 VARIANTS = ("paper", "benchmark")
-
-
-def tiled(delta: Float[Array, "*b h w c"], height: int, width: int) -> Float[Array, "*b height width c"]:
-    """The pattern, repeated down and to the right from the top left corner, and cut off at ``height`` × ``width``.
-
-    >>> tiled(jnp.arange(3.0).reshape(1, 3, 1), 2, 5)[..., 0].tolist()
-    [[0.0, 1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 2.0, 0.0, 1.0]]
-    """
-    h, w = delta.shape[-3:-1]
-    return jnp.tile(delta, (-(-height // h), -(-width // w), 1))[..., :height, :width, :]

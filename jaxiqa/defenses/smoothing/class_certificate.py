@@ -1,73 +1,65 @@
 """Certificates of a class: noisy copies vote, and the radius follows from how sure the vote is."""
 
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 from jaxtyping import Float, Int
 from scipy import special
 
-from jaxiqa.core.checks import check_chunk, check_count, check_option
+from jaxiqa.core.checks import check_count, check_option
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.smoothing.bounds import (
-    check_share,
     clopper_pearson,
     clopper_pearson_upper,
     radius,
     refuse_few,
     stopping_schedule,
 )
-from jaxiqa.defenses.smoothing.sampling import Progress, sampler
+from jaxiqa.defenses.smoothing.sampling import Progress, Sampling, sampler
 
 
-@runtime_checkable
-class Voting(Protocol):
-    """The options that RS, DRS, DDRS and DensePure share.
+@dataclass(frozen=True, kw_only=True)
+class ClassSampling(Sampling):
+    """The options that the certifiers of a class share: those of `Sampling`, and three more.
 
-    Fields:
-        score_range: (low, high) of the metric, ``model.score_range``, which the classes divide.
-        sigma: standard deviation of the noise, > 0, in [0, 1] pixel units.
-        n0: samples that choose the class, >= 1.
-        n: others, that bound its probability.
-        alpha: probability, in (0, 1), that a radius is too large.
-        classes: how many, >= 3: below the range, equal bins of it, above it.
-        target: None: all n samples are used. A radius >= 0: an image is done once the bounds say whether there is a
-            class at all, and on which side of ``target`` its radius lies; see `jaxiqa.defenses.smoothing.bounds`.
-        chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
+    Args:
+        score_range: (low, high) of the metric, such as ``model.score_range``, which the classes divide.
+        n0: samples that choose the class, >= 1; ``n`` others bound its probability.
+        classes: how many, >= 3: one below the range, equal bins of it, one above.
+        target: a radius >= 0, or None. An image is also done once the bounds say that there is no class.
+
+    Raises:
+        ValueError: an option is out of range, or not even n equal votes certify a radius.
+
+    >>> ClassSampling(score_range=(0.0, 1.0), n=9)
+    Traceback (most recent call last):
+    ValueError: n=9 is too small: at alpha=0.001, sigma=0.12 no radius can be certified with fewer than n=10
     """
 
     score_range: tuple[float, float]
-    sigma: float
-    n0: int
-    n: int
-    alpha: float
-    classes: int
-    target: float | None
-    chunk: int | None
+    n0: int = 100
+    classes: int = 12
 
+    def __post_init__(self):
+        super().__post_init__()
+        class_edges(self.score_range, self.classes)
+        check_count("n0", self.n0, 1)
+        if self.target is not None:
+            check_option("target", self.target)
+        needed = special.ndtr((self.target or 0.0) / self.sigma)
 
-def check_voting(options: Voting) -> None:
-    """Raise ``ValueError`` where an option is out of range, or where not even n equal votes certify anything."""
-    class_edges(options.score_range, options.classes)
-    check_option("sigma", options.sigma, open_low=True)
-    check_count("n0", options.n0, 1)
-    check_count("n", options.n, 1)
-    check_share("alpha", options.alpha)
-    check_chunk(options.chunk)
-    if options.target is not None:
-        check_option("target", options.target)
-    needed = special.ndtr((options.target or 0.0) / options.sigma)
+        def enough(n):
+            size, share = stopping_schedule(n, self.alpha, early=self.target is not None)[-1]
+            best = share ** (1 / size)
+            return best > 0.5 and best >= needed
 
-    def enough(n):
-        size, share = stopping_schedule(n, options.alpha, early=options.target is not None)[-1]
-        best = share ** (1 / size)
-        return best > 0.5 and best >= needed
-
-    goal = f"no radius of {options.target}" if options.target else "no radius"
-    refuse_few(options.n, enough, f"at alpha={options.alpha}, sigma={options.sigma} {goal}")
+        goal = f"no radius of {self.target}" if self.target else "no radius"
+        refuse_few(self.n, enough, f"at alpha={self.alpha}, sigma={self.sigma} {goal}")
 
 
 def certify_class(
-    options: Voting, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress, **space: Any
+    options: ClassSampling, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress, **space: Any
 ) -> Certificate:
     """The class of most of ``n0`` noisy copies, and the radius in which it stays that of most.
 
@@ -75,7 +67,7 @@ def certify_class(
         abstention where p < 1/2
 
     Args:
-        options: see `Voting`.
+        options: see `ClassSampling`.
         view: what the metric sees of a noisy copy; with several votes a copy's class is that of most of them.
         score_fn: ``b h w 3 -> b``.
         images: ``b h w 3`` in [0, 1].

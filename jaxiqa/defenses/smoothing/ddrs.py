@@ -10,7 +10,7 @@ from jaxtyping import Array, Int
 from jaxiqa.core.pytrees import trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import ask, linear_schedule, noise, predict_clean, step_of_sigma
-from jaxiqa.defenses.smoothing.class_certificate import certify_class, check_voting
+from jaxiqa.defenses.smoothing.class_certificate import ClassSampling, certify_class
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
 from jaxiqa.defenses.smoothing.noisy_copies import check_size, resized_to
 from jaxiqa.defenses.smoothing.sampling import Progress
@@ -35,7 +35,7 @@ class OneShot:
 
 
 @dataclass(frozen=True)
-class DDRS:
+class DDRS(ClassSampling):
     """Diffusion-denoised smoothing: `RS` of the class of what one step of a diffusion model makes of a noisy image.
 
     The image is resized to ``size``, noised by the diffusion itself at the first index t whose noise is at least σ
@@ -63,18 +63,10 @@ class DDRS:
 
     network: Callable[..., Any]
     _: KW_ONLY
-    score_range: tuple[float, float]
-    sigma: float = 0.12
-    n0: int = 100
-    n: int = 1000
-    alpha: float = 0.001
-    classes: int = 12
-    target: float | None = None
-    chunk: int | None = None
     size: int | None = 256
 
     def __post_init__(self):
-        check_voting(self)
+        super().__post_init__()
         trained("network", self.network)
         check_size(self.size)
         step_of_sigma(linear_schedule(), self.sigma)

@@ -12,9 +12,9 @@ from jaxiqa.core.checks import check_choice, check_count
 from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import Schedule, ask, denoise_step, linear_schedule, respace, step_of_sigma
-from jaxiqa.defenses.smoothing.class_certificate import certify_class, check_voting
+from jaxiqa.defenses.smoothing.class_certificate import ClassSampling, certify_class
 from jaxiqa.defenses.smoothing.noise import Words, gaussian, stream
-from jaxiqa.defenses.smoothing.noisy_copies import check_size, resized_to
+from jaxiqa.defenses.smoothing.noisy_copies import VARIANTS, check_size, resized_to
 from jaxiqa.defenses.smoothing.sampling import Progress
 
 
@@ -48,7 +48,7 @@ class Reversed:
 
 
 @dataclass(frozen=True)
-class DensePure:
+class DensePure(ClassSampling):
     """DensePure: `RS` of the class that most of several random ways back through a diffusion model lead to.
 
     The image is resized to ``size``; noise of σ is added; the result, scaled by √ᾱ of the index t whose noise is
@@ -82,25 +82,17 @@ class DensePure:
 
     network: Callable[..., Any]
     _: KW_ONLY
-    score_range: tuple[float, float]
-    sigma: float = 0.12
-    n0: int = 100
-    n: int = 1000
-    alpha: float = 0.001
-    classes: int = 12
-    target: float | None = None
-    chunk: int | None = None
     size: int | None = 256
     steps: int = 2
     votes: int | None = None
     variant: str = "paper"
 
     def __post_init__(self):
-        check_voting(self)
+        super().__post_init__()
         trained("network", self.network)
         check_size(self.size)
         check_count("steps", self.steps, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark"))
+        check_choice("variant", self.variant, VARIANTS)
         if self.votes is not None:
             check_count("votes", self.votes, 1)
         self.schedule()

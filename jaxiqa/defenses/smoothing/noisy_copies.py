@@ -4,6 +4,7 @@ A view is a pytree, ``view(images m h w 3, words m 2, samples m) -> (m · votes)
 What it does to the noisy image belongs to the function that is smoothed, so that certificates hold whatever it is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -15,10 +16,12 @@ from jaxtyping import Array, Int
 
 from jaxiqa.core.checks import check_choice, check_count
 from jaxiqa.core.images import check_images
-from jaxiqa.core.pytrees import static
+from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.types import Images
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
 from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
+
+VARIANTS = ("paper", "benchmark")
 
 
 @jax.tree_util.register_dataclass
@@ -46,7 +49,7 @@ class Denoised:
     votes: ClassVar[int] = 1
 
     def __post_init__(self):
-        check_choice("variant", self.variant, ("paper", "benchmark"))
+        check_choice("variant", self.variant, VARIANTS)
 
     def __call__(self, images: Images, words: Words, samples: Int[Array, " m"]) -> Images:
         noisy = images + self.sigma * gaussian(words, samples, images.shape[1:])
@@ -54,6 +57,26 @@ class Denoised:
         if denoised.shape != images.shape:
             raise ValueError(f"denoise gave shape {denoised.shape} for images {images.shape}; expected the same shape")
         return jnp.clip(denoised, 0, 1)
+
+
+def noisy_view(
+    sigma: float, denoise: Callable[[Images], Images] | None = None, variant: str = "paper"
+) -> Noisy | Denoised:
+    """What a metric sees of a noisy copy: `Noisy` without a denoiser, `Denoised` with one.
+
+    Args:
+        sigma: standard deviation of the noise in [0, 1] pixel units.
+        denoise: None, or ``b h w 3 -> b h w 3``.
+        variant: ``"paper"`` or ``"benchmark"``, see `Denoised`.
+
+    Raises:
+        ValueError: ``denoise`` cannot be called or has random weights, or the variant is unknown.
+
+    >>> noisy_view(0.12)
+    Noisy(sigma=0.12)
+    """
+    check_choice("variant", variant, VARIANTS)
+    return Noisy(sigma) if denoise is None else Denoised(sigma, trained("denoise", denoise), variant)
 
 
 def check_size(size: int | None) -> None:

@@ -1,4 +1,4 @@
-"""Monte-Carlo: the scores of many noisy copies of each image, chunk by chunk, over all devices."""
+"""Monte-Carlo: the options of sampling, and the scores of many noisy copies of each image, chunk by chunk."""
 
 import os
 from collections.abc import Callable
@@ -12,11 +12,12 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from jaxiqa.core.checks import check_count
+from jaxiqa.core.checks import check_chunk, check_count, check_option
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, is_traced
 from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.defenses.smoothing.bounds import check_share
 
 SHARE = 0.7
 """Share of the free memory that is planned with: others use the machine too."""
@@ -25,6 +26,39 @@ LARGEST = {"cpu": 32}
 """Copies per device beyond which nothing gets faster, by backend; 256 elsewhere."""
 
 Progress = Callable[[int, int], Any] | None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The options that all certifiers share; each certifier is a frozen dataclass that inherits them.
+
+    Args:
+        sigma: standard deviation of the noise, > 0, in [0, 1] pixel units.
+        n: noisy copies of each image that the bounds are computed from, >= 1.
+        alpha: probability, in (0, 1), that a bound does not hold.
+        target: None: all n samples are used. A number: an image is done once its bounds decide on which side of
+            ``target`` it lies; see `jaxiqa.defenses.smoothing.bounds.stopping_schedule`.
+        chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> Sampling(alpha=1.0)
+    Traceback (most recent call last):
+    ValueError: alpha=1.0 is outside (0, 1)
+    """
+
+    sigma: float = 0.12
+    n: int = 1000
+    alpha: float = 0.001
+    target: float | None = None
+    chunk: int | None = None
+
+    def __post_init__(self):
+        check_option("sigma", self.sigma, open_low=True)
+        check_count("n", self.n, 1)
+        check_share("alpha", self.alpha)
+        check_chunk(self.chunk)
 
 
 @dataclass(frozen=True)

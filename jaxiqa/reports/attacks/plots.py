@@ -1,11 +1,9 @@
 """Pictures of the table. Every function returns the figure's PNG bytes."""
 
-import io
-
 from matplotlib.figure import Figure
 
 from jaxiqa.reports.attacks.summary import Summary, column, overall
-from jaxiqa.reports.drawing import COLOURS, MARKERS, legend, set_title, told_apart
+from jaxiqa.reports.drawing import COLOURS, MARKERS, legend, png, set_title, told_apart
 
 
 def tradeoff(summary: Summary) -> bytes:
@@ -30,7 +28,8 @@ def tradeoff(summary: Summary) -> bytes:
         set_title(panel, titles[attack], room=2.4)
         panel.set(xlabel="SROCC →", ylabel=f"{name.removesuffix(attack)}(↓ better)")
         panel.margins(0.18)
-    return _png(figure, panels)
+    legend(figure, panels)
+    return png(figure)
 
 
 def curves(summary: Summary) -> bytes:
@@ -65,7 +64,8 @@ def curves(summary: Summary) -> bytes:
         else:
             panel.set_xlabel("ε · 255")
         panel.axhline(0, color="#999999", linewidth=0.8)
-    return _png(figure, panels)
+    legend(figure, panels)
+    return png(figure)
 
 
 def _panels(summary: Summary, *, height: float) -> tuple[Figure, list]:
@@ -86,10 +86,3 @@ def _panels(summary: Summary, *, height: float) -> tuple[Figure, list]:
 
 def _style(number: int) -> dict:
     return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-
-
-def _png(figure: Figure, panels: list) -> bytes:
-    legend(figure, panels)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()

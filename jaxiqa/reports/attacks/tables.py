@@ -5,10 +5,11 @@ from pathlib import Path
 from rich import table as rich_table
 from rich.text import Text
 
+from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
 from jaxiqa.reports.attacks.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
 from jaxiqa.reports.strengths import format_strength
-from jaxiqa.reports.table import Table, as_csv
+from jaxiqa.reports.table import Table
 
 
 def columns(summary: Summary, *, every_strength: bool) -> list[str]:

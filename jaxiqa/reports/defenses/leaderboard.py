@@ -2,11 +2,12 @@
 
 from pathlib import Path
 
+from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses, Number
 from jaxiqa.reports.defenses.tables import SHOWN, entry
 from jaxiqa.reports.page import page
-from jaxiqa.reports.table import Entry, Table, as_csv
+from jaxiqa.reports.table import Entry, Table
 from jaxiqa.results.rows import UNDEFENDED
 
 VIEWS = (TRANSFER, MATCHED, ADAPTIVE)

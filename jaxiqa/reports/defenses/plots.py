@@ -1,13 +1,11 @@
 """Pictures of the defenses, after Figures 1 and 3 of arXiv:2408.01541. Every function returns the PNG's bytes."""
 
-import io
-
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses
-from jaxiqa.reports.drawing import COLOURS, MARKERS, inches, legend, set_title, told_apart
+from jaxiqa.reports.drawing import COLOURS, MARKERS, inches, legend, png, set_title, told_apart
 from jaxiqa.reports.strengths import format_strength, in_order
 from jaxiqa.results.rows import UNDEFENDED
 
@@ -40,7 +38,7 @@ def tradeoff(defenses: Defenses) -> bytes:
         panel.set(xlabel="D, % of the score range (← better)", ylabel=f"{name} (↑ better)")
         _tidy(panel)
     legend(figure, panels, fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def by_attack(defenses: Defenses) -> bytes:
@@ -72,7 +70,7 @@ def by_attack(defenses: Defenses) -> bytes:
         panel.set_xticks(range(len(names)), names, **turned, fontsize=8)
         panel.set_yticks(range(len(defenses.labels)), rows.values(), fontsize=8)
         panel.set_title(f"D, {view}", fontsize=9)
-    return _png(figure)
+    return png(figure)
 
 
 def by_strength(defenses: Defenses) -> bytes:
@@ -98,7 +96,7 @@ def by_strength(defenses: Defenses) -> bytes:
         panel.set_ylabel("D, transfer (↓ better)")
         _tidy(panel)
     legend(figure, panels[: len(groups)], fontsize=8)
-    return _png(figure)
+    return png(figure)
 
 
 def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: bool) -> None:
@@ -125,9 +123,3 @@ def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: 
 def _tidy(panel: Axes) -> None:
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
-
-
-def _png(figure: Figure) -> bytes:
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=140)
-    return buffer.getvalue()

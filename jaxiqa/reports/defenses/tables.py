@@ -6,13 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import abstention, cert_r, cert_rd
 from jaxiqa.measures.robustness import interval95
 from jaxiqa.reports.defenses.summary import ADAPTIVE, DEFENSE_MEASURES, MATCHED, TRANSFER, Defenses, Number, pool
 from jaxiqa.reports.strengths import format_strength
-from jaxiqa.reports.table import Entry, Table, as_csv
+from jaxiqa.reports.table import Entry, Table
 from jaxiqa.results.rows import UNDEFENDED, CertificateRow
 
 SHOWN = ("D", "D(D)", "Q", "SROCC clear", "SROCC adv")
