@@ -27,7 +27,7 @@ def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> P
     """Return the file of a source; download it unless it is in the cache.
 
     An interrupted download continues where it stopped: up to four attempts in one call, and again in the next call.
-    The size and the digest must match those that are known. If a resumed file does not match, it is downloaded once more.
+    The size and the digest must match those that are known; a resumed file that does not match is downloaded once more.
 
     Args:
         source: its address, and its size and digest if known.
