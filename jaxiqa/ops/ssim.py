@@ -14,7 +14,7 @@ WINDOW, SIGMA = 11, 1.5
 
 @at_least_float32
 def ssim(a: Images, b: Images) -> Scores:
-    """Structural similarity, in [−1, 1], 1 for equal images.
+    """Return the structural similarity, in [−1, 1], 1 for equal images.
 
         mean over pixels and channels of (2 μ_a μ_b + c₁)(2 σ_ab + c₂) / ((μ_a² + μ_b² + c₁)(σ_a² + σ_b² + c₂))
 
@@ -50,9 +50,9 @@ def ssim(a: Images, b: Images) -> Scores:
 
 @at_least_float32
 def psnr(a: Images, b: Images) -> Scores:
-    """Peak signal-to-noise ratio in dB, −10 log₁₀ mean((a − b)²); infinite for equal images.
+    """Return the peak signal-to-noise ratio in dB, −10 log₁₀ mean((a − b)²); infinite for equal images.
 
-    Its gradient is not defined there.
+    Its gradient is undefined for equal images.
 
     >>> float(psnr(jnp.zeros((1, 2, 2, 3)), jnp.full((1, 2, 2, 3), 0.1))[0].round(4))
     20.0
@@ -61,7 +61,7 @@ def psnr(a: Images, b: Images) -> Scores:
 
 
 def _blur(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-    """Separable Gaussian, valid part, as shifted sums: on a CPU far quicker than a depthwise convolution."""
+    """Apply a separable Gaussian, valid part, as shifted sums: on a CPU much faster than a depthwise convolution."""
     offsets = np.arange(WINDOW) - WINDOW // 2
     weights = np.exp(-(offsets**2) / (2 * SIGMA**2))
     weights = [float(weight) for weight in weights / weights.sum()]
@@ -76,11 +76,12 @@ UNIFORM_WINDOW = 7
 
 @at_least_float32
 def uniform_ssim(a: Images, b: Images) -> Scores:
-    """SSIM in windows of 7×7 equal weights, with sample variances (49 / 48), for values in [0, 1].
+    """Return the SSIM in windows of 7×7 equal weights, with sample variances (49 / 48), for values in [0, 1].
 
         mean over pixels and channels of (2 μ_a μ_b + c₁)(2 σ_ab + c₂) / ((μ_a² + μ_b² + c₁)(σ_a² + σ_b² + c₂))
 
-    inside the image only, c₁ = 0.01², c₂ = 0.03²: what the defense benchmark (arXiv:2408.01541) measures pictures by.
+    inside the image only, c₁ = 0.01², c₂ = 0.03². The defense benchmark uses it: "Guardians of Image Quality:
+    Benchmarking Defenses Against Adversarial Attacks on Image Quality Metrics", arXiv:2408.01541.
     `jaxiqa.ops.ssim.ssim` has the Gaussian window of the original paper.
 
     Args:
@@ -97,7 +98,7 @@ def uniform_ssim(a: Images, b: Images) -> Scores:
         raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
     check_images("a", a, minimum=UNIFORM_WINDOW)
     check_images("b", b, minimum=UNIFORM_WINDOW)
-    # Around the mean of all pixels, which changes no variance, float32 loses fewer digits.
+    # Subtract the mean of all pixels: variances stay the same, and float32 is more exact.
     centre = jnp.mean(a, axis=(1, 2, 3), keepdims=True)
     mean_a, mean_b = _mean(a - centre), _mean(b - centre)
     sample = UNIFORM_WINDOW**2 / (UNIFORM_WINDOW**2 - 1)
@@ -127,19 +128,19 @@ MINIMUM = (WINDOW - 1) * 2 ** (len(EXPONENTS) - 1) + 1
 
 @at_least_float32
 def ms_ssim(a: Images, b: Images) -> Scores:
-    """Multi-scale structural similarity, in [0, 1], 1 for equal images.
+    """Return the multi-scale structural similarity, in [0, 1], 1 for equal images.
 
         mean over channels of l₅^w₅ · ∏ⱼ csⱼ^wⱼ,    cs = (2 σ_ab + c₂) / (σ_a² + σ_b² + c₂),
 
-    where the factors of a scale are means over its pixels, l₅ · cs₅ is the SSIM of the coarsest one
-    (`jaxiqa.ops.ssim.ssim` has the window and the constants), and a scale is the one before it, averaged over
+    where the factors of a scale are means over its pixels, l₅ · cs₅ is the SSIM of the coarsest scale
+    (`jaxiqa.ops.ssim.ssim` has the window and the constants), and each scale is the previous one, averaged over
     2×2 pixels.
 
     Args:
         a, b: images of one shape, float in [0, 1]; sides of at least 161 pixels, so that five scales hold the window.
 
     Returns:
-        One value per image. Differentiable; where a mean is negative it counts as 0, and so does its gradient.
+        One value per image. Differentiable; a negative mean counts as 0, and so does its gradient.
 
     Raises:
         ValueError: the images differ in shape, are not float, or a side is too short.
@@ -150,8 +151,8 @@ def ms_ssim(a: Images, b: Images) -> Scores:
 
     Reference: Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment", 2003.
 
-    **Differs from the paper** as the common implementations do: an odd side gets a row of zeros on both ends before it
-    is averaged, and colour channels are measured one by one.
+    **Differs from the paper** as the common implementations do: an odd side is padded with a row of zeros on both ends
+    before averaging, and colour channels are measured separately.
     """
     if a.shape != b.shape:
         raise ValueError(f"images have different shapes: {a.shape} and {b.shape}")
@@ -167,7 +168,7 @@ def ms_ssim(a: Images, b: Images) -> Scores:
 
 
 def _similarity(a: Images, b: Images, *, luminance: bool) -> Float[Array, "b c"]:
-    """The mean over pixels of contrast times structure; with ``luminance``, of all three."""
+    """Return the mean over pixels of contrast times structure; with ``luminance``, of all three."""
     mean_a, mean_b = _blur(a), _blur(b)
     variance_a, variance_b = _blur(a * a) - mean_a**2, _blur(b * b) - mean_b**2
     covariance = _blur(a * b) - mean_a * mean_b
@@ -179,7 +180,7 @@ def _similarity(a: Images, b: Images, *, luminance: bool) -> Float[Array, "b c"]
 
 
 def _power(x: Float[Array, "b c"], exponent: float) -> Float[Array, "b c"]:
-    # The power is taken only where it is used: at zero its derivative is infinite.
+    # The power of zero is avoided: its derivative is infinite.
     return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** exponent, 0)
 
 
