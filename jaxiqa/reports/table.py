@@ -1,4 +1,4 @@
-"""A table to read: as HTML, which can be sorted, and as Markdown."""
+"""A table for reading: as HTML, which can be sorted, and as Markdown."""
 
 import csv
 import io
@@ -10,7 +10,7 @@ from rich import table as rich_table
 from rich.text import Text
 
 Entry = tuple[str, float | None]
-"""What is shown, and the number it is sorted by; None is a dash, and stays last."""
+"""The text shown, and the number for sorting; None is a dash, and stays last."""
 
 
 @dataclass(frozen=True)
@@ -18,12 +18,12 @@ class Table:
     """One table.
 
     Attributes:
-        title: what stands above it.
+        title: heading of the table.
         header: names of the columns.
         rows: per row, text or an `Entry` for each column.
-        notes: what the numbers are: for under the table.
-        text: so many columns, from the left, are text.
-        folded: shown on request, and not to be sorted.
+        notes: definitions of the numbers, for notes below the table.
+        text: number of text columns, from the left.
+        folded: shown on request, and not sortable.
     """
 
     title: str
@@ -34,7 +34,7 @@ class Table:
     folded: bool = False
 
     def render(self) -> rich_table.Table:
-        """The same for the terminal, without intervals, for which it is too narrow."""
+        """Return the table for the terminal, without intervals, for which it is too narrow."""
         table = rich_table.Table(title=Text(self.title, "table.title"), title_justify="left")
         for number, name in enumerate(self.header):
             table.add_column(Text(name), justify="left" if number < self.text else "right")
@@ -43,7 +43,7 @@ class Table:
         return table
 
     def markdown(self) -> list[str]:
-        """Lines of the table.
+        """Return the lines of the table.
 
         >>> Table("", ["a", "b"], [["x|y", ("0.50", 0.5)]]).markdown()
         ['| a | b |', '|---|---:|', '| x\\\\|y | 0.50 |']
@@ -54,7 +54,7 @@ class Table:
         return [head, rule, *body]
 
     def markdown_notes(self) -> list[str]:
-        """Lines of a list of the notes.
+        """Return the notes as lines of a list.
 
         >>> Table("", [], [], ["*a* is b"]).markdown_notes()
         ['- \\\\*a\\\\* is b']
@@ -63,7 +63,7 @@ class Table:
 
 
 def as_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no link, no HTML, no formula, no end of a cell.
+    """Escape text for Markdown: no markup, no link, no HTML, no formula, no end of a cell.
 
     >>> print(as_markdown("a_b | <b> $x$ _c_"))
     a_b \\| &lt;b> \\$x\\$ \\_c\\_
@@ -73,10 +73,10 @@ def as_markdown(text: str) -> str:
 
 
 def as_csv(lines: Sequence[Sequence[object]]) -> str:
-    """Lines of a csv file.
+    """Return the lines of a csv file.
 
-    Text that a spreadsheet would take for a formula, because it begins with =, +, -, @ or white space, gets an
-    apostrophe before it, which spreadsheets do not show; numbers stay as they are.
+    Spreadsheets read text that begins with =, +, -, @ or white space as a formula. So an apostrophe, which they do not
+    show, is put before it; numbers are unchanged.
 
     >>> print(as_csv([["a, b", 1.5, "-2.5", "=1+1"]]), end="")
     "a, b",1.5,-2.5,'=1+1

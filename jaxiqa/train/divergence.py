@@ -48,7 +48,7 @@ def check_weights(start: float, params: Any, batch_stats: Any, step: int) -> Non
     now = float(rms(params))
     if not np.isfinite(now) or now > GROWTH * max(start, SMALL_START):
         raise FloatingPointError(
-            f"training diverged: at step {step} the weights' root mean square is {now:.3g}; it was {start:.3g} at first"
+            f"training diverged: at step {step} the weights' root mean square is {now:.3g}, {start:.3g} at the start"
         )
     if jax.tree.leaves(batch_stats) and not np.isfinite(float(rms(batch_stats))):
         raise FloatingPointError(f"training diverged: at step {step} statistics of batch norms are not finite")
