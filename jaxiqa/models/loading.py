@@ -147,7 +147,7 @@ def _unused(found: Contents) -> str:
         return chosen
     names = [f"{key} ({what})" for key, what in list(found.left_out.items())[:SHOWN]]
     more = f" and {len(found.left_out) - SHOWN} more" if len(found.left_out) > SHOWN else ""
-    return f"{chosen}\n  not looked at: {', '.join(names)}{more}"
+    return f"{chosen}\n  not used: {', '.join(names)}{more}"
 
 
 def _owner(name: str, model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> str:

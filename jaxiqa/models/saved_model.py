@@ -111,7 +111,7 @@ def load(folder: str | Path) -> Metric:
     if missing := [field for field in FIELDS if field not in card]:
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
     if card["model"] not in MODELS:
-        raise ValueError(f"{path}: model={card['model']!r} is not allowed; this version knows {', '.join(MODELS)}")
+        raise ValueError(f"{path}: model={card['model']!r} is not allowed; this version supports {', '.join(MODELS)}")
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in card["options"].items()}
     file = folder / "model.safetensors"
     arrays = files.read(file)

@@ -141,7 +141,7 @@ def fit(
                 _check_finite(losses, done)
                 if done % per_epoch:
                     checkpoints.save(done, state)
-                text = f"step {done} of {total} is saved; the same command goes on from there"
+                text = f"step {done} of {total} is saved; run the same command to resume"
                 raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
     if not int(state.best_epoch):  # the run was stopped after its last step

@@ -27,7 +27,7 @@ GAINS = {
 in 8 bits, rounded towards the clean one (2)."""
 
 CHANGES = {"SSIM": (3, 1.0), "255 · Linf": (4, 255.0)}
-"""Name -> a measure of the change of an image: its position behind the scores, and its factor."""
+"""Name -> a measure of the change of an image: its index in a row of numbers, and its factor."""
 
 
 @dataclass(frozen=True)
