@@ -100,7 +100,7 @@ def show(found: dict[str, dict[str, dict[str, float]]]) -> str:
     parts = []
     for device, models in found.items():
         names = [name for name in (*QUICK, *FITTING) if any(name in row for row in models.values())]
-        parts += [f"{device}, one picture of {SIZE[0]}x{SIZE[1]}, seconds:", ""]
+        parts += [f"{device}, one image of {SIZE[0]}x{SIZE[1]}, seconds:", ""]
         parts += ["| metric | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
         for model, row in sorted(models.items()):
             parts.append(

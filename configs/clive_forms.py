@@ -1,9 +1,9 @@
-"""Two other forms of the block beside the plain one and its control: spectral shrinkage, and a band limit. One seed.
+"""Two other forms of the block, the plain block and its control: spectral shrinkage, and a band limit. One seed.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_forms.py --workdir runs/clive_ablation
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_forms.py --workdir runs/clive_ablation
 
-The folder of `clive_ablation.py` already holds the variants that both experiments have.
+The folder of `clive_ablation.py` already contains the variants that both experiments share.
 """
 
 from dataclasses import replace

@@ -4,8 +4,8 @@
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_mobilenet_v2.py    # 28.7 minutes
 
 On two CPU cores. Expect a validation SROCC of 0.831 (baseline) and 0.799 (both others), and AbsGain AUCs against PGD-8
-of 0.66, 0.41 and 0.53; everything is in docs/results_clive.md. Needs, below JAXIQA_DATA: ``clive/``, ``nips2017/`` and
-``weights/mobilenet_v2_imagenet.safetensors``.
+of 0.66, 0.41 and 0.53; all results are in docs/results_clive.md. Needs, below JAXIQA_DATA: ``clive/``, ``nips2017/``
+and ``weights/mobilenet_v2_imagenet.safetensors``.
 """
 
 from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant

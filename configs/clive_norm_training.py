@@ -1,11 +1,14 @@
-"""Norm-regularised training (arXiv:2403.11397) on real photographs, with and without the fix for the scale of scores.
+"""Norm-regularised training on real photographs, with and without the fix for the scale of scores.
+
+"Defense Against Adversarial Attacks on No-Reference Image Quality Models with Gradient Norm Regularization",
+arXiv:2403.11397.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_norm_training.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_norm_training.py
 
-With ``--workdir runs/clive_adversarial`` the baseline and ``clean`` of `clive_adversarial.py` are taken, if they are
-there. ``nt_unscaled`` is the penalty as published, which a metric that is trained by norm-in-norm can meet with smaller
-scores; ``clean`` trains as long without a penalty.
+``--workdir runs/clive_adversarial`` uses the baseline and ``clean`` of `clive_adversarial.py` if they are there.
+``nt_unscaled`` is the penalty as published; a metric trained with norm-in-norm can avoid it by smaller scores.
+``clean`` trains equally long without a penalty.
 """
 
 from dataclasses import replace

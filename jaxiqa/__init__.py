@@ -9,7 +9,7 @@ from jaxiqa.core.lazy import lazy
 __all__ = ["__version__", "citation", "load"]
 
 if any(flag == "-m" and module.partition(".")[0] == "jaxiqa" for flag, module in pairwise(sys.orig_argv)):
-    quiet()  # Python imports this file before the program's own, and Ctrl-C may fall in between
+    quiet()  # Python imports this file before the program itself; Ctrl-C may come in between
 
 __getattr__ = lazy(
     __name__,

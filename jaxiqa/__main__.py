@@ -11,7 +11,7 @@ prepare       write a data set as array_record files
 train-filter  train a small purifier
 export        write a metric as one file of StableHLO
 
-Each command explains itself: jaxiqa COMMAND --help.
+Options of a command: jaxiqa COMMAND --help.
 """
 
 import sys
@@ -24,7 +24,7 @@ COMMANDS = ("list", "score", "train", "evaluate", "convert", "prepare", "train-f
 
 
 def main() -> None:
-    """Hand over to the command that the first word names."""
+    """Run the command given by the first argument."""
     quiet()
     match sys.argv[1:]:
         case [command, *rest] if command in COMMANDS:

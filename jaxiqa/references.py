@@ -1,4 +1,4 @@
-"""Where each method comes from: what to cite."""
+"""The paper to cite for each method."""
 
 import inspect
 import re
@@ -6,15 +6,15 @@ from typing import Any
 
 
 def citation(name: str) -> str:
-    """The source of an attack, purifier, certifier, metric or network, by its name in the registry.
+    """Return the source of an attack, purifier, certifier, metric or network, by its name in the registry.
 
     Raises:
-        ValueError: an unknown name, or a method of nobody in particular.
+        ValueError: an unknown name, or a method without a paper.
 
     >>> citation("linearity")
     'LinearityIQA: arXiv:2008.03889'
     >>> citation("square")
-    'Andriushchenko et al., arXiv 1912.00049.'
+    'Andriushchenko et al., ...1912.00049.'
     >>> citation("sqare")
     Traceback (most recent call last):
     ValueError: name='sqare' is not known; did you mean 'square'? There are 'dists', ...

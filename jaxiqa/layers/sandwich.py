@@ -15,8 +15,8 @@ from jaxiqa.layers.unitary import semi_orthogonal
 class Sandwich(nnx.Module):
     """``y = √2 AᴴΨ ReLU(√2 Ψ⁻¹Bx + b)``, circular, with AAᴴ + BBᴴ = I at every frequency and Ψ = diag(e^d) learned.
 
-    **1-Lipschitz, not orthogonal**, and non-linear. [A B] is the adjoint of a (cin + cout)×cout matrix made
-    semi-orthogonal by Cayley, exact to rounding (5e-6).
+    **1-Lipschitz, not orthogonal**, and non-linear. [A B] is the adjoint of a (cin + cout)×cout matrix that the Cayley
+    transform makes semi-orthogonal, exact up to rounding (5e-6).
 
     Args:
         cin, cout: channels.
@@ -26,7 +26,7 @@ class Sandwich(nnx.Module):
     >>> Sandwich(3, 5, rngs=nnx.Rngs(0))(jnp.ones((1, 6, 5, 3))).shape
     (1, 6, 5, 5)
 
-    Reference: Wang and Manchester, arXiv:2301.11526.
+    Reference: Wang and Manchester, "Direct Parameterization of Lipschitz-Bounded Deep Networks", arXiv:2301.11526.
     """
 
     def __init__(self, cin: int, cout: int, *, kernel_size: tuple[int, int] = (3, 3), rngs: nnx.Rngs):

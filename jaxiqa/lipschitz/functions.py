@@ -1,8 +1,8 @@
-"""Rules of compiled functions of this project and of `jax.nn`, tighter than those of their parts.
+"""Rules of compiled functions of this project and of `jax.nn`, tighter than the rules of their parts.
 
-A program holds such a function under its name. Somebody else's function may have that name, and JAX keeps it for what
-it makes of the function: a derivative, a batched form. So the function is traced again for the same inputs, and its
-rule is used only if the two programs are the same, equation by equation.
+A traced program stores such a function under its name. Another function may have the same name, and JAX also keeps the
+name for a derivative or a batched form. So the function is traced again for the same inputs, and its rule is used only
+if the two programs are equal, equation by equation.
 """
 
 from collections.abc import Callable
@@ -40,12 +40,12 @@ ACTIVATION_SLOPES = {
 
 @dataclass(frozen=True)
 class Function:
-    """A function that is known by name.
+    """A function with a rule of its own.
 
     Attributes:
         original: the function.
         rule: its rule.
-        options: its static arguments, read from an operation that claims to be it.
+        options: reads its static arguments from an operation of this name.
     """
 
     original: Callable[..., Any]
@@ -53,14 +53,14 @@ class Function:
     options: Callable[[Operation], dict[str, Any]] = lambda op: {}
 
     def gain(self, op: Operation, program: ClosedJaxpr) -> Gain:
-        """What the rule gives, or no bound where ``program`` is another than that of the function."""
+        """Return the gain of the rule, or no bound if ``program`` is not that of the function."""
         arguments = [
             jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in program.jaxpr.invars
         ]
         options = self.options(op)
         try:
             traced = jax.make_jaxpr(lambda *given: self.original(*given, **options))(*arguments)
-        except (TypeError, ValueError):  # these arguments are not such as the function takes
+        except (TypeError, ValueError):  # the function does not accept these arguments
             return unbounded("another function of this name")
         own = traced.jaxpr.eqns[0].params.get("jaxpr") if len(traced.jaxpr.eqns) == 1 else None
         same = own is not None and _same_setting(own, program)
@@ -68,7 +68,7 @@ class Function:
 
 
 def _same(a: Jaxpr, b: Jaxpr) -> bool:
-    """Whether two programs are the same but for the names of their variables."""
+    """Return whether two programs are equal, except for the names of their variables."""
     twin: dict[Any, Any] = {}
 
     def define(first: list, second: list) -> bool:
@@ -107,7 +107,7 @@ def _same_setting(first: Any, second: Any) -> bool:
 
 
 def _padding(op: Operation) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padding of the maps, read from the equation that pads or convolves."""
+    """Return the padding of the maps, read from the equation that pads or convolves."""
     for eqn in op.inner:
         if eqn.primitive.name == "conv_general_dilated":
             (above, below), (left, right) = eqn.params["padding"]
@@ -119,7 +119,7 @@ def _padding(op: Operation) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _stride(op: Operation) -> tuple[int, int]:
-    """Stride over the maps; 1 where only one place is left, so that there is nothing to step over."""
+    """Return the stride over the maps; 1 if the output has only one position."""
     for eqn in op.inner:
         if eqn.primitive.name == "conv_general_dilated":
             return tuple(map(int, eqn.params["window_strides"]))
@@ -134,7 +134,7 @@ def _precision(op: Operation) -> Any:
 
 
 def _depthwise_options(op: Operation) -> dict[str, Any]:
-    """Static arguments; a stride that skips all but one place of an axis cannot be seen, and changes nothing."""
+    """Return static arguments; a stride along an axis with one output position is unknown and has no effect."""
     return {"stride": _stride(op), "padding": _padding(op)}
 
 
@@ -203,7 +203,7 @@ def _soft_threshold(op: Operation) -> Gain:
 
 
 def _real(method: str) -> Callable[[Operation], Gain]:
-    """Rule of a map of real numbers that keeps norms, whose first input alone may depend on the image."""
+    """Return the rule of a norm-preserving map of real numbers; only its first input may depend on the image."""
 
     def rule(op: Operation) -> Gain:
         if op.complex or op.moving != 0:
@@ -214,15 +214,15 @@ def _real(method: str) -> Callable[[Operation], Gain]:
 
 
 def _scaled_below(op: Operation) -> Gain:
-    """Rule of leaky ReLU and ELU, which have slope 1 above 0, and below it at most their setting."""
+    """Rule of leaky ReLU and ELU: slope 1 above 0, and at most their setting below."""
     if op.complex or op.moving != 0:
         return unbounded("complex numbers, or a slope that depends on the image")
-    below = op.known[1] if len(op.known) > 1 else 1.0  # their defaults are no steeper
+    below = op.known[1] if len(op.known) > 1 else 1.0  # default slopes are at most 1
     return max(entrywise(op, 1.0, "slope"), entrywise(op, below, "slope"), key=lambda gain: gain.upper)
 
 
 def _positive_setting(op: Operation) -> Gain:
-    """Rule of CELU and squareplus, which have slopes up to 1 if their setting is positive, else steep ones."""
+    """Rule of CELU and squareplus: slopes of at most 1 for a positive setting, otherwise steep."""
     if op.complex or op.moving != 0:
         return unbounded("complex numbers, or a setting that depends on the image")
     if len(op.known) > 1 and not (np.asarray(op.known[1]) > 0).all():
@@ -231,7 +231,7 @@ def _positive_setting(op: Operation) -> Gain:
 
 
 def _norm(op: Operation) -> Gain:
-    """Rule of Euclidean norms, over whichever axes."""
+    """Rule of Euclidean norms, over any axes."""
     return unbounded("a norm of complex numbers") if op.complex else Gain(1.0, "Euclidean norm")
 
 

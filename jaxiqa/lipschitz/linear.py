@@ -29,7 +29,7 @@ def dot(op: Operation) -> Gain:
 
 
 def convolution(op: Operation) -> Gain:
-    """``conv_general_dilated`` of maps by a known kernel, padded with zeros, without input dilation."""
+    """``conv_general_dilated`` of maps by a known kernel, with zero padding and without input dilation."""
     numbers, params = op.params["dimension_numbers"], op.params
     if op.known[1 - op.moving] is None:
         return unbounded(PRODUCT)
@@ -49,7 +49,7 @@ def convolution(op: Operation) -> Gain:
 
 
 def total(op: Operation) -> Gain:
-    """``reduce_sum``: every sum of n entries is √n times as large as they are, if all are equal."""
+    """``reduce_sum``: the gain of a sum of n entries is √n, reached if all are equal."""
     return Gain(math.sqrt(math.prod(op.shape) // max(math.prod(op.out), 1)), "sum")
 
 
@@ -60,7 +60,7 @@ def running_sum(op: Operation) -> Gain:
 
 
 def windows(shape: tuple[int, ...], params: dict[str, Any]) -> list[np.ndarray] | None:
-    """Per axis, which values each window covers (0/1, ``windows side``); None for dilated windows."""
+    """Return, per axis, which values each window covers (0/1, ``windows side``); None for dilated windows."""
     if {*params.get("base_dilation", ()), *params.get("window_dilation", ())} - {1}:
         return None
     matrices = []

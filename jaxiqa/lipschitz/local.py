@@ -1,8 +1,8 @@
-"""How steep a score is around given images: what happens there, beside what could happen anywhere.
+"""Slopes of a score at given images, besides the bounds that hold for all images.
 
-Everything takes a batch and gives one number per image. Images are RGB, ``b h w 3``, in [0, 1], and others are refused;
-a slope in "linf" is the score's change per unit of the largest pixel change, so the norm of its gradient is l1.
-Scores and gradients are computed in the type of the images; norms are summed in float32 at least.
+Every function takes a batch and returns one number per image. Images must be RGB, ``b h w 3``, in [0, 1]. A slope in
+"linf" is the score's change per unit of the largest pixel change, so it is the l1 norm of the gradient. Scores and
+gradients are computed in the type of the images; norms are summed in at least float32.
 """
 
 import warnings
@@ -29,14 +29,14 @@ NORMS = ("l2", "linf")
 
 
 def distance(change: Images, norm: str = "l2") -> Scores:
-    """The length of each image's change, in ``"l2"`` or ``"linf"``."""
+    """Return the length of each image's change, in ``"l2"`` or ``"linf"``."""
     check_choice("norm", norm, NORMS)
     flat = _rows(change)
     return jnp.linalg.norm(flat, axis=1) if norm == "l2" else jnp.abs(flat).max(1)
 
 
 def _rows(x: Images) -> Float[Array, "b n"]:
-    """One row per image, in float32 at least."""
+    """Return one row per image, in at least float32."""
     x = jnp.asarray(x)
     return x.reshape(len(x), -1).astype(jnp.promote_types(x.dtype, jnp.float32))
 
@@ -49,13 +49,13 @@ def _scores(score_fn: ScoreFn, images: Images) -> Scores:
 
 
 def gradients(score_fn: ScoreFn, images: Images) -> Images:
-    """The gradient of each image's score by its pixels; images are scored independently."""
+    """Return the gradient of each image's score by its pixels; images are scored independently."""
     check_unit_images(images)
     return jax.grad(lambda x: _scores(score_fn, x).sum())(jnp.asarray(images))
 
 
 def gradient_norms(score_fn: ScoreFn, images: Images, norm: str = "l2") -> Scores:
-    """The slope of the score at each image, against changes measured in ``norm``: the dual norm of its gradient.
+    """Return the slope of the score at each image, for changes measured in ``norm``: the dual norm of its gradient.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> gradient_norms(lambda x: x.sum((1, 2, 3)), images, "linf").tolist()
@@ -73,14 +73,14 @@ def jacobian_norms(
     *,
     steps: int = 30,
 ) -> Float[Array, " b"]:
-    """A lower bound, usually close, of ‖J‖₂ at each input, for any function of a batch, such as a stage of a network.
+    """Return a lower bound, usually close, of ‖J‖₂ at each input, for any function of a batch, such as a network stage.
 
-    By power iteration, vmapped; the Jacobian is never formed. Reverse mode is enough: functions with a derivative of
-    their own in reverse mode only (`jax.custom_vjp`) are taken too. Nothing in jaxiqa is one of them.
+    It uses power iteration under vmap; the Jacobian is never formed. Reverse mode is enough: functions with a custom
+    derivative in reverse mode only (`jax.custom_vjp`) work too. No function of jaxiqa is one of them.
 
     Args:
-        function: acts on each entry of the batch alone.
-        inputs: images, or what a stage is given: floats of any range.
+        function: acts on each entry of the batch independently.
+        inputs: images, or the input of a stage: floats of any range.
         key: random key.
         steps: of the iteration, at least 1.
 
@@ -97,8 +97,10 @@ def jacobian_norms(
 
 
 def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = "l2") -> Scores:
-    """|f(x′) − f(x)| / ‖x′ − x‖ for attacked images x′: a lower bound of the Lipschitz constant on any ball around x
-    that holds x′. Run an attack that raises and one that lowers the score, and take the larger; 0 where x′ = x.
+    """Return |f(x′) − f(x)| / ‖x′ − x‖ for attacked images x′; 0 if x′ = x.
+
+    It is a lower bound of the Lipschitz constant on any ball around x that contains x′. Run an attack that raises the
+    score and one that lowers it, and take the larger value.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> largest_slope(lambda x: 3 * x.sum((1, 2, 3)), images, images + 0.1, "linf").round(3).tolist()
@@ -115,15 +117,15 @@ def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = 
 
 @dataclass(frozen=True)
 class Clever:
-    """A CLEVER **estimate** of the local Lipschitz constant, per image; it can lie below the truth.
+    """A CLEVER **estimate** of the local Lipschitz constant, per image; it can be below the true value.
 
     Attributes:
-        estimate: the location of the fitted reverse Weibull distribution; never below ``sampled`` nor above ``limit``
-            times it. Where the fit failed, ``sampled``, which is a lower bound.
+        estimate: the location of the fitted reverse Weibull distribution; at least ``sampled`` and at most ``limit``
+            times it. If the fit failed, it is ``sampled``, which is a lower bound.
         sampled: the largest gradient norm among all samples.
-        p_value: of the Kolmogorov–Smirnov test of the fit; small means that the distribution does not fit. NaN where
-            the fit failed.
-        fitted: whether the fit found an end of the distribution below the limit.
+        p_value: of the Kolmogorov–Smirnov test of the fit; small means that the distribution does not fit. NaN if the
+            fit failed.
+        fitted: whether the fit found an end point of the distribution below the limit.
     """
 
     estimate: Float[np.ndarray, " b"]
@@ -143,27 +145,28 @@ def clever(
     samples: int = 32,
     limit: float = 2.0,
 ) -> Clever:
-    """Extrapolate the largest gradient norm in a ball from the maxima of ``batches`` times ``samples`` random points.
+    """Extrapolate the largest gradient norm in a ball from ``batches`` maxima, each over ``samples`` random points.
 
     Args:
-        score_fn: the score. Functions of one structure share a compiled program, which is kept between calls.
-        images: centres; points are kept in [0, 1].
+        score_fn: the score. Functions of the same structure share a compiled program, which is kept between calls.
+        images: centres; points are clipped to [0, 1].
         key: random key.
         radius: of the ball, in ``norm``.
         norm: ``"l2"`` or ``"linf"``.
-        batches: maxima that the distribution is fitted to, ≥ 5.
-        samples: points that each maximum is taken over.
-        limit: the estimate is at most so many times the largest sample, > 1. A fit that would go further has seen no
-            end of the distribution: it has failed, and a warning names the images.
+        batches: number of maxima for the fit, ≥ 5.
+        samples: number of points for each maximum.
+        limit: largest allowed ratio of the estimate to the largest sample, > 1. A fit beyond it has found no end point
+            of the distribution: it has failed, and a warning names the images.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> found = clever(lambda x: (x**2).sum((1, 2, 3)), images, jax.random.key(0), radius=0.1, batches=8, samples=4)
     >>> bool(found.estimate[0] >= found.sampled[0] > 3.4)
     True
 
-    Reference: Weng et al., arXiv:1801.10578, for a score instead of a margin.
+    Reference: Weng et al., "Evaluating the Robustness of Neural Networks: An Extreme Value Theory Approach",
+    arXiv:1801.10578, for a score instead of a margin.
     **Differs from the paper**: the fit is bounded (shape ≥ 1, location ≤ ``limit`` · largest sample) and global in the
-    location; an unbounded one runs away to locations of a million.
+    location; an unbounded fit can diverge to locations of a million.
     """
     check_choice("norm", norm, NORMS)
     check_number("radius", radius, 0.0, open_low=True)
@@ -181,8 +184,8 @@ def clever(
     fitted = np.array([fit.found for fit in fits])
     if not fitted.all():
         warnings.warn(
-            f"clever: the fit failed for images {np.flatnonzero(~fitted).tolist()} (no end below {limit} times the "
-            "largest sample); their estimate is the largest sample. Take more batches and samples.",
+            f"clever: the fit failed for images {np.flatnonzero(~fitted).tolist()} (no end point below {limit} times "
+            "the largest sample); their estimate is the largest sample. Increase batches and samples.",
             stacklevel=2,
         )
     sampled = maxima.max(0)
@@ -192,7 +195,7 @@ def clever(
 
 @partial(jax.jit, static_argnames=("norm", "samples"))
 def _largest(score_fn: Any, images: Images, key: PRNGKey, radius: Any, norm: str, samples: int) -> Scores:
-    """The largest gradient norm among random points around each image."""
+    """Return the largest gradient norm among random points around each image."""
 
     def norms(key: PRNGKey) -> Scores:
         points = jnp.clip(images + _in_ball(key, images.shape, radius, norm).astype(images.dtype), 0, 1)
@@ -202,7 +205,7 @@ def _largest(score_fn: Any, images: Images, key: PRNGKey, radius: Any, norm: str
 
 
 def _in_ball(key: PRNGKey, shape: tuple[int, ...], radius: Any, norm: str) -> Images:
-    """Uniform in the ball around zero, for every image of a batch."""
+    """Draw uniformly from the ball around zero, for every image of a batch."""
     if norm == "linf":
         return jax.random.uniform(key, shape, minval=-radius, maxval=radius)
     direction_key, length_key = jax.random.split(key)
@@ -215,19 +218,19 @@ def _in_ball(key: PRNGKey, shape: tuple[int, ...], radius: Any, norm: str) -> Im
 def certified_interval(
     score_fn: ScoreFn, images: Images, epsilon: float, bound: float | Report, norm: str = "l2"
 ) -> tuple[Scores, Scores]:
-    """The scores that no change of length ``epsilon`` can leave: f(x) ± bound·ε, for l2; ± bound·ε·√(h·w·c) for linf.
+    """Return the range of scores for any change of length ``epsilon``: f(x) ± bound·ε (l2), ± bound·ε·√(h·w·c) (linf).
 
     Args:
         score_fn: the score.
         images: ``b h w c``.
         epsilon: length of the change, in ``norm``.
-        bound: an upper bound of the Lipschitz constant in l2 for images of this size; or what
-            `jaxiqa.lipschitz.report` gives, of which the size is then checked.
+        bound: an upper bound of the Lipschitz constant in l2 for images of this size; or the result of
+            `jaxiqa.lipschitz.report`, whose image size is then checked.
         norm: ``"l2"`` or ``"linf"``.
 
     Returns:
-        The lowest and the highest score, per image; infinite where the bound is. They hold in exact arithmetic: the
-        rounding of the scores themselves comes on top.
+        The lowest and the highest score, per image; infinite if the bound is. They hold in exact arithmetic; the
+        rounding of the scores is not included.
 
     Raises:
         ValueError: a report for images of another size, or an argument outside its range.
@@ -247,6 +250,6 @@ def certified_interval(
         bound = bound.bound
     check_number("bound", bound, 0.0)
     length = epsilon * float(np.sqrt(np.prod(images.shape[1:]))) if norm == "linf" else epsilon
-    reach = bound * length if bound and length else 0.0  # no change moves nothing, whatever the bound
+    reach = bound * length if bound and length else 0.0  # a change of length 0 has no effect, whatever the bound
     scores = _scores(score_fn, images)
     return scores - reach, scores + reach

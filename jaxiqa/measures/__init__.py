@@ -1,1 +1,1 @@
-"""Numbers about scores: how well they agree with people, and how far an attack moves them."""
+"""Measures of scores: their agreement with human scores, and how far an attack moves them."""

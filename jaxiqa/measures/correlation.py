@@ -1,6 +1,6 @@
-"""Agreement of predicted with human scores. Host-side, float64, ties as SciPy treats them.
+"""Agreement of predicted with human scores. Host-side, float64, ties as in SciPy.
 
-Where a correlation is undefined (a constant input) it is an error, never a NaN that a mean would carry on silently.
+An undefined correlation (a constant input) is an error, never a NaN that a mean would hide.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ Values = Float[np.ndarray, "_"]
 
 
 def srocc(predictions: Values, mos: Values) -> float:
-    """Spearman's rank correlation, in [−1, 1]: Pearson's correlation of the ranks, ties given their mean rank.
+    """Return Spearman's rank correlation, in [−1, 1]: Pearson's correlation of the ranks, ties with their mean rank.
 
     Args:
         predictions: one score per image, any unit, at least two.
@@ -27,7 +27,7 @@ def srocc(predictions: Values, mos: Values) -> float:
 
 
 def plcc(predictions: Values, mos: Values) -> float:
-    """Pearson's linear correlation, in [−1, 1], without a fitted mapping. Errors as of `srocc`.
+    """Return Pearson's linear correlation, in [−1, 1], without a fitted mapping. Errors as of `srocc`.
 
     >>> round(plcc(np.array([1.0, 2.0, 4.0]), np.array([2.0, 4.0, 8.0])), 12)
     1.0
@@ -36,7 +36,7 @@ def plcc(predictions: Values, mos: Values) -> float:
 
 
 def krocc(predictions: Values, mos: Values) -> float:
-    """Kendall's rank correlation τ-b, in [−1, 1]. Errors as of `srocc`.
+    """Return Kendall's rank correlation τ-b, in [−1, 1]. Errors as of `srocc`.
 
     >>> krocc(np.array([1.0, 2.0, 9.0]), np.array([10.0, 20.0, 21.0]))
     1.0
@@ -55,5 +55,5 @@ def _checked(correlation, predictions: Values, mos: Values) -> float:
             raise ValueError(f"{name} are all equal to {values[0]}; a correlation is undefined")
     value = float(correlation(x, y).statistic)
     if not np.isfinite(value):
-        raise ValueError("predictions or mos differ by too little to be told apart; a correlation is undefined")
+        raise ValueError("predictions or mos are equal up to rounding; a correlation is undefined")
     return float(np.clip(value, -1.0, 1.0))

@@ -1,7 +1,7 @@
 """How far an attack moves scores: gains, R-score, and their summary over strengths. Host-side, float64.
 
-Every function takes clean and attacked scores of the same images, and the ends (low, high) of the scale that gains
-are expressed in: s̃ = (s − low) / (high − low). Which ends those are is the caller's choice and must be reported.
+Every function takes clean and attacked scores of the same images, and the ends (low, high) of the scale of gains:
+s̃ = (s − low) / (high − low). The caller chooses these ends and must report them.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,20 @@ from jaxiqa.core.checks import check_choice
 Values = Float[np.ndarray, "_"]
 Number = int | float
 EPSILON = 1e-6
-"""Smallest change that the R-score tells from none."""
+"""Smallest change that the R-score distinguishes from no change."""
 
 
 def scale(clean: Values, attacked: Values, low: Number, high: Number) -> tuple[Values, Values]:
-    """Both on the scale where ``low`` is 0 and ``high`` is 1; values may leave [0, 1].
+    """Return both on the scale on which ``low`` is 0 and ``high`` is 1; values may be outside [0, 1].
 
     Raises:
-        ValueError: lengths differ, nothing is given, values are not finite, or low ≥ high.
+        ValueError: lengths differ, the input is empty, values are not finite, or low ≥ high.
     """
     clean, attacked = np.asarray(clean, np.float64), np.asarray(attacked, np.float64)
     if clean.shape != attacked.shape or clean.size == 0:
-        raise ValueError(f"clean {clean.shape} and attacked {attacked.shape} scores must have the same length, over 0")
+        raise ValueError(
+            f"clean {clean.shape} and attacked {attacked.shape} scores must have the same length, at least 1"
+        )
     if not (np.isfinite(clean).all() and np.isfinite(attacked).all()):
         raise ValueError("scores must be finite")
     if not low < high:
@@ -35,7 +37,7 @@ def scale(clean: Values, attacked: Values, low: Number, high: Number) -> tuple[V
 
 
 def abs_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Values:
-    """AbsGain per image: s̃_adv − s̃. Signed, despite its name: an attack that lowers a score has a negative gain.
+    """Return AbsGain per image: s̃_adv − s̃. Signed, despite its name: negative if the attack lowers the score.
 
     >>> abs_gain(np.array([50.0]), np.array([75.0]), 0.0, 100.0)
     array([0.25])
@@ -45,7 +47,7 @@ def abs_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Valu
 
 
 def magnitude_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Values:
-    """|s̃_adv − s̃| per image: how far the score moved, either way; in [0, ∞).
+    """Return |s̃_adv − s̃| per image: how far the score moved, in either direction; in [0, ∞).
 
     >>> magnitude_gain(np.array([50.0]), np.array([25.0]), 0.0, 100.0)
     array([0.25])
@@ -54,10 +56,10 @@ def magnitude_gain(clean: Values, attacked: Values, low: Number, high: Number) -
 
 
 def rel_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Values:
-    """RelGain per image: (s̃_adv − s̃) / (s̃ + 1).
+    """Return RelGain per image: (s̃_adv − s̃) / (s̃ + 1).
 
     Raises:
-        ValueError: as of `scale`, or a clean score of s̃ ≤ −1, where the ratio has lost its meaning.
+        ValueError: as of `scale`, or a clean score of s̃ ≤ −1, for which the ratio has no meaning.
 
     >>> rel_gain(np.array([100.0]), np.array([150.0]), 0.0, 100.0)
     array([0.25])
@@ -71,15 +73,18 @@ def rel_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Valu
 
 
 def r_score(clean: Values, attacked: Values, low: Number, high: Number, *, variant: str = "benchmark") -> Values:
-    """R-score per image: log₁₀(largest change possible / change made). Higher is more robust.
+    """Return the R-score per image: log₁₀(largest possible change / actual change). Higher is more robust.
 
-    ``"benchmark"`` (arXiv:2310.06958): log₁₀( max(1 − s̃, s̃) / (|s̃_adv − s̃| + 1e-6) ). The clean score alone decides
-    what was possible, so values of different attacks compare, and it is finite everywhere: hence the default. From −0.3
-    at a full-scale change of a middling score to 6 where nothing moved; beyond both where scores leave [low, high].
+    ``"benchmark"``, the default: log₁₀( max(1 − s̃, s̃) / (|s̃_adv − s̃| + 1e-6) ), from "Comparing the Robustness of
+    Modern No-Reference Image- and Video-Quality Metrics to Adversarial Attacks", arXiv:2310.06958. The largest possible
+    change depends only on the clean score, so values of different attacks are comparable, and it is always finite. It
+    goes from −0.3 (full-scale change of a score in the middle) to 6 (no change), and beyond for scores outside
+    [low, high].
 
-    ``"authors"`` (code of arXiv:2506.04951): log₁₀( max(β₁ − s̃_adv, s̃ − β₀) / |s̃_adv − s̃| ) with β₁ = max s̃_adv and
-    β₀ = min s̃ over the images given: it depends on the other images and on the attack, not on (low, high). It is +∞
-    where nothing moved, and −∞ for an image that had both the lowest clean and the highest attacked score.
+    ``"authors"``: log₁₀( max(β₁ − s̃_adv, s̃ − β₀) / |s̃_adv − s̃| ) with β₁ = max s̃_adv and β₀ = min s̃ over the given
+    images, from the code of "Robustness as Architecture", arXiv:2506.04951. It depends on the other images and on the
+    attack, not on (low, high). It is +∞ for no change, and −∞ for an image with both the lowest clean and the highest
+    attacked score.
 
     >>> round(float(r_score(np.array([50.0]), np.array([55.0]), 0.0, 100.0)[0]), 4)
     1.0
@@ -95,7 +100,7 @@ def r_score(clean: Values, attacked: Values, low: Number, high: Number, *, varia
 
 
 def wasserstein(clean: Values, attacked: Values, low: Number, high: Number) -> float:
-    """Signed Wasserstein-1 distance of the two score distributions; the sign is that of the mean gain.
+    """Return the signed Wasserstein-1 distance of the two score distributions; the sign is that of the mean gain.
 
     >>> round(wasserstein(np.array([0.0, 50.0]), np.array([10.0, 60.0]), 0.0, 100.0), 6)
     0.1
@@ -105,7 +110,7 @@ def wasserstein(clean: Values, attacked: Values, low: Number, high: Number) -> f
 
 
 def energy(clean: Values, attacked: Values, low: Number, high: Number) -> float:
-    """Signed energy distance, √(2 ∫ (F − G)²); the sign is that of the mean gain.
+    """Return the signed energy distance, √(2 ∫ (F − G)²); the sign is that of the mean gain.
 
     >>> round(energy(np.array([0.0]), np.array([50.0]), 0.0, 100.0), 6)
     1.0
@@ -115,7 +120,7 @@ def energy(clean: Values, attacked: Values, low: Number, high: Number) -> float:
 
 
 def interval95(values: Values) -> tuple[float, float]:
-    """95 % confidence interval of the mean by Student's t: mean ± t(0.975, n − 1) · std / √n, std with n − 1.
+    """Return the 95 % confidence interval of the mean (Student's t): mean ± t(0.975, n − 1) · std / √n, std with n − 1.
 
     Infinitely wide for one value.
 
@@ -143,16 +148,16 @@ RULES: dict[str, Callable[[np.ndarray, np.ndarray], float]] = {
 
 
 def auc(epsilons: Values, values: Values, *, rule: str = "mean_over_range") -> float:
-    """One number for a curve over ε.
+    """Return one number for a curve over ε.
 
-    ``"mean_over_range"``: Σᵢ (εᵢ₊₁ − εᵢ)(vᵢ + vᵢ₊₁)/2 / (ε_last − ε_first): the mean height of the curve, in the unit
-    of v, whatever the strengths chosen; for a single ε, v itself. Hence the default.
-    ``"mean"``: Σᵢ vᵢ / n. ``"trapezoid_2"`` and ``"trapezoid_8"``: d Σᵢ (vᵢ + vᵢ₊₁)/2 with d = 2/255 or 8/255 whatever
-    the ε (so 0 for a single one), as the authors' tables and plotting code (arXiv:2506.04951) seem to use.
+    ``"mean_over_range"``, the default: Σᵢ (εᵢ₊₁ − εᵢ)(vᵢ + vᵢ₊₁)/2 / (ε_last − ε_first), the mean height of the curve,
+    in the unit of v, for any choice of strengths; for a single ε, v itself.
+    ``"mean"``: Σᵢ vᵢ / n. ``"trapezoid_2"`` and ``"trapezoid_8"``: d Σᵢ (vᵢ + vᵢ₊₁)/2 with d = 2/255 or 8/255 for any ε
+    (so 0 for a single one), as the authors' tables and plotting code (arXiv:2506.04951) seem to use.
 
     Args:
         epsilons: strengths in [0, 1] pixel units, strictly increasing.
-        values: the curve's height at each; infinite ones are let through, as the authors' R-score can be.
+        values: the height of the curve at each; may be infinite, since the authors' R-score can be.
 
     Raises:
         ValueError: ε not finite or not strictly increasing, a value that is NaN, or lengths that differ.
@@ -163,7 +168,7 @@ def auc(epsilons: Values, values: Values, *, rule: str = "mean_over_range") -> f
     check_choice("rule", rule, RULES)
     epsilons, values = np.asarray(epsilons, np.float64), np.asarray(values, np.float64)
     if epsilons.shape != values.shape or len(values) == 0:
-        raise ValueError(f"epsilons {epsilons.shape} and values {values.shape} must have the same length, over 0")
+        raise ValueError(f"epsilons {epsilons.shape} and values {values.shape} must have the same length, at least 1")
     if not (np.isfinite(epsilons).all() and (np.diff(epsilons) > 0).all()):
         raise ValueError(f"epsilons must be finite and increase strictly, got {epsilons.tolist()}")
     if np.isnan(values).any():

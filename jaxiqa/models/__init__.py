@@ -1,4 +1,4 @@
-"""Image-quality metrics: load a published one or build one, harden it, save it, and call it as a score function."""
+"""Image-quality metrics: load a published one, build a new one, harden it, save it, call it as a score function."""
 
 from jaxiqa.core.lazy import lazy
 

@@ -1,4 +1,4 @@
-"""Model surgery: put a block before or after any stage of a metric's backbone."""
+"""Insert blocks before or after any stage of a metric's backbone."""
 
 import inspect
 import itertools
@@ -19,7 +19,7 @@ POSITIONS = {
     5: ("before:layer3", 200),
     6: ("after:layer3", 200),
 }
-"""Position in the table of arXiv:2506.04951 -> (place in a ResNet-101, middle channels)."""
+"""Position in the table of "Robustness as Architecture", arXiv:2506.04951 -> (place in a ResNet-101, ``mid``)."""
 
 KINDS = ("robust_block", "bottleneck", "square_pool")
 
@@ -35,21 +35,21 @@ def harden(
 ) -> None:
     """Insert a block into ``model``, in place; no other parameter changes.
 
-    What follows the place, the heads included if they read the stage it comes after, reads the block's output.
+    Everything after this place reads the output of the block, also a head that reads the stage before it.
 
     Args:
         model: the metric; its ``backbone`` is a `jaxiqa.nn.stages.Stages`.
         where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
         kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
         rngs: random numbers for the block's weights.
-        name: of the new stage; the kind by default, with a number from the second block of that kind on
-            (``robust_block``, ``robust_block_2``).
-        **options: keyword arguments of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`; ``mid`` is required
-            for both, and for neither exceeds the channels there.
+        name: of the new stage. The default is the kind, with a number from its second block on (``robust_block``,
+            ``robust_block_2``).
+        **options: keyword arguments of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`. Both require
+            ``mid``, at most the number of channels at this place.
 
     Raises:
-        TypeError: ``model`` has no backbone of named stages, or ``rngs`` is no `flax.nnx.Rngs`.
-        ValueError: an unknown stage, kind or option. The model is left as it was.
+        TypeError: ``model`` has no backbone of named stages, or ``rngs`` is not a `flax.nnx.Rngs`.
+        ValueError: an unknown stage, kind or option. The model is unchanged.
 
     >>> from jaxiqa.models import build
     >>> model = build("resnet18", width=8)
@@ -58,7 +58,7 @@ def harden(
     ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')
     """
     if not isinstance(getattr(model, "backbone", None), Stages):
-        raise TypeError(f"model is a {type(model).__name__}; expected a metric whose backbone is a chain of stages")
+        raise TypeError(f"model is a {type(model).__name__}; expected a metric with a backbone of named stages")
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"rngs={rngs!r} is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs(0)")
     check_choice("kind", kind, KINDS)
@@ -69,7 +69,7 @@ def harden(
 
 
 def kind_name(kind: str, taken: Collection[str]) -> str:
-    """The name of the next block of a kind: the kind, or the kind and the first number that is free.
+    """Return the name of the next block of a kind: the kind itself, or with the first free number.
 
     >>> kind_name("bottleneck", ["conv1"]), kind_name("bottleneck", ["bottleneck", "bottleneck_2"])
     ('bottleneck', 'bottleneck_3')
@@ -87,12 +87,12 @@ def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> 
         if name not in ("self", "features", "rngs") and not parameter.kind.name.startswith("VAR")
     ]
     if unknown := [name for name in options if name not in allowed]:
-        known = f"choose from {', '.join(map(repr, allowed))}" if allowed else "it has none"
+        known = f"choose from {', '.join(map(repr, allowed))}" if allowed else "it has no options"
         raise ValueError(f"options {options} do not fit a {kind}: there is no {', '.join(map(repr, unknown))}; {known}")
     if kind == "square_pool":
         return SquarePool()
     if "mid" not in options:
-        raise ValueError(f"options {options} do not fit a {kind}: 'mid' is missing, the channels between")
+        raise ValueError(f"options {options} do not fit a {kind}: 'mid' (number of inner channels) is missing")
     if isinstance(options["mid"], bool) or not isinstance(options["mid"], int):
         raise ValueError(f"mid={options['mid']!r} is not allowed; expected a number of channels, such as 64")
     try:

@@ -1,7 +1,7 @@
 """HyperIQA (Su et al., "Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network", CVPR 2020).
 
-A ResNet-50 gives a vector of local distortions and, from its last stage, the weights of a small network that scores
-this vector: every image has a network of its own.
+A ResNet-50 gives a vector of local distortions. Its last stage also gives the weights of a small network that maps this
+vector to the score, so every image has its own weights.
 """
 
 from collections.abc import Sequence
@@ -25,15 +25,15 @@ from jaxiqa.pretrained.files import WeightsUrl
 
 CROP = 224
 RESIZED = (512, 384)
-CELLS = (8, 4, 2, 1)  # a 224x224 crop, pooled over 7x7 pixels of layer1 ... layer4
-HYPER = 112  # channels that the weights are made from
-TARGET = (224, 112, 56, 28, 14, 1)  # layers of the network that scores
+CELLS = (8, 4, 2, 1)  # side of layer1 ... layer4 of a 224x224 crop after pooling over 7x7 pixels
+HYPER = 112  # channels of the map that gives the weights
+TARGET = (224, 112, 56, 28, 14, 1)  # widths of the target network
 
 
 class Distortion(nnx.Module):
-    """Mean over 7x7 pixels, a 1x1 convolution to fewer channels, and a linear map of what that leaves.
+    """Mean over 7x7 pixels, a 1x1 convolution to fewer channels, and a linear map.
 
-    The original pools after the convolution; both are linear, so this is the same at a 49th of the work.
+    The original pools after the convolution. Both are linear, so the result is the same at 1/49 of the cost.
     """
 
     def __init__(self, features: int, reduced: int, cells: int, outputs: int, *, rngs: nnx.Rngs):
@@ -47,20 +47,20 @@ class Distortion(nnx.Module):
 class HyperIQA(Metric):
     """``score = t5(s(t4(s(t3(s(t2(s(t1(v))))))))``, s the sigmoid, ``t_i(x) = W_i x + b_i`` made from the image.
 
-    ``v`` (224 numbers) comes from all four layers of the backbone; ``W_1`` to ``W_4`` are 3x3 convolutions of a map
-    with 112 channels that three 1x1 convolutions make of ``layer4``; the rest are linear in that map's mean. Scores of
-    the published weights lie in about 0 to 100.
+    ``v`` (224 numbers) comes from all four layers of the backbone. Three 1x1 convolutions of ``layer4`` give a map with
+    112 channels: ``W_1`` to ``W_4`` are 3x3 convolutions of it, and the rest is linear in its mean. Scores of the
+    published weights are about 0 to 100.
 
-    Protocol: images are resized to 512x384 (height x width, whatever their aspect) and scored on 224x224 crops: 25
-    evenly spread ones (`crops.grid_positions`) or, with a key, 25 random ones as the authors do; the score is their
-    mean. The authors' demonstration takes 10.
+    Protocol: images are resized to 512x384 (height x width, without keeping the aspect ratio) and scored on 224x224
+    crops: 25 evenly spaced ones (`crops.grid_positions`), or with a key 25 random ones as the authors do. The score is
+    their mean. The authors' demonstration uses 10 crops.
 
     **Differs from the paper**: ``prepare`` does not round resized images to 8 bits.
 
     Args:
-        protocol: ``"official"``, or ``"pyiqa"``: native size and its own crops (`crops.uniform_crops`), never random.
-        crops: number of crops of every image.
-        width: channels of the backbone's first stage; 64 is the published one.
+        protocol: ``"official"``, or ``"pyiqa"``: native size and pyiqa's crops (`crops.uniform_crops`), never random.
+        crops: number of crops per image.
+        width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
     Raises:
@@ -105,12 +105,12 @@ class HyperIQA(Metric):
         self.keep(protocol=protocol, crops=crops, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
         check_unit_images(images)
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
-        """The crops of all images, those of image 0 first; random ones with a key."""
+        """Return the crops of all images, those of image 0 first; random crops with a key."""
         check_images("images", images)
         if self.protocol == "pyiqa":
             return uniform_crops(images, CROP, self.crops)
@@ -120,15 +120,15 @@ class HyperIQA(Metric):
         return grid_crops(images, CROP, self.crops) if key is None else random_crops(images, CROP, self.crops, key)
 
     def raw(self, pixels: Images) -> Scores:
-        """One score per crop; ``ValueError`` unless the crops are 224x224."""
+        """Return one score per crop; raise ``ValueError`` unless the crops are 224x224."""
         return self.features(pixels, ("score",))["score"]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of crops by name.
+        """Return feature maps of crops by name.
 
-        Stages of the backbone; ``hyper`` (``b 7 7 112``), ``distortion`` (``b 224``), and of the network that scores:
-        its weights ``w1`` to ``w5`` (``b out in``), biases ``b1`` to ``b5`` (``b out``), layers ``t1`` to ``t4``
-        (``b out``, after the sigmoid) and ``score`` (``b``).
+        Stages of the backbone; ``hyper`` (``b 7 7 112``), ``distortion`` (``b 224``); of the target network: weights
+        ``w1`` to ``w5`` (``b out in``), biases ``b1`` to ``b5`` (``b out``), layers ``t1`` to ``t4`` (``b out``, after
+        the sigmoid) and ``score`` (``b``).
         """
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         layers = ("layer1", "layer2", "layer3", "layer4")
@@ -165,7 +165,7 @@ HEAD = frozenset(("hyper", "distortion", "score", *(f"{kind}{i}" for kind in "wb
 
 
 def _channels_first(x: Features) -> Float[Array, "b n"]:
-    """Flattened in the order in which the original's layers put their values out."""
+    """Flatten in the order c h w of the original's layers."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
@@ -198,6 +198,6 @@ HYPERIQA_SPEC = ModelSpec(
     weights={
         "koniq10k": WeightsUrl(
             url=None, page="https://github.com/SSL92/hyperIQA", sha256="ff9277bc", size=109_768_650
-        )  # pyiqa's own file was trained anew and names its parameters differently: it does not load
+        )  # pyiqa's own file is not supported: it was retrained and has other parameter names
     },
 )

@@ -1,4 +1,7 @@
-"""KonCept512 (arXiv 1910.06180): one regression on the last map of an Inception-ResNet-v2."""
+"""KonCept512, one regression on the last map of an Inception-ResNet-v2.
+
+"KonIQ-10k: An Ecologically Valid Database for Deep Learning of Blind Image Quality Assessment", arXiv:1910.06180.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -21,11 +24,11 @@ from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
 EPSILON = 1e-5
-SMALLEST = 75  # side of an image that leaves one pixel of the last map
+SMALLEST = 75  # image side at which the last map has one pixel
 
 
 class Head(nnx.Module):
-    """Pooled features -> score: four linear maps; ReLU, then batch norm, after each of the first three."""
+    """Map pooled features to a score: four linear maps; ReLU, then batch norm, after each of the first three."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 2048, 1024, 256, 1)
@@ -35,7 +38,7 @@ class Head(nnx.Module):
         )
 
     def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
-        """What the last linear map reads."""
+        """Return the input of the last linear map."""
         for linear, norm in zip(self.linear[:-1], self.norm, strict=True):
             x = norm(jax.nn.relu(linear(x)))
         return x
@@ -47,19 +50,19 @@ class Head(nnx.Module):
 class KonCept512(Metric):
     """``score = head(pool(inception_resnet_v2((pixels - 0.5) / 0.5)))``, a mean opinion score, about 0 to 100.
 
-    Protocol: the image as it is, in one pass. The published weights were trained on KonIQ-10k's pictures of 384 × 512
-    (h × w), whose last map is 10 × 14. Published weights: MIT licence.
+    Protocol: the image at its own size, in one pass. The published weights were trained on images of KonIQ-10k of
+    384 × 512 (h × w), whose last map is 10 × 14. Published weights: MIT licence.
 
     Args:
-        pooling: ``"official"`` averages the top left 8 × 8 of the last map, whatever lies beyond, and so takes maps
-            of 8 to 15 on both sides, which images of 299 to 554 pixels have. ``"full"`` averages the whole map of an
-            image of any size from 75 × 75: so does the paper's own Keras model, whose file is read too; with it
-            the weights for PyTorch give other scores.
+        pooling: ``"official"`` averages the top left 8 × 8 of the last map and ignores the rest. It accepts maps of 8
+            to 15 on both sides, that is images of 299 to 554 pixels. ``"full"`` averages the whole map of an image of
+            any size from 75 × 75, as the paper's Keras model does, whose file can be loaded too. The weights for
+            PyTorch give other scores with ``"full"``.
         width: channels of the first stage.
         rngs: random numbers for the weights.
 
-    **Differs from the paper**: no dropout, which scoring has no use for. The ``"official"`` pooling is what the
-    published PyTorch class does.
+    **Differs from the paper**: no dropout, which scoring does not use. The ``"official"`` pooling is that of the
+    published PyTorch class.
 
     >>> model, images = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0))), jnp.zeros((2, 384, 512, 3))
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
@@ -77,22 +80,22 @@ class KonCept512(Metric):
         self.keep(pooling=pooling, width=width)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
-        """Scores of RGB images in [0, 1]; higher is better. There is nothing random: ``key`` changes nothing."""
+        """Return scores of RGB images in [0, 1]; higher is better. Nothing is random: ``key`` is ignored."""
         check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
-        """The images themselves."""
+        """Return the images unchanged."""
         check_images("images", images, minimum=SMALLEST)
         return images
 
     def raw(self, pixels: Images) -> Scores:
-        """Scores of RGB pixels in [0, 1]."""
+        """Return scores of RGB pixels in [0, 1]."""
         last, _ = self.backbone.run(self._normalised(pixels))
         return self.head(self._pool(last))
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps by name: stages of the backbone, ``pooled`` (``b 1536``), ``hidden`` (``b 256``)."""
+        """Return feature maps by name: stages of the backbone, ``pooled`` (``b 1536``), ``hidden`` (``b 256``)."""
         stages = [name for name in names if name not in ("pooled", "hidden")]
         last = self.backbone.order[-1]
         if len(stages) < len(names):
@@ -111,13 +114,13 @@ class KonCept512(Metric):
         h, w = last.shape[1:3]
         if not (8 <= h <= 15 and 8 <= w <= 15):
             raise ValueError(
-                f"the last map is {h}x{w}; pooling='official' takes 8x8 to 15x15, which images with sides of 299 to "
-                "554 pixels have; resize the images (the weights were trained at 384x512), or use pooling='full'"
+                f"the last map is {h}x{w}; pooling='official' takes 8x8 to 15x15, that is images with sides of 299 to "
+                "554 pixels; resize the images (the weights were trained at 384x512), or use pooling='full'"
             )
         return jnp.mean(last[:, :8, :8], (1, 2))
 
 
-# The published checkpoint: the parts of the backbone as members of one Sequential, whose members without weights count.
+# Published checkpoint: parts of the backbone are members of one Sequential; members without weights are counted too.
 INDICES = (0, 1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14)
 PARTS = {
     rf"base\.{index}" + r"\.(\d+)" * part.count("("): stage
@@ -131,9 +134,9 @@ RULES = (
 
 
 def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of the paper's own Keras file under the names of the PyTorch checkpoint; others stay as they are.
+    """Rename the arrays of the paper's Keras file as in the PyTorch checkpoint; return other arrays unchanged.
 
-    The two frameworks' batch norms add 1e-3 and 1e-5 to the variance; those of the head get the difference.
+    Batch norm adds 1e-3 to the variance in Keras and 1e-5 in PyTorch; the head's variances get the difference.
     """
     if "fc_out.kernel" not in arrays:
         return dict(arrays)

@@ -1,6 +1,8 @@
-"""The Linearity metric (arXiv 2008.03889, "norm-in-norm"): a head on two levels of a backbone, three scores.
+"""The Linearity metric: a head on two levels of a backbone, three scores.
 
-**Differs from the paper**: any backbone can carry it, and ``prepare`` does not round resized images to 8 bits.
+"Norm-in-Norm Loss with Faster Convergence and Better Performance for Image Quality Assessment", arXiv:2008.03889.
+
+**Differs from the paper**: it works with any backbone, and ``prepare`` does not round resized images to 8 bits.
 """
 
 from collections.abc import Mapping, Sequence
@@ -27,7 +29,7 @@ Mode = Literal["train", "eval"]
 
 
 class Reduction(nnx.Module):
-    """Pooled features -> 64 values: three linear maps, each with batch norm, and one ReLU at the very end."""
+    """Map pooled features to 64 values: three linear maps, each with batch norm, and one ReLU at the end."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 1024, 256, 64)
@@ -50,10 +52,10 @@ class Linearity(Metric):
 
     Args:
         backbone: a name in `BACKBONES`.
-        width: channels of the backbone's first stage; None is the published width.
-        taps: the two stages the head reads, in their order; None is the backbone's default. Blocks inserted *after*
-            such a stage are part of what it reads.
-        input_size: (height, width) in pixels that images are resized to; None scores them as they are. The
+        width: channels of the backbone's first stage; None: as published.
+        taps: the two stages that the head reads, in their order; None: the backbone's default. Blocks inserted *after*
+            such a stage belong to what the head reads.
+        input_size: (height, width) in pixels to which images are resized; None scores them at their own size. The
             published models use (498, 664).
         rngs: random numbers for the weights.
 
@@ -101,12 +103,12 @@ class Linearity(Metric):
         self.keep(backbone=backbone, width=self.width, taps=self.taps, input_size=input_size)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
         check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Float[Array, "b _ _ c"]:
-        """Images resized to ``input_size``: bilinear, antialiased where that shrinks them, differentiable."""
+        """Resize images to ``input_size``: bilinear, antialiased when shrinking, differentiable."""
         check_images("images", images)
         if self.input_size is None or images.shape[1:3] == self.input_size:
             return images
@@ -114,13 +116,13 @@ class Linearity(Metric):
         return jax.image.resize(images, shape, "bilinear", antialias=True)
 
     def raw(self, pixels: Images) -> Scores:
-        """``q`` of prepared images."""
+        """Return ``q`` of prepared images."""
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         levels = self._levels(normalise(pixels, self.mean, self.std))
         return self.regression(jnp.concatenate(levels, axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
+        """Return feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         heads = {"f6": (self.dr6, self.taps[0]), "f7": (self.dr7, self.taps[1])}
         wanted = {heads[name][1] if name in heads else name for name in names}
@@ -129,17 +131,17 @@ class Linearity(Metric):
         return {name: pooled[name] if name in heads else maps[name] for name in names}
 
     def outputs(self, images: Images) -> dict[str, Scores]:
-        """``q6``, ``q7`` and, as ``score``, ``q`` of prepared images: what training compares with the labels."""
+        """Return ``q6``, ``q7`` and, as ``score``, ``q`` of prepared images: the outputs that are trained."""
         check_unit_images(images, slack=OVERSHOOT)
         return self.outputs_from(normalise(images, self.mean, self.std))
 
     def trunk(self, pixels: Images, stop: str) -> Features:
-        """What stage ``stop`` puts out for prepared images; `outputs_from` goes on from there."""
+        """Return the output of stage ``stop`` for prepared images; `outputs_from` continues from there."""
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         return self.backbone.run(normalise(pixels, self.mean, self.std), stop=stop)[0]
 
     def outputs_from(self, activations: Features, start: str | None = None) -> dict[str, Scores]:
-        """`outputs` from what stage ``start`` put out; without ``start``, from normalised pixels."""
+        """Return `outputs` from the output of stage ``start``; without ``start``, from normalised pixels."""
         f6, f7 = self._levels(activations, start)
         q = self.regression(jnp.concatenate([f6, f7], axis=1))
         return {"q6": self.regr6(f6)[:, 0], "q7": self.regr7(f7)[:, 0], "score": q[:, 0]}
@@ -150,7 +152,7 @@ class Linearity(Metric):
         return self.dr6(pooled[0]), self.dr7(pooled[1])
 
 
-# The published checkpoints: torchvision's layers as members of one Sequential.
+# The published checkpoints: torchvision's layers are members of one Sequential.
 RULES = (
     *key_map.under("backbone", resnet.rules(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
     *(rule for i in range(3) for rule in key_map.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),

@@ -1,4 +1,4 @@
-"""A published metric with its weights, whatever form they come in."""
+"""Load a published metric with weights from any supported source."""
 
 import json
 import os
@@ -25,21 +25,21 @@ from jaxiqa.pretrained.files import contents
 Weights = Mapping[str, Any] | str | os.PathLike[str]
 
 MODEL, OPTIONS = "jaxiqa_model", "jaxiqa_options"
-"""What the header of a converted file says: which model it is, and the options it was built with, as JSON."""
+"""Fields in the header of a converted file: the model's name, and its options as JSON."""
 
 load_run = saved_model.load
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A metric, and what became of everything in the file.
+    """A metric, and how each entry of the file was used.
 
     Attributes:
         model: the metric.
         options: that it was built with.
-        mapped: where each array went.
-        extras: what is no parameter and was used (a calibration).
-        left_out: everything else in the file, by name, and what it is.
+        mapped: the parameter that each array became.
+        extras: entries used that are not parameters (a calibration).
+        left_out: entries not used: name -> what it is.
     """
 
     model: nnx.Module
@@ -50,23 +50,23 @@ class Loaded:
 
 
 def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
-    """A published metric with trained weights, in evaluation mode.
+    """Load a published metric with trained weights, in evaluation mode.
 
     Args:
         name: a key of `jaxiqa.models.MODELS`.
         weights: one of
 
             - a dict of arrays under the original parameter names;
-            - the path of a file as its authors published it, or in another format that `jaxiqa.pretrained.files.read`
-              knows, or written by ``jaxiqa convert``;
-            - a name in ``MODELS[name].weights``, which is downloaded once and kept;
-            - the folder of a training run, a file of it, or a folder above it that holds no other run.
+            - a path: a file as its authors published it, in another format that `jaxiqa.pretrained.files.read` reads,
+              or written by ``jaxiqa convert``;
+            - a name in ``MODELS[name].weights``: downloaded once and cached;
+            - the folder of a training run, a file in it, or a parent folder with only this run.
         **options: of the metric, such as its protocol; see its class.
 
     Raises:
-        FileNotFoundError: there is no such file, or it cannot be downloaded; the message says where to get it.
-        ValueError: an unknown name or option, a damaged file, or weights that do not fit: one error that lists every
-            missing, unknown and misshapen array, and says whose checkpoint it seems to be.
+        FileNotFoundError: the file does not exist or cannot be downloaded; the message says where to get it.
+        ValueError: an unknown name or option, a damaged file, or weights that do not fit. One message lists all
+            missing, unknown and misshapen arrays, and the model that the checkpoint seems to belong to.
 
     >>> load("musiq", weights="koniq10k")
     Traceback (most recent call last):
@@ -76,13 +76,13 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
 
 
 def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
-    """`load`, and what became of everything in the file."""
+    """Load as `load` does; also return how each entry of the file was used."""
     check_choice("name", name, MODELS)
     published = MODELS[name]
     check_options(name, published.build, options, hidden=("rngs",))
     if isinstance(weights, Mapping):
         found = from_mapping(weights)
-        arrays = found.arrays | found.numbers  # nothing in a dict may be left over
+        arrays = found.arrays | found.numbers  # every entry of a dict must be used
         return _fill(name, published, replace(found, arrays=arrays, numbers={}), options, source=f"weights of {name}")
     path = _path(name, published, weights)
     if folder := saved_model.run_folder(path):
@@ -136,7 +136,7 @@ def _fill(name: str, published: ModelSpec, found: Contents, options: dict[str, A
         path for path, leaf in nnx.to_flat_state(nnx.state(model)) if isinstance(leaf.get_value(), jax.ShapeDtypeStruct)
     ]
     if empty:
-        raise RuntimeError(f"{name}: neither its KEYS nor its finish() sets {empty}")
+        raise RuntimeError(f"{name}: neither its rules nor its finish() sets {empty}")
     unused = {key: f"{value.tolist()}" for key, value in found.numbers.items() if key not in extras}
     return Loaded(model, options, mapped, extras, unused | found.left_out)
 
@@ -147,13 +147,13 @@ def _unused(found: Contents) -> str:
         return chosen
     names = [f"{key} ({what})" for key, what in list(found.left_out.items())[:SHOWN]]
     more = f" and {len(found.left_out) - SHOWN} more" if len(found.left_out) > SHOWN else ""
-    return f"{chosen}\n  not looked at: {', '.join(names)}{more}"
+    return f"{chosen}\n  not used: {', '.join(names)}{more}"
 
 
 def _owner(name: str, model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> str:
-    """A line that says whose checkpoint this seems to be, if every array in it has a place there and not here."""
+    """Return a line that names the model this checkpoint seems to belong to: the one whose rules know every array."""
 
-    some = dict(list(arrays.items())[:20])  # most models are ruled out by these
+    some = dict(list(arrays.items())[:20])  # a quick test that excludes most models
 
     def fits(rules: Any, extras: tuple[str, ...] = ()) -> bool:
         return all(

@@ -1,4 +1,7 @@
-"""The MANIQA metric (arXiv 2204.08958): a vision transformer, attention across channels, and Swin stages."""
+"""MANIQA: a vision transformer, attention across channels, and Swin stages.
+
+"MANIQA: Multi-dimension Attention Network for No-Reference Image Quality Assessment", arXiv:2204.08958.
+"""
 
 import math
 from collections.abc import Sequence
@@ -27,20 +30,20 @@ PARTS = ("fc_score", "fc_weight")
 CROP = 224
 CROPS = 20
 AT_ONCE = 5
-"""Crops that go through the network together, at most."""
+"""Largest number of crops in one pass through the network."""
 HALF = (0.5, 0.5, 0.5)
 
 
 class ChannelAttention(nnx.Module):
-    """Attention between the channels of a map: each is a token, its N = h·w values are the token's features.
+    """Attention between the channels of a map: each channel is a token with N = h·w features.
 
     With X the map as ``c N`` and q, k, v = X through three linear maps: ``A = softmax(q kᵀ / √N)`` (``c c``) and
     ``X + scramble(A v)``. The published network transposes ``A v`` to ``N c`` and then reads its numbers, row by row,
-    as ``c N`` again: value (i, j) of what is added is value (m mod c, m div c) of ``A v``, m = i·N + j. That mixes
-    pixels and channels without a purpose, but the weights were trained with it, so it is kept.
+    as ``c N`` again: value (i, j) of the added term is value (m mod c, m div c) of ``A v``, m = i·N + j. This mixes
+    pixels and channels for no reason, but the weights were trained with it, so it is kept.
 
     Args:
-        pixels: N; maps of another size do not fit the linear maps.
+        pixels: N; maps of any other size are not accepted.
         rngs: random numbers for the weights.
     """
 
@@ -59,7 +62,7 @@ class ChannelAttention(nnx.Module):
 
 
 class Head(nnx.Module):
-    """``linear2(relu(linear1(x)))``, one number per pixel."""
+    """Compute ``linear2(relu(linear1(x)))``, one number per pixel."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.linear1 = nnx.Linear(features, features, rngs=rngs)
@@ -75,33 +78,33 @@ class MANIQA(Metric):
     ``score = Σ f w / Σ w``, ``f = relu(fc_score(z))``, ``w = sigmoid(fc_weight(z))`` per patch. ``z`` comes through
     the stages ``vit`` (blocks 6 to 9 of a ViT-B/8 side by side, 3072 channels), ``tablock1.0``, ``tablock1.1``
     (`ChannelAttention`), ``conv1``, ``swin1.0``, ``swin1.1``, and ``tablock2.0`` … ``swin2.1`` with half the channels.
-    A block inserted ``after:vit`` hardens the map in front of the transformer stages.
+    A block inserted ``after:vit`` hardens the input of the transformer stages.
 
-    Blocks 10 and 11 of the ViT, its last norm and classifier and one convolution of either Swin part were published
-    but no score depends on them: they are not computed, and dropped from checkpoints.
+    The published weights contain parts that no score depends on: blocks 10 and 11 of the ViT, its last norm and
+    classifier, and one convolution of each Swin part. They are not computed, and are dropped from checkpoints.
 
-    **Protocols.** ``"official"``: 20 crops at native size, an even grid (`jaxiqa.nn.crops.grid_crops`) or
+    **Protocols.** ``"official"``: 20 crops at native size, on an even grid (`jaxiqa.nn.crops.grid_crops`) or at
     uniformly random positions with a key; the mean of their scores. ``"resize"``: the whole image, resized to 224×224
     as the authors did for KonIQ-10k's training and validation (`jaxiqa.ops.cubic.resize_cubic`).
     ``"pyiqa"``: 20 crops on that toolbox's fixed grid (`jaxiqa.nn.crops.uniform_crops`) and one ``Σ f w / Σ w``
     over the patches of all crops.
 
-    Beside the weights, scoring a crop takes about 100 MiB on a CPU and its gradient 1.1 GiB, mostly attention weights;
-    a protocol's 20 crops go through in one batch, so score and attack images a few at a time.
+    On a CPU, scoring a crop needs about 100 MiB besides the weights, and its gradient 1.1 GiB, mostly attention
+    weights. A protocol's 20 crops are one batch, so score and attack few images at a time.
 
-    Scores are about 0 to 1, higher is better. The published weights are under Apache-2.0.
+    Scores are about 0 to 1; higher is better. The published weights are under Apache-2.0.
 
-    **Differs from the paper**: as its code does, with the order of values above; random crops may end at the last row
-    and column, and resized images are not rounded to 8 bits.
+    **Differs from the paper**: the order of values above follows its code; random crops may end at the last row and
+    column; resized images are not rounded to 8 bits.
 
     Args:
         protocol: ``"official"``, ``"resize"`` or ``"pyiqa"``.
         width: channels of a token of the ViT and of the first Swin part; a multiple of 24.
-        scale: of the branch of each Swin layer; pyiqa takes 0.13 for the weights trained on PIPAL.
+        scale: factor of the branch of each Swin layer; pyiqa uses 0.13 for the weights trained on PIPAL.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol, an impossible width; in a call, crops of an image smaller than 224 pixels.
+        ValueError: an unknown protocol, a width not allowed; in a call, crops of an image smaller than 224 pixels.
 
     >>> model = nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
@@ -134,7 +137,7 @@ class MANIQA(Metric):
         self.keep(protocol=protocol, width=width, scale=scale)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1], as the protocol says; random crops with a key (``"official"``)."""
+        """Return scores of RGB images in [0, 1] by the protocol; random crops with a key (``"official"``)."""
         check_unit_images(images)
         sums = self._sums(self.prepare(images, key)).reshape(images.shape[0], -1, 2)
         if self.protocol == "pyiqa":
@@ -142,7 +145,7 @@ class MANIQA(Metric):
         return self.calibrated(jnp.mean(sums[..., 0] / sums[..., 1], axis=1))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
-        """Crops of images, those of image 0 first, or resized images; see the class."""
+        """Return the crops of all images, those of image 0 first, or resized images; see the class."""
         check_images("images", images)
         if self.protocol == "resize":
             return resize_cubic(images, self.input_size)
@@ -153,15 +156,15 @@ class MANIQA(Metric):
         return random_crops(images, CROP, CROPS, key)
 
     def raw(self, pixels: Images) -> Scores:
-        """One score per 224×224 crop: ``Σ f w / Σ w``."""
+        """Return one score per 224×224 crop: ``Σ f w / Σ w``."""
         sums = self._sums(pixels)
         return sums[:, 0] / sums[:, 1]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of crops by name.
+        """Return feature maps of crops by name.
 
         Stages of the backbone (``b 28 28 c``); of the ViT ``patch_embed`` (``b 784 c``) and ``block0`` … ``block9``
-        (``b 785 c``, the class token first); ``fc_score``, in front of its ReLU, and ``fc_weight``, behind its sigmoid
+        (``b 785 c``, the class token first); ``fc_score``, before its ReLU, and ``fc_weight``, after its sigmoid
         (``b 28 28``).
         """
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
@@ -184,15 +187,15 @@ class MANIQA(Metric):
         return {name: found[name] for name in names}
 
     def _sums(self, pixels: Images) -> Float[Array, "b 2"]:
-        """Of every crop, ``Σ f w`` and ``Σ w``.
+        """Return ``Σ f w`` and ``Σ w`` of every crop.
 
-        Backward, a crop needs 1.4 GB, so only a few at a time are kept; the others are computed again.
+        The gradient needs 1.4 GB per crop. So only a few crops are held at a time; the others are computed again.
         """
         count = len(pixels)
         if count <= AT_ONCE:
             return self._sums_at_once(pixels)
         chunk = max(size for size in range(1, AT_ONCE + 1) if count % size == 0)
-        # In a loop, nothing computed again can be merged with its first computation.
+        # In a loop, XLA cannot merge a recomputation with the first computation.
         some = jax.checkpoint(self._sums_at_once, prevent_cse=False)
         return jax.lax.map(some, pixels.reshape(-1, chunk, *pixels.shape[1:])).reshape(count, 2)
 

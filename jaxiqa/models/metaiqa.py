@@ -1,4 +1,7 @@
-"""MetaIQA (arXiv 2004.05508): a ResNet-18, its ImageNet classifier, and three layers on the 1000 class scores."""
+"""MetaIQA: a ResNet-18, its ImageNet classifier, and three layers on the 1000 class scores.
+
+"MetaIQA: Deep Meta-learning for No-Reference Image Quality Assessment", arXiv:2004.05508.
+"""
 
 from collections.abc import Sequence
 
@@ -22,7 +25,7 @@ CLASSES = 1000
 
 
 class Hidden(nnx.Module):
-    """A linear map, batch norm and PReLU with one slope for all its units."""
+    """A linear map, batch norm and PReLU with one slope for all units."""
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.linear = nnx.Linear(features, hidden, rngs=rngs)
@@ -37,16 +40,16 @@ class Hidden(nnx.Module):
 class MetaIQA(Metric):
     """``score = sigmoid(fc3(hidden2(hidden1(classifier(mean over pixels of layer4)))))``, in (0, 1).
 
-    Protocol: the whole image is resized to 224x224, whatever its aspect, and scored in one pass. There is nothing
-    random in it, so a key changes nothing. The published files are priors, meant to be fine-tuned on the images that
-    are to be scored.
+    Protocol: the whole image is resized to 224x224, without keeping the aspect ratio, and scored in one pass. Nothing
+    is random: the key is ignored. The published files are priors, meant to be fine-tuned on the images that will be
+    scored.
 
-    **Differs from the paper**: the official script resizes with scikit-image, whose smoothing depends on its version;
-    here it is a triangle filter as wide as the reduction (Pillow's, without its rounding to 8 bits).
+    **Differs from the paper**: the official script resizes with scikit-image, whose smoothing depends on its version.
+    Here the filter is a triangle as wide as the reduction (Pillow's, without its rounding to 8 bits).
 
     Args:
         protocol: ``"official"`` resizes as above; ``"pyiqa"`` bilinearly without any smoothing.
-        width: channels of the backbone's first stage; 64 is the published one.
+        width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
     Raises:
@@ -72,23 +75,23 @@ class MetaIQA(Metric):
         self.keep(protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
         check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b 224 224 c"]:
-        """Images resized to 224x224 as the protocol says."""
+        """Resize images to 224x224 by the protocol."""
         del key
         check_images("images", images)
         shape = (images.shape[0], SIDE, SIDE, images.shape[3])
         return jax.image.resize(images, shape, "bilinear", antialias=self.protocol == "official")
 
     def raw(self, pixels: Images) -> Scores:
-        """Scores of prepared images."""
+        """Return scores of prepared images."""
         return jax.nn.sigmoid(self.features(pixels, ("fc3",))["fc3"][:, 0])
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of prepared images by name.
+        """Return feature maps of prepared images by name.
 
         Stages of the backbone, ``classifier`` (``b 1000``), ``hidden1`` (``b 1024``), ``hidden2`` (``b 512``) and
         ``fc3`` (``b 1``, the score before the sigmoid).

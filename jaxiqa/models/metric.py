@@ -1,4 +1,4 @@
-"""What every quality metric is, whatever its network: the map to its scale, its training outputs, its blocks."""
+"""Base class of every quality metric: calibration, training outputs and inserted blocks."""
 
 from collections.abc import Mapping
 from math import inf, nan
@@ -26,12 +26,12 @@ class Metric(nnx.Module):
     `jaxiqa.models.spec.ModelSpec` says what each of them promises.
 
     Attributes:
-        backbone: the stages that `jaxiqa.models.harden` builds into.
-        options: the arguments it was made with, as pairs, so that `jaxiqa.models.save` can describe it.
-        input_size: (height, width) of the pixels where the protocol fixes it, or None.
+        backbone: the stages into which `jaxiqa.models.harden` inserts blocks.
+        options: the arguments it was built with, as pairs; `jaxiqa.models.save` stores them.
+        input_size: (height, width) of the pixels if the protocol fixes it, or None.
         published_range: (lowest, highest) score of the published weights, or None.
         loss_weights: name of each training output -> weight of its loss in the total.
-        cancelled: patterns of parameters whose effect a batch norm right behind them takes away. They do not train:
+        cancelled: patterns of parameters whose effect is cancelled by the batch norm after them. They are not trained:
             their gradient is rounding noise, which Adam would scale up to full steps.
         restartable: whether `trunk` and `outputs_from` exist, so that the output of frozen stages can be stored.
     """
@@ -45,7 +45,7 @@ class Metric(nnx.Module):
     restartable: ClassVar[bool] = False
 
     def keep(self, **options: Any) -> None:
-        """Note the options of ``__init__``; the metric is not calibrated yet: k = 1, b = 0, the published range."""
+        """Store the options of ``__init__`` and reset the calibration: k = 1, b = 0, the published range."""
         self.options = tuple(options.items())
         self.reset_calibration()
 
@@ -58,7 +58,7 @@ class Metric(nnx.Module):
         raise NotImplementedError
 
     def raw(self, pixels: Images) -> Scores:
-        """The network's own output for each prepared item; the higher the better."""
+        """Return the network's output for each prepared item; higher is better."""
         raise NotImplementedError
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
@@ -67,15 +67,15 @@ class Metric(nnx.Module):
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def network(self, pixels: Images) -> Scores:
-        """One score per prepared item: ``k · raw(pixels) + b``; higher is better."""
+        """Return one score per prepared item: ``k · raw(pixels) + b``; higher is better."""
         return self.calibrated(self.raw(pixels))
 
     def calibrated(self, raw: Array) -> Array:
-        """``k · raw + b``."""
+        """Return ``k · raw + b``."""
         return self.calibration[0] * raw + self.calibration[1]
 
     def outputs(self, images: Images) -> dict[str, Scores]:
-        """What training compares with the labels, before calibration, by name; ``"score"`` is what a score is made of.
+        """Return the outputs that are trained on labels, before calibration, by name; the score is from ``"score"``.
 
         One value per image and output. By default there is one output, the score of the whole protocol.
         """
@@ -83,26 +83,26 @@ class Metric(nnx.Module):
 
     @property
     def insertions(self) -> tuple[Insertion, ...]:
-        """The blocks that `jaxiqa.models.harden` has put into the backbone."""
+        """Return the blocks that `jaxiqa.models.harden` inserted into the backbone."""
         return self.backbone.insertions
 
     @property
     def score_range(self) -> tuple[float, float]:
-        """(lowest, highest) score, by which gains are divided; ``ValueError`` where nobody has said it."""
+        """Return (lowest, highest) score, whose difference divides gains; raise ``ValueError`` if it is not set."""
         low, high = (float(value) for value in self.calibration[2:])
         if not low < high:
             raise ValueError("the model has no score_range yet: call model.calibrate(k=..., b=..., score_range=...)")
         return low, high
 
     def calibrate(self, *, k: float, b: float, score_range: tuple[float, float]) -> None:
-        """Set the map from raw outputs to scores, ``k · raw + b``, and the range that gains are divided by.
+        """Set the map from raw outputs to scores, ``k · raw + b``, and the score range, which divides gains.
 
         Args:
             k, b: slope and intercept, usually least squares of the labels on the training set.
             score_range: (lowest, highest) score, in the units of ``k · raw + b``.
 
         Raises:
-            ValueError: a number that is not finite, or a range the wrong way round.
+            ValueError: a number that is not finite, or low ≥ high.
 
         >>> from jaxiqa.models import build
         >>> model = build("resnet18", width=8)

@@ -1,4 +1,7 @@
-"""PaQ-2-PiQ (arXiv 1912.10088): one score for a picture and one for each of its patches, from pooled regions."""
+"""PaQ-2-PiQ: one score for an image and one for each of its patches, from pooled regions.
+
+"From Patches to Pictures (PaQ-2-PiQ): Mapping the Perceptual Space of Picture Quality", arXiv:1912.10088.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -20,20 +23,20 @@ from jaxiqa.pretrained.files import WeightsUrl
 
 STRIDE = 32  # pixels per cell of layer4
 GRID = 20  # patches along each side
-MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many pictures
+MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many images
 
 
 class PaQ2PiQ(Metric):
-    """``score = head(RoI of the whole image)``, over a ResNet-18 that sees pixels as they are.
+    """``score = head(RoI of the whole image)``, over a ResNet-18 whose input is not normalised.
 
-    A region of interest (RoI) of ``layer4`` is max-pooled to 2x2 cells (`roi_max_pool`); their maximum and their mean
-    go through batch norm, a linear map, ReLU, batch norm and a linear map. `local_map` has a score for each patch of a
-    20x20 grid. Scores lie in about 0 to 100.
+    A region of interest (RoI) of ``layer4`` is max-pooled to 2x2 cells (`roi_max_pool`). Their maximum and their mean
+    go through batch norm, a linear map, ReLU, batch norm and a linear map. `local_map` gives a score for each patch of
+    a 20x20 grid. Scores are about 0 to 100.
 
-    Protocol: the image at its own size, one pass. There is nothing random in it, so a key changes nothing.
+    Protocol: the image at its own size, one pass. Nothing is random: the key is ignored.
 
     Args:
-        width: channels of the backbone's first stage; 64 is the published one.
+        width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
     >>> model = nnx.eval_shape(lambda: PaQ2PiQ(rngs=nnx.Rngs(0)))
@@ -57,27 +60,27 @@ class PaQ2PiQ(Metric):
         self.keep(width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
         check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Images:
-        """The images themselves."""
+        """Return the images unchanged."""
         del key
         check_images("images", images)
         return images
 
     def raw(self, pixels: Images) -> Scores:
-        """One score per image, from the region that is all of it."""
+        """Return one score per image, from the region that covers all of it."""
         return self._score(self._pooled(self._layer4(pixels), pixels.shape, 1))[:, 0, 0]
 
     def local_map(self, pixels: Images) -> Float[Array, "b 20 20"]:
-        """A score for each patch of a 20x20 grid over the image."""
+        """Return a score for each patch of a 20x20 grid over the image."""
         return self._score(self._pooled(self._layer4(pixels), pixels.shape, GRID))
 
     @staticmethod
     def normalised(scores: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """The published rescaling of scores, monotone and clipped to [0, 100], with m = 72.597, l = 7.798, r = 4.118.
+        """Rescale scores as published, monotone and clipped to [0, 100], with m = 72.597, l = 7.798, r = 4.118.
 
         ``m + m (s - m) / 4l`` below m, ``m + (100 - m) (s - m) / 4r`` above it.
 
@@ -88,7 +91,7 @@ class PaQ2PiQ(Metric):
         return jnp.clip(MEAN + slope * (scores - MEAN), 0.0, 100.0)
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps by name: stages of the backbone, and three of all 401 regions, the whole image first.
+        """Return feature maps by name: stages of the backbone, and three of all 401 regions, the whole image first.
 
         ``roi_pool`` (``b 401 2 2 c``), ``concat_pool`` (``b 401 2c``: maximum, then mean) and ``hidden``
         (``b 401 512``, after the second batch norm).
@@ -108,7 +111,7 @@ class PaQ2PiQ(Metric):
         return self.features(pixels, ("layer4",))["layer4"]
 
     def _pooled(self, x: Features, shape: tuple[int, ...], count: int) -> Float[Array, "b n n 2 2 c"]:
-        """The regions of a ``count`` x ``count`` grid, each in 2x2 cells."""
+        """Return the regions of a ``count`` x ``count`` grid, each in 2x2 cells."""
         rows, columns = (roi_bins(side, cells, count) for side, cells in zip(shape[1:3], x.shape[1:3], strict=True))
         x = roi_max_pool(x, rows, columns)
         return x.reshape(x.shape[0], count, 2, count, 2, x.shape[3]).transpose(0, 1, 3, 2, 4, 5)
@@ -125,11 +128,11 @@ def _concat_pool(regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n features
 
 
 def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
-    """Along one axis: the cells that each bin of RoI pooling covers, for ``count`` regions with two bins each.
+    """Return, along one axis, the cells of each bin of RoI pooling, for ``count`` regions with two bins each.
 
     Region i lies between pixels ``i/count`` and ``(i+1)/count`` of ``side``. Both ends are divided by 32 and rounded
-    (halves up), and the second counts as inside. Its bins cover ``⌊j·n/2⌋ … ⌈(j+1)·n/2⌉`` of its n cells, as far as
-    these lie inside the map: neighbouring bins may share a cell, and a bin may be empty.
+    (halves up); the cell at the second end is included. Bin j covers ``⌊j·n/2⌋ … ⌈(j+1)·n/2⌉`` of the region's n cells,
+    clipped to the map: neighbouring bins may share a cell, and a bin may be empty.
 
     Args:
         side: of the image, in pixels.
@@ -137,7 +140,7 @@ def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
         count: of the regions.
 
     Returns:
-        Indices of cells, the last one repeated where a bin covers less than others; an empty bin holds -1.
+        Indices of cells; shorter bins repeat their last cell; an empty bin is filled with -1.
 
     >>> roi_bins(160, 5, 1).tolist()
     [[0, 1, 2], [3, 4, 4]]
@@ -155,7 +158,7 @@ def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
 
 
 def roi_max_pool(x: Features, rows: Int[np.ndarray, "n k"], columns: Int[np.ndarray, "m l"]) -> Float[Array, "b n m c"]:
-    """Maximum over each pair of a row bin and a column bin (`roi_bins`); 0 where either is empty.
+    """Return the maximum over each pair of a row bin and a column bin (`roi_bins`); 0 if either is empty.
 
     >>> x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     >>> roi_max_pool(x, np.array([[0, 1], [-1, -1]]), np.array([[0], [2]]))[..., 0].tolist()

@@ -1,4 +1,4 @@
-"""A trained metric on disk: ``model.json`` says what it is, ``model.safetensors`` holds its numbers."""
+"""A trained metric on disk: ``model.json`` describes it, ``model.safetensors`` holds its parameters."""
 
 import hashlib
 import json
@@ -21,11 +21,11 @@ FIELDS = ("model", "options", "blocks", "k", "b", "score_range", "sha256")
 
 
 def save(model: Metric, folder: str | Path) -> None:
-    """Write the metric into ``folder``; the weights first, so that a card always describes weights that are there.
+    """Write the metric into ``folder``; the weights first, so that a card always describes existing weights.
 
     Raises:
         ValueError: the model is not calibrated yet.
-        jaxiqa.core.files.WriteError: the folder cannot be written, or the disk is full. What was there before stays.
+        jaxiqa.core.files.WriteError: the folder cannot be written, or the disk is full. Existing files are unchanged.
     """
     folder = Path(folder)
     low, high = model.score_range
@@ -49,14 +49,14 @@ def save(model: Metric, folder: str | Path) -> None:
 
 
 def run_folder(path: str | Path) -> Path | None:
-    """The folder of the trained model that ``path`` means, or None for a file that belongs to none.
+    """Return the folder of the trained model that ``path`` refers to, or None for a file that belongs to none.
 
-    It may be the folder itself, its ``model.safetensors`` or ``model.json``, or a folder above it that holds no other
+    The path may be the folder itself, its ``model.safetensors`` or ``model.json``, or a parent folder with exactly one
     trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``.
 
     Raises:
-        FileNotFoundError: there is no trained model in this folder.
-        ValueError: there are several; all are listed.
+        FileNotFoundError: this folder has no trained model.
+        ValueError: it has several; all are listed.
     """
     path = Path(path)
     if (path / "model.json").is_file():
@@ -79,19 +79,19 @@ def _name_of(model: Metric) -> str:
 
 
 def _converted(card: dict[str, Any]) -> dict[str, Any]:
-    """A card of format 1, which knew only the linearity metric, as one of today."""
+    """Convert a card of format 1, which described only Linearity, to the current format."""
     options = {name: card[name] for name in ("backbone", "width", "taps", "input_size") if name in card}
     return {**card, "format": FORMAT, "options": options}
 
 
 def load(folder: str | Path) -> Metric:
-    """The metric that `save` wrote, in evaluation mode.
+    """Load the metric that `save` wrote, in evaluation mode.
 
     Args:
-        folder: where it lies, as of `run_folder`.
+        folder: any path that `run_folder` accepts.
 
     Raises:
-        FileNotFoundError: there is no model in ``folder``.
+        FileNotFoundError: ``folder`` has no model.
         ValueError: the card cannot be read, was changed after it was written, or describes other weights.
     """
     found = run_folder(folder)
@@ -102,7 +102,7 @@ def load(folder: str | Path) -> Metric:
         card: dict[str, Any] = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
-    # Of the card as it was written; None: from before there were seals.
+    # The seal covers the card as it was written; None: the card is older than seals.
     changed = isinstance(card, dict) and card.pop("seal", None) not in (None, _seal(card))
     card = _converted(card) if isinstance(card, dict) and card.get("format") == 1 else card
     version = card.get("format") if isinstance(card, dict) else None
@@ -111,7 +111,7 @@ def load(folder: str | Path) -> Metric:
     if missing := [field for field in FIELDS if field not in card]:
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
     if card["model"] not in MODELS:
-        raise ValueError(f"{path}: model={card['model']!r} is not allowed; this version knows {', '.join(MODELS)}")
+        raise ValueError(f"{path}: model={card['model']!r} is not allowed; this version supports {', '.join(MODELS)}")
     options = {name: tuple(value) if isinstance(value, list) else value for name, value in card["options"].items()}
     file = folder / "model.safetensors"
     arrays = files.read(file)
@@ -127,11 +127,11 @@ def load(folder: str | Path) -> Metric:
     model = nnx.eval_shape(empty)
     key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
     if changed:
-        raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train anew")
+        raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train again")
     model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
     return model
 
 
 def _seal(card: dict[str, Any]) -> str:
-    """The SHA-256 digest of a card's fields."""
+    """Return the SHA-256 digest of a card's fields."""
     return hashlib.sha256(json.dumps(card).encode()).hexdigest()

@@ -1,4 +1,4 @@
-"""A new metric over a backbone, and any metric as a pure score function."""
+"""Build a new metric over a backbone, and turn any metric into a pure score function."""
 
 import os
 from dataclasses import dataclass
@@ -29,17 +29,17 @@ def build(
     backbone_weights: str | os.PathLike[str] | None = None,
     seed: int = 0,
 ) -> Linearity:
-    """A new Linearity metric: fresh heads over a fresh or an ImageNet-trained backbone.
+    """Build a new Linearity metric: new heads over a backbone with random or ImageNet weights.
 
     Args:
         backbone, width, taps, input_size: see `Linearity`.
         backbone_weights: file with the published ImageNet weights of this backbone, in any format that
-            `jaxiqa.pretrained.files.read` knows: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``,
-            the converted ones or Keras' of ``mobilenet_v2``. The classifier in it is left out.
-        seed: of everything that starts at random.
+            `jaxiqa.pretrained.files.read` reads: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``,
+            the converted ones or Keras' of ``mobilenet_v2``. Its classifier is not used.
+        seed: of all random initial weights.
 
     Raises:
-        ValueError: the file does not hold exactly this backbone's weights; every key that differs is listed.
+        ValueError: the file does not hold exactly this backbone's weights; the message lists all keys that differ.
 
     >>> build("resnet18", width=8).taps
     ('layer3', 'layer4')
@@ -64,12 +64,12 @@ def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.
 
 
 @jax.tree_util.register_dataclass
-@dataclass(frozen=True, eq=False, repr=False)  # hashed as the object it is, so that `jax.jit(score)` works too
+@dataclass(frozen=True, eq=False, repr=False)  # hashed by identity, so that `jax.jit(score)` works too
 class ScoreModel(CallableModule):
-    """A metric as a pytree that can be called: jitted functions take it as an argument.
+    """A metric as a callable pytree: pass it to jitted functions as an argument.
 
-    Two models of one structure share every compiled program; their weights are data. In ``jax.jit(score)(images)`` they
-    are constants of a program of their own.
+    Models of the same structure share every compiled program; their weights are arguments. ``jax.jit(score)(images)``
+    instead compiles a program of its own with the weights as constants.
     """
 
     def __call__(self, images: Images) -> Scores:
@@ -85,26 +85,26 @@ class ScoreModel(CallableModule):
 def score_fn(
     model: nnx.Module, image_size: tuple[int, int] | None = None, *, compute_dtype: str = "float32"
 ) -> ScoreModel:
-    """The model as it is now, as a pure function ``images b h w c -> scores b``, in evaluation mode.
+    """Return the current model as a pure function ``images b h w c -> scores b``, in evaluation mode.
 
-    Batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`), in float32; in bfloat16, where
-    folding was measured to move scores further, they stay.
+    In float32, batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`). In bfloat16 they
+    stay: measurements showed that folding moves scores further.
 
     Args:
-        model: the metric; left as it was, and what happens to it later does not change the function.
-        image_size: (height, width) of the images that will be scored. With it, or where the protocol fixes the size of
-            what the network gets (``model.input_size``), orthogonal maps are built once and for all
-            (`jaxiqa.layers.materialize`); otherwise they are built anew in every call, which takes any size.
+        model: the metric; it is not changed, and later changes to it do not change the function.
+        image_size: (height, width) of the images that will be scored. With it, or if the protocol fixes the size of
+            the network's input (``model.input_size``), orthogonal maps are computed once
+            (`jaxiqa.layers.materialize`). Otherwise they are computed in every call, which accepts any size.
         compute_dtype: ``"float32"``, or ``"bfloat16"`` for the backbone's convolutions and linear maps, which is
-            faster on accelerators; how far scores move, and what stays float32, says `jaxiqa.nn.precision`.
+            faster on accelerators; `jaxiqa.nn.precision` says how far scores move and what stays float32.
 
     >>> import jax.numpy as jnp
     >>> score = score_fn(build("resnet18", width=8))
     >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
     (2,)
 
-    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`check_unit_images`);
-    inside, where values cannot be looked at, those of another type or layout.
+    Outside ``jit``, a call raises an error unless the images are ``b h w 3`` in [0, 1] (`check_unit_images`);
+    inside, where values are unknown, unless they have this type and layout.
     """
     size = model.input_size or image_size
     if compute_dtype == "float32":

@@ -19,17 +19,17 @@ SHORTER_SIDE, PATCH, STRIDE = 512, 224, 112
 
 
 class SPAQBaseline(Metric):
-    """``score = mean over patches of fc(mean over pixels of layer4)``, a ResNet-50 that sees pixels as they are.
+    """``score = mean over patches of fc(mean over pixels of layer4)``, a ResNet-50 whose input is not normalised.
 
-    Protocol: images with both sides of 512 pixels or more are resized to 512 along the shorter one; then 224x224
-    patches every 112 pixels, with a last row and column that end at the edge. Scores lie in about 0 to 100. There is
-    nothing random in it, so a key changes nothing.
+    Protocol: images with both sides of 512 pixels or more are resized to 512 along the shorter one. Then 224x224
+    patches are cut every 112 pixels, with a last row and column that end at the edge. Scores are about 0 to 100.
+    Nothing is random: the key is ignored.
 
-    **Differs from the paper**: an image with a side below 512, on which the published script stops, is scored at its
+    **Differs from the paper**: an image with a side below 512, on which the published script fails, is scored at its
     own size; ``prepare`` does not round resized images to 8 bits.
 
     Args:
-        width: channels of the backbone's first stage; 64 is the published one.
+        width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
     >>> model = nnx.eval_shape(lambda: SPAQBaseline(rngs=nnx.Rngs(0)))
@@ -47,12 +47,12 @@ class SPAQBaseline(Metric):
         self.keep(width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1], both sides at least 224 pixels; higher is better."""
+        """Return scores of RGB images in [0, 1], both sides at least 224 pixels; higher is better."""
         check_unit_images(images)
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
-        """The patches of all images, row by row, those of image 0 first; ``ValueError`` if one is too small."""
+        """Return the patches of all images, row by row, image 0 first; raise ``ValueError`` if one is too small."""
         del key
         check_images("images", images, minimum=PATCH)
         b, h, w, c = images.shape
@@ -63,11 +63,11 @@ class SPAQBaseline(Metric):
         return stride_crops(images, PATCH, STRIDE)
 
     def raw(self, pixels: Images) -> Scores:
-        """One score per patch; patches of any size."""
+        """Return one score per patch; patches may have any size."""
         return self.fc(self.features(pixels, ("pool",))["pool"])[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps by name: stages of the backbone, and ``pool``, the mean of ``layer4`` (``b channels``)."""
+        """Return feature maps by name: stages of the backbone; ``pool``, the mean of ``layer4`` (``b channels``)."""
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         wanted = {"layer4" if name == "pool" else name for name in names}
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))

@@ -1,4 +1,4 @@
-"""What a published metric is: how it is built, what its checkpoints look like, and what is known of it."""
+"""Description of a published metric: how to build it, how to read its checkpoints, and what is known of it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -19,31 +19,31 @@ def _nothing(model: nnx.Module, extras: Mapping[str, np.ndarray]) -> None:
 class ModelSpec:
     """One entry of `jaxiqa.models.MODELS`.
 
-    ``build(rngs=..., **options)`` makes the metric at its published size. A metric (`jaxiqa.models.metric.Metric`) has
+    ``build(rngs=..., **options)`` builds the metric at its published size. A metric (`jaxiqa.models.metric.Metric`) has
 
     - ``prepare(images, key=None)``: the test-time protocol, ``b h w c`` in [0, 1] to the pixels of ``b · n`` items (the
       items of image 0 first). Crops are fixed without a key and random with one.
     - ``raw(pixels)``: the network's output per item; ``network(pixels)``: the score per item, ``k · raw + b``.
     - ``__call__(images, key=None)``: both, averaged over the items of an image.
     - ``features(pixels, names)``: name -> feature map, for stages of ``backbone`` and named parts of the head.
-    - ``outputs(images)``, ``loss_weights``, ``cancelled``: what training compares with labels, and how.
-    - ``backbone``: the `Stages` that `jaxiqa.models.harden` builds into; ``insertions``, what it has put there.
-    - ``input_size``: (height, width) of the pixels where the protocol fixes it, or None.
-    - ``score_range``: (lowest, highest) score, the diameter that gains are divided by.
+    - ``outputs(images)``, ``loss_weights``, ``cancelled``: which outputs are trained on labels, and how.
+    - ``backbone``: the `Stages` into which `jaxiqa.models.harden` inserts blocks; ``insertions``: the inserted blocks.
+    - ``input_size``: (height, width) of the pixels if the protocol fixes it, or None.
+    - ``score_range``: (lowest, highest) score; gains are divided by their difference.
 
     Attributes:
-        metric: the class; ``metric(rngs=..., **dict(model.options))`` makes another of the same structure.
-        construct: makes the published one, where that is not the class with its default options.
+        metric: the class; ``metric(rngs=..., **dict(model.options))`` builds another of the same structure.
+        construct: builds the published metric if this is not the class with its default options.
         rules: (`jaxiqa.pretrained.key_map`) from the original parameter names to those of the module.
         title, paper: name as in the literature; arXiv id or another reference.
         protocol: the test-time protocol in one line.
-        results: published SROCC / PLCC, and on what.
+        results: published SROCC / PLCC, and the data set.
         licence: of the published weights.
-        extras: names in a checkpoint that are no parameters; ``finish(model, extras)`` gets those that are there.
-        finish: sets what is not a parameter (a calibration) from them.
-        weights: name -> where the authors put a checkpoint.
-        adapt: rewrites the arrays of another framework's file to the names and layouts that ``rules`` know; it returns
-            those that are not of such a file as they are.
+        extras: names in a checkpoint that are not parameters; ``finish(model, extras)`` gets those that exist.
+        finish: sets from them what is not a parameter (a calibration).
+        weights: name -> where the authors published a checkpoint.
+        adapt: renames and transposes the arrays of another framework's file as ``rules`` expect; returns the arrays
+            of all other files unchanged.
     """
 
     metric: type[Metric]
@@ -61,8 +61,8 @@ class ModelSpec:
 
     @property
     def build(self) -> Callable[..., Metric]:
-        """Makes the published metric with random weights: ``build(rngs=..., **options)``."""
+        """Return a function that builds the published metric with random weights: ``build(rngs=..., **options)``."""
         return self.construct or self.metric
 
     def __repr__(self) -> str:
-        return f"Published({self.title!r}, {self.paper!r})"
+        return f"ModelSpec({self.title!r}, {self.paper!r})"

@@ -1,4 +1,7 @@
-"""The TReS metric (arXiv 2108.06858): a transformer over four pooled levels of a ResNet-50."""
+"""TReS: a transformer over four pooled levels of a ResNet-50.
+
+"No-Reference Image Quality Assessment via Transformers, Relative Ranking, and Self-Consistency", arXiv:2108.06858.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -28,7 +31,7 @@ CROPS = 50
 
 
 def unit_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """``x / max(‖x‖₂, 1e-12)``, the norm over channels; a zero vector stays zero and has gradient zero in the norm.
+    """Return ``x / max(‖x‖₂, 1e-12)``, the norm over channels; a zero vector stays zero, its norm has gradient zero.
 
     >>> print(jax.device_get(unit_channels(jnp.array([[[[3.0, 4.0], [0.0, 0.0]]]]))).round(3))
     [[[[0.6 0.8]
@@ -38,7 +41,7 @@ def unit_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def l2_pool_smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """``sqrt(g * x² + 1e-12)``, ``g = [1 2 1]ᵀ [1 2 1] / 16``: the root of a local mean square; zeros outside.
+    """Return ``sqrt(g * x² + 1e-12)``, ``g = [1 2 1]ᵀ [1 2 1] / 16``: the local root mean square, zero padding.
 
     >>> print(jax.device_get(l2_pool_smooth(jnp.ones((1, 3, 3, 1))))[0, 1, :, 0].round(3))
     [0.866 1.    0.866]
@@ -47,7 +50,7 @@ def l2_pool_smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def _smooth(x: Array, axis: int) -> Array:
-    """``[1 2 1] / 4`` along an axis. Fused into what follows it would be computed once per use: three times slower."""
+    """Apply ``[1 2 1] / 4`` along an axis. XLA must not fuse it: it would compute it once per use, 3 times slower."""
     count = x.shape[axis]
     zeros = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
     after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, count, axis=axis), zeros], axis)
@@ -56,7 +59,7 @@ def _smooth(x: Array, axis: int) -> Array:
 
 
 def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
-    """Means of the equal blocks that cut a map into ``size`` (height, width), which divides its sides.
+    """Return the means of the equal blocks that cut a map into ``size`` (height, width), which divides its sides.
 
     >>> block_mean(jnp.arange(8.0).reshape(1, 2, 4, 1), (1, 2)).ravel().tolist()
     [2.5, 4.5]
@@ -67,10 +70,10 @@ def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array
 
 @cache
 def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarray, "height width channels"]:
-    """Sines and cosines of the row (first half of the channels) and of the column (second half).
+    """Return sines and cosines of the row (first half of the channels) and of the column (second half).
 
     Channels 2i and 2i + 1 of a half of n channels are ``sin`` and ``cos`` of ``p / 10000^(2i / n)``, where
-    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise (arXiv 2005.12872).
+    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise (arXiv:2005.12872).
 
     Args:
         height, width: of the map.
@@ -94,9 +97,9 @@ def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarra
 
 
 class Projections(nnx.Module):
-    """Three linear maps of three inputs as one batched product: ``y_i = x_i W_iᵀ + b_i``.
+    """Apply three linear maps to three inputs as one batched product: ``y_i = x_i W_iᵀ + b_i``.
 
-    ``W_i`` is ``out in``, as published: a CPU multiplies by it faster than by ``in out``.
+    ``W_i`` is ``out in``, as published; on a CPU this is faster than ``in out``.
     """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
@@ -109,9 +112,9 @@ class Projections(nnx.Module):
 
 
 class EncoderLayer(nnx.Module):
-    """``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
+    """Compute ``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
 
-    The position is added to what makes queries and keys, not to what makes values.
+    The position is added to the input of queries and keys, not of values.
     """
 
     def __init__(self, features: int, *, heads: int, hidden: int, rngs: nnx.Rngs):
@@ -135,33 +138,33 @@ class TReS(Metric):
     """Quality score of 224×224 crops, averaged over the crops of an image.
 
     ``score = fc([fc2(mean of encoder(z)), mean of layer4])``. ``z`` has the four levels of the backbone side by side,
-    each made unit length over channels, smoothed (`l2_pool_smooth`) and averaged down to 7×7; the encoder is two
+    each normalised to unit length over channels, smoothed (`l2_pool_smooth`) and averaged to 7×7. The encoder has two
     pre-norm layers over its 49 tokens of 3840 channels.
 
-    The network was published with a second pass over the mirrored image. It only feeds a training loss, so it is
-    not computed here, and the backbone's unused classifier is dropped from checkpoints.
+    The published network has a second pass over the mirrored image. It is only used in a training loss, so it is not
+    computed here. The backbone's unused classifier is dropped from checkpoints.
 
-    **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, whatever the image's
-    orientation; bilinear, antialiased), then 50 crops: an even grid (`jaxiqa.nn.crops.grid_crops`), or uniformly
+    **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, for any orientation of the
+    image; bilinear, antialiased), then 50 crops: on an even grid (`jaxiqa.nn.crops.grid_crops`), or at uniformly
     random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
     (`jaxiqa.nn.crops.uniform_crops`).
 
-    Beside the weights, scoring a crop takes about 45 MiB on a CPU and its gradient 170 MiB; the 50 of an image go in
-    one batch, one image after another.
+    On a CPU, scoring a crop needs about 45 MiB besides the weights, and its gradient 170 MiB. The 50 crops of an image
+    are one batch; images are scored one after another.
 
     Scores are MOS z-scores, about 0 to 100 on KonIQ-10k; higher is better. The published weights are under CMU's
     academic, non-commercial licence.
 
-    **Differs from the paper**: as its code does, layers normalise before attention, and resized images are not
-    rounded to 8 bits.
+    **Differs from the paper**: layers normalise before attention, as in its code, and resized images are not rounded
+    to 8 bits.
 
     Args:
         protocol: ``"official"`` or ``"pyiqa"``.
-        width: channels of the backbone's first stage; the rest scales with it. A multiple of 4.
+        width: channels of the backbone's first stage; all other widths scale with it. A multiple of 4.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol or an impossible width.
+        ValueError: an unknown protocol or a width that is not allowed.
 
     >>> model = nnx.eval_shape(lambda: TReS(width=8, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
@@ -186,18 +189,18 @@ class TReS(Metric):
         self.keep(protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1]: the mean over their crops, random ones with a key (``"official"``)."""
+        """Return scores of RGB images in [0, 1]: the mean over crops, random ones with a key (``"official"``)."""
         check_unit_images(images)
         crops = self.prepare(images, key)
         parts = []
-        for part in jnp.split(crops, max(1, images.shape[0])):  # one image's crops at a time: 8 images took 7.5 GiB
+        for part in jnp.split(crops, max(1, images.shape[0])):  # image by image: 8 images at once took 7.5 GiB
             if parts:
                 part, _ = jax.lax.optimization_barrier((part, parts[-1]))
             parts.append(jnp.mean(self.network(part)))
         return jnp.stack(parts)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
-        """50 crops per image, those of image 0 first; see the class."""
+        """Return 50 crops per image, those of image 0 first; see the class."""
         check_images("images", images)
         if self.protocol == "pyiqa":
             return uniform_crops(images, CROP, CROPS)
@@ -207,16 +210,16 @@ class TReS(Metric):
         return random_crops(images, CROP, CROPS, key)
 
     def raw(self, pixels: Images) -> Scores:
-        """One score per 224×224 crop."""
+        """Return one score per 224×224 crop."""
         maps = self.features(pixels, ("fc2", "layer4"))
         return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps["layer4"], (1, 2))], axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of crops by name.
+        """Return feature maps of crops by name.
 
-        Stages of the backbone; ``pooled`` (the encoder's input, ``b 7 7 c``), ``position`` (what is added to it for
-        queries and keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, behind the
-        last norm; all ``b 7 7 c``) and ``fc2`` (``b c``).
+        Stages of the backbone; ``pooled`` (the encoder's input, ``b 7 7 c``), ``position`` (added to it for queries and
+        keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, after the last norm;
+        all ``b 7 7 c``) and ``fc2`` (``b c``).
         """
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
@@ -243,7 +246,7 @@ class TReS(Metric):
 
 
 def _three_kernels(array: np.ndarray) -> np.ndarray:
-    """Queries, keys and values stacked along the outputs, ``3·out in`` -> ``3 out in``."""
+    """Stack queries, keys and values along the outputs, ``3·out in`` -> ``3 out in``."""
     return array.reshape(3, -1, array.shape[-1])
 
 

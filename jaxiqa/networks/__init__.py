@@ -1,4 +1,4 @@
-"""Networks that attacks, defenses and reports are given as callables: perceptual distances, and maps to maps."""
+"""Networks passed as callables to attacks, defenses and reports: perceptual distances, and maps to maps."""
 
 import json
 import os
@@ -68,15 +68,15 @@ __all__ = [
 ]
 
 NETWORK = "network"
-"""The entry in the header of a file that `save` wrote; one only, since their order in a file is random."""
+"""The only entry in the header of a file of `save`: the order of several entries in a file would be random."""
 
 Weights = Mapping[str, Any] | str | os.PathLike[str]
 
 
 def build(name: str, *, seed: int = 0) -> Distance | Network:
-    """A network with random weights, to be trained, as a pytree that can be called; its ``fresh`` is True.
+    """Return a network with random weights, for training, as a callable pytree; its ``fresh`` is True.
 
-    What uses a network without training it (purifiers, certifiers, perceptual distances) refuses a fresh one.
+    Purifiers, certifiers and perceptual distances use a network without training it and raise an error for a fresh one.
 
     Args:
         name: a key of `NETWORKS`.
@@ -97,20 +97,20 @@ def build(name: str, *, seed: int = 0) -> Distance | Network:
 def load(
     name: str, *, weights: Weights | None, backbone_weights: Weights | None = None, **options: Any
 ) -> Distance | Network:
-    """A network with its published weights, as a pytree that can be called.
+    """Return a network with its published weights, as a callable pytree.
 
-    Those of a perceptual distance come in two files: the authors' own, a few kilobytes, and the ImageNet weights of the
-    backbone, in torchvision's names; the classifier among them is left out.
+    A perceptual distance needs two files: the authors' own, a few kilobytes, and the ImageNet weights of the backbone
+    under torchvision's names; their classifier is not used.
 
     Args:
         name: a key of `NETWORKS`.
         weights: of the network itself (``alpha`` and ``beta``, or ``lin0.model.1.weight``, or ``conv1.weight`` and so
-            on): a file, or a mapping from the published names to arrays; or a file that `save` wrote.
-        backbone_weights: of a distance's backbone (``features.0.weight`` and so on), likewise.
-        **options: of the network's class. Sizes that can be read from the weights need not be given.
+            on): a file, or a mapping from the published names to arrays; or a file of `save`.
+        backbone_weights: of a distance's backbone (``features.0.weight`` and so on), in the same forms.
+        **options: of the network's class. Sizes that the weights determine are optional.
 
     Raises:
-        ValueError: an unknown name or option, or weights of another network; every key that does not fit is listed.
+        ValueError: an unknown name or option, or weights of another network; the message lists all keys that differ.
 
     >>> load("lpips", weights="alex.safetensors")
     Traceback (most recent call last):
@@ -143,13 +143,13 @@ def load(
 
 
 def save(name: str, network: Network, path: str | os.PathLike[str], **options: Any) -> None:
-    """Write a network to a ``.safetensors`` file that ``load(name, weights=path)`` reads.
+    """Write a network to a ``.safetensors`` file for ``load(name, weights=path)``.
 
     Args:
         name: a key of `NETWORKS`.
         network: the network.
-        path: the file; it is replaced as a whole or not at all.
-        **options: with which the network was built.
+        path: the file; it is replaced atomically.
+        **options: those with which the network was built.
 
     >>> import jax, pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "fcn.safetensors"
@@ -165,13 +165,13 @@ def save(name: str, network: Network, path: str | os.PathLike[str], **options: A
 
 
 def blend(first: Weights, second: Weights, share: float = 0.2) -> dict[str, np.ndarray]:
-    """``share · first + (1 − share) · second``, key by key: a checkpoint between two of one network.
+    """Return ``share · first + (1 − share) · second``, key by key, of two checkpoints of the same network.
 
-    Real-ESRGAN's strength of denoising is set so: ``blend("realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth")``
-    is what arXiv:2408.01541 ran.
+    It sets the strength of Real-ESRGAN's denoising. The benchmark (arXiv:2408.01541) used
+    ``blend("realesr-general-x4v3.pth", "realesr-general-wdn-x4v3.pth")``.
 
     Raises:
-        ValueError: the two are not of one network, or ``share`` is outside [0, 1].
+        ValueError: the two are of different networks, or ``share`` is outside [0, 1].
 
     >>> blend({"bias": np.ones(2)}, {"bias": np.zeros(2)})["bias"].tolist()
     [0.2, 0.2]
@@ -192,7 +192,7 @@ def _abstract(name: str, options: Mapping[str, Any]) -> nnx.Module:
 
 
 def _contents(given: Weights) -> Contents:
-    if isinstance(given, Mapping) and not given:  # then the error is that of what is missing
+    if isinstance(given, Mapping) and not given:  # then the error lists what is missing
         return Contents({})
     found = from_mapping(given) if isinstance(given, Mapping) else files.contents(given)
     vectors = {name: numbers for name, numbers in found.numbers.items() if numbers.ndim}

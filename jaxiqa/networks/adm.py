@@ -1,4 +1,7 @@
-"""ADM's U-Net (arXiv 2105.05233, guided diffusion): the noise in a picture, at any step of a diffusion."""
+"""ADM's U-Net (guided diffusion): the noise in an image, at any step of a diffusion.
+
+"Diffusion Models Beat GANs on Image Synthesis", arXiv:2105.05233.
+"""
 
 import math
 import re
@@ -23,7 +26,7 @@ Embedding = Float[Array, "_ _"]
 
 
 def embed_time(t: Float[Array, " b"], features: int) -> Embedding:
-    """``[cos(t f), sin(t f)]`` for ``features / 2`` frequencies f from 1 down to almost 1e-4, geometrically.
+    """Return ``[cos(t f), sin(t f)]`` for ``features / 2`` frequencies f from 1 to almost 1e-4, geometrically spaced.
 
     >>> embed_time(jnp.zeros(1), 4).tolist()
     [[1.0, 1.0, 0.0, 0.0]]
@@ -40,7 +43,7 @@ def _norm(width: int, rngs: nnx.Rngs) -> nnx.GroupNorm:
 class ResBlock(nnx.Module):
     """``skip(x) + conv(silu(norm(h) · (1 + scale) + shift))``, h = conv(silu(norm(x))), scale and shift from the step.
 
-    ``resize`` is -1 (halved sides), 0, or 1 (doubled sides), of x and of what the first convolution sees.
+    ``resize`` is -1 (halves the sides), 0, or 1 (doubles them); it applies to x and to the first convolution's input.
     """
 
     def __init__(self, cin: int, cout: int, embedding: int, *, resize: int = 0, rngs: nnx.Rngs):
@@ -62,7 +65,7 @@ class ResBlock(nnx.Module):
 
 
 class Attention(nnx.Module):
-    """``x + proj(attention(qkv(norm(x))))`` over all pixels, in heads of ``head`` channels."""
+    """Compute ``x + proj(attention(qkv(norm(x))))`` over all pixels, in heads of ``head`` channels."""
 
     def __init__(self, width: int, head: int, *, rngs: nnx.Rngs):
         self.head = head
@@ -78,7 +81,7 @@ class Attention(nnx.Module):
 
 
 class Level(nnx.Module):
-    """A residual block, then (where asked for) attention, then (where asked for) a block that resizes."""
+    """A residual block, then optional attention, then an optional block that resizes."""
 
     def __init__(self, cin: int, cout: int, embedding: int, *, resize: int, head: int | None, up: bool, rngs: nnx.Rngs):
         self.res = ResBlock(cin, cout, embedding, resize=resize, rngs=rngs)
@@ -93,21 +96,21 @@ class Level(nnx.Module):
 
 
 class ADM(nnx.Module):
-    """``(x b h w 3 in [-1, 1], t b) -> b h w 6``: the noise in x, and where the variance of the step back lies.
+    """``(x b h w 3 in [-1, 1], t b) -> b h w 6``: the noise in x, and the position of the reverse step's variance.
 
-    A U-Net of residual blocks, each of which is told the step t (0 to 999, a float), with attention on some levels and
-    in the middle. The defaults are the unconditional network for 256×256 pictures of ImageNet (552.8 million numbers).
+    A U-Net of residual blocks that all get the step t (0 to 999, a float), with attention on some levels and in the
+    middle. The defaults are the unconditional network for 256×256 images of ImageNet (552.8 million numbers).
 
     Args:
-        width: channels of the first level; a multiple of 32, as are those of all others.
-        growth: channels of each level, over the first's.
-        depth: residual blocks on each level on the way down.
+        width: channels of the first level; a multiple of 32, like those of all other levels.
+        growth: channels of each level divided by ``width``.
+        depth: residual blocks on each level of the encoder.
         attended: levels with attention, from 0.
-        head: channels of an attention head. A checkpoint does not tell.
+        head: channels of an attention head. A checkpoint does not contain this number.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: a side is no multiple of 2 to the number of halvings.
+        ValueError: a side is not a multiple of 2 to the number of halvings.
 
     >>> net = nnx.eval_shape(lambda: ADM(rngs=nnx.Rngs(0)))
     >>> sum(variable.size for variable in jax.tree.leaves(nnx.state(net)))
@@ -167,14 +170,14 @@ class ADM(nnx.Module):
 
 
 def _resized(x: Map, resize: int) -> Map:
-    """Means of 2×2 pixels, the same, or every pixel four times."""
+    """Return means of 2×2 pixels, the same map, or every pixel four times."""
     if resize < 0:
         return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
     return x.repeat(2, 1).repeat(2, 2) if resize else x
 
 
 def _flat(array: np.ndarray) -> np.ndarray:
-    """A convolution along one axis, ``out in 1`` -> ``in out``."""
+    """Convert a convolution along one axis, ``out in 1`` -> ``in out``."""
     return array[..., 0].T if array.shape[2:] == (1,) else array
 
 
@@ -198,7 +201,7 @@ def _attention_keys(source: str, target: str) -> tuple[key_map.Rule, ...]:
 
 
 def _level_keys() -> tuple[key_map.Rule, ...]:
-    """Their first input block is the first convolution, so that ours count from one less."""
+    """Return rules for the levels; the original's first input block is the first convolution, so ours is one less."""
     rules: list[key_map.Rule] = []
     for block in range(1, 64):
         rules += _res_keys(rf"input_blocks\.{block}\.0", f"down.{block - 1}.res")
@@ -209,7 +212,7 @@ def _level_keys() -> tuple[key_map.Rule, ...]:
 
 
 def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """Sizes and levels, read from the way up: its blocks that resize end the levels."""
+    """Return sizes and levels, read from the decoder: its blocks that resize end the levels."""
     outputs = [
         array.shape[0]
         for i in range(64)
@@ -217,10 +220,10 @@ def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     ]
     first = arrays.get("input_blocks.0.0.weight")
     if first is None or not outputs:
-        return {}  # what is missing is then listed
+        return {}  # the error of `fill` then lists what is missing
     pattern = re.compile(r"output_blocks\.(\d+)\.[12]\.in_layers\.0\.weight")
     ends = sorted(int(match[1]) for key in arrays if (match := pattern.fullmatch(key)))
-    size = ends[0] + 1 if ends else len(outputs)  # blocks per level on the way up
+    size = ends[0] + 1 if ends else len(outputs)  # blocks per decoder level
     levels = [range(start, start + size) for start in range(0, len(outputs), size)][::-1]
     return {
         "width": first.shape[0],

@@ -1,4 +1,4 @@
-"""The published ImageNet classifier over a backbone: the way to check that its weights arrived."""
+"""The published ImageNet classifier over a backbone, to check that its weights are converted correctly."""
 
 import os
 import re
@@ -14,12 +14,12 @@ from jaxiqa.pretrained import files, key_map
 
 
 class Classifier(nnx.Module):
-    """``logits = head(backbone(normalise(pixels)))``, the head as published for this backbone.
+    """``logits = head(backbone(normalise(pixels)))`` with the published head of this backbone.
 
     Args:
         backbone: a name in `BACKBONES`.
-        width: channels of its first stage; None is the published width.
-        classes: number of outputs; None is the published number.
+        width: channels of its first stage; None: as published.
+        classes: number of outputs; None: as published.
         rngs: random numbers for the weights.
     """
 
@@ -31,16 +31,17 @@ class Classifier(nnx.Module):
         self.head = spec.classifier(self.backbone.widths[-1], classes or spec.classes, rngs=rngs)
 
     def __call__(self, pixels: Float[Array, "b h w 3"]) -> Float[Array, "b classes"]:
-        """Logits of RGB pixels in [0, 1]."""
+        """Return logits of RGB pixels in [0, 1]."""
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         features, _ = self.backbone.run(normalise(pixels, self.mean, self.std))
         return self.head(features)
 
 
 def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:
-    """The classifier with the weights of the file ``path``; errors as of `weights.read` and `convert.fill`.
+    """Return the classifier with the weights of the file ``path``.
 
-    It has as many classes as the file: Keras' MobileNetV2 lacks the class "background" of the converted one.
+    It has as many classes as the file: Keras' MobileNetV2 lacks the class "background" of the converted one. Errors are
+    those of `jaxiqa.pretrained.files.read` and `jaxiqa.pretrained.key_map.fill`.
     """
     check_choice("backbone", backbone, BACKBONES)
     spec = BACKBONES[backbone]

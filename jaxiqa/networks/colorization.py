@@ -1,4 +1,7 @@
-"""The colourisation network of cAdv (arXiv 1705.02999, "SIGGRAPH 17"): lightness and colour hints to colours."""
+"""The colourisation network of cAdv ("SIGGRAPH 17"): from lightness and colour hints to colours.
+
+"Real-Time User-Guided Image Colorization with Learned Deep Priors", arXiv:1705.02999.
+"""
 
 from functools import partial
 
@@ -15,17 +18,17 @@ from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
 CLASSES = 529
-"""Cells of a 23×23 grid over a and b, 10 units wide."""
+"""Cells of a 23×23 grid over a and b, each 10 units wide."""
 
 Plane = Float[Array, "b h w 1"]
 Hints = Float[Array, "b h w 2"]
 
 DOWN = {1: (1, 2, 1), 2: (2, 2, 1), 3: (4, 3, 1), 4: (8, 3, 1), 5: (8, 3, 2), 6: (8, 3, 2), 7: (8, 3, 1)}
-"""Block -> channels over the network's width, convolutions, dilation. Blocks 2, 3, 4 halve their input's sides."""
+"""Block -> multiple of the network's width, convolutions, dilation. Blocks 2, 3, 4 halve their input's sides."""
 
 
 class Block(nnx.Module):
-    """3×3 convolutions with a ReLU behind each, then a batch norm in evaluation mode."""
+    """3×3 convolutions, each with a ReLU, then a batch norm in evaluation mode."""
 
     def __init__(self, cin: int, cout: int, depth: int, *, dilation: int = 1, rngs: nnx.Rngs):
         conv = partial(_conv, dilation=dilation, rngs=rngs)
@@ -41,12 +44,12 @@ class Block(nnx.Module):
 class Colorization(nnx.Module):
     """Real-time user-guided colourisation: ``(L, hints, mask) -> a and b``, ``b h w 2`` in (−1, 1).
 
-    L is (lightness − 50) / 100; hints and the result are a and b over 110; the mask is 0.5 where a hint is and −0.5
-    elsewhere. Sides that are no multiples of 8 are padded at the bottom and right, by their last row and column, and
-    the result is cut to size.
+    L is (lightness − 50) / 100; hints and the result are a and b divided by 110; the mask is 0.5 at a hint and −0.5
+    elsewhere. Sides that are not multiples of 8 are padded at the bottom and right with their last row and column; the
+    result is cropped.
 
     Args:
-        width: channels of the first block, 64 in the published network.
+        width: channels of the first block; 64 as published.
         rngs: random numbers for the weights.
 
     >>> net = nnx.eval_shape(lambda: Colorization(rngs=nnx.Rngs(0)))
@@ -78,7 +81,7 @@ class Colorization(nnx.Module):
         return ab
 
     def run(self, lightness: Plane, hints: Hints, mask: Plane) -> tuple[Float[Array, "b h4 w4 classes"], Hints]:
-        """Logits of the colour classes at a quarter of the (padded) size, and a and b."""
+        """Return logits of the colour classes at a quarter of the (padded) size, and a and b."""
         height, width = lightness.shape[1:3]
         x = jnp.concatenate([lightness, hints, mask], -1)
         x = jnp.pad(x, ((0, 0), (0, -height % 8), (0, -width % 8), (0, 0)), mode="edge")
@@ -99,7 +102,7 @@ def _conv(cin: int, cout: int, *, dilation: int = 1, rngs: nnx.Rngs) -> nnx.Conv
 
 
 def _pointwise(source: str, target: str) -> tuple[key_map.Rule, ...]:
-    """A 1×1 convolution as a linear map."""
+    """Return rules that read a 1×1 convolution as a linear map."""
 
     def layout(array):
         return key_map.flat_kernel(key_map.conv_kernel(array))
@@ -108,13 +111,13 @@ def _pointwise(source: str, target: str) -> tuple[key_map.Rule, ...]:
 
 
 def _rules() -> tuple[key_map.Rule, ...]:
-    """The published names count convolutions, ReLUs and norms of a block through."""
+    """Return rules; the published names number convolutions, ReLUs and norms of a block together."""
     rules: list[key_map.Rule] = []
     for number, (_, depth, _) in DOWN.items():
         for i in range(depth):
             rules += key_map.conv(rf"model{number}\.{2 * i}", f"down.block{number}.conv.{i}", bias=True)
         rules += key_map.batch_norm(rf"model{number}\.{2 * depth}", f"down.block{number}.norm")
-    for number, depth in ((8, 2), (9, 1)):  # their ReLU before the first convolution is counted as well
+    for number, depth in ((8, 2), (9, 1)):  # the ReLU before their first convolution has a number too
         for i in range(depth):
             rules += key_map.conv(rf"model{number}\.{2 * i + 1}", f"block{number}.conv.{i}", bias=True)
         rules += key_map.batch_norm(rf"model{number}\.{2 * depth + 1}", f"block{number}.norm")

@@ -1,4 +1,7 @@
-"""DISCO (arXiv 2212.05630): a picture as a continuous function, drawn anew from clean local features at any size."""
+"""DISCO: an image as a continuous function, drawn from clean local features at any size.
+
+"DISCO: Adversarial Defense with Local Implicit Functions", arXiv:2212.05630.
+"""
 
 import re
 from collections.abc import Mapping
@@ -19,14 +22,14 @@ from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
 CORNERS = ((0, 0), (0, 1), (1, 0), (1, 1))
-"""The feature above or below, left or right of a pixel."""
+"""The features above or below, left or right of a pixel."""
 
 CHUNK = 2**15
-"""Pixels that the decoder draws at a time: 128 MiB of activations."""
+"""Pixels that the decoder computes at a time: 128 MiB of activations."""
 
 
 class Residual(nnx.Module):
-    """``x + conv(relu(conv(x)))``."""
+    """Compute ``x + conv(relu(conv(x)))``."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.conv = nnx.List(conv(width, width, 3, bias=True, rngs=rngs) for _ in range(2))
@@ -37,7 +40,7 @@ class Residual(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """EDSR-baseline (arXiv 1707.02921) without its upsampling: ``h + conv(blocks(h))``, h = conv(x)."""
+    """EDSR-baseline (arXiv:1707.02921) without its upsampling: ``h + conv(blocks(h))``, h = conv(x)."""
 
     def __init__(self, *, depth: int, width: int, rngs: nnx.Rngs):
         self.head = conv(3, width, 3, bias=True, rngs=rngs)
@@ -52,12 +55,12 @@ class Encoder(nnx.Module):
 
 
 class DISCO(nnx.Module):
-    """EDSR features, and LIIF (arXiv 2012.09161), a small network that gives the colour at any place between them.
+    """EDSR features, and LIIF (arXiv:2012.09161), a small network that gives the colour at any position between them.
 
         colour(p) = Σ over the four nearest features f_k at p_k: s_k · net([unfold₃ₓ₃ f_k, (p − p_k), cell])
 
-    with places and the cell (the sides of a drawn pixel) in halves of a feature's pixel, and s_k the share of the
-    rectangle between p and the *opposite* feature. The result is in [0, 1] but not clipped.
+    with positions and the cell (the sides of an output pixel) in units of half a feature pixel, and s_k the area ratio
+    of the rectangle between p and the *opposite* feature. The result is in [0, 1] but not clipped.
 
     Args:
         depth: residual blocks of the encoder.
@@ -65,9 +68,9 @@ class DISCO(nnx.Module):
         hidden: channels of the decoder's four hidden layers.
         rngs: random numbers for the weights.
 
-    The decoder's first layer is linear in the 3×3 features, so it is a convolution that is computed once per feature
-    and not four times per pixel. The rest runs over a few rows at a time, each of which is a checkpoint, as is each of
-    the encoder's blocks: memory stays bounded, with a gradient or without one.
+    The decoder's first layer is linear in the 3×3 features, so it is a convolution, computed once per feature instead
+    of four times per pixel. The rest runs on a few rows at a time. Each such part and each encoder block is a
+    checkpoint, so memory stays bounded, with and without a gradient.
 
     >>> net = nnx.eval_shape(lambda: DISCO(rngs=nnx.Rngs(0)))
     >>> sum(variable.size for variable in jax.tree.leaves(nnx.state(net)))
@@ -81,11 +84,11 @@ class DISCO(nnx.Module):
         self.decoder = nnx.List(nnx.Linear(cin, cout, rngs=rngs) for cin, cout in pairwise(widths))
 
     def features(self, images: Images) -> Float[Array, "b h w width"]:
-        """The encoder's map."""
+        """Return the encoder's map."""
         return self.encoder((images - 0.5) / 0.5)
 
     def __call__(self, images: Images, size: tuple[int, int] | None = None) -> Float[Array, "b h2 w2 3"]:
-        """The picture drawn at ``size`` (height, width); None is its own size."""
+        """Return the image at ``size`` (height, width); None: its own size."""
         b, h, w, c = images.shape
         height, width = size or (h, w)
         kernel = self.first.kernel[...]
@@ -126,16 +129,16 @@ class DISCO(nnx.Module):
 
 
 def nearest(size: int, side: int) -> tuple[Int[np.ndarray, "2 size"], Float[np.ndarray, "2 size"]]:
-    """For each of ``size`` pixels over ``side`` features along an axis: the features before and behind, and how far.
+    """For ``size`` pixels over ``side`` features along an axis, return the features before and after, and distances.
 
-    Distances are in half features. A pixel in the outer half feature has the outermost feature on both sides.
+    Distances are in half features. For a pixel in the outer half of the outermost feature, both are that feature.
 
     >>> index, offset = nearest(2, 4)
     >>> index.tolist(), offset.tolist()
     ([[0, 2], [1, 3]], [[1.0, 1.0], [-1.0, -1.0]])
     """
     place = (2 * np.arange(size) + 1) / size - 1
-    # The little shift to the right is the original's: it decides where a place lies just between two features.
+    # The small shift to the right is the original's: it decides for a position midway between two features.
     beside = np.clip(place + np.array([[-1.0], [1.0]]) / side + 1e-6, -1 + 1e-6, 1 - 1e-6)
     index = np.rint(((beside + 1) * side - 1) / 2).astype(np.int32)
     return index, (place - ((2 * index + 1) / side - 1)) * side
@@ -146,7 +149,7 @@ def _conv(x: Float[Array, "b h w cin"], kernel: Float[Array, "3 3 cin cout"]) ->
 
 
 def _rules() -> tuple[key_map.Rule, ...]:
-    """The checkpoint's shifts of the mean are not used by anything."""
+    """Return rules; the checkpoint's mean shifts are unused."""
     rules = [
         (r"encoder\.(?:sub|add)_mean\.(?:weight|bias)", None, key_map.same),
         *key_map.conv(r"encoder\.head\.0", "encoder.head", bias=True),
@@ -162,7 +165,7 @@ def _rules() -> tuple[key_map.Rule, ...]:
 
 def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     if not {"encoder.head.0.weight", "imnet.layers.0.weight"} <= arrays.keys():
-        return {}  # what is missing is then listed
+        return {}  # the error of `fill` then lists what is missing
     blocks = [key for key in arrays if re.fullmatch(r"encoder\.body\.\d+\.body\.0\.weight", key)]
     width, hidden = len(arrays["encoder.head.0.weight"]), len(arrays["imnet.layers.0.weight"])
     return {"depth": len(blocks), "width": width, "hidden": hidden}

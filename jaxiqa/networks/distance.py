@@ -1,4 +1,4 @@
-"""A perceptual distance as a pytree that can be called, and what its published weights look like."""
+"""A perceptual distance as a callable pytree, and the description of its published weights."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -19,17 +19,17 @@ from jaxiqa.pretrained.key_map import Rule
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Distance(CallableModule):
-    """``distance(reference, distorted) -> b``: 0 for equal images (to rounding), larger is worse.
+    """``distance(reference, distorted) -> b``: 0 for equal images (up to rounding), larger is worse.
 
-    Both are RGB images ``b h w 3`` in [0, 1] of one shape, of any size that the network can take; image i is compared
-    with image i. It is differentiable in both. Jitted functions take it as an argument: two distances of one kind
-    share every compiled program.
+    Both are RGB images ``b h w 3`` in [0, 1] of the same shape, of any size that the network accepts; image i is
+    compared to image i. It is differentiable in both. Pass it to jitted functions as an argument: distances of the same
+    kind share every compiled program.
 
-    Made of a module with ``features(images) -> {name: map}``, ``compare(features, features) -> b`` and ``minimum``, the
-    shortest side it takes: ``Distance(*flax.nnx.split(module))``.
+    It is built from a module with ``features(images) -> {name: map}``, ``compare(features, features) -> b`` and
+    ``minimum``, the shortest side allowed: ``Distance(*flax.nnx.split(module))``.
 
     Raises:
-        ValueError: the shapes differ, an image is not float, or a side is too short; the message says what works.
+        ValueError: the shapes differ, an image is not float, or a side is too short; the message says what is allowed.
 
     >>> from jaxiqa.networks import LPIPS
     >>> distance = nnx.eval_shape(lambda: Distance(*nnx.split(LPIPS("alexnet", rngs=nnx.Rngs(0)))))
@@ -39,13 +39,14 @@ class Distance(CallableModule):
     """
 
     fresh: bool = static(False)
-    """Whether the weights are random, of `jaxiqa.networks.build`; attacks and defenses refuse such."""
+    """Whether the weights are random, from `jaxiqa.networks.build`; attacks and defenses raise an error for those."""
 
     def __call__(self, reference: Images, distorted: Images) -> Scores:
         return self.to(reference)(distorted)
 
     def to(self, reference: Images) -> "DistanceTo":
-        """``distance.to(reference)(distorted)`` is the same; the reference's features are computed only once."""
+        """Return a function with ``distance.to(reference)(distorted)`` equal, which computes the reference's features
+        only once."""
         model = self.module()
         check_images("reference", reference, minimum=model.minimum)
         return DistanceTo(self, reference.shape, model.features(reference))
@@ -54,7 +55,7 @@ class Distance(CallableModule):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class DistanceTo:
-    """The distance to fixed images, ``b h w 3 -> b``; made by `Distance.to`, and a pytree as well."""
+    """The distance to fixed images, ``b h w 3 -> b``; a pytree, built by `Distance.to`."""
 
     distance: Distance
     shape: tuple[int, ...] = static()
@@ -74,13 +75,13 @@ class NetworkSpec:
 
     Attributes:
         build: ``build(*, rngs, **options) -> module``, at its published size by default.
-        rules: (`jaxiqa.pretrained.key_map`) from the published parameter names, those of a backbone among them.
+        rules: (`jaxiqa.pretrained.key_map`) from the published parameter names, including those of a backbone.
         title, paper: name as in the literature, arXiv id.
         licence: of the published weights, without a backbone's.
-        weights: name -> where the authors put them.
-        wrap: ``wrap(*flax.nnx.split(module))`` is what others are given: `Distance`, where the module is one, or
+        weights: name -> where the authors published them.
+        wrap: ``wrap(*flax.nnx.split(module))`` is what users get: `Distance` for a distance, else
             `jaxiqa.networks.network.Network`.
-        options: what a checkpoint's own arrays say of the options of ``build``; it may refuse them (`ValueError`).
+        options: reads options of ``build`` from a checkpoint's arrays; it may raise `ValueError`.
     """
 
     build: Callable[..., nnx.Module]
@@ -94,5 +95,5 @@ class NetworkSpec:
 
 
 def vector(array: np.ndarray) -> np.ndarray:
-    """One number per channel, ``1 c 1 1`` or ``c`` -> ``c``: a layout of `jaxiqa.pretrained.key_map`."""
+    """Convert one number per channel, ``1 c 1 1`` or ``c`` -> ``c``: a layout of `jaxiqa.pretrained.key_map`."""
     return array.reshape(-1) if array.shape == (1, array.size, 1, 1) else array

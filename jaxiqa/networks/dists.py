@@ -1,4 +1,7 @@
-"""DISTS (arXiv 2004.07728): a distance of the structure and texture of VGG-16 features."""
+"""DISTS: a distance of the structure and texture of VGG-16 features.
+
+"Image Quality Assessment: Unifying Structure and Texture Similarity", arXiv:2004.07728.
+"""
 
 import jax.numpy as jnp
 from flax import nnx
@@ -17,7 +20,7 @@ C1 = C2 = 1e-6
 
 
 class L2Pool(nnx.Module):
-    """``√(g ∗ x² + 1e-12)`` at every second pixel; g = (1 2 1)ᵀ(1 2 1)/16, zeros beyond the border."""
+    """Compute ``√(g ∗ x² + 1e-12)`` at every second pixel; g = (1 2 1)ᵀ(1 2 1)/16, zero padding."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         g = jnp.outer(jnp.array([1, 2, 1], x.dtype), jnp.array([1, 2, 1], x.dtype))[:, :, None] / 16
@@ -31,14 +34,14 @@ class DISTS(nnx.Module):
         D(x, y) = Σ_k [α_k · (μx − μy)² / (μx² + μy² + c₁) + β_k · var(x − y) / (var x + var y + c₂)] / Σ_k (α_k + β_k)
 
     over the channels k of six maps: the image itself, and ``relu1_2``, ``relu2_2``, ``relu3_3``, ``relu4_3`` and
-    ``relu5_3`` of a VGG-16 with `L2Pool` in the place of max pooling. Mean μ and variance are over a map's pixels,
+    ``relu5_3`` of a VGG-16 with `L2Pool` instead of max pooling. Mean μ and variance are over a map's pixels,
     c₁ = c₂ = 1e-6, and α, β ≥ 0. D is symmetric.
 
-    It is the paper's 1 − Σ (α l + β s) with 1 − l and 1 − s written out, so that no digits cancel in small distances.
-    Images are compared at the size they have; the paper rates them at a shorter side of 256.
+    It is the paper's 1 − Σ (α l + β s) with 1 − l and 1 − s written out, so that small distances stay exact.
+    Images are compared at their own size; the paper resizes them to a shorter side of 256.
 
     Args:
-        width: channels of VGG-16's first block; 64 in the published network.
+        width: channels of VGG-16's first block; 64 as published.
         rngs: random numbers for the backbone; α and β start at 1.
 
     >>> model = nnx.eval_shape(lambda: DISTS(rngs=nnx.Rngs(0)))
@@ -57,12 +60,12 @@ class DISTS(nnx.Module):
         self.beta = nnx.Param(jnp.ones(channels))
 
     def features(self, images: Images) -> dict[str, Float[Array, "b _ _ _"]]:
-        """The six maps by name, the image's own as ``"image"``."""
+        """Return the six maps by name; the image itself is ``"image"``."""
         _, maps = self.backbone.run(normalise(images, VGG16.mean, VGG16.std), taps=TAPS)
         return {"image": images, **maps}
 
     def compare(self, x: dict[str, Float[Array, "b _ _ _"]], y: dict[str, Float[Array, "b _ _ _"]]) -> Scores:
-        """D, from the `features` of either."""
+        """Return D from the `features` of both images."""
         texture, structure = zip(*(_terms(x[name], y[name]) for name in ("image", *TAPS)), strict=True)
         alpha, beta = self.alpha[...], self.beta[...]
         total = jnp.concatenate(texture, 1) @ alpha + jnp.concatenate(structure, 1) @ beta
@@ -70,7 +73,7 @@ class DISTS(nnx.Module):
 
 
 def _terms(x: Float[Array, "b h w c"], y: Float[Array, "b h w c"]) -> tuple[Float[Array, "b c"], Float[Array, "b c"]]:
-    """1 − l and 1 − s of every channel."""
+    """Return 1 − l and 1 − s of every channel."""
     mean_x, mean_y = jnp.mean(x, (1, 2)), jnp.mean(y, (1, 2))
     x, y = x - mean_x[:, None, None], y - mean_y[:, None, None]
     spread = jnp.mean(x * x + y * y, (1, 2))

@@ -1,4 +1,7 @@
-"""DnCNN (arXiv 1608.03981): a plain stack of convolutions that sees the noise in a picture and takes it away."""
+"""DnCNN: a plain stack of convolutions that predicts the noise in an image and subtracts it.
+
+"Beyond a Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising", arXiv:1608.03981.
+"""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -17,16 +20,16 @@ from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
 DEEPEST = 64
-"""Convolutions that a checkpoint's names are known for."""
+"""Largest number of convolutions for which the parameter names of checkpoints are known."""
 
 
 class DnCNN(nnx.Module):
-    """``x − net(x)``, ``b h w 3 -> b h w 3``: 3×3 convolutions, all but the first and last with a batch norm behind.
+    """``x − net(x)``, ``b h w 3 -> b h w 3``: 3×3 convolutions, all but the first and last followed by a batch norm.
 
-    The last kernel starts at zero, so that a fresh network leaves pictures as they are.
+    The last kernel starts at zero, so that a fresh network returns images unchanged.
 
     Args:
-        depth: convolutions, 3 to 64; 17 in the published network.
+        depth: convolutions, 3 to 64; 17 as published.
         width: channels between them.
         rngs: random numbers for the kernels.
 
@@ -57,7 +60,7 @@ class DnCNN(nnx.Module):
 
 
 def _rules() -> tuple[key_map.Rule, ...]:
-    """The published names count convolutions, norms and ReLUs through."""
+    """Return rules; the published names number convolutions, norms and ReLUs together."""
     rules = [*key_map.conv(r"dncnn\.0", "conv.0", bias=True)]
     for level in range(1, DEEPEST):
         rules += key_map.conv(rf"dncnn\.{3 * level - 1}", f"conv.{level}")
@@ -68,14 +71,14 @@ def _rules() -> tuple[key_map.Rule, ...]:
 def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     kernels = [array for key, array in arrays.items() if key.startswith("dncnn.") and array.ndim == 4]
     if "dncnn.0.weight" not in arrays or len(kernels) < 3:
-        return {}  # what is missing is then listed
+        return {}  # the error of `fill` then lists what is missing
     return {"depth": len(kernels), "width": len(arrays["dncnn.0.weight"])}
 
 
 SPEC = NetworkSpec(
     build=DnCNN,
     rules=_rules(),
-    title="DnCNN, as denoised smoothing (arXiv:2003.01908) trained it",
+    title="DnCNN, trained for denoised smoothing (arXiv:2003.01908)",
     paper="arXiv:1608.03981",
     licence="MIT",
     weights={"published": WeightsUrl(url=None, page="https://github.com/microsoft/denoised-smoothing")},

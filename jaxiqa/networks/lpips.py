@@ -1,4 +1,7 @@
-"""LPIPS 0.1 (arXiv 1801.03924): a learned distance of deep features, from AlexNet, VGG-16 or SqueezeNet 1.1."""
+"""LPIPS 0.1: a learned distance of deep features of AlexNet, VGG-16 or SqueezeNet 1.1.
+
+"The Unreasonable Effectiveness of Deep Features as a Perceptual Metric", arXiv:1801.03924.
+"""
 
 from functools import partial
 
@@ -20,7 +23,7 @@ TAPS = {
     "squeezenet1_1": ("relu1", "fire3", "fire5", "fire6", "fire7", "fire8", "fire9"),
 }
 MINIMUM = {"alexnet": 31, "vgg16": 16, "squeezenet1_1": 17}
-"""The shortest side that leaves a pixel at the last tap."""
+"""Shortest image side at which the last tap has a pixel."""
 
 SHIFT, SCALE = (-0.030, -0.088, -0.188), (0.458, 0.448, 0.450)
 
@@ -30,13 +33,13 @@ class LPIPS(nnx.Module):
 
         d(x, y) = Σ_l mean over pixels of Σ_c w_lc · (x̂_lc − ŷ_lc)²,  x̂_l = x_l / (‖x_l‖ + 1e-10)
 
-    x_l is the map at tap l (`TAPS`) of the backbone, ‖x_l‖ its norm over the channels of a pixel, w ≥ 0. The backbone
-    sees (2 · pixels − 1 − shift) / scale, the published numbers per colour. d is symmetric.
+    x_l is the map at tap l (`TAPS`) of the backbone, ‖x_l‖ its norm over the channels of a pixel, w ≥ 0. The input of
+    the backbone is (2 · pixels − 1 − shift) / scale, published numbers per colour. d is symmetric.
 
     Args:
         backbone: a key of `TAPS`.
-        width: channels of its first stage; None is the published width.
-        rngs: random numbers for the backbone; w starts at 1, the unlearned distance.
+        width: channels of its first stage; None: as published.
+        rngs: random numbers for the backbone; w starts at 1, the distance without learning.
 
     >>> model = nnx.eval_shape(lambda: LPIPS("squeezenet1_1", rngs=nnx.Rngs(0)))
     >>> {tap: weight.shape for tap, weight in model.weight.items()}["fire9"], model.minimum
@@ -44,7 +47,7 @@ class LPIPS(nnx.Module):
 
     Weights: w under the BSD 2-clause licence; the backbones are torchvision's for ImageNet.
 
-    **Differs from the paper's code** where a pixel's features are all zero: the gradient there is 0 instead of NaN.
+    **Differs from the paper's code** if a pixel's features are all zero: the gradient there is 0 instead of NaN.
     """
 
     def __init__(self, backbone: str, *, width: int | None = None, rngs: nnx.Rngs):
@@ -55,19 +58,19 @@ class LPIPS(nnx.Module):
         self.weight = nnx.Dict({tap: nnx.Param(jnp.ones(self.backbone.channels(tap))) for tap in self.taps})
 
     def features(self, images: Images) -> dict[str, Float[Array, "b _ _ _"]]:
-        """The maps x̂_l by tap."""
+        """Return the maps x̂_l by tap."""
         _, maps = self.backbone.run(normalise(2 * images - 1, SHIFT, SCALE), taps=self.taps)
         return {tap: _unit(x) for tap, x in maps.items()}
 
     def compare(self, x: dict[str, Float[Array, "b _ _ _"]], y: dict[str, Float[Array, "b _ _ _"]]) -> Scores:
-        """d, from the `features` of either."""
+        """Return d from the `features` of both images."""
         levels = [jnp.mean(jnp.square(x[tap] - y[tap]), (1, 2)) @ self.weight[tap][...] for tap in self.taps]
         return sum(levels[1:], start=levels[0])
 
 
 def _unit(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
     squares = jnp.sum(x * x, axis=-1, keepdims=True)
-    # The root is taken only where it is used: at zero its derivative is infinite.
+    # The root of zero is avoided: its derivative is infinite.
     norm = jnp.where(squares > 0, jnp.sqrt(jnp.where(squares > 0, squares, 1)), 0)
     return x / (norm + 1e-10)
 

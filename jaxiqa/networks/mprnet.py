@@ -1,4 +1,7 @@
-"""MPRNet (arXiv 2102.02808): three stages, on quarters, halves and the whole of a picture, each fed by the last."""
+"""MPRNet: three stages, on quarters, halves and the whole of an image; each reads the stage before.
+
+"Multi-Stage Progressive Image Restoration", arXiv:2102.02808.
+"""
 
 from itertools import pairwise
 
@@ -36,7 +39,7 @@ class AttentionBlock(nnx.Module):
 
 
 class Chain(nnx.Module):
-    """Attention blocks one after another."""
+    """Consecutive attention blocks."""
 
     def __init__(self, width: int, reduction: int, depth: int, *, rngs: nnx.Rngs):
         self.block = nnx.List(AttentionBlock(width, reduction, rngs=rngs) for _ in range(depth))
@@ -48,7 +51,7 @@ class Chain(nnx.Module):
 
 
 class Shallow(nnx.Module):
-    """A convolution and an attention block: a picture's first features."""
+    """A convolution and an attention block: the first features of an image."""
 
     def __init__(self, width: int, reduction: int, *, rngs: nnx.Rngs):
         self.conv = conv(3, width, 3, rngs=rngs)
@@ -59,7 +62,7 @@ class Shallow(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """Three levels, each of half the sides and more channels; ``fused`` adds those of the stage before."""
+    """Three levels, each with half the sides and more channels; ``fused`` adds those of the stage before."""
 
     def __init__(self, widths: tuple[int, int, int], reduction: int, *, fused: bool, rngs: nnx.Rngs):
         self.level = nnx.List(Chain(width, reduction, 2, rngs=rngs) for width in widths)
@@ -79,7 +82,7 @@ class Encoder(nnx.Module):
 
 
 class Decoder(nnx.Module):
-    """Back up the three levels of an encoder, each added through an attention block."""
+    """The decoder of the three levels; each encoder level is added through an attention block."""
 
     def __init__(self, widths: tuple[int, int, int], reduction: int, *, rngs: nnx.Rngs):
         self.level = nnx.List(Chain(width, reduction, 2, rngs=rngs) for width in widths)
@@ -96,7 +99,7 @@ class Decoder(nnx.Module):
 
 
 class Supervised(nnx.Module):
-    """A stage's picture ``W₂ x + image``, and the features that it lets pass: ``x + W₁ x · sigmoid(W₃ picture)``."""
+    """Return ``x + W₁ x · sigmoid(W₃ image)`` and the stage's output image ``image = W₂ x + images``."""
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.features = conv(width, width, 1, rngs=rngs)
@@ -104,12 +107,12 @@ class Supervised(nnx.Module):
         self.mask = conv(3, width, 1, rngs=rngs)
 
     def __call__(self, x: Map, images: Map) -> tuple[Map, Map]:
-        picture = self.picture(x) + images
-        return x + self.features(x) * jax.nn.sigmoid(self.mask(picture)), picture
+        image = self.picture(x) + images
+        return x + self.features(x) * jax.nn.sigmoid(self.mask(image)), image
 
 
 class Original(nnx.Module):
-    """The last stage's three chains at the picture's own resolution, fed by all levels of the stage before."""
+    """The last stage's three chains at full resolution; they read all levels of the stage before."""
 
     def __init__(self, widths: tuple[int, int, int], extra: int, reduction: int, depth: int, *, rngs: nnx.Rngs):
         first, second, third = widths
@@ -134,22 +137,22 @@ class Original(nnx.Module):
 
 
 class MPRNet(nnx.Module):
-    """``b h w 3 -> b h w 3``, a restored picture, not clipped.
+    """``b h w 3 -> b h w 3``, a restored image, not clipped.
 
-    Stage 1 looks at the four quarters of the picture, stage 2 at its upper and lower half, both through a U-Net of
-    three levels, stage 3 at the whole at full resolution. Every stage is given the features of the one before, masked
-    by the picture it made of them. There are no biases, and one learned slope serves all activations.
+    Stage 1 processes the four quarters of the image, stage 2 its upper and lower half, both by a U-Net of three levels,
+    and stage 3 the whole image at full resolution. Every stage reads the features of the stage before, masked by the
+    output image of that stage. There are no biases, and all activations share one learned slope.
 
     Args:
         width: channels of the U-Nets' first level.
-        growth: how many more each further level has.
-        extra: how many more the last stage has.
+        growth: additional channels of each further level.
+        extra: additional channels of the last stage.
         depth: attention blocks in each of its three chains.
-        reduction: channels over those of the attention's bottleneck.
+        reduction: ratio of channels to those of the attention's bottleneck.
         rngs: random numbers for the kernels.
 
     Raises:
-        ValueError: a side is no multiple of 8.
+        ValueError: a side is not a multiple of 8.
 
     >>> net = nnx.eval_shape(lambda: MPRNet(rngs=nnx.Rngs(0)))
     >>> sum(variable.size for variable in jax.tree.leaves(nnx.state(net)))
@@ -180,7 +183,7 @@ class MPRNet(nnx.Module):
         return self.run(images)[-1]
 
     def run(self, images: Images) -> tuple[Images, Images, Images]:
-        """The pictures of the three stages."""
+        """Return the output images of the three stages."""
         if any(side % 8 for side in images.shape[1:3]):
             raise ValueError(f"images are {images.shape[1]}x{images.shape[2]}; both sides must be multiples of 8")
         slope = self.slope[...]
@@ -201,17 +204,17 @@ class MPRNet(nnx.Module):
 
 
 def _halves(x: Map, axis: int) -> Map:
-    """``b h w c`` -> ``2b …``: all first halves along ``axis``, then all second ones."""
+    """Reorder ``b h w c`` -> ``2b …``: all first halves along ``axis``, then all second halves."""
     return jnp.concatenate(jnp.split(x, 2, axis))
 
 
 def _whole(x: Map, axis: int) -> Map:
-    """The inverse of `_halves`."""
+    """Invert `_halves`."""
     return jnp.concatenate(jnp.split(x, 2), axis)
 
 
 def _halve(x: Map) -> Map:
-    """Means of 2×2 pixels, which is what bilinear resizing to half the size amounts to."""
+    """Return means of 2×2 pixels, which equals bilinear resizing to half the size."""
     return (x[:, ::2, ::2] + x[:, 1::2, ::2] + x[:, ::2, 1::2] + x[:, 1::2, 1::2]) / 4
 
 

@@ -1,4 +1,4 @@
-"""The published files of MPRNet: whose array each parameter is, and the sizes that the arrays tell."""
+"""The published files of MPRNet: rules for their arrays, and the sizes read from them."""
 
 from collections.abc import Mapping
 from typing import Any
@@ -11,7 +11,7 @@ SLOPE = "shallow_feat1.1.body.1.weight"
 
 
 def _block(source: str, target: str) -> tuple[key_map.Rule, ...]:
-    """Rules for an attention block, but for its slope."""
+    """Return rules for an attention block, without its slope."""
     return (
         *key_map.conv(rf"{source}\.body\.0", f"{target}.conv.0"),
         *key_map.conv(rf"{source}\.body\.2", f"{target}.conv.1"),
@@ -21,9 +21,9 @@ def _block(source: str, target: str) -> tuple[key_map.Rule, ...]:
 
 
 def rules() -> tuple[key_map.Rule, ...]:
-    """Rules for every array."""
+    """Return rules for every array."""
     rules: list[key_map.Rule] = [(SLOPE.replace(".", r"\."), "slope", key_map.same)]
-    # The same slope again, which `options` has compared.
+    # The same slope again; `options` has compared all copies.
     rules += [(r".*(?:\.\d+|\.skip_attn\d)\.body\.1\.weight", None, key_map.same)]
     for i in range(3):
         rules += key_map.conv(rf"shallow_feat{i + 1}\.0", f"shallow.{i}.conv")
@@ -55,7 +55,7 @@ def rules() -> tuple[key_map.Rule, ...]:
 
 
 def options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
-    """The sizes; and whether the many copies of the one slope are equal."""
+    """Return the sizes; check that all copies of the one slope are equal."""
     slopes = {key: array for key, array in arrays.items() if array.shape == (1,)}
     for key, slope in slopes.items():
         if SLOPE in slopes and slope != slopes[SLOPE]:
@@ -67,7 +67,7 @@ def options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "squeezed": arrays.get("shallow_feat1.1.CA.conv_du.0.weight"),
     }
     if any(array is None for array in shapes.values()):
-        return {}  # what is missing is then listed
+        return {}  # the error of `fill` then lists what is missing
     sides = {name: len(array) for name, array in shapes.items()}
     width = sides["width"]
     return {

@@ -1,4 +1,4 @@
-"""A network from maps to maps as a pytree that can be called."""
+"""A network from maps to maps as a callable pytree."""
 
 from dataclasses import dataclass
 
@@ -10,7 +10,7 @@ from jaxiqa.core.pytrees import CallableModule, static
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Network(CallableModule):
-    """``network(*maps)`` is ``module(*maps)``; made by ``Network(*flax.nnx.split(module))``.
+    """``network(*maps)`` is ``module(*maps)``; build it by ``Network(*flax.nnx.split(module))``.
 
     >>> from flax import nnx
     >>> network = Network(*nnx.split(nnx.Linear(3, 2, rngs=nnx.Rngs(0))))
@@ -19,4 +19,4 @@ class Network(CallableModule):
     """
 
     fresh: bool = static(False)
-    """Whether the weights are random, of `jaxiqa.networks.build`: only what trains a network may have such."""
+    """Whether the weights are random, from `jaxiqa.networks.build`; only training accepts such a network."""

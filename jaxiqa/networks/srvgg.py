@@ -1,4 +1,7 @@
-"""Real-ESRGAN's compact network (arXiv 2107.10833, "realesr-general-x4v3"): four times the size, without artefacts."""
+"""Real-ESRGAN's compact network ("realesr-general-x4v3"): upscaling by four without artefacts.
+
+"Real-ESRGAN: Training Real-World Blind Super-Resolution with Pure Synthetic Data", arXiv:2107.10833.
+"""
 
 from collections.abc import Mapping
 from itertools import pairwise
@@ -18,18 +21,18 @@ from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
 DEEPEST = 64
-"""Convolutions between the first and the last that a checkpoint's names are known for."""
+"""Largest number of inner convolutions for which the parameter names of checkpoints are known."""
 
 
 class SRVGG(nnx.Module):
-    """``b h w 3 -> b fh fw 3``: nearest(x) + shuffle(conv(… prelu(conv(x)))), everything at the small size but the end.
+    """``b h w 3 -> b fh fw 3``: nearest(x) + shuffle(conv(… prelu(conv(x)))); only the shuffle changes the size.
 
     The result is not clipped.
 
     Args:
         depth: 3×3 convolutions between the first and the last.
         width: channels between them.
-        factor: f, how many times larger the result is.
+        factor: f, the ratio of output to input size.
         rngs: random numbers for the kernels.
 
     >>> import jax
@@ -53,14 +56,14 @@ class SRVGG(nnx.Module):
 
 
 def _shuffle(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 3"]:
-    """Channels ``3 f f`` -> pixels, in PyTorch's order."""
+    """Reorder channels ``3 f f`` to pixels, in PyTorch's order."""
     b, h, w, _ = x.shape
     x = x.reshape(b, h, w, 3, factor, factor).transpose(0, 1, 4, 2, 5, 3)
     return x.reshape(b, h * factor, w * factor, 3)
 
 
 def _rules() -> tuple[key_map.Rule, ...]:
-    """The published names count convolutions and slopes through."""
+    """Return rules; the published names number convolutions and slopes together."""
     rules: list[key_map.Rule] = []
     for level in range(DEEPEST + 2):
         rules += key_map.conv(rf"body\.{2 * level}", f"conv.{level}", bias=True)
@@ -72,7 +75,7 @@ def _options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
     kernels = [array for key, array in arrays.items() if key.startswith("body.") and array.ndim == 4]
     last = arrays.get(f"body.{2 * len(kernels) - 2}.weight")
     if "body.0.weight" not in arrays or last is None:
-        return {}  # what is missing is then listed
+        return {}  # the error of `fill` then lists what is missing
     factor = max(1, round((len(last) / 3) ** 0.5))
     return {"depth": len(kernels) - 2, "width": len(arrays["body.0.weight"]), "factor": factor}
 

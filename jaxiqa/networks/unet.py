@@ -1,4 +1,8 @@
-"""FACPA's U-Net (arXiv 2305.15544): the generator of pix2pix (arXiv 1611.07004), from a picture to a perturbation."""
+"""FACPA's U-Net, the generator of pix2pix: from an image to a perturbation.
+
+"Fast Adversarial CNN-based Perturbation Attack on No-Reference Image- and Video-Quality Metrics", arXiv:2305.15544;
+"Image-to-Image Translation with Conditional Adversarial Networks", arXiv:1611.07004.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +24,10 @@ class UNet(nnx.Module):
     """``b h w 3 -> b h w 3`` in (−1, 1): ``depth`` halvings by 4×4 convolutions, as many doublings, and skips.
 
         down:  e₁ = conv(x),  e_k = norm(conv(leaky(e_{k−1}))),  the last one without norm
-        up:    d₁ = norm(up(relu(e_depth))),  d_k = norm(up(relu([d_{k−1}, e_{depth−k+1}]))),  tanh(up(…)) at last
+        up:    d₁ = norm(up(relu(e_depth))),  d_k = norm(up(relu([d_{k−1}, e_{depth−k+1}]))),  finally tanh(up(…))
 
-    with a leaky slope of 0.2, and instance norms without scale and shift. Weights start as in pix2pix, from a normal
-    distribution with deviation 0.02.
+    with a leaky slope of 0.2, and instance norms without scale and shift. Initial weights are normal with deviation
+    0.02, as in pix2pix.
 
     Args:
         width: channels of the first level; the next ones have 2, 4 and then always 8 times as many.
@@ -31,13 +35,13 @@ class UNet(nnx.Module):
         rngs: random numbers for the kernels.
 
     Raises:
-        ValueError: a side is no multiple.
+        ValueError: a side is not such a multiple.
 
     >>> net = nnx.eval_shape(lambda: UNet(rngs=nnx.Rngs(0)))
     >>> sum(variable.size for variable in jax.tree.leaves(nnx.state(net)))
     54409603
 
-    **Differs from the paper's code** while training: there is no dropout.
+    **Differs from the paper's code** while training: no dropout.
     """
 
     def __init__(self, *, width: int = 64, depth: int = 8, rngs: nnx.Rngs):
@@ -73,7 +77,7 @@ def _leaky(x):
 
 
 def instance_norm(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Every channel of every image to mean 0 and variance 1.
+    """Normalise every channel of every image to mean 0 and variance 1.
 
     >>> instance_norm(jnp.array([1.0, 3.0]).reshape(1, 1, 2, 1)).round(3).ravel().tolist()
     [-1.0, 1.0]

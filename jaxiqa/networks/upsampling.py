@@ -31,10 +31,10 @@ class UpConv(nnx.Module):
 
 
 def up_kernel(array: np.ndarray) -> np.ndarray:
-    """``cin cout kh kw`` -> ``kh kw cin cout``, mirrored: PyTorch spreads with the kernel, JAX correlates with it."""
+    """Convert ``cin cout kh kw`` -> ``kh kw cin cout``, mirrored: PyTorch convolves with the kernel, JAX correlates."""
     return np.ascontiguousarray(array.transpose(2, 3, 0, 1)[::-1, ::-1])
 
 
 def up_keys(source: str, target: str) -> tuple[Rule, ...]:
-    """Conversion rules for such a layer."""
+    """Return conversion rules for such a layer."""
     return ((rf"{source}\.weight", f"{target}.kernel", up_kernel), (rf"{source}\.bias", f"{target}.bias", same))

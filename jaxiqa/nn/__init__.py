@@ -1,1 +1,1 @@
-"""Parts that networks are built from."""
+"""Parts for building networks."""

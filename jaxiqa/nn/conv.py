@@ -1,8 +1,8 @@
-"""The convolution of every backbone: `nnx.Conv`, with the kernel shapes that XLA handles badly computed otherwise.
+"""The convolution of every backbone: `nnx.Conv` with other algorithms for kernel shapes that are slow in XLA.
 
-On two CPU cores a 1×1 convolution as a matrix product has a 2 to 3 times cheaper weight gradient, and a depthwise
-one as shifted multiply-adds is about 8 times cheaper altogether, than through ``lax.conv_general_dilated``; see
-`jaxiqa.nn.kernels.wide`, `jaxiqa.nn.kernels.grouped` and `jaxiqa.nn.kernels.resampling` for others.
+On two CPU cores, the weight gradient of a 1×1 convolution is 2 to 3 times faster as a matrix product than through
+``lax.conv_general_dilated``, and a depthwise convolution is about 8 times faster altogether as shifted multiply-adds.
+See `jaxiqa.nn.kernels.wide`, `jaxiqa.nn.kernels.grouped` and `jaxiqa.nn.kernels.resampling` for others.
 """
 
 from typing import Any, Literal
@@ -25,21 +25,21 @@ LINEAR = nnx.initializers.variance_scaling(1.0, "fan_in", "normal")
 def pointwise(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "1 1 cin cout"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 cout"]:
-    """1×1 convolution as a matrix product. ``cli/options`` other than the precision have one possible value for 1×1."""
+    """Compute a 1×1 convolution as a matrix product; of ``options`` only the precision can vary for 1×1."""
     return jnp.einsum("bhwi,io->bhwo", x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=options["precision"])
 
 
 def depthwise(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw 1 c"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 c"]:
-    """Depthwise convolution, one kernel per channel."""
+    """Compute a depthwise convolution: one kernel per channel."""
     return depthwise_conv(x, kernel[:, :, 0], stride=tuple(strides), padding=_pads(x, kernel, strides, padding))
 
 
 def dense(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 cout"]:
-    """Any other convolution."""
+    """Compute any other convolution."""
     if tuple(strides) == (1, 1) and is_wide(x, kernel):
         pads = _pads(x, kernel, strides, padding)
         return wide_conv(x, kernel, padding=pads, precision=options["precision"])
@@ -49,7 +49,7 @@ def dense(
 def halving(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 cout"]:
-    """Stride 2 and a kernel of even sides."""
+    """Compute a convolution with stride 2 and a kernel of even sides."""
     pads = _pads(x, kernel, strides, padding)
     even = all((side + sum(zeros)) % 2 == 0 for side, zeros in zip(x.shape[1:3], pads, strict=True))
     if jax.default_backend() == "cpu" and even:
@@ -60,13 +60,13 @@ def halving(
 def grouped(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw _ cout"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 cout"]:
-    """A convolution in groups of several channels."""
+    """Compute a convolution in groups of several channels."""
     pads = _pads(x, kernel, strides, padding)
     return grouped_conv(x, kernel, stride=tuple(strides), padding=pads, precision=options["precision"])
 
 
 def _pads(x: Any, kernel: Any, strides: Any, padding: Any) -> tuple:
-    """Zeros ((above, below), (left, right)), also where the rule has a name."""
+    """Return the padding as numbers of zeros, ((above, below), (left, right)), also for a named rule."""
     if isinstance(padding, str):
         padding = jax.lax.padtype_to_pads(x.shape[1:3], kernel.shape[:2], strides, padding)
     return tuple(map(tuple, padding))
@@ -84,17 +84,17 @@ def conv(
     init: Any = HE,
     rngs: nnx.Rngs,
 ) -> nnx.Conv:
-    """A convolution with a kernel ``kh kw cin/groups cout``.
+    """Build a convolution with a kernel ``kh kw cin/groups cout``.
 
     Args:
         cin, cout: input and output channels; ``groups`` divides both.
         size: side of the kernel, or (height, width).
         stride: step, in pixels, along both axes.
         groups: 1 is dense, ``cin`` is depthwise.
-        padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch); ``"SAME"`` is TensorFlow's rule, which
-            for stride 2 depends on whether the side is even: an even one gets a zero less at the top and left. A
-            number pads that many zeros on every side.
-        bias: whether a bias is added.
+        padding: ``"centred"`` pads ``size // 2`` zeros on every side (PyTorch). ``"SAME"`` is TensorFlow's rule: at
+            stride 2, an even side gets one zero less at the top and left. A number pads that many zeros on every
+            side.
+        bias: whether to add a bias.
         init: initialiser of the kernel.
         rngs: random numbers for it.
     """

@@ -1,6 +1,6 @@
 """Square crops of images: ``b h w c`` -> ``(b·n) s s c``, the crops of image 0 first.
 
-Where the fixed crops lie depends on the image size alone, so they are plain slices in a compiled program.
+The fixed crops depend only on the image size, so a compiled program contains them as plain slices.
 """
 
 from math import ceil, floor, isqrt, sqrt
@@ -18,12 +18,12 @@ Positions = list[tuple[int, int]]
 
 
 def grid_crops(images: Images, size: int, count: int) -> Crops:
-    """``count`` crops, evenly spread from edge to edge; fewer where an image has fewer places for one.
+    """Return ``count`` evenly spaced crops from edge to edge; fewer if an image has fewer positions.
 
     Args:
         images: ``b h w c``, both sides at least ``size``.
         size: side of a crop.
-        count: how many crops of every image; they lie at `grid_positions`.
+        count: number of crops per image; `grid_positions` gives their positions.
 
     Raises:
         ValueError: an image smaller than a crop, or a number below 1.
@@ -37,13 +37,13 @@ def grid_crops(images: Images, size: int, count: int) -> Crops:
 
 
 def random_crops(images: Images, size: int, count: int, key: PRNGKey) -> Crops:
-    """``count`` crops at places drawn anew, uniformly and independently, for every crop of every image.
+    """Return ``count`` crops at uniformly random positions, drawn independently for every crop of every image.
 
     Args:
         images: ``b h w c``, both sides at least ``size``.
         size: side of a crop.
-        count: how many crops of every image.
-        key: a `jax.random.key`; the same key draws the same places.
+        count: number of crops per image.
+        key: a `jax.random.key`; the same key gives the same positions.
 
     Raises:
         ValueError: an image smaller than a crop, or a number below 1.
@@ -63,15 +63,15 @@ def random_crops(images: Images, size: int, count: int, key: PRNGKey) -> Crops:
 
 
 def uniform_crops(images: Images, size: int, count: int) -> Crops:
-    """pyiqa's crops: the first ``count`` of a square grid that does not always reach the right and bottom edges.
+    """Return pyiqa's crops: the first ``count`` of a square grid that may not reach the right and bottom edges.
 
-    With ``r = √count`` the crops begin at multiples of ``(side - size) // ⌊r⌋``, ``⌈r⌉`` of them a row. If the
-    shorter side is at most ``size``, images are first enlarged (bilinear) so that it has ``size + 1`` pixels.
+    With ``r = √count`` the crops begin at multiples of ``(side - size) // ⌊r⌋``, ``⌈r⌉`` of them per row. If the
+    shorter side is at most ``size``, images are first enlarged (bilinear) until it has ``size + 1`` pixels.
 
     Args:
         images: ``b h w c`` of any size.
         size: side of a crop.
-        count: how many crops of every image.
+        count: number of crops per image.
 
     Raises:
         ValueError: a number below 1.
@@ -88,12 +88,12 @@ def uniform_crops(images: Images, size: int, count: int) -> Crops:
 
 
 def stride_crops(images: Images, size: int, stride: int) -> Crops:
-    """A crop every ``stride`` pixels, and one that ends at the edge where none does: row by row.
+    """Return a crop every ``stride`` pixels, row by row, and one at the edge if none ends there.
 
     Args:
         images: ``b h w c``, both sides at least ``size``.
         size: side of a crop.
-        stride: step between neighbours, in pixels.
+        stride: distance of neighbours, in pixels.
 
     Raises:
         ValueError: an image smaller than a crop, or a number below 1.
@@ -108,11 +108,11 @@ def stride_crops(images: Images, size: int, stride: int) -> Crops:
 
 
 def grid_positions(height: int, width: int, size: int, count: int) -> Positions:
-    """(top, left) of ``count`` evenly spread crops, row by row.
+    """Return (top, left) of ``count`` evenly spaced crops, row by row.
 
-    The number of rows is the one that covers most of the image and, among equals, makes the largest step between
-    neighbours smallest; where ``count`` is no multiple of it, some rows hold a crop more. Every row goes from the left
-    edge to the right one, the rows from the top to the bottom, and a single crop sits in the middle.
+    The number of rows is the one that covers most of the image and, among equals, has the smallest maximal distance of
+    neighbours. If it does not divide ``count``, some rows have one crop more. Every row goes from the left to the right
+    edge, the rows go from the top to the bottom edge, and a single crop lies in the middle.
 
     >>> grid_positions(512, 384, 224, 10)
     [(0, 0), (0, 80), (0, 160), (144, 0), (144, 80), (144, 160), (288, 0), (288, 53), (288, 107), (288, 160)]
@@ -129,7 +129,7 @@ def grid_positions(height: int, width: int, size: int, count: int) -> Positions:
     for i, top in enumerate(_spread(height - size, rows)):
         columns = (i + 1) * count // rows - i * count // rows
         positions += [(top, left) for left in _spread(width - size, columns)]
-    return list(dict.fromkeys(positions))  # an image hardly larger than a crop has the same place several times
+    return list(dict.fromkeys(positions))  # in an image hardly larger than a crop, positions repeat
 
 
 def _spread(free: int, count: int) -> list[int]:
@@ -149,7 +149,7 @@ def _enlarge(images: Images, size: int) -> Float[Array, "b _ _ c"]:
     b, h, w, c = images.shape
     if min(h, w) > size:
         return images
-    scale = (size + 1) / min(h, w)  # the exact one, not that of the rounded sides
+    scale = (size + 1) / min(h, w)  # the exact factor, not that of the rounded sides
     shape = (b, floor(h * scale), floor(w * scale), c)
     return jax.image.scale_and_translate(
         images, shape, (1, 2), jnp.full(2, scale), jnp.zeros(2), "linear", antialias=False

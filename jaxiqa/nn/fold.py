@@ -1,4 +1,4 @@
-"""Batch norm folded into the layer before it: with running statistics it is an affine map, and two of those are one."""
+"""Fold each batch norm into the layer before it: with running statistics both are affine, so one affine map does."""
 
 from collections import Counter
 from collections.abc import Iterator, Sequence
@@ -18,30 +18,30 @@ Module = TypeVar("Module", bound=nnx.Module)
 
 
 class Identity(nnx.Module):
-    """Stands where a batch norm was."""
+    """Placeholder for a removed batch norm."""
 
     def __call__(self, x: Float[Array, "..."]) -> Float[Array, "..."]:
         return x
 
 
 FOLDED = (nnx.Conv, nnx.Linear, PooledLinear, nnx.BatchNorm)
-"""Classes that are affine in evaluation mode. Their subclasses may do something else, such as normalise the kernel."""
+"""Classes that are affine in evaluation mode. Their subclasses may not be, for example if they normalise the kernel."""
 
 
 def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module:
-    """A copy of a metric in evaluation mode, its batch norms folded into the convolutions and linear maps before them.
+    """Copy a metric in evaluation mode, with batch norms folded into the convolutions and linear maps before them.
 
     ``scale · (W x + b - mean) / sqrt(var + ε) + bias`` becomes ``W' x + b'``, the same score up to rounding. A batch
-    norm stays where something lies between the two, such as a ReLU; where the layer's output, or a parameter of
-    either, is read elsewhere too; where it normalises along another axis than the last; and where the layer is a
-    subclass, which may do more than multiply by its kernel.
+    norm stays if something lies between the two, such as a ReLU; if the layer's output, or a parameter of either, is
+    also used elsewhere; if it normalises along another axis than the last; or if the layer is a subclass, which may do
+    more than multiply by its kernel.
 
-    Parameters that two layers share become two: the other layer keeps the kernel it had.
+    A parameter that two layers share becomes two parameters: the other layer keeps its kernel.
 
     Args:
-        model: the metric; left as it was. The copy is for scoring and attacks: what it was trained as is lost, so it
-            cannot be saved or fine-tuned.
-        size: (height, width) of the images to trace it with: any that it takes; the result does not depend on it.
+        model: the metric; it is not changed. The copy is for scoring and attacks: it has lost its training parameters,
+            so it cannot be saved or fine-tuned.
+        size: (height, width) of the images for tracing: any size the metric accepts; the result does not depend on it.
 
     >>> from jaxiqa.models import build
     >>> model = build("resnet18", width=8)
@@ -57,7 +57,7 @@ def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module
         for key, child in children(parent)
         if type(child) in FOLDED
     ]
-    layers = list({id(layer): layer for *_, layer in places}.values())  # one may stand in several places
+    layers = list({id(layer): layer for *_, layer in places}.values())  # a layer may be used in several places
     marked = {id(layer): _Marked(layer, i) for i, layer in enumerate(layers)}
     for parent, key, layer in places:
         replace(parent, key, marked[id(layer)])
@@ -77,26 +77,26 @@ def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module
 
 
 def absorb(layer: nnx.Conv | nnx.Linear, norm: nnx.BatchNorm) -> None:
-    """Make ``layer`` compute ``norm(layer(x))``, in place."""
+    """Change ``layer`` in place so that it computes ``norm(layer(x))``."""
 
     def read(variable: nnx.Variable | None, default: float) -> np.ndarray:
         return np.asarray(default if variable is None else variable[...], np.float64)
 
     factor = read(norm.scale, 1.0) / np.sqrt(read(norm.var, 1.0) + norm.epsilon)
     bias = read(layer.bias, 0.0) * factor + read(norm.bias, 0.0) - read(norm.mean, 0.0) * factor
-    # A new variable: the old one may be another layer's too.
+    # A new variable: another layer may share the old one.
     layer.kernel = nnx.Param(jnp.asarray(read(layer.kernel, 1.0) * factor, layer.kernel.dtype))
     layer.bias = nnx.Param(jnp.asarray(bias, layer.kernel.dtype))
     layer.use_bias = True
 
 
-# How the pairs are found: in one abstract run every layer puts a mark on its output, and every batch norm on its input.
-# A mark is an operation that does nothing, so the traced program says who reads what, however the model is written.
+# How the pairs are found: in one abstract run every layer marks its output, and every batch norm marks its input.
+# A mark is an operation without effect. So the traced program shows what is read where, however the model is written.
 MARK = "jaxiqa.fold."
 
 
 class _Marked:
-    """Stands in for a layer during the abstract run, and notes what forbids to fold it."""
+    """Replace a layer during the abstract run, and record what forbids folding it."""
 
     def __init__(self, layer: nnx.Module, position: int):
         self._layer, self._mark = layer, f"{MARK}{position}"
@@ -115,13 +115,13 @@ class _Marked:
 
 
 def pairs(program: Any, norms: Sequence[bool]) -> list[tuple[int, int]]:
-    """(layer, batch norm) by their marks, where nothing else reads the layer and the norm reads nothing else.
+    """Return the marks (layer, batch norm) where nothing else reads the layer and the norm reads nothing else.
 
     Args:
         program: a jaxpr with marks.
-        norms: whether the mark of that number belongs to a batch norm.
+        norms: for each mark, whether it belongs to a batch norm.
     """
-    links: set[tuple[int | None, int | None]] = set()  # (a layer or something else) is read by (a norm or ...)
+    links: set[tuple[int | None, int | None]] = set()  # (read layer, reading norm); None: anything else
     for jaxpr in _nested(program):
         outputs: dict[int, int] = {}
         for equation in jaxpr.eqns:
@@ -141,7 +141,7 @@ def _mark(equation: Any) -> int | None:
 
 
 def _nested(jaxpr: Any) -> Iterator[Any]:
-    """A program and all the programs in it."""
+    """Yield a program and all programs in it."""
     yield jaxpr
     for equation in jaxpr.eqns:
         for value in jax.tree.leaves(list(equation.params.values()), is_leaf=lambda value: hasattr(value, "eqns")):

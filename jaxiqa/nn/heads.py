@@ -1,4 +1,4 @@
-"""The published ImageNet classifiers: the last stage's feature map to logits."""
+"""The published ImageNet classifiers: from the last stage's feature map to logits."""
 
 import jax
 import jax.numpy as jnp
@@ -10,23 +10,23 @@ from jaxiqa.nn.conv import LINEAR, conv
 
 
 class PooledLinear(nnx.Linear):
-    """``Linear(mean over pixels of x)``, as in ResNets and MobileNets."""
+    """Compute ``Linear(mean over pixels of x)``, as in ResNets and MobileNets."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         return super().__call__(jnp.mean(x, (1, 2)))
 
 
 class Perceptron(nnx.Module):
-    """``linear3(relu(linear2(relu(linear1(the map, pooled to side × side pixels)))))``, as in AlexNet and VGG.
+    """Compute ``linear3(relu(linear2(relu(linear1(x pooled to side × side pixels)))))``, as in AlexNet and VGG.
 
     Args:
         features: channels of the map.
         classes: number of logits.
-        side: height and width that the map is pooled to, see `adaptive_average_pool`.
+        side: height and width of the pooled map, see `adaptive_average_pool`.
         hidden: outputs of the first two linear maps.
         rngs: random numbers for the weights.
 
-    **Differs from the paper** at training only: there is no dropout.
+    **Differs from the paper** at training only: no dropout.
     """
 
     def __init__(self, features: int, classes: int, *, side: int, hidden: int = 4096, rngs: nnx.Rngs):
@@ -37,12 +37,12 @@ class Perceptron(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b classes"]:
         x = adaptive_average_pool(x, (self.side, self.side))
-        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # the published matrices count channel by channel
+        x = x.transpose(0, 3, 1, 2).reshape(len(x), -1)  # the published matrices have the order c h w
         return self.linear3(jax.nn.relu(self.linear2(jax.nn.relu(self.linear1(x)))))
 
 
 class PooledConv(nnx.Module):
-    """``mean over pixels of relu(conv1x1(x))``, as in SqueezeNet."""
+    """Compute ``mean over pixels of relu(conv1x1(x))``, as in SqueezeNet."""
 
     def __init__(self, features: int, classes: int, *, rngs: nnx.Rngs):
         self.conv = conv(features, classes, 1, bias=True, init=LINEAR, rngs=rngs)
@@ -52,9 +52,9 @@ class PooledConv(nnx.Module):
 
 
 def adaptive_average_pool(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
-    """Means over ``size`` windows that cover the map evenly: window i of n over a side s is ⌊is/n⌋ … ⌈(i+1)s/n⌉ − 1.
+    """Average over ``size`` windows that cover the map evenly: window i of n over a side s is ⌊is/n⌋ … ⌈(i+1)s/n⌉ − 1.
 
-    Windows overlap where n does not divide s, and repeat pixels where s < n.
+    Windows overlap if n does not divide s, and repeat pixels if s < n.
 
     >>> adaptive_average_pool(jnp.arange(5.0).reshape(1, 1, 5, 1), (1, 2))[0, 0, :, 0].tolist()
     [1.0, 3.0]

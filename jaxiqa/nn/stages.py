@@ -1,4 +1,4 @@
-"""Networks as a chain of named stages, so that any place in them can be read, restarted from, or built into."""
+"""Networks as a chain of named stages: read the output of any stage, restart from it, or insert a block at it."""
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -15,7 +15,7 @@ Features = Float[Array, "_ _ _ _"]
 
 
 def normalise(pixels: Features, mean: tuple[float, float, float], std: tuple[float, float, float]) -> Features:
-    """``(pixels - mean) / std`` per RGB channel.
+    """Return ``(pixels - mean) / std`` per RGB channel.
 
     >>> normalise(jnp.full((1, 1, 1, 3), 0.5), (0.5, 0.5, 0.0), (1.0, 1.0, 0.5)).tolist()
     [[[[0.0, 0.0, 1.0]]]]
@@ -25,19 +25,19 @@ def normalise(pixels: Features, mean: tuple[float, float, float], std: tuple[flo
 
 @dataclass(frozen=True)
 class BackboneSpec:
-    """How to build a backbone, and what its published weights expect.
+    """How to build a backbone and read its published weights.
 
     Attributes:
         build: ``build(*, width, rngs) -> Stages``.
         width: channels of the first stage in the published network.
         mean, std: the input is ``(pixels - mean) / std``, per RGB channel, pixels in [0, 1].
-        taps: the two stages that a two-level head reads unless told otherwise.
+        taps: the two stages that a two-level head reads by default.
         classes: outputs of the published classifier.
-        keys: conversion rules (`jaxiqa.pretrained.key_map`) from the published parameter names to those of `Stages`.
-        classifier_keys: the same for the classifier on top, under the name ``head``.
+        rules: conversion rules (`jaxiqa.pretrained.key_map`) from the published parameter names to those of `Stages`.
+        classifier_rules: the same for the classifier on top, under the name ``head``.
         classifier: ``classifier(features, classes, *, rngs) -> module``, logits of the last stage's map.
-        adapt: rewrites the arrays of other publishers' files to the layout that ``rules`` know; it returns those that
-            it does not know as they are.
+        adapt: converts the arrays of other publishers' files to the names and layouts of ``rules``; returns arrays
+            that it does not know unchanged.
     """
 
     build: Callable[..., "Stages"]
@@ -54,7 +54,7 @@ class BackboneSpec:
 
 @dataclass(frozen=True)
 class Insertion:
-    """A block in the backbone: its stage's name, its place, its kind and the options it was made with."""
+    """A block in the backbone: its stage's name, its place, its kind and the options it was built with."""
 
     name: str
     where: str
@@ -63,13 +63,13 @@ class Insertion:
 
 
 class Stages(nnx.Module):
-    """Named stages run one after another: ``x -> stage_n(... stage_1(x))``.
+    """Run named stages one after another: ``x -> stage_n(... stage_1(x))``.
 
-    A group of stages ``layer3.0 … layer3.22`` also answers to the name ``layer3``: its first member where a place
-    before it is asked for, its last one where a place after it is.
+    ``layer3`` also names the group of stages ``layer3.0 … layer3.22``: the first of them in ``before:layer3``, the last
+    one in ``after:layer3`` and in taps.
 
     Args:
-        stages: name -> (module, channels of its output), in the order they run.
+        stages: name -> (module, channels of its output), in the order of execution.
         inputs: channels of the input.
 
     >>> rngs = nnx.Rngs(0)
@@ -87,18 +87,18 @@ class Stages(nnx.Module):
         self.insertions: tuple[Insertion, ...] = ()
 
     def span(self, stage: str) -> tuple[int, int]:
-        """Positions of the first and the last stage called ``stage``; ``ValueError`` lists the stages if none is."""
+        """Return positions of the first and last stage named ``stage``; if there is none, ``ValueError`` lists all."""
         found = [i for i, name in enumerate(self.order) if name == stage or name.startswith(f"{stage}.")]
         if not found:
             raise ValueError(f"stage {stage!r} does not exist; the stages are {', '.join(self.order)}")
         return found[0], found[-1]
 
     def channels(self, stage: str) -> int:
-        """Channels that ``stage`` puts out."""
+        """Return the number of output channels of ``stage``."""
         return self.widths[self.span(stage)[1]]
 
     def place(self, where: str) -> tuple[int, int]:
-        """Position in the order, and channels, at ``'before:STAGE'`` or ``'after:STAGE'``."""
+        """Return the position in the order, and the channels, at ``'before:STAGE'`` or ``'after:STAGE'``."""
         side, _, stage = where.partition(":")
         if side not in ("before", "after") or not stage:
             raise ValueError(f"where={where!r} is not allowed; write 'before:STAGE' or 'after:STAGE'")
@@ -109,9 +109,9 @@ class Stages(nnx.Module):
     def insert(
         self, where: str, module: nnx.Module, *, name: str, kind: str = "", options: tuple[tuple[str, Any], ...] = ()
     ) -> None:
-        """Put ``module``, which keeps the number of channels, at ``where``; no other stage changes.
+        """Insert ``module``, which keeps the number of channels, at ``where``; no other stage changes.
 
-        ``kind`` and ``options`` say how the module was made; `insertions` keeps them.
+        ``kind`` and ``options`` say how the module was built; `insertions` stores them.
         """
         index, width = self.place(where)
         if name in {stage.partition(".")[0] for stage in self.order} or not name.isidentifier():
@@ -122,7 +122,7 @@ class Stages(nnx.Module):
         self.insertions = (*self.insertions, Insertion(name, where, kind, options))
 
     def tapped(self, stage: str) -> int:
-        """Position of the stage that a tap on ``stage`` reads: itself, or the last block inserted after it."""
+        """Return the position that a tap on ``stage`` reads: the stage, or the last block inserted after it."""
         after = {block.name for block in self.insertions if block.where.startswith("after:")}
         index = self.span(stage)[1]
         while index + 1 < len(self.order) and self.order[index + 1] in after:
@@ -132,20 +132,20 @@ class Stages(nnx.Module):
     def run(
         self, x: Features, *, start: str | None = None, stop: str | None = None, taps: Sequence[str] = ()
     ) -> tuple[Features, dict[str, Features]]:
-        """Run the stages behind ``start`` up to and including ``stop``.
+        """Run the stages after ``start`` up to and including ``stop``.
 
         Args:
-            x: what ``start`` put out, ``b h w c``; without ``start``, the network's (normalised) input.
+            x: the output of ``start``, ``b h w c``; without ``start``, the network's (normalised) input.
             start: a stage that has already run; a tap on it reads ``x``. None begins with the first stage.
-            stop: the last stage to run. None runs up to the last tap, or to the end where there is no tap.
-            taps: stages to read. A tap sees what blocks inserted *after* its stage made of the stage's output.
+            stop: the last stage to run. None runs up to the last tap, or to the end without taps.
+            taps: stages to read. If blocks are inserted *after* the stage, a tap reads their output.
 
         Returns:
-            The output of the last stage that ran, and tap -> feature map, in the type of ``x`` whatever the stages
-            compute in.
+            The output of the last stage that ran, and tap -> feature map; both have the type of ``x``, whatever type
+            the stages compute in.
 
         Raises:
-            ValueError: a stage does not exist, or a tap lies outside the stages that run.
+            ValueError: a stage does not exist, or a tap is not among the stages that run.
         """
         wanted = {tap: self.tapped(tap) for tap in taps}
         first = -1 if start is None else self.span(start)[1]
@@ -168,6 +168,6 @@ class Stages(nnx.Module):
 
 
 def _handed_out(x: Array, dtype: Any) -> Array:
-    """``x`` in another type, if it has another. XLA may not merge what follows with the stages: on CPUs (jaxlib 0.12)
-    a mean that it merges with bfloat16 products comes out wrong."""
+    """Convert ``x`` to another type if needed. XLA may not fuse what follows with the stages: on CPUs (jaxlib 0.12),
+    a mean fused with bfloat16 products is wrong."""
     return x if x.dtype == dtype else jax.lax.optimization_barrier(x).astype(dtype)

@@ -1,4 +1,4 @@
-"""Parts that transformers share, in the forms that are fast on a CPU: plain batched matrix products."""
+"""Transformer parts in forms that are fast on a CPU: plain batched matrix products."""
 
 import math
 
@@ -11,18 +11,18 @@ from jaxiqa.core.precision import at_least_float32
 
 
 def layer_norm(features: int, *, epsilon: float, rngs: nnx.Rngs) -> nnx.LayerNorm:
-    """``(x - mean) / sqrt(variance + epsilon) · scale + bias`` over the last axis.
+    """Build ``(x - mean) / sqrt(variance + epsilon) · scale + bias`` over the last axis.
 
-    The variance is the mean of ``(x - mean)²``: as mean of squares less square of the mean it loses digits.
+    The variance is the mean of ``(x - mean)²``; the mean of squares minus the square of the mean is less exact.
     """
     return nnx.LayerNorm(features, epsilon=epsilon, use_fast_variance=False, rngs=rngs)
 
 
 @at_least_float32
 def gelu(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
-    """``x · (1 + erf(x / √2)) / 2``, exactly.
+    """Return ``x · (1 + erf(x / √2)) / 2``, exactly.
 
-    `jax.nn.gelu` goes through ``erfc``, which costs a CPU several times as much.
+    `jax.nn.gelu` uses ``erfc``, which is several times slower on a CPU.
 
     >>> print(jax.device_get(gelu(jnp.array([-1.0, 0.0, 1.0]))).round(4))
     [-0.1587  0.      0.8413]
@@ -37,13 +37,13 @@ def attention(
     values: Float[Array, "*b m d"],
     bias: Float[Array, "..."] | None = None,
 ) -> Float[Array, "*b n d"]:
-    """``softmax(q kᵀ + bias) v``: every query's mean of the values, weighted by how well their keys fit.
+    """Return ``softmax(q kᵀ + bias) v``: for every query, the mean of the values weighted by the match of their keys.
 
-    Its derivative is written down, so that the way back is products of matrices as they lie in memory: derived, it
-    copies the transposed weights.
+    The derivative is written by hand: it multiplies matrices as they lie in memory. The automatic one copies the
+    transposed weights.
 
     Args:
-        queries, keys, values: tokens; divide the queries by the root of their channels for the usual form.
+        queries, keys, values: tokens; for the usual form, divide the queries by the root of their channels.
         bias: added to the logits: their shape, or 1 instead of the first axis.
 
     >>> values = jnp.array([[1.0, 2.0], [3.0, 6.0]])
@@ -71,7 +71,7 @@ def _derivative(primals, tangents):
     of_logits = jnp.einsum("...nc,...mc->...nm", of_queries, keys) + jnp.einsum("...nc,...mc->...nm", queries, of_keys)
     of_logits = of_logits if bias is None else of_logits + of_bias
     of_weights = weights * (of_logits - jnp.sum(weights * of_logits, -1, keepdims=True))
-    # On the way back the transposed values are multiplied by the weights, which stay as they lie.
+    # In the backward pass the transposed values are multiplied by the weights, which are not moved in memory.
     moved = jnp.einsum("...dm,...nm->...dn", jnp.swapaxes(of_values, -1, -2), weights)
     return weights @ values, of_weights @ values + jnp.swapaxes(moved, -1, -2)
 
@@ -85,7 +85,9 @@ def attend(
     heads: int,
     bias: Float[Array, "#b heads n m"] | None = None,
 ) -> Float[Array, "b n c"]:
-    """`attention` in each of ``heads`` groups of channels, logits divided by √(c / heads) (arXiv 1706.03762).
+    """Apply `attention` in each of ``heads`` groups of channels, logits divided by √(c / heads).
+
+    "Attention Is All You Need", arXiv:1706.03762.
 
     Args:
         queries, keys, values: tokens; ``heads`` divides their channels.
@@ -102,7 +104,7 @@ def attend(
 
 
 class SelfAttention(nnx.Module):
-    """``proj(attend(q, k, v))``, ``[q, k, v] = qkv(x)``."""
+    """Compute ``proj(attend(q, k, v))``, ``[q, k, v] = qkv(x)``."""
 
     def __init__(self, features: int, heads: int, *, rngs: nnx.Rngs):
         self.heads = heads
@@ -117,7 +119,7 @@ class SelfAttention(nnx.Module):
 
 
 class MLP(nnx.Module):
-    """``fc2(gelu(fc1(x)))``."""
+    """Compute ``fc2(gelu(fc1(x)))``."""
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.fc1 = nnx.Linear(features, hidden, rngs=rngs)

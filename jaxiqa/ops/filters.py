@@ -1,7 +1,7 @@
 """Weighted means and medians of the pixels around each, per channel.
 
-Images are treated as rows of w · c numbers, in which a shift by one pixel is one by c: loops over three channels are
-what compilers for CPUs cannot vectorise.
+Images are treated as rows of w · c numbers, in which a shift by one pixel is one by c: compilers for CPUs cannot
+vectorise loops over three channels.
 """
 
 from collections.abc import Sequence
@@ -99,7 +99,7 @@ def separable_filter(
 def gaussian_blur(
     images: Float[Array, "b h w c"], size: int, sigma: float | Float[Array, ""]
 ) -> Float[Array, "b h w c"]:
-    """``size × size`` pixels around each, weighted ``∝ exp(−(di² + dj²) / 2σ²)``; borders are reflected.
+    """Average ``size × size`` pixels around each, weighted ``∝ exp(−(di² + dj²) / 2σ²)``; borders are reflected.
 
     Args:
         images: both sides longer than ``size // 2``.
@@ -119,15 +119,15 @@ def gaussian_blur(
 @partial(jax.jit, static_argnames="size")
 @at_least_float32
 def median_blur(images: Float[Array, "b h w c"], size: int) -> Float[Array, "b h w c"]:
-    """The exact median of the ``size × size`` values around each, channel by channel; borders are reflected.
+    """Return the exact median of the ``size × size`` values around each, per channel; borders are reflected.
 
-    The bits of a float that is not negative, read as an integer, are in the order of the floats: the median is found
-    bit by bit, each from counting the values below a bound, which needs no sorting and little memory.
+    The bits of non-negative floats, read as integers, have the order of the floats. So the median is found bit by bit:
+    each step counts the values below a bound, which needs no sorting and little memory.
 
-    The gradient goes to the pixels that hold the median, in equal shares where several do.
+    The gradient goes to the pixels that equal the median, in equal shares.
 
     Args:
-        images: not negative, below 2; both sides longer than ``size // 2``.
+        images: non-negative, below 2; both sides longer than ``size // 2``.
         size: side of the window in pixels, odd.
 
     >>> image = jnp.array([[0.1, 0.9, 0.2], [0.3, 0.8, 0.4], [0.5, 0.7, 0.6]])[None, ..., None]
@@ -147,7 +147,7 @@ def _padded(images: Array, size: int, axes: tuple[int, ...], mode: str) -> Array
 
 
 def _taps(rows: Array, size: int, c: int) -> list[Array]:
-    """The ``size²`` shifted views of padded rows ``b h w·c``."""
+    """Return the ``size²`` shifted views of padded rows ``b h w·c``."""
     h, wide = rows.shape[1] - size + 1, rows.shape[2] - (size - 1) * c
     return [rows[:, i : i + h, j * c : j * c + wide] for i in range(size) for j in range(size)]
 
@@ -155,11 +155,11 @@ def _taps(rows: Array, size: int, c: int) -> list[Array]:
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2))
 def _median(rows: Float[Array, "b h2 w2"], size: int, c: int) -> Float[Array, "b h3 w3"]:
     integer = {4: jnp.int32, 8: jnp.int64}[rows.dtype.itemsize]
-    bits = jax.lax.bitcast_convert_type(jnp.abs(rows), integer)  # there is a zero with a sign
+    bits = jax.lax.bitcast_convert_type(jnp.abs(rows), integer)  # abs: the sign bit of −0
     highest = 8 * rows.dtype.itemsize - 3  # the first bit is the sign, the second is set from 2 on
 
     def settle(step: Int[Array, ""], state: tuple[Array, Array]) -> tuple[Array, Array]:
-        median, bits = state  # not closed over: the loop would keep every shifted copy
+        median, bits = state  # not closed over: the loop would store every shifted copy
         bound = median | (jnp.ones((), integer) << (highest - step).astype(integer))
         below = sum((tap < bound).astype(jnp.int32) for tap in _taps(bits, size, c))
         return jnp.where(below <= size**2 // 2, bound, median), bits
@@ -176,10 +176,10 @@ def _derivative(size, c, primals, tangents):
     return median, _mean_of_equal(jax.lax.stop_gradient(rows), jax.lax.stop_gradient(median), change, size, c)
 
 
-# Which taps hold the median is not kept for the way back but found again: a number for every tap is much to keep.
+# For the backward pass the taps equal to the median are found again: storing a number per tap needs much memory.
 @partial(jax.checkpoint, prevent_cse=False, static_argnums=(3, 4))
 def _mean_of_equal(rows, median, change, size, c):
-    """The change of each median: the mean of the changes of the values equal to it."""
+    """Return the change of each median: the mean change of the values equal to it."""
     holds = [tap == median for tap in _taps(rows, size, c)]
     total = sum(jnp.where(hold, tap, 0) for hold, tap in zip(holds, _taps(change, size, c), strict=True))
     return total / sum(hold.astype(rows.dtype) for hold in holds)

@@ -11,13 +11,13 @@ from jaxiqa.core.precision import at_least_float32
 @jax.jit
 @at_least_float32
 def rotate(images: Float[Array, "b h w c"], degrees: float | Float[Array, ""]) -> Float[Array, "b h w c"]:
-    """Images turned counter-clockwise about their centre; each pixel takes the nearest one's value, or 0 outside.
+    """Rotate images counter-clockwise about their centre; each pixel takes the nearest one's value, or 0 outside.
 
-    With X, Y counted from the centre, a pixel looks at ``(cos a · X − sin a · Y, sin a · X + cos a · Y)``.
+    With X, Y measured from the centre, a pixel is sampled at ``(cos a · X − sin a · Y, sin a · X + cos a · Y)``.
 
     Args:
         images: of any size.
-        degrees: one angle a for all of them.
+        degrees: one angle a for all images.
 
     >>> rotate(jnp.arange(4.0).reshape(1, 2, 2, 1), 90.0)[0, :, :, 0].tolist()
     [[1.0, 3.0], [0.0, 2.0]]

@@ -83,9 +83,9 @@ def uniform_ssim(a: Images, b: Images) -> Scores:
 
 @at_least_float32
 def psnr(a: Images, b: Images) -> Scores:
-    """Peak signal-to-noise ratio in dB, −10 log₁₀ mean((a − b)²); infinite for equal images.
+    """Return the peak signal-to-noise ratio in dB, −10 log₁₀ mean((a − b)²); infinite for equal images.
 
-    Its gradient is not defined there.
+    Its gradient is undefined for equal images.
 
     >>> float(psnr(jnp.zeros((1, 2, 2, 3)), jnp.full((1, 2, 2, 3), 0.1))[0].round(4))
     20.0
@@ -122,19 +122,19 @@ MINIMUM = (SIDE - 1) * 2 ** (len(EXPONENTS) - 1) + 1
 
 @at_least_float32
 def ms_ssim(a: Images, b: Images) -> Scores:
-    """Multi-scale structural similarity, in [0, 1], 1 for equal images.
+    """Return the multi-scale structural similarity, in [0, 1], 1 for equal images.
 
         mean over channels of l₅^w₅ · ∏ⱼ csⱼ^wⱼ,    cs = (2 σ_ab + c₂) / (σ_a² + σ_b² + c₂),
 
-    where the factors of a scale are means over its pixels, l₅ · cs₅ is the SSIM of the coarsest one
-    (`jaxiqa.ops.ssim.ssim` has the window and the constants), and a scale is the one before it, averaged over
+    where the factors of a scale are means over its pixels, l₅ · cs₅ is the SSIM of the coarsest scale
+    (`jaxiqa.ops.ssim.ssim` has the window and the constants), and each scale is the previous one, averaged over
     2×2 pixels.
 
     Args:
         a, b: images of one shape, float in [0, 1]; sides of at least 161 pixels, so that five scales hold the window.
 
     Returns:
-        One value per image. Differentiable; where a mean is negative it counts as 0, and so does its gradient.
+        One value per image. Differentiable; a negative mean counts as 0, and so does its gradient.
 
     Raises:
         ValueError: the images differ in shape, are not float, or a side is too short.
@@ -145,8 +145,8 @@ def ms_ssim(a: Images, b: Images) -> Scores:
 
     Reference: Wang, Simoncelli, Bovik, "Multi-scale structural similarity for image quality assessment", 2003.
 
-    **Differs from the paper** as the common implementations do: an odd side gets a row of zeros on both ends before it
-    is averaged, and colour channels are measured one by one.
+    **Differs from the paper** as the common implementations do: an odd side is padded with a row of zeros on both ends
+    before averaging, and colour channels are measured separately.
     """
     _check_pair(a, b, minimum=MINIMUM)
     product = jnp.ones((a.shape[0], a.shape[3]), a.dtype)
@@ -161,7 +161,7 @@ def ms_ssim(a: Images, b: Images) -> Scores:
 
 
 def _power(x: Float[Array, "b c"], exponent: float) -> Float[Array, "b c"]:
-    # The power is taken only where it is used: at zero its derivative is infinite.
+    # The power of zero is avoided: its derivative is infinite.
     return jnp.where(x > 0, jnp.where(x > 0, x, 1) ** exponent, 0)
 
 

@@ -1,1 +1,1 @@
-"""Other people's weight files: fetch, read, map."""
+"""Published weight files: download, read, and convert to parameters."""

@@ -1,16 +1,16 @@
 """Limits on what reading one file may cost.
 
-A file from a stranger can be a few bytes long and ask for hours or gigabytes: names that double, trees that share their
-branches, records that unpack to a thousand times their size. Every reader spends from one `Budget` per file.
+A file from a stranger can be a few bytes long and cost hours or gigabytes to read: names that double, trees that share
+branches, records that unpack to a thousand times their size. Every reader uses one `Budget` per file.
 """
 
 from dataclasses import dataclass, field
 
 STEPS = 2_000_000
-"""Instructions of a pickle, and entries that are walked or copied; a large checkpoint needs some 100,000."""
+"""Instructions of a pickle, and entries visited or copied; a large checkpoint needs some 100,000."""
 
 DEPTH = 100
-"""Containers inside containers; a pickled module needs some 20."""
+"""Nesting depth of containers; a pickled module needs some 20."""
 
 ENTRIES = 200_000
 """Leaves of nested containers."""
@@ -25,16 +25,16 @@ FREE = 2**26
 """Bytes that any file may unpack to."""
 
 RATIO = 20
-"""Beyond `FREE`: how many times its own size a file may unpack to. Trained weights compress by less than two."""
+"""Beyond `FREE`: the largest ratio of unpacked size to file size. Trained weights compress by less than two."""
 
 
 @dataclass
 class Budget:
-    """What is left of the limits for one file.
+    """The remaining limits for one file.
 
     Attributes:
         size: bytes of the file.
-        steps, letters, unpacked: what is left of each.
+        steps, letters, unpacked: what remains of each.
 
     >>> Budget(size=1000).spend(steps=3_000_000)
     Traceback (most recent call last):
@@ -51,14 +51,14 @@ class Budget:
 
     @property
     def allowed(self) -> int:
-        """Bytes that the file may unpack to."""
+        """Return how many bytes the file may unpack to."""
         return max(FREE, RATIO * self.size)
 
     def spend(self, *, steps: int = 0, letters: int = 0, unpacked: int = 0) -> None:
-        """Take from the budget.
+        """Subtract from the budget.
 
         Raises:
-            ValueError: more than there is; the message says which limit it was.
+            ValueError: the budget is exceeded; the message names the limit.
         """
         self.steps -= steps
         self.letters -= letters
@@ -72,12 +72,12 @@ class Budget:
 
 
 def check_depth(depth: int) -> None:
-    """Raise a ValueError if ``depth`` containers inside each other are too many."""
+    """Raise a ValueError if containers are nested ``depth`` levels deep and that is too many."""
     if depth > DEPTH:
-        raise ValueError(f"it is nested deeper than {DEPTH} levels, the limit of recursion here")
+        raise ValueError(f"it is nested deeper than {DEPTH} levels, which is the limit")
 
 
 def check_arrays(count: int, what: str = "arrays") -> None:
-    """Raise a ValueError if ``count`` arrays in one file are too many."""
+    """Raise a ValueError if one file has ``count`` arrays and that is too many."""
     if count > ARRAYS:
         raise ValueError(f"it has {count:,} {what}; more than {ARRAYS:,} are not read")

@@ -1,4 +1,4 @@
-"""The parameters among what a file of weights holds: optimizer states, averages and texts stand beside them."""
+"""Find the parameters in the contents of a weight file, beside optimizer states, averages and texts."""
 
 import re
 from collections.abc import Iterator, Mapping
@@ -23,7 +23,7 @@ WRAPPERS = (
     "generator",
     "g",
 )
-"""What the entry that holds the parameters is called, where a file has others beside it; the first one counts, after
+"""Names of the entry with the parameters, in a file that has other entries too; the first one found is used, after
 every average (`is_average`)."""
 
 AVERAGES = {"ema", "swa", "averaged", "average", "avg", "shadow", "polyak"}
@@ -31,20 +31,20 @@ AVERAGES = {"ema", "swa", "averaged", "average", "avg", "shadow", "polyak"}
 
 TRAINING = ("optim", "sched", "amp", "scaler")
 SHELLS = {"module", "_orig_mod", "_fsdp_wrapped_module", "_checkpoint_wrapped_module"}
-"""Parts that PyTorch's own wrappers add to names: ``DataParallel``, ``torch.compile``, sharding and recomputing."""
+"""Name parts that PyTorch's wrappers add: ``DataParallel``, ``torch.compile``, sharding and recomputation."""
 
 
 @dataclass(frozen=True)
 class Contents:
-    """What a file of weights holds.
+    """The contents of a weight file.
 
     Attributes:
         arrays: the parameters and buffers, by dotted names.
-        numbers: numbers and lists of numbers that stand beside them, such as a calibration, or an epoch.
-        left_out: everything else by name, and what it is: an optimizer's state, texts, calls that were not done, the
-            parameters of which an average was taken.
+        numbers: numbers and lists of numbers beside them, such as a calibration or an epoch.
+        left_out: everything else: name -> what it is, such as an optimizer state, a text, a call that was not executed,
+            or the parameters whose average is used.
         metadata: texts in a ``.safetensors`` file's header.
-        entry: the entry that was taken of several, such as ``"params_ema"``; empty where there was no choice.
+        entry: the entry used if there are several, such as ``"params_ema"``; else empty.
     """
 
     arrays: dict[str, np.ndarray]
@@ -55,20 +55,20 @@ class Contents:
 
 
 def unpack(tree: Any, *, entry: str | None = None, budget: Budget | None = None) -> Contents:
-    """The parameters in nested containers: the wrapping ones are taken off, the others give dotted names.
+    """Find the parameters in nested containers: remove wrapping containers, and join the names of others by dots.
 
-    Of several entries one is the parameters' if it is a moving average (`is_average`: ``params_ema``, ``ema``,
-    ``model_ema``, ``state_dict_ema`` ...), which its authors evaluate and publish; or if it is named so (`WRAPPERS`);
-    or if it alone holds arrays and is no optimizer's. Parts of names that PyTorch's own wrappers add (`SHELLS`) are
+    If there are several entries, the parameters are in the one that is a moving average (`is_average`: ``params_ema``,
+    ``ema``, ``model_ema``, ``state_dict_ema`` ...), which its authors evaluate and publish; or that has a name in
+    `WRAPPERS`; or that alone has arrays and is no optimizer state. Name parts of PyTorch's wrappers (`SHELLS`) are
     removed.
 
     Args:
-        tree: what a file holds.
-        entry: the entry to take, where it is not the one above, such as ``"params"``.
-        budget: what walking through it may cost.
+        tree: the contents of a file.
+        entry: the entry to use instead, such as ``"params"``.
+        budget: limits on the cost.
 
     Raises:
-        ValueError: there are no arrays, no such entry, two arrays of one name, or more than the budget allows.
+        ValueError: there are no arrays, no such entry, two arrays with one name, or the budget is exceeded.
 
     >>> found = unpack({"model": {"module.fc.bias": np.zeros(2)}, "k": [8.0, 2.0], "epoch": 3, "note": "best"})
     >>> list(found.arrays), {name: v.tolist() for name, v in found.numbers.items()}, found.left_out
@@ -104,7 +104,7 @@ def unpack(tree: Any, *, entry: str | None = None, budget: Budget | None = None)
             arrays[name] = item
         else:
             _set_aside(name, item, numbers, left_out)
-    if "n_averaged" in arrays and arrays["n_averaged"].ndim == 0:  # how many steps PyTorch's `AveragedModel` has seen
+    if "n_averaged" in arrays and arrays["n_averaged"].ndim == 0:  # number of steps of PyTorch's `AveragedModel`
         numbers["n_averaged"] = arrays.pop("n_averaged")
     if not arrays:
         listed = ", ".join(f"{name} ({what})" for name, what in list(left_out.items())[:5])
@@ -113,7 +113,7 @@ def unpack(tree: Any, *, entry: str | None = None, budget: Budget | None = None)
 
 
 def is_average(name: str) -> bool:
-    """Whether an entry of this name holds a moving average: one of its words is in `AVERAGES`.
+    """Return whether an entry of this name holds a moving average: one of its words is in `AVERAGES`.
 
     >>> [is_average(name) for name in ("params_ema", "ema", "model-EMA", "emaModel", "schema")]
     [True, True, True, True, False]
@@ -122,7 +122,7 @@ def is_average(name: str) -> bool:
 
 
 def from_mapping(given: Mapping[str, Any]) -> Contents:
-    """A dict of arrays as if it had been a file; tensors of PyTorch are taken too.
+    """Convert a dict of arrays or PyTorch tensors as if it were a file.
 
     Raises:
         ValueError: as of `unpack`.
@@ -141,10 +141,10 @@ def from_mapping(given: Mapping[str, Any]) -> Contents:
 
 
 def _nested(tree: Any) -> Any:
-    """The entries of a flat file as if they had been nested: ``params.bias`` beside ``params_ema.bias``.
+    """Nest the entries of a flat file: ``params.bias`` beside ``params_ema.bias``.
 
-    Formats without containers (safetensors, npz) can hold an average in no other way. It is one if another entry has
-    the same names.
+    Formats without containers (safetensors, npz) store an average only in this way. It is one if another entry has the
+    same names.
     """
     if not isinstance(tree, Mapping) or not all(isinstance(item, np.ndarray) for item in tree.values()):
         return tree
@@ -155,7 +155,7 @@ def _nested(tree: Any) -> Any:
 
 
 def _entries(flat: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
-    """The arrays by the first part of their names, if one of these entries is the average of another."""
+    """Group the arrays by the first part of their names, if one of these entries is the average of another."""
     entries: dict[str, Any] = {}
     for name, item in flat.items():
         first, _, rest = name.partition(".")
@@ -171,17 +171,17 @@ def _entries(flat: Mapping[str, np.ndarray]) -> dict[str, Any] | None:
 
 
 def _wrapped(tree: Mapping[str, Any], entry: str | None, budget: Budget) -> str | None:
-    """Name of the entry that holds the parameters, if it is one entry."""
+    """Return the name of the entry that holds the parameters, if it is one entry."""
     containers = [name for name, item in tree.items() if isinstance(item, Mapping) and _holds_arrays(item, budget)]
     if entry is not None and entry in containers:
         return entry
-    if isinstance(tree, Module):  # its entries are parts of one network, whatever they are called
+    if isinstance(tree, Module):  # its entries are parts of one network, whatever their names
         return None
     parts = [name for name in containers if not any(word in name.lower() for word in TRAINING)]
     averages = [name for name in parts if is_average(name)]
     if len(averages) > 1 and entry is None:
         raise ValueError(
-            f"it holds several averages of the parameters ({', '.join(averages)}); take one of them by "
+            f"it holds several averages of the parameters ({', '.join(averages)}); choose one by "
             f"weights=jaxiqa.pretrained.files.read(path, entry={averages[0]!r})"
         )
     named = averages + [name for name in WRAPPERS if name in parts]
@@ -193,7 +193,7 @@ def _wrapped(tree: Mapping[str, Any], entry: str | None, budget: Budget) -> str 
 
 
 def _bare(arrays: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays by names without `SHELLS`, where that leaves all names different."""
+    """Remove `SHELLS` from the names if all names stay different."""
     names = [".".join(part for part in name.split(".") if part not in SHELLS) for name in arrays]
     return dict(zip(names, arrays.values(), strict=True)) if len(set(names)) == len(names) and all(names) else arrays
 

@@ -1,4 +1,4 @@
-"""Published files of weights: downloaded once, resumed, verified, kept."""
+"""Download published weight files: once, resumable, verified, cached."""
 
 import logging
 import os
@@ -12,31 +12,31 @@ from jaxiqa.core.files import locked
 from jaxiqa.pretrained.files import WeightsUrl
 
 ATTEMPTS = 4
-CHUNK = 2**16  # bytes; of a download that breaks off, less than this is lost
+CHUNK = 2**16  # bytes; an interrupted download loses less than this
 logger = logging.getLogger(__name__)
 
 
 def cache_folder() -> Path:
-    """``$JAXIQA_CACHE``, or the user's cache folder of this project."""
+    """Return ``$JAXIQA_CACHE``, or the user's cache folder of this project."""
     import pooch
 
     return Path(os.environ.get("JAXIQA_CACHE") or pooch.os_cache("jaxiqa"))
 
 
 def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> Path:
-    """The file of a source, downloaded unless it is in the cache.
+    """Return the file of a source; download it unless it is in the cache.
 
-    A download that breaks off goes on where it stopped: up to four attempts in one call, and again in the next call.
-    What has arrived must have the size and the digest that are known; a resumed file that has not is fetched anew once.
+    An interrupted download continues where it stopped: up to four attempts in one call, and again in the next call.
+    The size and the digest must match those that are known; a resumed file that does not match is downloaded once more.
 
     Args:
-        source: where it lies and how to know it.
-        name, model: what the source is called, and whose it is; for errors and for the folder in the cache.
-        pause: seconds before the second attempt, doubled for each one after it.
+        source: its address, and its size and digest if known.
+        name, model: name of the source and of its model; for errors and for the folder in the cache.
+        pause: seconds before the second attempt, doubled before each further one.
 
     Raises:
-        FileNotFoundError: nothing can be downloaded; the message says where to get the file by hand.
-        ValueError: what arrives is not the published file.
+        FileNotFoundError: the download is impossible; the message says where to get the file by hand.
+        ValueError: the downloaded file is not the published one.
         BlockingIOError: another process is downloading it.
     """
     if source.url is None:
@@ -46,11 +46,11 @@ def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> P
     if path.is_file():
         if not (problem := _problem(path, source)):
             return path
-        logger.warning("%s in the cache is damaged (%s) and is downloaded anew", path, problem)
+        logger.warning("%s in the cache is damaged (%s); downloading it again", path, problem)
     part = path.with_name(f"{path.name}.part")
     with locked(folder):
         if source.sha256 is None and source.size is None:
-            part.unlink(missing_ok=True)  # nothing would tell whether the two halves belong together
+            part.unlink(missing_ok=True)  # without size and digest, a wrong join of two halves would stay unnoticed
         resumed = part.exists()
         _download(source, part, name, model, pause)
         problem = _problem(part, source)
@@ -72,7 +72,7 @@ def _by_hand(source: WeightsUrl) -> str:
 
 
 def _problem(path: Path, source: WeightsUrl) -> str | None:
-    """What distinguishes the file from the published one."""
+    """Return how the file differs from the published one, or None."""
     import pooch
 
     size = path.stat().st_size
@@ -85,7 +85,7 @@ def _problem(path: Path, source: WeightsUrl) -> str | None:
 
 
 def _download(source: WeightsUrl, part: Path, name: str, model: str, pause: float) -> None:
-    """Append to ``part`` what it lacks."""
+    """Append the missing bytes to ``part``."""
     import pooch
     import requests
 
@@ -94,7 +94,7 @@ def _download(source: WeightsUrl, part: Path, name: str, model: str, pause: floa
         with open(part, "ab") as file:
 
             def restart(response: requests.Response, *_: Any, **__: Any) -> None:
-                if response.status_code == 200:  # the whole file, not what follows the part that is here
+                if response.status_code == 200:  # the whole file, not only the missing rest
                     file.truncate(0)
 
             headers = {"Accept-Encoding": "identity"} | ({"Range": f"bytes={have}-"} if have else {})
@@ -109,7 +109,7 @@ def _download(source: WeightsUrl, part: Path, name: str, model: str, pause: floa
         status = getattr(getattr(error, "response", None), "status_code", None)
         if error is None and not (source.size and part.stat().st_size < source.size):
             return
-        if status == 416:  # there is nothing behind what is here
+        if status == 416:  # the file has no more bytes
             return
         if status is not None and 400 <= status < 500:
             break

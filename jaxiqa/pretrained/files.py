@@ -1,4 +1,4 @@
-"""Reading files of published weights. Nothing in a file is ever executed."""
+"""Read files of published weights. Nothing in a file is ever executed."""
 
 import os
 from dataclasses import dataclass, replace
@@ -15,20 +15,20 @@ from jaxiqa.pretrained.safetensors_files import is_safetensors, read_safetensors
 from jaxiqa.pretrained.torch_files import read_archive, read_pickle
 from jaxiqa.pretrained.zip_files import opened, read_npz
 
-FORMATS = "this reads .safetensors, PyTorch's files (.pth, .pt, .pkl), NumPy's .npz and Keras' .h5"
+FORMATS = "supported are .safetensors, PyTorch's files (.pth, .pt, .pkl), NumPy's .npz and Keras' .h5"
 OLD_PICKLES = b"(}]c"
-"""How a pickle of protocol 0 or 1 begins, which has no mark of its own: a mark, a dict, a list, a call."""
+"""Possible first bytes of a pickle of protocol 0 or 1, which has no signature: a mark, a dict, a list, a call."""
 
 
 @dataclass(frozen=True)
 class WeightsUrl:
-    """Where a published file lies.
+    """Address of a published file.
 
     Attributes:
-        url: of the file itself; None where a person has to fetch it from ``page``.
+        url: of the file itself; None if it must be downloaded by hand from ``page``.
         page: where its authors offer it.
-        sha256: its digest, or the leading part that is known; None where nothing is known.
-        size: bytes, or None where unknown.
+        sha256: its digest, or the known leading part of it; None if unknown.
+        size: bytes, or None if unknown.
     """
 
     url: str | None
@@ -38,21 +38,21 @@ class WeightsUrl:
 
 
 def read(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, np.ndarray]:
-    """Arrays of a file of weights, by the names they have in it, and the lists of numbers beside them.
+    """Read the arrays of a weight file under their names in the file, and the lists of numbers beside them.
 
-    The format is known by the file's first bytes, not by its suffix: ``.safetensors``, PyTorch's (before version 1.6
-    and since, whole pickled modules too), plain pickles of arrays, ``.npz`` and Keras' ``.h5`` (with h5py).
-    Of ``params`` beside ``params_ema`` the average is taken (`jaxiqa.pretrained.containers.unpack`).
-    `contents` also tells what was left out.
+    The format is detected from the first bytes, not from the suffix: ``.safetensors``, PyTorch's (before version 1.6
+    and since, including whole pickled modules), plain pickles of arrays, ``.npz`` and Keras' ``.h5`` (with h5py).
+    Of ``params`` and ``params_ema`` the average is used (`jaxiqa.pretrained.containers.unpack`).
+    `contents` also returns what was not used.
 
     Args:
         path: the file.
-        entry: the entry to take, where a file holds several, such as ``"params"`` beside ``"params_ema"``.
+        entry: the entry to use if a file has several, such as ``"params"`` beside ``"params_ema"``.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: it is of none of these formats, is damaged, costs more than any sound file of weights would
-            (`jaxiqa.pretrained.budget`), or holds no arrays; the message names it.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file has none of these formats, is damaged, costs more than any sound weight file
+            (`jaxiqa.pretrained.budget`), or has no arrays; the message names it.
         ImportError: it is an ``.h5`` file, and h5py is not installed.
 
     >>> import tempfile, pathlib, safetensors.numpy
@@ -66,7 +66,7 @@ def read(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str,
 
 
 def contents(path: str | os.PathLike[str], *, entry: str | None = None) -> Contents:
-    """`read`, and what stands beside the parameters. Errors are those of `read`."""
+    """Read a file as `read` does; also return what is beside the parameters. Errors are those of `read`."""
     path = Path(path)
     if not path.is_file():
         raise FileNotFoundError(f"weights file {str(path)!r} {_what_it_is(path)}")
@@ -85,12 +85,12 @@ def _what_it_is(path: Path) -> str:
 
 
 def _tree(path: Path, budget: Budget) -> tuple[Any, dict[str, str]]:
-    """What the file holds, by the format that its first bytes show, and the texts in its header."""
+    """Return the contents in the format shown by the first bytes, and the texts in the header."""
     with open(path, "rb") as file:
         start = file.read(16)
         file.seek(-min(budget.size, 1), os.SEEK_END)
         end = file.read(1)
-    if is_safetensors(start):  # first, since the length that such a file begins with may look like any other format
+    if is_safetensors(start):  # first: the length in its first bytes may look like any other format
         return read_safetensors(path)
     if start[:4] in (b"PK\x03\x04", b"PK\x05\x06"):
         with opened(path, budget) as archive:
@@ -101,7 +101,7 @@ def _tree(path: Path, budget: Budget) -> tuple[Any, dict[str, str]]:
     if start[:1] == b"\x80" or (start[:1] in [bytes([byte]) for byte in OLD_PICKLES] and end == b"."):
         return read_pickle(path, budget), {}
     if start.lstrip()[:1] == b"<":
-        raise ValueError("it is a web page; the download went wrong")
+        raise ValueError("it is a web page, not weights; download the file again")
     if path.suffix == ".safetensors":
         return read_safetensors(path)
     raise ValueError(f"its first bytes are {start!r}; {FORMATS}")

@@ -1,7 +1,7 @@
-"""Keras' HDF5 files, of weights or of whole models, through the optional package h5py.
+"""Read Keras' HDF5 files, of weights or of whole models, with the optional package h5py.
 
-HDF5 can refer to other files of the machine, and claim sizes that nothing in the file stands for. So only what lies in
-the file itself is read: hard links, data sets that were written, and packed ones after a look at what they unpack to.
+HDF5 can refer to other files of the machine, and can claim sizes without data. So only data in the file itself is read:
+hard links, data sets that were written, and compressed ones after a check of their unpacked size.
 """
 
 import math
@@ -19,14 +19,14 @@ FAULTS = (OSError, RuntimeError, LookupError, TypeError, ValueError, OverflowErr
 
 
 def read_h5(path: Path, budget: Budget) -> dict[str, Any]:
-    """Arrays by the names that Keras gave them, ``conv1/kernel:0`` as ``conv1.kernel``.
+    """Return the arrays under Keras' names, ``conv1/kernel:0`` as ``conv1.kernel``.
 
-    A whole model's weights stand under ``model_weights``, beside what else it holds. A file of Keras 3 names arrays by
-    number (``layers.conv2d.vars.0``).
+    The weights of a whole model are under ``model_weights``. A file of Keras 3 names arrays by number
+    (``layers.conv2d.vars.0``).
 
     Raises:
         ImportError: h5py is not installed.
-        ValueError: the file is damaged, refers to something outside itself, or unpacks to more than its budget.
+        ValueError: the file is damaged, refers to data outside itself, or unpacks to more than its budget.
     """
     try:
         import h5py
@@ -48,10 +48,10 @@ def read_h5(path: Path, budget: Budget) -> dict[str, Any]:
 
 
 def _members(group: Any, where: str, h5py: Any) -> Iterator[tuple[str, Any]]:
-    """What lies in a group, by name.
+    """Yield the members of a group, by name.
 
     Raises:
-        ValueError: a link leads to another place, or to another file.
+        ValueError: a link leads to another place or to another file.
     """
     check_arrays(len(group), f"entries in {where or 'its root'!r}")
     for name in group:
@@ -71,7 +71,7 @@ def _arrays(items: dict[str, Any], budget: Budget, h5py: Any) -> dict[str, Any]:
         found = list(_data_sets(item, "", budget, h5py)) if isinstance(item, h5py.Group) else []
         last = [path.rpartition("/")[2] for path, _ in found]
         for (path, data), name in zip(found, last, strict=True):
-            if "weight_names" in item.attrs:  # Keras 2: a layer, whose arrays repeat its name in one way or another
+            if "weight_names" in item.attrs:  # Keras 2: a layer; the names of its arrays repeat the layer's name
                 name = f"{layer}/{name}" if last.count(name) == 1 else path
             else:
                 name = f"{layer}/{path}"
@@ -84,7 +84,7 @@ def _arrays(items: dict[str, Any], budget: Budget, h5py: Any) -> dict[str, Any]:
 
 
 def _data_sets(group: Any, where: str, budget: Budget, h5py: Any) -> Iterator[tuple[str, Any]]:
-    check_depth(where.count("/") + 1)  # a group may be a part of itself
+    check_depth(where.count("/") + 1)  # a group may contain itself
     for name, item in _members(group, f"{group.name}", h5py):
         budget.spend(steps=20, letters=len(where) + len(name))
         path = f"{where}/{name}" if where else name
@@ -116,7 +116,7 @@ def _read(data: Any, name: str, budget: Budget, h5py: Any) -> np.ndarray | Opaqu
 
 
 def _check_chunks(data: Any, name: str, budget: Budget, h5py: Any) -> None:
-    """See that all chunks are there, and that none unpacks to more than its size."""
+    """Check that all chunks exist, and that none unpacks to more than its size."""
     whole = math.prod(data.chunks) * data.dtype.itemsize
     budget.spend(unpacked=whole)
     kinds = {h5py.h5z.FILTER_SHUFFLE: 0, h5py.h5z.FILTER_DEFLATE: 1, h5py.h5z.FILTER_FLETCHER32: 2}
@@ -137,6 +137,6 @@ def _check_chunks(data: Any, name: str, budget: Budget, h5py: Any) -> None:
         if info.size > budget.size:
             raise ValueError(f"{name} claims {info.size:,} bytes of a file that has {budget.size:,}")
         mask, packed = data.id.read_direct_chunk(info.chunk_offset)
-        plain = bool(mask & 1 << filters.index(h5py.h5z.FILTER_DEFLATE))  # a chunk may skip a filter
+        plain = bool(mask & 1 << filters.index(h5py.h5z.FILTER_DEFLATE))  # this chunk is not compressed
         if not plain and len(zlib.decompressobj().decompress(packed, whole + 1)) > whole:
             raise ValueError(f"{name} unpacks to more than its {whole:,} bytes")

@@ -1,8 +1,8 @@
-"""A checkpoint's arrays into a module, by a table of rules, strict both ways.
+"""Convert a checkpoint's arrays to a module's parameters by a table of rules; both must match completely.
 
-A rule is ``(pattern, target, layout)``: a source key that matches the pattern entirely goes to the parameter named
-``target`` (``\\1`` stands for the pattern's first group), through ``layout``; a target of None drops the key on
-purpose. The first rule that matches counts. Parameters are named by their path: ``stage.layer1.0.conv1.kernel``.
+A rule is ``(pattern, target, layout)``: an array whose key fully matches the pattern is converted by ``layout`` and
+becomes the parameter ``target`` (``\\1`` is the pattern's first group); if the target is None, the array is dropped on
+purpose. The first rule that matches is used. A parameter's name is its path: ``stage.layer1.0.conv1.kernel``.
 """
 
 import re
@@ -22,7 +22,7 @@ Rule = tuple[str, str | None, Layout]
 
 
 class Mapped(NamedTuple):
-    """Where one array of a checkpoint went: to the parameter ``target``, or nowhere on purpose (None)."""
+    """What an array of a checkpoint became: the parameter ``target``, or None if it was dropped on purpose."""
 
     source: str
     shape: tuple[int, ...]
@@ -31,38 +31,38 @@ class Mapped(NamedTuple):
 
 
 def same(array: np.ndarray) -> np.ndarray:
-    """The array as it is."""
+    """Return the array unchanged."""
     return array
 
 
 def conv_kernel(array: np.ndarray) -> np.ndarray:
-    """``cout cin kh kw`` -> ``kh kw cin cout``; a depthwise ``c 1 kh kw`` becomes ``kh kw 1 c``."""
+    """Transpose ``cout cin kh kw`` -> ``kh kw cin cout``; a depthwise ``c 1 kh kw`` becomes ``kh kw 1 c``."""
     return array.transpose(2, 3, 1, 0)
 
 
 def linear_kernel(array: np.ndarray) -> np.ndarray:
-    """``out in`` -> ``in out``."""
+    """Transpose ``out in`` -> ``in out``."""
     return array.T
 
 
 def flat_kernel(array: np.ndarray) -> np.ndarray:
-    """A 1×1 convolution ``1 1 in out`` -> a linear map ``in out``."""
-    return array.reshape(array.shape[-2:])  # an error unless it is 1×1
+    """Reshape a 1×1 convolution ``1 1 in out`` to a linear map ``in out``."""
+    return array.reshape(array.shape[-2:])  # raises an error unless it is 1×1
 
 
 def conv(source: str, target: str, *, bias: bool = False) -> tuple[Rule, ...]:
-    """Rules for a PyTorch convolution, with or without a bias."""
+    """Return rules for a PyTorch convolution, with or without a bias."""
     kernel = (rf"{source}\.weight", f"{target}.kernel", conv_kernel)
     return (kernel, (rf"{source}\.bias", f"{target}.bias", same)) if bias else (kernel,)
 
 
 def linear(source: str, target: str) -> tuple[Rule, ...]:
-    """Rules for a PyTorch linear layer."""
+    """Return rules for a PyTorch linear layer."""
     return ((rf"{source}\.weight", f"{target}.kernel", linear_kernel), (rf"{source}\.bias", f"{target}.bias", same))
 
 
 def batch_norm(source: str, target: str) -> tuple[Rule, ...]:
-    """Rules for a PyTorch batch norm; the number of batches it has seen has no use here."""
+    """Return rules for a PyTorch batch norm; its number of batches is not used."""
     names = {"weight": "scale", "bias": "bias", "running_mean": "mean", "running_var": "var"}
     return (
         *((rf"{source}\.{theirs}", f"{target}.{ours}", same) for theirs, ours in names.items()),
@@ -71,17 +71,17 @@ def batch_norm(source: str, target: str) -> tuple[Rule, ...]:
 
 
 def layer_norm(source: str, target: str) -> tuple[Rule, ...]:
-    """Rules for a PyTorch layer norm."""
+    """Return rules for a PyTorch layer norm."""
     return ((rf"{source}\.weight", f"{target}.scale", same), (rf"{source}\.bias", f"{target}.bias", same))
 
 
 def under(prefix: str, rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """The same rules for a module that sits at ``prefix`` of a larger one."""
+    """Return the same rules for a module at ``prefix`` of a larger one."""
     return tuple((pattern, target and f"{prefix}.{target}", layout) for pattern, target, layout in rules)
 
 
 def without(rules: Sequence[Rule]) -> tuple[Rule, ...]:
-    """Rules that drop, on purpose, what ``rules`` would place."""
+    """Return rules that drop, on purpose, every array that ``rules`` would use."""
     return tuple((pattern, None, layout) for pattern, _, layout in rules)
 
 
@@ -89,7 +89,7 @@ IDENTITY: tuple[Rule, ...] = ((r".*", r"\g<0>", same),)
 
 
 def parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
-    """Parameters, constants and batch statistics of a module by their dotted path, sorted.
+    """Return parameters, constants and batch statistics of a module by their dotted path, sorted.
 
     >>> sorted(parameters(nnx.Linear(2, 3, rngs=nnx.Rngs(0))))
     ['bias', 'kernel']
@@ -99,15 +99,15 @@ def parameters(module: nnx.Module) -> dict[str, nnx.Variable]:
 
 
 def knows(key: str, rules: Sequence[Rule]) -> bool:
-    """Whether any rule is about this key."""
+    """Return whether any rule matches this key."""
     return any(re.fullmatch(pattern, key) for pattern, _, _ in rules)
 
 
 def without_prefix(arrays: Mapping[str, np.ndarray], rules: Sequence[Rule]) -> dict[str, np.ndarray]:
-    """The arrays by the names that the rules know, where a wrapper has put one prefix before all or most names.
+    """Remove a prefix that a wrapper added to all or most names, so that the rules know the names.
 
-    Whatever the prefix is (``model.``, ``net.``, ``student.encoder.``): parts are taken off from the left as long as
-    more names are known without them, and none becomes equal to another.
+    The prefix may be any (``model.``, ``net.``, ``student.encoder.``): parts are removed from the left as long as more
+    names are known without them and no two names become equal.
 
     >>> list(without_prefix({"model.net.fc.bias": np.ones(1), "loss.weight": np.ones(1)}, linear("fc", "layer")))
     ['model.net.fc.bias', 'loss.weight']
@@ -136,18 +136,18 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
     """Set every parameter and batch statistic of ``module`` from ``arrays``, in place, as float32.
 
     Args:
-        module: what to fill; it may be abstract (`flax.nnx.eval_shape`).
+        module: the module to fill; it may be abstract (`flax.nnx.eval_shape`).
         arrays: the checkpoint, under its own names.
         rules: the table that maps its names and layouts.
-        source: what errors call the checkpoint, usually its path.
+        source: name of the checkpoint in errors, usually its path.
 
     Returns:
-        Where each array went, sorted by its name in the checkpoint.
+        What each array became, sorted by its name in the checkpoint.
 
     Raises:
-        ValueError: one error that lists every key no rule knows, every parameter that stays unfilled or is filled
-            twice, and every array of the wrong shape, of a type other than float, or with NaN or infinite values; of
-            more than twenty the rest is in a file that it names. The module is then unchanged.
+        ValueError: the message lists every key without a rule, every parameter that is missing or given twice, and
+            every array of the wrong shape, of a type other than float, or with NaN or infinite values. Of more than
+            twenty, the rest is in a file that it names. The module is then unchanged.
 
     >>> layer = nnx.Linear(2, 3, rngs=nnx.Rngs(0))
     >>> fill(layer, {"fc.weight": np.ones((3, 2)), "fc.bias": np.zeros(3)}, linear("fc", "layer"), source="demo")
@@ -177,7 +177,7 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
         if name in filled:
             problems.append(f"{key}: {name} is given twice")
             continue
-        filled[name] = np.empty(0)  # from here on it is faulty rather than missing
+        filled[name] = np.empty(0)  # from here on it counts as faulty, not as missing
         if not np.issubdtype(array.dtype, np.floating) and array.dtype.name != "bfloat16":
             problems.append(f"{key}: has type {array.dtype}, expected float")
             continue

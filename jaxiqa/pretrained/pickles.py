@@ -1,8 +1,8 @@
-"""A pickle as plain data: nothing that it names is imported, and nothing that it would call is called.
+"""Read a pickle as plain data: nothing that it names is imported, and nothing that it calls is executed.
 
-Python's unpickler calls whatever functions a file asks for. This one knows the instructions of the stack machine and no
-function: a name becomes a `Global`, a call becomes a `Call` and stays one. What a few calls stand for (a tensor, an
-array) is for the reader of the result to say, see `jaxiqa.pretrained.torch_values`.
+Python's unpickler calls any function that a file names. This one executes only the instructions of the stack machine: a
+name becomes a `Global`, and a call becomes a `Call`. The reader of the result interprets the few calls that stand for
+a tensor or an array, see `jaxiqa.pretrained.torch_values`.
 """
 
 import pickletools
@@ -16,7 +16,7 @@ from jaxiqa.pretrained.budget import Budget
 
 @dataclass(frozen=True)
 class Global:
-    """A function or class that the file names. A name only."""
+    """A function or class that the file names; only the name."""
 
     module: str
     name: str
@@ -25,9 +25,9 @@ class Global:
         return f"{self.module}.{self.name}"
 
 
-@dataclass(eq=False, repr=False)  # a text of its parts may be endless: two of them may be one, at every level
+@dataclass(eq=False, repr=False)  # a text of its parts could be endless: they may repeat at every level
 class Call:
-    """What the file would make by a call, and what it would put into the result."""
+    """A call that the file asks for, and the state it would set on the result."""
 
     function: Any
     arguments: Sequence[Any]
@@ -38,7 +38,7 @@ class Call:
 
 @dataclass(eq=False, repr=False)
 class Persistent:
-    """A reference to something that lies outside the pickle."""
+    """A reference to something outside the pickle."""
 
     reference: Any
 
@@ -54,18 +54,18 @@ FAULTS = (ValueError, TypeError, LookupError, AttributeError, OverflowError, Rec
 
 
 def load(file: Any, persistent: Callable[[Any], Any] = Persistent, budget: Budget | None = None) -> Any:
-    """The value of the pickle that starts where ``file`` stands; afterwards ``file`` stands behind it.
+    """Return the value of the pickle at the position of ``file``; afterwards the position is its end.
 
     Args:
         file: a binary file, open for reading.
-        persistent: what to put in the place of a reference to something outside.
-        budget: what reading may cost; by default as much as for a file of its own.
+        persistent: returns what replaces a reference to something outside.
+        budget: limits on the cost; by default those of a separate file.
 
     Returns:
         Numbers, texts, bytes, None, lists (sets too), tuples, dicts (``OrderedDict`` too), `Global` and `Call`.
 
     Raises:
-        ValueError: the pickle is damaged, asks for buffers outside itself, or costs more than the budget.
+        ValueError: the pickle is damaged, asks for buffers outside itself, or exceeds the budget.
 
     >>> import io, os, pickle
     >>> class Bomb:
@@ -82,7 +82,7 @@ def load(file: Any, persistent: Callable[[Any], Any] = Persistent, budget: Budge
 
 def _run(file: Any, persistent: Callable[[Any], Any], budget: Budget) -> Any:
     stack: list[Any] = []
-    outer: list[list[Any]] = []  # what lay below each mark
+    outer: list[list[Any]] = []  # the stack below each mark
     memo: dict[int, Any] = {}
 
     def since_mark() -> list[Any]:
@@ -168,7 +168,7 @@ def _run(file: Any, persistent: Callable[[Any], Any], budget: Budget) -> Any:
                 stack.append(_call(function, arguments, budget))
             case "BUILD":
                 state = stack.pop()
-                if isinstance(stack[-1], Call):  # the attributes of anything else are of no use here
+                if isinstance(stack[-1], Call):  # attributes of anything else are not used
                     stack[-1].state = state
             case "PERSID":
                 stack.append(persistent(value))
@@ -180,14 +180,14 @@ def _run(file: Any, persistent: Callable[[Any], Any], budget: Budget) -> Any:
                 return stack.pop()
             case name:
                 raise ValueError(f"the instruction {name} is not supported")
-    raise ValueError("it has no end")
+    raise ValueError("it ends without a STOP instruction")
 
 
 def _call(function: Any, arguments: Sequence[Any], budget: Budget) -> Any:
     if isinstance(function, Global) and function in MAPPINGS:
         if not arguments:
             return {}
-        budget.spend(steps=len(arguments[0]))  # one long list may be copied again and again
+        budget.spend(steps=len(arguments[0]))  # one long list may be copied many times
         return _dict(arguments[0])
     return Call(function, arguments)
 
@@ -199,7 +199,7 @@ def _pairs(items: list[Any]) -> dict[Any, Any]:
 def _dict(pairs: Any) -> dict[Any, Any]:
     pairs = pairs.items() if isinstance(pairs, dict) else pairs
     plain = (str, bytes, int, float, type(None), Global)
-    # A key of another type may not be hashable, or be so deep that hashing it ends the process.
+    # A key of another type may not be hashable, or so deeply nested that hashing it crashes the process.
     return {key if isinstance(key, plain) else Persistent(key): value for key, value in pairs}
 
 

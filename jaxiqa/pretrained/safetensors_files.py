@@ -1,4 +1,4 @@
-"""Hugging Face's ``.safetensors`` files."""
+"""Read Hugging Face's ``.safetensors`` files."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import safetensors
 from jaxiqa.pretrained.budget import check_arrays
 
 LONGEST = 100_000_000
-"""Bytes of a header, as in the package safetensors."""
+"""Largest header in bytes, as in the package safetensors."""
 
 DTYPES = {f"{letter}{8 * size}": np.dtype(f"<{letter.lower()}{size}") for letter in "IU" for size in (1, 2, 4, 8)}
 DTYPES |= {"F64": np.dtype("<f8"), "F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "C64": np.dtype("<c8")}
@@ -18,10 +18,10 @@ DTYPES |= {"F8_E4M3": np.dtype(ml_dtypes.float8_e4m3fn), "F8_E5M2": np.dtype(ml_
 
 
 def is_safetensors(start: bytes) -> bool:
-    """Whether a file that begins with these bytes is one: the length of a header, and its opening brace.
+    """Return whether a file with these first bytes is one: the length of a header, and its opening brace.
 
-    The length may begin with any byte, that of a pickle (0x80) or those of a zip file (``PK``) included. These cannot
-    be taken for a header: as a length, their first eight bytes are far beyond `LONGEST`, or the ninth is no brace.
+    The length may begin with any byte, also with that of a pickle (0x80) or those of a zip file (``PK``). Such files
+    are not mistaken for it: their first eight bytes, as a length, are far above `LONGEST`, or the ninth is no brace.
 
     >>> is_safetensors(bytes([0x80, 2, 0, 0, 0, 0, 0, 0]) + b"{")
     True
@@ -30,10 +30,10 @@ def is_safetensors(start: bytes) -> bool:
 
 
 def read_safetensors(path: Path) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """The arrays by name, and the texts in the header.
+    """Return the arrays by name, and the texts in the header.
 
     Raises:
-        ValueError: the file is damaged, or has numbers of a type that NumPy lacks.
+        ValueError: the file is damaged, or has numbers of a type that NumPy does not have.
     """
     content = path.read_bytes()
     length = int.from_bytes(content[:8], "little")

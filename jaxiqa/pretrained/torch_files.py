@@ -1,7 +1,7 @@
-"""PyTorch's files without PyTorch: the zip format, the one before version 1.6, and plain pickles of arrays.
+"""Read PyTorch's files without PyTorch: the zip format, the one before version 1.6, and plain pickles of arrays.
 
-All three hold a pickle (`jaxiqa.pretrained.pickles`), whose calls stay uncalled; what the few that count stand for is
-said in `jaxiqa.pretrained.torch_values`.
+All three contain a pickle (`jaxiqa.pretrained.pickles`), whose calls are not executed; `jaxiqa.pretrained.torch_values`
+interprets the few that stand for data.
 """
 
 import io
@@ -39,16 +39,16 @@ DTYPES = {
 
 
 def read_archive(archive: Archive) -> Any:
-    """The content of a file as `torch.save` writes it since version 1.6.
+    """Return the content of a file that `torch.save` wrote in version 1.6 or later.
 
     Raises:
-        ValueError: it is damaged, is a TorchScript program, or was written on a big-endian machine.
+        ValueError: the file is damaged, is a TorchScript program, or was written on a big-endian machine.
     """
     names = archive.names
     found = sorted((name for name in names if re.fullmatch(r"(.*/)?data\.pkl", name)), key=len)
     if not found:
         listed = ", ".join(names[:5]) + (", ..." if len(names) > 5 else "")
-        raise ValueError(f"a zip file of {listed or 'nothing'}, none of it PyTorch's data.pkl; unpack it first")
+        raise ValueError(f"a zip file of {listed or 'nothing'} without PyTorch's data.pkl; unpack it first")
     root = found[0].removesuffix("data.pkl")
     if any(name.startswith(f"{root}code/") for name in names):
         raise ValueError("a TorchScript program; save its state_dict instead")
@@ -66,10 +66,10 @@ def read_archive(archive: Archive) -> Any:
 
 
 def read_pickle(path: Path, budget: Budget) -> Any:
-    """The content of a file as `torch.save` wrote it before version 1.6, or of a plain pickle.
+    """Return the content of a file that `torch.save` wrote before version 1.6, or of a plain pickle.
 
     Raises:
-        ValueError: it is damaged, or was written on a big-endian machine.
+        ValueError: the file is damaged, or was written on a big-endian machine.
     """
     with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as content:
         return _resolved(_pickle_content(content, budget), budget)
@@ -93,7 +93,7 @@ def _pickle_content(content: Any, budget: Budget) -> Any:
     if not (isinstance(system, dict) and system.get("little_endian") is True):
         raise ValueError("written on a big-endian machine, which is not supported")
     value = pickles.load(content, lambda reference: _storage(reference, storages), budget)
-    for key in pickles.load(content, budget=budget):  # in this order follow how many numbers, and the numbers
+    for key in pickles.load(content, budget=budget):  # in this order: the count of numbers, then the numbers
         storage = storages.get(_key(key))
         if storage is None:
             raise ValueError(f"tensor data {key!r} that no tensor uses")
@@ -113,12 +113,12 @@ def _exactly(content: Any, size: int) -> bytes:
 
 def _key(key: Any) -> str:
     if not isinstance(key, str | int):
-        raise ValueError(f"tensor data that is called by a {type(key).__name__}, not by a text")
+        raise ValueError(f"tensor data that is named by a {type(key).__name__}, not by a text")
     return str(key)
 
 
 def _storage(reference: Any, storages: dict[str, Storage]) -> Any:
-    """What a reference stands for: ``("storage", type, key, device, count, view)`` or ``("module", class, ...)``."""
+    """Resolve a reference: ``("storage", type, key, device, count, view)`` or ``("module", class, ...)``."""
     match reference:
         case ("module", Global() as name, *_):
             return name

@@ -1,7 +1,7 @@
-"""What the calls in a pickle of PyTorch or NumPy stand for: tensors, arrays, and the parts of a module.
+"""Interpret the calls in a pickle of PyTorch or NumPy: tensors, arrays, and the parts of a module.
 
-`jaxiqa.pretrained.pickles` leaves every call uncalled. The few that stand for a tensor or an array are understood here
-by name; everything else becomes an `Opaque`.
+`jaxiqa.pretrained.pickles` executes no call. The few that stand for a tensor or an array are recognised here by name;
+everything else becomes an `Opaque`.
 """
 
 import math
@@ -17,23 +17,23 @@ from jaxiqa.pretrained import pickles
 from jaxiqa.pretrained.budget import Budget, check_depth
 from jaxiqa.pretrained.pickles import Call, Global
 
-AXES = 32  # of an array
+AXES = 32  # largest number of axes of an array
 
 
 @dataclass(frozen=True)
 class Opaque:
-    """Something in a file that is neither data nor a container of data."""
+    """Anything in a file that is neither data nor a container of data."""
 
     what: str
 
 
 class Module(dict[str, Any]):
-    """The parts of a pickled `torch.nn.Module`, by name: all of them are parameters of one network."""
+    """The parts of a pickled `torch.nn.Module`, by name: all are parameters of one network."""
 
 
 @dataclass(eq=False)
 class Storage:
-    """A flat run of numbers; ``values`` is set when the part of the file that holds them is read."""
+    """A flat array of numbers; ``values`` is set when its part of the file is read."""
 
     key: str
     dtype: np.dtype
@@ -41,17 +41,17 @@ class Storage:
     values: np.ndarray | None = None
 
     def fill(self, data: memoryview | bytes) -> None:
-        """Take the numbers from their bytes."""
+        """Set the numbers from their bytes."""
         if len(data) != self.count * self.dtype.itemsize:
             raise ValueError(f"tensor data {self.key!r} has {len(data)} bytes, not {self.count} x {self.dtype}")
         self.values = np.frombuffer(data, self.dtype)
 
 
 class Resolver:
-    """Turn what `pickles.load` returned into dicts by name, lists, numbers, texts, None, arrays and `Opaque`.
+    """Convert the result of `pickles.load` to dicts by name, lists, numbers, texts, None, arrays and `Opaque`.
 
     Args:
-        budget: what it may cost.
+        budget: limits on the cost.
         nested: reads a pickle inside the pickle, from its bytes.
     """
 
@@ -59,7 +59,7 @@ class Resolver:
         self.budget = budget
         self.nested = nested
         self.depth = 0
-        self.done: dict[int, tuple[Any, Any]] = {}  # the value is kept, so that nothing else gets its id
+        self.done: dict[int, tuple[Any, Any]] = {}  # holds the value too, so that no other object gets its id
 
     def __call__(self, value: Any) -> Any:
         if not isinstance(value, dict | list | tuple | Call):
@@ -87,14 +87,14 @@ class Resolver:
             return _module(value.state, self)
         if value.items:
             return self(value.items)
-        return Opaque(f"a call of {_text(value.function)}, not done")
+        return Opaque(f"a call of {_text(value.function)}, not executed")
 
 
 _PLAIN = (str, bytes, bytearray, bool, int, float, type(None), np.ndarray, np.dtype, Storage, Opaque)
 
 
 def _text(value: Any) -> str:
-    """The name of a name, or of the type; never a text of the parts, which may be endless."""
+    """Return the text of a name, or the name of a type; never a text of the parts, which may be endless."""
     return str(value) if isinstance(value, str | Global) else f"a {type(value).__name__}"
 
 
@@ -109,7 +109,7 @@ def _by_name(value: dict[Any, Any], of: Resolver) -> dict[str, Any]:
 
 
 def _module(state: dict[str, Any], of: Resolver) -> Module:
-    """The parts that the module's state dict would have."""
+    """Return the entries of the module's state dict."""
     passing = of(state.get("_non_persistent_buffers_set")) or []
     passing = {name for name in passing if isinstance(name, str)} if isinstance(passing, list) else set()
     parts = Module()
@@ -139,7 +139,7 @@ def _view(storage: Any, offset: Any, size: Any, stride: Any, budget: Budget) -> 
         return np.zeros(size, storage.dtype)
     if offset + sum((n - 1) * step for n, step in zip(size, stride, strict=True)) >= storage.size:
         raise ValueError("a tensor reaches outside its data")
-    if math.prod(size) > storage.size:  # numbers that are repeated: a step of 0
+    if math.prod(size) > storage.size:  # repeated numbers: a step of 0
         budget.spend(unpacked=math.prod(size) * storage.itemsize)
     steps = [step * storage.itemsize for step in stride]
     return np.lib.stride_tricks.as_strided(storage[offset:], size, steps, writeable=False)
@@ -186,7 +186,7 @@ def _dtype(call: Call, of: Resolver) -> np.dtype | Opaque:
 
 def _bytes(call: Call, of: Resolver) -> bytes:
     of.budget.spend(unpacked=len(call.arguments[0]))
-    return call.arguments[0].encode("latin-1")  # how pickles of Python 2 hold bytes
+    return call.arguments[0].encode("latin-1")  # pickles of Python 2 store bytes in this way
 
 
 def _array(call: Call, of: Resolver) -> np.ndarray | Opaque:
@@ -209,7 +209,7 @@ def _scalar(call: Call, of: Resolver) -> np.ndarray | Opaque:
 def _numpy(data: Any, dtype: Any, shape: Any, order: Any, budget: Budget) -> np.ndarray | Opaque:
     if not isinstance(dtype, np.dtype) or not isinstance(data, str | bytes | bytearray):
         return Opaque("an array of objects")
-    budget.spend(unpacked=len(data))  # many arrays may share the bytes of one
+    budget.spend(unpacked=len(data))  # many arrays may share the same bytes
     data = data.encode("latin-1") if isinstance(data, str) else data
     if len(data) != math.prod(_shape(shape)) * dtype.itemsize:
         raise ValueError("an array's data do not fit its shape")
@@ -234,4 +234,4 @@ CALLS = {
     "_frombuffer": _from_buffer,
     "scalar": _scalar,
 }
-"""What a call by this name stands for. Each is a function of this file, none is the one that the pickle names."""
+"""Name -> how to interpret a call of it. Every function is in this file; none is the one that the pickle names."""

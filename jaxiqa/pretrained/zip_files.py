@@ -1,4 +1,4 @@
-"""Zip files, read within a budget: PyTorch's since version 1.6, and NumPy's ``.npz``."""
+"""Read zip files within a budget: PyTorch's since version 1.6, and NumPy's ``.npz``."""
 
 import io
 import lzma
@@ -17,8 +17,8 @@ from jaxiqa.pretrained.budget import ARRAYS, Budget, check_arrays
 
 FAULTS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, LookupError, EOFError, OSError)
 FAULTS += (zlib.error, lzma.LZMAError, struct.error, OverflowError, MemoryError, AssertionError, TypeError)
-FAULTS += (SyntaxError, tokenize.TokenError)  # of NumPy's headers, which are Python literals
-RECORD = 400  # bytes of a record's line in the list of records, for which the limit of that list is taken
+FAULTS += (SyntaxError, tokenize.TokenError)  # from NumPy's headers, which are Python literals
+RECORD = 400  # assumed bytes of one entry in the zip directory, for the limit on its size
 
 
 class Archive:
@@ -26,11 +26,11 @@ class Archive:
 
     Attributes:
         names: of all records, in their order.
-        budget: what reading may cost.
+        budget: limits on the cost of reading.
 
     Raises:
         ValueError: two records have one name, or there are too many; from ``read``: a record is damaged, or larger
-            than a file of this size may hold.
+            than a file of this size may contain.
     """
 
     def __init__(self, archive: zipfile.ZipFile, budget: Budget):
@@ -44,7 +44,7 @@ class Archive:
             raise ValueError(f"two records are called {next(name for name in names if names.count(name) > 1)!r}")
 
     def read(self, name: str) -> bytes:
-        """The bytes of one record."""
+        """Return the bytes of one record."""
         record = self._records[name]
         if record.compress_type not in (zipfile.ZIP_STORED, zipfile.ZIP_DEFLATED):
             raise ValueError(f"record {name!r} is packed by method {record.compress_type}; 0 and 8 are read")
@@ -54,12 +54,12 @@ class Archive:
             )
         self.budget.spend(unpacked=record.file_size)
         with self._archive.open(record) as file:
-            return file.read(record.file_size)  # no more than it claims, whatever is packed in it
+            return file.read(record.file_size)  # no more than the record claims, whatever it unpacks to
 
 
 @contextmanager
 def opened(path: Path, budget: Budget) -> Iterator[Archive]:
-    """Open a zip file; whatever is wrong with it is a ValueError."""
+    """Open a zip file; raise ValueError for anything wrong with it."""
     try:
         with open(path, "rb", buffering=0) as raw:
             file = _Guarded(raw)
@@ -71,7 +71,7 @@ def opened(path: Path, budget: Budget) -> Iterator[Archive]:
 
 
 class _Guarded(io.BufferedReader):
-    """A file of which no more than ``limit`` bytes are read at once: how long a list of records `zipfile` parses."""
+    """A file that reads at most ``limit`` bytes at once, which limits the directory that `zipfile` parses."""
 
     limit: int | None = RECORD * ARRAYS
 
@@ -82,7 +82,7 @@ class _Guarded(io.BufferedReader):
 
 
 def read_npz(archive: Archive) -> dict[str, np.ndarray]:
-    """The arrays of an ``.npz`` file, by name.
+    """Return the arrays of an ``.npz`` file, by name.
 
     Raises:
         ValueError: an array is damaged, or holds Python objects.

@@ -1,4 +1,4 @@
-"""Rows in; tables, plots and self-contained pages out."""
+"""Reports of rows: tables, plots and self-contained pages."""
 
 from jaxiqa.core.lazy import lazy
 

@@ -1,4 +1,4 @@
-"""What all plots share: colours, markers, labels that fonts and mathtext take, and the PNG file."""
+"""Common parts of all plots: colours, markers, labels that fonts and mathtext can show, and the PNG file."""
 
 import io
 from collections.abc import Iterable
@@ -17,15 +17,15 @@ MARKERS = "osD^vP*Xh"  # one fewer than colours, so that a style repeats only af
 
 
 LONGEST = 32
-"""Characters of a name in a plot; of a longer one the middle is left out."""
+"""Largest number of characters of a name in a plot; longer names lose their middle."""
 
 
 SMALL = 9
-"""Points of titles and legends."""
+"""Font size in points of titles and legends."""
 
 
 def plain(name: str, longest: int = LONGEST) -> str:
-    """A name as a plot can show it: no formula, no entry that a legend hides, letters that the font lacks as codes.
+    """Return a name for plots: no formula, no entry that a legend hides, codes for letters that the font lacks.
 
     >>> plain("$x$"), plain("_a"), plain("城"), plain("n" * 50) == "n" * 16 + "…" + "n" * 15
     ('\\\\$x\\\\$', ' _a', '\\\\u57ce', True)
@@ -39,7 +39,7 @@ def plain(name: str, longest: int = LONGEST) -> str:
 
 
 def told_apart(names: Iterable[str]) -> dict[str, str]:
-    """Each name as a plot shows it; those that `plain` makes equal are numbered.
+    """Return each name as a plot shows it; names that `plain` makes equal are numbered.
 
     >>> list(told_apart(["n" * 40, "n" * 41]).values()) == [plain("n" * 40), plain("n" * 40) + " (2)"]
     True
@@ -55,24 +55,24 @@ def told_apart(names: Iterable[str]) -> dict[str, str]:
 
 
 def inches(names: Iterable[str], points: float | int) -> float:
-    """How wide the widest of them is, written horizontally."""
+    """Return the width of the widest name, written horizontally."""
     outlines = [TextPath((0, 0), name, size=points).vertices for name in names if name.strip()]
     return max((float(np.ptp(outline[:, 0])) / 72 for outline in outlines), default=0.0)
 
 
 def set_title(panel: Axes, title: str, *, room: float) -> None:
-    """Write a title, smaller where it is wider than ``room`` inches."""
+    """Write a title, with a smaller font if it is wider than ``room`` inches."""
     panel.set_title(title, fontsize=SMALL * min(1.0, room / max(inches([title], SMALL), 1e-3)))
 
 
 @cache
 def _letters() -> frozenset[int]:
-    """The characters of the font that plots are written in."""
+    """Return the characters of the plots' font."""
     return frozenset(font_manager.get_font(font_manager.findfont("DejaVu Sans")).get_charmap())
 
 
 def legend(figure: Figure, panels: Iterable[Axes], *, fontsize: float | int = SMALL) -> None:
-    """One legend for all panels: what is missing from some is not missing from the legend."""
+    """Draw one legend for all panels; it also lists what some panels lack."""
     entries = {
         label: handle for panel in panels for handle, label in zip(*panel.get_legend_handles_labels(), strict=True)
     }

@@ -1,4 +1,4 @@
-"""One self-contained page: tables, plots, examples, and what the numbers mean."""
+"""A self-contained HTML page: tables, plots, examples, and the definitions of the numbers."""
 
 import base64
 from collections.abc import Mapping, Sequence
@@ -9,14 +9,14 @@ import jinja2
 from jaxiqa.reports.table import Table
 
 
-def page(tables: Sequence[Table], pictures: Mapping[str, bytes], *, title: str, facts: Mapping[str, str]) -> str:
-    """The report as HTML that loads nothing from anywhere.
+def page(tables: Sequence[Table], figures: Mapping[str, bytes], *, title: str, facts: Mapping[str, str]) -> str:
+    """Return the report as HTML that loads no other files.
 
     Args:
         tables: the tables.
-        pictures: caption -> PNG.
+        figures: caption -> PNG.
         title: the experiment's name.
-        facts: such as command, device and date.
+        facts: for example command, device and date.
     """
     template = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined).from_string(
         files("jaxiqa.reports").joinpath("report.html.j2").read_text("utf-8")
@@ -25,5 +25,5 @@ def page(tables: Sequence[Table], pictures: Mapping[str, bytes], *, title: str, 
         title=title,
         facts=facts,
         tables=tables,
-        pictures={caption: base64.b64encode(content).decode() for caption, content in pictures.items()},
+        figures={caption: base64.b64encode(content).decode() for caption, content in figures.items()},
     )

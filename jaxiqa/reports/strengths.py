@@ -1,4 +1,4 @@
-"""Strengths of attacks as reports order and name them."""
+"""Order and names of attack strengths in reports."""
 
 from collections.abc import Iterable
 
@@ -8,14 +8,14 @@ LEVELS = ("weak", "medium", "strong")
 
 
 def format_strength(strength: StrengthKey) -> str:
-    """A strength as people write it: a level by its name, others by `in_255ths`, and a dash where there is none."""
+    """Return a strength for reading: the name of a level, else `in_255ths`; a dash for None."""
     if strength is None:
         return "–"
     return strength if isinstance(strength, str) else in_255ths(strength)
 
 
 def in_order(strengths: Iterable[StrengthKey]) -> tuple[StrengthKey, ...]:
-    """From weak to strong.
+    """Sort from weak to strong.
 
     >>> in_order(["strong", "weak"]), in_order([0.2, 0.1])
     (('weak', 'strong'), (0.1, 0.2))
@@ -24,7 +24,7 @@ def in_order(strengths: Iterable[StrengthKey]) -> tuple[StrengthKey, ...]:
 
 
 def in_255ths(epsilon: float) -> str:
-    """A strength as people write it, to nine digits: more than float32 tells apart, so two never share a column.
+    """Return a strength in 255ths with nine digits: more than float32 has, so two strengths never share a column.
 
     >>> in_255ths(8 / 255), in_255ths(0.01), in_255ths(5.01e-5)
     ('8/255', '2.55/255', '0.0127755/255')

@@ -1,4 +1,4 @@
-"""A table to read: as HTML, which can be sorted, and as Markdown."""
+"""A table for reading: as HTML, which can be sorted, and as Markdown."""
 
 import re
 from collections.abc import Sequence
@@ -8,7 +8,7 @@ from rich import table as rich_table
 from rich.text import Text
 
 Entry = tuple[str, float | None]
-"""What is shown, and the number it is sorted by; None is a dash, and stays last."""
+"""The text shown, and the number for sorting; None is a dash, and stays last."""
 
 
 @dataclass(frozen=True)
@@ -16,12 +16,12 @@ class Table:
     """One table.
 
     Attributes:
-        title: what stands above it.
+        title: heading of the table.
         header: names of the columns.
         rows: per row, text or an `Entry` for each column.
-        notes: what the numbers are: for under the table.
-        text: so many columns, from the left, are text.
-        folded: shown on request, and not to be sorted.
+        notes: definitions of the numbers, for notes below the table.
+        text: number of text columns, from the left.
+        folded: shown on request, and not sortable.
     """
 
     title: str
@@ -32,7 +32,7 @@ class Table:
     folded: bool = False
 
     def render(self) -> rich_table.Table:
-        """The same for the terminal, without intervals, for which it is too narrow."""
+        """Return the table for the terminal, without intervals, for which it is too narrow."""
         table = rich_table.Table(title=Text(self.title, "table.title"), title_justify="left")
         for number, name in enumerate(self.header):
             table.add_column(Text(name), justify="left" if number < self.text else "right", no_wrap=number == 0)
@@ -41,7 +41,7 @@ class Table:
         return table
 
     def markdown(self) -> list[str]:
-        """Lines of the table.
+        """Return the lines of the table.
 
         >>> Table("", ["a", "b"], [["x|y", ("0.50", 0.5)]]).markdown()
         ['| a | b |', '|---|---:|', '| x\\\\|y | 0.50 |']
@@ -52,7 +52,7 @@ class Table:
         return [head, rule, *body]
 
     def markdown_notes(self) -> list[str]:
-        """Lines of a list of the notes.
+        """Return the notes as lines of a list.
 
         >>> Table("", [], [], ["*a* is b"]).markdown_notes()
         ['- \\\\*a\\\\* is b']
@@ -61,7 +61,7 @@ class Table:
 
 
 def as_markdown(text: str) -> str:
-    """Text that Markdown shows as it is: no markup, no link, no HTML, no formula, no end of a cell.
+    """Escape text for Markdown: no markup, no link, no HTML, no formula, no end of a cell.
 
     >>> print(as_markdown("a_b | <b> $x$ _c_"))
     a_b \\| &lt;b> \\$x\\$ \\_c\\_

@@ -28,45 +28,45 @@ def write_report(
 ) -> Path:
     """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
 
-    ``defended`` and ``figures`` are what `write_defenses` returned: they become part of the page.
+    ``defended`` and ``figures`` are the result of `write_defenses`; the page includes them.
     """
     tables.write_csv(summary, folder / "table.csv")
     tables.write_markdown(summary, folder / "table.md")
-    pictures = {}
+    drawn = {}
     if summary.attacks:
-        pictures["Robustness against correlation with the labels"] = plots.tradeoff(summary)
-        pictures["Gain over the strength of the attack"] = plots.curves(summary)
-        write_bytes(folder / "tradeoff.png", pictures["Robustness against correlation with the labels"])
-        write_bytes(folder / "curves.png", pictures["Gain over the strength of the attack"])
-    pictures |= figures or {}
+        drawn["Robustness against correlation with the labels"] = plots.tradeoff(summary)
+        drawn["Gain over the strength of the attack"] = plots.curves(summary)
+        write_bytes(folder / "tradeoff.png", drawn["Robustness against correlation with the labels"])
+        write_bytes(folder / "curves.png", drawn["Gain over the strength of the attack"])
+    drawn |= figures or {}
     if examples:
-        pictures["Attacked pictures and what was changed"] = example_grid(examples)
-        write_bytes(folder / "examples.png", pictures["Attacked pictures and what was changed"])
+        drawn["Attacked images and their changes"] = example_grid(examples)
+        write_bytes(folder / "examples.png", drawn["Attacked images and their changes"])
     shown = [*tables.tables(summary), *defended]
-    write_text(folder / "report.html", page(shown, pictures, title=title, facts=facts))
+    write_text(folder / "report.html", page(shown, drawn, title=title, facts=facts))
     return folder / "report.html"
 
 
 def write_defenses(
     folder: Path, mine: Defenses, every: Defenses, certified: Table | None, *, title: str, facts: Mapping[str, str]
 ) -> tuple[list[Table], dict[str, bytes]]:
-    """Write what there is to say about defenses.
+    """Write tables, plots and the leaderboard of defenses.
 
     defenses.csv (every cell, every number), defenses.md (Table 4 and the certified defenses), defenses_tradeoff.png,
     defenses_by_attack.png, defenses_by_strength.png, leaderboard.csv and leaderboard.html.
 
     Args:
-        folder: where to.
+        folder: the folder to write.
         mine: the defenses of this run, for tables and plots.
-        every: all defenses that there are rows of, for the leaderboard.
-        certified: the table of certified defenses, if there are any.
+        every: all defenses with rows, for the leaderboard.
+        certified: the table of certified defenses, if any.
         title, facts: of the page.
 
     Returns:
-        Tables and captioned pictures for the report.
+        Tables and figures with captions for the report.
     """
     shown: list[Table] = []
-    pictures: dict[str, bytes] = {}
+    figures: dict[str, bytes] = {}
     if mine.cells:
         write_cells(mine, folder / "defenses.csv")
         shown += table4(mine)
@@ -75,8 +75,8 @@ def write_defenses(
             ("by_attack", "Defenses: distance from the clean score, by attack", defense_plots.by_attack),
             ("by_strength", "Defenses: distance from the clean score, by strength", defense_plots.by_strength),
         ):
-            pictures[caption] = draw(mine)
-            write_bytes(folder / f"defenses_{name}.png", pictures[caption])
+            figures[caption] = draw(mine)
+            write_bytes(folder / f"defenses_{name}.png", figures[caption])
     if every.cells:
         shown.append(write_leaderboard(every, folder, title=title, facts=facts))
     if certified is not None:
@@ -95,4 +95,4 @@ def write_defenses(
             )
         ]
         write_text(folder / "defenses.md", "\n".join(lines))
-    return shown, pictures
+    return shown, figures

@@ -1,1 +1,1 @@
-"""The rows that an evaluation writes and reports read."""
+"""Rows that an evaluation writes and reports read."""

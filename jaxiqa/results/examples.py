@@ -1,4 +1,4 @@
-"""Example images of an attack: what a report shows, on disk."""
+"""Example images of an attack on disk, for reports."""
 
 import io
 import zipfile
@@ -13,7 +13,7 @@ from jaxiqa.core.files import write_bytes
 
 @dataclass(frozen=True)
 class Example:
-    """One attacked picture; pixels are float ``h w c`` in [0, 1]."""
+    """One attacked image; pixels are float ``h w c`` in [0, 1]."""
 
     image: str
     model: str
@@ -26,18 +26,18 @@ class Example:
 
 
 def save(example: Example, path: Path) -> None:
-    """Write one example to an ``.npz`` file, whole or not at all."""
+    """Write one example to an ``.npz`` file, atomically."""
     buffer = io.BytesIO()
     np.savez_compressed(buffer, **dict(vars(example), epsilon=np.nan if example.epsilon is None else example.epsilon))
     write_bytes(path, buffer.getvalue())
 
 
 def load(path: Path) -> Example:
-    """Read what `save` wrote.
+    """Read an example that `save` wrote.
 
     Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged; names it.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged; the message names it.
     """
     try:
         with np.load(path) as file:
@@ -52,4 +52,4 @@ def load(path: Path) -> Example:
     except FileNotFoundError:
         raise
     except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error})") from error
+        raise ValueError(f"{path} is damaged; delete it and run the same command to make it again ({error})") from error

@@ -1,9 +1,9 @@
 """Rows on disk: sealed JSON lines that survive a kill in the middle of a write.
 
-Every line ends with ``"seal"``, a digest of the rest of the line, so that a line which was changed after it was written
-is noticed. A line without a seal is accepted only where it is older than all sealed ones: it was written before rows
-were sealed, and nothing can be said about it. Lines that are missing are no error here: each stage of
-`jaxiqa.evaluation` looks up which rows there are, and makes those that are missing.
+Every line ends with ``"seal"``, a digest of the rest of the line, so a change of a line after it was written is
+detected. A line without a seal is accepted only before the first sealed one: it is from a version without seals, and a
+change in it cannot be detected. Missing lines are no error here: each stage of `jaxiqa.evaluation` finds out which rows
+exist, and makes the missing ones.
 """
 
 import hashlib
@@ -18,11 +18,11 @@ from typing import Any, BinaryIO
 from jaxiqa.core.files import writing
 
 SEAL = b', "seal": "'
-"""What stands between the values of a line and their digest."""
+"""The bytes between the values of a line and their digest."""
 
 
 def seal(content: bytes) -> str:
-    """The first 16 hexadecimal digits of the SHA-256 digest.
+    """Return the first 16 hexadecimal digits of the SHA-256 digest.
 
     >>> seal(b'{"a": 1}')
     'f9d86028c6e0d64e'
@@ -31,13 +31,13 @@ def seal(content: bytes) -> str:
 
 
 def read_rows(path: Path, row_type: type) -> list[Any]:
-    """All rows of a file; none if there is no file.
+    """Return all rows of a file; none if the file does not exist.
 
-    A last line without its newline is what a kill left: it is not counted, and `append_rows` removes it.
+    A last line without its newline is the result of a kill: it is ignored, and `append_rows` removes it.
 
     Raises:
         ValueError: any other line that is not exactly a ``row_type`` with finite numbers, that does not fit its seal,
-            or that has no seal though it follows a line with one; names file and line.
+            or that has no seal although an earlier line has one; the message names file and line.
     """
     if not path.exists():
         return []
@@ -54,10 +54,10 @@ def read_rows(path: Path, row_type: type) -> list[Any]:
 
 
 def append_rows(path: Path, rows: Sequence[Any]) -> None:
-    """Add rows with one write that reaches the disk before this returns.
+    """Add rows by one write that is on the disk when this returns.
 
     Raises:
-        ValueError: a value of the wrong type or not finite; names its row. Nothing is then written.
+        ValueError: a value of the wrong type or not finite; the message names its row. Nothing is written then.
         WriteError: the file cannot be written.
     """
     for row in rows:
@@ -71,7 +71,7 @@ def append_rows(path: Path, rows: Sequence[Any]) -> None:
             os.fsync(file.fileno())
 
 
-REMEDY = "it was changed after it was written; delete the line, and the same command makes the row again"
+REMEDY = "it was changed after it was written; delete the line and run the same command to make the row again"
 
 
 def _sealed(content: bytes) -> bytes:
@@ -79,7 +79,7 @@ def _sealed(content: bytes) -> bytes:
 
 
 def _unsealed(line: bytes, where: str) -> bytes:
-    """The line as it was before it was sealed; the line itself where it has no seal."""
+    """Return the line as it was before it was sealed; the line itself if it has no seal."""
     values, found, _ = line.rpartition(SEAL)
     if not found:
         return line
@@ -107,7 +107,7 @@ def _parse(line: bytes, row_type: type, where: str) -> Any:
 def _check(values: dict[str, Any], row_type: type, where: str) -> None:
     for field in fields(row_type):
         value = values[field.name]
-        # JSON does not tell 1 from 1.0, and Python takes True for an int.
+        # JSON does not distinguish 1 from 1.0, and in Python True is an int.
         kind = field.type | int if field.type in (float, float | None) else field.type
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"{where}: {field.name}={value!r} is not a {getattr(kind, '__name__', kind)}")

@@ -1,26 +1,26 @@
-"""The rows that an evaluation writes and reports read."""
+"""Rows that an evaluation writes and reports read."""
 
 from dataclasses import dataclass
 from typing import NamedTuple
 
 StrengthKey = float | str | None
-"""What tells rows of one attack apart: an ε, the name of a level, or None for an attack as its options make it."""
+"""Distinguishes rows of one attack: an ε, the name of a level, or None for the attack's own options."""
 
 
 class Strength(NamedTuple):
-    """How strong an attack is run: a value of its strength, None as its options make it; and its name if aligned."""
+    """The strength of an attack: a value, or None for its own options; and the name of the level if aligned."""
 
     epsilon: float | None
     level: str | None = None
 
     @property
     def key(self) -> StrengthKey:
-        """The level, where there is one: two models need not have the same ε at one level."""
+        """Return the level if there is one: two models may have different ε at one level."""
         return self.level or self.epsilon
 
     @property
     def folder(self) -> str:
-        """Its name in paths: the exact number, so that no two strengths share files."""
+        """Return its name in paths: the exact number, so that no two strengths share files."""
         return self.level or ("attack" if self.epsilon is None else repr(float(self.epsilon)))
 
 
@@ -32,7 +32,7 @@ class _Attacked:
 
     @property
     def strength(self) -> StrengthKey:
-        """The level or, where there is none, ε."""
+        """Return the level, or ε if there is none."""
         return self.level or self.epsilon
 
 
@@ -40,11 +40,12 @@ class _Attacked:
 class ResultRow(_Attacked):
     """One attacked image: a line of ``results.jsonl``.
 
-    ``epsilon`` is the attack's strength: in [0, 1] pixel units where that is a radius, in the unit of the field it sets
-    otherwise, or None where the attack runs as its options say. ``rounded`` is the score after the attacked image was
-    cut off to 8 bits towards the clean one, as it is stored. ``linf`` and ``l2`` are the norms of the perturbation in
-    [0, 1] pixel units, ``ssim`` is between clean and attacked image. ``queries`` counts the scores that a black-box
-    attack asked for. ``seconds`` is attack time divided by the number of images in its batch, with compilation once.
+    ``epsilon`` is the attack's strength: in [0, 1] pixel units if it is a radius, otherwise in the unit of the field
+    that it sets, or None if the attack runs with its own options. ``rounded`` is the score of the attacked image as it
+    is stored: in 8 bits, rounded towards the clean one. ``linf`` and ``l2`` are the norms of the perturbation in
+    [0, 1] pixel units, ``ssim`` is between clean and attacked image. ``queries`` is the number of scores that a
+    black-box attack needed. ``seconds`` is attack time divided by the number of images in its batch; it includes
+    compilation once.
     """
 
     image: str
@@ -60,7 +61,7 @@ class ResultRow(_Attacked):
     ssim: float
     queries: int | None
     seconds: float
-    level: str | None = None  # weak, medium or strong, where strengths were aligned
+    level: str | None = None  # weak, medium or strong, for aligned strengths
 
 
 @dataclass(frozen=True)
@@ -74,7 +75,7 @@ class MaskingRow:
     limit: float
     flagged: bool
     remedy: str
-    images: int | None = None  # so many were asked for, by ``Evaluation.masking``
+    images: int | None = None  # number of images set by ``Evaluation.masking``
     checks: int | None = None  # rows of this model and number of images
 
 
@@ -106,7 +107,7 @@ class ModelRow:
 
 @dataclass(frozen=True)
 class StoredRow(_Attacked):
-    """One attacked image as a PNG file: a line of ``stored.jsonl``. Where an image has several, the last one counts."""
+    """One attacked image as a PNG file: a line of ``stored.jsonl``. If an image has several, the last one is used."""
 
     image: str
     model: str
@@ -128,8 +129,8 @@ class DefenseRow(_Attacked):
     ``mode`` is "transfer" (the image of the adversarial set, made against the metric alone) or "adaptive" (made against
     the metric behind this defense). ``clean`` and ``attacked`` are f(x) and f(x'), ``purified_clean`` and ``purified``
     f(P(x)) and f(P(x')), with x' in 8 bits and one draw for both. ``ssim`` (7x7 windows) and ``psnr`` in dB compare
-    P(x') with x; ``psnr`` is None where they are equal. ``seconds`` is purifying, scoring and, if adaptive, attacking,
-    divided by the number of images in the batch, compilation included once.
+    P(x') with x; ``psnr`` is None if they are equal. ``seconds`` is the time of purifying, scoring and, if adaptive,
+    attacking, divided by the number of images in the batch; it includes compilation once.
     """
 
     image: str
@@ -151,11 +152,11 @@ class DefenseRow(_Attacked):
 
 @dataclass(frozen=True)
 class CertificateRow(_Attacked):
-    """One image and what is certain about its score: a line of ``certificates.jsonl``.
+    """One image and the certificate of its score: a line of ``certificates.jsonl``.
 
     ``attack`` is None for the clean image. ``score`` is the certified score or, of a method that certifies classes,
-    the class; ``radius`` is the L2 radius within which that holds, ``lower`` and ``upper`` the bounds of the score
-    inside it, where the method has them.
+    the class; ``radius`` is the L2 radius within which it holds, ``lower`` and ``upper`` the bounds of the score inside
+    it, if the method has them.
     """
 
     image: str

@@ -1,4 +1,4 @@
-"""Where training examples come from: decoded pictures, or the stored output of a frozen part of the metric."""
+"""Sources of training examples: decoded images, or the stored output of a frozen part of the metric."""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
@@ -13,22 +13,22 @@ from jaxiqa.train.state import SplitModel, Tree, merge_model
 
 @dataclass(frozen=True)
 class Examples:
-    """``fetch(index, flip)`` gives one example as a dict of arrays with ``mos`` and ``image`` or ``activation``."""
+    """``fetch(index, flip)`` returns one example as a dict of arrays with ``mos`` and ``image`` or ``activation``."""
 
     fetch: Callable[[int, bool], dict[str, np.ndarray]]
     mos: np.ndarray
     after: str | None = None
-    """The frozen stage whose output ``activation`` holds; None where examples are images."""
+    """The frozen stage whose output is ``activation``; None if examples are images."""
 
     def __len__(self) -> int:
         return len(self.mos)
 
     def standardised(self, mos: np.ndarray) -> np.ndarray:
-        """Labels minus the mean of all, divided by their deviation, so that every loss sees the same scale."""
+        """Return labels minus the mean of all, divided by their deviation, so that every loss has the same scale."""
         return (mos - float(np.mean(self.mos))) / (float(np.std(self.mos)) or 1.0)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Unflipped inputs, and how many of them are real: the last batch repeats its last example."""
+        """Yield unflipped inputs, and how many of them are real: the last batch repeats its last example."""
         key = "activation" if self.after else "image"
         for first in range(0, len(self), batch_size):
             indices = range(first, min(first + batch_size, len(self)))
@@ -37,7 +37,7 @@ class Examples:
 
 
 def image_source(split: Split, size: tuple[int, int] | None) -> Examples:
-    """Pictures, resized on the host to ``size`` (height, width) where it is given."""
+    """Return a source of images, resized on the host to ``size`` (height, width) if given."""
     return Examples(image_fetch(split, size), split.mos)
 
 
@@ -50,15 +50,15 @@ def activation_source(
     batch_size: int,
     progress: Callable[[int, int], None],
 ) -> Examples:
-    """Run the frozen stages once over all images, and over their mirror images with ``flip``.
+    """Run the frozen stages once over all images, and over the mirrored images if ``flip``.
 
     Args:
-        parts: the metric; its stages up to ``after`` must not train.
-        images: the pictures.
+        parts: the metric; its stages up to ``after`` must be frozen.
+        images: the images.
         after: the last frozen stage.
-        flip: also store the mirrored pictures' activations.
+        flip: also store the activations of mirrored images.
         batch_size: images per call; one compiled shape.
-        progress: called with (images done, images in all).
+        progress: called with (images done, number of images).
     """
 
     @jax.jit

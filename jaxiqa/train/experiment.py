@@ -1,6 +1,6 @@
 """Train an experiment: each variant once per seed, the baseline first, then the variants that start from it."""
 
-if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+if __name__ == "__main__":  # before the imports below, which Ctrl-C may interrupt
     from jaxiqa.core.interrupts import quiet
 
     quiet()
@@ -32,10 +32,10 @@ Run = tuple[int, str]
 
 
 def finished_runs(experiment: Experiment) -> dict[Run, dict]:
-    """What was trained before, by seed and variant, so that only the rest is trained.
+    """Return what is already trained, by seed and variant, so that only the rest is trained.
 
     Raises:
-        ValueError: folders hold trainings of another configuration; one message names all, and what can stay.
+        ValueError: folders contain trainings of another configuration; the message names all, and which can stay.
         WriteError: the working directory cannot be written.
     """
     check_folder(root_folder(experiment))
@@ -56,14 +56,14 @@ def finished_runs(experiment: Experiment) -> dict[Run, dict]:
     if others:
         kept = [str(run_folder(experiment, name, seed)) for seed, name in rows]
         raise ValueError(
-            "\n  ".join(others) + "\nChoose another --workdir; or delete or move what is named above, and it alone is "
+            "\n  ".join(others) + "\nChoose another --workdir, or delete or move the folders above; only they are "
             f"trained again. What can be reused is kept: {', '.join(kept) or 'nothing'}"
         )
     return rows
 
 
 def load_data(experiment: Experiment, pending: list[str]) -> dict:
-    """Both splits, every image read once, so that a bad one is reported now and not in epoch 7."""
+    """Return both splits; read every image once, so that a damaged one is reported now and not in epoch 7."""
     chosen = experiment.data
     if counts := known_counts(chosen):
         check_counts(experiment, counts, pending)
@@ -75,7 +75,7 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
 
 
 def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> dict:
-    """Parent -> blocks -> masks -> training -> score mapping -> saved model; returns the content of training.json."""
+    """Parent -> blocks -> masks -> training -> score mapping -> saved model; return the content of training.json."""
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
     training = variant.training
     described = describe(experiment, name, seed)
@@ -89,7 +89,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     parts = split_model(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
     masks = {}
     if variant.prune:
-        # Frozen stages are left whole: they could not be fine-tuned to make up for what is missing.
+        # Frozen stages are not pruned: they could not be fine-tuned to make up for the loss.
         masks = make_masks(parts.params, amount=variant.prune.amount, criterion=variant.prune.criterion)
         parts = replace(parts, params=apply_masks(parts.params, masks))
 
@@ -102,7 +102,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         decay_factor=training.decay_factor,
         pretrained=frozenset(stages) - set(inserted),
     )
-    write_text(folder / "config.json", json.dumps(described, indent=1))  # not before everything it describes is there
+    write_text(folder / "config.json", json.dumps(described, indent=1))  # last, after everything it describes
     try:
         with progress_bar(f"{name} seed {seed}", "steps") as bar:
             result = fit(
@@ -143,9 +143,9 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
 
 
 def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
-    """The trained parent, or a new metric over the backbone's weights; with the variant's blocks in their places.
+    """Return the trained parent, or a new metric over the backbone's weights, with the variant's blocks inserted.
 
-    Also returns the names of the blocks that do not train.
+    Also return the names of the blocks that are not trained.
     """
     variant = experiment.variants[name]
     if variant.parent:
@@ -167,9 +167,9 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
 
 
 def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], splits: dict, trunks: dict) -> tuple:
-    """Training and validation examples: images, or what a frozen trunk makes of them, computed once.
+    """Return training and validation examples: images, or the output of a frozen trunk, computed once.
 
-    Variants with the same trunk share it through ``trunks``, which keeps the last two.
+    Variants with the same trunk share it through ``trunks``, which holds the last two.
     """
     training = experiment.variants[name].training
     images = {part: image_source(splits[part], experiment.model.input_size) for part in ("train", "val")}
@@ -188,7 +188,7 @@ def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], sp
 
 
 def additions(training: Training, train, distances: dict) -> dict:
-    """What is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
+    """Return what is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
     added: dict = {"attacked_mode": training.attacked_mode}
     if chosen := training.adversarial:
         low, high = (float(label) for label in train.standardised(np.array([train.mos.min(), train.mos.max()])))

@@ -1,4 +1,4 @@
-"""One step of training a small network from pictures to pictures, and how good it is."""
+"""One step of training a small network from images to images, and its quality."""
 
 from typing import Any
 
@@ -15,10 +15,10 @@ _adam = optax.scale_by_adam()
 
 
 def start(module: nnx.Module) -> tuple[Any, Any, State]:
-    """The network's structure as it trains (batch norms use the batch) and as it is used, and the first state.
+    """Return the network's structure in training (batch norms use the batch) and in use, and the initial state.
 
-    The state is a pytree of arrays: ``params``, ``stats`` (of batch norms), ``memory`` (Adam's), ``best`` (the first
-    two where the SSIM was highest) and ``best_ssim``.
+    The state is a pytree of arrays: ``params``, ``stats`` (of batch norms), ``memory`` (Adam's), ``best`` (``params``
+    and ``stats`` with the highest SSIM) and ``best_ssim``.
 
     >>> training, using, state = start(nnx.Conv(3, 3, (3, 3), rngs=nnx.Rngs(0)))
     >>> sorted(state)
@@ -33,10 +33,10 @@ def start(module: nnx.Module) -> tuple[Any, Any, State]:
 
 @jax.jit
 def learn(training: Any, state: State, given: Images, wanted: Images, learning_rate: Any) -> State:
-    """A step of Adam down the mean of (network(given) − wanted)²."""
+    """Take a step of Adam on the mean of (network(given) − wanted)²."""
 
     def loss(params):
-        stats = jax.tree.map(lambda leaf: leaf, state["stats"])  # Flax changes only what was made inside
+        stats = jax.tree.map(lambda leaf: leaf, state["stats"])  # Flax can change only what was created in this trace
         module = nnx.merge(training, params, stats)
         error = jnp.mean((module(given) - wanted) ** 2)
         return error, nnx.state(module, nnx.BatchStat)
@@ -49,13 +49,13 @@ def learn(training: Any, state: State, given: Images, wanted: Images, learning_r
 
 @jax.jit
 def quality(using: Any, state: State, given: Images, wanted: Images) -> Scores:
-    """SSIM of what the network, clipped, makes of each picture."""
+    """Return the SSIM of the network's clipped output for each image."""
     module = nnx.merge(using, state["params"], state["stats"])
     return ssim(jnp.clip(module(given), 0, 1), wanted)
 
 
 def keep_best(state: State, mean_ssim: float) -> State:
-    """The state, with its numbers as the best ones if they are better than before.
+    """Return the state; if it is better than before, also store its parameters as the best ones.
 
     Raises:
         FloatingPointError: the SSIM is not finite.

@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, the best epoch, checkpoints, and going on after a kill."""
+"""The training loop: epochs, validation, the best epoch, checkpoints, and resume."""
 
 import json
 import logging
@@ -32,7 +32,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class FitResult:
-    """The outcome of `fit`: the parameters of the best epoch, and how they came about."""
+    """The result of `fit`: the parameters of the best epoch, and its numbers."""
 
     params: Tree
     batch_stats: Tree
@@ -62,39 +62,39 @@ def fit(
     devices: list | None = None,
     progress: Callable[[int, int, float], None] = lambda step, steps, best: None,
 ) -> FitResult:
-    """Train, keeping the epoch with the highest validation SROCC.
+    """Train, and keep the epoch with the highest validation SROCC.
 
-    Called again with the same arguments and folder after a kill, it goes on from the last checkpoint and ends with
-    the same parameters, bit for bit. On SIGTERM and Ctrl-C it saves at the current step and exits.
+    Called again with the same arguments and folder after a kill, it resumes from the last checkpoint and ends with the
+    same parameters, bit for bit. On SIGTERM and Ctrl-C it saves the current step and exits.
 
     Args:
-        parts: the metric, taken apart.
+        parts: the metric, from `jaxiqa.train.state.split_model`.
         optimizer: see `jaxiqa.train.state.make_optimizer`.
-        train: examples with ``mos``, which is standardised here.
+        train: examples with ``mos``, which are standardised here.
         validation: examples that decide the best epoch.
         epochs: passes over ``train``.
         batch_size: over all devices together.
         loss: a key of `LOSSES`.
         flip: mirror half of the examples.
         masks: pruning masks over ``parts.params``.
-        seed: of shuffling and flipping, and of the keys that ``augment`` is given.
-        folder: receives ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
-        augment: what each batch becomes before it is trained on, see `jaxiqa.train.step.Augment`; its labels are the
-            standardised ones.
-        penalty: what is added to the loss, see `jaxiqa.train.step.Penalty`.
-        attacked_mode: batch norm in the score function that both see, "eval" or "train".
+        seed: of shuffling and flipping, and of the keys passed to ``augment``.
+        folder: for ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
+        augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are the standardised
+            ones.
+        penalty: is added to the loss, see `jaxiqa.train.step.Penalty`.
+        attacked_mode: mode of batch norms in the score function of both, "eval" or "train".
         backend: ``"pmap"`` or ``"shard_map"``.
         devices: all local ones by default.
-        progress: called after each step with (steps done, steps in all, best SROCC so far).
+        progress: called after each step with (steps done, number of steps, best SROCC so far).
 
     Raises:
-        FloatingPointError: the loss is not finite, or weights or statistics of batch norms have exploded; names the
-            step. Or of no epoch validation scores could be judged: not finite, spread by over 1e6, or equal.
-        WriteError: the folder cannot be written; what was saved before stays.
-        ValueError: fewer training examples than ``batch_size``, or stored activations where pictures are needed.
+        FloatingPointError: the loss is not finite, or weights or statistics of batch norms exploded; the message names
+            the step. Or no epoch's validation scores could be judged: not finite, spread by over 1e6, or equal.
+        WriteError: the folder cannot be written; saved files stay.
+        ValueError: fewer training examples than ``batch_size``, or stored activations where images are needed.
     """
     if train.after and (augment or penalty):
-        raise ValueError(f"train holds the output of {train.after!r}; attacks and penalties need pictures")
+        raise ValueError(f"train holds the output of {train.after!r}; attacks and penalties need images")
     if len(train) < batch_size:
         raise ValueError(f"batch_size={batch_size} is larger than the training set ({len(train)} examples)")
     per_epoch = len(train) // batch_size
@@ -111,7 +111,7 @@ def fit(
         restored = checkpoints.restore(state)
         if restored:
             state = restored[1]
-            log.info("going on after step %d of %d", int(state.step), total)
+            log.info("resuming after step %d of %d", int(state.step), total)
         done = int(state.step)
         history = _metrics_until(folder / "metrics.jsonl", done // per_epoch)
         best = float(state.best_srocc)
@@ -141,10 +141,10 @@ def fit(
                 _check_finite(losses, done)
                 if done % per_epoch:
                     checkpoints.save(done, state)
-                text = f"step {done} of {total} is saved; the same command goes on from there"
+                text = f"step {done} of {total} is saved; run the same command to resume"
                 raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
-    if not int(state.best_epoch):  # a run that was stopped after its last step
+    if not int(state.best_epoch):  # the run was stopped after its last step
         check_scores(score(state.params, state.batch_stats, validation, batch_size), total, total)
     return FitResult(
         state.best_params,
@@ -212,7 +212,7 @@ def _check_finite(losses: list[jax.Array], done: int) -> None:
 
 
 def _metrics_until(path: Path, epoch: int) -> list[dict]:
-    """The rows of finished epochs; an epoch that will be run again is dropped, and one that is lost is named."""
+    """Return the rows of finished epochs; drop an epoch that will run again, and name lost ones."""
     rows = {}
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -222,15 +222,15 @@ def _metrics_until(path: Path, epoch: int) -> list[dict]:
             log.warning("%s: a line cannot be read: %.60s", path, line)
     finished = range(1, epoch + 1)
     if lost := [number for number in finished if number not in rows]:
-        log.warning("%s: epochs %s are missing; the training itself goes on exactly", path, lost)
+        log.warning("%s: epochs %s are missing; the training itself resumes exactly", path, lost)
     return [rows[number] for number in finished if number in rows]
 
 
 @contextmanager
 def stop_signal() -> Iterator[list[int]]:
-    """What has come of SIGTERM and SIGINT, so that the loop can save and leave; a second one ends it at once.
+    """Yield the list of SIGTERM and SIGINT received, so that the loop can save and exit; a second one ends it at once.
 
-    Only the main thread can listen. Where SIGINT is ignored, or handled by somebody else, it is left so.
+    Only the main thread can handle signals. If SIGINT is ignored or has another handler, it is not changed.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():

@@ -1,7 +1,7 @@
 """Losses between predicted and human scores of one batch.
 
-All but `mse` compare a whole batch at once, so under data parallelism they must see the batch of every device:
-`jaxiqa.train.step` gathers predictions before it calls them.
+All but `mse` compare a whole batch, so under data parallelism they need the batch of all devices:
+`jaxiqa.train.step` gathers the predictions before it calls them.
 """
 
 from collections.abc import Callable, Mapping
@@ -13,11 +13,11 @@ from jaxtyping import Array, Float
 def norm_in_norm(
     predictions: Float[Array, " b"], mos: Float[Array, " b"], *, p: float = 1.0, q: float = 2.0
 ) -> Float[Array, ""]:
-    """Distance between the two batches after each is centred and divided by its own norm.
+    """Return the distance between two batches, each centred and divided by its own norm.
 
     x̂ = (x − mean x) / (‖x − mean x‖_q + 1e-8),  loss = (‖p̂ − ŷ‖_p / C)^p  with the largest possible value
     C = 2·b^max(0, 1/p − 1/q), so the loss lies in [0, 1]. It ignores offset and scale of the predictions; with
-    p = q = 2 it equals (1 − PLCC) / 2. One image alone has nothing to compare with: loss 0.
+    p = q = 2 it equals (1 − PLCC) / 2. A single image has nothing to compare to: loss 0.
 
     Args:
         predictions: scores in any unit.
@@ -35,7 +35,7 @@ def norm_in_norm(
 
     def normalise(x):
         centred = x - jnp.mean(x)
-        # The tiny constant keeps the gradient of the root finite where all values are equal.
+        # The tiny constant keeps the gradient of the root finite if all values are equal.
         norm = jnp.sum(jnp.abs(centred) ** q + 1e-30) ** (1 / q)
         return centred / (norm + 1e-8)
 
@@ -45,7 +45,7 @@ def norm_in_norm(
 
 
 def mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """Mean squared error, mean((p − y)²), in the square of the scores' unit.
+    """Return the mean squared error, mean((p − y)²), in the square of the scores' unit.
 
     >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
     2.0
@@ -54,7 +54,7 @@ def mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array
 
 
 def plcc(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """(1 − Pearson correlation) / 2, in [0, 1]; offset and scale of the predictions do not matter.
+    """Return (1 − Pearson correlation) / 2, in [0, 1]; it ignores offset and scale of the predictions.
 
     >>> mos = jnp.array([10.0, 40.0, 80.0])
     >>> round(float(plcc(-mos, mos)), 4)
@@ -76,7 +76,7 @@ def total_loss(
     mos: Float[Array, " b"],
     weights: Mapping[str, float],
 ) -> Float[Array, ""]:
-    """Σ weight · loss(output, mos) over the training outputs of a metric (`jaxiqa.models.metric.Metric.loss_weights`).
+    """Return Σ weight · loss(output, mos) over the training outputs (`jaxiqa.models.metric.Metric.loss_weights`).
 
     >>> mos = jnp.array([10.0, 40.0, 80.0])
     >>> outputs = {"q6": -mos, "score": mos}

@@ -1,9 +1,9 @@
-"""Pruning as masks: 0/1 arrays beside the convolution kernels, by the same names.
+"""Pruning as masks: 0/1 arrays for the convolution kernels, under the same names.
 
-A mask is computed once from trained parameters and multiplied in after every later update, so what was removed
-stays removed. Only 4-D ``kernel`` entries (convolutions, ``kh kw cin cout``) are pruned, never biases or batch
-normalisation; kernels that parametrise a unitary matrix are left alone, since a smaller generator removes no
-channel from the orthogonal map it generates.
+A mask is computed once from trained parameters and multiplied in after every later update, so pruned weights stay
+zero. Only 4-D ``kernel`` entries (convolutions, ``kh kw cin cout``) are pruned, never biases or batch normalisation.
+Kernels that parametrise a unitary matrix are not pruned: a smaller generator removes no channel from the orthogonal map
+it generates.
 """
 
 from collections.abc import Callable
@@ -18,7 +18,7 @@ Tree = dict[Any, Any]
 
 
 def l2_filters(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, np.ndarray]:
-    """Per layer: the ``amount`` share of output filters with the smallest L2 norm (structured pruning)."""
+    """Prune, per layer, the ``amount`` share of output filters with the smallest L2 norm (structured pruning)."""
     masks = {}
     for path, kernel in kernels.items():
         norms = np.sqrt(np.sum(np.square(kernel, dtype=np.float64), axis=(0, 1, 2)))
@@ -30,7 +30,7 @@ def l2_filters(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, n
 
 
 def l1_weights(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, np.ndarray]:
-    """Over all layers together: the ``amount`` share of single weights with the smallest magnitude."""
+    """Prune, over all layers together, the ``amount`` share of single weights with the smallest magnitude."""
     if not kernels:
         return {}
     magnitudes = np.concatenate([np.abs(kernel).ravel() for kernel in kernels.values()])
@@ -47,7 +47,7 @@ CRITERIA: dict[str, Callable] = {"l2": l2_filters, "l1": l1_weights}
 def make_masks(
     params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)
 ) -> Tree:
-    """Masks for the convolution kernels in ``params``.
+    """Return masks for the convolution kernels in ``params``.
 
     Args:
         params: nested dict of arrays by module path.
@@ -63,7 +63,8 @@ def make_masks(
     >>> masks["conv"]["kernel"][0, 0, 0].tolist()
     [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
 
-    **Differs from the paper**: the code of arXiv:2506.04951 also masks the raw weight of its Cayley convolution.
+    **Differs from the paper**: the code of "Robustness as Architecture", arXiv:2506.04951, also masks the raw weight of
+    its Cayley convolution.
     """
     check_masks(params, amount=amount, criterion=criterion, exclude=exclude)
     kernels = {path: np.asarray(leaf) for path, leaf in _prunable(params, exclude)}
@@ -79,7 +80,7 @@ def make_masks(
 def check_masks(
     params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)
 ) -> None:
-    """Raise ``ValueError`` where `make_masks` would remove nothing, or all filters of a layer.
+    """Raise ``ValueError`` if `make_masks` would remove nothing, or all filters of a layer.
 
     Args:
         params: as for `make_masks`; shapes are enough.
@@ -95,7 +96,7 @@ def check_masks(
     if not amount:
         return
     if not kernels:
-        raise ValueError(f"amount={amount}: there is no convolution that trains and could be pruned")
+        raise ValueError(f"amount={amount}: the model has no trainable convolution to prune")
     unit = "filters" if criterion == "l2" else "weights"
     sizes = {path: leaf.shape[-1] for path, leaf in kernels}
     total = max(sizes.values()) if criterion == "l2" else sum(int(np.prod(leaf.shape)) for _, leaf in kernels)
@@ -127,7 +128,7 @@ def apply_masks(params: Tree, masks: Tree) -> Tree:
 
 
 def _prunable(params: Tree, exclude: tuple[str, ...]) -> list[tuple[tuple, Any]]:
-    """The kernels of convolutions, by path."""
+    """Return the kernels of convolutions, by path."""
     return [
         (path, leaf)
         for path, leaf in _leaves(params)

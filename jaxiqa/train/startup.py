@@ -1,4 +1,4 @@
-"""Everything about a training that can be known before it starts, found in seconds and named by its field."""
+"""Check a training before it starts: find in seconds everything that is wrong, and name its field."""
 
 import dataclasses
 import inspect
@@ -20,10 +20,10 @@ from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, nee
 
 
 def check_training(experiment: Experiment) -> None:
-    """Raise ``ValueError`` for whatever is wrong in an experiment and needs no file to be seen: names, places, sizes
-    and options of everything that is trained.
+    """Raise ``ValueError`` for every mistake in an experiment that can be found without files: names, places, sizes and
+    options of everything that is trained.
 
-    Models are built as shapes alone, so that it takes a second or two.
+    Models are built as shapes only, so it takes a second or two.
     """
     check_experiment(experiment)
     _check_data("data", experiment.data)
@@ -45,7 +45,7 @@ def check_training(experiment: Experiment) -> None:
 
 
 def check_devices(experiment: Experiment) -> None:
-    """Raise ``ValueError`` unless every batch can be divided among this machine's devices; only training needs that."""
+    """Raise ``ValueError`` unless every batch can be split over this machine's devices; only training needs this."""
     devices = len(jax.local_devices())
     for name, variant in experiment.variants.items():
         if (size := variant.training.batch_size) % devices:
@@ -56,13 +56,13 @@ def check_devices(experiment: Experiment) -> None:
 
 
 def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
-    """Read the weights that the variants in ``pending`` need, before anything is trained.
+    """Read the weights that the variants in ``pending`` need, before any training.
 
     Returns:
         The networks that lower labels of attacked images, by their entry in the config.
 
     Raises:
-        ValueError, FileNotFoundError: a file that does not exist or does not fit; names the field.
+        ValueError, FileNotFoundError: a file does not exist or does not fit; the message names the field.
     """
     chosen = experiment.model
     if chosen.weights and any(experiment.variants[name].parent is None for name in pending):
@@ -88,12 +88,12 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
 
 
 def check_counts(experiment: Experiment, counts: dict[str, int], pending: Collection[str]) -> None:
-    """Raise ``ValueError`` unless there are enough images to train on and to validate with.
+    """Raise ``ValueError`` unless there are enough images for training and validation.
 
     Args:
         experiment: the experiment.
         counts: images by split.
-        pending: variants that are to be trained.
+        pending: variants to train.
     """
     for part, least, why in (("train", 2, "to learn from"), ("val", 2, "for a correlation")):
         if part not in counts:
@@ -114,7 +114,7 @@ def check_counts(experiment: Experiment, counts: dict[str, int], pending: Collec
 
 
 def check_splits(experiment: Experiment, splits: dict, pending: Collection[str]) -> None:
-    """`check_counts`, and whether the labels differ and the images fit the model."""
+    """Run `check_counts`; also check that labels differ and that the images fit the model."""
     check_counts(experiment, {part: len(split) for part, split in splits.items()}, pending)
     for part in ("train", "val"):
         if splits[part].mos is None:
@@ -126,7 +126,7 @@ def check_splits(experiment: Experiment, splits: dict, pending: Collection[str])
 
 
 def known_counts(chosen: Data) -> dict[str, int] | None:
-    """Images by split where the config says it all, so that they need not be made to be counted."""
+    """Return images by split if the config determines them, so that they need not be generated to be counted."""
     if chosen.name != "builtin" or chosen.source is not None:
         return None
     defaults = inspect.signature(data.DATASETS["builtin"]).parameters
@@ -135,11 +135,11 @@ def known_counts(chosen: Data) -> dict[str, int] | None:
 
 
 def check_forward(experiment: Experiment, shapes: dict[str, Any], size: tuple[int, int]) -> None:
-    """Raise ``ValueError`` where images of this size cannot pass a variant as it trains, or its attack.
+    """Raise ``ValueError`` if images of this size cannot pass a variant in training, or its attack.
 
     Args:
         experiment: the experiment.
-        shapes: what `abstract_models` made of it.
+        shapes: the result of `abstract_models`.
         size: (height, width) of the images.
     """
     images = jax.ShapeDtypeStruct((2, *size, 3), np.float32)
@@ -170,17 +170,17 @@ def _pass(model: Any, trunk: tuple[str, ...], images: Any) -> None:
 
 
 def _known_size(experiment: Experiment) -> tuple[int, int] | None:
-    """(height, width) of the images that train, where the config says it."""
+    """Return (height, width) of the training images, if the config determines it."""
     if experiment.model.input_size or known_counts(experiment.data) is None:
         return experiment.model.input_size
     default = inspect.signature(data.DATASETS["builtin"]).parameters["size"].default
     size = tuple(experiment.data.options.get("size", default))
-    return size if len(size) == 2 else None  # the data set says what is wrong with it
+    return size if len(size) == 2 else None  # the data set reports what is wrong with it
 
 
 @contextmanager
 def named(label: str) -> Iterator[None]:
-    """Put the field's name before what is wrong with it."""
+    """Add the field's name to an error."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -188,10 +188,10 @@ def named(label: str) -> Iterator[None]:
 
 
 def abstract_models(experiment: Experiment) -> dict[str, Any]:
-    """The metric that each variant trains, as shapes; one object where variants have the same blocks.
+    """Return the metric of each variant, as shapes; one object for variants with the same blocks.
 
     Raises:
-        ValueError: the backbone, a tap or a block does not fit; names the field.
+        ValueError: the backbone, a tap or a block does not fit; the message names the field.
     """
     if taps := experiment.model.taps:
         bare = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, taps=None))
@@ -268,7 +268,8 @@ def _check_attack(where: str, chosen: Adversarial) -> None:
         attack = augmentation(chosen, low=0.0, high=1.0, distance=_nothing).args[0]
     if isinstance(attack, attacks.QueryAttack):
         raise ValueError(
-            f"{where}.attack={chosen.attack!r} asks for scores from outside a training step; choose a white-box attack"
+            f"{where}.attack={chosen.attack!r} is a black-box attack, which a training step cannot run; choose a "
+            "white-box attack"
         )
 
 
@@ -281,5 +282,5 @@ def _check_file(where: str, path: str) -> None:
     if not found.is_file():
         raise FileNotFoundError(
             f"{where}={path!r}: {found} {'is a folder' if found.is_dir() else 'does not exist'}; "
-            "relative paths lie under $JAXIQA_DATA (./data without it)"
+            "relative paths are under $JAXIQA_DATA (./data without it)"
         )

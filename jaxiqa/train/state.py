@@ -1,4 +1,4 @@
-"""What changes while a metric trains, as one pytree of plain arrays, and the optimiser that changes it."""
+"""The state of a training as one pytree of plain arrays, and the optimiser that changes it."""
 
 import hashlib
 import re
@@ -24,9 +24,9 @@ Tree = dict[Any, Any]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything a killed run needs to go on exactly; the position in the data is ``step`` itself.
+    """Everything a killed run needs for an exact resume; the position in the data is ``step`` itself.
 
-    Leaves are arrays; JAX's own tree functions also put other things in their places, so they carry no types.
+    Leaves are arrays; JAX's tree functions also put other objects in their places, so they have no types.
     """
 
     step: Any  # int32
@@ -42,7 +42,7 @@ class TrainState:
 
 @dataclass(frozen=True)
 class SplitModel:
-    """A metric taken apart: what trains, what does not, and how to put it together in either mode.
+    """A metric split into trained parameters and the rest, with a structure for either mode.
 
     ``training`` and ``inference`` differ only in the mode of batch normalisation. ``loss_weights`` are the metric's.
     """
@@ -60,12 +60,12 @@ def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str 
     """Split a metric for training.
 
     Args:
-        model: the metric; left as it was.
-        frozen: backbone stages whose parameters do not train.
-        batch_norm: ``"train"``, or ``"frozen"`` to keep the backbone's running statistics. The head's batch
-            normalisation always follows the batch; that of frozen stages never does.
+        model: the metric; it is not changed.
+        frozen: backbone stages whose parameters are not trained.
+        batch_norm: ``"train"``, or ``"frozen"`` to use the backbone's running statistics. The head's batch norms
+            always use the batch; those of frozen stages never do.
 
-    Parameters that a batch norm cancels (`jaxiqa.models.metric.Metric.cancelled`) do not train.
+    Parameters that a batch norm cancels (`jaxiqa.models.metric.Metric.cancelled`) are not trained.
     """
 
     def trains(path: tuple, variable: nnx.Variable) -> bool:
@@ -91,9 +91,9 @@ def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str 
 def merge_model(
     parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
 ) -> nnx.Module:
-    """The metric with these parameters; gradients flow through it to ``params``.
+    """Return the metric with these parameters; gradients flow through it to ``params``.
 
-    In training mode the batch norms that follow the batch share its statistics over the devices of ``axis_name``.
+    In training mode, batch norms that use the batch share its statistics over the devices of ``axis_name``.
     """
     graphdef = parts.training if training else parts.inference
     return _merge(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
@@ -110,10 +110,10 @@ def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | No
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RawScore:
-    """The uncalibrated score of prepared images, ``b h w c -> b``: what attacks and penalties see while training.
+    """The uncalibrated score of prepared images, ``b h w c -> b``, for attacks and penalties in training.
 
-    A pytree, so that jitted functions take it as an argument; differentiable in its parameters. What batch norms
-    in training mode would remember of the images is forgotten.
+    A pytree, so that jitted functions take it as an argument; differentiable in its parameters. Updates of running
+    statistics by batch norms in training mode are discarded.
     """
 
     graphdef: Any = static()
@@ -127,7 +127,7 @@ class RawScore:
 def raw_score_fn(
     parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
 ) -> RawScore:
-    """`merge_model` as a score function."""
+    """Return `merge_model` as a score function."""
     graphdef = parts.training if training else parts.inference
     return RawScore(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
 
@@ -141,15 +141,15 @@ def make_optimizer(
     decay_factor: float,
     pretrained: frozenset[str] = frozenset(),
 ) -> optax.GradientTransformation:
-    """Adam with a staircase decay, and a lower rate for the stages that start from trained weights.
+    """Return Adam with a staircase decay, and a lower rate for stages that start from trained weights.
 
     Args:
         params: the trained parameters, by module path.
         learning_rate: of the head and of inserted blocks.
-        backbone_factor: the rate of the ``pretrained`` stages, as a share of ``learning_rate``.
-        decay_every: steps after which the rate is multiplied by ``decay_factor``, again and again.
+        backbone_factor: rate of the ``pretrained`` stages divided by ``learning_rate``.
+        decay_every: number of steps after which, repeatedly, the rate is multiplied by ``decay_factor``.
         decay_factor: in (0, 1].
-        pretrained: names of the backbone stages that learn at the lower rate.
+        pretrained: names of the backbone stages with the lower rate.
     """
 
     def adam(rate: float) -> optax.GradientTransformation:
@@ -166,8 +166,8 @@ def make_optimizer(
 
 
 def start(parts: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  buffers are donated, so no two may be shared
+    """Return the state before the first step."""
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  buffers are donated, so none may be shared
     return TrainState(
         step=jnp.int32(0),
         params=copy(parts.params),
@@ -182,7 +182,7 @@ def start(parts: SplitModel, optimizer: optax.GradientTransformation) -> TrainSt
 
 
 def digest(parts: SplitModel, stages: Collection[str]) -> str:
-    """SHA-256 of everything that these backbone stages compute with: equal digests, equal activations."""
+    """Return the SHA-256 of everything these backbone stages compute with: equal digests, equal activations."""
     held = [
         tree.get("backbone", {}).get("stage", {}).get(stage)
         for tree in (parts.fixed, parts.batch_stats, parts.other)

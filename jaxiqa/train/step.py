@@ -1,4 +1,4 @@
-"""One optimisation step, written for one device's share of the batch."""
+"""One optimisation step, for one device's share of the batch."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -16,23 +16,23 @@ from jaxiqa.train.pruning import apply_masks
 from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, raw_score_fn
 
 Augment = Callable[..., tuple[Array, Array]]
-"""``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch to train on, from the metric as it
-stands, one device's pictures with their labels, a random key for each, and what brings the values of all devices
-together. A pytree."""
+"""``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch for training. It gets the current
+metric, one device's images with their labels, a random key for each, and a function that gathers values of all devices.
+A pytree."""
 
 Penalty = Callable[..., Float[Array, ""]]
-"""``penalty(score_fn, images, gather=...)``: what is added to the loss, differentiable in ``score_fn``. A pytree."""
+"""``penalty(score_fn, images, gather=...)``: is added to the loss; differentiable in ``score_fn``. A pytree."""
 
 
 def identity_augment(
     score_fn: ScoreFn, images: Array, mos: Array, keys: Any, *, gather: Callable
 ) -> tuple[Array, Array]:
-    """The `Augment` that leaves the batch alone."""
+    """Return the batch unchanged: an `Augment`."""
     return images, mos
 
 
 def zero_penalty(score_fn: ScoreFn, images: Array, *, gather: Callable) -> Float[Array, ""]:
-    """The `Penalty` that costs nothing."""
+    """Return zero: a `Penalty`."""
     return jnp.float32(0)
 
 
@@ -41,7 +41,7 @@ DEFAULTS = {
     "penalty": jax.tree_util.Partial(zero_penalty),
     "seed": 0,
 }
-"""The constants of a step that trains on the batch as it comes."""
+"""The constants of a step on the unchanged batch."""
 
 
 def make_step(
@@ -55,17 +55,17 @@ def make_step(
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, Float[Array, ""]]]:
     """Build ``step(state, constants, batch) -> (state, loss)``.
 
-    ``constants`` holds ``fixed`` (parameters that do not train), ``other`` (the metric's remaining variables),
-    ``masks`` (0/1 arrays by module path: what pruning removed stays removed), an `Augment`, a `Penalty` and the
+    ``constants`` holds ``fixed`` (parameters that are not trained), ``other`` (the metric's remaining variables),
+    ``masks`` (0/1 arrays by module path, which keep pruned weights at zero), an `Augment`, a `Penalty` and the
     ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
     with ``after``, ``activation``: the output of the frozen stage ``after``.
 
-    The score function that ``augment`` and ``penalty`` see has its batch norms in ``attacked_mode``, "eval" or "train".
-    Every picture's key comes from the seed, the step and its place in the whole batch, so that a killed run goes on
-    exactly and the number of devices does not matter.
+    In the score function of ``augment`` and ``penalty``, batch norms are in ``attacked_mode``, "eval" or "train".
+    Every image's key depends on the seed, the step and its position in the whole batch. So a killed run resumes
+    exactly, and the number of devices does not matter.
 
-    The predictions of all devices are gathered before the loss, which compares them with one another, and the mean
-    over devices is taken both inside the loss and of the gradients.
+    The predictions of all devices are gathered before the loss, which compares them with one another. The mean over
+    devices is taken inside the loss and of the gradients.
     """
 
     def mean(tree: Any) -> Any:

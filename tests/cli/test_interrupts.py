@@ -157,7 +157,7 @@ def test_training_that_was_stopped_saves_where_it_is(tmp_path):
     command = [*PROGRAMS["train"], "--workdir", tmp_path / "run", "--variants.baseline.training.epochs", "6"]
     folder = tmp_path / "run" / "baseline" / "seed0"
     line = stopped(start(command, tmp_path), (folder / "metrics.jsonl").exists)
-    assert "is saved; the same command goes on from there" in line
+    assert "is saved; run the same command" in line
     assert not unfinished(tmp_path / "run")
     saved = max(int(path.name.split(".")[0]) for path in folder.glob("checkpoints/*.sha256.json"))
     assert f"step {saved} of 24" in line

@@ -55,7 +55,7 @@ def test_certificates_by_hand():
         (lambda: d_score(np.array([1.0]), np.array([1.0]), 1, 1), "low < high"),
         (lambda: q_score(np.array([np.nan]), np.array([20.0])), "ssim must be finite"),
         (lambda: q_score(np.array([1.0]), np.array([np.nan])), "psnr must not be NaN"),
-        (lambda: q_score(np.array([]), np.array([])), "over 0"),
+        (lambda: q_score(np.array([]), np.array([])), "at least 1"),
         (lambda: cert_r(np.array([np.nan]), np.array([False])), "finite"),
         (lambda: cert_r(np.array([-0.1]), np.array([False])), "at least 0"),
         (lambda: cert_rd(np.array([3.0]), np.array([2.0]), np.array([4.0]), 0, 1), "lower <= score"),

@@ -134,7 +134,7 @@ def test_an_average_is_preferred_and_an_unfit_one_is_named(arrays, original):
     loaded = loading.load_and_report("linearity", {"model": raw, "model_ema": arrays})
     np.testing.assert_allclose(loaded.model(X), original(X), rtol=1e-6)
     assert loaded.left_out == {"model": f"{len(raw)} entries"}
-    with pytest.raises(ValueError, match=r"(?s)extra: unknown.*entry 'model_ema' was taken.*not looked at: model"):
+    with pytest.raises(ValueError, match=r"(?s)extra: unknown.*entry 'model_ema' was taken.*not used: model"):
         jaxiqa.load("linearity", weights={"model": raw, "model_ema": {**arrays, "extra": np.zeros(1)}})
 
 

@@ -47,7 +47,7 @@ NAME = b"\x8c\x01a"
         (doubled(NAME + NAME + b"\x93", b"h\x00h\x00\x93", 50) + b".", "it names a Global of a Global, not a text"),
         (doubled(b")", b"h\x00h\x00\x86", 60) + b"h\x00\x93.", "it names a tuple of a tuple, not a text"),
         (doubled(b")", b"h\x00h\x00\x86", 60) + b"Q.", "holds a .* instead of named arrays"),
-        (doubled(b")", b"h\x00h\x00\x86", 60) + b")R.", "a call of a tuple, not done"),
+        (doubled(b")", b"h\x00h\x00\x86", 60) + b")R.", "a call of a tuple, not executed"),
         (doubled(b")", b"h\x00h\x00\x86", 60) + b"}K\x01h\x00s.", "holds no arrays, only 1 "),
         (doubled(b"]", b"](h\x00h\x00e", 60) + b".", "a list of 2 instead of named arrays"),
     ],

@@ -42,7 +42,7 @@ def torchvision_names() -> dict[str, np.ndarray]:
 
 def test_every_array_lands_in_its_place():
     stages, arrays = abstract_resnet18(), torchvision_names()
-    key_map.fill(stages, arrays, resnet.keys(), source="demo")
+    key_map.fill(stages, arrays, resnet.rules(), source="demo")
     block = stages.stage["layer2.0"]
     np.testing.assert_array_equal(block.conv1.kernel[...], arrays["layer2.0.conv1.weight"].transpose(2, 3, 1, 0))
     np.testing.assert_array_equal(block.shortcut.bn.var[...], arrays["layer2.0.downsample.1.running_var"])
@@ -61,7 +61,7 @@ def test_all_faults_come_in_one_error_and_the_module_stays_as_it_was():
     arrays["layer1.0.bn2.bias"] = np.zeros(8, int)
     stages = abstract_resnet18()
     with pytest.raises(ValueError, match="demo does not fit") as caught:
-        key_map.fill(stages, arrays, resnet.keys(), source="demo")
+        key_map.fill(stages, arrays, resnet.rules(), source="demo")
     assert str(caught.value).splitlines()[1:] == [
         "  extra.weight: unknown",
         "  layer1.0.bn1.bias: has NaN or infinite values",

@@ -61,7 +61,7 @@ def test_containers_are_unpacked_and_the_rest_is_reported(write, wrapper, tmp_pa
     }
     assert found.left_out == {
         "optimizer": "2 entries",
-        "amp": "a call of apex.amp.State, not done",
+        "amp": "a call of apex.amp.State, not executed",
         "args": "'--lr 1'",
     }
     assert files.read(tmp_path / "x.pth").keys() == {*ARRAYS, "k", "b"}
@@ -249,10 +249,10 @@ def test_unreadable_files_are_named(tmp_path):
 @pytest.mark.parametrize(
     ("content", "message"),
     [
-        (b"<!DOCTYPE html><html>", "it is a web page; the download went wrong"),
+        (b"<!DOCTYPE html><html>", "it is a web page, not weights; download the file again"),
         (
             b"version https://git-lfs.github.com/spec/v1",
-            r"its first bytes are b'version https://'; this reads \.safeten",
+            r"its first bytes are b'version https://'; supported are \.safeten",
         ),
         (pickle.dumps([1, 2, 3]), "it holds a list of 3 instead of named arrays"),
         (pickle.dumps({"a": 1, "b": "text"}), r"it holds no arrays, only b \('text'\)"),
@@ -275,7 +275,7 @@ def test_big_endian_files_are_refused(tmp_path):
 def test_zip_files_of_something_else_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("sv/bestmodel_1_2021", b"...")
-    with pytest.raises(ValueError, match=r"a zip file of sv/bestmodel_1_2021, none of it PyTorch's"):
+    with pytest.raises(ValueError, match=r"a zip file of sv/bestmodel_1_2021 without PyTorch's"):
         files.read(tmp_path / "x.zip")
     torch_zip(tmp_path / "x.zip", state_dict())
     with zipfile.ZipFile(tmp_path / "x.zip", "a") as archive:

@@ -126,7 +126,7 @@ def test_a_killed_run_goes_on_exactly(parts, tmp_path):
 
 def test_stored_activations_cannot_be_attacked(parts, tmp_path):
     stored = replace(source(), after="layer1.0")
-    with pytest.raises(ValueError, match=r"layer1.0.*need pictures"):
+    with pytest.raises(ValueError, match=r"layer1.0.*need images"):
         fit(
             parts,
             optimizer(parts, 1e-3),

@@ -170,7 +170,7 @@ def test_the_linear_map_is_the_least_squares_one_and_refuses_nonsense():
         fit_linear(np.ones(3), np.arange(3.0))
     with pytest.raises(FloatingPointError, match="fall"):
         fit_linear(np.arange(3.0), -np.arange(3.0))
-    with pytest.raises(FloatingPointError, match=r"spread by .*e\+17"):
+    with pytest.raises(FloatingPointError, match=r"standard deviation .*e\+17"):
         fit_linear(1e18 * raw, raw)
     with pytest.raises(FloatingPointError, match="not finite"):
         fit_linear(np.array([0.0, np.inf]), np.arange(2.0))

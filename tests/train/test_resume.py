@@ -85,7 +85,7 @@ def test_a_polite_stop_saves_where_it_is(run, uninterrupted, tmp_path):
     wait_for((tmp_path / "baseline" / "seed0" / "metrics.jsonl").exists, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait() != 0
-    assert "the same command goes on" in process.stderr.read()
+    assert "run the same command to resume" in process.stderr.read()
     process = run(tmp_path)
     assert process.wait() == 0, process.stderr.read()
     assert_same(tmp_path, uninterrupted)

@@ -1,4 +1,4 @@
-"""Feature extractors: `BACKBONES` maps a name to how it is built and what its published weights look like."""
+"""Feature extractors: `BACKBONES` maps a name to how to build it and how to read its published weights."""
 
 from jaxiqa.nn.backbones.alexnet import ALEXNET
 from jaxiqa.nn.backbones.inception_resnet_v2 import INCEPTION_RESNET_V2

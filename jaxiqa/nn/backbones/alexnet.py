@@ -1,7 +1,9 @@
-"""AlexNet in its one-tower form (arXiv 1404.5997), as torchvision has it.
+"""AlexNet in its one-tower form, as in torchvision.
+
+"One weird trick for parallelizing convolutional neural networks", arXiv:1404.5997.
 
 Stages: ``relu1``, ``pool1``, ``relu2``, ``pool2``, ``relu3``, ``relu4``, ``relu5``, ``pool5``; ``reluI`` is a
-convolution and its ReLU. The smallest image that leaves a pixel behind ``relu5`` is 31×31, behind ``pool5`` 63×63.
+convolution and its ReLU. The smallest image is 31×31 for an output of ``relu5``, and 63×63 for one of ``pool5``.
 
 **Differs from the paper** as torchvision does: no local response normalisation.
 """
@@ -18,19 +20,19 @@ from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
-# multiple of the first stage's channels, side of the kernel, stride, padding, whether pooling follows
+# multiple of the first stage's channels, kernel side, stride, padding, whether pooling follows
 LAYOUT = ((1, 11, 4, 2, True), (3, 5, 1, 2, True), (6, 3, 1, 1, False), (4, 3, 1, 1, False), (4, 3, 1, 1, True))
 
 
 class MaxPool(nnx.Module):
-    """Maximum of 3×3 windows, stride 2, inside the map."""
+    """Maximum of 3×3 windows, stride 2, no padding."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         return max_pool(x, 3, 2)
 
 
 def alexnet(*, width: int = 64, rngs: nnx.Rngs) -> Stages:
-    """AlexNet.
+    """Build AlexNet.
 
     Args:
         width: channels of ``relu1``; the others have 3, 6, 4 and 4 times as many.

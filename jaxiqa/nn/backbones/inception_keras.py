@@ -1,4 +1,4 @@
-"""Keras' names of Inception-ResNet-v2, whose layers are numbered as they were made, as those of the PyTorch ports."""
+"""Map Keras' parameter names of Inception-ResNet-v2, numbered in order of creation, to those of the PyTorch ports."""
 
 import re
 from collections.abc import Mapping
@@ -17,7 +17,7 @@ ORDER = (
     *(f"repeat_2.{i}.{place}" for i in range(9) for place in _BLOCK8),
     *(f"block8.{place}" for place in _BLOCK8),
 )
-"""The 203 convolutions without a name of their own, as Keras makes them."""
+"""The 203 convolutions without a name of their own, in the order in which Keras creates them."""
 
 NAMED = {
     **{f"block35_{i + 1}_conv": f"repeat.{i}.conv2d" for i in range(10)},
@@ -29,13 +29,13 @@ NORM = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "movin
 
 
 def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of a Keras file under the PyTorch ports' names and in their layouts; other files stay as they are.
+    """Rename and transpose the arrays of a Keras file as in the PyTorch ports; return other files unchanged.
 
-    Numbers may start anywhere, since Keras counts on from the networks made before; only their order counts. Its batch
-    norms have no scale, which is then one.
+    Keras continues its numbering from networks built before, so only the order of the numbers is used. Its batch norms
+    have no scale; it is set to one.
 
     Raises:
-        ValueError: a number of unnamed convolutions other than 203.
+        ValueError: the number of unnamed convolutions is not 203.
     """
     layers = {name.partition(".")[0] for name in arrays}
     convs = sorted((name for name in layers if re.fullmatch(r"conv2d(_\d+)?", name)), key=_number)

@@ -1,4 +1,6 @@
-"""Inception-ResNet-v2 (arXiv 1602.07261), as the converted TensorFlow weights have it.
+"""Inception-ResNet-v2, in the form of the converted TensorFlow weights.
+
+"Inception-v4, Inception-ResNet and the Impact of Residual Connections on Learning", arXiv:1602.07261.
 
 Stages: ``conv2d_1a`` … ``maxpool_5a`` (the stem), ``mixed_5b``, ``block35.0`` … ``block35.9``, ``mixed_6a``,
 ``block17.0`` … ``block17.19``, ``mixed_7a``, ``block8.0`` … ``block8.9``, ``conv2d_7b``. The smallest image is 75 × 75.
@@ -24,7 +26,7 @@ from jaxiqa.pretrained import key_map
 
 Size = int | tuple[int, int]
 Branch = Sequence[tuple[int, Size]]
-"""Convolutions one after another: (channels, size of the kernel)."""
+"""Consecutive convolutions: (channels, kernel size)."""
 
 BLOCK35: tuple[Branch, ...] = ([(32, 1)], [(32, 1), (32, 3)], [(32, 1), (48, 3), (64, 3)])
 BLOCK17: tuple[Branch, ...] = ([(192, 1)], [(128, 1), (160, (1, 7)), (192, (7, 1))])
@@ -35,7 +37,7 @@ MIXED_7A: tuple[Branch, ...] = ([(256, 1), (384, 3)], [(256, 1), (288, 3)], [(25
 
 
 class ConvNormReLU(nnx.Module):
-    """``relu(bn(conv(x)))``."""
+    """Compute ``relu(bn(conv(x)))``."""
 
     def __init__(
         self,
@@ -55,21 +57,21 @@ class ConvNormReLU(nnx.Module):
 
 
 class MaxPool(nnx.Module):
-    """Maximum of 3×3 windows inside the map, stride 2."""
+    """Maximum of 3×3 windows, stride 2, no padding."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         return max_pool(x, 3, 2)
 
 
 class AveragePool(nnx.Module):
-    """Mean of those pixels of 3×3 windows that lie inside the map, stride 1."""
+    """Mean over 3×3 windows, stride 1; pixels outside the map do not count."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         return nnx.avg_pool(x, (3, 3), strides=(1, 1), padding="SAME", count_include_pad=False)
 
 
 def branch(cin: int, layers: Branch, *, shrink: bool = False, rngs: nnx.Rngs) -> list[nnx.Module]:
-    """The convolutions of one branch; with ``shrink`` the last one has stride 2 and no padding."""
+    """Build the convolutions of one branch; with ``shrink`` the last one has stride 2 and no padding."""
     modules: list[nnx.Module] = []
     for i, (cout, size) in enumerate(layers):
         last: dict[str, Any] = {"stride": 2, "padding": 0} if shrink and i == len(layers) - 1 else {}
@@ -79,13 +81,13 @@ def branch(cin: int, layers: Branch, *, shrink: bool = False, rngs: nnx.Rngs) ->
 
 
 class Mixed(nnx.Module):
-    """``concat(branch_0(x), branch_1(x), …)`` over the channels.
+    """Compute ``concat(branch_0(x), branch_1(x), …)`` over the channels.
 
     Args:
         cin: channels of the input.
         branches: their convolutions.
-        pool: comes before the last branch (``"average"``), or is a further one (``"max"``, which shrinks the map as
-            the last convolution of every branch then does).
+        pool: before the last branch (``"average"``), or as a further branch (``"max"``, which shrinks the map; then the
+            last convolution of every branch does so too).
         rngs: random numbers for the weights.
     """
 
@@ -103,7 +105,8 @@ class Mixed(nnx.Module):
 
 
 class ResidualBlock(nnx.Module):
-    """``relu(x + scale · project(concat(branch_0(x), branch_1(x), …)))``, ``project`` a 1×1 convolution with bias."""
+    """Compute ``relu(x + scale · project(concat(branch_0(x), branch_1(x), …)))``; ``project`` is a 1×1 convolution with
+    bias."""
 
     def __init__(self, cin: int, branches: Sequence[Branch], *, scale: float, relu: bool = True, rngs: nnx.Rngs):
         self.branch = nnx.List([nnx.List(branch(cin, layers, rngs=rngs)) for layers in branches])
@@ -116,7 +119,7 @@ class ResidualBlock(nnx.Module):
 
 
 def concatenated(branches: Sequence[Sequence[Any]], x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-    """What the branches make of ``x``, side by side along the channels."""
+    """Apply the branches to ``x`` and concatenate their outputs along the channels."""
     outputs = []
     for layers in branches:
         y = x
@@ -127,14 +130,14 @@ def concatenated(branches: Sequence[Sequence[Any]], x: Float[Array, "b h w cin"]
 
 
 def inception_resnet_v2(*, width: int = 32, rngs: nnx.Rngs) -> Stages:
-    """Inception-ResNet-v2.
+    """Build Inception-ResNet-v2.
 
     Args:
         width: channels of ``conv2d_1a``; all others scale with it.
         rngs: random numbers for the weights: He's normal scale by fan-in.
 
     Returns:
-        The stages, batch norm with running statistics (ε = 0.001); 1536 channels at the end.
+        The stages; batch norm uses running statistics (ε = 0.001); the last stage has 1536 channels.
     """
 
     def scaled(channels: int) -> int:
@@ -195,19 +198,19 @@ PARTS = {
     "block8": "block8.9",
     "conv2d_7b": "conv2d_7b",
 }
-"""What a PyTorch checkpoint calls a part, as a regular expression -> its stage."""
+"""Name of a part in a PyTorch checkpoint, as a regular expression -> its stage."""
 
 
 def rules(parts: dict[str, str] = PARTS) -> tuple[key_map.Rule, ...]:
-    """Conversion rules from the parameter names of the PyTorch ports (``repeat_1.0.branch1.2.conv.weight``).
+    """Return conversion rules from the parameter names of the PyTorch ports (``repeat_1.0.branch1.2.conv.weight``).
 
     Args:
-        parts: as `PARTS`.
+        parts: in the form of `PARTS`.
     """
     rules: list[key_map.Rule] = []
     for source, stage in parts.items():
         n = 1 + source.count("(")  # number of the first group after those of the part
-        # A branch of one convolution has no second index.
+        # A branch with one convolution has no second index.
         places = {
             rf"{source}": f"stage.{stage}",
             rf"{source}\.branch(\d)": rf"stage.{stage}.branch.\{n}.0",
@@ -222,7 +225,7 @@ def rules(parts: dict[str, str] = PARTS) -> tuple[key_map.Rule, ...]:
 
 
 def _classes(array: np.ndarray) -> np.ndarray:
-    return array[-1000:]  # the older files have a class "background" before the thousand
+    return array[-1000:]  # older files have a class "background" before the 1000 classes
 
 
 INCEPTION_RESNET_V2 = BackboneSpec(

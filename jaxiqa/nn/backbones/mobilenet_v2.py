@@ -1,10 +1,12 @@
-"""MobileNetV2 (arXiv 1801.04381) with batch norm folded into the convolutions.
+"""MobileNetV2 with batch norm folded into the convolutions.
 
-Stages: ``stem``, ``block0`` … ``block16``, ``head``. As TensorFlow pads and scales its input, or as PyTorch does:
-two networks, since neither's weights serve the other.
+"MobileNetV2: Inverted Residuals and Linear Bottlenecks", arXiv:1801.04381.
 
-**Differs from the paper**: every convolution has a bias and no batch norm follows it, which is how the converted
-ImageNet weights come and is the same function at inference.
+Stages: ``stem``, ``block0`` … ``block16``, ``head``. There are two networks: one pads and scales its input as
+TensorFlow does, one as PyTorch does. The weights of one do not fit the other.
+
+**Differs from the paper**: every convolution has a bias and no batch norm follows it. The converted ImageNet weights
+have this form, which is the same function at inference.
 """
 
 import re
@@ -29,12 +31,12 @@ Padding = Literal["SAME", "centred"]
 
 
 def relu6(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """``min(max(x, 0), 6)``."""
+    """Return ``min(max(x, 0), 6)``."""
     return jnp.clip(x, 0.0, 6.0)
 
 
 class ConvReLU6(nnx.Module):
-    """``relu6(conv(x))``."""
+    """Compute ``relu6(conv(x))``."""
 
     def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, padding: Padding, rngs: nnx.Rngs):
         self.conv = conv(cin, cout, size, stride=stride, padding=padding, bias=True, rngs=rngs)
@@ -44,7 +46,7 @@ class ConvReLU6(nnx.Module):
 
 
 class InvertedResidual(nnx.Module):
-    """``project(relu6(depthwise(relu6(expand(x)))))``, plus ``x`` where the shapes agree."""
+    """Compute ``project(relu6(depthwise(relu6(expand(x)))))``, plus ``x`` if the shapes agree."""
 
     def __init__(self, cin: int, cout: int, expansion: int, *, stride: int, padding: Padding, rngs: nnx.Rngs):
         inner = cin * expansion
@@ -60,12 +62,12 @@ class InvertedResidual(nnx.Module):
 
 
 def mobilenet_v2(*, width: int = 32, padding: Padding = "SAME", rngs: nnx.Rngs) -> Stages:
-    """MobileNetV2.
+    """Build MobileNetV2.
 
     Args:
-        width: channels of the stem. All others scale with it and are rounded to multiples of 8 as in the paper's
-            width multiplier α = width / 32, of which the head takes no part below 1.
-        padding: ``"SAME"`` as TensorFlow pads, ``"centred"`` as PyTorch does; they differ where the stride is 2.
+        width: channels of the stem. All others scale with it and are rounded to multiples of 8, as for the paper's
+            width multiplier α = width / 32; for the head, α is at least 1.
+        padding: ``"SAME"`` as in TensorFlow, ``"centred"`` as in PyTorch; they differ at stride 2.
         rngs: random numbers for the weights: He's normal scale by fan-in.
 
     Returns:
@@ -88,12 +90,12 @@ def mobilenet_v2(*, width: int = 32, padding: Padding = "SAME", rngs: nnx.Rngs) 
 
 
 def _round(channels: float) -> int:
-    """Nearest multiple of 8, at least 8, and not more than 10 % below ``channels``."""
+    """Return the nearest multiple of 8 that is at least 8 and at most 10 % below ``channels``."""
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
 
-# Keras' names of a convolution and of its batch norm -> ours of both folded into one.
+# Keras' names of a convolution and of its batch norm -> our name of both folded into one.
 KERAS = (
     (r"Conv1", r"bn_Conv1", "stem"),
     (r"expanded_conv_(depthwise|project)", r"expanded_conv_\1_BN", r"block0.\1"),
@@ -103,9 +105,9 @@ KERAS = (
 
 
 def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of Keras' MobileNetV2, which has batch norm (ε = 1e-3), as those of the converted file.
+    """Convert the arrays of Keras' MobileNetV2, which has batch norm (ε = 1e-3), to those of the converted file.
 
-    ``kernel · s`` and ``beta - mean · s`` with ``s = gamma / sqrt(variance + ε)``. Other arrays stay as they are.
+    ``kernel · s`` and ``beta - mean · s`` with ``s = gamma / sqrt(variance + ε)``. Other arrays are returned unchanged.
     """
     arrays = dict(arrays)
     for name in list(arrays):
@@ -143,7 +145,7 @@ TIMM = ("conv_pw", "conv_dw", "conv_pwl")
 
 
 def _pytorch_names() -> Iterator[tuple[str, str, str]]:
-    """torchvision's, then timm's names of a convolution and of its batch norm, and ours of both folded into one."""
+    """Yield the names of torchvision, then of timm, of a convolution and its batch norm, and ours of both folded."""
     yield "features.0.0", "features.0.1", "stem"
     yield "features.18.0", "features.18.1", "head"
     yield "conv_stem", "bn1", "stem"
@@ -153,14 +155,14 @@ def _pytorch_names() -> Iterator[tuple[str, str, str]]:
         theirs, timm, parts = f"features.{block + 1}.conv", f"blocks.{stage}.{i}", PARTS if block else PARTS[1:]
         names = TIMM if block else ("conv_dw", "conv_pw")
         for place, (part, name) in enumerate(zip(parts, names, strict=True)):
-            # With the ReLU6 behind them torchvision makes a group of the two; behind "project" there is none.
+            # torchvision groups the two with the ReLU6 that follows; no ReLU6 follows "project".
             group = (f"{place}", f"{place + 1}") if part == "project" else (f"{place}.0", f"{place}.1")
             yield f"{theirs}.{group[0]}", f"{theirs}.{group[1]}", f"block{block}.{part}"
             yield f"{timm}.{name}", f"{timm}.bn{place + 1}", f"block{block}.{part}"
 
 
 def from_pytorch(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of torchvision's or timm's MobileNetV2, batch norm (ε = 1e-5) folded; others stay as they are."""
+    """Fold the batch norms (ε = 1e-5) of torchvision's or timm's MobileNetV2; return other arrays unchanged."""
     arrays = dict(arrays)
     for conv_name, norm_name, target in _pytorch_names():
         parts = [f"{norm_name}.{part}" for part in ("weight", "bias", "running_mean", "running_var")]
@@ -189,7 +191,7 @@ MOBILENET_V2 = BackboneSpec(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     taps=("block12", "head"),
-    classes=1001,  # class 0 is "background", so an ImageNet label counted from 1 is the class itself
+    classes=1001,  # class 0 is "background", so ImageNet labels that start at 1 are the class numbers
     rules=RULES,
     classifier_rules=CLASSIFIER_KEYS,
     adapt=from_keras,

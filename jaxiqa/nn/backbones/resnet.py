@@ -1,8 +1,11 @@
-"""ResNet-18, -50, -101 (arXiv 1512.03385) and ResNeXt-101 32x8d (arXiv 1611.05431), as torchvision has them.
+"""ResNet-18, -50, -101 and ResNeXt-101 32x8d, as in torchvision.
+
+"Deep Residual Learning for Image Recognition", arXiv:1512.03385; "Aggregated Residual Transformations for Deep Neural
+Networks", arXiv:1611.05431.
 
 Stages: ``conv1`` (with its batch norm and ReLU), ``maxpool``, ``layer1.0`` … ``layer4.2``.
 
-**Differs from the paper** as torchvision does ("v1.5"): a bottleneck's stride sits in its 3×3 convolution.
+**Differs from the paper** as torchvision does ("v1.5"): a bottleneck's stride is in its 3×3 convolution.
 """
 
 from functools import partial
@@ -35,7 +38,7 @@ class ConvNorm(nnx.Module):
 
 
 class Stem(ConvNorm):
-    """``relu(bn(conv(x)))``."""
+    """Compute ``relu(bn(conv(x)))``."""
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         return jax.nn.relu(super().__call__(x))
@@ -49,7 +52,7 @@ class MaxPool(nnx.Module):
 
 
 class BasicBlock(nnx.Module):
-    """``relu(conv3x3(relu(conv3x3(x))) + shortcut(x))``, batch norm after each convolution."""
+    """Compute ``relu(conv3x3(relu(conv3x3(x))) + shortcut(x))``, batch norm after each convolution."""
 
     def __init__(self, cin: int, cout: int, inner: int, *, stride: int, groups: int, rngs: nnx.Rngs):
         self.conv1 = conv(cin, inner, 3, stride=stride, groups=groups, rngs=rngs)
@@ -65,7 +68,7 @@ class BasicBlock(nnx.Module):
 
 
 class BottleneckBlock(nnx.Module):
-    """``relu(conv1x1(relu(conv3x3(relu(conv1x1(x))))) + shortcut(x))``, batch norm after each convolution."""
+    """Compute ``relu(conv1x1(relu(conv3x3(relu(conv1x1(x))))) + shortcut(x))``, batch norm after each convolution."""
 
     def __init__(self, cin: int, cout: int, inner: int, *, stride: int, groups: int, rngs: nnx.Rngs):
         self.conv1 = conv(cin, inner, 1, rngs=rngs)
@@ -92,18 +95,18 @@ def resnet(
     width: int = 64,
     rngs: nnx.Rngs,
 ) -> Stages:
-    """A residual network.
+    """Build a residual network.
 
     Args:
         depths: blocks in each of the four layers.
         block: the residual block.
         groups: groups of its 3×3 convolutions.
         base: inner channels per group in ``layer1`` of a 64-channel network (8 in "32x8d").
-        width: channels of ``conv1``; layer i has ``2^(i-1) · width`` of them, four times that after a bottleneck.
+        width: channels of ``conv1``; layer i has ``2^(i-1) · width`` channels, four times that after a bottleneck.
         rngs: random numbers for the weights: He's normal scale by fan-in.
 
     Returns:
-        The stages, batch norm with running statistics.
+        The stages; batch norm uses running statistics.
     """
     expansion = 4 if block is BottleneckBlock else 1
     stages: dict[str, tuple[nnx.Module, int]] = {
@@ -126,10 +129,10 @@ NAMES = ("conv1", "bn1", "layer1", "layer2", "layer3", "layer4")
 
 
 def rules(names: tuple[str, ...] = NAMES) -> tuple[key_map.Rule, ...]:
-    """Conversion rules from torchvision's parameter names.
+    """Return conversion rules from torchvision's parameter names.
 
     Args:
-        names: what the checkpoint calls the six parts, as regular expressions.
+        names: names of the six parts in the checkpoint, as regular expressions.
     """
     conv1, bn1, *layers = names
     rules = [*key_map.conv(conv1, "stage.conv1.conv"), *key_map.batch_norm(bn1, "stage.conv1.bn")]

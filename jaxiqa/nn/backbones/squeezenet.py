@@ -1,7 +1,9 @@
-"""SqueezeNet 1.1 (arXiv 1602.07360 and its authors' later version), as torchvision has it.
+"""SqueezeNet 1.1, its authors' later version, as in torchvision.
+
+"SqueezeNet: AlexNet-level accuracy with 50x fewer parameters and <0.5MB model size", arXiv:1602.07360.
 
 Stages: ``relu1``, ``pool1``, ``fire2``, ``fire3``, ``pool3``, ``fire4``, ``fire5``, ``pool5``, ``fire6`` … ``fire9``.
-The smallest image that leaves a pixel at the end is 17×17.
+The smallest image with an output of the last stage is 17×17.
 
 **Differs from the paper** as version 1.1 does: the first convolution is 3×3 with 64 channels, and pooling is earlier.
 """
@@ -17,13 +19,13 @@ from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
 
-# fire2 … fire9: multiples of a quarter of the first stage's channels that are squeezed to; four times as many expand
+# fire2 … fire9: squeezed channels, in quarters of the first stage's channels; the output has 8 times as many
 SQUEEZED = (1, 1, 2, 2, 3, 3, 4, 4)
 POOLED = ("relu1", "fire3", "fire5")
 
 
 class Fire(nnx.Module):
-    """``[relu(expand1x1(s)), relu(expand3x3(s))]``, ``s = relu(squeeze(x))``: half the output from each."""
+    """Compute ``[relu(expand1x1(s)), relu(expand3x3(s))]``, ``s = relu(squeeze(x))``; each gives half the output."""
 
     def __init__(self, cin: int, squeezed: int, cout: int, *, rngs: nnx.Rngs):
         self.squeeze = ConvReLU(cin, squeezed, 1, rngs=rngs)
@@ -36,7 +38,7 @@ class Fire(nnx.Module):
 
 
 class MaxPool(nnx.Module):
-    """Maximum of 3×3 windows, stride 2; the last window may reach one pixel over the edge ("ceil mode")."""
+    """Maximum of 3×3 windows, stride 2; the last window may cross the edge by one pixel ("ceil mode")."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         rows, columns = ((0, 1 - side % 2) for side in x.shape[1:3])
@@ -44,7 +46,7 @@ class MaxPool(nnx.Module):
 
 
 def squeezenet1_1(*, width: int = 64, rngs: nnx.Rngs) -> Stages:
-    """SqueezeNet 1.1.
+    """Build SqueezeNet 1.1.
 
     Args:
         width: channels of ``relu1``, a multiple of 4; the last stage has 8 times as many.

@@ -1,4 +1,7 @@
-"""Stages of a Swin transformer (arXiv 2103.14030) that keep the resolution, as MANIQA builds them."""
+"""Stages of a Swin transformer that keep the resolution, as in MANIQA.
+
+"Swin Transformer: Hierarchical Vision Transformer using Shifted Windows", arXiv:2103.14030.
+"""
 
 from functools import cache
 
@@ -14,7 +17,7 @@ from jaxiqa.pretrained import key_map
 
 
 def partition(x: Float[Array, "b h w c"], window: int) -> Float[Array, "n tokens c"]:
-    """Windows of a map, row by row, as sequences of tokens.
+    """Cut a map into windows, row by row; each is a sequence of tokens.
 
     >>> partition(jnp.arange(8).reshape(1, 2, 4, 1) * 1.0, 2)[:, :, 0].tolist()
     [[0.0, 1.0, 4.0, 5.0], [2.0, 3.0, 6.0, 7.0]]
@@ -25,7 +28,7 @@ def partition(x: Float[Array, "b h w c"], window: int) -> Float[Array, "n tokens
 
 
 def merge(windows: Float[Array, "n tokens c"], size: tuple[int, int], window: int) -> Float[Array, "b h w c"]:
-    """The map that `partition` cut."""
+    """Join the windows of `partition` to a map."""
     h, w = size
     x = windows.reshape(-1, h // window, w // window, window, window, windows.shape[-1])
     return x.transpose(0, 1, 3, 2, 4, 5).reshape(-1, h, w, windows.shape[-1])
@@ -33,7 +36,7 @@ def merge(windows: Float[Array, "n tokens c"], size: tuple[int, int], window: in
 
 @cache
 def relative_positions(window: int) -> Int[np.ndarray, "n n"]:
-    """For each pair of a window's tokens, which of the ``(2·window - 1)²`` offsets lies between them.
+    """Return, for each pair of a window's tokens, the index of their offset among the ``(2·window - 1)²`` offsets.
 
     >>> relative_positions(2).tolist()
     [[4, 3, 1, 0], [5, 4, 2, 1], [7, 6, 4, 3], [8, 7, 5, 4]]
@@ -45,12 +48,12 @@ def relative_positions(window: int) -> Int[np.ndarray, "n n"]:
 
 @cache
 def shift_mask(size: tuple[int, int], window: int, shift: int) -> Float[np.ndarray, "windows n n"]:
-    """0 where two tokens of a window of the shifted map were neighbours before the shift, else -100.
+    """Return 0 where two tokens of a window of the shifted map were neighbours before the shift, else -100.
 
-    >>> shift_mask((4, 4), 2, 1)[1].tolist()  # the top right window: its left and its right column met by the shift
+    >>> shift_mask((4, 4), 2, 1)[1].tolist()  # top right window: the shift joined its left and right columns
     [[0.0, -100.0, 0.0, -100.0], [-100.0, 0.0, -100.0, 0.0], [0.0, -100.0, 0.0, -100.0], [-100.0, 0.0, -100.0, 0.0]]
     """
-    # Along an axis: 0 in windows that the shift left whole, 1 and 2 for the two parts of the last one.
+    # Along an axis: 0 in windows that the shift did not split, 1 and 2 for the two parts of the last one.
     rows, columns = (
         np.where(np.arange(side) < side - window, 0, np.where(np.arange(side) < side - shift, 1, 2)) for side in size
     )
@@ -60,7 +63,7 @@ def shift_mask(size: tuple[int, int], window: int, shift: int) -> Float[np.ndarr
 
 
 class WindowBlock(nnx.Module):
-    """``x + attn(norm1(x))`` within windows of the shifted map, then ``x + mlp(norm2(x))``."""
+    """Compute ``x + attn(norm1(x))`` within windows of the shifted map, then ``x + mlp(norm2(x))``."""
 
     def __init__(self, features: int, *, heads: int, window: int, shift: int, hidden: int, rngs: nnx.Rngs):
         self.window, self.shift = window, shift
@@ -85,7 +88,7 @@ class WindowBlock(nnx.Module):
 
 
 class SwinLayer(nnx.Module):
-    """``x + scale · relu(conv3x3(block_n(... block_1(x))))``; every second block shifts by half a window.
+    """Compute ``x + scale · relu(conv3x3(block_n(... block_1(x))))``; every second block shifts by half a window.
 
     Args:
         features: channels, in and out.
@@ -93,7 +96,7 @@ class SwinLayer(nnx.Module):
         heads: of every attention, divides ``features``.
         window: side of a window; it divides both sides of the maps.
         hidden: channels inside the MLPs.
-        scale: of the branch.
+        scale: factor of the branch.
         rngs: random numbers for the weights.
     """
 
@@ -117,7 +120,7 @@ class SwinLayer(nnx.Module):
 
 
 def rules(source: str, target: str) -> tuple[key_map.Rule, ...]:
-    """Conversion rules for one layer; tables that follow from the window size alone are dropped."""
+    """Return conversion rules for one layer; tables that depend only on the window size are dropped."""
     block, ours = rf"{source}\.blocks\.(?P<block>\d)", rf"{target}.block.\g<block>"
     return (
         *key_map.layer_norm(rf"{block}\.norm(?P<norm>\d)", rf"{ours}.norm\g<norm>"),

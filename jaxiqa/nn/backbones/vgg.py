@@ -1,7 +1,9 @@
-"""VGG-16 (arXiv 1409.1556, configuration D) without batch norm, as torchvision has it.
+"""VGG-16 (configuration D) without batch norm, as in torchvision.
+
+"Very Deep Convolutional Networks for Large-Scale Image Recognition", arXiv:1409.1556.
 
 Stages: ``relu1_1``, ``relu1_2``, ``pool1``, ``relu2_1`` … ``relu5_3``, ``pool5``; ``reluI_J`` is a convolution and its
-ReLU, named after what comes out, as the literature names these features.
+ReLU. These are the usual names of its features.
 """
 
 from collections.abc import Callable
@@ -23,7 +25,7 @@ GROWTH = (1, 2, 4, 8, 8)
 
 
 class ConvReLU(nnx.Module):
-    """``relu(conv(x))``, the convolution with a bias; arguments as of `jaxiqa.nn.conv.conv`."""
+    """Compute ``relu(conv(x))``, the convolution with a bias; arguments as of `jaxiqa.nn.conv.conv`."""
 
     def __init__(self, cin: int, cout: int, size: int, **options):
         self.conv = conv(cin, cout, size, bias=True, **options)
@@ -33,18 +35,18 @@ class ConvReLU(nnx.Module):
 
 
 class MaxPool(nnx.Module):
-    """Maximum of 2×2 windows side by side; the last row and column of an odd map are left out."""
+    """Maximum of 2×2 windows, stride 2; the last row and column of an odd map are ignored."""
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         return max_pool(x, 2, 2)
 
 
 def vgg16(*, width: int = 64, pool: Callable[[], nnx.Module] = MaxPool, rngs: nnx.Rngs) -> Stages:
-    """VGG-16.
+    """Build VGG-16.
 
     Args:
         width: channels of the first block; the others have 2, 4, 8 and 8 times as many.
-        pool: makes the pooling behind each block.
+        pool: builds the pooling after each block.
         rngs: random numbers for the weights: He's normal scale by fan-in.
     """
     stages: dict[str, tuple[nnx.Module, int]] = {}
@@ -59,7 +61,7 @@ def vgg16(*, width: int = 64, pool: Callable[[], nnx.Module] = MaxPool, rngs: nn
 
 
 def _rules() -> tuple[key_map.Rule, ...]:
-    """torchvision counts convolutions, ReLUs and poolings through."""
+    """Return conversion rules; torchvision numbers convolutions, ReLUs and poolings together."""
     rules, index = [], 0
     for block, depth in enumerate(DEPTHS, start=1):
         for i in range(1, depth + 1):

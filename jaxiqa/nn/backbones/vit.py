@@ -1,4 +1,7 @@
-"""The vision transformer (arXiv 2010.11929), as timm has it, up to its last blocks: what MANIQA reads of it."""
+"""The vision transformer, as in timm, up to the last block that MANIQA reads.
+
+"An Image is Worth 16x16 Words: Transformers for Image Recognition at Scale", arXiv:2010.11929.
+"""
 
 from collections.abc import Sequence
 
@@ -12,7 +15,7 @@ from jaxiqa.pretrained import key_map
 
 
 class PatchEmbed(nnx.Module):
-    """A linear map of each patch of ``size`` × ``size`` pixels: a convolution whose windows do not overlap."""
+    """Apply a linear map to each patch of ``size`` × ``size`` pixels: a convolution whose windows do not overlap."""
 
     def __init__(self, size: int, features: int, *, rngs: nnx.Rngs):
         self.size = size
@@ -26,7 +29,7 @@ class PatchEmbed(nnx.Module):
 
 
 class Block(nnx.Module):
-    """``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``."""
+    """Compute ``x + attn(norm1(x))``, then ``x + mlp(norm2(x))``."""
 
     def __init__(self, features: int, heads: int, *, rngs: nnx.Rngs):
         self.norm1 = layer_norm(features, epsilon=1e-6, rngs=rngs)
@@ -40,14 +43,14 @@ class Block(nnx.Module):
 
 
 class ViT(nnx.Module):
-    """Image -> feature map: the outputs of some blocks side by side, without the class token.
+    """Map images to features: the outputs of some blocks side by side, without the class token.
 
     Args:
-        size: (height, width) of the images; position embeddings are made for it.
-        patch: side of a patch, which divides both.
+        size: (height, width) of the images; the position embeddings fit this size.
+        patch: side of a patch; it divides both.
         features: channels of a token.
         heads: of every attention, divides ``features``.
-        taps: the blocks to read, in rising order; blocks behind the last one do not exist here.
+        taps: the blocks to read, in ascending order; blocks after the last one are not built.
         rngs: random numbers for the weights.
 
     >>> import jax
@@ -77,11 +80,11 @@ class ViT(nnx.Module):
 
     @property
     def parts(self) -> tuple[str, ...]:
-        """What `tokens` can return: ``patch_embed``, ``block0``, ``block1`` …"""
+        """Names that `tokens` accepts: ``patch_embed``, ``block0``, ``block1`` …"""
         return ("patch_embed", *(f"block{i}" for i in range(len(self.block))))
 
     def tokens(self, x: Float[Array, "b h w 3"], names: Sequence[str]) -> dict[str, Float[Array, "b n c"]]:
-        """Outputs of `parts` by name; those of blocks begin with the class token."""
+        """Return outputs of `parts` by name; those of blocks begin with the class token."""
         found = {"patch_embed": self.patch_embed(x)}
         cls_token = jnp.broadcast_to(self.cls_token[...], (x.shape[0], 1, self.cls_token.shape[-1]))
         y = jnp.concatenate([cls_token, found["patch_embed"]], axis=1) + self.pos_embed[...]
@@ -95,16 +98,16 @@ class ViT(nnx.Module):
 
 
 def patch_kernel(array: np.ndarray) -> np.ndarray:
-    """``cout 3 kh kw`` -> ``kh·kw·3 cout``."""
+    """Reshape ``cout 3 kh kw`` -> ``kh·kw·3 cout``."""
     return array.transpose(2, 3, 1, 0).reshape(-1, array.shape[0])
 
 
 def rules(blocks: int, *, prefix: str = "") -> tuple[key_map.Rule, ...]:
-    """Conversion rules from timm's parameter names.
+    """Return conversion rules from timm's parameter names.
 
     Args:
-        blocks: how many blocks there are; the checkpoint's further ones and what follows them are dropped.
-        prefix: regular expression of what stands before timm's names.
+        blocks: number of blocks; further blocks of the checkpoint and all that follows them are dropped.
+        prefix: regular expression of the text before timm's names.
     """
     kept = "|".join(map(str, range(blocks)))
     source, target = rf"{prefix}blocks\.({kept})", r"block.\1"

@@ -1,1 +1,1 @@
-"""Products that XLA is slow at on CPUs."""
+"""Convolutions and pooling that XLA computes slowly on CPUs."""

@@ -9,14 +9,14 @@ from jaxtyping import Array, Float
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 
-@partial(jax.jit, static_argnames=("stride", "padding"))  # a unit in traced programs, see jaxiqa.lipschitz
+@partial(jax.jit, static_argnames=("stride", "padding"))  # one operation in traced programs, see jaxiqa.lipschitz
 def depthwise_conv(
     x: Float[Array, "b h w c"], kernel: Float[Array, "kh kw c"], *, stride: tuple[int, int], padding: Padding
 ) -> Float[Array, "b h2 w2 c"]:
     """Correlate each channel with its own kernel.
 
-    On a CPU this is a sum of shifted products, 4× to 10× faster than XLA's grouped convolution there, forwards and
-    backwards; on accelerators it is that convolution.
+    On a CPU this is a sum of shifted products, 4× to 10× faster than XLA's grouped convolution, forward and backward.
+    On accelerators it is that convolution.
 
     Args:
         x: feature maps.
@@ -34,7 +34,7 @@ def depthwise_conv(
 
 
 def shifted_products(x: Array, kernel: Array, stride: tuple[int, int], padding: Padding) -> Array:
-    """Σ over taps of (shifted, strided x) · kernel[tap], summed in at least float32."""
+    """Compute Σ over taps of (shifted, strided x) · kernel[tap], summed in at least float32."""
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x, kernel = x.astype(wide), kernel.astype(wide)
     kh, kw, _ = kernel.shape
@@ -50,7 +50,7 @@ def shifted_products(x: Array, kernel: Array, stride: tuple[int, int], padding: 
 
 
 def grouped_convolution(x: Array, kernel: Array, stride: tuple[int, int], padding: Padding) -> Array:
-    """The same by `jax.lax.conv_general_dilated` with one group per channel."""
+    """Compute the same by `jax.lax.conv_general_dilated` with one group per channel."""
     return jax.lax.conv_general_dilated(
         x,
         kernel[:, :, None, :],

@@ -1,4 +1,4 @@
-"""Max pooling whose derivative is quick on a CPU too, where XLA's is thirty times slower than PyTorch's."""
+"""Max pooling with a fast derivative on CPUs, where XLA's is thirty times slower than PyTorch's."""
 
 from functools import partial
 
@@ -13,9 +13,9 @@ Pads = tuple[tuple[int, int], tuple[int, int]]
 def max_pool(
     x: Float[Array, "b h w c"], window: int, stride: int, padding: Pads = ((0, 0), (0, 0))
 ) -> Float[Array, "b h2 w2 c"]:
-    """The largest value of every ``window`` × ``window`` patch, one patch every ``stride`` pixels.
+    """Return the largest value of every ``window`` × ``window`` patch, one patch every ``stride`` pixels.
 
-    The gradient goes to the first of several equal values, in the order of rows and columns, as PyTorch's does.
+    Of several equal values, the first in the order of rows and columns gets the gradient, as in PyTorch.
 
     Args:
         x: the maps.
@@ -31,7 +31,7 @@ def max_pool(
 
 @max_pool.defjvp
 def _derivative(window, stride, padding, primals, tangents):
-    # Columns, then rows: the first of the largest rows' first largest value is the first of all.
+    # Columns, then rows: the first largest value of the first largest row is the first of all.
     (x,), (tangent,) = primals, tangents
     for axis in (2, 1):
         low, high = padding[axis - 1]
@@ -46,15 +46,15 @@ def _derivative(window, stride, padding, primals, tangents):
 
 
 def _places(x, fill, axis, window, stride, low, high):
-    """For every place in a window along one axis, in order, the values there in all windows.
+    """Return, for every position in a window along one axis, in order, its values in all windows.
 
-    The map is first sorted by its remainders by ``stride``, so that the transpose adds maps without holes.
+    The map is first sorted by index modulo ``stride``, so that the transpose adds maps without holes.
     """
     side = x.shape[axis]
     size = (side + low + high - window) // stride + 1
     whole = -(-(stride * (size - 1) + window) // stride)
     pads = [(0, 0, 0)] * x.ndim
-    pads[axis] = (low, stride * whole - low - side, 0)  # an unused rim is cut off, a missing one filled up
+    pads[axis] = (low, stride * whole - low - side, 0)  # negative values cut off an unused border
     x = jax.lax.pad(x, jnp.asarray(fill, x.dtype), pads)
     x = x.reshape(*x.shape[:axis], whole, stride, *x.shape[axis + 1 :])
     phases = [jnp.squeeze(phase, axis + 1) for phase in jnp.split(x, stride, axis + 1)]

@@ -1,8 +1,8 @@
 """Convolutions that halve a map's sides, and transposed ones that double them, as matrix products.
 
-XLA on a CPU reads the zeros that a stride puts between values, in the gradient of one kind and in both passes of the
-other. Here every tap is a product of matrices without such zeros, and so are all gradients: a training step of FACPA's
-U-Net (4 pictures of 256×256, 2 cores) takes 0.9 s instead of 12.4.
+On a CPU, XLA processes the zeros that a stride inserts: in the gradient of the first kind and in both passes of the
+second. Here every tap is a matrix product without such zeros, and so are all gradients: a training step of FACPA's
+U-Net (4 images of 256×256, 2 cores) takes 0.9 s instead of 12.4.
 """
 
 import jax.numpy as jnp
@@ -16,7 +16,7 @@ NONE: Padding = ((0, 0), (0, 0))
 def halving_conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, padding: Padding, precision: object = None
 ) -> Float[Array, "b h2 w2 cout"]:
-    """A convolution of stride 2 whose kernel has even sides: one of stride 1, on blocks of 2×2 pixels as channels.
+    """Compute a convolution of stride 2 with an even kernel as one of stride 1 on 2×2 blocks of pixels as channels.
 
     Args:
         x: feature maps; with the padding, both sides are even.
@@ -39,8 +39,10 @@ def halving_conv(
 def doubling_conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "4 4 cin cout"], *, precision: object = None
 ) -> Float[Array, "b 2*h 2*w cout"]:
-    """``lax.conv_transpose`` of a 4×4 kernel, stride 2 and padding 2: the four parities of an output pixel are four
-    outputs of one 2×2 convolution, ``y[2i + a] = k[a] x[i + a − 1] + k[2 + a] x[i + a]`` along an axis.
+    """Compute ``lax.conv_transpose`` of a 4×4 kernel, stride 2 and padding 2.
+
+    The four parities of an output pixel are four outputs of one 2×2 convolution,
+    ``y[2i + a] = k[a] x[i + a − 1] + k[2 + a] x[i + a]`` along an axis.
 
     Args:
         x: feature maps.

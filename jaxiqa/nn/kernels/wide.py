@@ -1,4 +1,4 @@
-"""Convolution of small maps by wide kernels, as they come late in a network."""
+"""Convolution of small maps by wide kernels, as in late stages of a network."""
 
 from functools import partial
 
@@ -11,34 +11,34 @@ from jaxiqa.core.precision import at_least_float32
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
 WIDE = 4
-"""A kernel with this many times the values of the map is wide: on two CPU cores the product is then quicker (512
-channels at 7×7, batch 4: forwards 7 ms instead of 12, backwards 6 instead of 18; at 16×21, batch 1: 12 instead of 16
-and 10 instead of 32; 256 channels at 14×14 are even, at 32×42 slower)."""
+"""A kernel is wide if it has this many times the values of the map: then the product is faster on two CPU cores (512
+channels at 7×7, batch 4: forward 7 ms instead of 12, backward 6 instead of 18; at 16×21, batch 1: 12 instead of 16
+and 10 instead of 32; 256 channels at 14×14: equal; at 32×42: slower)."""
 
 
 CHANNELS = 512
-"""From so many channels on both sides on, a kernel is wide on any map (512 channels at 16×16, batch 32: forwards 380 ms
-instead of 460, backwards 420 instead of 450)."""
+"""With at least this many channels on both sides, a kernel is wide on any map (512 channels at 16×16, batch 32: forward
+380 ms instead of 460, backward 420 instead of 450)."""
 
 GATHERED = 2**22
-"""The patches of a map are gathered for one product if they are at most so many values; else there is one product per
-tap of the kernel."""
+"""Up to this many values, the patches of a map are gathered for one product; beyond, there is one product per kernel
+tap."""
 
 
 def is_wide(x: Array, kernel: Array) -> bool:
-    """Whether `wide_conv` is the quicker way here."""
-    if not all(isinstance(side, int) for side in x.shape):  # of an exported metric, sizes may be symbolic
+    """Return whether `wide_conv` is faster here."""
+    if not all(isinstance(side, int) for side in x.shape):  # sizes of an exported metric may be symbolic
         return False
     wide = kernel.size > WIDE * x.size or min(kernel.shape[2:]) >= CHANNELS
     return jax.default_backend() == "cpu" and wide
 
 
-@partial(jax.jit, static_argnames=("padding", "precision"))  # a unit in traced programs, see jaxiqa.lipschitz
+@partial(jax.jit, static_argnames=("padding", "precision"))  # one operation in traced programs, see jaxiqa.lipschitz
 @at_least_float32
 def wide_conv(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, padding: Padding, precision: object = None
 ) -> Float[Array, "b h2 w2 cout"]:
-    """A convolution of stride 1 as one matrix product of all patches and the kernel, or as one per tap.
+    """Compute a convolution of stride 1 as one matrix product of all patches and the kernel, or as one per tap.
 
     Args:
         x: feature maps.

@@ -1,4 +1,4 @@
-"""Pictures of the table. Every function returns the figure's PNG bytes."""
+"""Plots of the results of attacks. Every function returns the figure's PNG bytes."""
 
 from matplotlib.figure import Figure
 
@@ -7,7 +7,7 @@ from jaxiqa.reports.drawing import COLOURS, MARKERS, legend, png, set_title, tol
 
 
 def tradeoff(summary: Summary) -> bytes:
-    """Robustness against correlation, one panel per attack: right is more accurate, down is more robust."""
+    """Plot robustness against correlation, one panel per attack: right is more accurate, down is more robust."""
     figure, panels = _panels(summary, height=3.4)
     names, titles = told_apart(summary.models), told_apart(summary.attacks)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
@@ -33,7 +33,7 @@ def tradeoff(summary: Summary) -> bytes:
 
 
 def curves(summary: Summary) -> bytes:
-    """Mean gain over strength, one panel per attack, with 95 % intervals over images; a point where there is none."""
+    """Plot mean gain over strength, or one point without strengths; a panel per attack, 95 % intervals over images."""
     figure, panels = _panels(summary, height=3.4)
     names, titles = told_apart(summary.models), told_apart(summary.attacks)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):

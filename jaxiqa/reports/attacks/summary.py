@@ -1,4 +1,4 @@
-"""From rows to the numbers of the tables: per model, mean and spread over seeds."""
+"""Compute the numbers of the tables from rows: per model, mean and deviation over seeds."""
 
 from collections import defaultdict
 from collections.abc import Sequence
@@ -23,11 +23,11 @@ GAINS = {
     "R-score": (r_score, 1),
     "AbsGain, 8 bit": (abs_gain, 2),
 }
-"""Name -> the function, and which score it compares with the clean one: of the attacked image (1) or of that image
-in 8 bits, cut off towards the clean one (2)."""
+"""Name -> the function, and the score that it compares with the clean one: of the attacked image (1), or of that image
+in 8 bits, rounded towards the clean one (2)."""
 
 CHANGES = {"SSIM": (3, 1.0), "255 · Linf": (4, 255.0)}
-"""Name -> how much an attack changed a picture: where that stands behind the scores, and what it is multiplied by."""
+"""Name -> a measure of the change of an image: its index in a row of numbers, and its factor."""
 
 
 @dataclass(frozen=True)
@@ -43,13 +43,13 @@ class Value:
 
 @dataclass(frozen=True)
 class Summary:
-    """What tables and plots are made of."""
+    """The numbers for tables and plots."""
 
     models: tuple[str, ...]
     attacks: dict[str, tuple[StrengthKey, ...]]
     """Label -> its strengths, in increasing order."""
     cells: dict[tuple[str, str], Value]
-    """(model, column) -> value; columns are such as "SROCC", "AbsGain AUC PGD-1" or "AbsGain PGD-1 @ 4/255"."""
+    """(model, column) -> value; columns are for example "SROCC", "AbsGain AUC PGD-1" or "AbsGain PGD-1 @ 4/255"."""
     seeds: tuple[int, ...]
     attacked_images: int
     test_images: int
@@ -63,7 +63,7 @@ class Summary:
 
 
 def column(gain: str, attack: str, strength: StrengthKey = None) -> str:
-    """The name of the column of one strength.
+    """Return the name of the column of one strength.
 
     >>> column("AbsGain", "PGD-1", 4 / 255), column("AbsGain", "PGD-1", "weak"), column("AbsGain", "stAdv")
     ('AbsGain PGD-1 @ 4/255', 'AbsGain PGD-1 @ weak', 'AbsGain stAdv')
@@ -72,7 +72,7 @@ def column(gain: str, attack: str, strength: StrengthKey = None) -> str:
 
 
 def overall(gain: str, attack: str, strengths: Sequence[StrengthKey]) -> str:
-    """The name of the column that stands for all strengths of an attack.
+    """Return the name of the column that summarises all strengths of an attack.
 
     >>> overall("AbsGain", "PGD-1", (2 / 255, 4 / 255)), overall("AbsGain", "SSAH", ("weak", "strong"))
     ('AbsGain AUC PGD-1', 'AbsGain mean SSAH')
@@ -95,13 +95,13 @@ def summarise(
 
     Args:
         results, predictions, models: rows; the order of ``models`` is the order of the table, its first the baseline.
-        score_range: what gains are divided by; a key of `SCORE_RANGES`.
+        score_range: divides the gains; a key of `SCORE_RANGES`.
         mos_range: ends of the human scores' scale, for ``score_range="mos"``.
         masking: rows of the checks for masked gradients.
 
     Raises:
-        ValueError: an unknown range, ``"mos"`` without its ends, a row given twice, an attack with some strengths and
-            some rows without one, or a range without width.
+        ValueError: an unknown range, ``"mos"`` without its ends, a duplicate row, an attack with some rows that have a
+            strength and some that do not, or a range with low ≥ high.
     """
     check_choice("score_range", score_range, SCORE_RANGES)
     if score_range == "mos" and mos_range is None:
@@ -179,7 +179,7 @@ def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
 
 
 def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float, ...]]]:
-    """(model, seed, attack, strength) -> image -> (clean score, attacked, attacked in 8 bits, SSIM, Linf)."""
+    """Return (model, seed, attack, strength) -> image -> (clean score, attacked, attacked in 8 bits, SSIM, Linf)."""
     cells: dict[tuple, dict[str, tuple[float, ...]]] = defaultdict(dict)
     for row in results:
         cell = cells[row.model, row.seed, row.attack, row.strength]
@@ -190,7 +190,7 @@ def _by_cell(results: Sequence[ResultRow]) -> dict[tuple, dict[str, tuple[float,
 
 
 def _by_model(predictions: Sequence[PredictionRow]) -> dict[tuple, dict[str, tuple[float, float]]]:
-    """(model, seed) -> image -> (score, mos)."""
+    """Return (model, seed) -> image -> (score, mos)."""
     labelled: dict[tuple, dict[str, tuple[float, float]]] = defaultdict(dict)
     for row in predictions:
         if row.image in labelled[row.model, row.seed]:
@@ -231,7 +231,7 @@ def ends_of(
     score_range: str,
     mos_range: tuple[float, float] | None = None,
 ) -> dict[tuple[str, int], tuple[float, float]]:
-    """(model, seed) -> the ends of its scale, as `summarise` uses them; those without are left out."""
+    """Return (model, seed) -> the ends of its scale, as in `summarise`; those without are left out."""
     found = {}
     for card in models:
         baseline = [row for row in results if (row.model, row.seed) == (models[0].model, card.seed)]
@@ -244,7 +244,7 @@ def ends_of(
 def _ends(
     score_range: str, mos_range: tuple[float, float] | None, card: ModelRow, baseline: Sequence[ResultRow]
 ) -> tuple[float, float] | None:
-    """The scale's ends for one model and seed; None where there are no baseline results to take them from."""
+    """Return the scale's ends for one model and seed; None without baseline results."""
     if score_range == "mos":
         ends = mos_range
     elif score_range == "model":
@@ -254,5 +254,7 @@ def _ends(
     else:
         return None
     if not ends[0] < ends[1]:
-        raise ValueError(f"score_range={score_range!r} gives {card.model} seed {card.seed} the ends {ends}; low < high")
+        raise ValueError(
+            f"score_range={score_range!r} gives {card.model} seed {card.seed} the ends {ends}; low must be below high"
+        )
     return ends

@@ -1,4 +1,4 @@
-"""The table of results: csv in full precision, Markdown and terminal to read."""
+"""The table of results: csv in full precision; Markdown and terminal for reading."""
 
 from pathlib import Path
 
@@ -13,7 +13,7 @@ from jaxiqa.reports.table import Table
 
 
 def columns(summary: Summary, *, every_strength: bool) -> list[str]:
-    """Columns in the order of the paper's tables; single strengths only on request."""
+    """Return columns in the order of the paper's tables; single strengths only on request."""
     names = ["SROCC", "PLCC"] + (["KROCC"] if every_strength else [])
     for attack, epsilons in summary.attacks.items():
         for gain in GAINS if every_strength else ("AbsGain", "R-score"):
@@ -26,19 +26,19 @@ def columns(summary: Summary, *, every_strength: bool) -> list[str]:
 
 
 def notes(summary: Summary) -> list[str]:
-    """What the numbers are, exactly: for under the table."""
+    """Return the exact definition of the numbers, for notes below the table."""
     strengths = [
         f"{attack} at {', '.join(map(format_strength, epsilons))}"
         for attack, epsilons in summary.attacks.items()
         if None not in epsilons
     ]
     lines = [
-        f"SROCC and PLCC on {summary.test_images} pictures with labels; attacks on {summary.attacked_images} pictures.",
+        f"SROCC and PLCC on {summary.test_images} images with labels; attacks on {summary.attacked_images} images.",
         "AbsGain = mean of s̃(attacked) − s̃(clean), signed: lower is more robust. s̃ = (score − low) / (high − low), "
         f"where low and high are {SCORE_RANGES[summary.score_range]}.",
         "R-score = mean of log₁₀( max(1 − s̃, s̃) / (|s̃(attacked) − s̃| + 1e-6) ): higher is more robust.",
         "AUC = trapezoids over ε divided by the range of ε, so it has the unit of the value itself; "
-        "for one strength it is that value. Where strengths are levels, equally visible ones, their plain mean.",
+        "for one strength it is that value. For strengths that are levels (equally visible), it is their plain mean.",
     ]
     if strengths:
         lines.append("Strengths: " + "; ".join(strengths) + ".")
@@ -47,25 +47,25 @@ def notes(summary: Summary) -> list[str]:
         if len(summary.seeds) > 1
         else f"One seed ({', '.join(map(str, summary.seeds))})."
     )
-    lines.append("s / epoch: optimisation steps alone, median. s / test: scoring the labelled pictures once, compiled.")
+    lines.append("s / epoch: optimisation steps alone, median. s / test: scoring the labelled images once, compiled.")
     lines.append(
-        "Bands in plots and intervals by strength: 95 % by Student's t over the attacked pictures, each averaged over "
+        "Bands in plots and intervals by strength: 95 % by Student's t over the attacked images, each averaged over "
         "seeds, so without the deviation between trainings. |Gain| = mean of |s̃(attacked) − s̃(clean)|."
     )
     lines.append(
-        "8 bit: the attacked image as it is stored, every change cut off to whole steps of 1/255 towards the clean "
+        "8 bit: the attacked image as it is stored, every change rounded to whole steps of 1/255 towards the clean "
         "image, and scored again; so it is nowhere further from the clean image than the attacked one."
     )
     lines.append(
-        "SSIM and Linf: means over the images, of the attacked one, before it is stored, against the clean one."
+        "SSIM and Linf: means over the images, of the attacked image before it is stored, against the clean one."
     )
-    lines += [f"Masked gradients, checked for and no sign found: {checks}." for checks in summary.passed]
+    lines += [f"Checks for masked gradients that found no sign: {checks}." for checks in summary.passed]
     lines += [f"Warning, masked gradients? {sign}." for sign in summary.masked]
     return lines + [f"Missing: {what}." for what in summary.missing]
 
 
 def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the long table: every attack at every strength, the models below one another."""
+    """Return header and lines of the long table: every attack at every strength, one line per model."""
     lines = []
     for attack, epsilons in summary.attacks.items():
         for epsilon in epsilons:
@@ -82,7 +82,7 @@ def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
 
 
 def cell(summary: Summary, model: str, name: str) -> str:
-    """A value as people read it, with its deviation over seeds; a dash where there is none."""
+    """Return a value for reading, with its deviation over seeds; a dash if there is none."""
     value = summary.cells.get((model, name))
     if value is None:
         return "–"
@@ -92,7 +92,7 @@ def cell(summary: Summary, model: str, name: str) -> str:
 
 
 def write_csv(summary: Summary, path: Path) -> None:
-    """One row per model; for each column its mean, and its deviation where there are several seeds."""
+    """Write one row per model; for each column its mean, and its deviation if there are several seeds."""
     names = columns(summary, every_strength=True)
     several = len(summary.seeds) > 1
     lines = [["model", *(part for name in names for part in ([name, f"{name} std"] if several else [name]))]]
@@ -108,7 +108,7 @@ def write_csv(summary: Summary, path: Path) -> None:
 
 
 def tables(summary: Summary) -> list[Table]:
-    """The table, and the long one with every attack at every strength."""
+    """Return the table, and the long one with every attack at every strength."""
     names = columns(summary, every_strength=False)
     rows = [
         [model, *((cell(summary, model, name), _mean(summary, model, name)) for name in names)]
@@ -127,7 +127,7 @@ def _mean(summary: Summary, model: str, name: str) -> float | None:
 
 
 def write_markdown(summary: Summary, path: Path) -> None:
-    """The table, its notes, and the long table by strength."""
+    """Write the table, its notes, and the long table by strength."""
     main, *long = tables(summary)
     lines = [*main.markdown(), "", *main.markdown_notes()]
     for table in long:
@@ -136,7 +136,7 @@ def write_markdown(summary: Summary, path: Path) -> None:
 
 
 def render(summary: Summary) -> rich_table.Table:
-    """The same for the terminal, one line per column, since a terminal is narrow and models are few."""
+    """Return the table for the terminal, one line per column: a terminal is narrow and models are few."""
     table = rich_table.Table()
     table.add_column("")
     for model in summary.models:

@@ -1,4 +1,4 @@
-"""One line per defense, best first: what a new defense is entered into."""
+"""The leaderboard: one line per defense, best first."""
 
 from pathlib import Path
 
@@ -12,25 +12,25 @@ from jaxiqa.results.rows import UNDEFENDED
 
 VIEWS = (TRANSFER, MATCHED, ADAPTIVE)
 NAMES = {TRANSFER: SHOWN, MATCHED: ("D",), ADAPTIVE: ("D", "D(D)", "Q", "SROCC adv")}
-"""View -> the numbers of it that are shown; what an adaptive attack leaves as it is, is not repeated."""
+"""View -> its columns; measures that adaptive attacks do not change are not repeated."""
 
 WHY = "no rank, because"
-"""The column that says why a defense has no rank."""
+"""The column with the reason why a defense has no rank."""
 
 
 def worst(numbers: dict[str, dict[str, Number]]) -> Number | None:
-    """What defenses are ranked by, the larger D of transferred and of adaptive attacks; None where one is missing."""
+    """Return the number for ranking, the larger D of transferred and of adaptive attacks; None if one is missing."""
     found = [numbers[view]["D"].mean for view in (TRANSFER, ADAPTIVE) if numbers[view]]
     return Number(max(found)) if len(found) == 2 else None
 
 
 def why_no_rank(label: str, counts: tuple[int, int], most: tuple[int, int]) -> str:
-    """Why a defense has no rank; empty where it has one.
+    """Return why a defense has no rank; empty if it has one.
 
     Args:
         label: of the defense.
-        counts: cells it was run on, of transferred and of adaptive attacks.
-        most: the same of the defense that was run on most.
+        counts: cells that were run, of transferred and of adaptive attacks.
+        most: the same for the defense with the most cells.
 
     >>> why_no_rank("flip", (6, 0), (6, 0)), why_no_rank("flip", (5, 2), (6, 2)), why_no_rank("flip", (6, 2), (6, 2))
     ('no adaptive attack', '5 of 6 transferred cells', '')
@@ -44,11 +44,11 @@ def why_no_rank(label: str, counts: tuple[int, int], most: tuple[int, int]) -> s
 
 
 def leaderboard(defenses: Defenses) -> Table:
-    """All defenses of which there are rows, by `worst` D.
+    """Return all defenses with rows, by `worst` D.
 
-    Only a defense that was attacked adaptively has a rank: what transferred attacks leave of it says little, since a
-    flip passes them. Nor has one that was run on less than others (fewer models, attacks or strengths). Those without a
-    rank come last; the column `WHY` gives the reason, the columns "cells" how much was run.
+    Only a defense with adaptive attacks has a rank: results of transferred attacks say little, since even a flip
+    defends against them. A defense that was run on less than others (fewer models, attacks or strengths) has no rank
+    either. Defenses without a rank come last; the column `WHY` gives the reason, the columns "cells" how much was run.
     """
     found = {label: {view: defenses.view(label, view) for view in VIEWS} for label in defenses.labels}
     found = {label: numbers for label, numbers in found.items() if numbers[TRANSFER] or numbers[ADAPTIVE]}
@@ -77,8 +77,8 @@ def leaderboard(defenses: Defenses) -> Table:
             ]
         )
     notes = [
-        "Ranked by the larger D of the two kinds of attack; a defense that was not attacked adaptively, or was run on "
-        f"less than others, has no rank and comes last, nor has {UNDEFENDED!r}, the metric alone, a rank.",
+        "Ranked by the larger D of the two kinds of attack. A defense without adaptive attacks, or run on less than "
+        f"others, has no rank and comes last. {UNDEFENDED!r}, the metric alone, has no rank either.",
         *_unattacked(reasons),
         *_masked(found),
         "s / image: purifying and scoring one stored image.",
@@ -98,20 +98,20 @@ def write_leaderboard(defenses: Defenses, folder: Path, *, title: str, facts: di
 
 
 def _place(reason: str, numbers: dict[str, dict[str, Number]]) -> tuple[bool, float]:
-    """Where a defense stands: those without a rank after the others, the metric alone among them."""
+    """Return the sort key: defenses without a rank come last; the metric alone is sorted with the ranked ones."""
     known = [numbers[view]["D"].mean for view in (TRANSFER, ADAPTIVE) if numbers[view]]
     return bool(reason) and reason != "the metric alone", max(known)
 
 
 def _unattacked(reasons: dict[str, str]) -> list[str]:
-    """What to do where nothing was attacked adaptively."""
+    """Return what to do if no defense was attacked adaptively."""
     if any(not reason for reason in reasons.values()) or "no adaptive attack" not in reasons.values():
         return []
     return ["No defense was attacked adaptively, so none has a rank: name attacks in evaluation.adaptive.attacks."]
 
 
 def _masked(found: dict[str, dict[str, dict[str, Number]]]) -> list[str]:
-    """Defenses whose adaptive attack did less than the transferred ones it stands beside."""
+    """Return a warning for defenses whose adaptive attack was weaker than the corresponding transferred ones."""
     weaker = [
         label
         for label, numbers in found.items()
@@ -121,12 +121,12 @@ def _masked(found: dict[str, dict[str, dict[str, Number]]]) -> list[str]:
         return []
     return [
         f"Adaptive attacks on {', '.join(weaker)} did less (D(D)) than transferred ones of the same kind and strength: "
-        "they may have failed (useless gradients, too few steps or draws), so the rank may flatter the defense."
+        "they may have failed (useless gradients, too few steps or draws), so the rank may be too good."
     ]
 
 
 def _cell(name: str, item: str | Entry) -> str:
-    """As the csv file has it: text, or a number in full precision."""
+    """Return an entry for the csv file: text, or a number in full precision."""
     if isinstance(item, str) or name == WHY:
         return item if isinstance(item, str) else item[0]
     return "" if item[1] is None else repr(item[1])

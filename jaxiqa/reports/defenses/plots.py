@@ -1,4 +1,8 @@
-"""Pictures of the defenses, after Figures 1 and 3 of arXiv:2408.01541. Every function returns the PNG's bytes."""
+"""Plots of defenses, after Figures 1 and 3 of the defense benchmark. Every function returns the PNG's bytes.
+
+"Guardians of Image Quality: Benchmarking Defenses Against Adversarial Attacks on Image Quality Metrics",
+arXiv:2408.01541.
+"""
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,14 +14,14 @@ from jaxiqa.reports.strengths import format_strength, in_order
 from jaxiqa.results.rows import UNDEFENDED
 
 BANDS = 6
-"""More defenses than this are drawn without their intervals, which would hide one another."""
+"""With more defenses than this, intervals are not drawn, since they would hide one another."""
 
 
 def tradeoff(defenses: Defenses) -> bytes:
-    """What a defense gives and takes: D against quality, and against the agreement with human scores.
+    """Plot D against quality, and against the agreement with human scores.
 
-    After Figure 1. Full markers: the adversarial set. Hollow ones: adaptive attacks, each joined to a grey dot at what
-    the same attacks did without knowing the defense.
+    After Figure 1. Filled markers: the adversarial set. Hollow markers: adaptive attacks, each connected to a grey dot
+    for the same attacks without knowledge of the defense.
     """
     columns = [name for name in ("Q", "SROCC adv") if any(name in defenses.view(d, TRANSFER) for d in defenses.labels)]
     figure = Figure(figsize=(6.2 * max(len(columns), 1), 5.4 + 0.05 * len(defenses.labels)), layout="constrained")
@@ -42,7 +46,7 @@ def tradeoff(defenses: Defenses) -> bytes:
 
 
 def by_attack(defenses: Defenses) -> bytes:
-    """Figure 3 (a): D of every defense against every attack, over all strengths; one panel per mode."""
+    """Plot Figure 3 (a): D of every defense for every attack, over all strengths; one panel per mode."""
     views = [view for view in (TRANSFER, ADAPTIVE) if any(defenses.chosen(d, view) for d in defenses.labels)]
     attacks = list(dict.fromkeys(cell.key.attack for cell in defenses.cells))
     grids = {}
@@ -52,7 +56,7 @@ def by_attack(defenses: Defenses) -> bytes:
     shown = {view: ~np.isnan(grid).all(axis=0) for view, grid in grids.items()}
     widths = [max(int(shown[view].sum()), 1) for view in views] or [1]
     rows, titles = told_apart(defenses.labels), told_apart(attacks)
-    # Long names stand upright, since slanted ones would take a panel's width to its left.
+    # Long names are vertical: slanted ones would need a panel's width on the left.
     turned = {"rotation": 60, "ha": "right"} if inches(titles.values(), 8) < 1.3 else {"rotation": 90}
     wide, high = (inches(names.values(), 8) for names in (rows, titles))
     size = (0.5 + wide + 0.72 * max(sum(widths), 2 * len(widths)), 0.8 + high + 0.3 * len(defenses.labels))
@@ -74,9 +78,9 @@ def by_attack(defenses: Defenses) -> bytes:
 
 
 def by_strength(defenses: Defenses) -> bytes:
-    """Figure 3 (b): D of every defense over the strength of the attacks, with 95 % intervals over images.
+    """Plot Figure 3 (b): D of every defense over the strength of the attacks, with 95 % intervals over images.
 
-    Attacks whose strengths were aligned share one panel; others have one each.
+    Attacks with aligned strengths share one panel; others have one each.
     """
     groups: dict[str | None, dict[str, object]] = {}
     for cell in defenses.cells:

@@ -1,4 +1,4 @@
-"""From defense rows to the numbers of the benchmark: per cell, and pooled over whatever a table asks for."""
+"""Compute the benchmark's numbers from defense rows: per cell, and pooled as a table requires."""
 
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Mapping, Sequence
@@ -14,12 +14,12 @@ from jaxiqa.reports.strengths import StrengthKey
 from jaxiqa.results.rows import UNDEFENDED, DefenseRow
 
 TRANSFER, ADAPTIVE, MATCHED = "transfer", "adaptive", "matched"
-"""Views of a defense: against the adversarial set; against attacks that know it; and against that part of the
-adversarial set which was made by the attacks and at the strengths of the adaptive ones, so that the two compare."""
+"""Views of a defense: against the adversarial set; against attacks that know it; and against the part of the
+adversarial set from the attacks and strengths of the adaptive ones, so that the two are comparable."""
 
 DEFENSE_MEASURES = {
-    "D": "mean of 100 · |f(P(x′)) − f(x)| / r, lower is better: what an attack and the defense together do to a score",
-    "D(D)": "mean of 100 · |f(P(x′)) − f(P(x))| / r, lower is better: what the attack still does behind the defense",
+    "D": "mean of 100 · |f(P(x′)) − f(x)| / r, lower is better: the joint effect of attack and defense on a score",
+    "D(D)": "mean of 100 · |f(P(x′)) − f(P(x))| / r, lower is better: the effect of the attack behind the defense",
     "Q": "mean of SSIM + PSNR / 40 of P(x′) against x, higher is better (7×7 windows of equal weights)",
     "SROCC clear": "of f(P(x)) with human scores, higher is better",
     "SROCC adv": "of f(P(x′)) with human scores, mean over attacks and strengths, higher is better",
@@ -29,7 +29,7 @@ DEFENSE_MEASURES = {
     "Wasserstein": "signed Wasserstein-1 distance between the scores s̃ of P(x) and of P(x′)",
     "energy": "signed energy distance between them",
 }
-"""Name -> what it is, of every number that a defense is given."""
+"""Name -> definition, of every measure of a defense."""
 
 
 class Number(NamedTuple):
@@ -40,7 +40,7 @@ class Number(NamedTuple):
 
 
 class Key(NamedTuple):
-    """What a cell is about."""
+    """The identity of a cell."""
 
     model: str
     seed: int
@@ -53,7 +53,7 @@ class Key(NamedTuple):
 @dataclass(frozen=True)
 class Cell:
     """One defense of one model against one attack at one strength: values per image, in the order of the images, and
-    values that belong to all images together."""
+    values of all images together."""
 
     key: Key
     per_image: dict[str, np.ndarray]
@@ -63,31 +63,31 @@ class Cell:
 
 @dataclass(frozen=True)
 class Defenses:
-    """What tables and plots of defenses are made of."""
+    """The numbers for tables and plots of defenses."""
 
     labels: tuple[str, ...]
     """In the order of the tables, the metric without a defense first."""
     images: int
     cells: tuple[Cell, ...]
     capped: int
-    """Defended pictures whose PSNR was above the cap."""
+    """Defended images whose PSNR was above the cap."""
     psnr_cap: float | int
     missing: tuple[str, ...]
     """What could not be computed, and why."""
 
     def view(self, label: str, view: str, **only: object) -> dict[str, Number]:
-        """A defense's numbers, pooled over models, seeds, attacks and strengths, or over some only.
+        """Return a defense's numbers, pooled over models, seeds, attacks and strengths, or over some of them.
 
         Args:
             label: of the defense.
             view: `TRANSFER`, `ADAPTIVE` or `MATCHED`.
-            **only: fields of `Key` and the value they must have.
+            **only: fields of `Key` and their required values.
         """
         return pool(self.chosen(label, view, **only))
 
     def chosen(self, label: str, view: str, **only: object) -> list[Cell]:
-        """The cells that `view` pools."""
-        # Without a defense an adaptive attack is the attack itself.
+        """Return the cells that `view` pools."""
+        # Without a defense, an adaptive attack is the attack itself.
         mode = ADAPTIVE if view == ADAPTIVE and label != UNDEFENDED else TRANSFER
         adaptive = {cell.key[:4] for cell in self.cells if cell.key.mode == ADAPTIVE}
         return [
@@ -106,16 +106,16 @@ def summarise_defenses(
     mos: Mapping[str, float] | None = None,
     psnr_cap: float | int = PSNR_CAP,
 ) -> Defenses:
-    """Compute every cell for which all images are there.
+    """Compute every cell that has all images.
 
     Args:
-        rows: of the models, seeds and attacks that are to be compared.
-        ends: (model, seed) -> the score range that its gains are divided by.
+        rows: of the models, seeds and attacks to compare.
+        ends: (model, seed) -> the score range that divides its gains.
         mos: image -> human score, for the correlations; without it they are left out.
         psnr_cap: see `jaxiqa.measures.defense.q_score`.
 
     Raises:
-        ValueError: a row given twice.
+        ValueError: a duplicate row.
     """
     found: dict[Key, dict[str, DefenseRow]] = defaultdict(dict)
     for row in rows:
@@ -141,7 +141,7 @@ def summarise_defenses(
 
 
 def pool(cells: Iterable[Cell]) -> dict[str, Number]:
-    """The numbers of several cells together: each image is averaged over the cells first; nothing of no cells."""
+    """Return the numbers of several cells together; each image is averaged over the cells first; empty for no cells."""
     cells = list(cells)
     if not cells:
         return {}

@@ -1,4 +1,4 @@
-"""Tables of defenses: the benchmark's Table 4, every cell as csv, and the certified ones."""
+"""Tables of defenses: the benchmark's Table 4, every cell as csv, and certified defenses."""
 
 from collections import defaultdict
 from collections.abc import Mapping, Sequence
@@ -27,7 +27,7 @@ TITLES = {
 
 
 def entry(number: Number | None, digits: int = 3) -> Entry:
-    """A value as people read it, with half its interval; a dash where there is none."""
+    """Return a value for reading, with half its interval; a dash if there is none."""
     if number is None:
         return "–", None
     text = f"{number.mean:.{digits}f}"
@@ -37,7 +37,7 @@ def entry(number: Number | None, digits: int = 3) -> Entry:
 
 
 def table4(defenses: Defenses) -> list[Table]:
-    """One table per view: the defenses below one another, the numbers of `SHOWN` beside one another."""
+    """Return one table per view: a row per defense, a column per measure of `SHOWN`."""
     tables = []
     for view, title in TITLES.items():
         rows = []
@@ -53,7 +53,7 @@ def table4(defenses: Defenses) -> list[Table]:
 
 
 def notes(defenses: Defenses, view: str, *, full: bool = True) -> list[str]:
-    """What the numbers of a view are, exactly; without ``full``, only where it differs from the other views."""
+    """Return the exact definition of a view's numbers; without ``full``, only what differs from the other views."""
     cells = [cell.key for label in defenses.labels for cell in defenses.chosen(label, view)]
     attacks = ", ".join(dict.fromkeys(f"{key.attack} ({format_strength(key.strength)})" for key in cells))
     models = ", ".join(dict.fromkeys(f"{key.model} seed {key.seed}" for key in cells))
@@ -72,13 +72,13 @@ def notes(defenses: Defenses, view: str, *, full: bool = True) -> list[str]:
     if defenses.capped and np.isfinite(defenses.psnr_cap):
         lines.append(
             f"PSNR counts {defenses.psnr_cap:g} dB at most: rounding to 8 bits costs 58.9 dB. It was above in "
-            f"{defenses.capped} rows; the benchmark has no such cap, and its Q is infinite where pictures are equal."
+            f"{defenses.capped} rows; the benchmark has no such cap, and its Q is infinite where images are equal."
         )
     return lines + [f"Missing: {what}." for what in defenses.missing]
 
 
 def write_cells(defenses: Defenses, path: Path) -> None:
-    """Every number of every model, attack, strength, defense and mode, with the ends of its interval."""
+    """Write every number of every model, attack, strength, defense and mode, with the ends of its interval."""
     header = ["model", "seed", "attack", "strength", "defense", "mode", "images"]
     for name in DEFENSE_MEASURES:
         header += [name, f"{name} low", f"{name} high"]
@@ -100,10 +100,10 @@ CERTIFIED = {
     "Abst.": "share of images without an answer, in per cent",
     "Cert.RD full": "mean width of the certified interval of scores, over r; tighter is smaller",
     "Cert.RD one": "the larger of its two sides",
-    "SROCC": "of certified scores or classes with human scores, where there was an answer",
+    "SROCC": "of certified scores or classes with human scores, for images with an answer",
     "s / image": "seconds",
 }
-"""Name -> what it is."""
+"""Name -> definition."""
 
 
 def certificates(
@@ -111,9 +111,9 @@ def certificates(
     ends: Mapping[tuple[str, int], tuple[float, float]],
     mos: Mapping[str, float] | None,
 ) -> Table | None:
-    """One line per certified defense, model and kind of image; None without rows.
+    """Return one line per certified defense, model and kind of image; None without rows.
 
-    A model that is not in ``ends`` has no Cert.RD, which divides by its score range; the notes name it.
+    A model that is not in ``ends`` has no Cert.RD, which is divided by its score range; the notes name it.
     """
     groups: dict[tuple, list[CertificateRow]] = defaultdict(list)
     for row in rows:
@@ -133,7 +133,7 @@ def certificates(
 
 
 def without_range(rows: Sequence[CertificateRow], ends: Mapping[tuple[str, int], tuple[float, float]]) -> list[str]:
-    """A sentence for each model that has certified intervals but no score range.
+    """Return a sentence for each model that has certified intervals but no score range.
 
     >>> row = CertificateRow("i", "m", 0, None, None, None, "MS", 0.5, 0.2, 0.8, 0.1, False, 40, 0.1, 1.0)
     >>> without_range([row], {})[0][:61]
@@ -173,5 +173,5 @@ def _certified(
             human = np.array([mos[row.image] for row in answered])
             numbers["SROCC"] = Number(srocc(np.array([row.score for row in answered]), human))
         except ValueError:
-            pass  # all of one class: there is no order to agree with
+            pass  # all of one class: the order is undefined
     return numbers
