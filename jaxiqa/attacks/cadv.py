@@ -2,7 +2,8 @@
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
-from functools import partial
+from functools import partial, reduce
+from operator import add
 from typing import ClassVar
 
 import jax
@@ -89,7 +90,7 @@ class CAdv(Attack):
 
     strength: ClassVar[str] = "step_size"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, STEPS)
         object.__setattr__(self, "colorize", trained("colorize", self.colorize))
         object.__setattr__(self, "objective", as_objective(self.objective))
@@ -107,6 +108,7 @@ class CAdv(Attack):
         counts = {"clusters": self.clusters, "chosen": self.chosen, "hints": self.hints}
         lightness, variables = _start(images, image_keys(key, len(images)), **counts)
         limit = jnp.array([1.0, 1.0, 0.5]) if self.variant == "paper" else jnp.full(3, jnp.inf)
+        assert self.steps is not None  # since __post_init__
         constants = (lightness, score_fn, self.colorize, self.step_size, limit, self.objective)
         state = (variables, _adam.init(variables))
         variables, _ = iterate(_step, state, self.steps, *constants)
@@ -183,10 +185,10 @@ def smoothed(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
     True
     """
     reach = int(4 * SIGMA)
-    weights = np.exp(-((np.arange(-reach, reach + 1) / SIGMA) ** 2) / 2)
-    weights = [float(weight) for weight in weights / weights.sum()]
+    bell = np.exp(-((np.arange(-reach, reach + 1) / SIGMA) ** 2) / 2)
+    weights = [float(weight) for weight in bell / bell.sum()]
     x = jnp.pad(x, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
     for axis in (0, 1):
         length = x.shape[axis] - 2 * reach
-        x = sum(w * jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i, w in enumerate(weights))
+        x = reduce(add, (w * jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i, w in enumerate(weights)))
     return x

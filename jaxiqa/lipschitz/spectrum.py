@@ -59,7 +59,7 @@ def carried(op: Operation) -> np.ndarray | None:
 def inverse_gain(op: Operation, axis: int, width: int) -> float:
     """Constant of the orthonormal inverse transform to a real map of ``width`` columns, in the norm of the input."""
     wanted = column_weights(op.shape, axis, width)
-    return math.sqrt(float((wanted / (1.0 if op.weights is None else op.weights)).max(initial=0.0)))
+    return math.sqrt(float(np.max(wanted / (1.0 if op.weights is None else op.weights), initial=0.0)))
 
 
 def fft(op: Operation) -> Gain:

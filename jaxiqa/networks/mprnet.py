@@ -1,6 +1,7 @@
 """MPRNet (arXiv 2102.02808): three stages, on quarters, halves and the whole of a picture, each fed by the last."""
 
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -60,6 +61,9 @@ class Shallow(nnx.Module):
 
 class Encoder(nnx.Module):
     """Three levels, each of half the sides and more channels; ``fused`` adds those of the stage before."""
+
+    of_encoder: nnx.List[Any]
+    of_decoder: nnx.List[Any]
 
     def __init__(self, widths: tuple[int, int, int], reduction: int, *, fused: bool, rngs: nnx.Rngs):
         self.level = nnx.List(Chain(width, reduction, 2, rngs=rngs) for width in widths)

@@ -1,5 +1,7 @@
 """The precision a metric's backbone computes in."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -8,7 +10,7 @@ from jaxiqa.core.checks import check_choice
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
-def set_compute_dtype(model: nnx.Module, dtype: str) -> None:
+def set_compute_dtype(model: Any, dtype: str) -> None:
     """Let the convolutions and linear maps of ``model.backbone`` compute in ``dtype``, in place.
 
     With ``"bfloat16"``, both factors of these products are rounded to it, and so is their result. What stays float32:

@@ -4,7 +4,8 @@ Images are treated as rows of w · c numbers, in which a shift by one pixel is o
 what compilers for CPUs cannot vectorise.
 """
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +49,9 @@ def gaussian_blur(
     weights = jnp.exp(-(offsets**2) / (2 * jnp.asarray(sigma, images.dtype) ** 2))
     weights = weights / weights.sum()
     rows = _reflected(images, size, (1,)).reshape(b, -1, w * c)
-    rows = sum(weights[i] * rows[:, i : i + h] for i in range(size))
+    rows = reduce(add, (weights[i] * rows[:, i : i + h] for i in range(size)))
     rows = _reflected(rows.reshape(b, h, w, c), size, (2,)).reshape(b, h, -1)
-    return sum(weights[j] * rows[:, :, j * c : (j + w) * c] for j in range(size)).reshape(images.shape)
+    return reduce(add, (weights[j] * rows[:, :, j * c : (j + w) * c] for j in range(size))).reshape(images.shape)
 
 
 @partial(jax.jit, static_argnames="size")

@@ -41,8 +41,9 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
         )
     else:
         # Without the check of what varies: an attack's loop starts from constants, which it would not let vary later.
-        specs = {"in_specs": (everywhere, everywhere, shared), "out_specs": everywhere}
-        parallel = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs), donate_argnums=0)
+        specs = (everywhere, everywhere, shared)
+        mapped = jax.shard_map(step, mesh=mesh, check_vma=False, in_specs=specs, out_specs=everywhere)
+        parallel = jax.jit(mapped, donate_argnums=0)
 
     def place(tree: Any) -> Any:
         """Every leaf where a step leaves it: a new one elsewhere would make XLA compile the step once more."""

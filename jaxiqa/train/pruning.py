@@ -6,7 +6,7 @@ normalisation; kernels that parametrise a unitary matrix are left alone, since a
 channel from the orthogonal map it generates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -135,7 +135,7 @@ def _prunable(params: Tree, exclude: tuple[str, ...]) -> list[tuple[tuple, Any]]
     ]
 
 
-def _leaves(tree: Tree, path: tuple = ()):
+def _leaves(tree: Tree, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, (*path, key))

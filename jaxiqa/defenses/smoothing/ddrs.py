@@ -73,7 +73,7 @@ class DDRS:
     chunk: int | None = None
     size: int | None = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_voting(self)
         trained("network", self.network)
         check_size(self.size)

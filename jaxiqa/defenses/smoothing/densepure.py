@@ -95,7 +95,7 @@ class DensePure:
     votes: int | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_voting(self)
         trained("network", self.network)
         check_size(self.size)

@@ -60,7 +60,7 @@ class MS:
     chunk: int | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounding(self)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
@@ -98,7 +98,7 @@ class DMS:
     chunk: int | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_bounding(self)
         trained("denoise", self.denoise)
 
@@ -111,13 +111,26 @@ class DMS:
 class Bounding(Protocol):
     """The options that `MS` and `DMS` share, documented there."""
 
-    epsilon: float
-    sigma: float
-    n: int
-    alpha: float
-    target: float | None
-    chunk: int | None
-    variant: str
+    @property
+    def epsilon(self) -> float: ...
+
+    @property
+    def sigma(self) -> float: ...
+
+    @property
+    def n(self) -> int: ...
+
+    @property
+    def alpha(self) -> float: ...
+
+    @property
+    def target(self) -> float | None: ...
+
+    @property
+    def chunk(self) -> int | None: ...
+
+    @property
+    def variant(self) -> str: ...
 
 
 def check_bounding(options: Bounding) -> None:
@@ -174,7 +187,7 @@ def certify_median(
         sigma=float(options.sigma),
         alpha=float(options.alpha),
         noise="gaussian",
-        size=tuple(images.shape[1:3]),
+        size=(images.shape[1], images.shape[2]),
         score=score,
         lower=lower,
         upper=upper,

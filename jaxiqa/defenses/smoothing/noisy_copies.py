@@ -4,6 +4,7 @@ A view is a pytree, ``view(images m h w 3, words m 2, samples m) -> (m · votes)
 What it does to the noisy image belongs to the function that is smoothed, so that certificates hold whatever it is.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
 from typing import Any, ClassVar
@@ -45,7 +46,7 @@ class Denoised:
 
     votes: ClassVar[int] = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("paper", "benchmark"))
 
     def __call__(self, images: Images, words: Words, samples: Int[Array, " m"]) -> Images:
@@ -77,9 +78,10 @@ def _length(old: int, new: int) -> float:
     return float(np.linalg.norm(bilinear_weights(old, new, True), 2))
 
 
-def resized_to(side: int | None, images: Images):
+def resized_to(side: int | None, images: Images) -> tuple[Callable[[Images], Images] | None, float]:
     """The resize of these images, or None, with its norm."""
     check_images("images", images)
-    if side is None or images.shape[1:3] == (side, side):
+    _, h, w, _ = images.shape
+    if side is None or (h, w) == (side, side):
         return None, 1.0
-    return partial(resize_bilinear, size=(side, side)), resize_norm(*images.shape[1:3], side)
+    return partial(resize_bilinear, size=(side, side)), resize_norm(h, w, side)

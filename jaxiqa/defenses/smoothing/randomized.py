@@ -58,7 +58,7 @@ class RS:
     target: float | None = None
     chunk: int | None = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_voting(self)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
@@ -97,7 +97,7 @@ class DRS:
     chunk: int | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_voting(self)
         trained("denoise", self.denoise)
         check_choice("variant", self.variant, ("paper", "benchmark"))

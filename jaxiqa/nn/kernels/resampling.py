@@ -5,6 +5,7 @@ other. Here every tap is a product of matrices without such zeros, and so are al
 U-Net (4 pictures of 256×256, 2 cores) takes 0.9 s instead of 12.4.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,7 +15,11 @@ NONE: Padding = ((0, 0), (0, 0))
 
 
 def halving_conv(
-    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, padding: Padding, precision: object = None
+    x: Float[Array, "b h w cin"],
+    kernel: Float[Array, "kh kw cin cout"],
+    *,
+    padding: Padding,
+    precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "b h2 w2 cout"]:
     """A convolution of stride 2 whose kernel has even sides: one of stride 1, on blocks of 2×2 pixels as channels.
 
@@ -37,7 +42,7 @@ def halving_conv(
 
 
 def doubling_conv(
-    x: Float[Array, "b h w cin"], kernel: Float[Array, "4 4 cin cout"], *, precision: object = None
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "4 4 cin cout"], *, precision: jax.lax.PrecisionLike = None
 ) -> Float[Array, "b 2*h 2*w cout"]:
     """``lax.conv_transpose`` of a 4×4 kernel, stride 2 and padding 2: the four parities of an output pixel are four
     outputs of one 2×2 convolution, ``y[2i + a] = k[a] x[i + a − 1] + k[2 + a] x[i + a]`` along an axis.

@@ -37,9 +37,9 @@ def entry(number: Number | None, digits: int = 3) -> Entry:
 
 def table4(defenses: Defenses) -> list[Table]:
     """One table per view: the defenses below one another, the numbers of `SHOWN` beside one another."""
-    tables = []
+    tables: list[Table] = []
     for view, title in TITLES.items():
-        rows = []
+        rows: list[list[str | Entry]] = []
         for label in defenses.labels:
             numbers = defenses.view(label, view)
             if numbers:
