@@ -34,7 +34,7 @@ from jaxiqa.attacks.wrappers.sweep import sweep
 from jaxiqa.attacks.zhang import Zhang
 from jaxiqa.core.registry import build
 
-ATTACKS = {
+ATTACKS: dict[str, type[Any]] = {
     "fgsm": FGSM,
     "ifgsm": IFGSM,
     "pgd": PGD,

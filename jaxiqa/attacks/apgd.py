@@ -67,7 +67,7 @@ class APGD(Attack):
     restarts: int = static(1)
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Ball(self.epsilon, norm=self.norm)  # checks both
         check_steps(self.steps)
         if self.restarts < 1 or (self.restarts > 1 and not self.random_start):

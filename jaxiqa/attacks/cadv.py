@@ -89,7 +89,7 @@ class CAdv(Attack):
 
     strength: ClassVar[str] = "step_size"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, STEPS)
         object.__setattr__(self, "colorize", trained("colorize", self.colorize))
         object.__setattr__(self, "objective", as_objective(self.objective))
@@ -107,6 +107,7 @@ class CAdv(Attack):
         counts = {"clusters": self.clusters, "chosen": self.chosen, "hints": self.hints}
         lightness, variables = _start(images, image_keys(key, len(images)), **counts)
         limit = jnp.array([1.0, 1.0, 0.5]) if self.variant == "paper" else jnp.full(3, jnp.inf)
+        assert self.steps is not None  # since __post_init__
         constants = (lightness, score_fn, self.colorize, self.step_size, limit, self.objective)
         state = (variables, _adam.init(variables))
         variables, _ = iterate(_step, state, self.steps, *constants)

@@ -71,7 +71,7 @@ class FACPA(Attack):
 
     strength: ClassVar[str] = "amplitude"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "network", as_pytree(self.network))
         check_choice("variant", self.variant, VARIANTS)
         check_number("multiple", self.multiple, 1)
@@ -166,7 +166,7 @@ def fit_facpa(
     if not leaves or not all(hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jnp.floating) for leaf in leaves):
         raise ValueError("network has no floating leaves to train, or others beside them")
     FACPA(network, multiple=multiple, variant=variant)  # checks both
-    options = {"epsilon": epsilon, "epochs": epochs, "batch_size": batch_size, "step_size": step_size}
+    options: dict[str, Any] = {"epsilon": epsilon, "epochs": epochs, "batch_size": batch_size, "step_size": step_size}
     trained = fit(
         _learner(multiple, variant), network, score_fn, images, key, **options, objective=objective, progress=progress
     )

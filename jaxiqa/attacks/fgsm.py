@@ -39,7 +39,7 @@ class FGSM(Attack):
     _: KW_ONLY
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd()
 
@@ -87,7 +87,7 @@ class IFGSM(Attack):
     steps: int = static(10)
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd(self.step_size)
 

@@ -77,7 +77,7 @@ class Korhonen(Attack):
     variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         complete(self, {"paper": {"steps": 50}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:

@@ -67,13 +67,14 @@ class MADC(Attack):
     variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         complete(self, {"paper": {"step_size": 4 / 255, "steps": 10}, "benchmark": {"step_size": 1e-3, "steps": 8}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         given, wanted = images, self.objective
         self, score_fn, images, _ = begin(towards(self, score_fn, images), score_fn, images, key)
         step = {"paper": _step, "benchmark": _benchmark_step}[self.variant]
+        assert self.steps is not None  # since __post_init__
         constants = (images, score_fn, self.step_size, self.max_rmse, self.objective)
         attacked = iterate(step, images, self.steps, *constants)
         return finish(nearest_on_line(wanted, score_fn, images, attacked), given)

@@ -108,7 +108,8 @@ class OnePixel(QueryAttack):
         lots = jax.random.uniform(trio, (size, size)) - 2 * jnp.eye(size)
         a, b, c = jnp.moveaxis(jax.lax.top_k(lots, 3)[1], 1, 0)
         if self.variant == "benchmark":
-            base, mutation = state.genes[jnp.argmax(state.values)], jax.random.uniform(factor, minval=0.5)
+            mutation: Number = jax.random.uniform(factor, minval=0.5)
+            base = state.genes[jnp.argmax(state.values)]
         else:
             base, mutation = state.genes[a], self.mutation
         mutants = base + mutation * (state.genes[b] - state.genes[c])

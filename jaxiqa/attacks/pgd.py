@@ -70,7 +70,7 @@ class PGD(Attack):
     random_start: bool = static(True)
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Ball(self.epsilon, norm=self.norm)  # checks both
         check_steps(self.steps)
         object.__setattr__(self, "objective", as_objective(self.objective))

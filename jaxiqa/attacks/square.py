@@ -132,7 +132,8 @@ def _move(key, image, clean, epsilon, side, canvas):
     widest = min(canvas) - 1 + min(canvas) % 2
     side = jnp.clip(side // 2 * 2 + 1, 3, widest)
     rows, columns = _place(places, clean.shape, side, canvas)
-    here, there = _within(rows, columns, side), _within(*_place(others, clean.shape, side, canvas), side)
+    further, beside = _place(others, clean.shape, side, canvas)
+    here, there = _within(rows, columns, side), _within(further, beside, side)
     delta = image - clean
     unused = jnp.maximum(epsilon**2 - jnp.sum(delta**2), 0) / clean.shape[2]
     available = jnp.sqrt(_square_norm(delta * (here | there)) + unused)

@@ -73,7 +73,7 @@ class SSAH(Attack):
     variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         complete(self, {"paper": {"steps": 150}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
@@ -82,6 +82,7 @@ class SSAH(Attack):
         step = {"paper": _step, "benchmark": _benchmark_step}[self.variant]
         variables = _as_tanh(images) if self.variant == "paper" else images
         weights = (1 / self.score_scale, self.low_weight)
+        assert self.steps is not None  # since __post_init__
         constants = (images, score_fn, weights, self.step_size, self.objective)
         variables, _ = iterate(step, (variables, _adam.init(variables)), self.steps, *constants)
         attacked = _from_tanh(variables) if self.variant == "paper" else variables

@@ -74,7 +74,7 @@ class StAdv(Attack):
     variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         paper = {"flow_weight": 0.02, "step_size": 0.1, "steps": 20}
         complete(self, {"paper": paper, "benchmark": {"flow_weight": 1e-5, "step_size": 2.5, "steps": 3}})
 
@@ -89,6 +89,7 @@ class StAdv(Attack):
         else:
             weights = (1.5 * self.score_scale, self.flow_weight, self.step_size)
             step, state = _benchmark_step, (flows, _no_past(flows, self.steps))
+        assert self.steps is not None  # since __post_init__
         flows, _ = iterate(step, state, self.steps, *constants, weights, self.objective)
         attacked = _warp_all(images, flows)
         return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
@@ -132,7 +133,7 @@ def _benchmark_step(state, images, score_fn, weights, goal):
 class _Past(NamedTuple):
     """What L-BFGS remembers of one image: a pair for each step but the last, with weight 0 where it holds nothing."""
 
-    count: Int[Array, ""]
+    taken: Int[Array, ""]
     gradient: Flow  # of the last step
     move: Flow
     moves: Float[Array, "m h w 2"]
@@ -159,8 +160,8 @@ def _lbfgs(gradient, past, step_size):
     """
     turn = gradient - past.gradient
     curvature = jnp.sum(turn * past.move)
-    curved = (past.count > 0) & (curvature > 1e-10)
-    slot = jnp.maximum(past.count - 1, 0)
+    curved = (past.taken > 0) & (curvature > 1e-10)
+    slot = jnp.maximum(past.taken - 1, 0)
     moves = past.moves.at[slot].set(past.move)
     turns = past.turns.at[slot].set(turn)
     weights = past.weights.at[slot].set(jnp.where(curved, 1 / jnp.where(curved, curvature, 1.0), 0.0))
@@ -175,7 +176,7 @@ def _lbfgs(gradient, past, step_size):
         direction += (share - weights[i] * jnp.sum(turns[i] * direction)) * moves[i]
 
     first = 1 / jnp.maximum(1.0, jnp.sum(jnp.abs(gradient)))
-    move = step_size * jnp.where(past.count == 0, first, 1.0) * direction
+    move = step_size * jnp.where(past.taken == 0, first, 1.0) * direction
     done = (jnp.max(jnp.abs(gradient)) <= 1e-7) | (jnp.sum(gradient * direction) > -1e-9)
-    past = _Past(past.count + 1, gradient, move, moves, turns, weights, scale)
+    past = _Past(past.taken + 1, gradient, move, moves, turns, weights, scale)
     return jnp.where(done, 0.0, move), past

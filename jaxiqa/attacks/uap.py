@@ -3,7 +3,7 @@
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +24,12 @@ from jaxiqa.core.pytrees import CallableModule
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 from jaxiqa.ops.geometry import tile
 
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "optimised": {"epochs": 10, "batch_size": 8},
     "cumulative": {"epochs": 10, "batch_size": 1},
     "generative": {"epochs": 20, "batch_size": 8, "step_size": 3e-3},
 }
-BENCHMARK = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
+BENCHMARK: dict[str, Any] = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
 
 
 @jax.tree_util.register_dataclass
@@ -57,7 +57,7 @@ class UAP(Attack):
 
     strength: ClassVar[str] = "amplitude"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("amplitude", self.amplitude, 0.0)
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys) -> Images:

@@ -75,7 +75,7 @@ class Zhang(Attack):
     variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # a pytree, so that the attack itself may enter a jit
         object.__setattr__(self, "distance", trained("distance", self.distance))
         complete(self, {"paper": {"step_size": 1e-3, "steps": 200}, "benchmark": {"step_size": 5e-3, "steps": 10}})
@@ -84,6 +84,7 @@ class Zhang(Attack):
         given, wanted = images, self.objective
         self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         weights = (1 / self.score_scale, self.distance_weight)
+        assert self.steps is not None  # since __post_init__
         constants = (images, score_fn, self.distance, weights, self.step_size, self.objective)
         if self.variant == "paper":
             attacked = iterate(_step, _start(images, image_keys(key, len(images))), self.steps, *constants)

@@ -10,7 +10,7 @@ import math
 import os
 import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
@@ -158,7 +158,7 @@ def score_files(
     pixels_of = _network_pixels(model)
     waiting: dict[tuple[int, ...], list[tuple[Path, Any]]] = {}
     compiled: dict[tuple[int, ...], int] = {}
-    programs: set[tuple[int, ...]] = set()
+    programs: set[Hashable] = set()
 
     def attempt(batch: list[tuple[Path, Any]], size: int) -> dict[Path, float]:
         pixels = [pixels for _, pixels in batch]

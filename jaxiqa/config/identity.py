@@ -7,7 +7,7 @@ from typing import Any
 from jaxiqa.config.experiment import Experiment
 from jaxiqa.config.training import Training, Variant
 
-UNUSED = {"folder": ("mos_range",), "builtin": ("test",)}
+UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("test",)}
 """Options of a data set that change nothing of what is trained on."""
 
 
@@ -43,7 +43,7 @@ def without_unused(described: dict[str, Any]) -> dict[str, Any]:
     data = described.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("options"), dict):
         return described
-    unused = UNUSED.get(data.get("name"), ())
+    unused = UNUSED.get(data.get("name", ""), ())
     options = {key: value for key, value in data["options"].items() if key not in unused}
     return {**described, "data": {**data, "options": options}}
 

@@ -47,6 +47,8 @@ def load_config(path: Path) -> Experiment:
     if path.suffix != ".py":
         raise SystemExit(f"--config {path}: not a Python file (.py)")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None  # the file ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
     sys.path.insert(0, str(path.resolve().parent))
@@ -93,7 +95,7 @@ def _explain(error: Exception) -> str:
     text = str(error)
     called = re.match(r"(\w+)\.__init__\(\) (.*)", text) if isinstance(error, TypeError) else None
     kind = getattr(config, called[1], None) if called else None
-    if dataclasses.is_dataclass(kind):
+    if called and dataclasses.is_dataclass(kind):
         fields = [field.name for field in dataclasses.fields(kind)]
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", called[2]):
             return f"{called[1]} has no field {unknown[1]!r}{suggestion(unknown[1], fields)}"

@@ -32,7 +32,7 @@ def _fault(value: Any, kind: Any, name: str) -> str | None:
         return None if value in parts else f"{name}={value!r}{suggestion(value, parts)}"
     if origin in (Union, types.UnionType):
         return _union_fault(value, parts, name)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, kind):
             return f"{name}={value!r}; expected a jaxiqa.config.{kind.__name__}"
         check_values(value, name)
@@ -93,4 +93,4 @@ def _named(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return "a tuple"
     names = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
-    return names.get(kind) or getattr(kind, "__name__", str(kind))
+    return names[kind] if kind in names else getattr(kind, "__name__", str(kind))

@@ -26,11 +26,13 @@ def gradient_bytes(score_fn: ScoreFn, images: Any) -> int:
     >>> gradient_bytes(lambda x: (x**2).sum((1, 2, 3)), jnp.zeros((2, 8, 8, 3))) >= 0
     True
     """
-    return _gradient.lower(as_pytree(score_fn), images).compile().memory_analysis().temp_size_in_bytes
+    analysis = _gradient.lower(as_pytree(score_fn), images).compile().memory_analysis()
+    assert analysis is not None  # only backends of others give none
+    return analysis.temp_size_in_bytes
 
 
 @jax.jit
-def _gradient(score_fn, images):
+def _gradient(score_fn: ScoreFn, images: Images) -> Images:
     return jax.grad(lambda x: checked_scores(score_fn, x).sum())(images)
 
 

@@ -53,7 +53,7 @@ def writing(path: Path) -> Iterator[None]:
         raise
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) and not is_leftover(error.filename) else path
-        raise WriteError(f"cannot write {named}: {MENDS.get(error.errno) or error.strerror or error}") from error
+        raise WriteError(f"cannot write {named}: {MENDS.get(error.errno or 0) or error.strerror or error}") from error
     except (ValueError, RuntimeError) as error:  # so Orbax and array_record report what the system refused
         number = re.search(r"os_error_code='(\d+)'", str(error))
         said = [int(number[1])] if number else [known for known in MENDS if os.strerror(known) in str(error)]

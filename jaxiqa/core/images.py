@@ -69,7 +69,7 @@ def _extremes(images: Any) -> tuple[float, float]:
 
 
 @jax.jit
-def _min_max(images):
+def _min_max(images: jax.Array) -> tuple[jax.Array, jax.Array]:
     return images.min(), images.max()
 
 
@@ -101,7 +101,7 @@ def check_images(name: str, images: Any, *, minimum: int = 1, channels: int | No
     if images.dtype.kind != "f" and str(images.dtype) != "bfloat16":
         raise ValueError(f"{name} has dtype {images.dtype}; expected float in [0, 1] (divide uint8 by 255)")
     if channels is not None and shape[3] != channels:
-        hint = {1: "grey: repeat it along the last axis", 4: "RGBA: leave alpha out, images[..., :3]"}.get(shape[3])
+        hint = {1: "grey: repeat it along the last axis", 4: "RGBA: leave alpha out, images[..., :3]"}.get(shape[3], "")
         hint = "b c h w: transpose by (0, 2, 3, 1)" if shape[1] == channels else hint
         hint = f" ({hint})" if hint else ""
         raise ValueError(f"{name} has shape {shape}; expected {channels} channels last, b h w {channels}{hint}")

@@ -38,7 +38,8 @@ def _ignored(about: "sys.UnraisableHookArgs") -> None:
 
 
 def _again() -> None:
-    if hasattr(signal, "pthread_kill"):  # which also wakes a main thread that waits
-        signal.pthread_kill(threading.main_thread().ident, signal.SIGINT)
+    main = threading.main_thread().ident
+    if hasattr(signal, "pthread_kill") and main is not None:  # which also wakes a main thread that waits
+        signal.pthread_kill(main, signal.SIGINT)
     else:
         interrupt_main()

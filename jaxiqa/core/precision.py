@@ -2,16 +2,17 @@
 
 from collections.abc import Callable
 from functools import wraps
-from typing import Any, TypeVar
+from typing import Any, ParamSpec, TypeVar
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-Function = TypeVar("Function", bound=Callable)
+P = ParamSpec("P")
+R = TypeVar("R")
 
 
-def at_least_float32(function: Function) -> Function:
+def at_least_float32(function: Callable[P, R]) -> Callable[P, R]:
     """``function``, computed in float32 where it is given half precision, and rounded once, at the end.
 
     The result has the type that JAX promotes those of the arrays given to; single numbers have no say. Other types pass
@@ -22,7 +23,7 @@ def at_least_float32(function: Function) -> Function:
     """
 
     @wraps(function)
-    def computed(*args, **kwargs):
+    def computed(*args: P.args, **kwargs: P.kwargs) -> R:
         given = [x.dtype for x in jax.tree.leaves((args, kwargs)) if _is_float(x) and x.ndim]
         if not any(map(_is_half, given)):
             return function(*args, **kwargs)

@@ -1,8 +1,9 @@
 """What the scripts show and set up: the console, progress bars, and JAX's compilation cache."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import Protocol, runtime_checkable
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
@@ -36,8 +37,15 @@ def shown(name: object) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
+@runtime_checkable
+class Update(Protocol):
+    """What a progress bar is told: how much is done of how much, and a word on it."""
+
+    def __call__(self, done: float | int, total: float | int, note: str = "") -> None: ...
+
+
 @contextmanager
-def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[float, int, str], None]]:
+def progress_bar(what: str, unit: str = "") -> Iterator[Update]:
     """A bar with the time left; in a log file, a line a minute. Yields ``update(done, total, note)``."""
     if not messages.is_terminal:
         yield _lines(what, unit)
@@ -50,11 +58,11 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Callable[[float, int, st
         yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
 
 
-def _lines(what: str, unit: str) -> Callable[[float, int, str], None]:
+def _lines(what: str, unit: str) -> Update:
     began = said = time.monotonic()
     first: float | int | None = None  # what an earlier run had done says nothing of this one's pace
 
-    def update(done: float | int, total: int, note: str = "") -> None:
+    def update(done: float | int, total: float | int, note: str = "") -> None:
         nonlocal said, first
         now = time.monotonic()
         first = done if first is None else first

@@ -2,10 +2,14 @@
 
 import dataclasses
 from collections.abc import Callable
+from operator import attrgetter
 from typing import Any
 
 import jax
 import numpy as np
+
+STATIC = {"static": True}
+"""The metadata of a field that is no leaf, for `dataclasses.field`: type checkers take `static()` for a default."""
 
 
 def static(default: Any = dataclasses.MISSING) -> Any:
@@ -36,7 +40,7 @@ class CallableModule:
     (4, 2)
     """
 
-    graphdef: Any = static()
+    graphdef: Any = dataclasses.field(metadata=STATIC)
     state: Any
 
     def module(self) -> Any:
@@ -111,6 +115,6 @@ def _whole_on(images: jax.Array) -> jax.sharding.Sharding:
     sharding = images.sharding
     if isinstance(sharding, jax.sharding.NamedSharding):
         return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())
-    devices = sorted(sharding.device_set, key=lambda device: device.id)
+    devices = sorted(sharding.device_set, key=attrgetter("id"))
     mesh = jax.sharding.Mesh(np.array(devices), ("batch",))
     return jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())

@@ -44,19 +44,20 @@ def check_options(
     Traceback (most recent call last):
     ValueError: power needs base...
     """
-    parameters = {key: one for key, one in _parameters(function).items() if key not in hidden}
-    if any(one.kind is one.VAR_KEYWORD for one in parameters.values()):
+    known = {key: one for key, one in parameters(function).items() if key not in hidden}
+    if any(one.kind is one.VAR_KEYWORD for one in known.values()):
         return
     for option in options:
-        check_choice(f"option of {name}", option, list(parameters))
-    for key, one in parameters.items():
+        check_choice(f"option of {name}", option, list(known))
+    for key, one in known.items():
         if one.default is one.empty and key not in options:
             room = getattr(function, "__module__", "").rpartition(".")[0]
             raise ValueError(f"{name} needs {key}; see {room}.{getattr(function, '__qualname__', name)}")
 
 
-def _parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
     """By name. A class is asked for those of ``__init__``: Flax hides them behind the arguments of a metaclass."""
     inner, bound = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
-    found = inspect.signature(inner.__init__ if isinstance(inner, type) else inner).parameters
+    asked = inner.__init__ if isinstance(inner, type) else inner  # type: ignore[misc]  # a class, not an instance
+    found = inspect.signature(asked).parameters
     return {key: one for key, one in found.items() if key != "self" and key not in bound}

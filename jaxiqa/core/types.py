@@ -78,7 +78,7 @@ class Certificate:
     @property
     def width(self) -> Float[np.ndarray, " b"] | None:
         """The full width of the certified interval; None for a class."""
-        return None if self.score is None else self.upper - self.lower
+        return None if self.lower is None or self.upper is None else self.upper - self.lower
 
 
 @runtime_checkable

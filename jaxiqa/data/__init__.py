@@ -1,6 +1,7 @@
 """Data sets: `DATASETS` maps a name to a function ``(source, **options) -> {"train" | "val" | "test": Split}``."""
 
 import os
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +19,13 @@ from jaxiqa.data.subset import select_subset
 from jaxiqa.data.synthetic.dataset import builtin
 from jaxiqa.data.validate import validate
 
-DATASETS = {"builtin": builtin, "clive": clive, "koniq10k": koniq10k, "nips2017": nips2017, "folder": folder}
+DATASETS: dict[str, Callable[..., dict[str, Split]]] = {
+    "builtin": builtin,
+    "clive": clive,
+    "koniq10k": koniq10k,
+    "nips2017": nips2017,
+    "folder": folder,
+}
 
 __all__ = ["DATASETS", "Split", "load", "read_image", "resized", "resolve", "select_subset", "validate"]
 

@@ -17,13 +17,16 @@ from jaxiqa.data.array_record import DIGESTS, VERSION, check_out, digests_of
 from jaxiqa.data.split import Split
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # of a base without types
     """Writes given splits, in their order. Pictures become PNG files of what `jaxiqa.data.read_image` makes of them.
 
     Names and scores are in the metadata too, so that a set can be opened without reading all its pictures.
     """
 
     VERSION = tfds.core.Version(VERSION)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
 
     def __init__(self, *, splits: dict[str, Split], **options: Any) -> None:
         self._splits = splits

@@ -65,8 +65,9 @@ def file_fault(path: Path) -> str | None:
     except (OSError, ValueError) as error:
         if os.path.islink(path):
             return f"is a link that leads to no file ({os.readlink(path)})"
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
-        return "no such file" if missing else f"cannot be read: {error.strerror}"
+        if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError):
+            return "no such file"
+        return f"cannot be read: {error.strerror}"
     if stat.S_ISREG(mode):
         return None
     kinds = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket"}
@@ -115,8 +116,8 @@ def _decode(content: bytes, name: str, max_pixels: int) -> np.ndarray:
         if kind == "JPEG":
             check_scans(content, image.width, image.height)
         if kind == "TIFF":
-            tile = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
-            check_size(*tile, max_pixels, "TIFF")
+            tags = getattr(image, "tag_v2", {})
+            check_size(tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0), max_pixels, "TIFF")
         pixels = read_deep(image, content)
         if pixels is None:
             _scale_key(image)

@@ -83,7 +83,7 @@ def _grey(image: Any, maximum: int, *, inverted: bool = False, shift: int = 0) -
     out = np.empty((image.height, image.width, 3), np.uint8)
     for rows in strips(image.height, image.width):
         values = _strip(image, rows).astype(np.int64) >> shift
-        if values.size and not (values.min() >= 0 and values.max() <= maximum):
+        if values.size and not (np.min(values) >= 0 and np.max(values) <= maximum):
             raise ValueError(f"integer pixels outside the {maximum.bit_length()}-bit range")
         scaled = to_8_bits(maximum - values if inverted else values, maximum)
         out[rows] = np.where(values == key, 255, scaled)[..., None] if isinstance(key, int) else scaled[..., None]

@@ -60,7 +60,8 @@ def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int 
     Raises:
         ValueError: the pictures have no scores.
     """
-    if split.mos is None:
+    mos = split.mos
+    if mos is None:
         raise ValueError(f"{split.name} has no scores to train on")
     cache: dict[int, np.ndarray] = {}
 
@@ -75,7 +76,7 @@ def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int 
     def fetch(index: int, mirrored: bool) -> dict[str, Any]:
         pixels = resized(index)
         pixels = pixels[:, ::-1] if mirrored else pixels
-        return {"image": pixels.astype(np.float32) / 255, "mos": np.float32(split.mos[index])}
+        return {"image": pixels.astype(np.float32) / 255, "mos": np.float32(mos[index])}
 
     return fetch
 

@@ -116,7 +116,7 @@ def _cluster(points: Float[np.ndarray, "n d"], clusters: int, seed: int) -> np.n
     """The labels of the tightest of several runs, in float64 on the host, so that no device's rounding matters."""
     from scipy.cluster.vq import kmeans2
 
-    best, tightest = None, np.inf
+    best, tightest = np.zeros(len(points), int), np.inf
     for start in range(STARTS):
         centres = _start(points, clusters, np.random.default_rng([seed, 0, start]))
         centres, labels = kmeans2(points, centres, iter=100, minit="matrix", missing="warn")

@@ -22,7 +22,7 @@ PARTS = ("train", "val", "test")
 
 MAX_BYTES = 2**26
 
-Row = dict[str, Any]
+Row = dict[str | None, Any]
 
 
 def read_splits(
@@ -94,7 +94,7 @@ def read_splits(
         first_seen |= {image: place, key: place}
         score = _number(row[score_column]) if score_column else 0.0
         low, high = mos_range or (-np.inf, np.inf)
-        if not (np.isfinite(score) and low <= score <= high):
+        if score_column and not (np.isfinite(score) and low <= score <= high):
             allowed = f"a number in [{low}, {high}]" if mos_range else "a finite number"
             problems.append(f"{place}: {image} has the score {row[score_column]!r}; expected {allowed}")
         if part not in PARTS:

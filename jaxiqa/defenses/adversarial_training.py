@@ -225,7 +225,7 @@ def norm_penalty(
 def _deviation(gather: Gather, score_fn: ScoreFn, mos: Scores, images: Images) -> Scores:
     scores = score_fn(images)
 
-    def normalise(x):
+    def normalise(x: Array) -> Array:
         everyone = gather(x)
         mean = everyone.mean()
         # The tiny constant keeps the gradient of the root finite where all scores are equal.

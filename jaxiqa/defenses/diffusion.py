@@ -69,14 +69,14 @@ def respace(schedule: Schedule, steps: Sequence[int]) -> Schedule:
     >>> print(short.timesteps, short.betas.round(4))
     [35. 70.] [0.016  0.0397]
     """
-    steps = np.asarray(steps)
-    if not len(steps) or (np.diff(steps) <= 0).any() or steps[0] < 0 or steps[-1] >= len(schedule.betas):
+    chosen = np.asarray(steps)
+    if not len(chosen) or (np.diff(chosen) <= 0).any() or chosen[0] < 0 or chosen[-1] >= len(schedule.betas):
         raise ValueError(
-            f"steps={steps.tolist()} is not allowed; expected ascending ones in [0, {len(schedule.betas)})"
+            f"steps={chosen.tolist()} is not allowed; expected ascending ones in [0, {len(schedule.betas)})"
         )
-    alpha_bar = np.asarray(schedule.alpha_bar)[steps]
+    alpha_bar = np.asarray(schedule.alpha_bar)[chosen]
     betas = 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
-    return _tables(np.asarray(schedule.timesteps)[steps], betas, alpha_bar)
+    return _tables(np.asarray(schedule.timesteps)[chosen], betas, alpha_bar)
 
 
 def _tables(timesteps: np.ndarray, betas: np.ndarray, alpha_bar: np.ndarray) -> Schedule:

@@ -36,8 +36,8 @@ def score_split(
 ) -> tuple[np.ndarray, float]:
     """Clean scores of a whole split, and the seconds that scoring took once compiled (decoding excluded)."""
     scores, seconds = [], 0.0
-    for number, (images, valid, _) in enumerate(scoring_batches(split, batch_size, size=size)):
-        images = jnp.asarray(images)
+    for number, (pixels, valid, _) in enumerate(scoring_batches(split, batch_size, size=size)):
+        images = jnp.asarray(pixels)
         if number == 0:
             score(score_fn, images).block_until_ready()
         began = time.perf_counter()
@@ -68,11 +68,11 @@ def attack_runner(
         several = [attacks.make(name, **options)]
     else:
         strength = attacks.strength_option(name)
-        several = [attacks.make(name, **options, **{strength: epsilon}) for epsilon in epsilons]
+        several = [attacks.make(name, **{**options, strength: epsilon}) for epsilon in epsilons]
     if isinstance(several[0], attacks.QueryAttack):
 
         def count(images: Images, key: Keys, progress: Progress | None = None) -> tuple[jax.Array, np.ndarray]:
-            found = []
+            found: list[Any] = []
             for attack in several:
                 hear = progress and _part(progress, len(found), 1, len(several))
                 found.append(attack.run(score_fn, images, key, hear))
@@ -161,7 +161,7 @@ def attack_split(
                             model=model,
                             seed=seed,
                             attack=attack,
-                            epsilon=None if values[which] is None else float(values[which]),
+                            epsilon=None if (epsilon := values[which]) is None else float(epsilon),
                             score=float(before[i]),
                             attacked=float(after[i]),
                             rounded=float(rounded[i]),

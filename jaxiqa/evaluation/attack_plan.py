@@ -56,7 +56,8 @@ def plan_attack(evaluated: EvaluatedModel, label: str, chosen: Attack, split: Sp
 
 def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
     """The ε alone, as `attack_runner` takes them."""
-    return None if strengths[0].epsilon is None else tuple(strength.epsilon for strength in strengths)
+    found = tuple(strength.epsilon for strength in strengths if strength.epsilon is not None)
+    return found or None  # an attack has a number for all of its strengths or for none
 
 
 def strongest(strengths: tuple[Strength, ...]) -> int:

@@ -1,11 +1,12 @@
 """Every attack at every strength on every image: result rows, the adversarial set, a few images to look at."""
 
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 from jaxiqa.config import Evaluation
 from jaxiqa.core.files import safe_name
-from jaxiqa.core.progress import progress_bar
+from jaxiqa.core.progress import Update, progress_bar
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation import adversarial_set
 from jaxiqa.evaluation.attack_loop import Batch, attack_split
@@ -56,10 +57,10 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
                 seed=evaluated.seed,
                 attack=label,
                 epsilons=values(strengths),
-                levels=tuple(strength.level for strength in strengths) if chosen.aligned else None,
+                levels=tuple(strength.level for strength in strengths if strength.level) if chosen.aligned else None,
                 batch_size=evaluated.batch_size,
                 done=done,
-                progress=lambda images, total, bar=bar: bar(round(images, 1), total),
+                progress=partial(_tell, bar),
             )
             for batch in _named(f"{evaluated.title}: {label}", batches):
                 # What belongs to a row is on the disk before the row that says it is done.
@@ -68,6 +69,10 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
                 if store:
                     _store(evaluated, label, strengths, batch, written)
                 evaluated.add([row for row in batch.rows if (row.image, row.strength) not in done_rows[label]])
+
+
+def _tell(bar: Update, images: float | int, total: float | int) -> None:
+    bar(round(images, 1), total)
 
 
 def _named(what: str, batches: Iterator[Batch]) -> Iterator[Batch]:

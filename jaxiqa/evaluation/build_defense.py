@@ -71,6 +71,8 @@ def _from_file(name: str, options: dict[str, Any]) -> Callable[..., Any]:
     if not path.is_file():
         raise ValueError(f"{path} does not exist")
     spec = importlib.util.spec_from_file_location(f"defense_{path.stem}", path)
+    assert spec is not None  # the file ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     if not hasattr(module, attribute):
@@ -117,7 +119,7 @@ def check_size(evaluated: EvaluatedModel, label: str, purifier: Callable[..., An
 
 def check_output(label: str, images: Any, purified: Any) -> None:
     """Raise ``ValueError`` unless ``purified`` is what a purifier may make of ``images``."""
-    shape = getattr(purified, "shape", ())
+    shape: tuple[int, ...] = getattr(purified, "shape", ())
     if len(shape) != 4 or (shape[0], shape[3]) != (images.shape[0], images.shape[3]):
         raise ValueError(f"defense {label!r} made {tuple(shape)} of images {tuple(images.shape)}; {CONTRACT}")
     values = np.asarray(purified)  # XLA's smallest value of nothing but NaN is infinite

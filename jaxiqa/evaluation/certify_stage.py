@@ -36,9 +36,9 @@ def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split)
         keys = index_keys(evaluated.seed, "certify", len(few))
         done = {(row.attack, row.image, row.strength) for row in rows if row.certifier == label}
         cells: list[tuple[str | None, Strength]] = [(None, CLEAN)]
-        for attack in chosen.attacks:
-            strengths = strengths_of(evaluated, attack, evaluation.attacks[attack], split)
-            cells.append((attack, strengths[len(strengths) // 2]))
+        for name in chosen.attacks:
+            strengths = strengths_of(evaluated, name, evaluation.attacks[name], split)
+            cells.append((name, strengths[len(strengths) // 2]))
         missing = [
             (attack, strength, place)
             for attack, strength in cells
@@ -57,8 +57,8 @@ def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split)
                 if attack is not None:
                     pixels = adversarial_set.read(evaluated, attack, strength, [image], digests)
                 found = _certify(evaluated, certifier, pixels, keys[place : place + 1])
-                about = {"image": image, "attack": attack, "certifier": label, "level": strength.level}
-                evaluated.add([CertificateRow(**about, epsilon=strength.epsilon, **found)])
+                about = {"image": image, "attack": attack, "certifier": label, **found}
+                evaluated.add([CertificateRow(**about, epsilon=strength.epsilon, level=strength.level)])
 
 
 def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0, 1.0)) -> Any:

@@ -25,6 +25,7 @@ def predict(evaluated: EvaluatedModel, labelled: Split, input_size: tuple[int, i
     model = models.load_run(evaluated.folder)
     score_fn = models.score_fn(model, input_size or labelled[0]["image"].shape[:2])
     scores, seconds = score_split(score_fn, labelled, batch_size=evaluated.batch or 8, size=input_size)
+    assert labelled.mos is not None  # startup has checked it
     pairs = zip(labelled.ids, labelled.mos, scores, strict=True)
     rows = [
         PredictionRow(image, evaluated.name, evaluated.seed, float(mos), float(score))

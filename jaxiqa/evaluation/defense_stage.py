@@ -1,7 +1,7 @@
 """Every defense against the adversarial set, and against attacks that know it: defense rows."""
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax
@@ -131,11 +131,11 @@ class Defended:
             yield self._rows("adaptive", attack, strength, missing, ids, undefended, judged, seconds)
 
     def _clean_scores(self) -> dict[str, float]:
-        found = {}
+        found: dict[str, float] = {}
         for first, images, ids in self._batches(self.evaluated.batch_size, set(self.split.ids)):
             purified = self._purified(first, shard_batch(images))
             found |= zip(ids, np.asarray(self._score(purified)).tolist(), strict=False)
-            self.size = purified.shape[1:3]
+            self.size = purified.shape[1], purified.shape[2]
         return found
 
     def _batches(self, size: int, missing: set[str]) -> Iterator[tuple[int, np.ndarray, tuple[str, ...]]]:
@@ -152,15 +152,25 @@ class Defended:
 
     def _score(self, purified: jax.Array) -> jax.Array:
         """By the metric for the size that the defense has made."""
-        return score(self.evaluated.score_at(purified.shape[1:3]), purified)
+        return score(self.evaluated.score_at((purified.shape[1], purified.shape[2])), purified)
 
     def _judge(self, first: int, images: np.ndarray, attacked: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
         """Per image f(P(x')), and SSIM and PSNR of P(x') against x."""
         purified = self._purified(first, attacked)
-        similarity = _compare(jnp.asarray(images), purified)
-        return tuple(map(np.asarray, (self._score(purified), *similarity)))
+        ssim, noise = _compare(jnp.asarray(images), purified)
+        return np.asarray(self._score(purified)), np.asarray(ssim), np.asarray(noise)
 
-    def _rows(self, mode, attack, strength, missing, ids, undefended, judged, seconds) -> list[DefenseRow]:
+    def _rows(
+        self,
+        mode: str,
+        attack: str,
+        strength: Strength,
+        missing: set[str],
+        ids: tuple[str, ...],
+        undefended: Mapping[str, tuple[float, float]],
+        judged: tuple[np.ndarray, np.ndarray, np.ndarray],
+        seconds: float,
+    ) -> list[DefenseRow]:
         return [
             DefenseRow(
                 image=image,

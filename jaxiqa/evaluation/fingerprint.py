@@ -65,7 +65,8 @@ def describe(experiment: Experiment, images: Mapping[str, str]) -> dict[str, Any
         described[f"defense {label}"] = [asdict(defense), source_digest(defense), evaluation.adaptive.draws]
     for label, certifier in evaluation.certifiers.items():
         described[f"certifier {label}"] = [asdict(certifier)[key] for key in ("name", "options", "networks")]
-    for kind, parts in zip(LABELLED, (evaluation.attacks, evaluation.defenses, evaluation.certifiers), strict=True):
+    groups: tuple[Mapping[str, Any], ...] = (evaluation.attacks, evaluation.defenses, evaluation.certifiers)
+    for kind, parts in zip(LABELLED, groups, strict=True):
         for label, part in parts.items():
             if digests := weight_digests(part.networks):
                 described[f"weights of {kind} {label}"] = digests

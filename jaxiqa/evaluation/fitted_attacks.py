@@ -31,6 +31,7 @@ def fitted_attacks(
     """
     if chosen.fit_on is None:
         return []
+    assert epsilons is not None  # startup has checked it
     others = load_split(chosen.fit_on, chosen.fit_split)
     data.validate(others)
     folder = evaluated.root / "fitted" / evaluated.file_prefix / safe_name(label)

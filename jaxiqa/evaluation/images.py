@@ -61,6 +61,7 @@ def fitted_on(label: str, attack: Attack, attacked: Checked) -> str:
     Raises:
         ValueError: some of them are under attack too, whatever their names; names the attack and the images.
     """
+    assert attack.fit_on is not None
     others = checked(load_split(attack.fit_on, attack.fit_split))
     places = {digest: place for place, digest in enumerate(attacked.digests)}
     if both := sorted(places[digest] for digest in places.keys() & set(others.digests)):

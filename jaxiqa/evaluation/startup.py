@@ -2,7 +2,8 @@
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import jax
@@ -49,19 +50,19 @@ def check_evaluation_start(experiment: Experiment, *, later: bool = False) -> li
         "certifiers": evaluation.certifiers,
     }
     for group, parts in groups.items():
-        attempt(f"evaluation.{group}", lambda group=group, parts=parts: check_labels(f"evaluation.{group}", parts))
+        attempt(f"evaluation.{group}", partial(check_labels, f"evaluation.{group}", parts))
         for label, part in parts.items():
             where = f"evaluation.{group}.{label}"
             before = len(problems)
-            attempt(where, lambda part=part, where=where: _check_networks(where, part))
+            attempt(where, partial(_check_networks, where, part))
             if len(problems) > before:
                 continue
             if group == "attacks":
-                attempt(where, lambda part=part, where=where: check_attack(where, part, evaluation))
+                attempt(where, partial(check_attack, where, part, evaluation))
             elif group == "defenses":
-                attempt(where, lambda part=part, label=label: _unnamed(build_defense.build, "defense", label, part))
+                attempt(where, partial(_unnamed, build_defense.build, "defense", label, part))
             else:
-                attempt(where, lambda part=part, label=label: _unnamed(certify_stage.build, "certifier", label, part))
+                attempt(where, partial(_unnamed, certify_stage.build, "certifier", label, part))
     problems += _numbers(evaluation)
     if not problems:  # a large data set takes a while
         attempt("evaluation", lambda: remarks.extend(_check_data(experiment, later)))
@@ -103,7 +104,7 @@ def check_attack(where: str, chosen: Attack, evaluation: Evaluation) -> None:
         _check_fitted(where, chosen, evaluation)
         return
     options = chosen.options | load_networks(chosen.networks)
-    allowed = [f for f in attacks.ATTACKS[chosen.name].__dataclass_fields__ if f != "_"]
+    allowed = [f.name for f in fields(attacks.ATTACKS[chosen.name])]
     for option in options:
         if option not in allowed:
             raise ValueError(f"{where}.options: {chosen.name} has no option {option!r}{suggestion(option, allowed)}")
@@ -112,7 +113,7 @@ def check_attack(where: str, chosen: Attack, evaluation: Evaluation) -> None:
             raise ValueError(f"{where}: {chosen.name} has no {name} to set; write epsilons=None")
         options.pop(name, None)
     for strength in _strengths(chosen):
-        attacks.make(chosen.name, **options, **({} if strength is None else {name: strength}))
+        attacks.make(chosen.name, **(options if strength is None else {**options, name: strength}))
 
 
 def _check_strength(where: str, chosen: Attack, name: str, value: Any) -> None:
@@ -149,6 +150,7 @@ def _check_fitted(where: str, chosen: Attack, evaluation: Evaluation) -> None:
         raise ValueError(f"{where}: {chosen.name} needs {', '.join(sorted(missing))}, by networks or options")
     if chosen.aligned is None and not chosen.epsilons:
         raise ValueError(f"{where}: {chosen.name} needs epsilons, such as (2 / 255, 4 / 255)")
+    assert chosen.fit_on is not None  # `check_attack` has looked
     same = replace(chosen.fit_on, limit=None) == replace(evaluation.data, limit=None)
     if same and chosen.fit_split == evaluation.attacked_split:
         raise ValueError(

@@ -77,7 +77,7 @@ def _align(
     ladder, name = how.ladder, attacks.strength_option(chosen.name)
     if ladder is None and (how.measure, name) == ("linf", "epsilon"):
         ladder = tuple(LEVELS["linf"].values())  # mostly, the budget is what is reached
-    start = {} if ladder is None or name in chosen.options else {name: ladder[0]}
+    start: dict[str, Any] = {} if ladder is None or name in chosen.options else {name: ladder[0]}
     attack = attacks.make(chosen.name, **chosen.options, **load_networks(chosen.networks), **start)
     pictures = np.stack([split.read(index) for index in range(min(how.images, len(split)))])
     return attacks.align_levels(

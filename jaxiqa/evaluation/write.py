@@ -67,7 +67,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
     rows = [row for row in mine(DefenseRow) if row.strength in keys.get(row.attack, ())]
     labels = [UNDEFENDED, *evaluation.defenses]
     chosen = sorted((row for row in rows if row.defense in labels), key=lambda row: labels.index(row.defense))
-    how = {"mos": mos, "psnr_cap": evaluation.psnr_cap}
+    how: dict[str, Any] = {"mos": mos, "psnr_cap": evaluation.psnr_cap}
     proofs = [row for row in mine(CertificateRow) if row.certifier in evaluation.certifiers]
     defended, figures = write_defenses(
         root,

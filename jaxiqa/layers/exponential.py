@@ -8,6 +8,7 @@ exp(Aᵀ) = exp(A)ᵀ, and the transpose in a direction is Dⁿexp(A)[…, Cᵀ]
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -107,10 +108,11 @@ def _derivative(primals, tangents, *, method):
             terms.append((a, *directions[:i], *directions[i + 1 :], change))
     value = exponential_p.bind(*primals, method=method)
     tangent = sum(exponential_p.bind(*term, method=method) for term in terms)
-    return value, tangent if terms else ad.Zero.from_primal_value(value)
+    return value, tangent if terms else jnp.zeros_like(value)
 
 
 def _transpose(cotangent, a, *directions, method):
+    result: Any
     place = next(i for i, direction in enumerate(directions) if ad.is_undefined_primal(direction))
     if type(cotangent) is ad.Zero:
         result = ad.Zero(directions[place].aval)

@@ -1,6 +1,6 @@
 """Compute every orthogonal map of a network once, for scoring and attacks, where weights do not change."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,10 +9,8 @@ from flax import nnx
 from jaxiqa.layers.orthogonal_conv import MaterializedConv, OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import MaterializedDense, OrthogonalDense
 
-Module = TypeVar("Module", bound=nnx.Module)
 
-
-def materialize(layer: Module, size: tuple[int, int], *, channels: int | None = None) -> Module:
+def materialize(layer: nnx.Module, size: tuple[int, int], *, channels: int | None = None) -> Any:
     """Copy a layer, a block or a whole model with its orthogonal maps computed for inputs of one size.
 
     The copy has the matrices *instead of* the parameters, so the two cannot disagree: it is the original at this
@@ -60,7 +58,7 @@ class _Watched:
     def __init__(self, layer: nnx.Module, index: int, sizes: dict[int, tuple[int, int]]):
         self.layer, self.index, self.sizes = layer, index, sizes
 
-    def __call__(self, x, **options):
+    def __call__(self, x: Any, **options: Any) -> Any:
         size = x.shape[1:3] if x.ndim == 4 else (1, 1)
         if self.sizes.setdefault(self.index, size) != size:
             raise ValueError(
@@ -75,9 +73,9 @@ def children(parent: nnx.Module) -> list[tuple[int | str, nnx.Module]]:
     return [(key, child) for key, child in items if isinstance(child, nnx.Module)]
 
 
-def replace(parent: nnx.Module, key: int | str, child: Any) -> None:
+def replace(parent: Any, key: int | str, child: Any) -> None:
     """Replace the module ``key`` of ``parent``, a key of `children`, by ``child``."""
-    if isinstance(parent, nnx.List):
-        parent[key] = child
-    else:
+    if isinstance(key, str):
         setattr(parent, key, child)
+    else:
+        parent[key] = child

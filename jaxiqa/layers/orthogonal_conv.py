@@ -88,14 +88,16 @@ class OrthogonalConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w cin"], *, between: Between | None = None) -> Float[Array, "b h2 w2 cout"]:
         def convolve(x: Array) -> Array:
-            options = {"unitary": self.unitary, "groups": self.groups, "band": self.band}
-            return orthogonal_convolve(x, self.kernel[...], **options, between=between)
+            return orthogonal_convolve(
+                x, self.kernel[...], unitary=self.unitary, groups=self.groups, band=self.band, between=between
+            )
 
         return _around(x, self.stride, *self.maps(), convolve, self.bias)
 
     def maps(self) -> tuple[Array | None, Array | None]:
         """Return the 1×1 maps before and after the convolution."""
         if self.mix is None:
+            assert self.base is not None  # one of the two is
             return constant(self.base), None
         matrix = self.mix.matrix()
         return (matrix, None) if matrix.shape[0] < matrix.shape[1] else (None, matrix)

@@ -92,7 +92,7 @@ def square_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b n n c"]:
 
     **Differs from the paper**: portrait maps are handled like landscape ones (the paper's code fails on them).
     """
-    window = square_window(x.shape[1:3])
+    window = square_window((x.shape[1], x.shape[2]))
     return x if window == (1, 1) else nnx.max_pool(x, window, strides=(1, 1))
 
 

@@ -67,4 +67,4 @@ def _inverse(r: Matrices) -> Matrices:
 @_inverse.defjvp
 def _derivative_of_inverse(primals, tangents):
     inverse = _inverse(*primals)
-    return inverse, -product(inverse, product(*tangents, inverse))
+    return inverse, -product(inverse, product(tangents[0], inverse))

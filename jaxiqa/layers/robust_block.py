@@ -95,6 +95,7 @@ class RobustBlock(nnx.Module):
         check_choice("padding", padding, ["SAME", "VALID"])
         check_number("shrink", shrink, 0.0)
         check_number("low_pass", low_pass, 0.0, 1.0, open_low=True)
+        self.reduce: nnx.Conv | OrthogonalDense
         if reduce == "conv":
             self.reduce = nnx.Conv(features, mid, (3, 3), padding=padding, rngs=rngs)
         else:
@@ -108,7 +109,7 @@ class RobustBlock(nnx.Module):
         given = x.shape[1:3]
         x = square_pool(x) if self.pool == "square" else x
         x = self.reduce(x)
-        size = x.shape[1:3]
+        size = x.shape[1], x.shape[2]
         if min(size) < 1:
             raise ValueError(
                 f"a {given[0]}x{given[1]} map has no pixels left after pool and padding of this RobustBlock"

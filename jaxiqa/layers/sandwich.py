@@ -39,7 +39,8 @@ class Sandwich(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
         x, kernel, psi = full(x), full(self.kernel[...]), jnp.exp(full(self.log_psi[...]))
-        phase = phases(kernel.shape[:2], x.shape[1:3])
+        (kh, kw, *_), (_, h, w, _) = kernel.shape, x.shape
+        phase = phases((kh, kw), (h, w))
         q = semi_orthogonal(response(kernel, phase, 1))
         a, b = q[:, :, : self.cout], jnp.conj(q[:, :, self.cout :])
         inner = through_frequencies(x, lambda z: jnp.einsum("fbgi,fgio->fbgo", z, b, precision=HIGHEST))

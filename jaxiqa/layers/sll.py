@@ -74,7 +74,9 @@ class CPL(nnx.Module):
         return descend(x, kernel, self.bias[...], norm_bound(kernel) ** 2)
 
 
-def _weights(cin: int, cout: int, inner: int | None, kernel_size: tuple[int, int], rngs: nnx.Rngs):
+def _weights(
+    cin: int, cout: int, inner: int | None, kernel_size: tuple[int, int], rngs: nnx.Rngs
+) -> tuple[nnx.Param, nnx.Param]:
     check_odd(kernel_size)
     if cin != cout:
         raise ValueError(f"cin={cin} and cout={cout} differ; a residual layer keeps its channels")

@@ -18,6 +18,7 @@ With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real mu
 ``band`` < 1 builds matrices for the low frequencies only, about band²·F of them; the others pass unchanged.
 """
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,10 +118,10 @@ def unitary_spectrum(
     (12, 1, 2, 2)
     """
     _check(kernel, kernel.shape[2], unitary, groups)
-    phase = phases(kernel.shape[:2], size)
+    phase = phases((kernel.shape[0], kernel.shape[1]), size)
     low = _low(size, band)
     phase = phase if low is None else phase[low]
-    return Spectrum(BUILDERS[unitary](response(kernel, phase, groups)), tuple(size), unitary, band)
+    return Spectrum(BUILDERS[unitary](response(kernel, phase, groups)), (size[0], size[1]), unitary, band)
 
 
 @at_least_float32
@@ -153,11 +154,11 @@ def orthogonal_convolve(
     """
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    size, c = x.shape[1:3], x.shape[3]
+    size, c = (x.shape[1], x.shape[2]), x.shape[3]
     _check(kernel, c, unitary, groups)
     low = _low(size, band)
-    phase = phases(kernel.shape[:2], size)
-    phase = jnp.asarray(phase if low is None else phase[low], jnp.promote_types(dtype, jnp.complex64))
+    table = phases((kernel.shape[0], kernel.shape[1]), size)
+    phase = jnp.asarray(table if low is None else table[low], jnp.promote_types(dtype, jnp.complex64))
 
     def apply(phase: Array, z: Coefficients) -> Coefficients:
         return MULTIPLIERS[unitary](BUILDERS[unitary](response(kernel, phase, groups)), z)
@@ -189,5 +190,5 @@ def _low(size: tuple[int, int], band: float) -> np.ndarray | None:
     return None if band == 1 else low_frequencies(size, band)
 
 
-def _within(low: Array | np.ndarray | None, z: Coefficients, function) -> Coefficients:
+def _within(low: Array | np.ndarray | None, z: Coefficients, function: Callable[[Any], Any]) -> Coefficients:
     return function(z) if low is None else z.at[low].set(function(z[low]))

@@ -76,8 +76,8 @@ def _profile(samples: np.ndarray, location: float) -> tuple[float, float, float]
     from scipy import optimize
 
     distance = location - samples
-    unit = distance.max()
-    logs = np.log(distance / unit)  # at most 0, so no power overflows
+    unit = np.max(distance)
+    logs: np.ndarray = np.log(distance / unit)  # at most 0, so no power overflows
 
     def slope(shape: float) -> float:  # derivative of the log-likelihood by the shape, negated; it increases
         powers = np.exp(shape * logs)

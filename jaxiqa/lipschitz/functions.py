@@ -54,9 +54,8 @@ class Function:
 
     def gain(self, op: Operation, program: ClosedJaxpr) -> Gain:
         """Return the gain of the rule, or no bound if ``program`` is not that of the function."""
-        arguments = [
-            jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in program.jaxpr.invars
-        ]
+        avals: list[Any] = [v.aval for v in program.jaxpr.invars]
+        arguments = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type) for aval in avals]
         options = self.options(op)
         try:
             traced = jax.make_jaxpr(lambda *given: self.original(*given, **options))(*arguments)
@@ -81,8 +80,8 @@ def _same(a: Jaxpr, b: Jaxpr) -> bool:
             return False
         pairs = zip(first, second, strict=True)
         literal = [hasattr(u, "val") and hasattr(v, "val") and np.array_equal(u.val, v.val) for u, v in pairs]
-        pairs = zip(first, second, literal, strict=True)
-        return all(equal or (not hasattr(u, "val") and twin.get(u) is v) for u, v, equal in pairs)
+        found = zip(first, second, literal, strict=True)
+        return all(equal or (not hasattr(u, "val") and twin.get(u) is v) for u, v, equal in found)
 
     if not define([*a.constvars, *a.invars], [*b.constvars, *b.invars]) or len(a.eqns) != len(b.eqns):
         return False
@@ -122,9 +121,9 @@ def _stride(op: Operation) -> tuple[int, int]:
     """Return the stride over the maps; 1 if the output has only one position."""
     for eqn in op.inner:
         if eqn.primitive.name == "conv_general_dilated":
-            return tuple(map(int, eqn.params["window_strides"]))
+            return int(eqn.params["window_strides"][0]), int(eqn.params["window_strides"][1])
         if eqn.primitive.name == "slice" and eqn.invars[0].aval.ndim == 4 and eqn.params["strides"]:
-            return tuple(map(int, eqn.params["strides"][1:3]))
+            return int(eqn.params["strides"][1]), int(eqn.params["strides"][2])
     return 1, 1
 
 
@@ -146,7 +145,7 @@ def _depthwise(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel[:, :, None], op.shape[1:3], stride=_stride(op), groups=kernel.shape[-1])
+    bound = conv_norm(kernel[:, :, None], (op.shape[1], op.shape[2]), stride=_stride(op), groups=kernel.shape[-1])
     return Gain(bound.value, bound.method, bound.exact, linear=True)
 
 
@@ -154,7 +153,7 @@ def _grouped(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel, op.shape[1:3], stride=_stride(op), groups=op.shape[3] // kernel.shape[2])
+    bound = conv_norm(kernel, (op.shape[1], op.shape[2]), stride=_stride(op), groups=op.shape[3] // kernel.shape[2])
     return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 
@@ -162,7 +161,7 @@ def _wide(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel, op.shape[1:3])
+    bound = conv_norm(kernel, (op.shape[1], op.shape[2]))
     return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 

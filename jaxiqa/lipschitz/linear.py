@@ -42,9 +42,9 @@ def convolution(op: Operation) -> Gain:
         return unbounded("a convolution other than of maps by a fixed kernel, without input dilation")
     out_axis, in_axis, *spatial = numbers.rhs_spec
     kernel = np.asarray(op.known[1]).transpose(*spatial, in_axis, out_axis)
-    size = tuple(op.shapes[0][axis] for axis in numbers.lhs_spec[2:])
+    h, w = (op.shapes[0][axis] for axis in numbers.lhs_spec[2:])
     options = {"stride": params["window_strides"], "dilation": params["rhs_dilation"]}
-    bound = conv_norm(kernel, size, **options, groups=params["feature_group_count"])
+    bound = conv_norm(kernel, (h, w), **options, groups=params["feature_group_count"])
     return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 

@@ -68,7 +68,7 @@ def report(
         graphdef, state = nnx.split(view)
         named, structure = jax.tree_util.tree_flatten_with_path(state)
         names, leaves = [_dotted(path) for path, _ in named], [leaf for _, leaf in named]
-        function = lambda leaves, x: nnx.merge(graphdef, structure.unflatten(leaves))(x)  # noqa: E731
+        function = lambda leaves, x: nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))(x)  # noqa: E731
     try:
         traced = jax.make_jaxpr(function)(leaves, jax.ShapeDtypeStruct((1, h, w, c), jnp.float32))
     except jax.errors.JAXTypeError as error:  # the model needs a concrete value during tracing
@@ -94,7 +94,8 @@ def _checked_shape(image_shape: Any) -> tuple[int, int, int]:
         raise ValueError(f"image_shape={image_shape!r}: height, width and channels must be at least 1")
     if sides[2] > 4 >= sides[0]:
         raise ValueError(f"image_shape={image_shape!r} looks like (channels, height, width); channels come last")
-    return tuple(int(n) for n in sides)
+    h, w, c = (int(n) for n in sides)
+    return h, w, c
 
 
 def _first_line(error: Exception) -> str:
@@ -113,7 +114,9 @@ class _Analysis:
     """Propagate bounds through a traced program."""
 
     def __init__(self, steps: int):
-        self.steps, self.rows, self.scope, self.place = steps, [], [], ""
+        self.steps, self.place = steps, ""
+        self.rows: list[Row] = []
+        self.scope: list[str] = []
 
     def run(self, jaxpr: Any, arguments: list[Known | Moving]) -> list[Known | Moving]:
         values: dict[Any, Known | Moving] = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
@@ -129,16 +132,17 @@ class _Analysis:
     def equation(self, eqn: Any, inputs: list[Known | Moving]) -> list[Known | Moving]:
         moving = [place for place, value in enumerate(inputs) if isinstance(value, Moving)]
         inner, name = called(eqn), eqn.primitive.name
+        known = [value for value in inputs if isinstance(value, Known)]
         if not moving and inner is None:
-            origin = frozenset().union(*(value.origin for value in inputs))
-            found = bind(eqn, [value.value for value in inputs])
+            origin: frozenset[str] = frozenset().union(*(value.origin for value in known))
+            found = bind(eqn, [value.value for value in known])
             return [Known(value, origin) for value in (found if eqn.primitive.multiple_results else [found])]
         if inner is not None:
             return self.function(eqn, inputs, moving, inner)
         if name in _PASSED_ON:
             return list(inputs)
         if len(eqn.outvars) > 1 and name not in SEVERAL_RESULTS:
-            return self.refuse(eqn, inputs, f"no rule for {name}: an operation with several results")
+            return [*self.refuse(eqn, inputs, f"no rule for {name}: an operation with several results")]
         join = self.single if len(moving) == 1 else self.several
         return [join(eqn, inputs, moving, output) for output in eqn.outvars]
 

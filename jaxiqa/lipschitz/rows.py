@@ -90,7 +90,7 @@ class Report:
         finite = [row.upper if math.isfinite(row.upper) else np.nan for row in drawn]
         axes.barh(places, finite, color="#4878a8", label="upper bound")
         axes.barh(places, [row.lower for row in drawn], height=0.35, color="#f0a050", label="lower bound")
-        for place, row in zip(places, drawn, strict=True):
+        for place, row in enumerate(drawn):
             if not math.isfinite(row.upper):
                 axes.text(1, place, f" unbounded: {row.method}", va="center", fontsize=7)
         axes.axvline(1, color="black", linewidth=0.8)

@@ -3,6 +3,7 @@
 Every bound is rigorous: computed in float64 on the host, rounded up. Kernels are ``kh kw cin/groups cout``.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -137,15 +138,16 @@ def conv_norm(
     if not np.isfinite(kernel).all():
         return NormBound(float("inf"), False, "the kernel has values that are not finite")
     half = not np.iscomplexobj(kernel)
-    options = {"stride": stride, "groups": groups, "dilation": dilation}
+    options: dict[str, Any] = {"stride": stride, "groups": groups, "dilation": dilation}
     if kernel.shape[:2] == (1, 1):
         matrices = kernel[0, 0].reshape(kernel.shape[2], groups, -1).transpose(1, 2, 0)
         return largest_norm(matrices)
     reach = [(k - 1) * d for k, d in zip(kernel.shape[:2], dilation, strict=True)]
     if padding == "circular":
-        whole = tuple(size)
+        h, w = size
     else:
-        whole = tuple(-(-(n + r) // s) * s for n, r, s in zip(size, reach, stride, strict=True))
+        h, w = (-(-(n + r) // s) * s for n, r, s in zip(size, reach, stride, strict=True))
+    whole = h, w
     rows = min(kernel.shape[3] // groups, kernel.shape[2] * stride[0] * stride[1])
     coarse = _grid(rows, groups, reach, stride)
     slack = np.prod([1 / np.cos(np.pi * (r / 2) / n) for r, n in zip(reach, coarse, strict=True)])
@@ -177,10 +179,10 @@ def _checked(kernel: Any, size: Any, stride: Any, groups: int, dilation: Any) ->
 def _grid(rows: int, groups: int, reach: list[int], stride: tuple[int, int]) -> tuple[int, int]:
     """Return the finest grid within `BUDGET`: a multiple of the stride, fine enough for the kernel's degree."""
     for side in GRIDS:
-        grid = tuple(-(-max(side, 2 * r + 2) // s) * s for r, s in zip(reach, stride, strict=True))
-        if np.prod(grid) / np.prod(stride) / 2 * groups * 60 * rows**3 <= BUDGET:
+        h, w = (-(-max(side, 2 * r + 2) // s) * s for r, s in zip(reach, stride, strict=True))
+        if h * w / math.prod(stride) / 2 * groups * 60 * rows**3 <= BUDGET:
             break
-    return grid
+    return h, w
 
 
 def largest_norm(matrices: Complex[np.ndarray, "*batch n m"] | Float[np.ndarray, "*batch n m"]) -> NormBound:

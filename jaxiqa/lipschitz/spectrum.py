@@ -60,7 +60,7 @@ def inverse_gain(op: Operation, axis: int, width: int) -> float:
     """Return the constant of the orthonormal inverse transform to a real map of ``width`` columns, in the input's
     norm."""
     wanted = column_weights(op.shape, axis, width)
-    return math.sqrt(float((wanted / (1.0 if op.weights is None else op.weights)).max(initial=0.0)))
+    return math.sqrt(float(np.max(wanted / (1.0 if op.weights is None else op.weights), initial=0.0)))
 
 
 def fft(op: Operation) -> Gain:

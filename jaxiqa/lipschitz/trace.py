@@ -65,7 +65,7 @@ def called(eqn: Any) -> ClosedJaxpr | None:
 
 def equations(program: ClosedJaxpr) -> tuple[Any, ...]:
     """Return all equations; calls are replaced by the equations of the called programs."""
-    found = []
+    found: list[Any] = []
     for eqn in program.jaxpr.eqns:
         inner = called(eqn)
         found += [eqn] if inner is None else equations(inner)

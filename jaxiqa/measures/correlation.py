@@ -3,6 +3,9 @@
 An undefined correlation (a constant input) is an error, never a NaN that a mean would hide.
 """
 
+from collections.abc import Callable
+from typing import Any
+
 import numpy as np
 import scipy.stats
 from jaxtyping import Float
@@ -44,7 +47,7 @@ def krocc(predictions: Values, mos: Values) -> float:
     return _checked(scipy.stats.kendalltau, predictions, mos)
 
 
-def _checked(correlation, predictions: Values, mos: Values) -> float:
+def _checked(correlation: Callable[..., Any], predictions: Values, mos: Values) -> float:
     x, y = np.asarray(predictions, np.float64), np.asarray(mos, np.float64)
     if x.shape != y.shape or x.ndim != 1 or x.size < 2:
         raise ValueError(f"predictions {x.shape} and mos {y.shape} must have the same length, at least 2")

@@ -67,7 +67,7 @@ def rel_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Valu
     before, after = scale(clean, attacked, low, high)
     if before.min() <= -1:
         raise ValueError(
-            f"scaled clean score {before.min()} at index {before.argmin()} must be above -1; widen the range"
+            f"scaled clean score {before.min()} at index {np.argmin(before)} must be above -1; widen the range"
         )
     return (after - before) / (before + 1)
 

@@ -61,7 +61,7 @@ def gru(
     [0.5, 0.75]
     """
 
-    def step(state, gates):
+    def step(state: Array, gates: Array) -> tuple[Array, Array]:
         i_r, i_z, i_n = jnp.split(gates, 3, axis=-1)
         k_r, k_z, k_n = jnp.split(state @ kernel + bias, 3, axis=-1)
         z = jax.nn.sigmoid(i_z + k_z)
@@ -171,6 +171,7 @@ class FPR(Metric):
         if last in wanted:
             flat = maps[last].transpose(0, 3, 1, 2).reshape(len(maps[last]), -1)  # PyTorch's order: c h w
             found["opinions"] = self.opinion[1](self.opinion[0](flat))
+            assert self.recurrent.bias is not None
             gates = self.gates(flat).reshape(*patches.shape[:2], -1)
             found["gru"] = gru(gates, self.recurrent.kernel[...], self.recurrent.bias[...])
             found["weights"] = self.weight(found["gru"])

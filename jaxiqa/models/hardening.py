@@ -1,6 +1,5 @@
 """Insert blocks before or after any stage of a metric's backbone."""
 
-import inspect
 import itertools
 from collections.abc import Collection
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 from flax import nnx
 
 from jaxiqa.core.checks import check_choice
+from jaxiqa.core.registry import parameters
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
 from jaxiqa.nn.stages import Stages
 
@@ -57,15 +57,16 @@ def harden(
     >>> model.backbone.order[-4:]
     ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')
     """
-    if not isinstance(getattr(model, "backbone", None), Stages):
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Stages):
         raise TypeError(f"model is a {type(model).__name__}; expected a metric with a backbone of named stages")
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"rngs={rngs!r} is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs(0)")
     check_choice("kind", kind, KINDS)
-    _, features = model.backbone.place(where)
+    _, features = backbone.place(where)
     block = _make(kind, features, options, rngs)
-    name = kind_name(kind, model.backbone.order) if name is None else name
-    model.backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(options.items())))
+    name = kind_name(kind, backbone.order) if name is None else name
+    backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(options.items())))
 
 
 def kind_name(kind: str, taken: Collection[str]) -> str:
@@ -83,8 +84,8 @@ def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> 
     maker = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}[kind]
     allowed = [
         name
-        for name, parameter in inspect.signature(maker.__init__).parameters.items()
-        if name not in ("self", "features", "rngs") and not parameter.kind.name.startswith("VAR")
+        for name, parameter in parameters(maker).items()
+        if name not in ("features", "rngs") and not parameter.kind.name.startswith("VAR")
     ]
     if unknown := [name for name in options if name not in allowed]:
         known = f"choose from {', '.join(map(repr, allowed))}" if allowed else "it has no options"

@@ -5,6 +5,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -171,7 +172,7 @@ class MANIQA(Metric):
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         x = normalise(pixels, HALF, HALF)
-        trunk = self.backbone.stage["vit"]
+        trunk: Any = self.backbone.stage["vit"]
         tokens = [name for name in names if name in trunk.parts]
         stages = [name for name in names if name not in (*trunk.parts, *PARTS)]
         heads = len(tokens) + len(stages) < len(names)

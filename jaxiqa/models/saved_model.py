@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -119,7 +120,8 @@ def load(folder: str | Path) -> Metric:
         raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
 
     def empty() -> Metric:
-        model = MODELS[card["model"]].metric(**options, rngs=nnx.Rngs(0))
+        kind: Callable[..., Metric] = MODELS[card["model"]].metric
+        model = kind(**options, rngs=nnx.Rngs(0))
         for block in card["blocks"]:
             harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
         return model

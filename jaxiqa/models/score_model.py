@@ -14,6 +14,7 @@ from jaxiqa.core.pytrees import CallableModule, beside
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.layers import materialize
 from jaxiqa.models.linearity import Linearity
+from jaxiqa.models.metric import Metric
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.nn.fold import fold_batch_norm
 from jaxiqa.nn.precision import set_compute_dtype
@@ -44,7 +45,7 @@ def build(
     >>> build("resnet18", width=8).taps
     ('layer3', 'layer4')
     """
-    options = (("width", width), ("taps", taps), ("input_size", input_size))
+    options: tuple[tuple[str, Any], ...] = (("width", width), ("taps", taps), ("input_size", input_size))
     model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0), **dict(options)))
     # One program for all parameters, and a generator that compiles four times faster than the default.
     key = jax.random.key(seed, impl="rbg")
@@ -82,9 +83,7 @@ class ScoreModel(CallableModule):
         return f"ScoreModel({kind}, {count:,} numbers)"
 
 
-def score_fn(
-    model: nnx.Module, image_size: tuple[int, int] | None = None, *, compute_dtype: str = "float32"
-) -> ScoreModel:
+def score_fn(model: Metric, image_size: tuple[int, int] | None = None, *, compute_dtype: str = "float32") -> ScoreModel:
     """Return the current model as a pure function ``images b h w c -> scores b``, in evaluation mode.
 
     In float32, batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`). In bfloat16 they
@@ -108,10 +107,10 @@ def score_fn(
     """
     size = model.input_size or image_size
     if compute_dtype == "float32":
-        model = fold_batch_norm(model, image_size or (384, 384))
+        copy = fold_batch_norm(model, image_size or (384, 384))
     else:
-        model = nnx.clone(model)
-        model.eval()
-        set_compute_dtype(model, compute_dtype)
-    model = materialize(model, size) if size else model
-    return ScoreModel(*nnx.split(model))
+        copy = nnx.clone(model)
+        copy.eval()
+        set_compute_dtype(copy, compute_dtype)
+    copy = materialize(copy, size) if size else copy
+    return ScoreModel(*nnx.split(copy))

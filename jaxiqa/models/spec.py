@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 from flax import nnx
@@ -55,7 +56,7 @@ class ModelSpec:
     licence: str
     construct: Callable[..., Metric] | None = None
     extras: tuple[str, ...] = ()
-    finish: Callable[[nnx.Module, Mapping[str, np.ndarray]], None] = _nothing
+    finish: Callable[[Any, Mapping[str, np.ndarray]], None] = _nothing
     weights: Mapping[str, WeightsUrl] = field(default_factory=dict)
     adapt: Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]] = dict
 

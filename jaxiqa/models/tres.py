@@ -192,7 +192,7 @@ class TReS(Metric):
         """Return scores of RGB images in [0, 1]: the mean over crops, random ones with a key (``"official"``)."""
         check_unit_images(images)
         crops = self.prepare(images, key)
-        parts = []
+        parts: list[Array] = []
         for part in jnp.split(crops, max(1, images.shape[0])):  # image by image: 8 images at once took 7.5 GiB
             if parts:
                 part, _ = jax.lax.optimization_barrier((part, parts[-1]))
@@ -234,7 +234,8 @@ class TReS(Metric):
 
     def _parts(self, maps: dict[str, Array]) -> dict[str, Array]:
         smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in LEVELS]
-        pooled = jnp.concatenate([block_mean(x, smooth[-1].shape[1:3]) for x in smooth], axis=-1)
+        _, h, w, _ = smooth[-1].shape
+        pooled = jnp.concatenate([block_mean(x, (h, w)) for x in smooth], axis=-1)
         position = jnp.asarray(position_encoding(*pooled.shape[1:]))
         parts = {"pooled": pooled, "position": position[None]}
         tokens = pooled.reshape(pooled.shape[0], -1, pooled.shape[-1])

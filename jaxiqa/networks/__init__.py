@@ -2,7 +2,7 @@
 
 import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -120,8 +120,8 @@ def load(
     if weights is None:
         raise ValueError(f"weights=None: {name} needs a file of trained weights (a fresh network is build({name!r}))")
     spec = NETWORKS[name]
-    given = {"weights": weights, "backbone_weights": backbone_weights}
-    given = {argument: value for argument, value in given.items() if value is not None}
+    arguments = {"weights": weights, "backbone_weights": backbone_weights}
+    given = {argument: value for argument, value in arguments.items() if value is not None}
     source = " and ".join(
         argument if isinstance(value, Mapping) else f"{argument}={str(value)!r}" for argument, value in given.items()
     )
@@ -130,6 +130,7 @@ def load(
     own, backbone = (key_map.without_prefix(arrays, spec.rules) for arrays in (own, backbone))
     if twice := sorted(own.keys() & backbone.keys()):
         raise ValueError(f"weights and backbone_weights both hold {', '.join(twice)}")
+    rules: Sequence[key_map.Rule]
     if NETWORK in found["weights"].metadata:
         written = json.loads(found["weights"].metadata[NETWORK])
         if written["name"] != name:

@@ -7,6 +7,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -104,7 +105,7 @@ def _conv(cin: int, cout: int, *, dilation: int = 1, rngs: nnx.Rngs) -> nnx.Conv
 def _pointwise(source: str, target: str) -> tuple[key_map.Rule, ...]:
     """Return rules that read a 1×1 convolution as a linear map."""
 
-    def layout(array):
+    def layout(array: np.ndarray) -> np.ndarray:
         return key_map.flat_kernel(key_map.conv_kernel(array))
 
     return ((rf"{source}\.weight", f"{target}.kernel", layout), (rf"{source}\.bias", f"{target}.bias", key_map.same))

@@ -91,15 +91,16 @@ class DISCO(nnx.Module):
         """Return the image at ``size`` (height, width); None: its own size."""
         b, h, w, c = images.shape
         height, width = size or (h, w)
+        assert self.first.bias is not None
         kernel = self.first.kernel[...]
         unfolded, placed = kernel[:-4].reshape(-1, 3, 3, kernel.shape[1]).transpose(1, 2, 0, 3), kernel[-4:]
         local = _conv(self.features(images), unfolded) + self.first.bias[...]
         cell = jnp.array([2 * h / height, 2 * w / width], images.dtype) @ placed[2:]
-        columns, across = nearest(width, w)
-        across = jnp.asarray(across, images.dtype)
+        columns, offsets = nearest(width, w)
+        across = jnp.asarray(offsets, images.dtype)
 
         @jax.checkpoint
-        def draw(chunk):
+        def draw(chunk: Any) -> Array:
             rows, down = chunk
             total = jnp.zeros((b, rows.shape[1], width, c), images.dtype)
             weights = jnp.zeros((rows.shape[1], width), images.dtype)

@@ -1,7 +1,7 @@
 """A perceptual distance as a callable pytree, and the description of its published weights."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -10,7 +10,7 @@ from flax import nnx
 from jaxtyping import Array
 
 from jaxiqa.core.images import check_images
-from jaxiqa.core.pytrees import CallableModule, static
+from jaxiqa.core.pytrees import STATIC, CallableModule, static
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.pretrained.files import WeightsUrl
 from jaxiqa.pretrained.key_map import Rule
@@ -58,7 +58,7 @@ class DistanceTo:
     """The distance to fixed images, ``b h w 3 -> b``; a pytree, built by `Distance.to`."""
 
     distance: Distance
-    shape: tuple[int, ...] = static()
+    shape: tuple[int, ...] = field(metadata=STATIC)
     features: dict[str, Array]
 
     def __call__(self, distorted: Images) -> Scores:

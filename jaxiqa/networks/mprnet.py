@@ -4,6 +4,7 @@
 """
 
 from itertools import pairwise
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -63,6 +64,9 @@ class Shallow(nnx.Module):
 
 class Encoder(nnx.Module):
     """Three levels, each with half the sides and more channels; ``fused`` adds those of the stage before."""
+
+    of_encoder: nnx.List[Any]
+    of_decoder: nnx.List[Any]
 
     def __init__(self, widths: tuple[int, int, int], reduction: int, *, fused: bool, rngs: nnx.Rngs):
         self.level = nnx.List(Chain(width, reduction, 2, rngs=rngs) for width in widths)

@@ -66,9 +66,9 @@ def options(arrays: Mapping[str, np.ndarray]) -> dict[str, Any]:
         "last": arrays.get("concat23.weight"),
         "squeezed": arrays.get("shallow_feat1.1.CA.conv_du.0.weight"),
     }
-    if any(array is None for array in shapes.values()):
+    sides = {name: len(array) for name, array in shapes.items() if array is not None}
+    if len(sides) < len(shapes):
         return {}  # the error of `fill` then lists what is missing
-    sides = {name: len(array) for name, array in shapes.items()}
     width = sides["width"]
     return {
         "width": width,

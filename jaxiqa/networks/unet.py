@@ -63,8 +63,8 @@ class UNet(nnx.Module):
             raise ValueError(f"images are {height}x{width}; both sides must be multiples of {self.multiple}")
         first, *middle, last = self.down
         skips = [first(images)]
-        for layer in middle:
-            skips.append(instance_norm(layer(_leaky(skips[-1]))))
+        for down in middle:
+            skips.append(instance_norm(down(_leaky(skips[-1]))))
         x = last(_leaky(skips[-1]))
         *ups, final = self.up
         for layer in ups:
@@ -72,7 +72,7 @@ class UNet(nnx.Module):
         return jnp.tanh(final(jax.nn.relu(x)))
 
 
-def _leaky(x):
+def _leaky(x: Array) -> Array:
     return jax.nn.leaky_relu(x, 0.2)
 
 

@@ -109,7 +109,7 @@ def conv(
         compute = dense
     else:
         compute = grouped
-    pads = [side // 2 if padding == "centred" else padding for side in kernel]
+    pads = [padding if isinstance(padding, int) else side // 2 for side in kernel]
     return nnx.Conv(
         cin,
         cout,

@@ -57,7 +57,9 @@ def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module
         for key, child in children(parent)
         if type(child) in FOLDED
     ]
-    layers = list({id(layer): layer for *_, layer in places}.values())  # a layer may be used in several places
+    layers: list[Any] = list(
+        {id(layer): layer for *_, layer in places}.values()
+    )  # one may be used in several places
     marked = {id(layer): _Marked(layer, i) for i, layer in enumerate(layers)}
     for parent, key, layer in places:
         replace(parent, key, marked[id(layer)])
@@ -132,7 +134,7 @@ def pairs(program: Any, norms: Sequence[bool]) -> list[tuple[int, int]]:
                 outputs[id(equation.outvars[0])] = mark
         links |= {(outputs.get(id(variable)), None) for variable in jaxpr.outvars}
     readers, sources = Counter(layer for layer, _ in links), Counter(norm for _, norm in links)
-    return sorted((i, j) for i, j in links if None not in (i, j) and readers[i] == sources[j] == 1)
+    return sorted((i, j) for i, j in links if i is not None and j is not None and readers[i] == sources[j] == 1)
 
 
 def _mark(equation: Any) -> int | None:

@@ -1,5 +1,7 @@
 """Compute dtype of a metric's backbone."""
 
+from typing import Any
+
 import jax.numpy as jnp
 from flax import nnx
 
@@ -8,7 +10,7 @@ from jaxiqa.core.checks import check_choice
 COMPUTE_DTYPES = ("float32", "bfloat16")
 
 
-def set_compute_dtype(model: nnx.Module, dtype: str) -> None:
+def set_compute_dtype(model: Any, dtype: str) -> None:
     """Set the dtype in which the convolutions and linear maps of ``model.backbone`` compute, in place.
 
     With ``"bfloat16"``, both factors of these products are rounded to it, and so is their result. Still float32: the

@@ -1,7 +1,7 @@
 """Full-reference similarity of images: SSIM with either window, multi-scale SSIM, and PSNR."""
 
 from functools import partial
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -25,7 +25,7 @@ class _Window(NamedTuple):
         centred: subtract the mean of all pixels first. That changes no variance, and float32 loses fewer digits.
     """
 
-    weights: list[float]
+    weights: Any
     divisor: float = 1.0
     correction: float = 1.0
     centred: bool = False

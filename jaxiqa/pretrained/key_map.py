@@ -162,15 +162,15 @@ def fill(module: nnx.Module, arrays: Mapping[str, np.ndarray], rules: Sequence[R
     filled: dict[str, np.ndarray] = {}
     mapped, problems = [], []
     for key, array in sorted(arrays.items()):
-        rule = next((rule for rule in rules if re.fullmatch(rule[0], key)), None)
-        if rule is None:
+        found = next(((rule, match) for rule in rules if (match := re.fullmatch(rule[0], key))), None)
+        if found is None:
             problems.append(f"{key}: unknown")
             continue
-        pattern, target, layout = rule
+        (_, target, layout), match = found
         if target is None:
             mapped.append(Mapped(key, array.shape, None, None))
             continue
-        name = re.fullmatch(pattern, key).expand(target)
+        name = match.expand(target)
         if name not in wanted:
             problems.append(f"{key}: this network has no parameter {name}")
             continue

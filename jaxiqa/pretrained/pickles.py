@@ -90,6 +90,7 @@ def _run(file: Any, persistent: Callable[[Any], Any], budget: Budget) -> Any:
         above, stack = stack, outer.pop()
         return above
 
+    value: Any  # of the type that goes with the opcode
     for number, (opcode, value, _) in enumerate(pickletools.genops(file)):
         if number % 1000 == 0:
             budget.spend(steps=1000)
@@ -124,8 +125,8 @@ def _run(file: Any, persistent: Callable[[Any], Any], budget: Budget) -> Any:
                 size = int(opcode.name[-1])
                 stack[-size:] = [tuple(stack[-size:])]
             case "TUPLE":
-                items = tuple(since_mark())
-                stack.append(items)
+                whole = tuple(since_mark())
+                stack.append(whole)
             case "LIST" | "FROZENSET":
                 items = since_mark()
                 stack.append(items)

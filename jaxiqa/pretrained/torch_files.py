@@ -120,8 +120,8 @@ def _key(key: Any) -> str:
 def _storage(reference: Any, storages: dict[str, Storage]) -> Any:
     """Resolve a reference: ``("storage", type, key, device, count, view)`` or ``("module", class, ...)``."""
     match reference:
-        case ("module", Global() as name, *_):
-            return name
+        case ("module", Global() as module, *_):
+            return module
         case ("storage", Global() | str() as kind, key, _, int() as count, *view):
             name = kind.name if isinstance(kind, Global) else kind
             if name not in DTYPES:

@@ -8,7 +8,7 @@ import math
 import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 import ml_dtypes
 import numpy as np
@@ -127,7 +127,7 @@ def _shape(size: Any) -> tuple[int, ...]:
     return tuple(size)
 
 
-def _view(storage: Any, offset: Any, size: Any, stride: Any, budget: Budget) -> np.ndarray:
+def _view(storage: Any, offset: Any, size: Any, stride: Any, *, budget: Budget) -> np.ndarray:
     if isinstance(storage, Storage):
         storage = storage.values
     if not isinstance(storage, np.ndarray) or storage.ndim != 1:
@@ -146,7 +146,7 @@ def _view(storage: Any, offset: Any, size: Any, stride: Any, budget: Budget) -> 
 
 
 def _tensor(call: Call, of: Resolver) -> np.ndarray:
-    return _view(*(of(argument) for argument in call.arguments[:4]), of.budget)
+    return _view(*(of(argument) for argument in call.arguments[:4]), budget=of.budget)
 
 
 def _tensor_of_type(call: Call, of: Resolver) -> np.ndarray:
@@ -155,7 +155,7 @@ def _tensor_of_type(call: Call, of: Resolver) -> np.ndarray:
     dtype = np.dtype(getattr(ml_dtypes, name, None) if name.startswith("float8") else name)
     if dtype.hasobject:
         raise ValueError(f"a tensor of type {name}")
-    return _view(storage.values.view(dtype), offset, size, stride, of.budget)
+    return _view(storage.values.view(dtype), offset, size, stride, budget=of.budget)
 
 
 def _first(call: Call, of: Resolver) -> Any:
@@ -169,7 +169,7 @@ def _from_type(call: Call, of: Resolver) -> Any:
 
 def _storage_view(call: Call, of: Resolver) -> np.ndarray:
     storage, start, size = call.arguments
-    return _view(storage, start, (size,), (1,), of.budget)
+    return _view(storage, start, (size,), (1,), budget=of.budget)
 
 
 def _nested(call: Call, of: Resolver) -> Any:
@@ -180,7 +180,7 @@ def _dtype(call: Call, of: Resolver) -> np.dtype | Opaque:
     name = of(call.arguments[0])
     if not isinstance(name, str) or not re.fullmatch(r"[biufc]\d{1,2}|\?", name):
         return Opaque(f"numbers of type {_text(name)}")
-    order = call.state[1] if isinstance(call.state, tuple) and call.state[1] in ("<", ">") else "<"
+    order: Literal["<", ">"] = call.state[1] if isinstance(call.state, tuple) and call.state[1] in ("<", ">") else "<"
     return np.dtype(name).newbyteorder(order)
 
 

@@ -15,7 +15,8 @@ import numpy as np
 
 from jaxiqa.pretrained.budget import ARRAYS, Budget, check_arrays
 
-FAULTS = (zipfile.BadZipFile, RuntimeError, NotImplementedError, LookupError, EOFError, OSError)
+FAULTS: tuple[type[Exception], ...] = (zipfile.BadZipFile, RuntimeError, NotImplementedError, LookupError)
+FAULTS += (EOFError, OSError)
 FAULTS += (zlib.error, lzma.LZMAError, struct.error, OverflowError, MemoryError, AssertionError, TypeError)
 FAULTS += (SyntaxError, tokenize.TokenError)  # from NumPy's headers, which are Python literals
 RECORD = 400  # assumed bytes of one entry in the zip directory, for the limit on its size

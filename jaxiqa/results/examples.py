@@ -43,11 +43,14 @@ def load(path: Path) -> Example:
         with np.load(path) as file:
             epsilon = float(file["epsilon"])
             return Example(
-                *(str(file[name]) for name in ("image", "model", "attack")),
-                None if np.isnan(epsilon) else epsilon,
-                *(float(file[name]) for name in ("score", "attacked_score")),
-                file["clean"],
-                file["attacked"],
+                image=str(file["image"]),
+                model=str(file["model"]),
+                attack=str(file["attack"]),
+                epsilon=None if np.isnan(epsilon) else epsilon,
+                score=float(file["score"]),
+                attacked_score=float(file["attacked_score"]),
+                clean=file["clean"],
+                attacked=file["attacked"],
             )
     except FileNotFoundError:
         raise

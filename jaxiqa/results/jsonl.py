@@ -108,7 +108,7 @@ def _check(values: dict[str, Any], row_type: type, where: str) -> None:
     for field in fields(row_type):
         value = values[field.name]
         # JSON does not distinguish 1 from 1.0, and in Python True is an int.
-        kind = field.type | int if field.type in (float, float | None) else field.type
+        kind: Any = field.type | int if field.type in (float, float | None) else field.type
         if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):
             raise ValueError(f"{where}: {field.name}={value!r} is not a {getattr(kind, '__name__', kind)}")
         if isinstance(value, float) and not math.isfinite(value):

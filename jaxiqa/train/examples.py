@@ -38,7 +38,9 @@ class Examples:
 
 def image_source(split: Split, size: tuple[int, int] | None) -> Examples:
     """Return a source of images, resized on the host to ``size`` (height, width) if given."""
-    return Examples(image_fetch(split, size), split.mos)
+    fetch = image_fetch(split, size)
+    assert split.mos is not None  # `image_fetch` has looked
+    return Examples(fetch, split.mos)
 
 
 def activation_source(
@@ -71,8 +73,8 @@ def activation_source(
         outputs = []
         for first in range(0, len(images), batch_size):
             count = min(batch_size, len(images) - first)
-            batch = [images.fetch(first + i, bool(mirrored))["image"] for i in range(count)]
-            batch = np.stack(batch + batch[-1:] * (batch_size - count))
+            some = [images.fetch(first + i, bool(mirrored))["image"] for i in range(count)]
+            batch = np.stack(some + some[-1:] * (batch_size - count))
             outputs.append(np.asarray(trunk(parts.fixed, parts.batch_stats, batch))[:count])
             progress(mirrored * len(images) + first + count, (1 + flip) * len(images))
         stored.append(np.concatenate(outputs))

@@ -19,12 +19,12 @@ from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.train.calibration import fit_linear
-from jaxiqa.train.examples import activation_source, image_source
+from jaxiqa.train.examples import Examples, activation_source, image_source
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.pruning import apply_masks, make_masks
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
-from jaxiqa.train.state import digest, make_optimizer, merge_model, split_model
+from jaxiqa.train.state import SplitModel, digest, make_optimizer, merge_model, split_model
 from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, slope_penalty
 
 Run = tuple[int, str]
@@ -166,7 +166,9 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
     return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 
 
-def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], splits: dict, trunks: dict) -> tuple:
+def sources(
+    experiment: Experiment, name: str, parts: SplitModel, trunk: tuple[str, ...], splits: dict, trunks: dict
+) -> tuple:
     """Return training and validation examples: images, or the output of a frozen trunk, computed once.
 
     Variants with the same trunk share it through ``trunks``, which holds the last two.
@@ -187,12 +189,12 @@ def sources(experiment: Experiment, name: str, parts, trunk: tuple[str, ...], sp
     return trunks[key]
 
 
-def additions(training: Training, train, distances: dict) -> dict:
+def additions(training: Training, train: Examples, distances: dict) -> dict:
     """Return what is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
     added: dict = {"attacked_mode": training.attacked_mode}
     if chosen := training.adversarial:
         low, high = (float(label) for label in train.standardised(np.array([train.mos.min(), train.mos.max()])))
         added["augment"] = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
-    if chosen := training.norm_penalty:
-        added["penalty"] = slope_penalty(chosen)
+    if penalty := training.norm_penalty:
+        added["penalty"] = slope_penalty(penalty)
     return added

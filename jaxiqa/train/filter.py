@@ -24,7 +24,8 @@ def start(module: nnx.Module) -> tuple[Any, Any, State]:
     >>> sorted(state)
     ['best', 'best_ssim', 'memory', 'params', 'stats']
     """
-    using, params, stats = nnx.split(module, nnx.Param, nnx.BatchStat)
+    using, *states = nnx.split(module, nnx.Param, nnx.BatchStat)
+    params, stats = states
     module.set_attributes(nnx.BatchNorm, use_running_average=False, raise_if_not_found=False)
     numbers = {"params": params, "stats": stats}
     state = {**numbers, "memory": _adam.init(params), "best": numbers, "best_ssim": jnp.float32(-1)}
@@ -35,7 +36,7 @@ def start(module: nnx.Module) -> tuple[Any, Any, State]:
 def learn(training: Any, state: State, given: Images, wanted: Images, learning_rate: Any) -> State:
     """Take a step of Adam on the mean of (network(given) − wanted)²."""
 
-    def loss(params):
+    def loss(params: Any) -> tuple[jax.Array, Any]:
         stats = jax.tree.map(lambda leaf: leaf, state["stats"])  # Flax can change only what was created in this trace
         module = nnx.merge(training, params, stats)
         error = jnp.mean((module(given) - wanted) ** 2)

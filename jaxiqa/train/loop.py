@@ -10,6 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -102,7 +103,7 @@ def fit(
 
     step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS, attacked_mode=attacked_mode)
     step = data_parallel(step, backend=backend, devices=devices)
-    constants = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
+    constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
     constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 

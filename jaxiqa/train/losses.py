@@ -33,7 +33,7 @@ def norm_in_norm(
     Assessment", arXiv:2008.03889.
     """
 
-    def normalise(x):
+    def normalise(x: Array) -> Array:
         centred = x - jnp.mean(x)
         # The tiny constant keeps the gradient of the root finite if all values are equal.
         norm = jnp.sum(jnp.abs(centred) ** q + 1e-30) ** (1 / q)

@@ -41,8 +41,9 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
         )
     else:
         # Without check_vma: an attack's loop starts from constants, which that check does not allow to vary later.
-        specs = {"in_specs": (everywhere, everywhere, shared), "out_specs": everywhere}
-        parallel = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs), donate_argnums=0)
+        specs = (everywhere, everywhere, shared)
+        mapped = jax.shard_map(step, mesh=mesh, check_vma=False, in_specs=specs, out_specs=everywhere)
+        parallel = jax.jit(mapped, donate_argnums=0)
 
     def place(tree: Any) -> Any:
         """Move every leaf to where a step leaves it: from elsewhere, XLA would compile the step once more."""

@@ -6,7 +6,7 @@ Kernels that parametrise a unitary matrix are not pruned: a smaller generator re
 it generates.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax.numpy as jnp
@@ -136,7 +136,7 @@ def _prunable(params: Tree, exclude: tuple[str, ...]) -> list[tuple[tuple, Any]]
     ]
 
 
-def _leaves(tree: Tree, path: tuple = ()):
+def _leaves(tree: Tree, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
     for key, value in tree.items():
         if isinstance(value, dict):
             yield from _leaves(value, (*path, key))

@@ -78,8 +78,8 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
         where = f"variants.{name}.training.adversarial.distance"
         if network.name not in networks.NETWORKS:
             raise ValueError(f"{where}.name={network.name!r}{suggestion(network.name, networks.NETWORKS)}")
-        files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
-        files = {argument: path for argument, path in files.items() if path}
+        named_files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
+        files = {argument: path for argument, path in named_files.items() if path}
         for argument, path in files.items():
             _check_file(f"{where}.{argument}", path)
         with named(where):
@@ -216,10 +216,11 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
 
 def _build(experiment: Experiment, *, weights: bool) -> Any:
     chosen = experiment.model
-    options = {"width": chosen.width, "taps": chosen.taps, "input_size": chosen.input_size}
+    options: dict[str, Any] = {"width": chosen.width, "taps": chosen.taps, "input_size": chosen.input_size}
     if not weights:
         with named("model"):
             return models.Linearity(chosen.backbone, rngs=nnx.Rngs(0), **options)
+    assert chosen.weights is not None  # or there are none to look into
     path = data.resolve(chosen.weights)
     return nnx.eval_shape(lambda: models.build(chosen.backbone, backbone_weights=path, **options))
 

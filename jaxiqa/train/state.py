@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -13,7 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from jaxiqa.core.pytrees import static
+from jaxiqa.core.pytrees import STATIC, static
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
 
@@ -74,7 +74,7 @@ def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str 
         held = path[:2] == ("backbone", "stage") and path[2] in frozen
         return isinstance(variable, nnx.Param) and not (held or cancelled)
 
-    def split(training: bool):
+    def split(training: bool) -> tuple[Any, ...]:
         view = nnx.clone(model)
         view.eval()
         for path, module in nnx.iter_modules(view):
@@ -85,12 +85,13 @@ def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str 
 
     training, *states = split(training=True)
     inference = split(training=False)[0]
-    return SplitModel(training, inference, *map(nnx.to_pure_dict, states), model.loss_weights)
+    params, fixed, batch_stats, other = map(nnx.to_pure_dict, states)
+    return SplitModel(training, inference, params, fixed, batch_stats, other, model.loss_weights)
 
 
 def merge_model(
     parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
-) -> nnx.Module:
+) -> Any:
     """Return the metric with these parameters; gradients flow through it to ``params``.
 
     In training mode, batch norms that use the batch share its statistics over the devices of ``axis_name``.
@@ -99,7 +100,7 @@ def merge_model(
     return _merge(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
 
 
-def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | None) -> nnx.Module:
+def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | None) -> Any:
     model = nnx.merge(graphdef, *states, copy=True)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
@@ -116,7 +117,7 @@ class RawScore:
     statistics by batch norms in training mode are discarded.
     """
 
-    graphdef: Any = static()
+    graphdef: Any = field(metadata=STATIC)
     states: tuple[Tree, ...]
     axis_name: str | None = static()
 

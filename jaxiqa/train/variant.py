@@ -11,13 +11,15 @@ from jax.tree_util import Partial
 from jaxiqa import attacks, models
 from jaxiqa.config import Adversarial, Block, NormPenalty, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
+from jaxiqa.core import registry
 from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.models.metric import Metric
 
 BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
 
 
-def insert_blocks(model: nnx.Module, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
+def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
     """Insert the variant's blocks, in order.
 
     Args:
@@ -46,17 +48,17 @@ def insert_blocks(model: nnx.Module, variant: Variant, *, rngs: nnx.Rngs, where:
     return tuple(held)
 
 
-def _check_block(where: str, block: Block, model: nnx.Module) -> None:
+def _check_block(where: str, block: Block, model: Metric) -> None:
     """Raise ``ValueError`` for a stage or option that does not exist; the message suggests the nearest name."""
     stage, known = block.where.partition(":")[2], stages_of(model)
     if stage not in known:
         raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
-    parameters = inspect.signature(BLOCKS[block.kind].__init__).parameters
+    parameters = registry.parameters(BLOCKS[block.kind])
     open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a block without options
     allowed = [
         option
         for option, parameter in parameters.items()
-        if option not in ("self", "features", "rngs") and parameter.kind not in open_ended
+        if option not in ("features", "rngs") and parameter.kind not in open_ended
     ]
     for option in block.options:
         if option not in allowed:
@@ -66,13 +68,13 @@ def _check_block(where: str, block: Block, model: nnx.Module) -> None:
             raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: 40}}")
 
 
-def stages_of(model: nnx.Module) -> list[str]:
+def stages_of(model: Metric) -> list[str]:
     """Return the names of the backbone's groups of stages, then of its stages."""
     order = model.backbone.order
     return list(dict.fromkeys([*(stage.partition(".")[0] for stage in order), *order]))
 
 
-def _free_name(model: nnx.Module, kind: str) -> str:
+def _free_name(model: Metric, kind: str) -> str:
     """Return ``robust_block``, or else ``robust_block_2`` and so on."""
     names, number, name = {insertion.name for insertion in model.insertions}, 1, kind
     while name in names:
@@ -81,7 +83,7 @@ def _free_name(model: nnx.Module, kind: str) -> str:
     return name
 
 
-def frozen_stages(model: nnx.Module, freeze: str | None) -> tuple[str, ...]:
+def frozen_stages(model: Metric, freeze: str | None) -> tuple[str, ...]:
     """Return all stages up to ``freeze``; none for None."""
     return model.backbone.order[: model.backbone.span(freeze)[1] + 1] if freeze else ()
 
@@ -107,7 +109,7 @@ def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Call
         raise ValueError(f"options.{strength} is set by `epsilon`; remove it from options")
     return Partial(
         partial(adversarial_batch, target=chosen.target),
-        attacks.make(chosen.attack, **chosen.options, **{strength: chosen.epsilon}),
+        attacks.make(chosen.attack, **{**chosen.options, strength: chosen.epsilon}),
         low=low,
         high=high,
         distance=distance or Partial(LABELS[chosen.label]),

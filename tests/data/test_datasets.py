@@ -165,6 +165,8 @@ def test_a_folder_without_scores_is_all_test(tmp_path):
     splits = load("folder", source=str(tmp_path), score_column=None)
     assert set(splits) == {"test"}
     assert splits["test"].mos is None
+    splits = load("folder", source=str(tmp_path), score_column=None, mos_range=(1, 5))  # which 0 lies outside of
+    assert splits["test"].mos is None
 
 
 def test_unknown_names_options_and_folders_say_what_is_allowed(tmp_path, monkeypatch):

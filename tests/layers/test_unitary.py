@@ -3,7 +3,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.linalg
+from jax.interpreters import ad
 
+from jaxiqa.layers.exponential import exponential_p
 from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
 
 MAPS = {"eigh": expm_eigh, "taylor": expm_taylor, "cayley": cayley}
@@ -107,6 +109,13 @@ def test_semi_orthogonal_has_orthonormal_columns_or_rows(shape):
     assert np.isfinite(gradient).all()
     if shape != (1, 5) and shape != (5, 1):
         assert np.abs(gradient).max() > 0
+
+
+def test_an_exponential_of_what_does_not_change_has_a_derivative_of_zero():
+    a = jnp.array([[0.0, 1.0], [-1.0, 0.0]])
+    value, change = ad.primitive_jvps[exponential_p]((a,), (ad.Zero(a.aval),), method="taylor")
+    np.testing.assert_allclose(value, scipy.linalg.expm(np.asarray(a)), atol=1e-6)
+    np.testing.assert_array_equal(change, jnp.zeros_like(a))
 
 
 def test_an_unknown_method_lists_the_known_ones():

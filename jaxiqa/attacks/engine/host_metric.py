@@ -42,7 +42,7 @@ class External:
             raise ValueError(f"{self.name} returned scores that are not finite: {scores[~np.isfinite(scores)][0]}")
         return jnp.asarray(-scores if self.lower_better else scores)
 
-    def _one(self, image: np.ndarray) -> np.float32:
+    def _one(self, image: np.ndarray) -> Any:
         score = self._scores(self.fn(image))
         if score.size != 1:
             raise ValueError(f"{self.name} returned shape {score.shape} for one image; expected one score")
@@ -84,5 +84,5 @@ def from_callable(
     >>> metric(jnp.zeros((2, 4, 4, 3))).tolist()
     [-0.0, -0.0]
     """
-    name = name or getattr(fn, "__name__", type(fn).__name__)
-    return External(fn, lower_better=lower_better, batched=batched, as_uint8=as_uint8, name=name)
+    called = name if name else getattr(fn, "__name__", type(fn).__name__)
+    return External(fn, lower_better=lower_better, batched=batched, as_uint8=as_uint8, name=called)

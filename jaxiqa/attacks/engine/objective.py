@@ -36,7 +36,7 @@ class Maximize:
     sign: Values = 1.0
     threshold: Values = float("inf")
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _as_arrays(self, "sign", "threshold")
         if not is_traced(self.sign) and not _all(self.sign, lambda sign: np.abs(sign) == 1):
             raise ValueError(f"sign={self.sign!r} is not allowed; expected 1 to raise or -1 to lower the score")
@@ -45,11 +45,14 @@ class Maximize:
 
     def value(self, scores: Scores) -> Scores:
         """What the attack maximises, per image."""
-        return self.sign * scores
+        sign: Any = self.sign  # a number or an array since __post_init__
+        return sign * scores
 
     def reached(self, scores: Scores) -> jax.Array:
         """Whether an image needs no more work."""
-        return jnp.isfinite(self.threshold) & (self.sign * scores > self.sign * self.threshold)
+        sign: Any = self.sign
+        threshold: Any = self.threshold
+        return jnp.isfinite(threshold) & (sign * scores > sign * threshold)
 
 
 @jax.tree_util.register_dataclass
@@ -76,7 +79,7 @@ class Target:
     target: Values
     tolerance: Values = 0.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         _as_arrays(self, "target", "tolerance")
         if not is_traced(self.target) and not _all(self.target, np.isfinite):
             raise ValueError(f"target={self.target!r} is not allowed; expected finite scores")
@@ -84,11 +87,14 @@ class Target:
 
     def value(self, scores: Scores) -> Scores:
         """What the attack maximises, per image."""
-        return -jnp.abs(scores - self.target)
+        target: Any = self.target  # a number or an array since __post_init__
+        return -jnp.abs(scores - target)
 
     def reached(self, scores: Scores) -> jax.Array:
         """Whether an image needs no more work."""
-        return jnp.abs(scores - self.target) < self.tolerance
+        target: Any = self.target
+        tolerance: Any = self.tolerance
+        return jnp.abs(scores - target) < tolerance
 
 
 Objective = Maximize | Target

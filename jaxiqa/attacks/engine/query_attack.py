@@ -33,8 +33,11 @@ class QueryAttack(Attack):
     candidates: Any = 1
     estimates_gradient: ClassVar[bool] = False
     variants: ClassVar[tuple[str, ...]] = ("paper", "benchmark")
+    batch_size: int
+    variant: str
+    queries: int
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_count("batch_size", self.batch_size, 1)
         if hasattr(self, "variant"):
             check_choice("variant", self.variant, self.variants)

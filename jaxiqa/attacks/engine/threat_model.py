@@ -154,7 +154,7 @@ class Ball:
     low: Number = 0.0
     high: Number = 1.0
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("norm", self.norm, NORMS)
         check_number("epsilon", self.epsilon, 0.0, 1.0 if self.norm == "linf" else float("inf"))
 

@@ -147,7 +147,9 @@ class _Runs:
         return replace(self.attack, **{self.name: strength})
 
 
-def _align(run: _Runs, target: tuple[str, float], ladder: Sequence[float], tolerance: float, refinements: int):
+def _align(
+    run: _Runs, target: tuple[str, float], ladder: Sequence[float], tolerance: float, refinements: int
+) -> Aligned:
     curve, wanted, amount = run.curve, target[1], LOG_CHANGE[run.measure]
 
     def error(strength: float) -> float:

@@ -138,7 +138,7 @@ def check_masking(
     found = np.asarray(goal.value(square.scores)) - clean
     five = gain(pgd(epsilon, 5)).mean()
     free = [pgd(1.0, 40, epsilon / 2), APGD(1.0, steps=40, random_start=False, objective=goal)]
-    experiments = {
+    experiments: dict[str, tuple[Any, float, np.ndarray, list[Any]]] = {
         "noise beats pgd": (lambda x: (noise - clean > x).mean(), 0.05, bounded, [pgd(epsilon, 40)]),
         "square beats pgd": (lambda x: (found > x).mean(), 0.05, bounded, [pgd(epsilon, 40), apgd]),
         "unbounded attack does not saturate": (lambda x: _ratio(ten.mean(), x.mean()), 0.9, gain(pgd(1.0, 10)), free),

@@ -44,7 +44,7 @@ class InBounds:
     low: Number
     high: Number
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         seen = isinstance(self.low, int | float) and isinstance(self.high, int | float)
         if seen and not -inf < self.low < self.high < inf:
             raise ValueError(f"bounds=({self.low}, {self.high}) is not allowed; expected low < high")

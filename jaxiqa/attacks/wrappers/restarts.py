@@ -35,13 +35,14 @@ class Restarts:
     attack: Any
     count: int = static(5)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_steps(self.count)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         check_unit_images(images)
         keys, score_fn = image_keys(key, len(images)), beside(images, as_pytree(score_fn))
-        best = best_value = None
+        best: Any = None
+        best_value: Any = None
         for run in range(self.count):
             attacked = self.attack(score_fn, images, jax.vmap(jax.random.fold_in, (0, None))(keys, run))
             value = _value(score_fn, attacked, self.attack.objective)

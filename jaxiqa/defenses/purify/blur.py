@@ -39,7 +39,7 @@ class GaussianBlur:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_window("kernel_size", self.kernel_size)
         if self.sigma is None:
             object.__setattr__(self, "sigma", 0.3 * ((self.kernel_size - 1) / 2 - 1) + 0.8)
@@ -77,7 +77,7 @@ class MedianBlur:
 
     random: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_window("kernel_size", self.kernel_size)
 
     @property
@@ -117,7 +117,7 @@ class Unsharp:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_window("kernel_size", self.kernel_size)
         check_strength("sigma", self.sigma, 0, open_low=True)
         check_strength("amount", self.amount, 0)

@@ -38,7 +38,7 @@ class ColorQuantization:
     random: ClassVar[bool] = False
     surrogate: ClassVar = staticmethod(identity)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("levels", self.levels, 2, whole=True)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:

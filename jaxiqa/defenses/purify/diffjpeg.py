@@ -50,7 +50,7 @@ class DiffJPEG:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, VARIANTS)
         check_strength("quality", self.quality, 1, 100)
 

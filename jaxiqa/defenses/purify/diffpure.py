@@ -59,7 +59,7 @@ class DiffPure:
     random: ClassVar[bool] = True
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("paper", "benchmark"))
         check_side("steps", self.steps)
         check_size("size", self.size)
@@ -68,6 +68,7 @@ class DiffPure:
     def __call__(self, images: Images, key: PRNGKey | None) -> Images:
         check_unit_images(images, channels=3)
         check_key("diffpure", key)
+        assert key is not None
         forth, back = jax.random.split(key)
 
         def purified(images: Images) -> Images:

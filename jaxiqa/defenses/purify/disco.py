@@ -51,7 +51,7 @@ class DISCO:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("paper", "benchmark"))
         check_size("size", self.size)
         object.__setattr__(self, "network", trained("network", self.network))

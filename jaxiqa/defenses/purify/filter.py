@@ -39,7 +39,7 @@ class Filter:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:

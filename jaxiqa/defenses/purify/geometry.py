@@ -40,7 +40,7 @@ class Rotate:
     random: ClassVar[bool] = True
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("limit", self.limit, 0, 180)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
@@ -83,7 +83,7 @@ class Crop:
     random: ClassVar[bool] = True
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_side("size", self.size)
         keep_size_of(self)
 

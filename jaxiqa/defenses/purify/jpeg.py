@@ -53,7 +53,7 @@ class JPEG:
 
     random: ClassVar[bool] = False
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, VARIANTS)
         check_strength("quality", self.quality, 1, 100, whole=True)
 

@@ -36,7 +36,7 @@ class RandomNoise:
     random: ClassVar[bool] = True
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("sigma", self.sigma, 0)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:

@@ -48,7 +48,7 @@ class RealESRGAN:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, ("paper", "benchmark"))
         object.__setattr__(self, "network", trained("network", self.network))
 

@@ -50,7 +50,7 @@ class Resize:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("scale", self.scale, 0, 1, open_low=True)
         keep_size_of(self)
 
@@ -90,7 +90,7 @@ class Upscale:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("scale", self.scale, 0, 1, open_low=True)
         check_choice("variant", self.variant, VARIANTS)
 
@@ -110,4 +110,5 @@ def scaled_size(images: Images, scale: float) -> tuple[int, int]:
     >>> scaled_size(jax.numpy.zeros((1, 100, 7, 3)), 0.1)
     (10, 1)
     """
-    return tuple(max(1, int(np.float32(side) * np.float32(scale))) for side in images.shape[1:3])
+    h, w = (max(1, int(np.float32(side) * np.float32(scale))) for side in images.shape[1:3])
+    return h, w

@@ -83,7 +83,7 @@ def certify_class(
     plan = stopping_schedule(options.n, options.alpha, early=options.target is not None)
     needed = None if options.target is None else special.ndtr(options.target / options.sigma)
 
-    label = successes = None
+    label, successes = None, np.zeros(len(images), int)
     n, lower = np.zeros(len(images), int), np.zeros(len(images))
     active, before = np.arange(len(images)), 0
     for size, share in plan:
@@ -91,7 +91,7 @@ def certify_class(
         votes = _votes(sampled.scores(active, first, options.n0 + size, progress), edges)
         if label is None:
             label = _most(votes[:, : options.n0], options.classes)
-            successes, votes = np.zeros(len(images), int), votes[:, options.n0 :]
+            votes = votes[:, options.n0 :]
         successes[active] += (votes == label[active, None]).sum(1)
         lower[active] = np.maximum(lower[active], clopper_pearson(successes[active], size, share))
         n[active], before = size, size
@@ -110,20 +110,20 @@ def certify_class(
         sigma=float(options.sigma),
         alpha=float(options.alpha),
         noise="gaussian",
-        size=tuple(sampled.images.shape[1:3]),
+        size=(sampled.images.shape[1], sampled.images.shape[2]),
         resize_norm=norm,
         label=np.where(abstained, -1, label),
         edges=edges,
     )
 
 
-def _votes(scores, edges) -> Int[np.ndarray, "k n"]:
+def _votes(scores: np.ndarray, edges: np.ndarray) -> Int[np.ndarray, "k n"]:
     """The class of each copy: that of most of its votes."""
     classes = classify(scores.astype(np.float64), edges)
     return classes[..., 0] if classes.shape[-1] == 1 else _most(classes, len(edges) + 1)
 
 
-def _most(classes, count) -> Int[np.ndarray, "*b"]:
+def _most(classes: np.ndarray, count: int) -> Int[np.ndarray, "*b"]:
     """The most frequent entry along the last axis, the lowest of equals."""
     return np.stack([(classes == one).sum(-1) for one in range(count)], -1).argmax(-1)
 

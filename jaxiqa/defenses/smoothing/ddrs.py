@@ -65,7 +65,7 @@ class DDRS(ClassSampling):
     _: KW_ONLY
     size: int | None = 256
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         trained("network", self.network)
         check_size(self.size)

@@ -87,7 +87,7 @@ class DensePure(ClassSampling):
     votes: int | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         trained("network", self.network)
         check_size(self.size)

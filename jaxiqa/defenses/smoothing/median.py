@@ -58,7 +58,7 @@ class MS(Sampling):
     denoise: Callable[[Images], Images] | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         check_option("epsilon", self.epsilon, open_low=True)
         noisy_view(self.sigma, self.denoise, self.variant)  # checks both
@@ -134,7 +134,7 @@ def certify_median(
         sigma=float(options.sigma),
         alpha=float(options.alpha),
         noise="gaussian",
-        size=tuple(images.shape[1:3]),
+        size=(images.shape[1], images.shape[2]),
         score=score,
         lower=lower,
         upper=upper,

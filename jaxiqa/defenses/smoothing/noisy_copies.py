@@ -48,7 +48,7 @@ class Denoised:
 
     votes: ClassVar[int] = 1
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, VARIANTS)
 
     def __call__(self, images: Images, words: Words, samples: Int[Array, " m"]) -> Images:
@@ -100,9 +100,10 @@ def _length(old: int, new: int) -> float:
     return float(np.linalg.norm(bilinear_weights(old, new, True), 2))
 
 
-def resized_to(side: int | None, images: Images):
+def resized_to(side: int | None, images: Images) -> tuple[Callable[[Images], Images] | None, float]:
     """The resize of these images, or None, with its norm."""
     check_images("images", images)
-    if side is None or images.shape[1:3] == (side, side):
+    _, h, w, _ = images.shape
+    if side is None or (h, w) == (side, side):
         return None, 1.0
-    return partial(resize_bilinear, size=(side, side)), resize_norm(*images.shape[1:3], side)
+    return partial(resize_bilinear, size=(side, side)), resize_norm(h, w, side)

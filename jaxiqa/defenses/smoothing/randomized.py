@@ -54,7 +54,7 @@ class RS(ClassSampling):
     denoise: Callable[[Images], Images] | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         super().__post_init__()
         noisy_view(self.sigma, self.denoise, self.variant)  # checks both
 
@@ -79,6 +79,6 @@ class DRS(RS):
 
     denoise: Callable[[Images], Images] = field()  # field() removes the default of RS
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         trained("denoise", self.denoise)  # None is no denoiser
         super().__post_init__()

@@ -43,8 +43,8 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     if not norms:
         return dict(arrays)
     if len(convs) != len(ORDER) or len(norms) != len(ORDER):
-        found = f"{len(convs)} convolutions and {len(norms)} batch norms"
-        raise ValueError(f"Keras' Inception-ResNet-v2 has {len(ORDER)} unnamed layers of each kind, this file {found}")
+        given = f"{len(convs)} convolutions and {len(norms)} batch norms"
+        raise ValueError(f"Keras' Inception-ResNet-v2 has {len(ORDER)} unnamed layers of each kind, this file {given}")
     targets = {name: f"{place}.conv" for name, place in zip(convs, ORDER, strict=True)} | NAMED
     targets |= {"conv_7b": "conv2d_7b.conv"}
     scaled = {name: f"{place}.bn" for name, place in zip(norms, ORDER, strict=True)} | {"conv_7b_bn": "conv2d_7b.bn"}

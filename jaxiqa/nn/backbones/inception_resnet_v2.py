@@ -154,7 +154,7 @@ def inception_resnet_v2(*, width: int = 32, rngs: nnx.Rngs) -> Stages:
         stages[name] = (module, cout)
         cin = cout
 
-    def convolve(name: str, channels: int, size: Size, **options) -> None:
+    def convolve(name: str, channels: int, size: Size, **options: Any) -> None:
         add(name, ConvNormReLU(cin, scaled(channels), size, **options, rngs=rngs), scaled(channels))
 
     def mix(name: str, branches: Sequence[Branch], pool: Literal["average", "max"]) -> None:

@@ -112,10 +112,10 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     arrays = dict(arrays)
     for name in list(arrays):
         layer, _, part = name.partition(".")
-        rule = next((rule for rule in KERAS if re.fullmatch(rule[0], layer)), None)
-        if part not in ("kernel", "depthwise_kernel") or rule is None:
+        found = next(((rule, match) for rule in KERAS if (match := re.fullmatch(rule[0], layer))), None)
+        if part not in ("kernel", "depthwise_kernel") or found is None:
             continue
-        match = re.fullmatch(rule[0], layer)
+        rule, match = found
         parts = [f"{match.expand(rule[1])}.{part}" for part in ("gamma", "beta", "moving_mean", "moving_variance")]
         if not all(part in arrays for part in parts):
             continue

@@ -53,7 +53,9 @@ def squeezenet1_1(*, width: int = 64, rngs: nnx.Rngs) -> Stages:
         rngs: random numbers for the weights: He's normal scale by fan-in.
     """
     stages: dict[str, tuple[nnx.Module, int]] = {}
-    layers = {"relu1": (ConvReLU(3, width, 3, stride=2, padding=0, rngs=rngs), width)}
+    layers: dict[str, tuple[nnx.Module, int]] = {
+        "relu1": (ConvReLU(3, width, 3, stride=2, padding=0, rngs=rngs), width)
+    }
     cin = width
     for i, multiple in enumerate(SQUEEZED, start=2):
         cout = 2 * width * multiple

@@ -57,8 +57,8 @@ def shift_mask(size: tuple[int, int], window: int, shift: int) -> Float[np.ndarr
     rows, columns = (
         np.where(np.arange(side) < side - window, 0, np.where(np.arange(side) < side - shift, 1, 2)) for side in size
     )
-    region = (3 * rows[:, None] + columns).reshape(size[0] // window, window, size[1] // window, window)
-    region = region.transpose(0, 2, 1, 3).reshape(-1, window * window)
+    whole = (3 * rows[:, None] + columns).reshape(size[0] // window, window, size[1] // window, window)
+    region = whole.transpose(0, 2, 1, 3).reshape(-1, window * window)
     return np.where(region[:, :, None] == region[:, None], 0, -100).astype(np.float32)
 
 
@@ -75,7 +75,7 @@ class WindowBlock(nnx.Module):
         self.mlp = MLP(features, hidden, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        size, shift = x.shape[1:3], self.shift
+        size, shift = (x.shape[1], x.shape[2]), self.shift
         # Heads first, so that the bias adds to the logits `windows heads n n`.
         bias = self.position[...][relative_positions(self.window)].transpose(2, 0, 1)[None]
         if shift:

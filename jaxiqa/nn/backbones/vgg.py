@@ -8,6 +8,7 @@ ReLU. These are the usual names of its features.
 
 from collections.abc import Callable
 from functools import partial
+from typing import Any
 
 import jax
 from flax import nnx
@@ -27,7 +28,7 @@ GROWTH = (1, 2, 4, 8, 8)
 class ConvReLU(nnx.Module):
     """Compute ``relu(conv(x))``, the convolution with a bias; arguments as of `jaxiqa.nn.conv.conv`."""
 
-    def __init__(self, cin: int, cout: int, size: int, **options):
+    def __init__(self, cin: int, cout: int, size: int, **options: Any):
         self.conv = conv(cin, cout, size, bias=True, **options)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
@@ -62,7 +63,8 @@ def vgg16(*, width: int = 64, pool: Callable[[], nnx.Module] = MaxPool, rngs: nn
 
 def _rules() -> tuple[key_map.Rule, ...]:
     """Return conversion rules; torchvision numbers convolutions, ReLUs and poolings together."""
-    rules, index = [], 0
+    rules: list[key_map.Rule] = []
+    index = 0
     for block, depth in enumerate(DEPTHS, start=1):
         for i in range(1, depth + 1):
             rules += key_map.conv(rf"features\.{index}", f"stage.relu{block}_{i}.conv", bias=True)

@@ -23,7 +23,7 @@ def grouped_conv(
     *,
     stride: tuple[int, int],
     padding: Padding,
-    precision: object = None,
+    precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "b h2 w2 cout"]:
     """Convolve each group of input channels to its own group of output channels.
 

@@ -5,6 +5,7 @@ second. Here every tap is a matrix product without such zeros, and so are all gr
 U-Net (4 images of 256×256, 2 cores) takes 0.9 s instead of 12.4.
 """
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -14,7 +15,11 @@ NONE: Padding = ((0, 0), (0, 0))
 
 
 def halving_conv(
-    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, padding: Padding, precision: object = None
+    x: Float[Array, "b h w cin"],
+    kernel: Float[Array, "kh kw cin cout"],
+    *,
+    padding: Padding,
+    precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "b h2 w2 cout"]:
     """Compute a convolution of stride 2 with an even kernel as one of stride 1 on 2×2 blocks of pixels as channels.
 
@@ -37,7 +42,7 @@ def halving_conv(
 
 
 def doubling_conv(
-    x: Float[Array, "b h w cin"], kernel: Float[Array, "4 4 cin cout"], *, precision: object = None
+    x: Float[Array, "b h w cin"], kernel: Float[Array, "4 4 cin cout"], *, precision: jax.lax.PrecisionLike = None
 ) -> Float[Array, "b 2*h 2*w cout"]:
     """Compute ``lax.conv_transpose`` of a 4×4 kernel, stride 2 and padding 2.
 

@@ -1,6 +1,7 @@
 """Convolution of small maps by wide kernels, as in late stages of a network."""
 
-from functools import partial
+from functools import partial, reduce
+from operator import add
 
 import jax
 import jax.numpy as jnp
@@ -36,7 +37,11 @@ def is_wide(x: Array, kernel: Array) -> bool:
 @partial(jax.jit, static_argnames=("padding", "precision"))  # one operation in traced programs, see jaxiqa.lipschitz
 @at_least_float32
 def wide_conv(
-    x: Float[Array, "b h w cin"], kernel: Float[Array, "kh kw cin cout"], *, padding: Padding, precision: object = None
+    x: Float[Array, "b h w cin"],
+    kernel: Float[Array, "kh kw cin cout"],
+    *,
+    padding: Padding,
+    precision: jax.lax.PrecisionLike = None,
 ) -> Float[Array, "b h2 w2 cout"]:
     """Compute a convolution of stride 1 as one matrix product of all patches and the kernel, or as one per tap.
 
@@ -55,5 +60,7 @@ def wide_conv(
     patches = [x[:, i : i + height, j : j + width] for i in range(kh) for j in range(kw)]
     kernel = kernel.reshape(kh * kw, cin, cout)
     if kh * kw * x.size > GATHERED:
-        return sum(jnp.dot(patch, tap, precision=precision) for patch, tap in zip(patches, kernel, strict=True))
+        return reduce(
+            add, (jnp.dot(patch, tap, precision=precision) for patch, tap in zip(patches, kernel, strict=True))
+        )
     return jnp.dot(jnp.concatenate(patches, axis=-1), kernel.reshape(-1, cout), precision=precision)

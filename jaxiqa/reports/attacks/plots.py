@@ -38,8 +38,8 @@ def curves(summary: Summary) -> bytes:
     names, titles = told_apart(summary.models), told_apart(summary.attacks)
     for panel, (attack, epsilons) in zip(panels, summary.attacks.items(), strict=True):
         for number, model in enumerate(summary.models):
-            found = [(e, summary.cells.get((model, column("AbsGain", attack, e)))) for e in epsilons]
-            found = [(e, value) for e, value in found if value]
+            cells = [(e, summary.cells.get((model, column("AbsGain", attack, e)))) for e in epsilons]
+            found = [(e, value) for e, value in cells if value]
             if not found:
                 continue
             means = [value.mean for _, value in found]
@@ -50,8 +50,7 @@ def curves(summary: Summary) -> bytes:
                     [number], means, yerr=reach, capsize=3, label=names[model], markersize=8, **_style(number)
                 )
                 continue
-            levels = isinstance(epsilons[0], str)
-            x = [epsilons.index(e) if levels else 255 * e for e, _ in found]
+            x = [255 * e if isinstance(e, float | int) else epsilons.index(e) for e, _ in found]
             panel.plot(x, means, label=names[model], markersize=5, **_style(number))
             panel.fill_between(x, low, high, color=_style(number)["color"], alpha=0.15, linewidth=0)
         set_title(panel, titles[attack], room=2.4)

@@ -113,7 +113,8 @@ def summarise(
     scores, labelled = _by_cell(results), _by_model(predictions)
     strengths = _strengths(results)
     images = {row.image for row in results}
-    unknown = {(row.model, row.seed) for row in (*results, *predictions)} - set(keys)
+    rows: tuple[ResultRow | PredictionRow, ...] = (*results, *predictions)
+    unknown = {(row.model, row.seed) for row in rows} - set(keys)
     missing = [f"{model} seed {seed}: rows, but no model row, so left out" for model, seed in sorted(unknown)]
 
     scales = ends_of(models, results, score_range=score_range, mos_range=mos_range)
@@ -131,7 +132,9 @@ def summarise(
         ends = scales.get((name, card.seed))
         if ends is None and results:
             missing.append(f"{where}: gains: the first model has no results of this seed to take the score range from")
-        for label, epsilons in strengths.items() if ends else ():
+        for label, epsilons in strengths.items():
+            if not ends:
+                break
             curves: dict[str, list[float]] = defaultdict(list)
             for epsilon in epsilons:
                 cell = scores[name, card.seed, label, epsilon]
@@ -173,8 +176,7 @@ def summarise(
 
 def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
     deviation = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else 0.0
-    many = per_image is not None and len(per_image[0]) > 1
-    interval = interval95(np.mean(per_image, axis=0)) if many else None
+    interval = interval95(np.mean(per_image, axis=0)) if per_image is not None and len(per_image[0]) > 1 else None
     return Value(float(np.mean(per_seed)), deviation, len(per_seed), interval)
 
 
@@ -246,6 +248,7 @@ def _ends(
 ) -> tuple[float, float] | None:
     """Return the scale's ends for one model and seed; None without baseline results."""
     if score_range == "mos":
+        assert mos_range is not None  # `summarise` has checked it
         ends = mos_range
     elif score_range == "model":
         ends = card.score_low, card.score_high

@@ -1,5 +1,6 @@
 """The table of results: csv in full precision; Markdown and terminal for reading."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 from rich import table as rich_table
@@ -9,7 +10,7 @@ from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
 from jaxiqa.reports.attacks.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
 from jaxiqa.reports.strengths import format_strength
-from jaxiqa.reports.table import Table
+from jaxiqa.reports.table import Entry, Table
 
 
 def columns(summary: Summary, *, every_strength: bool) -> list[str]:
@@ -110,7 +111,7 @@ def write_csv(summary: Summary, path: Path) -> None:
 def tables(summary: Summary) -> list[Table]:
     """Return the table, and the long one with every attack at every strength."""
     names = columns(summary, every_strength=False)
-    rows = [
+    rows: list[Sequence[str | Entry]] = [
         [model, *((cell(summary, model, name), _mean(summary, model, name)) for name in names)]
         for model in summary.models
     ]

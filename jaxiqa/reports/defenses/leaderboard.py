@@ -1,5 +1,6 @@
 """The leaderboard: one line per defense, best first."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from jaxiqa.core.csv_files import as_csv
@@ -52,8 +53,8 @@ def leaderboard(defenses: Defenses) -> Table:
     """
     found = {label: {view: defenses.view(label, view) for view in VIEWS} for label in defenses.labels}
     found = {label: numbers for label, numbers in found.items() if numbers[TRANSFER] or numbers[ADAPTIVE]}
-    counts = {label: tuple(len(defenses.chosen(label, view)) for view in (TRANSFER, ADAPTIVE)) for label in found}
-    most = tuple(max((count[i] for count in counts.values()), default=0) for i in (0, 1))
+    counts = {label: (len(defenses.chosen(label, TRANSFER)), len(defenses.chosen(label, ADAPTIVE))) for label in found}
+    most = (max((n for n, _ in counts.values()), default=0), max((n for _, n in counts.values()), default=0))
     reasons = {label: why_no_rank(label, counts[label], most) for label in found}
     order = sorted(found, key=lambda label: _place(reasons[label], found[label]))
     header = ["defense", "rank", "worst D", WHY, *(f"{name}, {view}" for view in VIEWS for name in NAMES[view])]
@@ -88,7 +89,7 @@ def leaderboard(defenses: Defenses) -> Table:
     return Table("Leaderboard", header, rows, notes)
 
 
-def write_leaderboard(defenses: Defenses, folder: Path, *, title: str, facts: dict[str, str]) -> Table:
+def write_leaderboard(defenses: Defenses, folder: Path, *, title: str, facts: Mapping[str, str]) -> Table:
     """Write leaderboard.csv, numbers in full precision, and leaderboard.html; return the table."""
     table = leaderboard(defenses)
     lines = [[_cell(name, item) for name, item in zip(table.header, row, strict=True)] for row in table.rows]

@@ -4,6 +4,8 @@
 arXiv:2408.01541.
 """
 
+from typing import Any
+
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -30,8 +32,8 @@ def tradeoff(defenses: Defenses) -> bytes:
     for panel, name in zip(panels, columns, strict=False):
         for number, label in enumerate(defenses.labels):
             style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
-            points = {view: defenses.view(label, view) for view in (TRANSFER, MATCHED, ADAPTIVE)}
-            points = {view: (n["D"].mean, n[name].mean) for view, n in points.items() if name in n}
+            numbers = {view: defenses.view(label, view) for view in (TRANSFER, MATCHED, ADAPTIVE)}
+            points = {view: (n["D"].mean, n[name].mean) for view, n in numbers.items() if name in n}
             if TRANSFER in points:
                 panel.plot(*points[TRANSFER], linestyle="", markersize=8, label=names[label], **style)
             if ADAPTIVE in points and label != UNDEFENDED:
@@ -106,20 +108,20 @@ def by_strength(defenses: Defenses) -> bytes:
 def _lines(panel: Axes, defenses: Defenses, only: dict[str, object], *, levels: bool) -> None:
     keys = [cell.key for cell in defenses.cells if all(getattr(cell.key, k) == v for k, v in only.items())]
     strengths = in_order({key.strength for key in keys if isinstance(key.strength, str) == levels and key.strength})
-    places = range(len(strengths)) if levels else [255 * strength for strength in strengths]
+    places = [255 * e if isinstance(e, float | int) else place for place, e in enumerate(strengths)]
     names = told_apart(defenses.labels)
     for number, label in enumerate(defenses.labels):
         found = [defenses.view(label, TRANSFER, strength=strength, **only) for strength in strengths]
         points = [(x, n["D"]) for x, n in zip(places, found, strict=True) if n]
         if points:
-            style = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+            style: dict[str, Any] = {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
             x, means = [x for x, _ in points], [d.mean for _, d in points]
             panel.plot(x, means, markersize=4, linewidth=1, label=names[label], **style)
             if len(defenses.labels) <= BANDS:
                 low, high = zip(*(d.interval or (d.mean, d.mean) for _, d in points), strict=True)
                 panel.fill_between(x, low, high, color=style["color"], alpha=0.08, linewidth=0)
     if levels:
-        panel.set_xticks(list(places), [format_strength(strength) for strength in strengths])
+        panel.set_xticks(places, [format_strength(strength) for strength in strengths])
     else:
         panel.set_xlabel("ε · 255")
 

@@ -38,9 +38,9 @@ def entry(number: Number | None, digits: int = 3) -> Entry:
 
 def table4(defenses: Defenses) -> list[Table]:
     """Return one table per view: a row per defense, a column per measure of `SHOWN`."""
-    tables = []
+    tables: list[Table] = []
     for view, title in TITLES.items():
-        rows = []
+        rows: list[list[str | Entry]] = []
         for label in defenses.labels:
             numbers = defenses.view(label, view)
             if numbers:
