@@ -1,4 +1,4 @@
-"""Median smoothing: an interval that the median score of noisy copies cannot leave."""
+"""Median smoothing: certify an interval of the median score of noisy copies."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -16,31 +16,31 @@ from jaxiqa.defenses.smoothing.sampling import Progress, sampler
 
 @dataclass(frozen=True)
 class MS:
-    """Median smoothing: the median score under noise, and bounds of it for every image within ``epsilon``.
+    """Median smoothing: certify the median score under noise, with bounds for every image within ``epsilon``.
 
         q_l-th smallest of n scores  <=  median score of x + δ  <=  q_u-th smallest,   ‖δ‖₂ <= epsilon
 
-    with the ranks of `jaxiqa.defenses.smoothing.bounds.median_ranks`. What is smoothed is ``score_fn(clip(x, 0, 1))``:
-    clipping the noisy image belongs to the metric, and the certificate holds for any metric.
+    with the ranks of `jaxiqa.defenses.smoothing.bounds.median_ranks`. The smoothed function is
+    ``score_fn(clip(x, 0, 1))``: the clipping is part of the metric, and the certificate holds for any metric.
 
     Args:
         epsilon: Euclidean norm of the change, > 0, in [0, 1] pixel units over the whole image.
         sigma: standard deviation of the noise, > 0, in the same units.
         n: noisy copies of each image.
-        alpha: probability, in (0, 1), that ``lower`` does not hold, and that ``upper`` does not.
-        target: None: all n samples are used. A width > 0, in the metric's units: an image is done once its bounds are
-            finite and say on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.bounds`.
-        chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
-        variant: ``"paper"``, or ``"benchmark"``: each bound is the sample one rank below, and the score is the lower
-            of two middle samples instead of their mean.
+        alpha: probability, in (0, 1), that ``lower`` does not hold; the same for ``upper``.
+        target: None: all n samples are used. A width > 0, in the metric's units: sampling of an image stops when its
+            bounds are finite and decide whether its interval is wider; see `jaxiqa.defenses.smoothing.bounds`.
+        chunk: noisy copies scored at once on each device; None: chosen automatically. The samples do not depend on it.
+        variant: ``"paper"``, or ``"benchmark"``: each bound is the sample one rank lower, and the score is the lower of
+            the two middle samples instead of their mean.
 
-    Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
-    optional ``progress(done, total)``, and returns a `jaxiqa.core.types.Certificate` with ``score`` and finite bounds,
+    Call: takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], one key or one per image, and optionally
+    ``progress(done, total)``; returns a `jaxiqa.core.types.Certificate` with ``score`` and finite bounds,
     ``lower <= score <= upper``.
 
     Raises:
-        ValueError: an option, the images or the key are not as stated here; ``n`` samples are too few for any bound,
-            said before sampling, with the least n; a score is not finite.
+        ValueError: an option, the images or the key are not allowed; ``n`` samples are too few for any bound (raised
+            before sampling, with the least n); a score is not finite.
 
     >>> import jax
     >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
@@ -48,7 +48,8 @@ class MS:
     >>> bool(found.lower[0] < found.score[0] < found.upper[0]), found.n.tolist()
     (True, [200])
 
-    Reference: Chiang et al., arXiv 2007.03730.
+    Reference: Chiang et al., "Detection as Regression: Certified Object Detection by Median Smoothing",
+    arXiv:2007.03730.
     """
 
     _: KW_ONLY
@@ -72,12 +73,12 @@ class DMS:
     """Denoised median smoothing: `MS` of ``score_fn(clip(denoise(x), 0, 1))``.
 
     Args:
-        denoise: ``b h w 3 -> b h w 3``, for images with noise of ``sigma`` that leave [0, 1]; best a pytree that can be
-            called.
+        denoise: ``b h w 3 -> b h w 3``, for images with noise of ``sigma``, not clipped to [0, 1]; best a callable
+            pytree.
         epsilon, sigma, n, alpha, target, chunk: as for `MS`.
-        variant: ``"paper"``, or ``"benchmark"``: as for `MS`, and noisy images are clipped before the denoiser.
+        variant: ``"paper"``, or ``"benchmark"``: as for `MS`; also, noisy images are clipped before the denoiser.
 
-    Calling it, and its errors: as for `MS`.
+    Call and errors: as for `MS`.
 
     >>> import jax
     >>> certify = DMS(denoise=lambda x: 0.5 * x + 0.25, n=100)
@@ -85,7 +86,9 @@ class DMS:
     >>> print(found.score.round(1))
     [0.5]
 
-    Reference: Chiang et al., arXiv 2007.03730; Salman et al., arXiv 2003.01908 (denoised smoothing).
+    Reference: Chiang et al., "Detection as Regression: Certified Object Detection by Median Smoothing",
+    arXiv:2007.03730; Salman et al., "Denoised Smoothing: A Provable Defense for Pretrained Classifiers",
+    arXiv:2003.01908.
     """
 
     denoise: Callable[[Images], Images]
@@ -109,7 +112,7 @@ class DMS:
 
 @runtime_checkable
 class Bounding(Protocol):
-    """The options that `MS` and `DMS` share, documented there."""
+    """The options that `MS` and `DMS` share; see there."""
 
     epsilon: float
     sigma: float
@@ -121,7 +124,7 @@ class Bounding(Protocol):
 
 
 def check_bounding(options: Bounding) -> None:
-    """Raise ``ValueError`` where an option is out of range, or where n samples give no finite bounds."""
+    """Check that options are in range and that n samples give finite bounds; else raise ``ValueError``."""
     check_option("epsilon", options.epsilon, open_low=True)
     check_option("sigma", options.sigma, open_low=True)
     check_count("n", options.n, 1)
@@ -143,7 +146,7 @@ def check_bounding(options: Bounding) -> None:
 def certify_median(
     options: Bounding, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress
 ) -> Certificate:
-    """The certificate of `MS`, for what the view makes of noisy copies."""
+    """Compute the certificate of `MS` for the noisy copies that ``view`` makes."""
     sampled = sampler(view, score_fn, images, key, options.n, options.chunk)
     count, active = len(images), np.arange(len(images))
     scores = np.zeros((count, options.n))
@@ -165,7 +168,7 @@ def certify_median(
             active = active[(width > options.target) & ~wide]
             if not len(active):
                 break
-    # The bounds of one look may miss the median of another, though seldom; wider bounds hold as well.
+    # In rare cases the bounds at one sample size miss the median at another. Wider bounds are valid too.
     lower, upper = np.minimum(lower, score), np.maximum(upper, score)
     return Certificate(
         radius=np.full(count, float(options.epsilon)),
@@ -182,13 +185,13 @@ def certify_median(
 
 
 def _ranked(ordered, ranks):
-    """The samples of these two ranks; infinite where a rank is off the end."""
+    """Return the samples of these two ranks; ±infinity if a rank is outside 1..n."""
     padded = np.pad(ordered, ((0, 0), (1, 1)), constant_values=((0, 0), (-np.inf, np.inf)))
     return padded[:, ranks[0]], padded[:, ranks[1]]
 
 
 def _least_width(ordered, options, share):
-    """The least width of the interval that infinitely many samples would give, from the bounds' other sides."""
+    """Return a lower bound of the interval's width for infinitely many samples, from the opposite bounds."""
     from_above, from_below = median_ranks(ordered.shape[1], -options.epsilon, options.sigma, share)
     below, above = _ranked(ordered, (from_below, from_above))
     return above - below
