@@ -218,8 +218,8 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
         (["é", "e\u0301"], "differ only in case or in how Unicode spells them"),
         (["画質", "x", "Ａ", "a"], "differ only in case or in how Unicode spells them"),
         (["STRASSE", "straße"], "differ only in case"),
-        ([" "], "no label"),
-        (["a\nb"], "no label"),
+        ([" "], "not a label"),
+        (["a\nb"], "not a label"),
         *(
             ([spelling(name)], "jaxiqa writes")
             for name in (*FILES.values(), *FOLDERS, "evaluation.json", "report.html", "leaderboard.csv", "table.md")

@@ -1,7 +1,8 @@
 """Attacks on scores: ``attack(score_fn, images, key) -> images``.
 
-`ATTACKS` maps a name to a frozen dataclass of options that is such a function. `FITTED` maps a name to functions
-that learn one from images, ``fit(score_fn, images, key, *, epsilon, ...)``, and that save and load it.
+`ATTACKS` maps a name to an attack class: a frozen dataclass whose fields are the options.
+`FITTED` maps a name to the functions that fit such an attack to images, ``fit(score_fn, images, key, *, epsilon,
+...)``, save it and load it.
 """
 
 from collections.abc import Callable
@@ -54,7 +55,7 @@ ATTACKS: dict[str, type[Any]] = {
 
 
 class Fitted(NamedTuple):
-    """An attack that learns from images: how to fit it, and how to keep what it learnt."""
+    """The functions of an attack that is fitted to images: fit, save, load."""
 
     fit: Callable[..., Any]
     save: Callable[..., None]
@@ -107,7 +108,7 @@ __all__ = [
 
 
 def strength_option(name: str) -> str:
-    """The option by which an attack of this name is given its strength; a fitted one is fitted to an ``epsilon``.
+    """Return the name of the option that sets the strength of an attack; ``epsilon`` for fitted attacks.
 
     >>> strength_option("patch_rs"), strength_option("uap")
     ('area', 'epsilon')
@@ -116,15 +117,16 @@ def strength_option(name: str) -> str:
 
 
 def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any) -> Any:
-    """The attack of this name with these options.
+    """Create an attack by name.
 
     Args:
         name: a key of `ATTACKS`.
-        bounds: lowest and highest pixel value, where they are not 0 and 1; strengths stay shares of the whole range.
+        bounds: lowest and highest pixel value, if not 0 and 1; strengths stay shares of the whole range.
         **options: fields of the attack.
 
     Raises:
-        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
+        ValueError: the name or an option is unknown, an option is missing, or a value is out of range; the message
+            lists what is allowed.
 
     >>> make("pgd", epsilon=8 / 255, steps=3).steps
     3

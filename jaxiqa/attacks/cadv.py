@@ -1,4 +1,4 @@
-"""cAdv: keep the lightness, and have a colourisation network paint the picture anew from adversarial hints."""
+"""cAdv: keep the lightness and recolour the image by a colourisation network with adversarial colour hints."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -29,7 +29,7 @@ STEPS = {"paper": 50, "benchmark": 10}
 SMOOTHING = gaussian_weights(25, 3.0)
 """The Gaussian that smooths a and b before they are clustered: σ = 3, out to 12 pixels."""
 GRID = 23
-"""Bins along a and along b, 10 units wide, whose histogram the entropy is of: the colourisation network's classes."""
+"""Bins along a and along b, 10 units wide, of the histogram for the entropy: the colourisation network's classes."""
 
 Plane = Float[Array, "b h w 1"]
 Hints = Float[Array, "b h w 2"]
@@ -38,24 +38,24 @@ Hints = Float[Array, "b h w 2"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class CAdv(Attack):
-    """cAdv: colour hints h and their mask m, per image, by Adam, such that the score of
+    """cAdv: optimise colour hints h and their mask m of each image by Adam, to raise the score of
 
         rgb(L, colorize(L, h, m))
 
-    is raised; L is the picture's own lightness. It starts from true colours at ``hints`` random pixels: a and b of the
-    smoothed picture are clustered by k-means, and the pixels are drawn from the ``chosen`` clusters with the lowest
-    entropy of colours, where a change of hue is most even. There is no ε: painting anew already changes the picture,
-    by what the network cannot know, and ``step_size`` sets how far the hints then move.
+    L is the lightness of the image. The start is the true colours at ``hints`` random pixels: a and b of the smoothed
+    image are clustered by k-means, and the pixels are drawn from the ``chosen`` clusters with the lowest entropy of
+    colours, where a change of hue is most even. There is no ε. Recolouring alone already changes the image, since the
+    network does not know its true colours; ``step_size`` sets how far the hints then move.
 
     Args:
-        colorize: ``(L, hints, mask) -> ab``, a pytree that can be called, on maps ``b h w 1``, ``b h w 2``,
-            ``b h w 1`` -> ``b h w 2``: L is (lightness − 50) / 100, hints and the result are a and b over 110, the mask
-            is 0.5 at a hint and −0.5 elsewhere. Such as ``jaxiqa.networks.load("siggraph17", weights=...)``.
+        colorize: ``(L, hints, mask) -> ab``, a callable pytree, on maps ``b h w 1``, ``b h w 2``, ``b h w 1`` ->
+            ``b h w 2``: L is (lightness − 50) / 100; hints and the result are a and b divided by 110; the mask is 0.5
+            at a hint and −0.5 elsewhere. For example ``jaxiqa.networks.load("siggraph17", weights=...)``.
         step_size: Adam's learning rate, in the units of hints and mask; a pytree leaf.
         steps: number of Adam steps, ≥ 1; 50, and 10 with ``variant="benchmark"``, by default.
-        clusters: of k-means, ≥ 1.
+        clusters: clusters of k-means, ≥ 1.
         chosen: clusters with hints, from 1 to ``clusters``.
-        hints: pixels with a hint, ≥ 0; fewer where the clusters have fewer pixels.
+        hints: pixels with a hint, ≥ 0; fewer if the clusters have fewer pixels.
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         variant: ``"paper"``; ``"benchmark"`` lets hints and mask leave [−1, 1] and [−0.5, 0.5].
 
@@ -71,10 +71,11 @@ class CAdv(Attack):
 
     Reference: Bhattad et al., "Unrestricted Adversarial Examples via Semantic Manipulation", arXiv:1904.06347.
 
-    **Differs from the paper**: the score takes the place of a classification loss, and the number of steps is fixed.
-    The default is 50 steps of 1e-3, as long a way as the paper's at most 500 of 1e-4. Hints and mask are kept in the
-    range that the network knows. A cluster's entropy is that of its a and b on a grid of 10 units. With
-    ``variant="benchmark"``, as run by arXiv:2408.01541, ``step_size`` sets the strength: 0.00005 to 0.006.
+    **Differs from the paper**: the score replaces the classification loss, and the number of steps is fixed. The
+    default is 50 steps of 1e-3: in total as far as the paper's at most 500 steps of 1e-4. Hints and mask are kept in
+    the range that the network was trained on. The entropy of a cluster is that of its a and b on a grid of 10 units.
+    With ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541, ``step_size`` sets the
+    strength: 0.00005 to 0.006.
     """
 
     colorize: Callable[[Plane, Hints, Plane], Hints]
@@ -117,7 +118,7 @@ class CAdv(Attack):
 
 @partial(jax.jit, static_argnames=("clusters", "chosen", "hints"))
 def _start(images, keys, *, clusters, chosen, hints):
-    """Lightness ``b h w 1``, and hints and mask together, ``b h w 3``."""
+    """Return the lightness ``b h w 1``, and hints and mask together, ``b h w 3``."""
 
     def one(image, key):
         lab = rgb_to_lab(image)
@@ -149,7 +150,7 @@ def _step(state, lightness, score_fn, colorize, step_size, limit, objective):
 
 
 def even_colors(ab: Float[Array, "h w 2"], key: PRNGKey, *, clusters: int = 8, chosen: int = 4) -> Bool[Array, "h w"]:
-    """Which pixels belong to the ``chosen`` clusters, of those that have pixels, with the lowest entropy of colours.
+    """Mark the pixels of the ``chosen`` non-empty clusters with the lowest entropy of colours.
 
     >>> ab = jnp.zeros((4, 6, 2)).at[:, 3:].set(jax.random.uniform(jax.random.key(0), (4, 3, 2), maxval=90.0))
     >>> even_colors(ab, jax.random.key(0), clusters=2, chosen=1)[0].tolist()[0]
@@ -167,7 +168,7 @@ def even_colors(ab: Float[Array, "h w 2"], key: PRNGKey, *, clusters: int = 8, c
 
 
 def random_pixels(allowed: Bool[Array, "h w"], key: PRNGKey, count: int) -> Bool[Array, "h w"]:
-    """``count`` of the allowed pixels, or all of them if there are no more.
+    """Mark ``count`` random allowed pixels, or all allowed pixels if there are fewer.
 
     >>> allowed = jnp.arange(6).reshape(2, 3) > 1
     >>> [int(random_pixels(allowed, jax.random.key(0), count).sum()) for count in (0, 3, 9)]

@@ -30,9 +30,9 @@ class FGSM(Attack):
     >>> print((255 * (attacked - images)).min().round(3))
     -8.0
 
-    Reference: Goodfellow et al., arXiv 1412.6572.
+    Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", arXiv:1412.6572.
 
-    Differs from the paper: the score takes the place of a classification loss.
+    Differs from the paper: the score replaces the classification loss.
     """
 
     epsilon: Number
@@ -46,7 +46,7 @@ class FGSM(Attack):
     def shared_prefixes(
         self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]
     ) -> list[SharedPrefix] | None:
-        """See `jaxiqa.attacks.pgd.PGD.shared_prefixes`: here it is the whole attack but for a step."""
+        """See `jaxiqa.attacks.pgd.PGD.shared_prefixes`: here it is the whole attack except its step."""
         return self._pgd().shared_prefixes(score_fn, images, epsilons)
 
     def _pgd(self):
@@ -63,9 +63,9 @@ class IFGSM(Attack):
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; a pytree leaf.
-        step_size: length of a step in the same units; a pytree leaf; None is ``epsilon / steps``, which just
-            reaches the ball's surface. The benchmark of arXiv 2408.01541 fixes ``epsilon`` at ``10 / 255`` and
-            sets the strength by the step.
+        step_size: length of a step in the same units; a pytree leaf; None is ``epsilon / steps``, which just reaches
+            the ball's surface. The benchmark "Guardians of Image Quality", arXiv:2408.01541, fixes ``epsilon`` at
+            ``10 / 255`` and sets the strength by the step.
         steps: number of steps, >= 1.
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
@@ -76,9 +76,9 @@ class IFGSM(Attack):
     >>> print((255 * (attacked - images)).max().round(3))
     4.0
 
-    Reference: Kurakin et al., arXiv 1607.02533.
+    Reference: Kurakin et al., "Adversarial examples in the physical world", arXiv:1607.02533.
 
-    Differs from the paper: the score takes the place of a classification loss.
+    Differs from the paper: the score replaces the classification loss.
     """
 
     epsilon: Number

@@ -1,4 +1,4 @@
-"""MADC: raise the score at right angles to the distortion, as in the maximum differentiation competition."""
+"""MADC: raise the score orthogonally to the distortion, as in the maximum differentiation competition."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
@@ -24,17 +24,18 @@ PULL = 5e-4  # the benchmark's step back towards the clean image
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MADC(Attack):
-    """MADC: steps along the part of the score's gradient that leaves the distortion as it is,
+    """MADC: steps along the part of the score's gradient that keeps the distortion constant,
 
         p = g − (⟨d, g⟩ / ⟨d, d⟩) d,    g = ∇f(x),  d = x − clean  (parallel to ∇RMSE)
         x ← Π(x + step_size · √n · p / ‖g‖₂)
 
-    The first step (d = 0, so p = g) has RMSE ``step_size``; the others exchange that distortion for one that scores
-    more. ``Π`` is onto the nearest image with ``RMSE(x, clean) <= max_rmse`` and values in [0, 1], in closed form.
+    The first step (d = 0, so p = g) has RMSE ``step_size``; the others replace that distortion by one with a better
+    score. ``Π`` projects onto the nearest image with ``RMSE(x, clean) <= max_rmse`` and values in [0, 1].
 
-    ``variant="benchmark"``, as run for arXiv:2408.01541: ``x ← x + step_size · sign(p)``; then, while the RMSE is above
-    ``max_rmse``, ``x ← clip(x − 0.0005 · sign(d), 0, 1)`` (at most 2,000 times, the whole range of values, where the
-    benchmark's loop has no end); 8 steps. Its presets, weak to strong, are step sizes of 0.00098, 0.00196 and 0.00392.
+    ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541: ``x ← x + step_size · sign(p)``;
+    then, while the RMSE is above ``max_rmse``, ``x ← clip(x − 0.0005 · sign(d), 0, 1)``, at most 2,000 times (the whole
+    range of values; the benchmark's loop has no limit); 8 steps. The presets, weak to strong, are step sizes of
+    0.00098, 0.00196 and 0.00392.
 
     Args:
         step_size: length of a step: its RMSE, or under ``"benchmark"`` its Linf norm, in [0, 1] pixel units; a pytree
@@ -48,14 +49,15 @@ class MADC(Attack):
 
     >>> images = jnp.full((1, 4, 6, 3), 0.5)
     >>> attacked = MADC(step_size=2 / 255, steps=3)(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
-    >>> print((255 * (attacked - images)).min().round(3))  # a linear score is done after one step
+    >>> print((255 * (attacked - images)).min().round(3))  # one step is enough for a linear score
     2.0
 
     Reference: Wang and Simoncelli, "Maximum differentiation (MAD) competition", Journal of Vision, 2008; as an attack,
-    Antsiferova et al., arXiv:2310.06958.
+    Antsiferova et al., "Comparing the robustness of modern no-reference image- and video-quality metrics to adversarial
+    attacks", arXiv:2310.06958.
 
-    **Differs from the paper**: starts from the clean image, not from a distorted one, and bounds the RMSE instead of
-    holding it; one metric is raised, where the paper plays two against each other.
+    **Differs from the paper**: it starts from the clean image instead of a distorted one; it bounds the RMSE instead of
+    holding it constant; it raises one metric instead of comparing two.
     """
 
     strength: ClassVar[str] = "step_size"
@@ -81,7 +83,7 @@ class MADC(Attack):
 
 
 def project_out(vector: Float[Array, "*shape"], direction: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The part of ``vector`` at right angles to ``direction``; all of it where ``direction`` is zero.
+    """Return the part of ``vector`` orthogonal to ``direction``; all of it if ``direction`` is zero.
 
     >>> project_out(jnp.array([3.0, 4.0]), jnp.array([2.0, 0.0])).tolist()
     [0.0, 4.0]
@@ -96,7 +98,7 @@ def _step(images, clean, score_fn, step_size, max_rmse, objective):
 
     def one(image, clean, gradient):
         root = image.size**0.5
-        # Divided by the norm of the whole gradient: where nothing is left at right angles, rounding is not blown up.
+        # Divide by the norm of the whole gradient: if the orthogonal part is zero, rounding errors are not amplified.
         direction = project_out(steepest_step(gradient, "l2"), image - clean)
         return project_l2(image + step_size * root * direction, clean, max_rmse * root)
 

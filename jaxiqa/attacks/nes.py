@@ -1,4 +1,4 @@
-"""NES: gradient ascent without a gradient, on an estimate from pairs of opposite noise."""
+"""NES: gradient ascent on a gradient estimated from the scores of pairs with opposite noise."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -32,39 +32,39 @@ class NES(QueryAttack):
 
         g = Σ_i (v(x + σ u_i) − v(x − σ u_i)) u_i / (2 σ · pairs),    u_i normal noise,
 
-    and ``m ← momentum · m + (1 − momentum) · g``, ``x ← Π(x + rate · sign(m))``. The rate starts at ``step_size``, and
+    and ``m ← momentum · m + (1 − momentum) · g``, ``x ← Π(x + rate · sign(m))``. The rate starts at ``step_size``. It
     is halved when the last of 5 steps is worse than the first, down to ``step_size / 200``. Returns the last iterate.
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
         steps: gradient steps, >= 1. An image costs at most ``2·pairs·steps + 2`` queries: those around the iterates,
-            the clean image and the answer.
+            the clean image and the result.
         pairs: pairs of noise per step, >= 1.
         sigma: standard deviation of the noise in pixel units, > 0.
         step_size: the first rate. None is ``epsilon / 5``, or 0.1 in the benchmark's variant, where it is the Euclidean
             length of a step.
-        momentum: share of the old direction that is kept, in [0, 1).
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`. An image is left
-            alone as soon as the mean score around its iterate has reached it.
-        batch_size: images that the metric sees at once, at most.
+        momentum: share of the old direction that is kept, in [0, 1].
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`. Work on an image
+            stops when the mean score around its iterate reaches the objective.
+        batch_size: most images that the metric scores at once.
         variant: ``"paper"``, or ``"benchmark"``: noise of 32×32 pixels is tiled over the image, and a step is
-            ``x ← Π(x + step_size · g / ‖g‖₂)``, without momentum and plateaus. It ran with ``pairs=20, steps=250``.
+            ``x ← Π(x + step_size · g / ‖g‖₂)``, without momentum and halving. The benchmark ran it with ``pairs=20,
+            steps=250``.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 2, 3, 3), 0.5)
     >>> result = NES(8 / 255, steps=8, pairs=10).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
     >>> bool(result.scores[0] > 0.51), result.queries.tolist()
     (True, [162])
 
-    Reference: Ilyas et al., "Black-box Adversarial Attacks with Limited Queries and Information", arXiv 1804.08598.
+    Reference: Ilyas et al., "Black-box Adversarial Attacks with Limited Queries and Information", arXiv:1804.08598.
 
-    **Differs from the paper**: the score takes the place of a classification loss; the rates are the paper's at its
-    ε = 0.05 and grow with ε; images that are scored are clipped to [0, 1].
+    **Differs from the paper**: the score replaces the classification loss; the rates are the paper's at its
+    ε = 0.05 and grow with ε; images are clipped to [0, 1] before they are scored.
     """
 
     epsilon: Number

@@ -1,4 +1,4 @@
-"""One Pixel: a few pixels, their places and colours found by differential evolution."""
+"""One Pixel: change a few pixels; differential evolution finds their positions and colours."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
@@ -22,33 +22,32 @@ class State(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OnePixel(QueryAttack):
-    """One Pixel: differential evolution over the places and colours of ``pixels`` pixels.
+    """One Pixel: differential evolution over the positions and colours of ``pixels`` pixels.
 
-    Each member of the population is challenged in each generation by a mutant of three others, and replaced if the
-    mutant's objective is higher:
+    In each generation, a mutant of three other members replaces a member of the population if the mutant's objective
+    is higher:
 
         m_i = x_a + mutation · (x_b − x_c),    a, b, c, i distinct.
 
-    The first population has uniform places and normal colours, N(128, 127²) / 255; genes are clipped to their range.
+    The first population has uniform positions and normal colours, N(128, 127²) / 255; genes are clipped to their range.
 
     Args:
-        pixels: number of pixels that may change, >= 1; the attack's strength.
+        pixels: most pixels that change, >= 1; the attack's strength.
         population: size of the population, >= 4. None is 400; in the benchmark ``max(1, 300 // 5·pixels) · 5·pixels``.
         generations: generations after the first population, >= 0. None is 100; in the benchmark 10. An image costs at
-            most ``1 + population · (generations + 1)`` queries, the clean image's among them.
+            most ``1 + population · (generations + 1)`` queries; the clean image counts.
         mutation: the factor above, in [0, 2].
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
-        batch_size: images that the metric sees at once, at most.
+        batch_size: most images that the metric scores at once.
         variant: ``"paper"``, or ``"benchmark"``, which is SciPy's default: mutants of the best member, ``x_best +
-            F · (x_b − x_c)`` with F uniform in [0.5, 1) in every generation; a Latin hypercube as first population;
-            genes out of range are drawn anew.
+            F · (x_b − x_c)`` with F uniform in [0.5, 1) and new in every generation; the first population is a Latin
+            hypercube; genes out of range are drawn again.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
-    image is the best one seen, so its score is never worse than the clean one.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts. It
+    returns the best image found, so the score is never worse than the clean one.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 4, 6, 3), 0.5)
     >>> attack = OnePixel(2, population=20, generations=5)
@@ -56,9 +55,9 @@ class OnePixel(QueryAttack):
     >>> bool(result.scores[0] > 0.5), bool((result.images != images).any(-1).sum() <= 2), result.queries.tolist()
     (True, True, [121])
 
-    Reference: Su, Vargas and Sakurai, "One Pixel Attack for Fooling Deep Neural Networks", arXiv 1710.08864.
+    Reference: Su, Vargas and Sakurai, "One Pixel Attack for Fooling Deep Neural Networks", arXiv:1710.08864.
 
-    **Differs from the paper**: the score takes the place of a class probability.
+    **Differs from the paper**: the score replaces the class probability.
     """
 
     pixels: int = static(1)
@@ -104,7 +103,7 @@ class OnePixel(QueryAttack):
     def propose(self, state, clean, key, iteration):
         trio, factor, again = jax.random.split(key, 3)
         size = self.candidates
-        # Three distinct members, none of them the challenged one: the highest of random numbers, its own the lowest.
+        # Draw three distinct other members: those with the largest random numbers; the member's own number is lowest.
         lots = jax.random.uniform(trio, (size, size)) - 2 * jnp.eye(size)
         a, b, c = jnp.moveaxis(jax.lax.top_k(lots, 3)[1], 1, 0)
         if self.variant == "benchmark":
@@ -122,7 +121,7 @@ class OnePixel(QueryAttack):
         h, w, _ = clean.shape
         size = jnp.array([h, w])
         row, column = jnp.minimum((genes[:, :2] * size).astype(int), size - 1).T
-        # Of pixels in one place the last counts. All write its colour, as the order of writes is not defined.
+        # If pixels have one position, the last counts. All write its colour, since the order of writes is undefined.
         same = (row[:, None] == row) & (column[:, None] == column)
         last = jnp.max(jnp.where(same, np.arange(self.pixels), 0), 1)
         return clean.at[row, column].set(genes[last, 2:].astype(clean.dtype))

@@ -1,4 +1,4 @@
-"""Patch-RS: one small patch of pure colours, its pattern and place found by random search."""
+"""Patch-RS: add one small patch of pure colours; random search finds its pattern and position."""
 
 import math
 from dataclasses import KW_ONLY, dataclass
@@ -14,7 +14,7 @@ from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.core.pytrees import static
 
-_SQUARES = 1000  # of random colour, that make the first patch
+_SQUARES = 1000  # squares of random colour in the first patch
 _PERIOD = 4  # every fourth iteration moves the patch
 
 
@@ -31,38 +31,37 @@ class State(NamedTuple):
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PatchRS(QueryAttack):
-    """Sparse-RS for patches: a square of at most ``area`` pixels takes values 0 and 1; a change is kept if it gains.
+    """Sparse-RS for patches: a square of at most ``area`` pixels has values 0 and 1; a change is kept if it gains.
 
     Every fourth iteration moves the patch by up to ``0.75 (1 − t/T)`` of the image's height and width. The others add
-    ±1 per channel, clipped, to a window of ``⌊√p · side⌋`` pixels of the patch, with ``p`` halved nine times from
-    ``share`` on (`schedule.phase`). Once that is one pixel, it takes another colour, and in the second half of that
-    phase another value in one channel.
+    ±1 per channel, clipped, to a square window of side ``⌊√p · side⌋`` in the patch; ``p`` starts at ``share`` and is
+    halved nine times (`schedule.phase`). When the window is one pixel, the pixel gets another colour; in the second
+    half of these iterations, another value in one channel.
 
     Args:
-        area: pixels of the patch, >= 1; its side is ``⌊√area⌋``, which the images' sides must not fall short of. The
-            attack's strength.
-        queries: scores asked per image at most, >= 2, the clean image's among them.
+        area: pixels of the patch, >= 1; its side is ``⌊√area⌋``; images must not be smaller. The attack's strength.
+        queries: most scores computed per image, >= 2; the clean image's score counts.
         share: ``p`` at the start, in (0, 1]; None is 0.4, or 0.8 in the benchmark's variant.
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
-        batch_size: images attacked, and seen by the metric, at once, at most.
-        variant: ``"paper"``, or ``"benchmark"``, which differs by its ``share`` alone.
+        batch_size: most images that are attacked, and scored by the metric, at once.
+        variant: ``"paper"``, or ``"benchmark"``, which differs only in ``share``.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. Where no
-    patch tried is better than none, the clean image is returned.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts. If no
+    patch is better than none, it returns the clean image.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 6, 9, 3), 0.5)
     >>> result = PatchRS(9, queries=100).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
     >>> bool(result.scores[0] > 0.55), int((result.images != images).any(-1).sum()), result.queries.tolist()
     (True, 9, [100])
 
-    Reference: Croce et al., "Sparse-RS", arXiv 2006.12834.
+    Reference: Croce et al., "Sparse-RS: a versatile framework for query-efficient sparse black-box adversarial
+    attacks", arXiv:2006.12834.
 
-    **Differs from the paper**: the score takes the place of a classification margin; moves never are shorter than up to
-    one pixel, so that late ones are not spent on the same place; images need not be square.
+    **Differs from the paper**: the score replaces the classification margin; the largest shift of a move is at
+    least one pixel, so that late moves are not wasted on the same position; images need not be square.
     """
 
     area: int = static(400)
@@ -119,7 +118,7 @@ class PatchRS(QueryAttack):
         top, left = jax.random.randint(place, (2,), 0, self.smallest - side + 1)
         inside = _square(self.smallest, top, left, side)
         added = jnp.clip(patch.colours + jax.random.rademacher(paint, (channels,), patch.colours.dtype), 0, 1)
-        # One pixel: any other colour (some channels flipped), later one that differs in a single channel.
+        # One pixel: any other colour (some channels flipped), later a colour that differs in one channel.
         others = jax.random.randint(other, (), 1, 2**channels) >> jnp.arange(channels) & 1
         single = jnp.arange(channels) == jax.random.randint(one, (), 0, channels)
         begin = jnp.min(jnp.where(sides == 1, starts, self.iterations))
@@ -129,7 +128,7 @@ class PatchRS(QueryAttack):
 
 
 def _first(key, side, channels, dtype):
-    """Random squares of random pure colours, one over the other."""
+    """Draw a patch of random squares of random pure colours, one over the other."""
     widest = max(2, math.ceil(math.sqrt(side)))
 
     def paint(number, colours):
@@ -143,6 +142,6 @@ def _first(key, side, channels, dtype):
 
 
 def _square(size, top, left, side):
-    """Where in a ``size × size`` patch a square lies; ``size size 1``."""
+    """Return the mask of a square in a ``size × size`` patch; ``size size 1``."""
     rows, columns = jnp.arange(size)[:, None] - top, jnp.arange(size)[None] - left
     return ((rows >= 0) & (rows < side) & (columns >= 0) & (columns < side))[..., None]

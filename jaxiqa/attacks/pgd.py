@@ -20,7 +20,7 @@ from jaxiqa.core.types import Images, ScoreFn
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class SharedPrefix:
-    """What runs at several ε have in common: the pictures after some steps, and the gradient there."""
+    """The prefix that runs at several ε share: the images after some steps, and their gradient."""
 
     images: Images
     gradient: Images
@@ -30,10 +30,10 @@ class SharedPrefix:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class PGD(Attack):
-    """PGD: ``x ← Π(x + step_size · u(∇f(x)))``, with ``u`` the steepest unit step and ``Π`` onto ball and box.
+    """PGD: ``x ← Π(x + step_size · u(∇f(x)))``, ``u``: steepest unit step, ``Π``: projection on ball and box.
 
-    Returns the last iterate, as PGD does elsewhere. ``epsilon`` and ``step_size`` are pytree leaves: they may be
-    traced, and changing them does not compile anew. Neither does changing ``steps`` on the CPU.
+    Returns the last iterate, as other PGD implementations. ``epsilon`` and ``step_size`` are pytree leaves: they may be
+    traced, and a change needs no new compilation. On the CPU, a change of ``steps`` needs none either.
 
     Args:
         epsilon: radius of the ball around the clean image. Linf: in [0, 1] pixel units, written ``8 / 255``;
@@ -48,17 +48,17 @@ class PGD(Attack):
     (see `jaxiqa.core.keys.image_keys`), and returns images ``b h w c`` in the ball and in [0, 1].
 
     Raises:
-        ValueError: an option or the images are outside what is stated here; ``score_fn`` gave a score or gradient
-            that is not finite (under an outer trace the image is NaN instead).
+        ValueError: an option or the images are out of range, or ``score_fn`` gave a score or gradient that is not
+            finite (under an outer trace the image is NaN instead).
 
     >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
     >>> attacked = PGD(8 / 255, steps=8)(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
     >>> print((255 * (attacked - images)).max().round(3))
     8.0
 
-    Reference: Madry et al., arXiv 1706.06083.
+    Reference: Madry et al., "Towards Deep Learning Models Resistant to Adversarial Attacks", arXiv:1706.06083.
 
-    Differs from the paper: the score takes the place of a classification loss; L2 steps are projected onto ball and
+    Differs from the paper: the score replaces the classification loss; L2 steps are projected onto ball and
     box jointly.
     """
 
@@ -79,10 +79,10 @@ class PGD(Attack):
     def shared_prefixes(
         self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]
     ) -> list[SharedPrefix] | None:
-        """How far the run at each ε need not be walked for it alone; None where each starts elsewhere.
+        """Compute, for each ε, the steps shared with larger ε; None after a random start.
 
-        All start with the gradient at the clean images. As long as ``steps * step_size <= epsilon`` no step is
-        projected, so with a step size of their own all runs also take the same steps.
+        All runs start with the gradient at the clean images. While ``steps * step_size <= epsilon``, no step is
+        projected. So with a fixed ``step_size`` all runs also take the same first steps.
         """
         if self.random_start:
             return None
@@ -99,12 +99,12 @@ class PGD(Attack):
         return [prefixes[end] for end in ends]
 
     def _free_steps(self, epsilon: float) -> int:
-        """The steps before the last that cannot leave the ball."""
+        """Return the number of steps, without the last, that cannot leave the ball."""
         if self.step_size is None or is_traced(self.step_size):
             return 0
         if self.step_size == 0:
             return self.steps - 1
-        # Rounding must not cost a step that ends on the ball's surface; the next one projects it.
+        # Rounding must not drop a step that ends on the ball's surface; the next step projects it.
         return min(self.steps - 1, int(epsilon / self.step_size * (1 + 1e-6)))
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, prefix: SharedPrefix | None = None) -> Images:

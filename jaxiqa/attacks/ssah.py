@@ -1,4 +1,4 @@
-"""SSAH: raise the score while the low frequencies stay, so that the change hides in fine detail."""
+"""SSAH: raise the score and keep the low frequencies, so that fine detail hides the change."""
 
 from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
@@ -21,7 +21,7 @@ from jaxiqa.ops.wavelet import haar_low_pass
 
 _adam = optax.scale_by_adam()
 
-# tanh reaches ±1 at infinity only: black and white start this near to them.
+# tanh reaches ±1 only at infinity, so black and white pixels start at this share of ±1.
 _INSIDE = 1 - 1e-5
 
 
@@ -33,17 +33,18 @@ class SSAH(Attack):
         −f(x) / score_scale + low_weight · Σ smooth_l1(L(x) − L(clean)),    smooth_l1(d) = d²/2, |d| − 1/2 beyond 1
 
     with L the image rebuilt from the low band of its Haar wavelet transform (`jaxiqa.ops.wavelet.haar_low_pass`). The
-    variables are w, with x = (1 + tanh w) / 2, which keeps x in [0, 1] and leaves black and white pixels almost as
-    they are. There is no ε: the number of steps times their size, and the low band, bound the change.
+    variables are w, with x = (1 + tanh w) / 2, which keeps x in [0, 1] and leaves black and white pixels almost
+    unchanged. There is no ε: the number of steps, their size and the penalty on the low band limit the change.
 
-    ``variant="benchmark"``, as run for arXiv:2408.01541: the same loss on the pixels themselves, 10 steps, each
-    clipped to [0, 1]. Its presets, weak to strong, are step sizes of about 0.0008, 0.0016 and 0.0031.
+    ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541: the same loss on the pixels
+    themselves, 10 steps, each clipped to [0, 1]. The presets, weak to strong, are step sizes of about 0.0008, 0.0016
+    and 0.0031.
 
     Args:
         step_size: Adam's learning rate, in units of w (a mid-grey pixel changes by half of it), or under
             ``"benchmark"`` of pixel values in [0, 1]; a pytree leaf.
-        low_weight: price of a change of the low band, summed over the image; a pytree leaf.
-        score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
+        low_weight: weight of the penalty on a change of the low band, summed over the image; a pytree leaf.
+        score_scale: width of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
         steps: number of Adam steps, >= 1; None is 150, or 10.
         variant: ``"paper"`` or ``"benchmark"``.
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
@@ -59,8 +60,8 @@ class SSAH(Attack):
     Reference: Luo et al., "Frequency-driven imperceptible adversarial attack on semantic similarity",
     arXiv:2203.05151.
 
-    **Differs from the paper**: the score takes the place of the contrast of features with other images of the batch,
-    which would make an image's result depend on its neighbours.
+    **Differs from the paper**: the score replaces the contrast of features with other images of the batch, since that
+    makes the result of an image depend on the other images.
     """
 
     strength: ClassVar[str] = "step_size"

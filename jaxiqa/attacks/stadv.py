@@ -26,24 +26,25 @@ _adam = optax.scale_by_adam()
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class StAdv(Attack):
-    """stAdv: a flow field per image, from zero, by Adam on
+    """stAdv: optimise a flow field per image, from zero, by Adam on
 
         −(f(warp(x, flow)) − f(x)) / score_scale  +  flow_weight · flow_loss(flow) / (h·w)
 
-    There is no ε: the field's smoothness is what bounds the change. Pixel values only mix with their neighbours', so
+    There is no ε: the smoothness of the field limits the change. Pixel values are interpolated between neighbours, so
     the result stays in [0, 1].
 
-    ``variant="benchmark"``, as run for arXiv:2408.01541: with R = ``score_scale``, L-BFGS without line search on
+    ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541: with R = ``score_scale``, L-BFGS
+    without line search on
 
         50 · 1.5 R / (f(warp(x, flow)) + 1.5 R)  +  flow_weight · flow_loss(flow)
 
-    for 3 iterations, where the smoothness term has no root, takes the flow beyond the border for zero, and is a sum.
-    The step is ``step_size`` times the quasi-Newton direction, in the first iteration divided by ``max(1, ‖g‖₁)``. Its
-    presets, weak to strong, are step sizes of about 0.38 to 0.71, 0.55 to 0.90 and 0.83 to 1.19, by metric.
+    for 3 iterations. There the smoothness term has no root, is zero-padded at the border, and is a sum. The step is
+    ``step_size`` times the quasi-Newton direction, in the first iteration divided by ``max(1, ‖g‖₁)``. The presets,
+    weak to strong, are step sizes of about 0.38 to 0.71, 0.55 to 0.90 and 0.83 to 1.19, depending on the metric.
 
     Args:
-        flow_weight: price of an uneven field, per pixel; a pytree leaf; None is 0.02, or 1e-5.
-        score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
+        flow_weight: weight of the smoothness term, per pixel; a pytree leaf; None is 0.02, or 1e-5.
+        score_scale: width of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
         step_size: Adam's learning rate in pixels, or the factor of L-BFGS; a pytree leaf; None is 0.1, or 2.5.
         steps: number of steps, ≥ 1; None is 20, or 3.
         variant: ``"paper"`` or ``"benchmark"``.
@@ -59,9 +60,9 @@ class StAdv(Attack):
 
     Reference: Xiao et al., "Spatially Transformed Adversarial Examples", arXiv:1801.02612.
 
-    **Differs from the paper**: the score takes the place of a classification margin; Adam, which steps all images of a
-    batch together, takes that of L-BFGS-B; the smoothness term is a mean over pixels, so its weight does not depend
-    on the picture's size.
+    **Differs from the paper**: the score replaces the classification margin; Adam, which steps all images of a
+    batch together, replaces L-BFGS-B; the smoothness term is a mean over pixels, so its weight does not depend on the
+    size of the image.
     """
 
     strength: ClassVar[str] = "step_size"
@@ -131,13 +132,13 @@ def _benchmark_step(state, images, score_fn, weights, goal):
 
 
 class _Past(NamedTuple):
-    """What L-BFGS remembers of one image: a pair for each step but the last, with weight 0 where it holds nothing."""
+    """The memory of L-BFGS for one image: a pair for each step except the last; weight 0: empty pair."""
 
     taken: Int[Array, ""]
     gradient: Flow  # of the last step
     move: Flow
     moves: Float[Array, "m h w 2"]
-    turns: Float[Array, "m h w 2"]  # what each move did to the gradient
+    turns: Float[Array, "m h w 2"]  # change of the gradient by each move
     weights: Float[Array, " m"]  # 1 / ⟨move, turn⟩
     scale: Float[Array, ""]  # of the initial inverse Hessian
 
@@ -154,9 +155,9 @@ def _no_past(flows, steps):
 
 
 def _lbfgs(gradient, past, step_size):
-    """One image's next move, and its new past: PyTorch's L-BFGS with one iteration a call and no line search.
+    """Return the next move of one image and its new memory: PyTorch's L-BFGS, one iteration per call, no line search.
 
-    optax's has another first step, and keeps pairs of negative curvature, which this one leaves out.
+    L-BFGS in optax has another first step and keeps pairs of negative curvature; this one skips them.
     """
     turn = gradient - past.gradient
     curvature = jnp.sum(turn * past.move)

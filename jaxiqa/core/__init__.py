@@ -1,1 +1,1 @@
-"""What every room may import; it imports nothing of the project."""
+"""Foundations that every package of jaxiqa may import; they import no other package of jaxiqa."""

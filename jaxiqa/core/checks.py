@@ -1,4 +1,4 @@
-"""The few validators that public functions share. Each error names the argument, its value and what is allowed."""
+"""Checks of arguments shared by public functions. Each error names the argument, its value and what is allowed."""
 
 import numbers
 import re
@@ -8,7 +8,7 @@ from typing import Any
 
 
 def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
-    """Raise ``ValueError`` unless ``value`` is one of ``allowed``.
+    """Check that ``value`` is one of ``allowed``; otherwise raise ``ValueError``.
 
     >>> check_choice("norm", "l3", ["linf", "l2"])
     Traceback (most recent call last):
@@ -21,9 +21,10 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
 def check_number(
     name: str, value: Any, low: int | float, high: int | float = float("inf"), *, open_low: bool = False
 ) -> None:
-    """Raise ``ValueError`` unless ``low <= value <= high`` (``low < value`` with ``open_low``); NaN never passes.
+    """Check that ``low <= value <= high`` (``low < value`` with ``open_low``); otherwise raise ``ValueError``.
 
-    Of an array every value is checked. A traced one, and what JAX puts in the place of a leaf, pass unseen.
+    NaN never passes. All values of an array are checked. Traced arrays, and placeholders that JAX puts in place of
+    leaves, are not checked.
 
     >>> check_number("epsilon", 2.0, 0.0, 1.0)
     Traceback (most recent call last):
@@ -47,7 +48,7 @@ def check_number(
 
 
 def check_count(name: str, value: Any, least: int) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number >= ``least``.
+    """Check that ``value`` is a whole number >= ``least``; otherwise raise ``ValueError``.
 
     >>> check_count("pixels", 1.5, 1)
     Traceback (most recent call last):
@@ -58,29 +59,29 @@ def check_count(name: str, value: Any, least: int) -> None:
 
 
 def check_size(name: str, value: Any, least: int = 1) -> None:
-    """Raise ``ValueError`` unless ``value`` is a pair of whole numbers >= ``least``.
+    """Check that ``value`` is a pair of whole numbers >= ``least``; otherwise raise ``ValueError``.
 
     >>> check_size("size", 96)
     Traceback (most recent call last):
-    ValueError: size=96; give (height, width), such as (96, 128)
+    ValueError: size=96 is not allowed; expected (height, width), such as (96, 128)
     """
     if isinstance(value, str) or not hasattr(value, "__len__") or len(value) != 2:
-        raise ValueError(f"{name}={value!r}; give (height, width), such as (96, 128)")
+        raise ValueError(f"{name}={value!r} is not allowed; expected (height, width), such as (96, 128)")
     for side in value:
         check_count(name, side, least)
 
 
 def _is_seen(value: Any) -> bool:
-    """Whether this is an array whose values can be looked at."""
+    """Return whether this is an array with concrete values."""
     if not hasattr(value, "__array__"):
         return False
-    import jax  # not above: what checks options alone starts without it
+    import jax  # not at the top: programs that only check options start without JAX
 
     return not isinstance(value, jax.core.Tracer | jax.ShapeDtypeStruct)
 
 
 def check_option(name: str, value: Any, *, open_low: bool = False) -> None:
-    """Raise ``ValueError`` unless ``value`` is a finite number >= 0 (> 0 with ``open_low``).
+    """Check that ``value`` is a finite number >= 0 (> 0 with ``open_low``); otherwise raise ``ValueError``.
 
     >>> check_option("sigma", "0.1")
     Traceback (most recent call last):
@@ -92,6 +93,6 @@ def check_option(name: str, value: Any, *, open_low: bool = False) -> None:
 
 
 def check_chunk(chunk: int | None) -> None:
-    """Raise ``ValueError`` unless ``chunk`` is None or a whole number >= 1."""
+    """Check that ``chunk`` is None or a whole number >= 1; otherwise raise ``ValueError``."""
     if chunk is not None:
         check_count("chunk", chunk, 1)

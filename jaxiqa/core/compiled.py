@@ -1,18 +1,18 @@
-"""How many compiled programs a process can hold."""
+"""The limit on compiled programs in one process."""
 
 from collections.abc import Hashable
 from pathlib import Path
 
 PROGRAMS = 64
-"""Programs of so many sizes are kept."""
+"""Largest number of programs (sizes) that are kept."""
 
 MAPS = 25_000
-"""No program is added to more memory maps than this. On CPUs a network's program takes hundreds of them, and a process
-of Linux may hold 65,530; XLA ends the process when there are no more."""
+"""Largest number of memory maps at which a program may be added. On CPUs the program of a network takes hundreds of
+maps. A Linux process may hold 65,530; XLA ends the process when there are no more."""
 
 
 def make_room(held: set[Hashable], program: Hashable) -> None:
-    """Note a program that is about to run; where it would be one too many to compile, JAX drops all before.
+    """Register a program that is about to run; if it is new and there are too many, clear JAX's caches first.
 
     >>> held = set()
     >>> for size in range(100):
@@ -29,7 +29,7 @@ def make_room(held: set[Hashable], program: Hashable) -> None:
 
 
 def memory_maps() -> int:
-    """Of this process; 0 where the system does not say."""
+    """Return the number of memory maps of this process; 0 if the system does not tell."""
     try:
         return Path("/proc/self/maps").read_bytes().count(b"\n")
     except OSError:

@@ -1,4 +1,4 @@
-"""The devices: their names, their memory, and how many images or strengths fit into it at once."""
+"""Devices: names, free memory, and how many images or strengths fit into memory at once."""
 
 import os
 from typing import Any
@@ -12,14 +12,14 @@ from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn
 
 SHARE = 0.7
-"""Share of the free memory that is planned with: compilers reorder, and others use the machine too."""
+"""Share of the free memory that is used for planning: compilers reorder, and other programs use the machine too."""
 
 LARGEST = 64
-"""Batches beyond this gain no speed."""
+"""Largest batch; larger batches are not faster."""
 
 
 def gradient_bytes(score_fn: ScoreFn, images: Any) -> int:
-    """Temporary bytes of one input gradient of this batch, by XLA's own count; compiles it, runs nothing.
+    """Return the temporary bytes of one input gradient of this batch, as XLA counts them; compile, but do not run.
 
     ``images`` may be a `jax.ShapeDtypeStruct`.
 
@@ -37,7 +37,7 @@ def _gradient(score_fn: ScoreFn, images: Images) -> Images:
 
 
 def free_bytes() -> int:
-    """Free bytes of the first device: of its own memory, or of the machine's where that is the device's.
+    """Return the free bytes of the first device: of its own memory, or of the machine's memory if it has none.
 
     >>> free_bytes() > 0
     True
@@ -49,15 +49,15 @@ def free_bytes() -> int:
 
 
 def fitting_batch(score_fn: ScoreFn, size: tuple[int, int, int], *, available: int | None = None) -> int:
-    """The largest power of two, up to `LARGEST`, of images whose gradient fits into memory at once.
+    """Return the largest batch whose gradient fits into memory: a power of two up to `LARGEST`.
 
     Args:
         score_fn: the metric.
         size: height, width and channels of an image.
-        available: bytes to fit into; `SHARE` of `free_bytes` by default.
+        available: available bytes; `SHARE` of `free_bytes` by default.
 
     Raises:
-        ValueError: not even one image fits.
+        ValueError: a single image does not fit.
 
     >>> fitting_batch(lambda x: jnp.tanh(x).sum((1, 2, 3)), (8, 8, 3), available=10**9)
     64
@@ -65,18 +65,20 @@ def fitting_batch(score_fn: ScoreFn, size: tuple[int, int, int], *, available: i
     available = int(SHARE * free_bytes()) if available is None else available
     needed = gradient_bytes(score_fn, jax.ShapeDtypeStruct((1, *size), np.float32)) + 16 * int(np.prod(size))
     if needed > available:
-        raise ValueError(f"one image of {size} needs {needed / 2**20:.0f} MiB, only {available / 2**20:.0f} are free")
+        raise ValueError(
+            f"one image of {size} needs {needed / 2**20:.0f} MiB of memory; {available / 2**20:.0f} MiB are available"
+        )
     return min(LARGEST, 2 ** int(np.log2(available / needed)))
 
 
 def fitting_chunk(score_fn: ScoreFn, images: Images, strengths: int) -> int:
-    """How many of the strengths of a sweep fit into memory at once, at least one."""
+    """Return how many strengths of a sweep fit into memory at once, at least one."""
     needed = max(1, gradient_bytes(score_fn, jax.ShapeDtypeStruct(images.shape, jnp.float32)))
     return int(np.clip(SHARE * free_bytes() // needed, 1, strengths))
 
 
 def device_name() -> str:
-    """What the numbers were measured on, such as "2 x NVIDIA H100" or "CPU, 8 cores"."""
+    """Return the name of the devices and the version of JAX, such as "CPU, 8 cores, jax 0.10.1"."""
     import jax
 
     devices = jax.local_devices()

@@ -1,4 +1,4 @@
-"""A long list of differences: its beginning for the screen, the whole of it in a file."""
+"""Lists of differences: show the first lines, write all lines to a file."""
 
 import os
 import tempfile
@@ -8,9 +8,9 @@ SHOWN = 20
 
 
 def listed(lines: Sequence[str], *, indent: str = "  ") -> str:
-    """The lines, or the first twenty of more and the name of a new text file that holds all of them.
+    """Join the lines. If there are more than 20, show the first 20 and the path of a new text file with all lines.
 
-    The file lies in the system's folder for temporary files; where it cannot be written, that is said.
+    The file is in the system's folder for temporary files. If it cannot be written, the text says so.
 
     >>> print(listed(["fc.bias: missing", "fc.kernel: missing"]))
       fc.bias: missing

@@ -1,4 +1,4 @@
-"""Files and folders: writes that a kill cannot halve, names that every file system takes, locks, and clear errors."""
+"""Files and folders: atomic writes, names that are valid on every file system, locks, clear errors."""
 
 import errno
 import hashlib
@@ -23,9 +23,9 @@ MENDS = {
     errno.EEXIST: "a file is where a folder should be; move it or choose another path",
     errno.EISDIR: "a folder is where a file should be; move it or choose another path",
     errno.ENAMETOOLONG: "the name is too long for this file system; choose a shorter one",
-    errno.ELOOP: "its links lead round in a circle; mend the link or choose another path",
+    errno.ELOOP: "its links form a circle; correct the link or choose another path",
 }
-"""What to do about the errors that files and folders meet."""
+"""What to do about each error of files and folders."""
 
 RESERVED = {"con", "prn", "aux", "nul", *(f"{port}{number}" for port in ("com", "lpt") for number in range(10))}
 
@@ -35,12 +35,12 @@ class WriteError(ValueError):
 
 
 class DamagedError(ValueError):
-    """A file is not as it was written; the message names it."""
+    """A file was changed or cut off after it was written; the message names it."""
 
 
 @contextmanager
 def writing(path: Path) -> Iterator[None]:
-    """Turn an ``OSError`` of the block, which writes ``path``, into a `WriteError` that says what to do.
+    """Convert an ``OSError`` of the block, which writes ``path``, into a `WriteError` that says what to do.
 
     >>> with writing(Path("runs/a")):
     ...     raise OSError(errno.ENOSPC, "No space left on device")
@@ -54,7 +54,7 @@ def writing(path: Path) -> Iterator[None]:
     except OSError as error:
         named = error.filename if isinstance(error.filename, str) and not is_leftover(error.filename) else path
         raise WriteError(f"cannot write {named}: {MENDS.get(error.errno or 0) or error.strerror or error}") from error
-    except (ValueError, RuntimeError) as error:  # so Orbax and array_record report what the system refused
+    except (ValueError, RuntimeError) as error:  # Orbax and array_record report system errors so
         number = re.search(r"os_error_code='(\d+)'", str(error))
         said = [int(number[1])] if number else [known for known in MENDS if os.strerror(known) in str(error)]
         if not said or isinstance(error, WriteError):
@@ -63,14 +63,14 @@ def writing(path: Path) -> Iterator[None]:
 
 
 def check_space(folder: Path, needed: int) -> None:
-    """Raise `WriteError` unless ``needed`` bytes are free where ``folder`` is: before a write of many files begins."""
+    """Check, before many files are written, that ``needed`` bytes are free in ``folder``; else raise `WriteError`."""
     with writing(folder):
         if shutil.disk_usage(folder).free < needed:
             raise OSError(errno.ENOSPC, f"{needed} bytes are needed")
 
 
 def neighbour(path: Path) -> Path:
-    """A hidden file beside ``path`` that only this process writes, with a name of no more bytes than files may have.
+    """Return the path of a hidden temporary file next to ``path`` for this process; its name is never too long.
 
     >>> neighbour(Path("runs/a.csv")).match("runs/.a.csv.*.tmp")
     True
@@ -80,15 +80,15 @@ def neighbour(path: Path) -> Path:
 
 
 def is_leftover(path: str | Path) -> bool:
-    """Whether a path is named as `neighbour` names files."""
+    """Return whether a path has a name of the form that `neighbour` gives."""
     return bool(re.fullmatch(r"\..+\.\d+\.tmp", os.path.basename(path)))
 
 
 def write_bytes(path: Path, content: bytes) -> None:
-    """Write to a neighbour, flush to disk, then rename.
+    """Write to a temporary file next to ``path``, flush it to disk, then rename it.
 
     Raises:
-        WriteError: it cannot be written; the old content is still there.
+        WriteError: the file cannot be written; its old content is unchanged.
 
     >>> import tempfile
     >>> with tempfile.TemporaryDirectory() as folder:
@@ -116,9 +116,9 @@ def write_text(path: Path, content: str) -> None:
 
 
 def check_folder(folder: Path, name: str = "file") -> None:
-    """Raise `WriteError` unless ``folder`` exists or can be made, and a file of this name can be written in it.
+    """Check that ``folder`` exists or can be created, and that a file of this name can be written in it.
 
-    Nothing of the attempt stays.
+    The check leaves no files or folders behind. If it fails, it raises `WriteError`.
     """
     made = [path for path in (folder, *folder.parents) if not os.path.exists(path)]
     probe = neighbour(folder / name)
@@ -134,16 +134,16 @@ def check_folder(folder: Path, name: str = "file") -> None:
 
 
 def check_file(name: str, path: Path) -> Path:
-    """Where a file named by an option will be written, links followed, once it is known that it can be.
+    """Check that the file given by an option can be written; return its path with links resolved.
 
-    An earlier file there is let be, and will be replaced as a whole.
+    An existing file is not changed by the check.
 
     Args:
-        name: of the option.
-        path: what it says.
+        name: name of the option.
+        path: value of the option.
 
     Raises:
-        ValueError: there is a folder or a device.
+        ValueError: ``path`` is a folder or a device.
         WriteError: the file or its folder cannot be written.
 
     >>> check_file("csv", Path("/"))
@@ -151,18 +151,18 @@ def check_file(name: str, path: Path) -> Path:
     ValueError: csv: / is a folder; give the name of a file
     """
     target = Path(os.path.realpath(path))
-    if os.path.exists(path) and not os.path.isfile(path):  # the target of a link to a pipe is no path
+    if os.path.exists(path) and not os.path.isfile(path):  # not target: the target of a link to a pipe is no path
         what = "folder" if os.path.isdir(path) else "device, not a file"
         raise ValueError(f"{name}: {path} is a {what}; give the name of a file")
     check_folder(target.parent, target.name)
     with writing(target):
-        if target.exists():  # an error where its name is too long
+        if target.exists():  # raises an error if its name is too long
             target.open("ab").close()
     return target
 
 
 def sealed_json(content: dict[str, Any]) -> str:
-    """JSON that ends with a digest of itself, by which `open_sealed` notices every change.
+    """Return JSON that ends with a digest of its content; `open_sealed` finds every change by it.
 
     >>> open_sealed(sealed_json({"strength": 0.5}))
     {'strength': 0.5}
@@ -172,10 +172,10 @@ def sealed_json(content: dict[str, Any]) -> str:
 
 
 def open_sealed(text: str) -> dict[str, Any]:
-    """What `sealed_json` was given.
+    """Read a text of `sealed_json` and return its content.
 
     Raises:
-        DamagedError: the text is not exactly what it made; says so of "it", for the caller to name the file before.
+        DamagedError: the text was changed. The message starts with "it"; the caller puts the file name before it.
 
     >>> open_sealed(sealed_json({"strength": 0.5}).replace("0.5", "0.6"))
     Traceback (most recent call last):
@@ -186,21 +186,21 @@ def open_sealed(text: str) -> dict[str, Any]:
     except (ValueError, RecursionError) as error:
         raise DamagedError(f"it cannot be read ({error})") from error
     if not isinstance(content, dict) or content.pop("sha256", None) is None:
-        raise DamagedError("it has no seal")
+        raise DamagedError("it has no digest (sha256)")
     if sealed_json(content) != text:
         raise DamagedError("it was changed after it was written")
     return content
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete what `write_bytes` left in ``folder`` and below when it was killed; only inside `locked`."""
+    """Delete temporary files of a killed `write_bytes` in ``folder`` and below; call it only inside `locked`."""
     for path in folder.rglob(".*.tmp"):
         if is_leftover(path):
             path.unlink(missing_ok=True)
 
 
 def safe_name(label: str) -> str:
-    """A file name for a label: the label itself where it is short and plain, else what is plain of it and a digest.
+    """Return a file name for a label: the label if it is short and plain; otherwise its plain part and a digest.
 
     >>> safe_name("PGD-8 (weak)"), safe_name("a/b")
     ('PGD-8 (weak)', 'a_b~c14cddc033f64b9d')
@@ -213,15 +213,15 @@ def safe_name(label: str) -> str:
 
 
 def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()) -> None:
-    """Raise ``ValueError`` unless every label can be shown in a line, and no two share a file name.
+    """Check that every label is one visible line and that no two labels share a file name; else raise ``ValueError``.
 
-    Some file systems do not tell upper from lower case, and people do not tell how Unicode spells a letter, so labels
-    that differ in nothing else are refused.
+    Some file systems ignore case, and readers cannot see different Unicode spellings of a letter. So labels that
+    differ only in these are errors.
 
     Args:
-        where: of the labels, for the message.
-        labels: such as the names of variants.
-        taken: file names that other things have.
+        where: place of the labels, for the message.
+        labels: for example the names of variants.
+        taken: file names that are used already.
 
     >>> check_labels("variants", ["baseline", "Baseline"])
     Traceback (most recent call last):
@@ -230,7 +230,7 @@ def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()
     seen: dict[str, str] = {}
     for label in labels:
         if not label.strip() or not label.isprintable():
-            raise ValueError(f"{where}: {label!r} is no label; write at least one visible character, on one line")
+            raise ValueError(f"{where}: {label!r} is not a label; expected at least one visible character, on one line")
         names = {safe_name(label).casefold(), unicodedata.normalize("NFKC", label).casefold()}
         if names & {other.casefold() for other in taken}:
             raise ValueError(f"{where}: {label!r} is the name of a file or folder that jaxiqa writes; rename it")
@@ -244,16 +244,16 @@ def check_labels(where: str, labels: Iterable[str], *, taken: Iterable[str] = ()
 
 @contextmanager
 def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
-    """Keep other processes of this machine out of ``folder``; the lock ends with the process, however that ends.
+    """Lock ``folder`` against other processes of this machine; the lock always ends with the process.
 
-    Whoever reads something in a folder to decide by it, or writes there, does so inside.
+    Use it around every write in a folder, and around reads whose result decides what is done.
 
     Args:
         folder: is created if it does not exist.
-        wait: seconds to wait for another process to leave.
+        wait: seconds to wait for another process.
 
     Raises:
-        BlockingIOError: another process is at work there.
+        BlockingIOError: another process holds the lock.
         WriteError: the folder cannot be created or written.
     """
     import filelock
@@ -265,7 +265,7 @@ def locked(folder: Path, *, wait: float = 0.0) -> Iterator[None]:
             lock.acquire()
         except filelock.Timeout:
             raise BlockingIOError(
-                f"another process is at work in {folder}; wait for it or choose another folder"
+                f"another process uses {folder}; wait until it ends or choose another folder"
             ) from None
     try:
         yield

@@ -1,4 +1,4 @@
-"""The checks of every function that takes images."""
+"""Checks of images, for every function that takes images."""
 
 from os import PathLike
 from typing import Any
@@ -11,34 +11,34 @@ import numpy as np
 from jaxiqa.core.pytrees import is_traced
 
 OVERSHOOT = 0.5
-"""How far the pixels of prepared images may leave [0, 1]: bicubic resizing overshoots."""
+"""How far pixels of prepared images may lie outside [0, 1]: bicubic resizing overshoots."""
 
 
 def check_unit_images(
     images: Any, *, minimum: int = 1, channels: int | None = 3, name: str = "images", slack: float = 0.0
 ) -> None:
-    """Raise unless ``images`` is a batch of RGB images in [0, 1]: the one check of every function that takes images.
+    """Check that ``images`` is a batch of RGB images in [0, 1].
 
-    Type and layout are checked of tracers too; their values cannot be looked at. A `jax.Array` never changes, so its
-    range is computed once, where it lies: on an accelerator two numbers come back.
+    Type and layout of tracers are checked too, but not their values. A `jax.Array` never changes, so its range is
+    computed once, on its device; only two numbers are copied to the host.
 
     Args:
         images: ``b h w c``, float, in [0, 1] up to rounding (8 units in the last place of its type at 1).
-        minimum: of height and width, in pixels.
+        minimum: smallest height and width, in pixels.
         channels: 3, or None for any number.
-        name: what errors call it.
-        slack: how far values may leave [0, 1], where an interpolation that overshoots came before.
+        name: name of the argument in error messages.
+        slack: how far values may lie outside [0, 1], for results of an interpolation that overshoots.
 
     Raises:
-        TypeError: no NumPy or JAX array; says how to make one.
-        ValueError: another layout, type of values or range; no image, or one that is too small.
+        TypeError: ``images`` is not a NumPy or JAX array; the message says how to make one.
+        ValueError: wrong layout, dtype or range; no image, or too small images.
 
     >>> check_unit_images(jnp.full((1, 4, 4, 3), 255.0))
     Traceback (most recent call last):
     ValueError: images has values in [255.0, 255.0]; expected [0, 1] (divide pixels of 0..255 by 255)
     """
     check_images(name, images, minimum=minimum, channels=channels)
-    if images.shape[0] == 0:  # not len(): the number of an exported metric may be symbolic
+    if images.shape[0] == 0:  # not len(): the batch size of an exported metric may be symbolic
         raise ValueError(f"{name} has shape {tuple(images.shape)}; expected at least one image")
     if _SEEN.get((id(images), slack)) is images or is_traced(images):
         return
@@ -53,11 +53,11 @@ def check_unit_images(
 
 
 _SEEN: WeakValueDictionary[tuple[int, float], jax.Array] = WeakValueDictionary()
-"""Arrays whose range was found right, for as long as they exist."""
+"""Arrays whose range was checked already, as long as they exist."""
 
 
 def _extremes(images: Any) -> tuple[float, float]:
-    """The smallest and the largest value; NaN where there is one."""
+    """Return the smallest and the largest value; NaN if there is any."""
     if isinstance(images, jax.Array) and not images.is_fully_addressable:
         return 0.0, 1.0  # other processes hold parts of it
     if isinstance(images, np.ndarray) or images.devices() == {jax.local_devices(backend="cpu")[0]}:
@@ -74,11 +74,11 @@ def _min_max(images: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def check_images(name: str, images: Any, *, minimum: int = 1, channels: int | None = None) -> None:
-    """Raise unless ``images`` is an array ``b h w c`` of floating values with sides of at least ``minimum``.
+    """Check that ``images`` is an array ``b h w c`` of floating-point values with sides of at least ``minimum``.
 
     Raises:
-        TypeError: no NumPy or JAX array; says how to make one.
-        ValueError: another number of axes or ``channels``, other values than float, or images that are too small.
+        TypeError: ``images`` is not a NumPy or JAX array; the message says how to make one.
+        ValueError: wrong number of axes or channels, wrong dtype, or too small images.
 
     >>> import numpy as np
     >>> check_images("images", np.zeros((8, 8, 3), np.float32))
@@ -88,7 +88,7 @@ def check_images(name: str, images: Any, *, minimum: int = 1, channels: int | No
     Traceback (most recent call last):
     ValueError: images has shape (1, 3, 8, 8); expected 3 channels last, b h w 3 (b c h w: transpose by (0, 2, 3, 1))
     """
-    import jax  # not above: what checks options alone starts without it
+    import jax  # not at the top: programs that only check options start without JAX
     import numpy as np
 
     if not isinstance(images, np.ndarray | jax.Array | jax.ShapeDtypeStruct):
@@ -110,7 +110,7 @@ def check_images(name: str, images: Any, *, minimum: int = 1, channels: int | No
 
 
 def _mend(value: Any) -> str:
-    """How to get an array from what was given in its place."""
+    """Return how to make an array from the given value."""
     if isinstance(value, str | PathLike):
         return "read the file first: jaxiqa.data.read_image(path)[None] / 255"
     if isinstance(value, list | tuple):

@@ -1,4 +1,4 @@
-"""Ctrl-C where `jaxiqa.cli.runtime.explained` cannot answer it: while a program still imports, and inside callbacks."""
+"""Ctrl-C where `jaxiqa.cli.runtime.explained` cannot catch it: during imports and inside callbacks."""
 
 import os
 import signal
@@ -8,14 +8,14 @@ from _thread import interrupt_main
 from types import TracebackType
 
 INTERRUPTED = 130
-"""The exit status after Ctrl-C, as shells have it."""
+"""The exit status after Ctrl-C, as in shells."""
 
 
 def quiet() -> None:
-    """From now on a Ctrl-C that nothing catches ends the process with one line in place of a traceback.
+    """Install hooks: an uncaught Ctrl-C ends the process with one line instead of a traceback.
 
-    Python ignores exceptions in destructors and in callbacks of the garbage collector, such as JAX has one. A Ctrl-C
-    that falls into one is given again a little later.
+    Python ignores exceptions in destructors and in callbacks of the garbage collector (JAX has such a callback). A
+    Ctrl-C in one of them is sent again 0.05 s later.
     """
     sys.excepthook, sys.unraisablehook = _uncaught, _ignored
 
@@ -25,7 +25,7 @@ def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackT
         sys.__excepthook__(kind, error, trace)
         return
     print("\nstopped before anything was done; run the same command again", file=sys.stderr, flush=True)
-    os._exit(INTERRUPTED)  # no further Ctrl-C can fall into the end of the interpreter
+    os._exit(INTERRUPTED)  # so that another Ctrl-C cannot disturb the end of the interpreter
 
 
 def _ignored(about: "sys.UnraisableHookArgs") -> None:

@@ -1,4 +1,4 @@
-"""Random keys: one for a batch, or one per image."""
+"""Random keys: one for a batch or one per image."""
 
 import jax
 import jax.numpy as jnp
@@ -10,20 +10,20 @@ Keys = PRNGKey | Key[Array, " b"]
 
 
 def image_keys(key: Keys, count: int) -> Key[Array, " b"]:
-    """One key per image: ``fold_in(key, i)`` for the image at index ``i`` of the batch.
+    """Return one key per image: ``fold_in(key, i)`` for the image at index ``i`` of the batch.
 
-    Attacks and certifiers also take the keys themselves, one per image, so that a part of a batch can be run alone with
-    the same result: ``attack(score_fn, images[3:5], image_keys(key, len(images))[3:5])``.
+    Attacks and certifiers also take one key per image. So a part of a batch can be run separately with the same
+    result: ``attack(score_fn, images[3:5], image_keys(key, len(images))[3:5])``.
 
     Args:
-        key: one random key, or already one per image.
+        key: one random key, or one per image, which are returned unchanged.
         count: number of images.
 
     Returns:
         ``count`` keys.
 
     Raises:
-        ValueError: not a key of `jax.random.key`, or not as many keys as images.
+        ValueError: ``key`` is not made by `jax.random.key`, or the number of keys and images differ.
 
     >>> image_keys(jax.random.key(0), 3).shape
     (3,)

@@ -1,4 +1,4 @@
-"""Public names that are imported when asked for: JAX takes seconds, which ``--help`` does not have."""
+"""Lazy imports of public names, so that ``--help`` need not import JAX, which takes seconds."""
 
 from collections.abc import Callable, Mapping
 from importlib import import_module
@@ -6,10 +6,10 @@ from typing import Any
 
 
 def lazy(package: str, homes: Mapping[str, str]) -> Callable[[str], Any]:
-    """The ``__getattr__`` of a package.
+    """Return the ``__getattr__`` of a package: it imports a public name at its first use.
 
     Args:
-        package: its name.
+        package: name of the package.
         homes: public name -> module that defines it.
 
     >>> lazy("numbers", {"tau": "math"})("tau") > 6

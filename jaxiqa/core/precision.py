@@ -1,4 +1,4 @@
-"""Half precision, computed in float32: the rule of number types that `jaxiqa.ops` and `jaxiqa.layers` share."""
+"""Computation in float32 for half-precision inputs, shared by `jaxiqa.ops` and `jaxiqa.layers`."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -13,10 +13,10 @@ R = TypeVar("R")
 
 
 def at_least_float32(function: Callable[P, R]) -> Callable[P, R]:
-    """``function``, computed in float32 where it is given half precision, and rounded once, at the end.
+    """Decorate ``function``: compute in float32 for half-precision inputs, and round once, at the end.
 
-    The result has the type that JAX promotes those of the arrays given to; single numbers have no say. Other types pass
-    as they are.
+    The result has the type to which JAX promotes the types of the given arrays; scalars do not count. Inputs without
+    half precision are passed unchanged.
 
     >>> at_least_float32(lambda x: (x * x).sum())(jnp.full(2, 300, jnp.float16) / 300).dtype
     dtype('float16')
@@ -31,7 +31,7 @@ def at_least_float32(function: Callable[P, R]) -> Callable[P, R]:
             lambda x: x.astype(jnp.float32) if _is_float(x) and _is_half(x.dtype) else x, (args, kwargs)
         )
         dtype = jnp.result_type(*given)
-        # What a float64 beside it has made a float64 stays one.
+        # If another input is float64, the result stays float64.
         return jax.tree.map(
             lambda y: y.astype(dtype) if _is_float(y) and _is_half(dtype) else y, function(*args, **kwargs)
         )

@@ -1,4 +1,4 @@
-"""What the scripts show and set up: the console, progress bars, and JAX's compilation cache."""
+"""Output of the programs: consoles, messages and progress bars."""
 
 import time
 from collections.abc import Iterator
@@ -9,26 +9,26 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 console = Console(emoji=False)
-"""Results, on standard output. A name such as a:x:b stays as it is."""
+"""For results, on standard output. Text such as a:x:b is not replaced by an emoji."""
 
 messages = Console(stderr=True, emoji=False)
-"""Progress, counts and faults, on standard error."""
+"""For progress, counts and errors, on standard error."""
 
 LINE_SECONDS = 60.0
 
 
 def say(text: str) -> None:
-    """A line of results, as it is: brackets in names are no markup."""
+    """Print a line of results unchanged: brackets in names are no markup."""
     console.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def note(text: str) -> None:
-    """A line on standard error, as it is."""
+    """Print a line unchanged on standard error."""
     messages.print(text, markup=False, highlight=False, soft_wrap=True)
 
 
 def shown(name: object) -> str:
-    """A name on one line that every terminal takes: control characters and broken encodings are escaped.
+    """Return a name as one printable line: control characters and invalid encodings are escaped.
 
     >>> shown("a\\nb.png")
     'a\\\\nb.png'
@@ -46,7 +46,7 @@ class Update(Protocol):
 
 @contextmanager
 def progress_bar(what: str, unit: str = "") -> Iterator[Update]:
-    """A bar with the time left; in a log file, a line a minute. Yields ``update(done, total, note)``."""
+    """Show a bar with the time left; in a log file, one line per minute. Yield ``update(done, total, note)``."""
     if not messages.is_terminal:
         yield _lines(what, unit)
         return
@@ -60,7 +60,7 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Update]:
 
 def _lines(what: str, unit: str) -> Update:
     began = said = time.monotonic()
-    first: float | int | None = None  # what an earlier run had done says nothing of this one's pace
+    first: float | int | None = None  # done by an earlier run, so not part of this run's speed
 
     def update(done: float | int, total: float | int, note: str = "") -> None:
         nonlocal said, first

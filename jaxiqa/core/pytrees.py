@@ -1,4 +1,4 @@
-"""Pytrees: static fields, traced values, and callables that ``jit`` takes as arguments."""
+"""Pytrees: static fields, traced values, callables as arguments of ``jit``."""
 
 import dataclasses
 from collections.abc import Callable
@@ -13,12 +13,12 @@ STATIC = {"static": True}
 
 
 def static(default: Any = dataclasses.MISSING) -> Any:
-    """A field of a pytree dataclass that is no leaf: it decides shapes or the program, and a change compiles anew."""
+    """Declare a static field of a pytree dataclass: it decides shapes or the program; a change needs compilation."""
     return dataclasses.field(default=default, metadata={"static": True})
 
 
 def is_traced(*trees: Any) -> bool:
-    """Whether any leaf is a tracer, so that its value cannot be looked at.
+    """Return whether any leaf is a tracer, which has no concrete value.
 
     >>> is_traced(1.0), jax.jit(lambda x: is_traced([x]))(1.0).item()
     (False, True)
@@ -29,10 +29,10 @@ def is_traced(*trees: Any) -> bool:
 @jax.tree_util.register_dataclass
 @dataclasses.dataclass(frozen=True, eq=False)
 class CallableModule:
-    """A Flax module as a pytree that can be called: ``CallableModule(*flax.nnx.split(module))(*arrays)``.
+    """A Flax module as a callable pytree: ``CallableModule(*flax.nnx.split(module))(*arrays)``.
 
-    Jitted functions take it as an argument, and gradients by it are of its own form: two modules of one structure share
-    every compiled program; their weights are data.
+    It can be an argument of jitted functions; its weights are data, so modules of one structure share every compiled
+    program. Gradients with respect to it have the same structure.
 
     >>> from flax import nnx
     >>> linear = CallableModule(*nnx.split(nnx.Linear(3, 2, rngs=nnx.Rngs(0))))
@@ -44,8 +44,8 @@ class CallableModule:
     state: Any
 
     def module(self) -> Any:
-        """The module itself, with its present weights."""
-        from flax import nnx  # not above: it takes longer to import than all else here
+        """Return the module with its present weights."""
+        from flax import nnx  # not at the top: its import takes longer than all others here
 
         return nnx.merge(self.graphdef, self.state)
 
@@ -54,11 +54,11 @@ class CallableModule:
 
 
 def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
-    """A function as an argument that ``jit`` accepts.
+    """Return a function in a form that ``jit`` accepts as an argument.
 
-    A pytree that can be called (`jax.tree_util.Partial`, a module, a registered dataclass) is passed on: its
-    leaves are traced, so models of one structure share one compiled program. Any other callable is wrapped, and
-    compiled once per function object.
+    A callable pytree (`jax.tree_util.Partial`, a module, a registered dataclass) is returned unchanged: its leaves
+    are traced, so models of one structure share one compiled program. Any other callable is wrapped, and compiled
+    once per function object.
 
     >>> as_pytree(len)
     Partial(<built-in function len>)
@@ -68,38 +68,38 @@ def as_pytree(function: Callable[..., Any]) -> Callable[..., Any]:
 
 
 def trained(name: str, network: Any) -> Callable[..., Any]:
-    """A network as `as_pytree` makes it, for what uses it without training it.
+    """Check that a network is callable and has trained weights; return it by `as_pytree`.
 
     Args:
-        name: what the caller calls it.
-        network: a function or a pytree that can be called.
+        name: name of the argument, for messages.
+        network: a function or a callable pytree.
 
     Raises:
-        ValueError: it cannot be called, or says of itself (``network.fresh``) that its weights are random.
+        ValueError: the network is not callable, or its weights are random (``network.fresh``).
 
     >>> trained("denoise", "dncnn")
     Traceback (most recent call last):
-    ValueError: denoise='dncnn' cannot be called; give the network itself, such as jaxiqa.networks.load(...)
+    ValueError: denoise='dncnn' cannot be called; give a network, such as jaxiqa.networks.load(...)
     """
     if not callable(network):
         given = repr(network) if isinstance(network, str | None) else type(network).__name__
-        raise ValueError(f"{name}={given} cannot be called; give the network itself, such as jaxiqa.networks.load(...)")
+        raise ValueError(f"{name}={given} cannot be called; give a network, such as jaxiqa.networks.load(...)")
     if getattr(network, "fresh", False):
-        raise ValueError(f"{name} has random weights; load trained ones with jaxiqa.networks.load(...)")
+        raise ValueError(f"{name} has random weights; load trained weights with jaxiqa.networks.load(...)")
     return as_pytree(network)
 
 
 def beside(images: Any, tree: Any) -> Any:
-    """The pytree on the devices that hold ``images``: whole on each of them where its arrays are committed elsewhere.
+    """Replicate a pytree on the devices of ``images``, if its arrays are committed to other devices.
 
-    ``jit`` refuses arguments that are committed to different devices, such as weights read onto the first one and a
-    batch that is divided over all. Arrays that are not committed, and traced ones, are left as they are.
+    ``jit`` does not accept arguments that are committed to different devices, such as weights on the first device and
+    a batch that is sharded over all. Uncommitted and traced arrays are unchanged.
 
     >>> beside(jax.numpy.zeros((1, 2, 2, 3)), {"w": 1.0})
     {'w': 1.0}
     """
     if is_traced(images) or not isinstance(images, jax.Array) or not images.committed:
-        return tree  # `jit` moves images that are not committed to where the rest is
+        return tree  # `jit` moves uncommitted images to the devices of the other arguments
     devices, everywhere = images.sharding.device_set, _whole_on(images)
 
     def placed(leaf: Any) -> Any:
@@ -111,7 +111,7 @@ def beside(images: Any, tree: Any) -> Any:
 
 
 def _whole_on(images: jax.Array) -> jax.sharding.Sharding:
-    """The sharding of an array that every device with a part of these images holds whole."""
+    """Return the sharding that replicates an array on all devices of these images."""
     sharding = images.sharding
     if isinstance(sharding, jax.sharding.NamedSharding):
         return jax.sharding.NamedSharding(sharding.mesh, jax.sharding.PartitionSpec())

@@ -1,4 +1,4 @@
-"""Entries of the registries (attacks, purifiers, certifiers, metrics, networks, data sets) by name and options."""
+"""Create entries of registries (attacks, purifiers, certifiers, metrics, networks, data sets) from name and options."""
 
 import inspect
 from collections.abc import Callable, Collection, Mapping
@@ -9,16 +9,16 @@ from jaxiqa.core.checks import check_choice
 
 
 def build(registry: Mapping[str, Callable[..., Any]], kind: str, name: str, options: Mapping[str, Any]) -> Any:
-    """``registry[name](**options)``, after name and options have been checked.
+    """Check name and options, then return ``registry[name](**options)``.
 
     Args:
         registry: name -> class or function.
-        kind: what an entry is, for messages.
+        kind: kind of the entries, for messages.
         name: a key of ``registry``.
         options: keyword arguments.
 
     Raises:
-        ValueError: an unknown name or option, or a missing one; the message lists what is allowed.
+        ValueError: the name or an option is unknown, or an option is missing; the message lists what is allowed.
 
     >>> build({"pair": complex}, "number", "triple", {})
     Traceback (most recent call last):
@@ -32,13 +32,13 @@ def build(registry: Mapping[str, Callable[..., Any]], kind: str, name: str, opti
 def check_options(
     name: str, function: Callable[..., Any], options: Mapping[str, Any], *, hidden: Collection[str] = ()
 ) -> None:
-    """Raise ``ValueError`` unless ``options`` are arguments of ``function``, and none that it needs is missing.
+    """Check that ``options`` are arguments of ``function`` and that no required one is missing; else ``ValueError``.
 
     Args:
-        name: what users call it, for messages.
-        function: a class or function; one that takes any keyword argument checks its own.
+        name: name for messages.
+        function: a class or function; if it takes ``**kwargs``, nothing is checked here.
         options: keyword arguments.
-        hidden: arguments that the library gives itself.
+        hidden: arguments that the library sets itself.
 
     >>> check_options("power", lambda base, exponent=2: base**exponent, {"exponent": 3})
     Traceback (most recent call last):
@@ -56,7 +56,7 @@ def check_options(
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """By name. A class is asked for those of ``__init__``: Flax hides them behind the arguments of a metaclass."""
+    """Return parameters by name; for a class those of ``__init__``, since Flax hides them behind a metaclass."""
     inner, bound = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
     asked = inner.__init__ if isinstance(inner, type) else inner  # type: ignore[misc]  # a class, not an instance
     found = inspect.signature(asked).parameters

@@ -1,4 +1,4 @@
-"""Score functions: one checked score per image."""
+"""Call score functions and check that they return one score per image."""
 
 from collections.abc import Callable
 from typing import Any
@@ -12,7 +12,11 @@ from jaxiqa.core.types import Images, Scores
 
 
 def checked_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
-    """``score_fn(images)``, refused by name unless it is one score per image.
+    """Call ``score_fn`` and check that it returns one score per image.
+
+    Raises:
+        TypeError: ``score_fn`` cannot be traced by JAX.
+        ValueError: the result has another shape.
 
     >>> checked_scores(lambda x: x.mean(), jnp.zeros((2, 4, 4, 3)))
     Traceback (most recent call last):
@@ -25,8 +29,8 @@ def checked_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
         if not (is_traced(images) and untraceable):
             raise
         raise TypeError(
-            "score_fn cannot be traced by JAX, so it has no gradient. If it is NumPy or PyTorch, wrap it, "
-            "jaxiqa.attacks.from_callable(score_fn), and attack it with NES, Square, Parsimonious, OnePixel or PatchRS"
+            "score_fn cannot be traced by JAX, so it has no gradient. If it uses NumPy or PyTorch, wrap it by "
+            "jaxiqa.attacks.from_callable(score_fn) and attack it with NES, Square, Parsimonious, OnePixel or PatchRS"
         ) from error
     if np.shape(scores) != images.shape[:1]:
         expected = f"({len(images)},), one score per image"
@@ -36,7 +40,7 @@ def checked_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
 
 @jax.jit
 def compiled_scores(score_fn: Callable[..., Any], images: Images) -> Scores:
-    """`checked_scores`, compiled once per structure of a score function that is a pytree.
+    """Run `checked_scores`, compiled once per structure of a score function that is a pytree.
 
     >>> from jaxiqa.core.pytrees import as_pytree
     >>> compiled_scores(as_pytree(lambda x: x.mean((1, 2, 3))), jnp.ones((2, 4, 4, 3))).tolist()

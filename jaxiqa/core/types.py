@@ -1,7 +1,7 @@
-"""The shapes that every part of the library agrees on.
+"""Types that every part of the library uses.
 
-Images are float32 RGB in [0, 1], laid out ``b h w c``; perturbation budgets are in the same units and
-written ``8 / 255``. Scores are "higher is better", in the model's own units.
+Images are float32 RGB in [0, 1] with axes ``b h w c``. Perturbation budgets are in the same units, written ``8 / 255``.
+Scores are in the units of the model; higher is better.
 """
 
 from dataclasses import dataclass
@@ -17,35 +17,35 @@ PRNGKey = Key[Array, ""]
 
 @runtime_checkable
 class ScoreFn(Protocol):
-    """An image-quality metric: images in, one score per image out. Pure, jit-able and differentiable."""
+    """An image-quality metric: takes images, returns one score per image. Pure, jit-able and differentiable."""
 
     def __call__(self, images: Images) -> Scores: ...
 
 
 @runtime_checkable
 class AttackFn(Protocol):
-    """Images in, images of the same shape out, inside the attack's threat model; same key, same result."""
+    """An attack: takes images, returns images of the same shape inside its threat model; same key, same result."""
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: PRNGKey) -> Images: ...
 
 
 @dataclass(frozen=True)
 class Certificate:
-    """What randomised smoothing proves of each of ``b`` images; NumPy arrays.
+    """Certificates of randomised smoothing for ``b`` images; NumPy arrays.
 
-    Either ``label`` is given: no change of Euclidean norm below ``radius`` moves the smoothed class. Or ``score`` is:
-    no change of Euclidean norm up to ``radius`` takes the smoothed (median) score out of [``lower``, ``upper``].
+    With ``label``: no change of Euclidean norm below ``radius`` changes the smoothed class. With ``score``: no change
+    of Euclidean norm up to ``radius`` moves the smoothed (median) score out of [``lower``, ``upper``].
 
     Args:
-        radius: Euclidean, in [0, 1] pixel units, over the image that the noise was added to; 0 where abstained.
+        radius: Euclidean, in [0, 1] pixel units, for the image that the noise is added to; 0 if abstained.
         abstained: whether nothing could be certified.
-        n: samples that the bound rests on (those that chose the class come on top).
+        n: number of samples of the bound (without the samples that chose the class).
         sigma: standard deviation of the noise, in [0, 1] pixel units.
-        alpha: probability that one bound does not hold: of ``radius``; of ``lower`` and of ``upper`` each.
-        noise: the kind of noise.
-        size: height and width of the image that the noise was added to.
-        resize_norm: spectral norm of the resize that made it from the input; 1 where there is none.
-        label: the smoothed class, 0 the lowest; -1 where abstained.
+        alpha: probability that one bound does not hold: ``radius``, or ``lower`` and ``upper`` each.
+        noise: kind of noise.
+        size: height and width of the image that the noise is added to.
+        resize_norm: spectral norm of the resize from the input to this image; 1 without a resize.
+        label: the smoothed class, 0 is the lowest; -1 if abstained.
         edges: borders of the classes: class i holds ``edges[i - 1] < score <= edges[i]``.
         score: the median score of the noisy copies.
         lower, upper: bounds of the smoothed score of any image within ``radius``.
@@ -67,22 +67,22 @@ class Certificate:
 
     @property
     def input_radius(self) -> Float[np.ndarray, " b"]:
-        """The radius around the input itself, before it was resized: ``radius / resize_norm``."""
+        """Return the radius around the input, before the resize: ``radius / resize_norm``."""
         return self.radius / self.resize_norm
 
     @property
     def delta(self) -> Float[np.ndarray, " b"] | None:
-        """The most that the smoothed score can move to one side; None for a class."""
+        """Return the largest change of the smoothed score in one direction; None for a class."""
         return None if self.score is None else np.maximum(self.upper - self.score, self.score - self.lower)
 
     @property
     def width(self) -> Float[np.ndarray, " b"] | None:
-        """The full width of the certified interval; None for a class."""
+        """Return the full width of the certified interval; None for a class."""
         return None if self.lower is None or self.upper is None else self.upper - self.lower
 
 
 @runtime_checkable
 class Certifier(Protocol):
-    """Images in, what noise proves of their scores out; same key, same result. Runs on the host, outside ``jit``."""
+    """A certifier: takes images, returns certificates of their scores; same key, same result. Not for ``jit``."""
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: PRNGKey) -> Certificate: ...

@@ -1,4 +1,4 @@
-"""Variables of modules that are neither trained nor running statistics."""
+"""Constants of modules: variables that are neither trained nor running statistics."""
 
 import jax
 from flax import nnx
@@ -6,9 +6,9 @@ from jaxtyping import Array
 
 
 class Constant(nnx.Variable):
-    """An array that is part of a layer but never trains; saved with the parameters. Read it by `constant`."""
+    """An array of a layer that is never trained; saved with the parameters. Read it by `constant`."""
 
 
 def constant(variable: Constant) -> Array:
-    """Its value, with a gradient of zero: an optimiser that is given all variables leaves it alone."""
+    """Return the value with a gradient of zero, so that an optimiser of all variables does not change it."""
     return jax.lax.stop_gradient(variable[...])

@@ -5,7 +5,7 @@ from pathlib import Path
 
 
 def package_version() -> str:
-    """Of the installed package; in a checkout that is not installed, of its pyproject.toml.
+    """Return the version of the installed package; in a checkout that is not installed, of its pyproject.toml.
 
     >>> package_version().count(".")
     2

@@ -31,23 +31,22 @@ __all__ = ["DATASETS", "Split", "load", "read_image", "resized", "resolve", "sel
 
 
 def resolve(path: str | Path) -> Path:
-    """A path as it is if absolute, else below ``$JAXIQA_DATA`` (``./data`` without it)."""
+    """Resolve a path: absolute paths are unchanged, others are relative to ``$JAXIQA_DATA`` (``./data`` if not set)."""
     return Path(os.environ.get("JAXIQA_DATA") or "data") / path
 
 
 def load(name: str, *, source: str | None = None, limit: int | None = None, **options: Any) -> dict[str, Split]:
-    """The splits of a data set.
+    """Load the splits of a data set.
 
     Args:
         name: a key of `DATASETS`.
-        source: its folder, resolved by `resolve`; the data set's name by default. A folder that
-            ``jaxiqa prepare`` has written is noticed and read as such. The set builtin is made in
-            memory unless a source is given.
-        limit: keep only the first so many pictures of each split, at least 1.
-        **options: of the data set; a prepared one has none, having been written with them.
+        source: folder of the data set, resolved by `resolve`; the name of the data set by default. A folder that
+            ``jaxiqa prepare`` wrote is detected and read. The data set builtin is made in memory if there is no source.
+        limit: number of images to keep of each split, the first ones, at least 1.
+        **options: options of the data set; a prepared data set takes none, since they were given to ``prepare``.
 
     Raises:
-        ValueError: unknown name or option, a folder that does not exist, or faults in the table.
+        ValueError: unknown name or option, missing folder, or errors in the table.
 
     >>> splits = load("builtin", limit=2, size=(24, 32), train=8, val=8, test=8)
     >>> splits["train"][0]["image"].shape
@@ -61,12 +60,12 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
     if not made_in_memory and array_record.is_prepared(folder, name):
         if options:
             raise ValueError(
-                f"data set {name!r} in {folder} is a prepared one and takes no options, but got "
+                f"data set {name!r} in {folder} is prepared and takes no options, but got "
                 f"{', '.join(options)}; give them to `jaxiqa prepare`"
             )
         splits = array_record.read(folder, name)
     elif name == "builtin" and not made_in_memory:
-        raise ValueError(f"data set 'builtin': {folder} holds no prepared one; without a source it is made in memory")
+        raise ValueError(f"data set 'builtin': {folder} holds no prepared data set; omit source to make it in memory")
     else:
         splits = loader(folder, **options)
     return {part: split.take(limit) for part, split in splits.items()}

@@ -1,4 +1,4 @@
-"""Data sets that were written as array_record files: the same splits, same order, same pixels."""
+"""Read data sets that were written as array_record files: same splits, same order, same pixels."""
 
 import hashlib
 import os
@@ -14,34 +14,34 @@ from jaxiqa.data.split import Split
 
 VERSION = "1.0.0"
 DIGESTS = "digests.sealed"
-"""The file by which changes of the other ones are noticed."""
+"""The file with the digests of the other files, to detect changes."""
 
 
 def is_prepared(folder: Path, name: str) -> bool:
-    """Whether `write` has put data set ``name`` below ``folder``."""
+    """Return whether ``folder`` holds data set ``name`` as `jaxiqa.data.builders.write` writes it."""
     return (folder / name / VERSION / "dataset_info.json").is_file()
 
 
 def check_out(name: str, out: Path) -> None:
-    """Raise ``ValueError`` unless data set ``name`` can be written below ``out`` and is not there yet."""
+    """Check that data set ``name`` can be written below ``out`` and does not exist there; else ``ValueError``."""
     place = out / name / VERSION
     if is_prepared(out, name):
         raise ValueError(f"out: {place} already holds a prepared {name}; delete it or choose another folder")
     if os.path.lexists(place):
-        raise ValueError(f"out: {place} is there, but is no prepared {name}; delete it or choose another folder")
+        raise ValueError(f"out: {place} exists but is not a prepared {name}; delete it or choose another folder")
     check_folder(out / name)
 
 
 def digests_of(folder: Path) -> dict[str, str]:
-    """SHA-256 of the descriptions; records check themselves when they are read."""
+    """Return the SHA-256 digests of the descriptions (json files); records are checked when they are read."""
     return {path.name: hashlib.sha256(path.read_bytes()).hexdigest() for path in sorted(folder.glob("*.json"))}
 
 
 def read(folder: Path, name: str) -> dict[str, Split]:
-    """The splits that `write` wrote below ``folder``.
+    """Read the splits of a prepared data set below ``folder``.
 
     Raises:
-        ValueError: a description of them is damaged or missing; names the folder. Records are read later.
+        ValueError: a description is damaged or missing; the message names the folder. Records are read later.
     """
     place = folder / name / VERSION
     try:
@@ -51,8 +51,8 @@ def read(folder: Path, name: str) -> dict[str, Split]:
             if changed := [file for file in sorted(before | now) if before.get(file) != now.get(file)]:
                 raise DamagedError(f"{changed[0]} was {'changed' if changed[0] in now else 'removed'}")
         return _read(place, name)
-    except Exception as error:  # tensorflow-datasets raises errors of many kinds for files that are no such files
-        raise ValueError(f"{place} is damaged ({error}); delete it, and prepare the data set anew") from error
+    except Exception as error:  # tensorflow-datasets raises errors of many types for invalid files
+        raise ValueError(f"{place} is damaged ({error}); delete it and prepare the data set again") from error
 
 
 def _read(place: Path, name: str) -> dict[str, Split]:
@@ -64,7 +64,7 @@ def _read(place: Path, name: str) -> dict[str, Split]:
     for part, listed in parts.items():
         source = builder.as_data_source(split=part, decoders={"image": tfds.decode.SkipDecoding()})
         if len(source) != len(listed["ids"]):
-            raise ValueError(f"{part} has {len(source)} records, but lists {len(listed['ids'])}")
+            raise ValueError(f"{part} has {len(source)} records, but its list has {len(listed['ids'])}")
         splits[part] = Split(
             name=f"{name}/{part}",
             ids=tuple(listed["ids"]),
@@ -77,7 +77,7 @@ def _read(place: Path, name: str) -> dict[str, Split]:
 
 @dataclass(frozen=True)
 class Records:
-    """Reads pictures from a tfds data source."""
+    """Reader of images from a tfds data source."""
 
     source: Any
     ids: tuple[str, ...]
@@ -85,6 +85,6 @@ class Records:
     def __call__(self, index: int) -> np.ndarray:
         try:
             content = bytes(self.source[index]["image"])
-        except (RuntimeError, OSError, ValueError, TypeError, LookupError) as error:  # None where a file is cut
+        except (RuntimeError, OSError, ValueError, TypeError, LookupError) as error:  # None if a file is cut off
             raise ValueError(f"{self.ids[index]}: the prepared record cannot be read: {error}") from error
         return decode(content, self.ids[index])

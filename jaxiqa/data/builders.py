@@ -1,4 +1,4 @@
-"""Write a data set as array_record files, through tensorflow-datasets and without TensorFlow."""
+"""Write a data set as array_record files, by tensorflow-datasets without TensorFlow."""
 
 import io
 import shutil
@@ -18,9 +18,9 @@ from jaxiqa.data.split import Split
 
 
 class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # of a base without types
-    """Writes given splits, in their order. Pictures become PNG files of what `jaxiqa.data.read_image` makes of them.
+    """Write given splits in their order. Images are stored as PNG, as `jaxiqa.data.read_image` decodes them.
 
-    Names and scores are in the metadata too, so that a set can be opened without reading all its pictures.
+    Names and scores are in the metadata too, so that a data set can be opened without reading all its images.
     """
 
     VERSION = tfds.core.Version(VERSION)
@@ -47,7 +47,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # else the records lie in the order of their hashes
+            disable_shuffling=True,  # otherwise the records are in the order of their hashes
             metadata=tfds.core.MetadataDict({"mos_range": first.mos_range, "parts": parts}),
         )
 
@@ -70,21 +70,22 @@ def _builder_class(name: str) -> type[_Builder]:
 
 
 def write(name: str, splits: dict[str, Split], out: Path) -> Path:
-    """Write the splits of data set ``name`` below ``out`` and return the folder that holds them.
+    """Write the splits of data set ``name`` below ``out``; return the folder of the data set.
 
-    What is left by an interrupted write is not taken for a data set, and the next write removes it.
+    The remains of an interrupted write are not read as a data set; the next write removes them.
 
     Raises:
         ValueError: ``out`` already holds that data set.
-        WriteError: ``out`` is no folder or cannot be written, or the disk is full; names the path and the mend.
-        BlockingIOError: another process is writing there.
+        WriteError: ``out`` is not a folder or cannot be written, or the disk is full; the message names the path and
+            says what to do.
+        BlockingIOError: another process writes there.
     """
     check_out(name, out)
     with locked(out / name), writing(out / name / VERSION):
         for left in (out / name).glob(f"incomplete.??????_{VERSION}"):
             shutil.rmtree(left)
         builder = _builder_class(name)(splits=splits, data_dir=str(out))
-        with TemporaryDirectory() as downloads:  # tensorflow-datasets wants a folder for them; there are none
+        with TemporaryDirectory() as downloads:  # tensorflow-datasets needs a folder for downloads
             builder.download_and_prepare(download_dir=downloads)
         folder = Path(builder.data_dir)
         write_text(folder / DIGESTS, sealed_json(digests_of(folder)))

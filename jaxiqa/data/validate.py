@@ -1,4 +1,4 @@
-"""Read every picture once before the work starts."""
+"""Read every image once before the work starts."""
 
 import sys
 from collections import Counter
@@ -11,17 +11,17 @@ SHOWN = 20
 
 
 def validate(split: Split, *, uniform: bool = False) -> None:
-    """Decode all pictures, so that a bad file is an error now and not in epoch 7.
+    """Decode all images, so that a bad file raises an error now and not in epoch 7.
 
-    Shows its progress on a terminal.
+    A terminal shows the progress.
 
     Args:
-        split: the pictures.
-        uniform: also require one common size, as a model without an input size does.
+        split: the images.
+        uniform: also require one common size; a model without an input size needs it.
 
     Raises:
-        ValueError: one error that names every picture that cannot be decoded, with its row, and with ``uniform``
-            every picture of another size than the commonest.
+        ValueError: one error that lists every image that cannot be decoded, with its row, and with ``uniform`` every
+            image that does not have the most common size.
     """
 
     def attempt(index: int) -> tuple[tuple[int, int] | None, str]:
@@ -48,13 +48,13 @@ def validate(split: Split, *, uniform: bool = False) -> None:
             )
         )
     finally:
-        pool.shutdown(cancel_futures=True)  # after Ctrl-C the rest is not waited for
+        pool.shutdown(cancel_futures=True)  # after Ctrl-C, do not wait for the rest
     problems = [message for size, message in results if size is None]
     sizes = Counter(size for size, _ in results if size)
     if uniform and len(sizes) > 1:
         common = sizes.most_common(1)[0][0]
         problems += [
-            f"{message} is {size[1]}x{size[0]}, most are {common[1]}x{common[0]}; set model.input_size to resize"
+            f"{message} is {size[1]}x{size[0]}, most images are {common[1]}x{common[0]}; set model.input_size to resize"
             for size, message in results
             if size and size != common
         ]
@@ -62,7 +62,7 @@ def validate(split: Split, *, uniform: bool = False) -> None:
 
 
 def raise_all(where: str, problems: Sequence[str]) -> None:
-    """One ``ValueError`` for all problems, the first twenty in full; nothing if there are none.
+    """Raise one ``ValueError`` that lists the first 20 problems; do nothing if there are none.
 
     >>> raise_all("scores.csv", ["row 2: score nan"])
     Traceback (most recent call last):

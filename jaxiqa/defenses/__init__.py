@@ -1,4 +1,4 @@
-"""Defenses of a metric, and the wrappers through which adaptive attacks see them."""
+"""Defenses of a metric, and the wrappers for adaptive attacks on them."""
 
 from jaxiqa.core.lazy import lazy
 

@@ -1,6 +1,6 @@
-"""Adversarial training: attacked copies beside the clean pictures, with labels of their own; and a price on slopes.
+"""Adversarial training (attacked copies of the clean images, with lowered labels) and a penalty on the gradient norm.
 
-Both are given the metric as a score function and leave the optimisation to the caller.
+Both take the metric as a score function; the caller runs the optimisation.
 """
 
 from collections.abc import Callable
@@ -24,7 +24,7 @@ Number = int | float | Float[Array, ""]
 
 
 def _alone(x: Array) -> Array:
-    """Gather from one device: nothing to do."""
+    """Gather from one device: return the values unchanged."""
     return x
 
 
@@ -34,10 +34,10 @@ LABELS: dict[str, Distance] = {
     "ssim": lambda clean, attacked: 1 - ssim(clean, attacked),
     "ms_ssim": lambda clean, attacked: 1 - ms_ssim(clean, attacked),
 }
-"""How far an attacked picture is from the clean one, ``(clean, attacked) -> b``: what `relabel` lowers its label by.
+"""Distance of an attacked image from the clean one, ``(clean, attacked) -> b``; `relabel` lowers its label by it.
 
-"minimum" is 1 for every picture, so that the whole penalty gives the lowest label there is, and a penalty of 0.1
-lowers all labels by a tenth of their range. LPIPS is given as a network, `jaxiqa.networks`.
+"minimum" is 1 for every image: with a penalty of 1 all labels become the lowest label, with 0.1 they fall by a tenth of
+their range. LPIPS is a network of `jaxiqa.networks`.
 """
 
 ADVERSARIAL_PRESETS: dict[str, dict[str, Any]] = {
@@ -50,19 +50,19 @@ ADVERSARIAL_PRESETS: dict[str, dict[str, Any]] = {
     for label in ("ssim", "lpips")
     for strength in (2, 4, 8)
 }
-"""The six set-ups of the benchmark (arXiv:2408.01541): two-step APGD from the clean image, two labels, three ε."""
+"""Six set-ups of "Guardians of Image Quality", arXiv:2408.01541: two-step APGD from the clean image, 2 labels, 3 ε."""
 
 
 def relabel(
     mos: Scores, distance: Float[Array, " b"], *, low: Number, high: Number, penalty: Number = 1.0
 ) -> Float[Array, " b"]:
-    """The labels of attacked pictures: ``clip(mos − penalty · distance · (high − low), low, high)``.
+    """Return the labels of attacked images: ``clip(mos − penalty · distance · (high − low), low, high)``.
 
     Args:
-        mos: labels of the clean pictures, in any unit.
-        distance: from the clean to the attacked picture: 0 for equal ones, about 1 where nothing is alike.
-        low, high: lowest and highest label there is, in the unit of ``mos``.
-        penalty: share of the range that a distance of 1 costs, >= 0.
+        mos: labels of the clean images, in any unit.
+        distance: distance from the clean to the attacked image: 0 for equal images, about 1 for unrelated images.
+        low, high: lowest and highest possible label, in the unit of ``mos``.
+        penalty: share of the range by which a distance of 1 lowers the label, >= 0.
 
     >>> relabel(jnp.array([90.0, 20.0]), jnp.array([0.25, 0.25]), low=4.0, high=88.0).tolist()
     [69.0, 4.0]
@@ -74,20 +74,21 @@ def relabel(
 
 
 def deviation(score_fn: ScoreFn, mos: Scores, gather: Gather = _alone) -> ScoreFn:
-    """How far each score is from its label, once both batches are centred and divided by their norm: ``|p̂ᵢ − ŷᵢ|``,
+    """Return a score function: the distance ``|p̂ᵢ − ŷᵢ|`` of each score p from its label y, both normalised by
 
-        x̂ = (x − mean x) / (‖x − mean x‖₂ + 1e-8),
+        x̂ = (x − mean x) / (‖x − mean x‖₂ + 1e-8).
 
-    the summands of the norm-in-norm loss (arXiv:2008.03889). An attack that raises it makes the loss of the batch
-    larger, whether that takes a higher score or a lower one. One picture alone has no deviation, and no gradient.
+    These are the summands of the norm-in-norm loss ("Norm-in-Norm Loss with Faster Convergence and Better Performance
+    for Image Quality Assessment", arXiv:2008.03889). An attack that raises them increases the loss of the batch, by
+    higher or by lower scores. For a single image the distance and its gradient are 0.
 
     Args:
         score_fn: the metric.
-        mos: label of each picture that will be scored.
-        gather: brings together the values of all devices, in a function that runs on several.
+        mos: label of each image that will be scored.
+        gather: collects the values of all devices, in a function that runs on several devices.
 
     Returns:
-        A score function, as a pytree that jitted functions take as an argument.
+        The score function, a pytree that can be an argument of jitted functions.
 
     >>> away = deviation(lambda x: x.mean((1, 2, 3)), jnp.array([1.0, 3.0]))
     >>> print(away(jnp.array([0.2, 0.1]).reshape(2, 1, 1, 1)).round(3))
@@ -110,25 +111,25 @@ def adversarial_batch(
     target: str = "loss",
     gather: Gather = _alone,
 ) -> tuple[Float[Array, "b2 h w c"], Float[Array, " b2"]]:
-    """The batch a metric trains on: attacked copies, then the clean pictures, each with a label.
+    """Make a training batch: attacked copies, then the clean images, each with a label.
 
     Args:
-        attack: what makes the copies; see `jaxiqa.attacks`.
-        score_fn: the metric as it stands. Nothing is differentiated through the attack.
+        attack: the attack that makes the copies; see `jaxiqa.attacks`.
+        score_fn: the metric with its present weights. No gradient flows through the attack.
         images: ``b h w c`` in [0, 1].
-        mos: their labels, in any unit.
-        key: of the attack; one, or one per image.
+        mos: labels of the images, in any unit.
+        key: random key of the attack, one or one per image.
         low, high, penalty: see `relabel`.
         distance: ``(clean, attacked) -> b``, see `LABELS`.
         target: what the attack raises: "loss", the `deviation` of scores from labels, or "score", the score itself
-            (``objective="lower"`` of the attack lowers it).
+            (an attack with ``objective="lower"`` lowers it).
         gather: see `deviation`.
 
     Returns:
         2b images and their 2b labels.
 
     Raises:
-        ValueError: an unknown target, a negative penalty, or what ``attack`` and ``distance`` refuse.
+        ValueError: the target is unknown, the penalty is negative, or ``attack`` or ``distance`` raise it.
 
     >>> attack = lambda score_fn, images, key: images + 0.1
     >>> images, mos = jnp.full((2, 12, 12, 3), 0.5), jnp.array([10.0, 90.0])
@@ -138,18 +139,19 @@ def adversarial_batch(
     >>> [round(label, 1) for label in mos.tolist()]  # SSIM is 0.984
     [8.4, 88.4, 10.0, 90.0]
 
-    Reference: as for `relabel`; the set-ups of arXiv:2408.01541 are `ADVERSARIAL_PRESETS`.
+    Reference: as for `relabel`; the set-ups of "Guardians of Image Quality", arXiv:2408.01541, are
+    `ADVERSARIAL_PRESETS`.
 
-    **Differs from the benchmark's code**: unchanged labels train on the clean pictures too; a score function in
-    inference-mode batch norm is what callers here give by default, where the benchmark attacked in training mode; APGD
-    (`jaxiqa.attacks.APGD`) steps 2ε at first, as in its paper, where the benchmark stepped ε.
+    **Differs from the benchmark's code**: with unchanged labels, training uses the clean images too. By default the
+    callers here give a score function with batch norm in inference mode; the benchmark attacked in training mode. The
+    first step of APGD (`jaxiqa.attacks.APGD`) is 2ε, as in its paper; the benchmark's was ε.
     """
     check_choice("target", target, ("loss", "score"))
     check_unit_images(images, channels=3)
     if mos.shape != images.shape[:1]:
         raise ValueError(f"mos has shape {mos.shape} for images {images.shape}; expected one label per image")
     if isinstance(low, int | float) and isinstance(high, int | float) and not low < high:
-        raise ValueError(f"low={low!r}, high={high!r}; expected low < high")
+        raise ValueError(f"low={low!r}, high={high!r} is not allowed; expected low < high")
     distance = trained("distance", distance)
     if isinstance(penalty, int | float):
         check_number("penalty", penalty, 0.0)
@@ -171,39 +173,39 @@ def norm_penalty(
     scale_free: bool = True,
     gather: Gather = _alone,
 ) -> Float[Array, ""]:
-    """Norm-regularised training (NT): what the steepness of the metric adds to the loss,
+    """Norm-regularised training (NT): compute the penalty on the gradient norm of the metric,
 
-        λ/2 · mean over images of ((f(x + h v) − f(x)) / (h s))²,    v = sign ∇f(x),
+        λ/2 · mean over images of ((f(x + h v) − f(x)) / (h s))²,    v = sign ∇f(x).
 
-    a finite difference that approaches λ/2 · ‖∇f(x)‖₁² / s² as h falls: by Hölder ε ‖∇f‖₁ is the most that a small Linf
-    attack of radius ε can change a score by. Gradients flow through both scores and through s, not through v.
+    This finite difference approaches λ/2 · ‖∇f(x)‖₁² / s² for small h. By Hölder's inequality, a small Linf attack of
+    radius ε changes a score by at most ε ‖∇f‖₁. Gradients flow through both scores and through s, not through v.
 
-    With ``scale_free`` s is the standard deviation of the batch's scores, so that f and a·f + b cost the same. Losses
-    that ignore the scale of the scores (norm-in-norm, PLCC) are otherwise met with smaller scores and not with flatter
-    ones, which the linear map to human scores undoes.
+    With ``scale_free``, s is the standard deviation of the batch's scores, so f and a·f + b have the same penalty.
+    Without it, under losses that ignore the scale of the scores (norm-in-norm, PLCC), training makes the scores smaller
+    instead of flatter, and the linear map to human scores undoes this.
 
     Args:
         score_fn: the metric, differentiable in its pixels.
         images: ``b h w c`` in [0, 1]; with ``scale_free`` at least two, over all devices.
-        step: h, in [0, 1] pixel units, > 0. ``x + h v`` may leave [0, 1] by it.
+        step: h, in [0, 1] pixel units, > 0. ``x + h v`` may lie outside [0, 1] by h.
         weight: λ, >= 0.
-        scale_free: False takes s = 1, as the paper and its code do.
+        scale_free: False: s = 1, as in the paper and its code.
         gather: see `deviation`.
 
     Returns:
-        One number; differentiable in whatever leaves ``score_fn`` has.
+        One number, differentiable in the leaves of ``score_fn``.
 
     Raises:
-        ValueError: ``step`` or ``weight`` out of range, or a single image with ``scale_free``.
+        ValueError: ``step`` or ``weight`` is out of range, or there is a single image with ``scale_free``.
 
     >>> images = jax.random.uniform(jax.random.key(0), (8, 4, 4, 3))
     >>> price = lambda scale: norm_penalty(lambda x: scale * x[:, 0, 0, 0], images)
     >>> float(price(1.0).round(2)) == float(price(0.1).round(2))
     True
 
-    Reference: Liu et al., "Defense against adversarial attacks on no-reference image quality models with gradient norm
-    regularization", arXiv:2403.11397 (h = 0.01 after ImageNet normalisation, about 0.6 / 255 here; λ = 1e-3 beside an
-    L1 loss on scores of 0 to 100).
+    Reference: Liu et al., "Defense Against Adversarial Attacks on No-Reference Image Quality Models with Gradient Norm
+    Regularization", arXiv:2403.11397 (h = 0.01 after ImageNet normalisation, about 0.6 / 255 here; λ = 1e-3 with an L1
+    loss on scores of 0 to 100).
 
     **Differs from the paper**: the scale s, and pixel units for h.
     """
@@ -212,13 +214,13 @@ def norm_penalty(
     if isinstance(weight, int | float):
         check_number("weight", weight, 0.0)
     score_fn = as_pytree(score_fn)
-    still = jax.lax.stop_gradient(score_fn)  # or the gradient's own derivative would be traced, to be thrown away
+    still = jax.lax.stop_gradient(score_fn)  # without it, an unused derivative of the gradient would be traced
     direction = jnp.sign(jax.grad(lambda x: still(x).sum())(images))
     scores, moved = jnp.split(score_fn(jnp.concatenate([images, images + step * jax.lax.stop_gradient(direction)])), 2)
     scores, slopes = gather(scores), gather((moved - scores) / step)
     if scale_free and len(scores) < 2:
-        raise ValueError("images holds one image; scale_free needs at least two, to know the scale of scores")
-    variance = jnp.maximum(jnp.var(scores), 1e-12) if scale_free else 1.0  # above 0 where all scores are equal
+        raise ValueError("images has one image; scale_free=True needs at least two, for the deviation of the scores")
+    variance = jnp.maximum(jnp.var(scores), 1e-12) if scale_free else 1.0  # > 0 even if all scores are equal
     return weight / 2 * jnp.mean(slopes**2) / variance
 
 
@@ -228,7 +230,7 @@ def _deviation(gather: Gather, score_fn: ScoreFn, mos: Scores, images: Images) -
     def normalise(x: Array) -> Array:
         everyone = gather(x)
         mean = everyone.mean()
-        # The tiny constant keeps the gradient of the root finite where all scores are equal.
+        # The tiny constant keeps the gradient of the root finite if all scores are equal.
         return (x - mean) / (jnp.sqrt(jnp.sum((everyone - mean) ** 2) + 1e-30) + 1e-8)
 
     return jnp.abs(normalise(scores) - normalise(mos))

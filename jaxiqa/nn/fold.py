@@ -57,9 +57,7 @@ def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module
         for key, child in children(parent)
         if type(child) in FOLDED
     ]
-    layers: list[Any] = list(
-        {id(layer): layer for *_, layer in places}.values()
-    )  # one may be used in several places
+    layers: list[Any] = list({id(layer): layer for *_, layer in places}.values())  # one may be used in several places
     marked = {id(layer): _Marked(layer, i) for i, layer in enumerate(layers)}
     for parent, key, layer in places:
         replace(parent, key, marked[id(layer)])

@@ -53,7 +53,7 @@ def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_l
     repeated = part[:, np.arange(9)[:, None] % 8, np.arange(14) % 12]
     attacked = FACPA(network, amplitude=0.8, multiple=4, variant="benchmark")(None, images, KEY)
     np.testing.assert_allclose(attacked, images + 8 / 255 * repeated, atol=1e-6)
-    with pytest.raises(ValueError, match="images are 3x14; variant='benchmark' takes sides of at least 4"):
+    with pytest.raises(ValueError, match="images are 3x14; variant='benchmark' needs sides of at least 4"):
         FACPA(network, multiple=4, variant="benchmark")(None, images[:, :3], KEY)
 
 
@@ -111,12 +111,12 @@ def test_facpa_files_that_do_not_fit_are_named(tmp_path):
     read = load_facpa(path, small(seed=1))
     assert (read.amplitude, read.epsilon, read.multiple, read.variant) == (0.25, 0.5, 4, "benchmark")
     assert all(map(np.array_equal, jax.tree.leaves(read.network), jax.tree.leaves(small())))
-    with pytest.raises(ValueError, match="does not fit this network") as caught:
+    with pytest.raises(ValueError, match="does not match this network") as caught:
         load_facpa(path, small(depth=3))
     assert "missing" in str(caught.value)
     assert "of another shape" in str(caught.value)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ValueError, match=r"facpa\.safetensors: not a whole file"):
+    with pytest.raises(ValueError, match=r"facpa\.safetensors: damaged file"):
         load_facpa(path, small())
     save_uap(UAP(jnp.zeros((2, 2, 3))), path)
     with pytest.raises(ValueError, match="holds a fitted uap, not a facpa"):
@@ -127,12 +127,12 @@ def test_facpa_reports_what_is_not_finite_or_not_allowed():
     images = pictures()
     with pytest.raises(ValueError, match="non-finite scores or gradients at step 1 of 5"):
         fit_facpa(lambda x: jnp.nan * contrast(x), images, KEY, network=small(), multiple=4)
-    with pytest.raises(ValueError, match="network gave values that are not finite"):
+    with pytest.raises(ValueError, match="network returned values that are not finite"):
         FACPA(lambda x: x * jnp.nan, multiple=4)(None, images, KEY)
     with pytest.raises(ValueError, match=r"network returned shape \(3, 12, 16\)"):
         FACPA(lambda x: x.mean(-1), multiple=4)(None, images, KEY)
     for network in (lambda x: x, jax.tree_util.Partial(jnp.multiply, jnp.arange(3))):
-        with pytest.raises(ValueError, match="network has no floating leaves"):
+        with pytest.raises(ValueError, match="network must be a pytree with leaves to train"):
             fit_facpa(contrast, images, KEY, network=network, multiple=4)
     for options in ({"amplitude": -1.0}, {"epsilon": 2.0}, {"multiple": 0}, {"variant": "bench"}):
         with pytest.raises(ValueError, match=next(iter(options))):

@@ -55,7 +55,7 @@ def test_one_step_by_the_clean_gradient_asks_about_the_clean_image_alone():
 @pytest.mark.parametrize("name", ["pgd", "stadv"])
 def test_image_by_image_it_says_which(name):
     images = pictures()
-    with pytest.raises(ValueError, match=rf"picture 2 of 3: {SAID}"):
+    with pytest.raises(ValueError, match=rf"image 2 of 3: {SAID}"):
         OneByOne(an_attack(name, images))(turning(images, "one", jnp.nan), images, KEY)
 
 
@@ -72,6 +72,6 @@ def test_black_box_attacks_in_groups_of_any_size_and_after_any_query(name, count
         asked.append(len(pixels))
         return np.where(len(asked) > 4, np.nan, np.asarray(score(jnp.asarray(pixels))))
 
-    with pytest.raises(ValueError, match="tool returned scores that are not finite: nan"):
+    with pytest.raises(ValueError, match="tool returned a score that is not finite: nan"):
         attack(from_callable(failing, name="tool"), images, KEY)
     assert len(asked) == 5

@@ -56,5 +56,5 @@ def test_inside_a_compiled_function_it_is_the_batch():
 def test_an_error_names_the_picture():
     broken = lambda x: score(x) + jnp.where(x[:, 0, 0, 0] > 2, 0.0, jnp.sqrt(x[:, 0, 0, 0] - 0.5))  # noqa: E731
     images = pictures().at[:, 0, 0, 0].set(jnp.array([0.9, 0.9, 0.1]))
-    with pytest.raises(ValueError, match=r"picture 2 of 3: .*non-finite"):
+    with pytest.raises(ValueError, match=r"image 2 of 3: .*non-finite"):
         OneByOne(PGD(0.01))(broken, images, KEY)

@@ -162,7 +162,7 @@ def test_bad_python_metrics_are_named():
         SQUARE(from_callable(wrong), IMAGES, KEY)
     with pytest.raises(ValueError, match=r"tool returned shape \(6, 7\) for one image"):
         SQUARE(from_callable(lambda x: x.mean(-1), batched=False, name="tool"), IMAGES, KEY)
-    with pytest.raises(ValueError, match="tool returned scores that are not finite: nan"):
+    with pytest.raises(ValueError, match="tool returned a score that is not finite: nan"):
         SQUARE(from_callable(lambda x: x.mean((1, 2, 3)) + np.nan, name="tool"), IMAGES, KEY)
     metric = from_callable(lambda x: x.mean((1, 2, 3)), name="tool")
     with pytest.raises(TypeError, match=r"tool is a Python callable.*Square"):

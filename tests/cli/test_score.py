@@ -147,7 +147,7 @@ def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
     for arguments, message in (
         (["musiq", str(folder), "--weights", "x"], "error: name='musiq' is not allowed"),
         (["linearity", str(folder), "--weights", "gone"], "error: weights='gone' is neither a file"),
-        (["linearity", str(tmp_path / "empty"), "--weights", str(runs / "native")], "error: there are no pictures in"),
+        (["linearity", str(tmp_path / "empty"), "--weights", str(runs / "native")], "error: there are no images in"),
         (["linearity", str(folder), "--weights", "x", "--batch-size", "0"], "error: batch_size=0 is outside"),
     ):
         with pytest.raises(SystemExit, match=message):
@@ -166,9 +166,9 @@ def test_links_to_folders_are_followed_once_and_dead_links_are_faults(folder, tm
     found = find([inner])
     assert found.paths == [inner / "a.png", inner / "linked" / "turned.jpg"]
     assert set(found.faults) == {inner / name for name in ("dead.png", "round.png", "pipe.png")}
-    assert "is a link that leads to no file (gone.png)" in found.faults[inner / "dead.png"]
+    assert "is a broken link (to gone.png)" in found.faults[inner / "dead.png"]
     assert "is a FIFO" in found.faults[inner / "pipe.png"]
-    assert [remark.split(" is left out")[0] for remark in found.remarks] == [str(inner / "self")]
+    assert [remark.split(":")[0] for remark in found.remarks] == [f"skipped {inner / 'self'}"]
 
 
 @pytest.mark.parametrize("kind", ["folder", "below a file", "picture"])

@@ -48,8 +48,8 @@ def test_labels_that_begin_alike_do_not_share_a_name():
     ("labels", "message"),
     [
         (["A", "a"], "differ only in case"),
-        (["x", ""], "no label"),
-        (["two\nlines"], "no label"),
+        (["x", ""], "not a label"),
+        (["two\nlines"], "not a label"),
         (["Images"], "jaxiqa writes"),
     ],
 )
@@ -112,7 +112,7 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
     process = subprocess.Popen([sys.executable, "-c", program], stdout=subprocess.PIPE)
     try:
         process.stdout.readline()
-        with pytest.raises(BlockingIOError, match="another process is at work"), locked(tmp_path):
+        with pytest.raises(BlockingIOError, match="another process uses"), locked(tmp_path):
             pass
     finally:
         process.kill()

@@ -73,7 +73,7 @@ def test_a_prepared_set_takes_no_options_and_is_not_written_over(folders):
         load("folder", source=str(out), seed=1)
     with pytest.raises(ValueError, match="already holds a prepared folder"):
         prepare(Arguments("folder", out, source, ("csv=labels.csv", "score_column=score")))
-    with pytest.raises(ValueError, match="holds no prepared one"):
+    with pytest.raises(ValueError, match="holds no prepared data set"):
         load("builtin", source=str(out))
 
 

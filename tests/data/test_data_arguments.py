@@ -95,14 +95,14 @@ def test_shares_of_nothing_and_the_default_of_few_images(source, tmp_path):
         ({"image_column": "file"}, r"scores\.csv: has no column 'file'"),
         ({"split_column": "part"}, r"scores\.csv: has no column 'part'"),
         ({"csv": "other.csv"}, r"other\.csv does not exist"),
-        ({"csv": 3}, "csv=3; give a name"),
-        ({"csv": ""}, "csv=''; give a name"),
-        ({"image_column": None}, "image_column=None; give a name"),
-        ({"mos_range": 5}, r"mos_range=5; give \(lowest, highest\)"),
-        ({"mos_range": "0,10"}, r"mos_range='0,10'; give \(lowest, highest\)"),
-        ({"mos_range": ("a", "b")}, r"mos_range=\('a', 'b'\); give"),
-        ({"mos_range": (10, 0)}, r"mos_range=\(10, 0\); give"),
-        ({"mos_range": (0, np.nan)}, r"mos_range=.*; give"),
+        ({"csv": 3}, "csv=3 is not allowed"),
+        ({"csv": ""}, "csv='' is not allowed"),
+        ({"image_column": None}, "image_column=None is not allowed"),
+        ({"mos_range": 5}, r"mos_range=5 is not allowed; expected \(lowest, highest\)"),
+        ({"mos_range": "0,10"}, r"mos_range='0,10' is not allowed; expected \(lowest, highest\)"),
+        ({"mos_range": ("a", "b")}, r"mos_range=\('a', 'b'\) is not allowed"),
+        ({"mos_range": (10, 0)}, r"mos_range=\(10, 0\) is not allowed"),
+        ({"mos_range": (0, np.nan)}, r"mos_range=.* is not allowed"),
         ({"mos_range": (0, 5)}, r"4 problems\n  row 8: 6\.png has the score '6'"),
         ({"seed": 1.5}, "seed=1.5 is not allowed"),
     ],
@@ -149,7 +149,7 @@ def test_positions_of_a_split_are_checked(source):
             call(split, [0, 99])
         with pytest.raises(ValueError, match="indices are of type float64"):
             call(split, [0.5])
-    with pytest.raises(ValueError, match="chooses none of 7 images"):
+    with pytest.raises(ValueError, match="selects none of 7 images"):
         images(split, slice(7, 9))
 
 
@@ -183,7 +183,7 @@ def test_a_damaged_description_of_a_prepared_set_is_named(prepared, name, conten
     if not sealed and content == b"flipped":
         return  # nothing tells
     message = (
-        "holds no prepared one"
+        "holds no prepared data set"
         if (name, content) == ("dataset_info.json", None)
         else r"1\.0\.0 is damaged \(.*; delete"
     )

@@ -82,7 +82,7 @@ def test_features_by_hand():
 
 @pytest.mark.parametrize(
     ("count", "clusters", "message"),
-    [(10, 3, "no multiple"), (33, 3, "count=33"), (0, 3, "count=0"), (4, 0, "clusters=0")],
+    [(10, 3, "not a multiple"), (33, 3, "count=33"), (0, 3, "count=0"), (4, 0, "clusters=0")],
 )
 def test_bad_choices_are_refused(count, clusters, message):
     with pytest.raises(ValueError, match=message):

@@ -95,7 +95,7 @@ def test_a_respaced_diffusion_keeps_the_noise_of_the_steps_it_visits():
     for ours, theirs in zip(jax.tree.leaves(whole), jax.tree.leaves(schedule), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     for steps in ([], [70, 35], [3, 3], [-1, 4], [1000]):
-        with pytest.raises(ValueError, match="is not allowed; expected ascending ones"):
+        with pytest.raises(ValueError, match="is not allowed; expected ascending numbers"):
             diffusion.respace(schedule, steps)
 
 

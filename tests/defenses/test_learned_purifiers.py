@@ -98,7 +98,7 @@ def test_networks_that_return_another_shape_are_refused():
     for purify in (Filter(lambda x: x[:, 1:]), Filter(lambda x: x[..., :1]), MPRNet(lambda x: x[:1])):
         with pytest.raises(ValueError, match="network returned shape"):
             purify(images)
-    with pytest.raises(ValueError, match="expected a multiple of sides"):
+    with pytest.raises(ValueError, match="expected a multiple of both sides"):
         RealESRGAN(lambda x: x.repeat(2, 1))(images)
     with pytest.raises(ValueError, match=r"network returned shape .* and size \(9, 14\)"):
         DISCO(lambda x, size: x[:, 1:])(images)

@@ -75,7 +75,7 @@ def test_a_wrong_attack_is_named(attack, message):
         ({"defenses": {"a": Defense("jpg")}}, r"evaluation\.defenses\.a: .*'jpg'"),
         ({"defenses": {"a": Defense("jpeg", preset=9)}}, r"evaluation\.defenses\.a: preset=9: jpeg has 5"),
         ({"defenses": {"a": Defense("jpeg", {"qualty": 3})}}, r"evaluation\.defenses\.a: .*'qualty'"),
-        ({"defenses": {"a\nb": Defense("flip")}}, r"evaluation\.defenses: 'a\\nb' is no label"),
+        ({"defenses": {"a\nb": Defense("flip")}}, r"evaluation\.defenses: 'a\\nb' is not a label"),
         ({"certifiers": {"c": Certifier("rss")}}, r"evaluation\.certifiers\.c: .*'rss'"),
         ({"certifiers": {"c": Certifier("ms", {"n": 0})}}, r"evaluation\.certifiers\.c: n=0"),
         ({"certifiers": {"c": Certifier("ms", images=0)}}, r"evaluation\.certifiers\.c\.images=0; at least 1"),

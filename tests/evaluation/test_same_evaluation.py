@@ -150,7 +150,7 @@ def test_nothing_is_read_or_written_while_another_process_is_at_work(experiment)
     before = {path: path.read_bytes() for path in root.rglob("*.json")}
     write_row(experiment, "PGD-1")
     for folder in (root, run_folder(experiment, "hardened", experiment.seeds[0])):
-        with locked(folder), pytest.raises(BlockingIOError, match=f"another process is at work in {folder};"):
+        with locked(folder), pytest.raises(BlockingIOError, match=f"another process uses {folder};"):
             evaluate_experiment(with_attacks(experiment, **{"PGD-1": pgd(experiment, 2)}))
     assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
 

@@ -42,11 +42,11 @@ def test_every_flipped_byte_of_a_fitted_file_is_noticed(tmp_path):
             changed = bytearray(whole)
             changed[place] ^= 1 << bit
             path.write_bytes(changed)
-            with pytest.raises(DamagedError, match=r"a\.safetensors: not a whole file"):
+            with pytest.raises(DamagedError, match=r"a\.safetensors: damaged file"):
                 read(path, "uap")
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(DamagedError, match=r"a\.safetensors: not a whole file"):
+        with pytest.raises(DamagedError, match=r"a\.safetensors: damaged file"):
             read(path, "uap")
 
 

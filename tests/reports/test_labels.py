@@ -205,9 +205,7 @@ def test_a_report_of_one_name_fits_its_plots(label, figures, tmp_path):
 
 @pytest.mark.parametrize("label", ["a\nb", "a\tb", "", "  ", "a\x1b[31m", "\u202eabc"])
 def test_labels_that_no_line_can_show_are_refused(label):
-    with pytest.raises(
-        ValueError, match=r"variants: .* is no label; write at least one visible character, on one line"
-    ):
+    with pytest.raises(ValueError, match=r"variants: .* is not a label; .*one visible character, on one line"):
         check_labels("variants", [label])
 
 

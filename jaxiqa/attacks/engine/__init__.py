@@ -1,1 +1,1 @@
-"""What attacks are made of."""
+"""Building blocks of attacks."""

@@ -1,4 +1,4 @@
-"""The protocol of attacks: what every attack has, and what the rest of the library may ask of it."""
+"""The interface of attacks."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -12,13 +12,13 @@ from jaxiqa.core.types import Images, ScoreFn
 class Attack:
     """Base of every attack.
 
-    An attack is a frozen dataclass that is registered as a pytree: its options are fields; those that decide shapes or
-    the program are static. It is called as ``attack(score_fn, images, key) -> attacked images``, ``b h w c`` in [0, 1],
-    with a random key, or one per image. Each image's result depends on its own key and scores alone.
+    An attack is a frozen dataclass that is registered as a pytree. Its fields are its options; fields that decide
+    shapes or the program are static. It is called as ``attack(score_fn, images, key) -> attacked images``, ``b h w c``
+    in [0, 1], with one random key or one per image. The result of an image depends only on its own key and scores.
 
     Attributes:
-        strength: name of the field that makes it stronger or weaker, which `jaxiqa.attacks.sweep` replaces.
-        objective: what it does to the scores (`jaxiqa.attacks.engine.objective`).
+        strength: name of the field that sets the strength; `jaxiqa.attacks.sweep` replaces it.
+        objective: how the scores shall change (`jaxiqa.attacks.engine.objective`).
     """
 
     strength: ClassVar[str] = "epsilon"
@@ -28,15 +28,15 @@ class Attack:
         raise NotImplementedError(f"{type(self).__name__} has no __call__")
 
     def shared_prefixes(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Any] | None:
-        """What the runs at several strengths have in common, one entry per strength, or None where nothing is shared.
+        """Compute what runs at several strengths share: one entry per strength, or None if they share nothing.
 
-        `jaxiqa.attacks.sweep` computes it once and passes each entry to its run as ``prefix=``.
+        `jaxiqa.attacks.sweep` calls it once and passes each entry to its run as ``prefix=``.
         """
         return None
 
 
 def strength_of(attack: Any) -> str:
-    """The field that makes an attack, or all attacks of a class, stronger or weaker.
+    """Return the name of the field that sets the strength of an attack or attack class.
 
     Raises:
         ValueError: the attack has no such field.
@@ -48,5 +48,5 @@ def strength_of(attack: Any) -> str:
     kind = attack if isinstance(attack, type) else type(attack)
     name = getattr(kind, "strength", "epsilon")
     if name not in {field.name for field in dataclasses.fields(kind)}:
-        raise ValueError(f"attack={kind.__name__} has no {name} to sweep over")
+        raise ValueError(f"attack={kind.__name__} has no field {name!r} that sets its strength")
     return name

@@ -1,4 +1,4 @@
-"""Learning from some images what an attack then does to others: minibatches, steps, progress, and where NaN began."""
+"""Fit the variables of an attack to images: minibatches, steps, progress, and the step of the first NaN."""
 
 import math
 from collections.abc import Callable
@@ -19,21 +19,21 @@ from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 
 Progress = Callable[[int, int, str], Any]
-"""Called after every step as ``progress(steps done, steps in all, note)``; the note is the mean objective."""
+"""Called after every step as ``progress(steps done, total steps, note)``; the note is the mean objective."""
 
 
 def unbounded(variables: Any, epsilon: Number) -> Any:
-    """No bound: for variables whose every value gives an allowed perturbation."""
+    """Return the variables unchanged: for variables that give an allowed perturbation whatever their values."""
     del epsilon
     return variables
 
 
 class Learner(NamedTuple):
-    """What is learned, and how. Made of module-level functions, so that equal learners share one compiled step.
+    """What is fitted and how. Use module-level functions, so that equal learners share one compiled step.
 
     Attributes:
         perturb: ``perturb(variables, images, epsilon) -> images``, both ``b h w c`` in [0, 1].
-        optimiser: turns gradients into steps of size about one (optax, without a learning rate).
+        optimiser: optax transformation without a learning rate; its steps have size about one.
         bound: ``bound(variables, epsilon) -> variables``, applied after every step.
     """
 
@@ -56,26 +56,29 @@ def fit(
     objective: Objective | str = "raise",
     progress: Progress | None = None,
 ) -> Any:
-    """The variables, after ``epochs`` passes over the images, that raise most the mean of
+    """Fit the variables by ``epochs`` passes over the images, so that they raise the mean of
 
         objective(f(perturb(variables, x_i, epsilon)))
 
     Args:
-        learner: see there.
+        learner: see `Learner`.
         variables: pytree of floating arrays to start from.
         score_fn: the metric.
         images: ``n h w c`` in [0, 1].
-        key: order of the images, a new one in every epoch.
-        epsilon: what ``perturb`` and ``bound`` get.
+        key: random key of the order of the images, which is new in every epoch.
+        epsilon: passed to ``perturb`` and ``bound``.
         step_size: learning rate, ≥ 0.
         epochs: passes over the images, ≥ 1.
         batch_size: images per step; the last batch of an epoch is filled up from the epoch's first images.
         objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
-        progress: see `Progress`; without it, an accelerator is never waited for within an epoch.
+        progress: see `Progress`; without it, the host does not wait for the accelerator within an epoch.
+
+    Returns:
+        The fitted variables.
 
     Raises:
-        ValueError: an option or the images are out of range; or scores or gradients were not finite, with the step and
-            the images at which that began, found at the end of the epoch.
+        ValueError: an option or the images are out of range; or scores or gradients were not finite: found at the end
+            of the epoch, the message names the first such step and its images.
 
     >>> learner = Learner(lambda delta, x, epsilon: x + delta, optax.identity())
     >>> score = lambda x: -((x - 1) ** 2).mean((1, 2, 3))
@@ -112,7 +115,7 @@ def fit(
 
 
 def _of(goal: Any, indices: np.ndarray) -> Any:
-    """The objective of these images: what it says of single images is in the order of all of them."""
+    """Select the objective of these images: its per-image values are in the order of all images."""
     return jax.tree.map(lambda leaf: leaf[indices] if np.ndim(leaf) else leaf, goal)
 
 

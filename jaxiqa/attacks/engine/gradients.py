@@ -1,4 +1,4 @@
-"""What lies between a batch and the one image that an attack is written for: keys, gradients, checks."""
+"""Gradients per image, and the checks and conversions at the start and the end of every attack."""
 
 from collections.abc import Callable
 from dataclasses import replace
@@ -20,19 +20,19 @@ from jaxiqa.core.types import Images, ScoreFn, Scores
 def per_image_gradient(
     objective: Callable[..., Any], variables: Float[Array, " b *shape"]
 ) -> Float[Array, " b *shape"]:
-    """The gradient of each image's objective by its own variables.
+    """Compute the gradient of each image's objective with respect to its own variables.
 
-    The gradient of the sum, which is the same thing as long as images are scored independently. The metric sees
-    the batch as it does when it scores; ``vmap(grad(one image))`` is as fast (8 images 96x96, three convolutions,
-    2 CPU cores: 26 against 28 ms) with equal values, but asks every score function, callbacks and sharded ones
-    included, for a batching rule.
+    It is the gradient of the sum, which is equal if images are scored independently. So the metric gets the batch
+    as it does when it scores. ``vmap(grad(one image))`` has equal values and speed (8 images 96x96, three
+    convolutions, 2 CPU cores: 28 ms; this: 26 ms), but needs a batching rule for every score function, including
+    callbacks and sharded ones.
 
-    Where the objective or its gradient is not finite, the image's whole gradient is NaN: the attacked image is then
-    NaN, which `check_attacked` reports, instead of a picture that merely failed to move.
+    If the objective or its gradient is not finite, the whole gradient of the image is NaN. The attacked image is then
+    NaN and `check_attacked` reports it; otherwise the image would only stay unchanged.
 
     Args:
         objective: ``b *shape -> b``.
-        variables: what is differentiated by, ``b *shape``.
+        variables: the variables, ``b *shape``.
 
     Returns:
         The gradients, ``b *shape``.
@@ -48,7 +48,7 @@ def per_image_gradient(
 def values_and_gradients(
     objective: Callable[..., Any], variables: Float[Array, " b *shape"]
 ) -> tuple[Scores, Float[Array, " b *shape"]]:
-    """Each image's objective beside its gradient, NaN as in `per_image_gradient`.
+    """Compute each image's objective and its gradient; both are NaN as in `per_image_gradient`.
 
     >>> values, gradients = values_and_gradients(lambda x: (x**2).sum(1), jnp.array([[1.0, 2.0], [jnp.inf, 0.0]]))
     >>> values.tolist(), gradients.tolist()
@@ -66,7 +66,10 @@ def values_and_gradients(
 
 
 def check_attacked(attacked: Float[Array, "*e b h w c"]) -> None:
-    """Raise ``ValueError`` if an attacked image is not finite, unless its values are traced.
+    """Check that all attacked images are finite; traced images pass.
+
+    Raises:
+        ValueError: an image is not finite; the message gives its index.
 
     >>> check_attacked(jnp.full((1, 4, 4, 3), jnp.nan))
     Traceback (most recent call last):
@@ -86,15 +89,18 @@ def check_attacked(attacked: Float[Array, "*e b h w c"]) -> None:
 def begin(
     attack: Any, score_fn: ScoreFn | None, images: Images, key: Any, *, minimum: int = 1
 ) -> tuple[Any, Any, Images, Any]:
-    """What an attack works with: itself, the score function, the images and the key, checked, and on the same devices.
+    """Check the arguments of an attack and put them on the devices of the images.
 
-    Images in half precision are widened to float32, in which ε is met; `finish` brings them back.
+    Images in half precision become float32, so that ε holds; `finish` restores the type.
+
+    Returns:
+        The attack, the score function, the images and the key.
 
     Raises:
-        ValueError: bad images, an objective for another number of them, or an attack without its strength.
+        ValueError: bad images, an objective for another number of images, or ``epsilon=None``.
     """
     check_unit_images(images, minimum=minimum)
-    if getattr(attack, "epsilon", 0.0) is None:  # not when it is made: a pytree of None is how JAX's axes are written
+    if getattr(attack, "epsilon", 0.0) is None:  # not in __post_init__: JAX writes axes as a pytree of None
         raise ValueError("epsilon=None is not a number; write one such as 8 / 255")
     if hasattr(attack, "objective"):
         check_objective(attack.objective, len(images))
@@ -105,10 +111,10 @@ def begin(
 
 
 def towards(attack: Any, score_fn: ScoreFn, images: Images) -> Any:
-    """The attack by gradient with `Target` as a push to that side, from which `nearest_on_line` comes back.
+    """Replace a `Target` objective of a gradient attack by `Maximize` towards the target; see `nearest_on_line`.
 
-    The gradient of the distance itself turns round at every step that passes the target, and the last image lies
-    anywhere on either side.
+    The gradient of the distance to the target changes its sign at every step that passes the target, so the last
+    image would lie on either side, at any distance.
     """
     if not isinstance(attack.objective, Target):
         return attack
@@ -125,7 +131,7 @@ def _side(score_fn, images, target):
 
 
 def finish(attacked: Float[Array, "*e b h w c"], given: Images) -> Float[Array, "*e b h w c"]:
-    """The answer in the type of the images that were given, after `check_attacked`."""
+    """Check the attacked images by `check_attacked` and convert them to the type of the given images."""
     check_attacked(attacked)
     given = jnp.asarray(given)
     return attacked if attacked.dtype == given.dtype else _narrowed(attacked, given)
@@ -133,7 +139,7 @@ def finish(attacked: Float[Array, "*e b h w c"], given: Images) -> Float[Array, 
 
 @jax.jit
 def _narrowed(attacked, given):
-    """Rounded towards the clean image, so that no change grows: ε holds in either norm."""
+    """Round towards the clean image, so that no change grows and ε holds in both norms."""
     rounded = attacked.astype(given.dtype)
     wide = jnp.promote_types(attacked.dtype, given.dtype)
     too_far = jnp.abs(rounded.astype(wide) - given.astype(wide)) > jnp.abs(attacked.astype(wide) - given.astype(wide))
@@ -145,11 +151,11 @@ _HALVINGS = 12
 
 
 def nearest_on_line(objective: Any, score_fn: ScoreFn, images: Images, attacked: Images) -> Images:
-    """For `Target`: of images between the clean one and the attacked one, that whose score is nearest to the target.
+    """For `Target`: return the image between clean and attacked whose score is nearest to the target.
 
-    Found by 12 halvings of the part of the line on which the score passes the target, so that a step which overshot
-    costs nothing. Any other objective, and an image that is not finite, is left alone. Balls and the box are convex,
-    so the answer lies in the threat model.
+    It bisects 12 times the part of the line on which the score passes the target, so an overshooting step does no
+    harm. For other objectives, and for images that are not finite, it returns the attacked image. Balls and the box
+    are convex, so the result lies in the threat model.
 
     >>> from jaxiqa.attacks.engine.objective import Target
     >>> clean, far = jnp.zeros((1, 2, 2, 3)), jnp.ones((1, 2, 2, 3))
@@ -178,7 +184,7 @@ def _at_share(share, images, attacked, score_fn, objective):
 
 
 def _better(old, new, objective):
-    # NaN is the better: it has to be reported.
+    # NaN counts as better, so that it is reported.
     better = ~(objective.value(new[1]) <= objective.value(old[1]))
     return jnp.where(better, new[0], old[0]), jnp.where(better, new[1], old[1])
 

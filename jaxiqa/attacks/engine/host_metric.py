@@ -1,4 +1,4 @@
-"""Metrics that are not JAX: any Python callable, for the attacks that only ask for scores."""
+"""Metrics that are not written in JAX: any Python callable, for black-box attacks."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -14,7 +14,7 @@ from jaxiqa.core.types import Images, Scores
 
 @dataclass(frozen=True)
 class External:
-    """A score function around a Python callable; made by `from_callable`."""
+    """A score function that calls a Python callable; create it by `from_callable`."""
 
     fn: Callable[..., Any]
     _: KW_ONLY
@@ -26,7 +26,7 @@ class External:
     def __call__(self, images: Images) -> Scores:
         if is_traced(images):
             raise TypeError(
-                f"{self.name} is a Python callable, which has no gradient and cannot be compiled; attack it with NES, "
+                f"{self.name} is a Python callable: it has no gradient and cannot be compiled. Attack it with NES, "
                 "Square, Parsimonious, OnePixel or PatchRS, outside jit and vmap"
             )
         check_unit_images(images)
@@ -39,7 +39,7 @@ class External:
             raise ValueError(f"{self.name} returned shape {scores.shape} for {len(pixels)} images; expected {expected}")
         scores = scores.reshape(-1)
         if not np.isfinite(scores).all():
-            raise ValueError(f"{self.name} returned scores that are not finite: {scores[~np.isfinite(scores)][0]}")
+            raise ValueError(f"{self.name} returned a score that is not finite: {scores[~np.isfinite(scores)][0]}")
         return jnp.asarray(-scores if self.lower_better else scores)
 
     def _one(self, image: np.ndarray) -> Any:
@@ -61,24 +61,24 @@ def from_callable(
     as_uint8: bool = False,
     name: str | None = None,
 ) -> External:
-    """A score function from any Python callable: a PyTorch model, an external program, a remote service.
+    """Create a score function from any Python callable: a PyTorch model, an external program, a remote service.
 
-    Black-box attacks call it between their compiled steps, so that it may do anything a Python function may, and an
-    exception in it keeps its traceback. Gradient attacks refuse it with a ``TypeError``.
+    Black-box attacks call it between their compiled steps, so it may run any Python code, and its exceptions keep
+    their traceback. Gradient attacks raise ``TypeError``.
 
     Args:
         fn: takes a NumPy array ``b h w c`` (``h w c`` if not ``batched``), returns one number per image as anything
             that NumPy can read, or as a PyTorch tensor.
-        lower_better: the metric's scores fall as quality rises; they are negated, and so are the scores that an attack
-            reports and the values an objective names.
+        lower_better: the metric's scores fall as quality rises. They are negated; the scores that an attack reports
+            and the values of an objective are negated scores too.
         batched: ``fn`` takes a batch; otherwise it is called image by image.
         as_uint8: ``fn`` gets pixels rounded to uint8 in 0..255 instead of float32 in [0, 1]. Rounding hides changes of
-            less than half a level: attacks that probe with small noise (NES) then see a constant.
-        name: what errors call the metric; ``fn``'s own name by default.
+            less than half a level: for attacks that add small noise (NES) the score is then constant.
+        name: name of the metric in error messages; the name of ``fn`` by default.
 
     Raises:
-        ValueError: on a call, scores of another number than images, or not finite.
-        TypeError: on a call with traced images.
+        ValueError: when called, if ``fn`` does not return one finite score per image.
+        TypeError: when called with traced images.
 
     >>> metric = from_callable(lambda pixels: [image.std() for image in pixels], lower_better=True, name="contrast")
     >>> metric(jnp.zeros((2, 4, 4, 3))).tolist()

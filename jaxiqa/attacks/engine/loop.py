@@ -1,4 +1,4 @@
-"""The loop that every iterative attack runs in."""
+"""The loop of every iterative attack."""
 
 from collections.abc import Callable
 from functools import partial
@@ -10,7 +10,7 @@ from jaxiqa.core.checks import check_count
 
 
 def check_steps(steps: Any) -> None:
-    """Raise ``ValueError`` unless ``steps`` is a whole number >= 1.
+    """Check that ``steps`` is a whole number >= 1; otherwise raise ``ValueError``.
 
     >>> check_steps(0)
     Traceback (most recent call last):
@@ -20,15 +20,15 @@ def check_steps(steps: Any) -> None:
 
 
 def iterate(step: Callable[..., Any], state: Any, steps: int, *constants: Any) -> Any:
-    """Apply ``state = step(state, *constants)`` ``steps`` times.
+    """Run ``state = step(state, *constants)`` ``steps`` times.
 
-    On accelerators: one compiled ``fori_loop``. On the CPU: a Python loop over the compiled step, because
+    On accelerators it is one compiled ``fori_loop``. On the CPU it is a Python loop over the compiled step, because
     XLA runs a convolution in a CPU loop body 1.4 to 48 times slower (jax#12868). Under an outer ``jit`` the CPU
-    loop is unrolled into the caller's program, whose compile time then grows with ``steps``; called eagerly, or
+    loop is unrolled into the caller's program, whose compile time then grows with ``steps``. Called eagerly, or
     under ``vmap`` alone, the step is compiled once.
 
     Args:
-        step: a jitted module-level function (a new function object for every call would compile anew).
+        step: a jitted module-level function (a new function object would be compiled again).
         state: pytree of arrays that changes from step to step.
         steps: number of steps.
         *constants: pytrees that stay the same.

@@ -1,4 +1,4 @@
-"""What an attack wants of the scores: raise them, lower them, bring them to a value, or past another picture's."""
+"""Attack objectives: raise or lower the score, reach a target score, outrank another image."""
 
 import numbers
 from dataclasses import dataclass
@@ -19,15 +19,15 @@ Values = Number | Scores | np.ndarray | list[float] | list[int] | tuple[float, .
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Maximize:
-    """Raise ``sign · score``: the higher the better for the attack, without end, or until the score passes ``until``.
+    """Maximise ``sign · score``, without limit or until the score passes ``threshold``.
 
     Args:
         sign: 1 to raise, −1 to lower; one number, or one per image.
-        threshold: the score past which a black-box attack leaves an image alone; infinite, of either sign, is never.
-            Gradient attacks take all their steps.
+        threshold: score at which a black-box attack stops work on an image; ±infinity: never. Gradient attacks take
+            all their steps.
 
     Raises:
-        ValueError: another sign, or ``until`` is no number.
+        ValueError: ``sign`` is not ±1, or ``threshold`` is not a number.
 
     >>> Maximize([1, -1]).reached(jnp.array([3.0, 3.0])).tolist()
     [False, False]
@@ -58,19 +58,19 @@ class Maximize:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Target:
-    """Bring the score to a given one: maximise ``−|score − target|``.
+    """Bring the score to a target: maximise ``−|score − target|``.
 
-    A step may carry the score past the target. So a gradient attack pushes the score to that side with all its steps,
-    and answers with the image on the straight line from the clean to its last one whose score is nearest to the target
-    (`jaxiqa.attacks.engine.gradients.nearest_on_line`); NES answers with its nearest iterate. No image ends further
-    from the target than it began.
+    A step may overshoot. So a gradient attack moves the score towards the target with all its steps. It returns the
+    image on the straight line from the clean to the last image whose score is nearest to the target
+    (`jaxiqa.attacks.engine.gradients.nearest_on_line`). NES returns its nearest iterate. No image ends further from
+    the target than it began.
 
     Args:
-        target: the score wanted; one number, or one per image.
-        tolerance: distance at which a black-box attack leaves an image alone, ≥ 0.
+        target: the target score; one number, or one per image.
+        tolerance: distance to the target at which a black-box attack stops work on an image, ≥ 0.
 
     Raises:
-        ValueError: a target that is not finite, or ``within`` below 0.
+        ValueError: ``target`` is not finite, or ``tolerance`` is below 0.
 
     >>> Target(50.0, tolerance=1.0).value(jnp.array([48.0, 53.0])).tolist()
     [-2.0, -3.0]
@@ -101,7 +101,7 @@ Objective = Maximize | Target
 
 
 def _as_arrays(objective: Any, *names: str) -> None:
-    """Numbers become floats, and lists, one number per image, arrays: a list would be a pytree of its own."""
+    """Convert numbers to floats and lists (one number per image) to arrays, since a list would be a pytree."""
     for name in names:
         value = getattr(objective, name)
         if isinstance(value, bool | str):
@@ -113,13 +113,13 @@ def _as_arrays(objective: Any, *names: str) -> None:
 
 
 def _all(value: Any, condition: Any) -> bool:
-    """Whether every number fulfils it; what JAX puts in the place of a leaf does."""
+    """Return whether all numbers meet the condition; placeholders that JAX puts in place of leaves do."""
     given = isinstance(value, numbers.Number) or hasattr(value, "__array__")
     return not given or bool(np.all(condition(np.asarray(value))))
 
 
 def check_objective(objective: Any, count: int) -> None:
-    """Raise ``ValueError`` unless what the objective says of single images is said of ``count`` of them.
+    """Check that the per-image values of the objective are for ``count`` images; otherwise raise ``ValueError``.
 
     >>> check_objective(Maximize([1, -1, 1]), 2)
     Traceback (most recent call last):
@@ -135,10 +135,10 @@ NAMED = {"raise": Maximize(), "lower": Maximize(-1.0)}
 
 
 def as_objective(objective: Objective | str) -> Objective:
-    """``"raise"``, ``"lower"`` or an objective that is one already.
+    """Return the objective for ``"raise"`` or ``"lower"``, or the given objective itself.
 
     Raises:
-        ValueError: another word.
+        ValueError: any other word or a number.
 
     >>> as_objective("lower").value(jnp.array([3.0])).tolist()
     [-3.0]
@@ -153,14 +153,17 @@ def as_objective(objective: Objective | str) -> Objective:
 
 
 def outrank(scores: Scores, others: Scores) -> Maximize:
-    """Flip the ranking of pairs: each image is raised past, or lowered below, the picture it is paired with.
+    """Create the objective that flips the ranking of pairs: each image shall score above, or below, its partner.
 
     Args:
-        scores: clean scores of the images that will be attacked.
-        others: scores of their partners, which stay as they are.
+        scores: clean scores of the images to attack.
+        others: scores of their partners, which are not attacked.
+
+    Returns:
+        `Maximize` with one sign and one threshold per image.
 
     Raises:
-        ValueError: another number of partners.
+        ValueError: the shapes differ.
 
     >>> outrank(jnp.array([40.0, 70.0]), jnp.array([60.0, 60.0])).sign.tolist()
     [1.0, -1.0]

@@ -1,4 +1,4 @@
-"""Running a black-box attack: asking for scores, stopping image by image, and counting what was asked."""
+"""Run black-box attacks: score candidates, stop image by image, count queries."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -22,12 +22,12 @@ from jaxiqa.core.types import Images, ScoreFn, Scores
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class QueryResult:
-    """What a black-box attack found.
+    """The result of a black-box attack.
 
     Args:
         images: the attacked images, ``b h w c``.
-        scores: their scores, in the metric's own units.
-        queries: how many images the metric was asked about for the sake of each one, the clean image included.
+        scores: their scores, in the metric's units.
+        queries: number of images that were scored for each image, including the clean image.
     """
 
     images: Images
@@ -36,14 +36,14 @@ class QueryResult:
 
 
 class Search(NamedTuple):
-    """Where each image of a group stands; every leaf has the images as its first axis."""
+    """The state of the search of each image of a group; the first axis of every leaf is the image."""
 
     clean: Any
     keys: Any
     objective: Any
-    state: Any  # the attack's own
-    image: Any  # the answer so far
-    score: Any  # its score; NaN once the metric gave a score that is not finite
+    state: Any  # the state of the attack
+    image: Any  # the best image so far
+    score: Any  # its score; NaN after the metric returned a score that is not finite
     iteration: Any
 
 
@@ -56,32 +56,32 @@ def run_queries(
     *,
     chunk: int = 32,
 ) -> QueryResult:
-    """Run a black-box attack on a batch, each image until its objective is reached or its budget is used.
+    """Run a black-box attack on a batch. Each image stops when its objective is reached or its budget is used.
 
-    An image's course depends on its own key and scores alone: it is frozen in the iteration that reaches the objective.
-    Every ``chunk`` iterations the host drops such images and packs the others into a batch whose size is a power of
-    two, so that few sizes are compiled. As many images are attacked together as fill ``batch_size`` with their
-    candidates; the candidates of a single image are scored in parts where they are more than that.
+    The result of an image depends only on its own key and scores: an image is frozen in the iteration that reaches its
+    objective. Every ``chunk`` iterations the host drops frozen images and packs the others into a batch whose size is a
+    power of two, so that few sizes are compiled. The number of images attacked together is the largest whose candidates
+    fit into ``batch_size``. If one image has more candidates than that, they are scored in parts.
 
     On the CPU, and for a `jaxiqa.attacks.engine.host_metric.from_callable` metric, the iterations run as a Python loop
-    over compiled parts: the model is compiled by itself, once for all black-box attacks on batches of one size. On
+    over compiled parts. The model is compiled separately, once for all black-box attacks on batches of one size. On
     accelerators a chunk is one compiled loop. Under an outer ``jit`` or ``vmap`` the whole search is one compiled loop
     without packing, in which a CPU runs convolutions slowly (jax#12868).
 
     Args:
         attack: a `jaxiqa.attacks.engine.query_attack.QueryAttack`.
-        score_fn: ``b h w c -> b``, or a `from_callable` metric, which is asked for nothing that is not counted.
+        score_fn: ``b h w c -> b``, or a `from_callable` metric; every image such a metric scores is counted.
         images: clean images, ``b h w c`` in [0, 1].
         key: random key, or one per image.
         progress: called as ``progress(done, total)`` after every chunk, in images × iterations.
-        chunk: iterations between looks; the result does not depend on it.
+        chunk: iterations between packings; the result does not depend on it.
 
     Raises:
         ValueError: bad images, or a score that is not finite (under an outer trace the image is NaN instead).
     """
     given = images
     attack, function, images, key = begin(attack, score_fn, images, key)
-    # Finite differences of scores amplify their rounding, which depends on how many images a program scores.
+    # Finite differences amplify the rounding of scores, and rounding depends on the batch size of a program.
     most = 1 if attack.estimates_gradient else max(1, attack.batch_size // attack.candidates)
     count, together = len(images), min(len(images), most)
     keys = image_keys(key, count)
@@ -107,7 +107,7 @@ def run_queries(
 
 
 def _run_groups(attack, score_fn, everything, together, chunk, progress):
-    """Group after group of images, stepped from Python; the answers, their scores and their iterations."""
+    """Run group after group of images from Python; return the images, their scores and their iterations."""
     clean = everything[0]
     count, total = len(clean), len(clean) * attack.iterations
     answers = [np.array(clean), np.zeros(count, np.float32), np.zeros(count, np.int32)]
@@ -117,14 +117,14 @@ def _run_groups(attack, score_fn, everything, together, chunk, progress):
             answer[slots] = np.asarray(leaf)
 
     for first in range(0, count, together):
-        slots = np.arange(first, min(first + together, count))  # the image that each place of the group works on
+        slots = np.arange(first, min(first + together, count))  # index of the image at each place of the group
         search = _begin(attack, *jax.tree.map(lambda leaf: leaf[slots], everything))  # noqa: B023
         done = 0
         while (active := np.asarray(_active(attack, search))).any():
             size = active.sum() if isinstance(score_fn, External) else 1 << int(active.sum() - 1).bit_length()
             if size < len(slots):
                 store(search, slots)
-                keep = np.resize(np.flatnonzero(active), size)  # repeated to fill it up: twins run alike
+                keep = np.resize(np.flatnonzero(active), size)  # filled up by repetition: copies run alike
                 search, slots = jax.tree.map(lambda leaf: leaf[keep], search), slots[keep]  # noqa: B023
             steps = min(chunk, attack.iterations - done)
             search = _advance(attack, search, score_fn, _width(attack, len(slots)), steps)
@@ -155,10 +155,10 @@ def _loop(attack, search, score_fn, steps, width):
 
 
 def _run_traced(attack, score_fn, everything, together):
-    """All groups in one program: the same answers as `_run_groups`, with no look at any value."""
+    """Run all groups in one program, without reading values; the results equal those of `_run_groups`."""
     count = len(everything[0])
     groups = -(-count // together)
-    places = np.resize(np.arange(count), groups * together)  # the last group is filled up with images done already
+    places = np.resize(np.arange(count), groups * together)  # the last group is filled up with images from the start
 
     def run(group):
         search = _loop(attack, _begin(attack, *group), score_fn, attack.iterations, width=_width(attack, together))
@@ -184,7 +184,7 @@ def _active(attack, search):
 
 
 def _step(attack, search, score_fn, width, *, looped):
-    """One iteration of every image; ``looped`` inside a compiled loop."""
+    """Run one iteration of every image; ``looped``: inside a compiled loop."""
     moves = _propose(attack, search)
 
     def ask(first):
@@ -202,7 +202,7 @@ def _step(attack, search, score_fn, width, *, looped):
 
 
 def _width(attack, together):
-    """How many candidates of each image are scored at once; all parts are equal, so that one size is compiled."""
+    """Return how many candidates of each image are scored at once; parts are equal, so that one size is compiled."""
     most = max(1, attack.batch_size // together)
     return -(-attack.candidates // -(-attack.candidates // most))
 
@@ -212,7 +212,7 @@ def _ask(score_fn, images):
 
 
 def _ask_all(score_fn, images, at_once):
-    """The scores of any number of images; a compiled metric always sees ``at_once`` of them."""
+    """Score any number of images; a compiled metric always gets ``at_once`` images."""
     parts = [images[first : first + at_once] for first in range(0, len(images), at_once)]
     if not isinstance(score_fn, External):
         parts = [part[np.resize(np.arange(len(part)), at_once)] for part in parts]

@@ -1,4 +1,4 @@
-"""The base of black-box attacks, which ask the metric for scores only."""
+"""The base class of black-box attacks, which use only scores."""
 
 from collections.abc import Callable
 from typing import Any, ClassVar
@@ -13,12 +13,12 @@ from jaxiqa.core.types import Images, ScoreFn
 
 
 class QueryAttack(Attack):
-    """A black-box attack on one image, as four pure functions; `run_queries` vmaps them over the batch.
+    """A black-box attack on one image as four pure functions; `run_queries` vmaps them over the batch.
 
-    In every iteration the attack proposes ``candidates`` moves; each is rendered as an image and scored. A move is a
-    pytree that is as small as it can be (the number of a block, a few pixels), because only some are images at a time.
-    A subclass is a frozen dataclass with the fields ``objective``, ``batch_size`` and, for most, ``queries`` and
-    ``variant``; it defines `check`, `start`, `propose`, `render` and `accept`.
+    In every iteration the attack proposes ``candidates`` moves; each move is rendered as an image and scored. Keep a
+    move small (the number of a block, a few pixels): only some moves are rendered at the same time. A subclass is a
+    frozen dataclass with the fields ``objective``, ``batch_size`` and ``variant``, and, in most attacks, ``queries``.
+    It defines `check`, `start`, `propose`, `render` and `accept`.
 
     Attributes:
         candidates: moves per iteration.
@@ -42,12 +42,12 @@ class QueryAttack(Attack):
         if hasattr(self, "variant"):
             check_choice("variant", self.variant, self.variants)
         if hasattr(self, "queries"):
-            check_count("queries", self.queries, 2)  # the clean image's among them
+            check_count("queries", self.queries, 2)  # the clean image counts
         object.__setattr__(self, "objective", as_objective(self.objective))
         self.check()
 
     def check(self) -> None:
-        """Raise ``ValueError`` unless the options of the subclass are allowed."""
+        """Check the options of the subclass; raise ``ValueError`` if one is not allowed."""
 
     @property
     def iterations(self) -> int:
@@ -72,17 +72,17 @@ class QueryAttack(Attack):
         return run_queries(self, score_fn, images, key, progress)
 
     def start(self, clean: Any, value: Any, key: Any) -> Any:
-        """The state before the first iteration, from the clean image ``h w c`` and its objective value."""
+        """Return the state before the first iteration, from the clean image ``h w c`` and its objective value."""
         raise NotImplementedError
 
     def propose(self, state: Any, clean: Any, key: Any, iteration: Any) -> Any:
-        """The moves: a pytree whose leaves have ``candidates`` as their first axis."""
+        """Return the moves: a pytree whose leaves have ``candidates`` as their first axis."""
         raise NotImplementedError
 
     def render(self, state: Any, clean: Any, move: Any) -> Any:
-        """The image, ``h w c``, that one move leads to."""
+        """Return the image of one move, ``h w c``."""
         raise NotImplementedError
 
     def accept(self, state: Any, clean: Any, moves: Any, values: Any, iteration: Any) -> Any:
-        """The next state, from the objective values of the moves (the higher the better)."""
+        """Return the next state, from the objective values of the moves (higher is better)."""
         raise NotImplementedError

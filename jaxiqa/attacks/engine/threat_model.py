@@ -1,6 +1,6 @@
-"""Threat models: the set of images an attack may return, its projection, its steepest step, its random start.
+"""Threat models: the set of images an attack may return, its projection, steepest step and random start.
 
-Everything here is written for one image ``h w c`` and is vmapped by the attacks.
+All functions take one image ``h w c``; the attacks vmap them.
 """
 
 from dataclasses import KW_ONLY, dataclass
@@ -16,14 +16,14 @@ from jaxiqa.core.types import PRNGKey
 
 NORMS = ("linf", "l2")
 Image = Float[Array, "h w c"]
-Number = int | float | np.floating | Float[Array, "..."]  # an array where it is traced or swept over
+Number = int | float | np.floating | Float[Array, "..."]  # an array if traced or swept over
 
-# Relative room left for float32 rounding when the projected image is formed and stored.
+# Relative margin for float32 rounding when the projected image is computed and stored.
 _L2_MARGIN = 2e-7
 
 
 def project_linf(x: Image, clean: Image, epsilon: Number, *, low: Number = 0.0, high: Number = 1.0) -> Image:
-    """The image nearest to ``x`` with ``|y - clean| <= epsilon`` in every value and ``low <= y <= high``.
+    """Return the image nearest to ``x`` with ``|y - clean| <= epsilon`` in every value and ``low <= y <= high``.
 
     ``y = clip(clip(x, clean - epsilon, clean + epsilon), low, high)``
 
@@ -43,12 +43,12 @@ def project_linf(x: Image, clean: Image, epsilon: Number, *, low: Number = 0.0, 
 
 
 def project_l2(x: Image, clean: Image, epsilon: Number, *, low: Number = 0.0, high: Number = 1.0) -> Image:
-    """The image nearest to ``x`` with ``‖y - clean‖₂ <= epsilon`` and ``low <= y <= high``, both at once.
+    """Return the image nearest to ``x`` with both ``‖y - clean‖₂ <= epsilon`` and ``low <= y <= high``.
 
     The Lagrange conditions give ``y = clip(clean + s (x - clean), low, high)`` with the largest ``s`` in (0, 1]
-    that keeps the norm; the norm grows with ``s``, so bisection finds it. Scaling into the ball and then clipping
-    also lands in both sets, but not at the nearest point, and falls short of the optimum of a linear score
-    wherever pixels saturate.
+    that keeps the norm. The norm grows with ``s``, so bisection finds it. Scaling into the ball and then clipping
+    gives a point of both sets too, but not the nearest one: with saturated pixels it is below the optimum of a
+    linear score.
 
     Args:
         x: any image, ``h w c``.
@@ -75,7 +75,7 @@ def project_l2(x: Image, clean: Image, epsilon: Number, *, low: Number = 0.0, hi
         fits = jnp.linalg.norm(at(middle) - clean) <= radius
         return jnp.where(fits, middle, inside), jnp.where(fits, outside, middle)
 
-    # Clipping only shortens, so the scale that fits the ball without it is a feasible start.
+    # Clipping only shortens, so the scale that fits the ball without clipping is a feasible start.
     length = jnp.linalg.norm(step)
     inside = jnp.minimum(1.0, radius / jnp.where(length == 0, 1.0, length))
     inside, _ = jax.lax.fori_loop(0, 30, halve, (inside, jnp.ones_like(inside)))
@@ -84,9 +84,9 @@ def project_l2(x: Image, clean: Image, epsilon: Number, *, low: Number = 0.0, hi
 
 
 def steepest_step(gradient: Image, norm: str) -> Image:
-    """The unit step that raises a linear score the most: ``sign(g)`` for Linf, ``g / ‖g‖₂`` for L2.
+    """Return the unit step that raises a linear score most: ``sign(g)`` for Linf, ``g / ‖g‖₂`` for L2.
 
-    A zero gradient gives a zero step; a NaN stays a NaN.
+    A zero gradient gives a zero step; NaN stays NaN.
 
     Args:
         gradient: gradient of the score, ``h w c``.
@@ -100,7 +100,7 @@ def steepest_step(gradient: Image, norm: str) -> Image:
     """
     if norm == "linf":
         return jnp.sign(gradient)
-    peak = jnp.max(jnp.abs(gradient))  # first of all, so that the squares of a tiny gradient do not underflow
+    peak = jnp.max(jnp.abs(gradient))  # before the norm, so that the squares of a tiny gradient do not underflow
     gradient = gradient / jnp.where(peak == 0, 1.0, peak)
     return gradient / jnp.where(peak == 0, 1.0, jnp.linalg.norm(gradient))
 
@@ -108,12 +108,12 @@ def steepest_step(gradient: Image, norm: str) -> Image:
 def random_start(
     key: PRNGKey, clean: Image, epsilon: Number, norm: str, *, low: Number = 0.0, high: Number = 1.0
 ) -> Image:
-    """A uniform sample of the ball around ``clean``, projected into the box.
+    """Draw a uniform sample of the ball around ``clean`` and project it into the box.
 
     Args:
         key: random key of this image.
         clean: centre of the ball, ``h w c`` in ``[low, high]``.
-        epsilon: radius, as for the projection of the same norm.
+        epsilon: radius, as in the projection of the same norm.
         norm: ``"linf"`` or ``"l2"``.
         low, high: bounds of a pixel value.
 
@@ -136,7 +136,7 @@ def random_start(
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Ball:
-    """All images within ``epsilon`` of a clean one and inside ``[low, high]``; a pytree whose norm is static.
+    """All images within ``epsilon`` of a clean image and inside ``[low, high]``; a pytree; the norm is static.
 
     Args:
         epsilon: radius. Linf: in [0, 1] pixel units, written ``8 / 255``; L2: Euclidean norm over the image.
@@ -159,14 +159,14 @@ class Ball:
         check_number("epsilon", self.epsilon, 0.0, 1.0 if self.norm == "linf" else float("inf"))
 
     def project(self, x: Image, clean: Image) -> Image:
-        """The nearest image that this threat model allows around ``clean``."""
+        """Return the nearest allowed image around ``clean``."""
         project = {"linf": project_linf, "l2": project_l2}[self.norm]
         return project(x, clean, self.epsilon, low=self.low, high=self.high)
 
     def steepest(self, gradient: Image) -> Image:
-        """The unit step of steepest ascent in this norm."""
+        """Return the unit step of steepest ascent in this norm."""
         return steepest_step(gradient, self.norm)
 
     def start(self, key: PRNGKey, clean: Image) -> Image:
-        """A random allowed image around ``clean``."""
+        """Return a random allowed image around ``clean``."""
         return random_start(key, clean, self.epsilon, self.norm, low=self.low, high=self.high)

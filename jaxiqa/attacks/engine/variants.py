@@ -1,4 +1,5 @@
-"""Attacks that come in two variants: the paper's, and what the benchmark of arXiv:2408.01541 ran."""
+"""Options of attacks with two variants: the paper's, and the one run for "Guardians of Image Quality: Benchmarking
+Defenses Against Adversarial Attacks on Image Quality Metrics", arXiv:2408.01541."""
 
 from typing import Any
 
@@ -8,7 +9,7 @@ from jaxiqa.core.checks import check_choice, check_number
 
 
 def complete(attack: Any, defaults: dict[str, dict[str, Any]]) -> None:
-    """For ``__post_init__``: give each option that is None its variant's default, then check all of them.
+    """Set each option that is None to the default of its variant, then check all options; for ``__post_init__``.
 
     Args:
         attack: a frozen dataclass with ``variant``, ``steps`` and ``objective``.

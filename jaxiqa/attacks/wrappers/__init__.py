@@ -1,1 +1,1 @@
-"""What is done with any attack."""
+"""Wrappers that work with any attack."""

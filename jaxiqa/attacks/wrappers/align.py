@@ -1,4 +1,4 @@
-"""Attacks of equal visibility: find the strength at which an attack changes pictures by a given amount."""
+"""Attacks of equal visibility: find the strength at which an attack changes images by a given amount."""
 
 import dataclasses
 import itertools
@@ -18,39 +18,39 @@ from jaxiqa.ops.ssim import psnr, ssim
 
 
 def linf(clean: Images, attacked: Images) -> jax.Array:
-    """Largest change of a pixel value, per image."""
+    """Return the largest change of a pixel value, per image."""
     return jnp.abs(attacked - clean).max((1, 2, 3))
 
 
 MEASURES: dict[str, Callable[[Images, Images], jax.Array]] = {"linf": linf, "ssim": ssim, "psnr": psnr}
-"""Name -> ``(clean, attacked) -> b``, of the changes that strengths can be aligned by."""
+"""Name -> ``(clean, attacked) -> b``: the measures of change that strengths can be aligned by."""
 
 LOG_CHANGE: dict[str, Callable[[float], float]] = {
     "linf": lambda value: np.log(max(value, 1e-9)),
     "ssim": lambda value: np.log(max(1 - value, 1e-9)),
     "psnr": lambda value: -min(value, 200.0) * np.log(10) / 20,
 }
-"""Name -> the natural logarithm of the size of the change, which is nearly linear in that of the strength."""
+"""Name -> function from the measure to the natural logarithm of the change, nearly linear in the log strength."""
 
 LEVELS = {
     "linf": {"weak": 2 / 255, "medium": 4 / 255, "strong": 8 / 255},
     "ssim": {"weak": 0.90, "medium": 0.85, "strong": 0.75},
     "psnr": {"weak": 40.0, "medium": 35.0, "strong": 30.0},
 }
-"""The targets of the defense benchmark (arXiv:2408.01541), named by what they do: its numbers 0, 1, 2 run from weak to
-strong for Linf and from strong to weak for the others."""
+"""Targets of the defense benchmark ("Guardians of Image Quality", arXiv:2408.01541), named by their effect. The
+benchmark numbers them 0, 1, 2: from weak to strong for Linf, from strong to weak for SSIM and PSNR."""
 
 
 @dataclass(frozen=True)
 class Aligned:
-    """What `align` found.
+    """The result of `align`.
 
     Attributes:
         attack: the attack at the strength found.
-        strength: that strength, in the attack's own unit.
-        reached: the measure there, a mean over the images.
-        target: what was asked for.
-        curve: every (strength, measure) that was run, in order of strength.
+        strength: that strength, in the attack's unit.
+        reached: the measure at that strength, a mean over the images.
+        target: the given target.
+        curve: every (strength, measure) that was run, in ascending order of strength.
     """
 
     attack: Any
@@ -72,22 +72,25 @@ def align(
     refinements: int = 4,
     progress: Callable[[int, int], Any] | None = None,
 ) -> Aligned:
-    """The strength at which ``attack`` reaches ``target`` on average over ``images``.
+    """Find the strength at which ``attack`` reaches ``target`` on average over ``images``.
 
-    Every rung of ``ladder`` is run; between the two that enclose the target the strength is interpolated, run, and
-    interpolated again, on logarithmic scales of strength and change (of 1 − SSIM; PSNR is logarithmic already).
+    Run the attack at every strength of ``ladder``. Then interpolate between the two strengths that enclose the target,
+    run the attack there, and repeat. Scales of strength and change are logarithmic (of 1 − SSIM; PSNR is logarithmic
+    already).
 
     Args:
-        attack: a dataclass whose strength is the field that `jaxiqa.attacks.engine.attack.strength_of` names.
-        score_fn, images, key: as for the attack; a few dozen typical images will do.
+        attack: a dataclass; its strength is the field that `jaxiqa.attacks.engine.attack.strength_of` names.
+        score_fn, images, key: as for the attack; a few dozen typical images are enough.
         target: ``("linf", 8 / 255)``, ``("ssim", 0.9)`` or ``("psnr", 35)``: see `MEASURES` and `LEVELS`.
-        ladder: strengths to begin with; by default 1/32 to 16 times the attack's own, by twos, as far as it takes them.
+        ladder: strengths to start with; by default 1/32 to 16 times the attack's strength, by factors of two, without
+            those that the attack does not accept.
         tolerance: accepted relative error of the change: of Linf, of 1 − SSIM, of the amplitude behind PSNR.
-        refinements: interpolations at most.
+        refinements: most interpolations.
         progress: called as ``progress(done, most)`` after every run of the attack.
 
     Raises:
-        ValueError: an unknown measure, or a target that the ladder does not enclose; lists what its rungs reached.
+        ValueError: the measure is unknown, or the ladder does not enclose the target; the message lists the measures
+            reached.
 
     >>> from jaxiqa.attacks.pgd import PGD
     >>> images = jnp.full((1, 12, 12, 3), 0.5)
@@ -96,7 +99,7 @@ def align(
     >>> print(round(found.strength, 3), 10 ** (-35 / 20))
     0.018 0.01778279410038923
 
-    Reference: Figure 2 of the defense benchmark, arXiv:2408.01541.
+    Reference: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541, Figure 2.
     """
     ladder = _default_ladder(attack) if ladder is None else ladder
     run = _Runs(attack, score_fn, images, key, target[0], len(ladder) + refinements, progress)
@@ -115,9 +118,9 @@ def align_levels(
     refinements: int = 4,
     progress: Callable[[int, int], Any] | None = None,
 ) -> dict[str, Aligned]:
-    """``{"weak": Aligned, "medium": …, "strong": …}`` by the targets of `LEVELS`; the rest is as in `align`.
+    """Return ``{"weak": Aligned, "medium": …, "strong": …}`` for the targets of `LEVELS`; otherwise as `align`.
 
-    No strength is run twice: what one level found out serves the others.
+    No strength is run twice: all levels share the runs.
     """
     check_choice("measure", measure, LEVELS)
     ladder = _default_ladder(attack) if ladder is None else ladder
@@ -127,7 +130,7 @@ def align_levels(
 
 
 class _Runs:
-    """Runs the attack, each strength once, and keeps how much it changed the images."""
+    """Run the attack, each strength once, and store the measured changes."""
 
     def __init__(self, attack, score_fn, images, key, measure, most, progress):
         check_choice("target", measure, MEASURES)
@@ -165,7 +168,7 @@ def _align(
         if not pairs:
             reached = ", ".join(f"{s:.3g}: {curve[s]:.3g}" for s in strengths)
             raise ValueError(
-                f"{run.measure} {wanted} is not reached by any {run.name} of the ladder ({reached}); extend it"
+                f"no {run.name} of the ladder reaches {run.measure} {wanted} ({reached}); extend the ladder"
             )
         low, high = pairs[0]
         share = (amount(wanted) - amount(curve[low])) / (amount(curve[high]) - amount(curve[low]))
@@ -175,7 +178,7 @@ def _align(
 
 
 def _is_whole(attack: Any, name: str) -> bool:
-    """Whether the strength is a number of pixels or the like, which decides a shape."""
+    """Return whether the strength is a whole number that decides a shape, such as a number of pixels."""
     return next(field for field in dataclasses.fields(attack) if field.name == name).metadata.get("static", False)
 
 

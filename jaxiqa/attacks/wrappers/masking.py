@@ -1,7 +1,8 @@
-"""Signs that an attack's failure is the attack's: masked gradients, as they show in a score instead of a class.
+"""Checks for gradient masking: signs that an attack fails because of bad gradients, not because of robustness.
 
-A metric that gradients cannot move is robust only if nothing else moves it either. `check_masking` runs the cheap
-experiments of arXiv:1802.00420 and arXiv:1902.06705 in the form they take for scores.
+A metric that gradient attacks cannot change is robust only if no other attack changes it either. `check_masking` runs
+the cheap experiments of "Obfuscated Gradients Give a False Sense of Security", arXiv:1802.00420, and "On Evaluating
+Adversarial Robustness", arXiv:1902.06705, on scores instead of classes.
 """
 
 from collections.abc import Callable, Iterable
@@ -23,24 +24,24 @@ from jaxiqa.core.scores import checked_scores, compiled_scores
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
 
 REMEDIES = {
-    "gradient is zero": "attack without gradients (square, nes), or through `bpda` with a surrogate for the flat part",
-    "gradient is not finite": "find the operation (option `jax_debug_nans`); attack with square or nes",
-    "noise beats pgd": "the gradient points nowhere useful: more restarts, `bpda`, and black-box attacks",
-    "square beats pgd": "the gradient misleads: report the stronger attack; try `bpda`, `eot` and restarts",
-    "unbounded attack does not saturate": "with the whole range allowed a score must move far more: suspect a flat "
-    "gradient; check `prepare` for rounding and quantisation, use `bpda`",
-    "score changes with the key": "a randomised metric: attack the mean over keys (`eot`) and score under many",
-    "more steps do not help": "the steps overshoot or the gradient is noise: smaller step_size, apgd, or `eot`",
+    "gradient is zero": "use attacks without gradients (square, nes), or `bpda` with a surrogate for the flat part",
+    "gradient is not finite": "find the operation (option `jax_debug_nans`); use square or nes",
+    "noise beats pgd": "the gradient is not useful: use more restarts, `bpda` and black-box attacks",
+    "square beats pgd": "the gradient is misleading: report the stronger attack; try `bpda`, `eot` and restarts",
+    "unbounded attack does not saturate": "at ε = 1 the score must change far more: the gradient may be flat; check "
+    "`prepare` for rounding and quantisation, use `bpda`",
+    "score changes with the key": "the metric is randomised: attack the mean over keys (`eot`), score with many keys",
+    "more steps do not help": "the steps overshoot or the gradient is noise: use a smaller step_size, apgd, or `eot`",
 }
-"""What to do about each flag."""
+"""What to do about each flagged check."""
 
 LARGEST = 1e6
-"""Ratios to nothing are written as this."""
+"""Cap for ratios, also used if the denominator is not positive."""
 
 
 @dataclass(frozen=True)
 class Check:
-    """One experiment: what was measured, the value from which on it is a sign of masking, and what to do then."""
+    """The result of one experiment: its value, and the limit above which it is a sign of masking (``flagged``)."""
 
     name: str
     value: float
@@ -49,7 +50,7 @@ class Check:
 
     @property
     def remedy(self) -> str:
-        """What to do about it."""
+        """What to do if the check is flagged."""
         return REMEDIES[self.name]
 
     def __str__(self) -> str:
@@ -67,32 +68,33 @@ def check_masking(
     keyed_score: Callable[[Images, PRNGKey], Scores] | None = None,
     objective: Objective | str = "raise",
 ) -> tuple[Check, ...]:
-    """Run every experiment; about 60 gradients and ``queries`` + 10 scores per image, and 150 gradients more at most.
+    """Run every experiment: about 60 gradients and ``queries`` + 10 scores per image, at most 150 gradients more.
 
-    One attack with an unlucky step size is no sign of a masked gradient. So before a flag is raised, other attacks by
-    gradient are tried one after another, and each image counts with the best of them: PGD with more and smaller steps,
-    and, but for the check against noise, APGD, which chooses its own.
+    One attack with a bad step size is no sign of a masked gradient. So before a check is flagged, other gradient
+    attacks run one after another, and the best result of each image counts: PGD with more and smaller steps, then
+    APGD, which adapts its step size (not in the check against noise).
 
-    - gradient is zero, gradient is not finite: share of images whose gradient is so everywhere, or somewhere.
-    - noise beats pgd: share of images that the best of 8 random corners of the ball moves further than gradients.
+    - gradient is zero: share of images whose whole gradient is zero.
+    - gradient is not finite: share of images whose gradient has a non-finite value; if any, the rest is skipped.
+    - noise beats pgd: share of images on which the best of 8 random corners of the ball gains more than gradients.
     - square beats pgd: the same for the Square attack.
-    - unbounded attack does not saturate: mean gain of PGD-10 at ε = ``epsilon`` over that at ε = 1; 1 is no growth.
-      At ε = 1 steps of ``epsilon / 2`` are tried too, since steps of 1/4 overshoot a metric that nothing masks.
-    - score changes with the key: standard deviation of the score over 8 keys, over that of the scores of the images (or
-      over their size, for a single image); only with ``keyed_score``.
-    - more steps do not help: mean gain of PGD-5 over that of 20 steps, both from the clean image.
-
-    Returns:
-        Every check that was run, those that passed too (``flagged`` is False).
+    - unbounded attack does not saturate: mean gain of PGD-10 at ε = ``epsilon``, divided by that at ε = 1; 1 means no
+      growth. At ε = 1 steps of ``epsilon / 2`` run too, since steps of 1/4 overshoot on metrics without masking.
+    - score changes with the key: standard deviation of the score over 8 keys, divided by that of the scores of the
+      images (by the score's size, for a single image); only with ``keyed_score``.
+    - more steps do not help: mean gain of PGD-5, divided by that of 20 steps, both from the clean image.
 
     Args:
-        score_fn: the metric; for a randomised one, with its key fixed.
-        images: ``b h w c`` in [0, 1]; a dozen typical ones will do.
+        score_fn: the metric; if it is randomised, with a fixed key.
+        images: ``b h w c`` in [0, 1]; a dozen typical images are enough.
         key: random key.
         epsilon: Linf radius, in [0, 1] pixel units.
         queries: budget of the Square attack.
-        keyed_score: ``(images, key) -> scores``, where the metric or its defense is randomised.
-        objective: as of the attacks.
+        keyed_score: ``(images, key) -> scores``, if the metric or its defense is randomised.
+        objective: as in the attacks.
+
+    Returns:
+        Every check that was run, including those that passed (``flagged`` is False).
 
     >>> flat = lambda x: jnp.round(x * 4).mean((1, 2, 3))
     >>> images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
@@ -120,7 +122,7 @@ def check_masking(
         return PGD(epsilon, steps=steps, step_size=step_size, random_start=False, objective=goal)
 
     def until(measure: Any, limit: float, found: np.ndarray, others: Iterable[Any]) -> float:
-        """The measure of each image's largest gain, by as many attacks as it takes to come below the limit."""
+        """Measure the largest gains; add attacks one by one until the measure is within the limit."""
         for attack in others:
             if measure(found) <= limit:
                 break
@@ -165,7 +167,7 @@ def _check(name: str, value: Any, limit: float) -> Check:
 
 
 def _ratio(part: Any, whole: Any) -> float:
-    # An attack that gains nothing where it should gain most is the clearest sign of all.
+    # No gain where the gain should be largest is the clearest sign of masking.
     return min(float(part / whole), LARGEST) if whole > 0 else LARGEST
 
 

@@ -1,4 +1,4 @@
-"""Attacks on metrics whose pixels are not in [0, 1]."""
+"""Attacks on metrics whose pixel range is not [0, 1]."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -21,17 +21,17 @@ from jaxiqa.core.types import Images, ScoreFn, Scores
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class InBounds:
-    """An attack on a metric whose pixels lie in [``low``, ``high``]: images in and out are in that range.
+    """Attack a metric whose pixels lie in [``low``, ``high``]; given and returned images are in that range.
 
-    The attack itself runs in [0, 1] on ``x ↦ f(low + (high − low) x)``, so its strength stays in units of the whole
-    range: ε = 8 / 255 is eight grey levels whatever the bounds.
+    The attack itself runs in [0, 1] on ``x ↦ f(low + (high − low) x)``. So its strength is in units of the whole
+    range: ε = 8 / 255 is eight grey levels for any bounds.
 
     Args:
         attack: any attack.
         low, high: bounds of a pixel value.
 
     Raises:
-        ValueError: low ≥ high, or an image that leaves the bounds.
+        ValueError: low ≥ high, or an image has values outside the bounds.
 
     >>> from jaxiqa.attacks.fgsm import FGSM
     >>> images = jnp.full((1, 2, 3, 3), 100.0)
@@ -53,7 +53,7 @@ class InBounds:
         return self.through(lambda score_fn, images: self.attack(score_fn, images, key), score_fn, images)
 
     def through(self, run: Callable[[ScoreFn, Images], Any], score_fn: ScoreFn, images: Images) -> Any:
-        """``run(score_fn, images)`` in [0, 1], its images brought back."""
+        """Call ``run(score_fn, images)`` with images in [0, 1]; convert its images back to [low, high]."""
         check_images("images", images, channels=3)
         if not is_traced(images):
             values = np.asarray(images)
@@ -67,7 +67,7 @@ class InBounds:
         return finish(jnp.clip(self.low + width * found, self.low, self.high), given)
 
     def _scaled(self, score_fn: ScoreFn) -> Any:
-        """The metric as a function of images in [0, 1]."""
+        """Return the metric as a function of images in [0, 1]."""
         if isinstance(score_fn, External):
             return replace(score_fn, fn=lambda pixels: score_fn.fn(self.low + (self.high - self.low) * pixels))
         return _Scaled(as_pytree(score_fn), self.low, self.high - self.low)

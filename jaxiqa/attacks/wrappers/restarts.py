@@ -17,11 +17,11 @@ from jaxiqa.core.types import Images, ScoreFn
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Restarts:
-    """Run a randomised attack ``count`` times and keep, for each image, the run that its objective likes best.
+    """Run a randomised attack ``count`` times; keep, for each image, the run with the best objective value.
 
     Args:
         attack: an attack with a random start, such as `jaxiqa.attacks.pgd.PGD`.
-        count: number of runs, ≥ 1; run i has the image's key folded with i, so more runs never do worse.
+        count: number of runs, ≥ 1; run i uses the image's key folded with i, so more runs are never worse.
 
     Call, result and errors are those of the attack.
 

@@ -25,10 +25,10 @@ _log = logging.getLogger(__name__)
 
 
 def checked_strengths(attack: Any, strengths: Any) -> Any:
-    """The strengths as numbers, after each has been tried in the attack's own field; traced ones as they are.
+    """Check each strength in the attack's field and return all as numbers; return traced ones unchanged.
 
     Raises:
-        ValueError: one is no number, or the attack refuses it.
+        ValueError: a strength is not a number, or the attack does not accept it; the message gives its place.
 
     >>> from jaxiqa.attacks.fgsm import FGSM
     >>> checked_strengths(FGSM(0.1), [2 / 255, 8])
@@ -62,25 +62,25 @@ def sweep(
     *,
     chunk: int | None = None,
 ) -> Float[Array, "e b h w c"]:
-    """Run ``attack`` at every strength, from the same clean images and keys; it is compiled once for all of them.
+    """Run ``attack`` at every strength, from the same clean images and keys; compile it once for all strengths.
 
-    What does not depend on the strength is computed once: the gradient at the clean images, which is all of FGSM's,
-    and, where I-FGSM or PGD has a step size of its own, every step until the smaller ball is left.
-    On accelerators the strengths are one more vmapped axis, ``chunk`` of them at a time; memory grows with it. On a
-    CPU they run one after another through the one compiled step, which is as fast there and needs no more memory; so
-    does, everywhere, an attack whose strength decides a shape, such as a number of pixels.
+    What does not depend on the strength is computed once: the gradient at the clean images (the only gradient of
+    FGSM), and, if I-FGSM or PGD has a fixed step size, every step that cannot leave the smaller ball.
+    On accelerators the strengths are one more vmapped axis, ``chunk`` strengths at a time; memory grows with
+    ``chunk``. On a CPU they run one after another through one compiled step, which is as fast there and needs no more
+    memory. An attack whose strength decides a shape, such as a number of pixels, runs so on every device.
 
     Args:
         attack: a dataclass; the field that `strength_of` names is replaced, its other fields are kept.
         score_fn, images, key: see `jaxiqa.attacks.pgd.PGD`.
-        strengths: values of that field, in its own unit, each checked as the field is.
+        strengths: values of that field, in its unit.
         chunk: strengths at a time on accelerators; by default as many as fit into memory, which is logged.
 
     Returns:
         The attacked images, one batch per strength.
 
     Raises:
-        ValueError: no strengths, or one that the attack itself would refuse; the message names its place.
+        ValueError: ``strengths`` is empty, or the attack does not accept one; the message gives its place.
 
     >>> from jaxiqa.attacks.fgsm import FGSM
     >>> images = jnp.full((1, 2, 3, 3), 0.5)
@@ -104,7 +104,7 @@ def sweep(
     values = strengths if static else jnp.asarray(strengths, jnp.promote_types(images.dtype, jnp.float32))
     prefixes: list[dict[str, Any]] = [{}] * len(values)
     if isinstance(attack, Attack) and not is_traced(values):
-        # Vmapped runs all start at one place, which is the one that the weakest reaches.
+        # Vmapped runs all start at the same step: the last one that the weakest run shares.
         common = attack.shared_prefixes(
             score_fn, images, [float(v) for v in (values if one_by_one else [values.min()])]
         )

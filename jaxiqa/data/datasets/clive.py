@@ -11,15 +11,16 @@ from jaxiqa.data.table import read_splits
 
 
 def clive(source: Path, *, test_fraction: float = 0.0, seed: int = 0, verify: bool = True) -> dict[str, Split]:
-    """The splits of ``scores.csv`` (columns image, mos, split, and sha256 if you like), scores 0 to 100.
+    """Load the splits of ``scores.csv`` (columns image, mos, split, optionally sha256), scores 0 to 100.
 
-    The table has ``train`` and ``val``. To report on pictures that chose no epoch, set some of ``train`` aside.
+    The table has ``train`` and ``val``. ``val`` chooses the best epoch; for test images that do not, set a part of
+    ``train`` aside by ``test_fraction``.
 
     Args:
-        source: folder with ``scores.csv`` and the pictures.
-        test_fraction: share of the training pictures that is set aside as ``test``, in [0, 1).
-        seed: which ones.
-        verify: check every file against its SHA-256, where the table has it.
+        source: folder with ``scores.csv`` and the images.
+        test_fraction: share of the training images that becomes ``test``, in [0, 1).
+        seed: seed of the random choice of these images.
+        verify: check every file against its SHA-256, if the table has it.
     """
     check_number("test_fraction", test_fraction, 0)
     if test_fraction is None or not test_fraction < 1:
@@ -40,12 +41,12 @@ def clive(source: Path, *, test_fraction: float = 0.0, seed: int = 0, verify: bo
     if test_fraction:
         if "test" in splits or "train" not in splits:
             raise ValueError(
-                f"test_fraction={test_fraction}: needs a table with 'train' and no 'test', not {[*splits]}"
+                f"test_fraction={test_fraction} needs a table with split 'train' and without 'test'; got {[*splits]}"
             )
         order = np.random.default_rng(seed).permutation(len(splits["train"]))
         cut = round(test_fraction * len(order))
         if not 0 < cut < len(order):
-            raise ValueError(f"test_fraction={test_fraction} leaves {cut} of {len(order)} pictures for test")
+            raise ValueError(f"test_fraction={test_fraction} gives {cut} of {len(order)} images to test; expected some")
         splits["test"] = replace(splits["train"].select(np.sort(order[:cut])), name="clive/test")
         splits["train"] = splits["train"].select(np.sort(order[cut:]))
     return splits

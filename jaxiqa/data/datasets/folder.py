@@ -1,4 +1,4 @@
-"""Your own pictures: a folder with a csv."""
+"""Your own images: a folder with a csv."""
 
 from collections.abc import Sequence
 from numbers import Real
@@ -24,28 +24,30 @@ def folder(
     seed: int = 0,
     mos_range: Sequence[float | int] | None = None,
 ) -> dict[str, Split]:
-    """Pictures and scores that a csv lists.
+    """Load the images and scores that a csv lists.
 
     Args:
-        source: folder of the csv; picture names are relative to it.
+        source: folder of the csv; image names are relative to it.
         csv: name of the csv.
         image_column: column of file names.
-        score_column: column of scores, higher is better; None for pictures without, all in the split ``test``.
-        split_column: column with ``train``, ``val`` and ``test``; None takes the column ``split`` where the csv has
-            one, and splits at random where it has none.
-        split: shares of train, val and test in a random split; they sum to 1. Shares that you choose and
-            that are not 0 may leave no split empty; by the default, a few pictures may have no val or test.
-        seed: of the random split, which depends on the order of rows alone.
-        mos_range: the scale's ends; scores outside are errors.
+        score_column: column of scores, higher is better; None: images without scores, all in the split ``test``.
+        split_column: column with ``train``, ``val`` and ``test``; None: the column ``split`` if the csv has it,
+            otherwise a random split.
+        split: shares of train, val and test in a random split; they sum to 1. With shares other than the default, a
+            split whose share is not 0 must not be empty; with the default, small data sets may have no val or test.
+        seed: seed of the random split; apart from it, the split depends only on the order of rows.
+        mos_range: lowest and highest value of the scale; scores outside are errors.
     """
     for name, text in (("csv", csv), ("image_column", image_column)):
         if not isinstance(text, str) or not text:
-            raise ValueError(f"{name}={text!r}; give a name, such as {name.replace('csv', 'scores.csv')!r}")
+            raise ValueError(
+                f"{name}={text!r} is not allowed; expected a name, such as {name.replace('csv', 'scores.csv')!r}"
+            )
     if not _numbers(split, 3) or not min(split) >= 0 or not abs(sum(split) - 1) <= 1e-6:
-        raise ValueError(f"split={split!r}; give the shares of train, val and test, which sum to 1")
+        raise ValueError(f"split={split!r} is not allowed; expected shares of train, val and test that sum to 1")
     check_count("seed", seed, 0)
     if mos_range is not None and not (_numbers(mos_range, 2) and mos_range[0] < mos_range[1]):
-        raise ValueError(f"mos_range={mos_range!r}; give (lowest, highest)")
+        raise ValueError(f"mos_range={mos_range!r} is not allowed; expected (lowest, highest)")
     ends = None if mos_range is None else (float(mos_range[0]), float(mos_range[1]))
 
     def assign(rows: list[Row]) -> list[str]:
@@ -61,14 +63,14 @@ def folder(
         ):
             raise ValueError(
                 f"split={split!r} leaves none of {len(rows)} images for {' and '.join(empty)}; "
-                "give larger shares, or 0 where a split is not wanted"
+                "give larger shares, or 0 for a split that you do not want"
             )
         return [PARTS[i] for i in np.searchsorted(bounds, place, side="right")]
 
     return read_splits(
         Path(source) / csv,
         name="folder",
-        origin="It lists your pictures and their scores, one per row.",
+        origin="It lists your images and their scores, one per row.",
         image_column=image_column,
         score_column=score_column,
         assign=assign,
@@ -78,7 +80,7 @@ def folder(
 
 
 def _numbers(values: object, count: int) -> bool:
-    """Whether these are so many real numbers."""
+    """Return whether these are ``count`` real numbers."""
     return (
         isinstance(values, Sequence | np.ndarray)
         and len(values) == count

@@ -1,4 +1,8 @@
-"""KonIQ-10k: 10,073 photographs scored by people (Hosu et al., arXiv:1910.06180), with the official split."""
+"""KonIQ-10k: 10,073 photographs scored by people, with the official split.
+
+Reference: Hosu et al., "KonIQ-10k: An ecologically valid database for deep learning of blind image quality assessment",
+arXiv:1910.06180.
+"""
 
 from pathlib import Path
 
@@ -9,11 +13,11 @@ PARTS = {"training": "train", "validation": "val", "test": "test"}
 
 
 def koniq10k(source: Path, *, images: str = "1024x768") -> dict[str, Split]:
-    """The splits of ``koniq10k_distributions_sets.csv``, scores 0 to 100.
+    """Load the splits of ``koniq10k_distributions_sets.csv``, scores 0 to 100.
 
     Args:
-        source: folder with the csv and a folder of pictures.
-        images: that folder's name, such as ``"1024x768"`` or ``"512x384"``.
+        source: folder with the csv and a folder of images.
+        images: name of the folder of images, such as ``"1024x768"`` or ``"512x384"``.
     """
     return read_splits(
         Path(source) / "koniq10k_distributions_sets.csv",

@@ -1,1 +1,1 @@
-"""Images that are made."""
+"""Synthetic images."""

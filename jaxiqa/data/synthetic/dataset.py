@@ -1,7 +1,7 @@
-"""Made-up pictures with computed labels: enough to try everything without a download.
+"""Synthetic images with computed labels, to try everything without a download.
 
-**No human has rated these pictures.** The label is a full-reference similarity to the undistorted picture, so a
-correlation reached here says that the machinery works, and nothing about how well a metric predicts what people see.
+**No human has rated these images.** The label is a full-reference similarity to the undistorted image. So a
+correlation on them shows that the code works; it does not show how well a metric predicts human scores.
 """
 
 from collections.abc import Sequence
@@ -18,12 +18,12 @@ from jaxiqa.data.split import Split
 
 @dataclass(frozen=True)
 class Memory:
-    """Reads pictures that are held in memory."""
+    """Reader of images in memory."""
 
-    pictures: UInt8[np.ndarray, "n h w 3"]
+    images: UInt8[np.ndarray, "n h w 3"]
 
     def __call__(self, index: int) -> np.ndarray:
-        return self.pictures[index]
+        return self.images[index]
 
 
 def builtin(
@@ -35,16 +35,16 @@ def builtin(
     test: int = 240,
     seed: int = 0,
 ) -> dict[str, Split]:
-    """Procedural scenes, distorted at random strength; scores from 0 (unrecognisable) to 100 (untouched).
+    """Make procedural scenes with distortions of random strength; scores from 0 (unrecognisable) to 100 (undistorted).
 
     No human has rated them: the score is 100 times `jaxiqa.data.synthetic.synthesis.similarity` to the undistorted
-    scene. Each scene gives four pictures, all in the same split. They are made in memory: about 8 ms each at 96×96.
+    scene. Each scene gives four images, all in the same split. They are made in memory, in about 8 ms each at 96×96.
 
     Args:
         source: not used; every data set has this argument.
         size: (height, width), each at least 16.
-        train, val, test: numbers of pictures, each at least 1.
-        seed: same seed, same pictures.
+        train, val, test: numbers of images, each at least 1.
+        seed: random seed; same seed, same images.
     """
     check_size("size", size, 16)
     counts = {"train": train, "val": val, "test": test}
@@ -54,15 +54,15 @@ def builtin(
     return dict(_made((int(size[0]), int(size[1])), tuple(counts.items()), seed))
 
 
-@lru_cache(maxsize=2)  # a run asks for the same pictures several times
+@lru_cache(maxsize=2)  # a run needs the same images several times
 def _made(size: tuple[int, int], counts: tuple[tuple[str, int], ...], seed: int) -> dict[str, Split]:
     from jaxiqa.data.synthetic.synthesis import distorted_scenes
 
     splits = {}
     for part, (name, count) in enumerate(counts):
-        pictures, mos, kinds = distorted_scenes(size, count, (seed, part))
-        for shared in (pictures, mos):
+        images, mos, kinds = distorted_scenes(size, count, (seed, part))
+        for shared in (images, mos):
             shared.setflags(write=False)
         ids = tuple(f"{name}-{index:04d}-{kind}" for index, kind in enumerate(kinds))
-        splits[name] = Split(f"builtin/{name}", ids, mos, (0.0, 100.0), Memory(pictures))
+        splits[name] = Split(f"builtin/{name}", ids, mos, (0.0, 100.0), Memory(images))
     return splits

@@ -1,4 +1,4 @@
-"""Procedural pictures: dead leaves, textures, gradients and text-like edges."""
+"""Procedural images: dead leaves, textures, gradients and text-like edges."""
 
 import numpy as np
 from scipy.ndimage import gaussian_filter
@@ -7,22 +7,22 @@ Size = tuple[int, int]
 
 
 def scene(random: np.random.Generator, size: Size) -> np.ndarray:
-    """One picture, float32 ``h w 3`` in [0, 1], whose brightness spans nearly the whole range.
+    """Make one image, float32 ``h w 3`` in [0, 1], whose brightness covers nearly the whole range.
 
     >>> scene(np.random.default_rng(0), (20, 30)).shape
     (20, 30, 3)
     """
     kind = random.choice([dead_leaves, textures, gradients, lettering])
-    picture = kind(random, size)
-    low, high = np.percentile(picture.mean(2), [1, 99])
-    return np.clip(0.04 + 0.92 * (picture - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
+    image = kind(random, size)
+    low, high = np.percentile(image.mean(2), [1, 99])
+    return np.clip(0.04 + 0.92 * (image - low) / max(high - low, 1e-3), 0, 1).astype(np.float32)
 
 
 def dead_leaves(random: np.random.Generator, size: Size) -> np.ndarray:
-    """Opaque discs of many sizes, largest behind, each with its own colour and grain: edges at every scale."""
+    """Draw opaque discs of many sizes, the largest behind, each with its own colour and grain: edges at every scale."""
     y, x = _grid(size)
-    picture = np.empty((*size, 3))
-    picture[:] = _colour(random)
+    image = np.empty((*size, 3))
+    image[:] = _colour(random)
     grain = _noise(random, size, 1.0)
     for radius in np.sort(min(size) * 0.4 / random.uniform(1, 12, 90))[::-1]:
         cy, cx = random.uniform(-0.1, 1.1, 2) * size
@@ -33,12 +33,12 @@ def dead_leaves(random: np.random.Generator, size: Size) -> np.ndarray:
         dy, dx = y[box] - cy, x[box] - cx
         inside = dy**2 * stretch + dx**2 / stretch < radius**2
         shade = 1 + tilt * dy / radius + rough * grain[box]
-        picture[box][inside] = (_colour(random) * shade[..., None])[inside]
-    return picture
+        image[box][inside] = (_colour(random) * shade[..., None])[inside]
+    return image
 
 
 def textures(random: np.random.Generator, size: Size) -> np.ndarray:
-    """Two regions of oriented, coloured noise with a smooth border between them."""
+    """Draw two regions of oriented, coloured noise with a smooth border between them."""
     y, x = _grid(size)
     border = gaussian_filter(random.normal(size=size), min(size) / 6)
     mask = 1 / (1 + np.exp(-border / border.std() * 8))[..., None]
@@ -52,26 +52,26 @@ def textures(random: np.random.Generator, size: Size) -> np.ndarray:
 
 
 def gradients(random: np.random.Generator, size: Size) -> np.ndarray:
-    """A sky-like ramp, hills in front of it, and fine grain on the hills."""
+    """Draw a sky-like ramp, hills in front of it, and fine grain on the hills."""
     y, _ = _grid(size)
     ramp = (y / size[0])[..., None]
-    picture = _colour(random) * (1 - ramp) + _colour(random) * ramp
+    image = _colour(random) * (1 - ramp) + _colour(random) * ramp
     for depth in np.linspace(0.35, 0.8, 4):
         ridge = gaussian_filter(random.normal(size=size[1]), size[1] / random.uniform(8, 30), mode="wrap")
         height = size[0] * (depth + 0.15 * ridge / max(ridge.std(), 1e-6))
         grain = 1 + 0.35 * _noise(random, size, random.uniform(0.6, 1.2))
         below = y > height[None, :]
-        picture[below] = (_colour(random) * grain[..., None])[below]
-    return picture
+        image[below] = (_colour(random) * grain[..., None])[below]
+    return image
 
 
 def lettering(random: np.random.Generator, size: Size) -> np.ndarray:
-    """Lines of letter-like strokes on paper with a little shading."""
+    """Draw lines of letter-like strokes on slightly shaded paper."""
     paper, ink = _colour(random), _colour(random)
     if paper.mean() < ink.mean():
         paper, ink = ink, paper
     ink = ink * 0.4
-    picture = paper * (0.9 + 0.1 * gaussian_filter(random.normal(size=size), min(size) / 5) * min(size) / 5)[..., None]
+    image = paper * (0.9 + 0.1 * gaussian_filter(random.normal(size=size), min(size) / 5) * min(size) / 5)[..., None]
     top = 2
     while top < size[0]:
         height = int(random.integers(7, 14))
@@ -82,13 +82,13 @@ def lettering(random: np.random.Generator, size: Size) -> np.ndarray:
                 for _ in range(int(random.integers(2, 4))):
                     if random.random() < 0.5:
                         column = left + int(random.integers(0, width))
-                        picture[top : top + height - 2, column : column + 1 + height // 9] = ink
+                        image[top : top + height - 2, column : column + 1 + height // 9] = ink
                     else:
                         row = top + int(random.integers(0, height - 2))
-                        picture[row : row + 1 + height // 9, left : left + width - 1] = ink
+                        image[row : row + 1 + height // 9, left : left + width - 1] = ink
             left += width + 1
         top += height + 2
-    return picture
+    return image
 
 
 def _grid(size: Size) -> np.ndarray:

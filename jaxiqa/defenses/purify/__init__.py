@@ -1,11 +1,11 @@
-"""Purifiers, which clean images before a metric sees them: ``purify(images, key) -> images``.
+"""Purifiers, which clean images before a metric scores them: ``purify(images, key) -> images``.
 
-`PURIFIERS` maps a name to a frozen dataclass of options that is such a function; `PRESETS` to the strengths that the
-defense benchmark (arXiv 2408.01541) published for it, weakest first.
+`PURIFIERS` maps a name to a purifier class: a frozen dataclass whose fields are the options. `PRESETS` maps it to the
+strengths that the defense benchmark ("Guardians of Image Quality", arXiv:2408.01541) published, weakest first.
 
-All images of a call get the same random numbers, so a batch equals its images one by one, and a picture and its
-attacked copy can be compared under one draw. `random` says whether there are any; `surrogate` is what an adaptive
-attack differentiates (`jaxiqa.defenses.bpda`) where the purifier itself has no useful gradient, and None elsewhere.
+All images of a call get the same random numbers. So a batch equals its images one by one, and an image and its attacked
+copy can be compared under one draw. `random` tells whether a purifier uses random numbers. `surrogate` is what an
+adaptive attack differentiates (`jaxiqa.defenses.bpda`) if the purifier has no useful gradient; otherwise it is None.
 """
 
 from typing import Any
@@ -90,14 +90,15 @@ __all__ = [
 
 
 def make(name: str, **options: Any) -> Any:
-    """The purifier of this name with these options.
+    """Create a purifier by name.
 
     Args:
         name: a key of `PURIFIERS`.
         **options: fields of the purifier.
 
     Raises:
-        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
+        ValueError: the name or an option is unknown, an option is missing, or a value is out of range; the message
+            lists what is allowed.
 
     >>> make("jpeg", quality=30).quality
     30

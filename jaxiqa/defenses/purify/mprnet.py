@@ -1,4 +1,4 @@
-"""MPRNet: a large restoration network, trained to take a camera's noise off, in front of the metric."""
+"""MPRNet: a large restoration network in front of the metric, trained to remove camera noise."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -17,16 +17,18 @@ MULTIPLE = 8
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MPRNet:
-    """``clip(network(x), 0, 1)``; the network sees the picture mirrored below and to the right to multiples of 8.
+    """Purify by a network: ``clip(network(x), 0, 1)``; images are padded by reflection to multiples of 8.
+
+    The padding is at the bottom and on the right; it is cut off again.
 
     Args:
-        network: ``b h w 3 -> b h w 3``, a pytree that can be called, such as
+        network: ``b h w 3 -> b h w 3``, a callable pytree, such as
             ``jaxiqa.networks.load("mprnet", weights=...)``.
 
-    Calling it takes images ``b h w 3`` in [0, 1] of any size and returns such; it uses no key. It is differentiable.
+    Takes images ``b h w 3`` in [0, 1] of any size, returns images; the key is not used. It is differentiable.
 
     Raises:
-        ValueError: the images are not as stated, or the network's result has another shape.
+        ValueError: the images are out of range, or the network returned another shape.
 
     >>> images = jnp.full((1, 3, 5, 3), 0.5)
     >>> sizes = []
@@ -34,7 +36,7 @@ class MPRNet:
     >>> purified.shape, sizes
     ((1, 3, 5, 3), [(1, 8, 8, 3)])
 
-    Reference: Zamir et al., "Multi-stage progressive image restoration", arXiv:2102.02808.
+    Reference: Zamir et al., "Multi-Stage Progressive Image Restoration", arXiv:2102.02808.
     """
 
     network: Any

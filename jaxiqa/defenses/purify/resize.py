@@ -1,4 +1,4 @@
-"""Images made smaller, and larger again."""
+"""Shrink images, and enlarge them again."""
 
 from dataclasses import dataclass
 from functools import partial
@@ -16,31 +16,31 @@ from jaxiqa.defenses.purify.purifier import VARIANTS, check_strength, computed, 
 from jaxiqa.ops.resize import resize_bilinear
 
 FULL = (384, 512)
-"""What the benchmark enlarged every picture to."""
+"""Height and width to which the benchmark enlarged every image."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Resize:
-    """Bilinear resizing to ``⌊scale · h⌋ × ⌊scale · w⌋`` pixels (at least one), and back to the input's size.
+    """Resize bilinearly to ``⌊scale · h⌋ × ⌊scale · w⌋`` pixels (at least one), and back to the input's size.
 
     Args:
         scale: in (0, 1].
-        keep_size: back to the input's size; False leaves the image small. None: as the variant does.
-        variant: ``"paper"`` smooths before it shrinks and keeps the size; ``"benchmark"`` looks at two pixels per
-            axis whatever the scale, and leaves the image small, for the metric to see so.
+        keep_size: True: resize back to the input's size; False: return the small image; None: the variant decides.
+        variant: ``"paper"`` shrinks with antialiasing and keeps the size; ``"benchmark"`` interpolates two pixels per
+            axis at every scale and returns the small image, which the metric then scores.
 
-    Calling it takes images ``b h w 3`` in [0, 1] and returns as many. The key is not used.
+    Takes images ``b h w 3`` in [0, 1], returns as many images; the key is not used.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here.
+        ValueError: an option or the images are out of range.
 
     >>> import jax.numpy as jnp
     >>> images = jnp.zeros((1, 9, 14, 3))
     >>> Resize(0.5)(images).shape, Resize(0.5, keep_size=False)(images).shape
     ((1, 9, 14, 3), (1, 4, 7, 3))
 
-    Reference: Guo et al., arXiv 1711.00117.
+    Reference: Guo et al., "Countering Adversarial Images using Input Transformations", arXiv:1711.00117.
     """
 
     scale: int | float = static(0.5)
@@ -63,25 +63,25 @@ class Resize:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Upscale:
-    """Bilinear upscale of an image that was made smaller by ``scale`` first: `Resize`, always back to full size.
+    """Shrink an image by ``scale`` and enlarge it bilinearly: `Resize`, always back to full size.
 
     Args:
         scale: in (0, 1].
-        variant: ``"paper"`` smooths before it shrinks and returns to the input's size; ``"benchmark"`` looks at two
-            pixels per axis whatever the scale, and enlarges to 384×512 whatever the input's size.
+        variant: ``"paper"`` shrinks with antialiasing and enlarges to the input's size; ``"benchmark"`` interpolates
+            two pixels per axis at every scale and enlarges to 384×512 for every input size.
 
-    Calling it takes images ``b h w 3`` in [0, 1] and returns as many. The key is not used.
+    Takes images ``b h w 3`` in [0, 1], returns as many images; the key is not used.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here.
+        ValueError: an option or the images are out of range.
 
     >>> import jax.numpy as jnp
     >>> Upscale(0.25)(jnp.zeros((1, 9, 14, 3))).shape, Upscale(variant="benchmark")(jnp.zeros((1, 9, 14, 3))).shape
     ((1, 9, 14, 3), (1, 384, 512, 3))
 
-    Reference: Mustafa et al., arXiv 1901.01677.
+    Reference: Mustafa et al., "Image Super-Resolution as a Defense Against Adversarial Attacks", arXiv:1901.01677.
 
-    **Differs from the paper**: a bilinear filter takes the place of a super-resolution network, as in the benchmark.
+    **Differs from the paper**: a bilinear filter replaces the super-resolution network, as in the benchmark.
     """
 
     scale: int | float = static(0.5)
@@ -105,7 +105,7 @@ def _shrunk(images, scale, variant):
 
 
 def scaled_size(images: Images, scale: float) -> tuple[int, int]:
-    """Height and width times ``scale``, rounded down as float32 products are, at least 1.
+    """Return height and width times ``scale``, as float32 products, rounded down, at least 1.
 
     >>> scaled_size(jax.numpy.zeros((1, 100, 7, 3)), 0.1)
     (10, 1)

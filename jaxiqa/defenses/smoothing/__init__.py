@@ -1,6 +1,6 @@
 """Randomised smoothing: ``certify(score_fn, images, key) -> Certificate``.
 
-`CERTIFIERS` maps a name to a frozen dataclass of options that is such a function.
+`CERTIFIERS` maps a name to a certifier class: a frozen dataclass whose fields are the options.
 """
 
 from typing import Any
@@ -17,14 +17,15 @@ __all__ = ["CERTIFIERS", "DDRS", "DMS", "DRS", "MS", "RS", "DensePure", "make"]
 
 
 def make(name: str, **options: Any) -> Any:
-    """The certifier of this name with these options.
+    """Create a certifier by name.
 
     Args:
         name: a key of `CERTIFIERS`.
         **options: fields of the certifier.
 
     Raises:
-        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
+        ValueError: the name or an option is unknown, an option is missing, or a value is out of range; the message
+            lists what is allowed.
 
     >>> make("ms", n=500).n
     500

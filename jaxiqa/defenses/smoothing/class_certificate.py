@@ -1,4 +1,4 @@
-"""Certificates of a class: noisy copies vote, and the radius follows from how sure the vote is."""
+"""Certificates of a class: noisy copies vote, and the share of the winning class gives the radius."""
 
 from dataclasses import dataclass
 from typing import Any
@@ -61,21 +61,24 @@ class ClassSampling(Sampling):
 def certify_class(
     options: ClassSampling, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress, **space: Any
 ) -> Certificate:
-    """The class of most of ``n0`` noisy copies, and the radius in which it stays that of most.
+    """Certify the majority class of ``n0`` noisy copies and the radius within which it stays the majority.
 
-        radius = σ Φ⁻¹(p),  p the Clopper-Pearson lower bound of the class's share among ``n`` other copies;
-        abstention where p < 1/2
+        radius = σ Φ⁻¹(p),  p: Clopper-Pearson lower bound of the share of the class among ``n`` other copies;
+        abstention if p < 1/2
 
     Args:
         options: see `ClassSampling`.
-        view: what the metric sees of a noisy copy; with several votes a copy's class is that of most of them.
+        view: makes noisy copies, see `jaxiqa.defenses.smoothing.noisy_copies`; with several votes, the majority of the
+            votes is the class of a copy.
         score_fn: ``b h w 3 -> b``.
         images: ``b h w 3`` in [0, 1].
         key: random key, or one per image.
-        progress: called as ``progress(done, total)`` in samples, once for every chunk; from 0 again at every look.
-        **space: ``resize`` and ``resize_norm``, where the noise is added to a resized image.
+        progress: called as ``progress(done, total)`` in samples after every chunk; it starts from 0 again at every
+            size of the early-stopping schedule.
+        **space: ``resize`` and ``resize_norm``, if the noise is added to a resized image.
 
-    Reference: Cohen et al., arXiv 1902.02918, algorithm Certify.
+    Reference: Cohen et al., "Certified Adversarial Robustness via Randomized Smoothing", arXiv:1902.02918, algorithm
+    Certify.
     """
     resize, norm = space.get("resize"), space.get("resize_norm", 1.0)
     sampled = sampler(view, score_fn, images, key, options.n0 + options.n, options.chunk, resize)
@@ -118,27 +121,28 @@ def certify_class(
 
 
 def _votes(scores: np.ndarray, edges: np.ndarray) -> Int[np.ndarray, "k n"]:
-    """The class of each copy: that of most of its votes."""
+    """Return the class of each copy: the majority of its votes."""
     classes = classify(scores.astype(np.float64), edges)
     return classes[..., 0] if classes.shape[-1] == 1 else _most(classes, len(edges) + 1)
 
 
 def _most(classes: np.ndarray, count: int) -> Int[np.ndarray, "*b"]:
-    """The most frequent entry along the last axis, the lowest of equals."""
+    """Return the most frequent entry along the last axis; of equally frequent entries, the lowest."""
     return np.stack([(classes == one).sum(-1) for one in range(count)], -1).argmax(-1)
 
 
 def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndarray, " edges"]:
-    """Borders of ``classes`` classes: one below the range, one above it, and equal bins between.
+    """Return the borders of ``classes`` classes: one below the range, one above it, equal bins between.
 
-    They are summed up one by one, as the defense benchmark has them: the last may miss ``high`` by a rounding error.
+    They are computed as a cumulative sum, as in the defense benchmark: the last border may differ from ``high`` by
+    rounding.
 
     Args:
         score_range: lowest and highest typical score.
-        classes: how many, >= 3.
+        classes: number of classes, >= 3.
 
     Raises:
-        ValueError: an empty or non-finite range, or fewer than 3 classes.
+        ValueError: the range is empty or not finite, or there are fewer than 3 classes.
 
     >>> print(class_edges((0.0, 1.0), 4))
     [0.  0.5 1. ]
@@ -154,7 +158,7 @@ def class_edges(score_range: tuple[float, float], classes: int) -> Float[np.ndar
 
 
 def classify(scores: Float[np.ndarray, "*b"], edges: Float[np.ndarray, " k"]) -> Int[np.ndarray, "*b"]:
-    """The class of each score: as many as there are edges below it. A score on an edge belongs to the class below.
+    """Return the class of each score: the number of edges below it. A score on an edge belongs to the class below.
 
     >>> classify(np.array([-1.0, 0.0, 0.1, 0.5, 1.0, 1.1]), class_edges((0.0, 1.0), 4)).tolist()
     [0, 0, 1, 1, 2, 3]

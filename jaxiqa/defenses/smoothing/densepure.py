@@ -1,4 +1,4 @@
-"""Smoothing behind a diffusion model that takes several random steps back, several times, and lets them vote."""
+"""Randomised smoothing with several random reverse diffusions per noisy copy, which vote."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -21,9 +21,9 @@ from jaxiqa.defenses.smoothing.sampling import Progress
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Reversed:
-    """``√ᾱ (x + σ noise)``, and ``votes`` ways back from it, through all steps of a short schedule.
+    """``√ᾱ (x + σ noise)``, then ``votes`` reverse diffusions through all steps of a short schedule.
 
-    The noise of the way back differs from sample to sample; ``variant="benchmark"`` has the same for all of them.
+    The noise of the reverse diffusion differs between samples; with ``variant="benchmark"`` it is the same for all.
     """
 
     network: Any
@@ -41,7 +41,7 @@ class Reversed:
             words, samples = jnp.zeros_like(words), jnp.zeros_like(samples)
         steps = len(self.schedule.betas)
         for t in reversed(range(steps)):
-            # Nothing is added in the last step, so nothing is drawn for it.
+            # The last step adds no noise, so none is drawn.
             drawn = gaussian(stream(words, votes * steps + t), samples, images.shape[1:]) if t else jnp.zeros_like(x)
             x = denoise_step(self.schedule, x, t, ask(self.schedule, self.network, x, t), drawn)
         return (jnp.clip(x, -1, 1) + 1) / 2
@@ -49,35 +49,35 @@ class Reversed:
 
 @dataclass(frozen=True)
 class DensePure(ClassSampling):
-    """DensePure: `RS` of the class that most of several random ways back through a diffusion model lead to.
+    """DensePure: `RS` on the majority class of several random reverse diffusions of each noisy copy.
 
-    The image is resized to ``size``; noise of σ is added; the result, scaled by √ᾱ of the index t whose noise is
-    nearest to σ, goes back to a clean image in ``steps`` steps of equal length, ``votes`` times with other noise; each
-    is scored at that size, and a noisy copy has the class of most. The radius is one over the *resized* image;
-    ``input_radius`` of the certificate is what it means for the image given.
+    The image is resized to ``size``, and noise of σ is added. The result is scaled by √ᾱ of the index t whose noise is
+    nearest to σ, and denoised in ``steps`` reverse steps of equal length, ``votes`` times with different noise. Each
+    result is scored at that size; the majority is the class of the noisy copy. The radius holds for the *resized*
+    image; ``input_radius`` of the certificate holds for the given image.
 
     Args:
-        network: ``(x b h w 3 in [-1, 1], t b) -> b h w 6``, see `jaxiqa.defenses.diffusion`; best a pytree that can be
-            called.
+        network: ``(x b h w 3 in [-1, 1], t b) -> b h w 6``, see `jaxiqa.defenses.diffusion`; best a callable pytree.
         score_range, sigma, n0, n, alpha, classes, target, chunk: as for `jaxiqa.defenses.smoothing.RS`.
-        size: side that images are resized to; None leaves them as they are.
-        steps: steps back, >= 1; two visit t and t/2.
-        votes: ways back for each noisy copy, >= 1; None is 5, and 1 in the benchmark's variant.
-        variant: ``"paper"``, or ``"benchmark"``: the noise of the ways back is the same for all samples and images,
-            and does not depend on the key.
+        size: side to which images are resized; None: no resize.
+        steps: number of reverse steps, >= 1; two steps visit t and t/2.
+        votes: reverse diffusions for each noisy copy, >= 1; None is 5, and 1 with ``variant="benchmark"``.
+        variant: ``"paper"``, or ``"benchmark"``: the noise of the reverse diffusions is the same for all samples and
+            images and does not depend on the key.
 
-    Calling it, and its errors: as for `RS`; also a sigma beyond the diffusion's noise, or nearer to none than
-    ``steps`` steps are.
+    Call and errors: as for `RS`; also an error if sigma is above the noise of the diffusion, or so small that the
+    schedule has fewer than ``steps`` steps up to it.
 
     >>> flat = lambda x, t: jnp.zeros((*x.shape[:3], 6))
     >>> certify = DensePure(network=flat, score_range=(0.0, 1.0), n0=10, n=40, size=8, votes=3)
     >>> certify(lambda x: x.mean((1, 2, 3)), jnp.full((1, 4, 6, 3), 0.57), jax.random.key(0)).label.tolist()
     [6]
 
-    Reference: Xiao et al., arXiv 2211.00322.
+    Reference: Xiao et al., "DensePure: Understanding Diffusion Models towards Adversarial Robustness",
+    arXiv:2211.00322.
 
-    **Differs from the paper**: every noisy copy has reverse noise of its own, where the paper draws it once for each
-    vote; a certificate of a random function holds as well. Of classes with as many votes the lowest wins.
+    **Differs from the paper**: every noisy copy has its own reverse noise; the paper draws it once for each vote. The
+    certificate of a random function is valid too. Among classes with equally many votes, the lowest wins.
     """
 
     network: Callable[..., Any]
@@ -98,12 +98,12 @@ class DensePure(ClassSampling):
         self.schedule()
 
     def schedule(self) -> Schedule:
-        """The steps t/steps, 2t/steps, …, t of the diffusion, rounded."""
+        """Return the schedule of the steps t/steps, 2t/steps, …, t of the diffusion, rounded."""
         full = linear_schedule()
         t = step_of_sigma(full, self.sigma, "densepure")
         visited = [round(t * part / self.steps) for part in range(1, self.steps + 1)]
         if len(set(visited)) < self.steps:
-            raise ValueError(f"steps={self.steps} is more than the {t + 1} steps of sigma={self.sigma}")
+            raise ValueError(f"steps={self.steps} is too large for sigma={self.sigma} (step {t}); use fewer steps")
         return respace(full, visited)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:

@@ -1,4 +1,4 @@
-"""Median smoothing: an interval that the median score of noisy copies cannot leave."""
+"""Median smoothing: certify an interval of the median score of noisy copies."""
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -16,7 +16,7 @@ from jaxiqa.defenses.smoothing.sampling import Progress, Sampling, sampler
 
 @dataclass(frozen=True, kw_only=True)
 class MS(Sampling):
-    """Median smoothing: the median score under noise, and bounds of it for every image within ``epsilon``.
+    """Median smoothing: certify the median score under noise, with bounds for every image within ``epsilon``.
 
         q_l-th smallest of n scores  <=  median score of x + δ  <=  q_u-th smallest,   ‖δ‖₂ <= epsilon
 
@@ -42,8 +42,8 @@ class MS(Sampling):
     ``lower <= score <= upper``.
 
     Raises:
-        ValueError: an option, the images or the key are not as stated here; ``n`` samples are too few for any bound,
-            said before sampling, with the least n; a score is not finite.
+        ValueError: an option, the images or the key are not allowed; ``n`` samples are too few for any bound (raised
+            before sampling, with the least n); a score is not finite.
 
     >>> import jax
     >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
@@ -51,7 +51,8 @@ class MS(Sampling):
     >>> bool(found.lower[0] < found.score[0] < found.upper[0]), found.n.tolist()
     (True, [200])
 
-    Reference: Chiang et al., arXiv 2007.03730.
+    Reference: Chiang et al., "Detection as Regression: Certified Object Detection by Median Smoothing",
+    arXiv:2007.03730.
     """
 
     epsilon: float = 0.05
@@ -90,7 +91,9 @@ class DMS(MS):
     >>> print(found.score.round(1))
     [0.5]
 
-    Reference: Chiang et al., arXiv 2007.03730; Salman et al., arXiv 2003.01908 (denoised smoothing).
+    Reference: Chiang et al., "Detection as Regression: Certified Object Detection by Median Smoothing",
+    arXiv:2007.03730; Salman et al., "Denoised Smoothing: A Provable Defense for Pretrained Classifiers",
+    arXiv:2003.01908.
     """
 
     denoise: Callable[[Images], Images] = field()  # field() removes the default of MS
@@ -103,7 +106,7 @@ class DMS(MS):
 def certify_median(
     options: MS, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress
 ) -> Certificate:
-    """The certificate of `MS`, for what the view makes of noisy copies."""
+    """Compute the certificate of `MS` for the noisy copies that ``view`` makes."""
     sampled = sampler(view, score_fn, images, key, options.n, options.chunk)
     count, active = len(images), np.arange(len(images))
     scores = np.zeros((count, options.n))
@@ -125,7 +128,7 @@ def certify_median(
             active = active[(width > options.target) & ~wide]
             if not len(active):
                 break
-    # The bounds of one look may miss the median of another, though seldom; wider bounds hold as well.
+    # In rare cases the bounds at one sample size miss the median at another. Wider bounds are valid too.
     lower, upper = np.minimum(lower, score), np.maximum(upper, score)
     return Certificate(
         radius=np.full(count, float(options.epsilon)),
@@ -142,13 +145,13 @@ def certify_median(
 
 
 def _ranked(ordered, ranks):
-    """The samples of these two ranks; infinite where a rank is off the end."""
+    """Return the samples of these two ranks; ±infinity if a rank is outside 1..n."""
     padded = np.pad(ordered, ((0, 0), (1, 1)), constant_values=((0, 0), (-np.inf, np.inf)))
     return padded[:, ranks[0]], padded[:, ranks[1]]
 
 
 def _least_width(ordered, options, share):
-    """The least width of the interval that infinitely many samples would give, from the bounds' other sides."""
+    """Return a lower bound of the interval's width for infinitely many samples, from the opposite bounds."""
     from_above, from_below = median_ranks(ordered.shape[1], -options.epsilon, options.sigma, share)
     below, above = _ranked(ordered, (from_below, from_above))
     return above - below

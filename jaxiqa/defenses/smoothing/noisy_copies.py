@@ -1,7 +1,7 @@
-"""How a metric sees one noisy copy of an image: clipped, or denoised.
+"""Noisy copies of images, clipped or denoised.
 
 A view is a pytree, ``view(images m h w 3, words m 2, samples m) -> (m · votes) h w 3``, that adds the noise itself.
-What it does to the noisy image belongs to the function that is smoothed, so that certificates hold whatever it is.
+What it does with the noisy image is part of the smoothed function, so certificates hold for any view.
 """
 
 from collections.abc import Callable
@@ -27,7 +27,7 @@ VARIANTS = ("paper", "benchmark")
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Noisy:
-    """``clip(x + σ noise, 0, 1)``: metrics are given images in [0, 1]."""
+    """``clip(x + σ noise, 0, 1)``: metrics get images in [0, 1]."""
 
     sigma: Any  # a number, or a leaf of a traced view
 
@@ -55,7 +55,9 @@ class Denoised:
         noisy = images + self.sigma * gaussian(words, samples, images.shape[1:])
         denoised = self.denoise(jnp.clip(noisy, 0, 1) if self.variant == "benchmark" else noisy)
         if denoised.shape != images.shape:
-            raise ValueError(f"denoise gave shape {denoised.shape} for images {images.shape}; expected the same shape")
+            raise ValueError(
+                f"denoise returned shape {denoised.shape} for images {images.shape}; expected the same shape"
+            )
         return jnp.clip(denoised, 0, 1)
 
 
@@ -80,15 +82,15 @@ def noisy_view(
 
 
 def check_size(size: int | None) -> None:
-    """Raise ``ValueError`` unless ``size`` is None or a whole number >= 1."""
+    """Check that ``size`` is None or a whole number >= 1; otherwise raise ``ValueError``."""
     if size is not None:
         check_count("size", size, 1)
 
 
 def resize_norm(h: int, w: int, side: int) -> float:
-    """Spectral norm of the bilinear resize to a square: how much longer, at most, a difference of images becomes.
+    """Return the spectral norm of the bilinear resize to a square: its largest amplification of an image difference.
 
-    The resize of an image is that of its columns after that of its rows, so its norm is the product of the two.
+    The resize works along rows and along columns, so its norm is the product of the two norms.
 
     >>> print(round(resize_norm(512, 384, 256), 3), resize_norm(8, 8, 8))
     0.578 1.0
@@ -101,7 +103,7 @@ def _length(old: int, new: int) -> float:
 
 
 def resized_to(side: int | None, images: Images) -> tuple[Callable[[Images], Images] | None, float]:
-    """The resize of these images, or None, with its norm."""
+    """Return the resize of these images, or None, and its spectral norm."""
     check_images("images", images)
     _, h, w, _ = images.shape
     if side is None or (h, w) == (side, side):
