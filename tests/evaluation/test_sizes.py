@@ -45,7 +45,9 @@ def defense(name):
     return Defense(name.partition("_")[0], CHANGING[name])
 
 
-@pytest.mark.parametrize("name", CHANGING)
+@pytest.mark.parametrize(
+    "name", [name if name == "resize" else pytest.param(name, marks=pytest.mark.slow) for name in CHANGING]
+)
 def test_a_defense_may_change_the_size(name, tmp_path, model, split):
     of = evaluated(tmp_path, model)
     check_size(of, name, build(name, defense(name)))
@@ -58,6 +60,7 @@ def test_a_defense_may_change_the_size(name, tmp_path, model, split):
     np.testing.assert_allclose([made.clean[image] for image in split.ids], expected, rtol=1e-3, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, model, split):
     of = evaluated(tmp_path, model)
     made = Defended(of, "crop", build("crop", defense("crop")), split)
@@ -66,7 +69,7 @@ def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, mo
     assert float(jnp.abs(gradient).max()) > 0
 
 
-@pytest.mark.parametrize("name", ["ddrs", "densepure"])
+@pytest.mark.parametrize("name", ["ddrs", pytest.param("densepure", marks=pytest.mark.slow)])
 def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
     of = evaluated(tmp_path, model)
     of.add([ModelRow("m", 0, 10, -1e3, 1e3, 0.8, 1.5, 0.2, 0)])

@@ -91,6 +91,7 @@ def test_float64_is_never_narrowed(name):
     check_float64(*CASES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", CASES)
 def test_forward_mode_and_second_order(name):
     check_derivatives(*CASES[name])
@@ -129,6 +130,7 @@ def test_layers_of_float64_are_never_narrowed_and_take_maps_of_either_type(name)
         assert layer(jnp.asarray(X)).dtype == jnp.float64  # weights of float32
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MODULES)
 def test_layers_have_forward_mode_and_second_order(name):
     with jax.enable_x64(True):

@@ -10,6 +10,7 @@ from jaxiqa.models import harden, load_run, save, score_fn
 X = jax.random.uniform(jax.random.key(0), (3, 40, 56, 3))
 
 
+@pytest.mark.slow
 def test_models_of_one_structure_share_the_compiled_program(tmp_path):
     traced = []
 

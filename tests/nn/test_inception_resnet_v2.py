@@ -63,7 +63,9 @@ def test_full_width_has_the_published_channels():
     ]
 
 
-@pytest.mark.parametrize(("classifier", "classes"), [("last_linear", 1001), ("classif", 1000)])
+@pytest.mark.parametrize(
+    ("classifier", "classes"), [("last_linear", 1001), pytest.param("classif", 1000, marks=pytest.mark.slow)]
+)
 def test_imagenet_checkpoints_fill_every_parameter(shared, classifier, classes):
     record, _ = parity.read(shared, "koncept512")
     arrays = {}

@@ -20,8 +20,6 @@ from jaxiqa.ops.ssim import psnr, ssim
 
 SLOW = pytest.mark.slow
 
-SLOW = pytest.mark.slow
-
 
 def test_every_public_function_is_among_the_cases():
     modules = [
@@ -47,7 +45,8 @@ def test_float64_is_never_narrowed(name):
     check_float64(*OPS[name])
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=SLOW) if name == "ms_ssim" else name for name in OPS])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OPS)
 def test_forward_mode_and_second_order(name):
     check_derivatives(*OPS[name], squared=name != "jpeg")
 
