@@ -42,6 +42,7 @@ def contrast(images):
     return 1000 * jnp.abs(images - 0.5).mean((1, 2, 3))
 
 
+@pytest.mark.slow
 def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_left_part():
     network, images = small(), pictures()
     padded = np.pad(np.asarray(images), ((0, 0), (0, 3), (0, 2), (0, 0)), mode="symmetric")

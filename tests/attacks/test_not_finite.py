@@ -59,6 +59,7 @@ def test_image_by_image_it_says_which(name):
         OneByOne(an_attack(name, images))(turning(images, "one", jnp.nan), images, KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 5), (3, 12), (5, 64)])
 def test_black_box_attacks_in_groups_of_any_size_and_after_any_query(name, count, batch_size):

@@ -107,6 +107,7 @@ def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(who
     np.testing.assert_allclose(made._purified(2, images[2:]) - images[2:], moved[2:], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp_path, evaluation, split, monkeypatch):
     add, calls = EvaluatedModel.add, []
 

@@ -38,6 +38,7 @@ def test_another_size_is_refused_and_named():
         materialize(OrthogonalConv(4, 4, stride=2, rngs=nnx.Rngs(0)), (5, 8))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"reduce": "orthogonal"}, {"shrink": 0.2, "low_pass": 0.5}], ids=str)
 def test_blocks(options):
     block = RobustBlock(4, 3, rngs=nnx.Rngs(0), **options)

@@ -15,6 +15,7 @@ def random_matrix(c, r, real=False):
     return random.normal(size=(2, c, r)) + (0 if real else 1j * random.normal(size=(2, c, r)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("real", [False, True])
 def test_it_is_the_formula_and_its_gradient(real):
     v, direction = random_matrix(5, 2, real), random_matrix(5, 2, real)[::-1]
@@ -34,6 +35,7 @@ def test_it_is_the_formula_and_its_gradient(real):
     assert derivative == pytest.approx((numeric[0] - numeric[1]) / (2 * step), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", ["zero", "repeated", "tiny"])
 def test_dependent_columns_stay_unitary_with_finite_gradients(case):
     v = jnp.asarray(random_matrix(5, 2)[0], jnp.complex64)

@@ -58,6 +58,7 @@ def test_what_does_not_fill_a_patch_is_dropped(model):
     assert grid(cut(image)[0]) == grid(strip[0].reshape(8, 64, 64, 1)) == order
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("key", [None, 0])
 def test_at_most_1024_patches_are_taken(model, key):
     image = coded(33 * 64, 32 * 64)  # 1056 patches
@@ -81,6 +82,7 @@ def test_a_key_shuffles_the_patches(model):
     assert not np.allclose(*scores, atol=1e-5)  # the order counts
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_images_one_by_one_and_prepared_or_not(model):
     x = jax.random.uniform(jax.random.key(0), (2, 130, 200, 3))
     scores = model(x)

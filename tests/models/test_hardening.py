@@ -58,6 +58,7 @@ def test_every_backbone_takes_blocks_at_every_position(backbone):
     assert output_shapes(model) == {"q6": (2,), "q7": (2,), "score": (2,)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "stage"), [("resnet18", "layer3"), ("mobilenet_v2", "block12")])
 def test_the_gradient_reaches_the_block_and_nothing_else_changed(backbone, stage):
     model = tiny.metric(backbone)
@@ -110,6 +111,7 @@ def test_blocks_of_one_kind_are_numbered():
     assert set(names) < set(model.backbone.order)
 
 
+@pytest.mark.slow
 def test_two_blocks_of_one_kind_are_saved_and_loaded(tmp_path):
     model = tiny.metric()
     for where in ("before:layer2", "after:layer3"):

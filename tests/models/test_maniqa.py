@@ -88,6 +88,7 @@ def test_official_crops_lie_on_an_even_grid_at_native_size():
         np.testing.assert_array_equal(crops[20 + i], IMAGES[1, top : top + 224, left : left + 224])
 
 
+@pytest.mark.slow
 def test_random_crops_repeat_for_a_key():
     one, again, other = (abstract().prepare(IMAGES, jax.random.key(seed)) for seed in (1, 1, 2))
     assert one.shape == (40, 224, 224, 3)
@@ -140,6 +141,7 @@ def test_a_hardened_model_scores_through_its_block():
     assert np.isfinite(found[""]).all()
 
 
+@pytest.mark.slow
 def test_parts_of_the_vit_are_read_behind_a_block_in_front_of_it():
     model, x = tiny.filled(abstract()), IMAGES[:1, :224, :224]
 

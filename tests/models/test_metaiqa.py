@@ -67,6 +67,7 @@ def test_unknown_protocol_is_refused():
         abstract(protocol="mine")
 
 
+@pytest.mark.slow
 def test_a_batch_is_its_images_one_by_one(model, network):
     images = jax.random.uniform(jax.random.key(0), (3, 97, 150, 3))
     scores = jax.jit(lambda x: model(x))(images)

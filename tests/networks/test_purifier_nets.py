@@ -80,6 +80,7 @@ def test_dncnn_is_the_original(shared):
         check(jax.jit(lambda n, x: n(x))(network, images), record, stored, "out")
 
 
+@pytest.mark.slow
 def test_real_esrgan_is_the_original_and_two_checkpoints_blend(shared):
     with jax.enable_x64(True):
         record, stored, network, images = run("real_esrgan", shared, "05_srvgg_x4v3")

@@ -28,6 +28,7 @@ def test_in_float64_ssim_and_psnr_equal_the_reference_to_its_last_digits(shared)
         assert float(psnr(reference, picture)[0]) == pytest.approx(expected["psnr"], rel=0, abs=1e-9)
 
 
+@pytest.mark.slow
 def test_equal_images_are_at_the_top_where_the_gradient_vanishes():
     image = jax.random.uniform(jax.random.key(1), (1, 12, 15, 3))
     assert float(ssim(image, image)[0]) == pytest.approx(1, abs=1e-6)
