@@ -1,7 +1,7 @@
 """What lies between a batch and the one image that an attack is written for: keys, gradients, checks."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import jax
@@ -104,6 +104,21 @@ def check_attacked(attacked: Float[Array, "*e b h w c"]) -> None:
         )
 
 
+def check_complete(attack: Any) -> None:
+    """Raise ``ValueError`` if an option of the attack is None and its default is not.
+
+    The attack is checked when it is called, not when it is made: a pytree of None is how JAX's axes are written.
+
+    >>> from dataclasses import make_dataclass
+    >>> check_complete(make_dataclass("Mine", ["epsilon"])(None))
+    Traceback (most recent call last):
+    ValueError: epsilon=None is not a number; give the attack one, such as epsilon=8 / 255
+    """
+    for option in fields(attack):
+        if getattr(attack, option.name) is None and option.default is not None:
+            raise ValueError(f"{option.name}=None is not a number; give the attack one, such as epsilon=8 / 255")
+
+
 def begin(
     attack: Any, score_fn: ScoreFn | None, images: Images, key: Any, *, minimum: int = 1
 ) -> tuple[Any, Any, Images, Any]:
@@ -112,11 +127,10 @@ def begin(
     Images in half precision are widened to float32, in which ε is met; `finish` brings them back.
 
     Raises:
-        ValueError: bad images, an objective for another number of them, or an attack without its strength.
+        ValueError: bad images, an objective for another number of them, or an attack that `check_complete` refuses.
     """
     check_pictures(images, minimum=minimum)
-    if getattr(attack, "epsilon", 0.0) is None:  # not when it is made: a pytree of None is how JAX's axes are written
-        raise ValueError("epsilon=None is not a number; write one such as 8 / 255")
+    check_complete(attack)
     if hasattr(attack, "objective"):
         check_objective(attack.objective, len(images))
     images = jnp.asarray(images)

@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass, field
 import jax
 
 from jaxiqa.arguments import Keys
+from jaxiqa.attacks.batch import check_complete
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.pgd import PGD, Way
 from jaxiqa.attacks.threat import Number
@@ -95,5 +96,6 @@ class IFGSM:
         return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, objective=self.objective)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
+        check_complete(self)
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         return self._pgd(step_size)(score_fn, images, key, way=way)

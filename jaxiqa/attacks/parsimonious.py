@@ -12,7 +12,6 @@ from jaxiqa.arguments import Keys
 from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.square import check_queries
 from jaxiqa.attacks.threat import Ball, Number
 from jaxiqa.checks import check_choice, check_count, check_number
 from jaxiqa.types import Images, ScoreFn
@@ -94,7 +93,7 @@ class Parsimonious:
 
     def __post_init__(self):
         Ball(self.epsilon)  # checks it
-        check_queries(self.queries)
+        check_count("queries", self.queries, 2)  # the clean image is one
         check_choice("block", self.block, [2**i for i in range(9)])
         check_number("candidates", self.candidates, 1, min(_SET, self.queries - 1))
         check_count("batch_size", self.batch_size, 1)

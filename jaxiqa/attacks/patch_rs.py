@@ -13,7 +13,6 @@ from jaxiqa.attacks.objective import Objective, as_objective
 from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.schedule import phase, phase_starts
 from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.square import check_queries
 from jaxiqa.attacks.threat import Number
 from jaxiqa.checks import check_choice, check_count, check_images, check_number
 from jaxiqa.types import Images, ScoreFn
@@ -83,7 +82,7 @@ class PatchRS:
 
     def __post_init__(self):
         check_count("area", self.area, 1)
-        check_queries(self.queries)
+        check_count("queries", self.queries, 2)  # the clean image is one
         check_count("batch_size", self.batch_size, 1)
         check_choice("variant", self.variant, ("paper", "benchmark"))
         object.__setattr__(self, "objective", as_objective(self.objective))

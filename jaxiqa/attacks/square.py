@@ -78,7 +78,7 @@ class Square:
 
     def __post_init__(self):
         Ball(self.epsilon, norm=self.norm)  # checks both
-        check_queries(self.queries)
+        check_count("queries", self.queries, 2)  # the clean image is one
         check_count("batch_size", self.batch_size, 1)
         check_choice("variant", self.variant, ("paper", "benchmark") if self.norm == "linf" else ("paper",))
         object.__setattr__(self, "objective", as_objective(self.objective))
@@ -120,12 +120,6 @@ class Square:
     def accept(self, state, clean, images, values, iteration):
         better = values[0] > state.value
         return State(jnp.where(better, images[0], state.image), jnp.where(better, values[0], state.value))
-
-
-def check_queries(queries: Any) -> None:
-    """Raise ``ValueError`` unless ``queries`` is a whole number >= 2."""
-    if isinstance(queries, bool) or not isinstance(queries, int) or queries < 2:
-        raise ValueError(f"queries={queries!r} is not allowed; expected an integer >= 2, the clean image's among them")
 
 
 def _stripes(key, clean, epsilon):

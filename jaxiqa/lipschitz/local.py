@@ -2,7 +2,8 @@
 
 Everything takes a batch and gives one number per image. Images are RGB, ``b h w 3``, in [0, 1], and others are refused;
 a slope in "linf" is the score's change per unit of the largest pixel change, so the norm of its gradient is l1.
-Scores and gradients are computed in the type of the images; norms are summed in float32 at least.
+Images in half precision are widened to float32 first, as attacks widen them: the rounding of a score over the length of
+a small change would be a slope that no float32 program has. float64 stays float64.
 """
 
 import warnings
@@ -18,6 +19,7 @@ from jaxtyping import Array, Bool, Float
 
 from jaxiqa.arguments import as_pytree, check_pictures, image_keys
 from jaxiqa.checks import check_choice, check_number
+from jaxiqa.layers.linear_algebra import full
 from jaxiqa.lipschitz.extreme_value import fit_reverse_weibull
 from jaxiqa.lipschitz.rows import Report
 from jaxiqa.lipschitz.spectral import power_iteration
@@ -35,8 +37,8 @@ def distance(change: Images, norm: str = "l2") -> Scores:
 
 def _rows(x: Images) -> Float[Array, "b n"]:
     """One row per image, in float32 at least."""
-    x = jnp.asarray(x)
-    return x.reshape(len(x), -1).astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = full(jnp.asarray(x))
+    return x.reshape(len(x), -1)
 
 
 def _scores(score_fn: ScoreFn, images: Images) -> Scores:
@@ -49,7 +51,7 @@ def _scores(score_fn: ScoreFn, images: Images) -> Scores:
 def gradients(score_fn: ScoreFn, images: Images) -> Images:
     """The gradient of each image's score by its pixels; images are scored independently."""
     check_pictures(images)
-    return jax.grad(lambda x: _scores(score_fn, x).sum())(jnp.asarray(images))
+    return jax.grad(lambda x: _scores(score_fn, x).sum())(full(jnp.asarray(images)))
 
 
 def gradient_norms(score_fn: ScoreFn, images: Images, norm: str = "l2") -> Scores:
@@ -90,6 +92,7 @@ def jacobian_norms(
     inputs = jnp.asarray(inputs)
     if not (inputs.ndim and len(inputs) and jnp.issubdtype(inputs.dtype, jnp.inexact)):
         raise ValueError(f"inputs has shape {inputs.shape} and dtype {inputs.dtype}; expected a batch of floats, b ...")
+    inputs = full(inputs)
     one = lambda x, key: power_iteration(lambda x: function(x[None])[0], x, key, steps=steps)  # noqa: E731
     return jax.vmap(one)(inputs, image_keys(key, len(inputs)))
 
@@ -106,6 +109,7 @@ def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = 
     check_pictures(attacked, name="attacked")
     if attacked.shape != images.shape:
         raise ValueError(f"attacked has shape {tuple(attacked.shape)}; images has {tuple(images.shape)}")
+    images, attacked = full(jnp.asarray(images)), full(jnp.asarray(attacked))
     length = distance(attacked - images, norm)
     moved = jnp.abs(_scores(score_fn, attacked) - _scores(score_fn, images))
     return jnp.where(length > 0, moved / jnp.where(length > 0, length, 1), 0)
@@ -170,7 +174,7 @@ def clever(
     check_number("limit", limit, 1.0, open_low=True)
     check_pictures(images)
     keys, traced = jax.random.split(key, batches), as_pytree(score_fn)
-    images = jnp.asarray(images)
+    images = full(jnp.asarray(images))
     maxima = np.stack([np.asarray(_largest(traced, images, k, radius, norm, samples), np.float64) for k in keys])
     broken = np.flatnonzero(~np.isfinite(maxima).all(0))
     if len(broken):
@@ -246,5 +250,5 @@ def certified_interval(
     check_number("bound", bound, 0.0)
     length = epsilon * float(np.sqrt(np.prod(images.shape[1:]))) if norm == "linf" else epsilon
     reach = bound * length if bound and length else 0.0  # no change moves nothing, whatever the bound
-    scores = _scores(score_fn, images)
+    scores = _scores(score_fn, full(jnp.asarray(images)))
     return scores - reach, scores + reach
