@@ -131,18 +131,18 @@ PGD, UAP = Attack("pgd", (0.1,)), Attack("uap", (0.1,), fit_on=Data("builtin"))
     ("chosen", "message"),
     [
         ({"attacks": {"x": replace(PGD, aligned=Align("linf"))}}, r"attacks\.x has both epsilons and aligned"),
-        ({"attacks": {"a": PGD, "AUC a": PGD}}, r"attacks: 'AUC a' is what tables call a column of 'a'; rename one"),
-        ({"attacks": {"mean [x]": PGD, "[x]": PGD}}, r"attacks: 'mean \[x\]' is what tables call a column of '\[x\]'"),
-        ({"attacks": {"a": PGD, "a @ weak": PGD}}, r"attacks: 'a @ weak' is what tables call a column of 'a'"),
+        ({"attacks": {"a": PGD, "AUC a": PGD}}, r"attacks: 'AUC a' is also the name of a column of 'a'; rename one"),
+        ({"attacks": {"mean [x]": PGD, "[x]": PGD}}, r"attacks: 'mean \[x\]' is also the name of a column of '\[x\]'"),
+        ({"attacks": {"a": PGD, "a @ weak": PGD}}, r"attacks: 'a @ weak' is also the name of a column of 'a'"),
         (
             {"attacks": {"x": replace(UAP, epsilons=None, aligned=Align("linf"))}},
-            r"attacks\.x is fitted.*align it by its budget",
+            r"attacks\.x\.aligned\.measure='linf' is not allowed.*fitted.*use 'budget'",
         ),
-        ({"adaptive": Adaptive(("PDG",))}, r"adaptive\.attacks names 'PDG'; there are 'PGD', 'UAP'"),
-        ({"adaptive": Adaptive(("UAP",))}, r"adaptive\.attacks names 'UAP', which is fitted"),
+        ({"adaptive": Adaptive(("PDG",))}, r"adaptive\.attacks: 'PDG' is not an attack; there are 'PGD', 'UAP'"),
+        ({"adaptive": Adaptive(("UAP",))}, r"adaptive\.attacks: 'UAP' is fitted"),
         ({"adaptive": Adaptive(draws=0)}, "draws=0"),
-        ({"certifiers": {"MS": Certifier("ms", attacks=("pgd",))}}, r"certifiers\.MS\.attacks names 'pgd'"),
-        ({"defenses": {"none": Defense("flip")}}, "stands for the metric without a defense"),
+        ({"certifiers": {"MS": Certifier("ms", attacks=("pgd",))}}, r"certifiers\.MS\.attacks: 'pgd' is not an attack"),
+        ({"defenses": {"none": Defense("flip")}}, "'none' is reserved for the metric without a defense"),
     ],
 )
 def test_labels_of_an_evaluation_refer_to_something(smoke, chosen, message):
@@ -206,7 +206,7 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
     assert "(default: 2/255 0.1)" in shown
     with pytest.raises(SystemExit):
         from_command_line("", [*given[:2], "--variants.a.training.adversarial.epsilon", "4/0"])
-    assert "'4/0' is not a number; write such as 0.03 or 8/255" in " ".join(
+    assert "'4/0' is not a number; write a number such as 0.03 or 8/255" in " ".join(
         capsys.readouterr().err.replace("│", "").split()
     )
 

@@ -1,1 +1,1 @@
-"""The programs of the project; nothing imports them."""
+"""Command-line programs; no other package imports them."""

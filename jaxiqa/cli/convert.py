@@ -1,9 +1,9 @@
-"""Write published weights as one .safetensors file, and say where every array went.
+"""Convert published weights to one .safetensors file, and print where every array goes.
 
     jaxiqa convert NAME IN OUT.safetensors
 
-IN is whatever ``jaxiqa.load(NAME, weights=IN)`` takes but a training run; OUT is taken by it as well. OUT holds the
-numbers under the names of this project's module, and in its header the name of the model and its options.
+IN is anything that ``jaxiqa.load(NAME, weights=IN)`` takes, except a training run; it takes OUT too. OUT holds the
+arrays under the names of this project's module; its header holds the name of the model and its options.
 """
 
 import json
@@ -23,27 +23,27 @@ from jaxiqa.core.files import check_file, write_bytes
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to convert, from where, to where."""
+    """Arguments of the program."""
 
     name: Annotated[str, tyro.conf.Positional]
     """A model, such as linearity."""
     source: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="IN")]
-    """The file of its authors, or the name of published weights, which are downloaded."""
+    """File of the authors, or name of published weights, which are downloaded."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")]
-    """The file to write, in the place of an earlier one; never IN itself."""
+    """File to write; an existing file is replaced. It must not be IN."""
     options: tuple[str, ...] = ()
     """Options of the model, such as: protocol=pyiqa"""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa convert") -> None:
-    """The command line."""
+    """Run the command line."""
     words = options_last(sys.argv[1:] if arguments is None else arguments)
     with explained("nothing is written; run the same command again"):
         convert(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
 def convert(arguments: Arguments) -> None:
-    """Load, write, and print what was mapped."""
+    """Load the weights, write them, and print the mapping."""
     import safetensors.numpy
 
     from jaxiqa.models import loading
@@ -55,7 +55,7 @@ def convert(arguments: Arguments) -> None:
     target = check_file("out", arguments.out)
     loaded = loading.load_and_report(arguments.name, arguments.source, **parse_options(arguments.options))
     if not loaded.mapped:
-        raise ValueError(f"{arguments.source} is a training run, which is in the format of this project already")
+        raise ValueError(f"{arguments.source} is a training run, which needs no conversion; give published weights")
     content = safetensors.numpy.save(arrays(loaded), metadata(arguments.name, loaded.options))
     write_bytes(target, content)
     print("\n".join(report(loaded)))
@@ -63,7 +63,7 @@ def convert(arguments: Arguments) -> None:
 
 
 def arrays(loaded: Any) -> dict[str, Any]:
-    """What the file holds: the parameters, and the calibration if there is one."""
+    """Return the arrays of the file: the parameters, and the calibration if there is one."""
     import numpy as np
 
     from jaxiqa.pretrained.key_map import parameters
@@ -73,14 +73,14 @@ def arrays(loaded: Any) -> dict[str, Any]:
 
 
 def metadata(name: str, options: dict[str, Any]) -> dict[str, str]:
-    """The file's header, by which `jaxiqa.load` knows it."""
+    """Return the header of the file, by which `jaxiqa.load` recognises it."""
     from jaxiqa.models.loading import MODEL, OPTIONS
 
     return {MODEL: name, OPTIONS: json.dumps(options), "format": "1"}
 
 
 def report(loaded: Any) -> Iterator[str]:
-    """Source, shape, target and shape of each array; what was dropped; what the file holds beside; the counts."""
+    """Yield lines: source, shape, target and shape of each array; dropped arrays; other entries; counts."""
     placed = [row for row in loaded.mapped if row.target]
     dropped = [row for row in loaded.mapped if not row.target]
     widths = [max(map(len, column), default=0) for column in zip(*(_cells(row) for row in placed), strict=True)]
@@ -90,9 +90,9 @@ def report(loaded: Any) -> Iterator[str]:
         )
         yield f"{source}  {shape}  ->  {target}  {target_shape}".rstrip()
     for title, lines in (
-        ("used as they are:", [f"{name} = {extra.tolist()}" for name, extra in loaded.extras.items()]),
+        ("used unchanged:", [f"{name} = {extra.tolist()}" for name, extra in loaded.extras.items()]),
         ("dropped, because nothing depends on them:", [f"{row.source}  {_text(row.shape)}" for row in dropped]),
-        ("in the file and no part of the model:", [f"{name}: {what}" for name, what in loaded.left_out.items()]),
+        ("in the file but not part of the model:", [f"{name}: {what}" for name, what in loaded.left_out.items()]),
     ):
         if lines:
             yield f"\n{title}"

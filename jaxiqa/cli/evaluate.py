@@ -1,12 +1,12 @@
-"""Attack the trained variants of an experiment, defend them, and write tables, plots and report.
+"""Attack the trained variants of an experiment, defend them, and write tables, plots and a report.
 
 Writes WORKDIR/results.jsonl (one row per image, model, attack and strength) and, with defenses, the attacked images as
 PNG files, defenses.jsonl and certificates.jsonl; then table.csv, defenses.csv, leaderboard.csv, the plots, the example
-sheet and report.html. Kill it whenever you like: the same command goes on and repeats nothing. Rows of models that were
-trained anew in the meantime are refused, not mixed.
+sheet and report.html. You may stop it at any time: the same command continues and repeats nothing. If a model was
+trained again since, its old rows are not mixed with new ones: the program stops with an error.
 
-``--defense [LABEL=]NAME[,OPTION=VALUE...]`` adds a defense to those of the config, as often as you like; NAME is one of
-the library's purifiers or a file of your own, as in ``--defense my_file.py:MyPurifier``.
+``--defense [LABEL=]NAME[,OPTION=VALUE...]`` adds a defense to those of the config; it may be given several times. NAME
+is a purifier of the library or a class in your own file, as in ``--defense my_file.py:MyPurifier``.
 """
 
 import sys
@@ -20,8 +20,8 @@ from jaxiqa.config import Experiment, check_experiment
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-    """The command line."""
-    with explained("what was scored and attacked is kept, batch by batch; run the same command again to go on"):
+    """Run the command line."""
+    with explained("finished batches are kept; run the same command again to continue"):
         experiment = read_arguments(arguments, program)
         check_experiment(experiment)
         from jaxiqa.cli.runtime import start_jax
@@ -35,7 +35,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
 
 
 def read_arguments(arguments: Sequence[str] | None = None, program: str | None = None) -> Experiment:
-    """The config, with ``--field value`` and ``--defense`` on top."""
+    """Read the config and change it by ``--field value`` and ``--defense``."""
     arguments, defenses = take_defenses(list(sys.argv[1:] if arguments is None else arguments))
     experiment = from_command_line(__doc__, arguments, program=program)
     evaluation = experiment.evaluation

@@ -1,9 +1,9 @@
-"""Write a metric, its weights inside, as one file of StableHLO, and read it back to the same scores.
+"""Export a metric with its weights as one StableHLO file, read it back and compare the scores.
 
     jaxiqa export linearity --weights p1q2.pth linearity.jaxexport
     jaxiqa export linearity --weights runs/quickstart/robust_block --size 88 88 robust.jaxexport
 
-Batch and size stay open where the metric's program does not depend on them; a hardened metric wants a --size.
+Batch and size stay variable if the program of the metric does not depend on them; a hardened metric needs --size.
 In Python: score = jaxiqa.models.load_exported("linearity.jaxexport").
 """
 
@@ -19,36 +19,36 @@ from jaxiqa.cli.options import options_last, parse_options
 from jaxiqa.cli.runtime import explained
 
 TOLERANCE = 1e-4
-"""Of the scores' size: what another order of the same sums may change."""
+"""Largest relative difference of the scores; another order of sums changes them a little."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to export, where to."""
+    """Arguments of the program."""
 
     model: Annotated[str, tyro.conf.Positional]
     """A model, such as linearity."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
-    """File to write; an earlier one is replaced."""
+    """File to write; an existing file is replaced."""
     weights: str
-    """A file of published weights, the name of some, or the folder of a training run."""
+    """File of published weights, name of published weights, or folder of a training run."""
     size: tuple[int, int] | None = None
-    """Height and width of the images, where the program depends on them; orthogonal maps are then built in."""
+    """Height and width of the images, if the program depends on them; orthogonal maps are then built in."""
     batch: int = 1
-    """Number of images, where the program depends on it."""
+    """Number of images, if the program depends on it."""
     options: tuple[str, ...] = ()
     """Options of the model, such as: protocol=pyiqa"""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa export") -> None:
-    """The command line."""
+    """Run the command line."""
     words = options_last(sys.argv[1:] if arguments is None else arguments)
     with explained("nothing is written; run the same command again"):
         run(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
 def run(arguments: Arguments) -> None:
-    """Export, write, read back, compare, and say what was left open."""
+    """Export, write, read back, compare, and print which dimensions stay variable."""
     from jaxiqa.core.checks import check_count
     from jaxiqa.core.files import check_file
 
@@ -75,7 +75,7 @@ def run(arguments: Arguments) -> None:
     before, after = (np.asarray(f(images)) for f in (jax.jit(lambda x: score(x)), load_exported(target)))
     difference = float(np.abs(before - after).max())
     if not difference <= TOLERANCE * max(1.0, float(np.abs(before).max())):
-        raise ValueError(f"{arguments.out}: read back, scores differ by {difference:.3g}; do not use the file")
+        raise ValueError(f"{arguments.out}: scores of the exported metric differ by {difference:.3g}; do not use it")
     say(
         f"{arguments.out}: images {shape}, {target.stat().st_size / 2**20:.1f} MiB, for {', '.join(exported.platforms)}"
     )

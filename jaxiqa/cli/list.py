@@ -1,4 +1,4 @@
-"""Show what there is: metrics, attacks, defenses, certifiers, networks, data sets, configs, and what each needs."""
+"""List metrics, backbones, attacks, defenses, certifiers, networks, data sets and configs, and what each needs."""
 
 import dataclasses
 import inspect
@@ -19,14 +19,14 @@ Section = Literal["metrics", "backbones", "attacks", "defenses", "certifiers", "
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to show."""
+    """Arguments of the program."""
 
     sections: Annotated[tuple[Section, ...], tyro.conf.Positional] = ()
-    """Some of the sections; all without any."""
+    """Sections to show; default: all."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa list") -> None:
-    """The command line."""
+    """Run the command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
     with explained():
         chosen = tyro.cli(Arguments, prog=program, description=__doc__, args=words)
@@ -51,7 +51,7 @@ def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 
 
 def metrics() -> Any:
-    """The published metrics, their test-time protocol, and which weights are known by name."""
+    """List the published metrics, their test protocols, and the weights known by name."""
     from jaxiqa.models import MODELS
 
     rows = []
@@ -63,7 +63,7 @@ def metrics() -> Any:
 
 
 def backbones() -> Any:
-    """The backbones that a Linearity head can read."""
+    """List the backbones for a Linearity head."""
     from jaxiqa.nn.backbones import BACKBONES
 
     rows = [[name, ", ".join(spec.taps), str(spec.width), str(spec.classes)] for name, spec in BACKBONES.items()]
@@ -71,7 +71,7 @@ def backbones() -> Any:
 
 
 def attacks() -> Any:
-    """The attacks, what their strength is, and what they need of the metric and of the caller."""
+    """List the attacks, their strength fields, and what they need from the metric and from the user."""
     from jaxiqa.attacks import ATTACKS, FITTED, QueryAttack, strength_option
 
     rows = []
@@ -82,12 +82,12 @@ def attacks() -> Any:
     for name, fitted in FITTED.items():
         needs = ["images to fit on", *filter(None, [_required(fitted.fit, without=("score_fn", "images", "key"))])]
         rows.append([name, "amplitude", "gradients, once", ", ".join(needs), _first_line(fitted.fit)])
-    header = ["attack", "strength", "asks the metric for", "needs", "what it does"]
+    header = ["attack", "strength", "uses", "needs", "what it does"]
     return _table("Attacks: jaxiqa.attacks.make(NAME, ...)", header, rows)
 
 
 def defenses() -> Any:
-    """The purifiers."""
+    """List the purifiers."""
     from jaxiqa.defenses.purify import PURIFIERS
 
     rows = [
@@ -99,15 +99,15 @@ def defenses() -> Any:
 
 
 def certifiers() -> Any:
-    """The certified defenses."""
+    """List the certified defenses."""
     from jaxiqa.defenses.smoothing import CERTIFIERS
 
     rows = [[name, _required(kind), _first_line(kind)] for name, kind in CERTIFIERS.items()]
-    return _table("Certifiers: jaxiqa.defenses.smoothing", ["certifier", "needs", "what it gives"], rows)
+    return _table("Certifiers: jaxiqa.defenses.smoothing", ["certifier", "needs", "what it does"], rows)
 
 
 def networks() -> Any:
-    """The networks that attacks and defenses are given."""
+    """List the networks for attacks and defenses."""
     from jaxiqa.networks import NETWORKS
 
     rows = [
@@ -118,7 +118,7 @@ def networks() -> Any:
 
 
 def data() -> Any:
-    """The data sets and their options."""
+    """List the data sets and their options."""
     from jaxiqa.data import DATASETS, resolve
 
     rows = []
@@ -126,11 +126,11 @@ def data() -> Any:
         options = [option for option in inspect.signature(load).parameters if option != "source"]
         place = "made in memory" if name == "builtin" else str(resolve(name))
         rows.append([name, place, ", ".join(options) or "–", _first_line(load)])
-    return _table("Data sets: jaxiqa.data.load(NAME)", ["data set", "source by default", "options", "what it is"], rows)
+    return _table("Data sets: jaxiqa.data.load(NAME)", ["data set", "default source", "options", "what it is"], rows)
 
 
 def configs() -> Any:
-    """The configs that come with the package."""
+    """List the configs that come with the package."""
     from jaxiqa.config.loading import shipped
 
     rows = []
@@ -153,7 +153,7 @@ TABLES: dict[str, Callable[[], Any]] = {
 
 
 def _required(kind: Callable[..., Any], without: Sequence[str] = ()) -> str:
-    """The options that have no default."""
+    """Return the options without a default."""
     if dataclasses.is_dataclass(kind):
         found = [
             field.name
@@ -167,6 +167,6 @@ def _required(kind: Callable[..., Any], without: Sequence[str] = ()) -> str:
 
 
 def _first_line(thing: Any) -> str:
-    """The first line of a docstring, without its markup."""
+    """Return the first line of a docstring without markup."""
     text = (inspect.getdoc(thing) or "").partition("\n")[0].replace("`", "")
     return text if text.endswith((".", ":")) else f"{text} ..."

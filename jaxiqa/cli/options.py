@@ -1,4 +1,4 @@
-"""Options that are written on a command line: ``key=value``, and numbers that may be fractions."""
+"""Parse options of the command line: ``key=value``, and numbers that may be fractions."""
 
 import ast
 import re
@@ -15,23 +15,23 @@ _FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
 
 
 def parse_number(text: str) -> float:
-    """A number, or a fraction of two, as strengths of attacks are written.
+    """Parse a number or a fraction, such as the strength of an attack.
 
     >>> parse_number("8/255") == 8 / 255, parse_number("1e-3")
     (True, 0.001)
     >>> parse_number("8/0")
     Traceback (most recent call last):
-    ValueError: '8/0' is not a number; write such as 0.03 or 8/255
+    ValueError: '8/0' is not a number; write a number such as 0.03 or 8/255
     """
     fraction = _FRACTION.fullmatch(text)
     try:
         return float(fraction[1]) / float(fraction[2]) if fraction else float(text)
     except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{text!r} is not a number; write such as 0.03 or 8/255") from None
+        raise ValueError(f"{text!r} is not a number; write a number such as 0.03 or 8/255") from None
 
 
 def show_number(value: float) -> str:
-    """A number as `parse_number` reads it: as a share of 255 where that is what it is.
+    """Write a number so that `parse_number` reads it: as a fraction of 255 if it is one.
 
     >>> show_number(8 / 255), show_number(0.2), show_number(0.001)
     ('8/255', '0.2', '0.001')
@@ -41,7 +41,7 @@ def show_number(value: float) -> str:
 
 
 def parse_value(text: str) -> Any:
-    """Python where it is Python, a number where it is a fraction, else the text.
+    """Parse a Python literal or a fraction; return any other text unchanged.
 
     >>> parse_value("96,128"), parse_value("2/255") == 2 / 255, parse_value("labels.csv"), parse_value("a/b")
     ((96, 128), True, 'labels.csv', 'a/b')
@@ -57,7 +57,7 @@ def parse_value(text: str) -> Any:
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:
-    """Each value read by `parse_value`.
+    """Parse ``KEY=VALUE`` texts; values are read by `parse_value`.
 
     >>> parse_options(["size=96,128", "csv=labels.csv", "split_column=None"])
     {'size': (96, 128), 'csv': 'labels.csv', 'split_column': None}
@@ -75,9 +75,9 @@ def parse_options(texts: Iterable[str]) -> dict[str, Any]:
 
 
 def options_last(arguments: Sequence[str], flag: str = "--options") -> list[str]:
-    """A command line on which the flag takes the ``key=value`` words behind it, and nothing else.
+    """Move the flag to the end of a command line, with only the ``key=value`` words after it.
 
-    tyro gives a flag of several values every word up to the next flag, files that are to be scored included.
+    tyro gives a flag with several values all words up to the next flag, including files to score.
 
     >>> options_last(["score", "--options", "a=1", "photo.png", "--options", "b=2"])
     ['score', 'photo.png', '--options', 'a=1', 'b=2']
@@ -103,7 +103,7 @@ def from_command_line(
 ) -> Experiment:
     """Read ``--config NAME`` or ``--config FILE.py``, then override its fields by ``--field value``.
 
-    A mistyped field is an error with a suggestion. Without ``--config``, ``--help`` explains and lists the configs.
+    An unknown field is an error with a suggestion. Without ``--config``, ``--help`` prints usage and configs.
 
     Raises:
         SystemExit: bad usage; the message says what is allowed.
@@ -135,14 +135,14 @@ def from_command_line(
         default=experiment,
         description=f"{description.rstrip()}\n\n{FRACTIONS}",
         prog=program,
-        # A block or a pruning that a config leaves out is no sub-command; it can only be added in the config.
+        # A block or pruning that a config does not have is not a sub-command; add it in the config.
         config=(tyro.conf.AvoidSubcommands,),
         registry=_numbers(),
     )
 
 
 def _numbers() -> Any:
-    """How tyro reads and shows numbers: as fractions too, also where an option may be anything."""
+    """Return the rules by which tyro reads and shows numbers, including fractions, and options of any type."""
     from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
 
     registry = ConstructorRegistry()
@@ -175,7 +175,7 @@ def _numbers() -> Any:
 
 
 def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
-    """Take every ``--defense X`` out of a command line.
+    """Remove every ``--defense X`` from a command line; return the other words and the defenses by label.
 
     X is [LABEL=]NAME[,OPTION=VALUE...], where NAME is a key of `jaxiqa.defenses.purify.PURIFIERS`, or FILE.py:CLASS.
 
@@ -184,7 +184,7 @@ def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
     ['--seeds', '0'] Defense(name='jpeg', options={'quality': 90}, preset=None, networks={})
 
     Raises:
-        ValueError: one without a value, one that cannot be read, or one label twice.
+        ValueError: a value is missing or cannot be read, or a label is given twice.
     """
     rest, found = [], {}
     remaining = iter(arguments)

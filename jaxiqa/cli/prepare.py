@@ -1,8 +1,8 @@
-"""Write a data set as array_record files, through tensorflow-datasets and without TensorFlow.
+"""Write a data set as array_record files, by tensorflow-datasets without TensorFlow.
 
     jaxiqa prepare NAME --source DIR --out DIR
 
-Afterwards OUT as ``data.source`` (or as JAXIQA_DATA/NAME) reads the prepared set like the plain one.
+Then set ``data.source`` to OUT (or use JAXIQA_DATA/NAME as OUT) to read the prepared data set like the original one.
 """
 
 import sys
@@ -20,27 +20,27 @@ from jaxiqa.core.checks import check_choice
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to prepare, from where, to where."""
+    """Arguments of the program."""
 
     name: Annotated[str, tyro.conf.Positional]
     """builtin, clive, koniq10k, nips2017 or folder."""
     out: Path
-    """Folder to write to; the set goes to OUT/NAME/VERSION, where there must be none yet."""
+    """Folder to write to; the data set is written to OUT/NAME/VERSION, which must not exist."""
     source: Path | None = None
-    """Folder of the pictures; without one, as everywhere: $JAXIQA_DATA/NAME. Not for builtin, which is made."""
+    """Folder of the images; default: $JAXIQA_DATA/NAME. Not for builtin, which is made in memory."""
     options: tuple[str, ...] = ()
     """Options of the data set, such as: csv=labels.csv score_column=score split=0.7,0.1,0.2"""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa prepare") -> None:
-    """The command line."""
+    """Run the command line."""
     words = options_last(sys.argv[1:] if arguments is None else arguments)
-    with explained("what is unfinished is no data set; run the same command again"):
+    with explained("the unfinished data set is not used; run the same command again"):
         prepare(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
 def prepare(arguments: Arguments) -> None:
-    """Load, check every picture, write, and say what was written."""
+    """Load a data set, check every image, write it, and print the result."""
     from jaxiqa import data
     from jaxiqa.data import array_record, builders
 
@@ -57,4 +57,4 @@ def prepare(arguments: Arguments) -> None:
         tfds.disable_progress_bar()
     folder = builders.write(name, splits, out)
     counts = ", ".join(f"{len(split)} {part}" for part, split in splits.items())
-    print(f"{name}: {counts} pictures in {folder}")
+    print(f"{name}: {counts} images in {folder}")

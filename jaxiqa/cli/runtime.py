@@ -1,4 +1,4 @@
-"""What every program does: errors in one line, Ctrl-C, the compilation cache."""
+"""Shared parts of all programs: errors in one line, Ctrl-C, the compilation cache."""
 
 import logging
 import os
@@ -15,11 +15,11 @@ from jaxiqa.core.progress import messages
 
 
 @contextmanager
-def explained(interrupted: str = "run the same command again to go on") -> Iterator[None]:
-    """End with the message alone where the message says what is wrong; other errors keep their traceback.
+def explained(interrupted: str = "run the same command again to continue") -> Iterator[None]:
+    """End the program with only the message of an error that explains itself; other errors keep their traceback.
 
     Args:
-        interrupted: what is said after Ctrl-C, unless the ``KeyboardInterrupt`` says something itself.
+        interrupted: message after Ctrl-C, unless the ``KeyboardInterrupt`` has its own.
     """
     try:
         yield
@@ -28,7 +28,7 @@ def explained(interrupted: str = "run the same command again to go on") -> Itera
             raise
         print(f"\nstopped; {str(error) or interrupted}", file=sys.stderr)
         raise SystemExit(INTERRUPTED) from None
-    except BrokenPipeError:  # the reader of a pipe, such as head, has enough
+    except BrokenPipeError:  # the reader of a pipe, such as head, has ended
         os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
         raise SystemExit(1) from None
     except Exception as error:
@@ -39,7 +39,7 @@ def explained(interrupted: str = "run the same command again to go on") -> Itera
 
 
 def explanation(error: BaseException) -> str | None:
-    """What to show a user in place of a traceback; None for an error that only a traceback explains.
+    """Return the message to show instead of a traceback; None for an error that needs a traceback.
 
     >>> import errno
     >>> explanation(IsADirectoryError(errno.EISDIR, "Is a directory", "scores"))
@@ -57,20 +57,20 @@ def explanation(error: BaseException) -> str | None:
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether Python or XLA could not get the memory that it asked for."""
+    """Return whether Python or XLA could not allocate memory."""
     xla = type(error).__name__ in ("JaxRuntimeError", "XlaRuntimeError")
     return isinstance(error, MemoryError) or (xla and "RESOURCE_EXHAUSTED" in str(error))
 
 
 def start_jax() -> None:
-    """Keep compiled programs between runs, under $JAX_COMPILATION_CACHE_DIR or the user's cache folder.
+    """Set up logging and the cache of compiled programs, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder.
 
-    Where there is neither, as for a user without a home, programs are compiled anew in every run.
+    If there is neither, as for a user without a home folder, programs are compiled again in every run.
     """
     import jax
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=messages)])
-    # Orbax remarks on every save that is waited for, and prints the traceback of each error that it also raises.
+    # Orbax logs every save that is waited for, and the traceback of each error that it also raises.
     for name in ("absl", "asyncio"):
         logging.getLogger(name).setLevel(logging.CRITICAL)
     if not os.environ.get("JAX_COMPILATION_CACHE_DIR"):

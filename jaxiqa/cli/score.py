@@ -1,9 +1,9 @@
-"""Score pictures from the shell.
+"""Score images from the shell.
 
     jaxiqa score linearity --weights p1q2.pth photo.jpg folder/ --csv scores.csv
 
-Folders are searched for pictures, with their subfolders. Any size goes; what cannot be read or scored is listed at the
-end, and the exit status is then 1.
+Folders and their subfolders are searched for images. Images may have any size. Images that cannot be read or scored are
+listed at the end; the exit status is then 1.
 """
 
 import math
@@ -23,46 +23,46 @@ from jaxiqa.core.csv_files import FORMULA_STARTS, as_csv
 from jaxiqa.core.files import check_file, write_bytes
 
 PIXELS = 2**22
-"""A batch of larger pictures is smaller, so that it holds no more pixels than this, or a single picture."""
+"""Most pixels in a batch of several images; batches of large images are smaller."""
 
 SAVE_SECONDS = 10.0
-"""The csv is written anew after so long, so that a killed run loses no more."""
+"""Seconds between writes of the csv, so that a killed run loses little."""
 
 SHOWN = 20
 
 WAITING = 2**29
-"""Bytes of pictures that may wait for others of their size."""
+"""Most bytes of images that wait for others of their size."""
 
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to score, with what."""
+    """Arguments of the program."""
 
     model: Annotated[str, tyro.conf.Positional]
     """A model, such as linearity."""
-    pictures: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Picture files and folders of them."""
+    images: Annotated[tuple[Path, ...], tyro.conf.Positional]
+    """Image files and folders."""
     weights: str
-    """A file of published weights, the name of some, or the folder of a training run."""
+    """File of published weights, name of published weights, or folder of a training run."""
     csv: Path | None = None
-    """File to write (an earlier one is replaced), with the columns image and score; without it, a table is printed."""
+    """File to write, with the columns image and score; an existing file is replaced. Without it, a table is printed."""
     batch_size: int = 8
-    """Pictures of equal size scored at once."""
+    """Images of equal size scored at once."""
     options: tuple[str, ...] = ()
     """Options of the model, such as: protocol=pyiqa"""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa score") -> int:
-    """The command line; 1 if there was anything that could not be scored, else 0."""
+    """Run the command line; return 1 if an image could not be scored, else 0."""
     from jaxiqa.cli.runtime import explained
 
-    with explained("nothing has been scored"):
+    with explained("nothing was scored"):
         words = options_last(sys.argv[1:] if arguments is None else arguments)
         return run(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
 def run(arguments: Arguments) -> int:
-    """Score, and write or print what has been scored however the run ends."""
+    """Score the images; write or print the scores, also of an interrupted run."""
     from jaxiqa.cli.runtime import INTERRUPTED, start_jax
     from jaxiqa.core.checks import check_number
     from jaxiqa.core.progress import note, progress_bar, shown
@@ -71,7 +71,7 @@ def run(arguments: Arguments) -> int:
     options = parse_options(arguments.options)
     from jaxiqa.data.search import find
 
-    found = find(arguments.pictures)
+    found = find(arguments.images)
     if arguments.csv:
         check_output(arguments.csv, found.paths)
     start_jax()
@@ -82,7 +82,7 @@ def run(arguments: Arguments) -> int:
     faults = dict(found.faults)
     total, interrupted, written = len(found.paths), False, time.monotonic()
     try:
-        with progress_bar("scoring", "pictures") as update:
+        with progress_bar("scoring", "images") as update:
             for done in score_files(model, found.paths, faults, batch_size=arguments.batch_size):
                 scores |= done
                 update(len(scores) + len(faults), total)
@@ -97,22 +97,23 @@ def run(arguments: Arguments) -> int:
     if found.skipped:
         names = ", ".join(shown(path) for path in found.skipped[:SHOWN])
         more = f" and {len(found.skipped) - SHOWN} more" if len(found.skipped) > SHOWN else ""
-        note(f"{len(found.skipped)} other files in the folders are no pictures by their names: {names}{more}")
+        count = len(found.skipped)
+        note(f"skipped {count} non-image file{'s' * (count > 1)}: {names}{more}")
     for remark in found.remarks:
         note(shown(remark))
     if faults:
-        note(f"\n{len(faults)} of {total + len(found.faults)} pictures could not be scored:")
+        note(f"\n{len(faults)} of {total + len(found.faults)} images could not be scored:")
         for path, fault in faults.items():
             note(f"  {shown(fault if fault.startswith(str(path)) else f'{path}: {fault}')}")
     if interrupted:
         kept = f"the {len(scores)} scores so far are in {arguments.csv}" if arguments.csv else "the scores are above"
-        note(f"stopped: {len(scores)} of {total} pictures are scored; {kept if scores else 'nothing is written'}")
+        note(f"stopped: {len(scores)} of {total} images are scored; {kept if scores else 'nothing is written'}")
         return INTERRUPTED
     return 1 if faults else 0
 
 
 def give(out: Path | None, paths: Sequence[Path], scores: dict[Path, float]) -> None:
-    """Write the csv; print a table without one, or where it cannot be written after all."""
+    """Write the csv; print a table if there is no csv or it cannot be written."""
     from jaxiqa.core.progress import note, shown
 
     if out:
@@ -129,24 +130,24 @@ def give(out: Path | None, paths: Sequence[Path], scores: dict[Path, float]) -> 
 
 
 def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
-    """Write the scores so far, in the order of the paths; a link is followed. Names keep their bytes."""
+    """Write the scores so far, in the order of the paths; links are followed. Names keep their bytes."""
     text = scores_csv([(str(path), scores[path]) for path in paths if path in scores])
     write_bytes(Path(os.path.realpath(out)), text.encode("utf-8", "surrogateescape"))
 
 
 def check_output(out: Path, inputs: Sequence[Path]) -> None:
-    """Raise ``ValueError`` unless a csv can be written here and replaces no picture."""
+    """Check that a csv can be written here and replaces none of the images; else raise ``ValueError``."""
     if os.path.realpath(out) in map(os.path.realpath, inputs):
-        raise ValueError(f"csv: {out} is one of the pictures; give another name")
+        raise ValueError(f"csv: {out} is one of the images; give another name")
     check_file("csv", out)
 
 
 def score_files(
     model: Any, paths: Sequence[Path], faults: dict[Path, str], *, batch_size: int
 ) -> Iterator[dict[Path, float]]:
-    """Scores of picture files, some at a time; what cannot be scored is put into ``faults``, with the reason.
+    """Yield the scores of image files, some at a time; store the reason in ``faults`` if a file cannot be scored.
 
-    Pictures of one size wait for each other until they fill a batch, as long as all that wait fit in `WAITING`.
+    Images of one size wait until they fill a batch, as long as all waiting images fit in `WAITING`.
     """
     import numpy as np
 
@@ -165,14 +166,14 @@ def score_files(
         make_room(programs, (size, *pixels[0].shape))
         try:
             values = score(np.stack(pixels + pixels[-1:] * (size - len(batch))))
-        except ValueError as error:  # too small for the model, say
+        except ValueError as error:  # for example too small for the model
             faults.update(dict.fromkeys((path for path, _ in batch), str(error)))
             return {}
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
             if size == 1:
-                faults[batch[0][0]] = f"{pixels[0].shape[1]}x{pixels[0].shape[0]} pixels need more memory than there is"
+                faults[batch[0][0]] = f"not enough memory for {pixels[0].shape[1]}x{pixels[0].shape[0]} pixels"
                 return {}
             parts = [attempt([one], 1) for one in batch]
             return {path: value for part in parts for path, value in part.items()}
@@ -182,7 +183,7 @@ def score_files(
 
     def run(shape: tuple[int, ...]) -> dict[Path, float]:
         batch = waiting.pop(shape)
-        return attempt(batch, compiled.setdefault(shape, len(batch)))  # the last one is filled up, not compiled for
+        return attempt(batch, compiled.setdefault(shape, len(batch)))  # the last batch is padded, not compiled again
 
     for path in paths:
         try:
@@ -197,7 +198,7 @@ def score_files(
         except Exception as error:
             if not is_out_of_memory(error):
                 raise
-            faults[path] = "needs more memory than there is"
+            faults[path] = "not enough memory"
             yield {}
             continue
         batch = waiting.setdefault(pixels.shape, [])
@@ -211,7 +212,7 @@ def score_files(
 
 
 def _network_pixels(model: Any) -> Callable[[tuple[int, ...]], int]:
-    """Pixels that the network sees of an image of this shape: of all its crops, where the metric makes crops."""
+    """Return a function: shape of an image -> pixels that the network processes, over all crops if there are crops."""
     import jax
     import jax.numpy as jnp
 
@@ -219,7 +220,7 @@ def _network_pixels(model: Any) -> Callable[[tuple[int, ...]], int]:
         image = jax.ShapeDtypeStruct((1, *shape), jnp.float32)
         try:
             prepared = jax.eval_shape(model.prepare, image)
-        except (AttributeError, TypeError, ValueError):  # scoring will say what is wrong with this size
+        except (AttributeError, TypeError, ValueError):  # scoring raises the error for this size
             return shape[0] * shape[1]
         return max(shape[0] * shape[1], math.prod(jax.tree.leaves(prepared)[0].shape[:-1]))
 
@@ -242,10 +243,10 @@ def _compiled(model: Any) -> Callable[[Any], Any]:
 
 
 def _shrinker(model: Any) -> Callable[[Any], Any] | None:
-    """What is done to each picture alone, if anything.
+    """Return the resize of single images that is done before batching, or None.
 
-    Where a metric begins by resizing everything to one size, and leaves a picture of that size alone, it is done here:
-    then pictures of all sizes share batches and one compiled program, which takes far longer to make than a resize.
+    If a metric first resizes all images to one size, and does not change images of that size, the resize is done here.
+    Then images of all sizes share batches and one compiled program; compiling takes far longer than a resize.
     """
     import jax.numpy as jnp
     import numpy as np
@@ -259,14 +260,14 @@ def _shrinker(model: Any) -> Callable[[Any], Any] | None:
 
 
 def _unit(pixels: Any) -> Any:
-    """8-bit values as float32 in [0, 1]; others as they are."""
+    """Convert 8-bit values to float32 in [0, 1]; return other values unchanged."""
     return pixels.astype("float32") / 255 if pixels.dtype == "uint8" else pixels
 
 
 def scores_csv(rows: Sequence[tuple[str, float]]) -> str:
-    """Lines of ``image,score``.
+    """Return the csv text with columns ``image,score``.
 
-    A name that a spreadsheet would take for a formula gets ``./`` before it, so that it still leads to the file.
+    ``./`` is put before names that a spreadsheet would read as a formula, so that they still lead to the file.
 
     >>> print(scores_csv([("a, b.png", 61.25), ("=1.png", 50.0)]), end="")
     image,score

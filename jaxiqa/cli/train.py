@@ -1,8 +1,8 @@
 """Train the metrics of an experiment: first the baseline, then the variants that start from it.
 
-Each variant is trained once per seed into WORKDIR/VARIANT/seedN, which holds config.json, metrics.jsonl,
-checkpoints/ and, at the end, the model and training.json. Kill it whenever you like: the same command goes on
-exactly where it was.
+Each variant is trained once per seed in WORKDIR/VARIANT/seedN, which holds config.json, metrics.jsonl,
+checkpoints/ and, at the end, the model and training.json. You may stop it at any time: the same command continues
+exactly from there.
 """
 
 import itertools
@@ -15,15 +15,15 @@ from jaxiqa.config import Experiment, check_experiment, root_folder, run_folder
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
-    """The command line."""
-    with explained("finished epochs and models are kept; run the same command again to go on"):
+    """Run the command line."""
+    with explained("finished epochs and models are kept; run the same command again to continue"):
         experiment = from_command_line(__doc__, arguments, program=program)
         check_experiment(experiment)
         train(experiment)
 
 
 def train(experiment: Experiment) -> None:
-    """Check everything, then train what is not trained yet, and print a line for each run."""
+    """Check everything, train the variants that are not trained yet, and print a line for each run."""
     from rich.markup import escape
 
     from jaxiqa.cli.runtime import start_jax

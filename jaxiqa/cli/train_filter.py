@@ -1,12 +1,12 @@
-"""Train a small purifier in minutes: a filter that takes an attack off pictures, or a denoiser.
+"""Train a small purifier in minutes: a filter that removes an attack from images, or a denoiser.
 
     jaxiqa train-filter fcn.safetensors --model RUN_FOLDER
     jaxiqa train-filter dncnn.safetensors --network dncnn --sigma 0.12
 
-The filter (fcn) learns from pairs: a picture after an attack on the metric in RUN_FOLDER, which train.py made, and the
-picture before it. The denoiser (dncnn) learns from Gaussian noise. Both minimise the squared error by Adam; four fifths
-of the pictures are learned from, and what did best on the others, by SSIM, is kept. Kill it whenever you like: the same
-command goes on exactly where it was, from the folder OUT.run.
+The filter (fcn) is trained on pairs: an image after an attack on the metric in RUN_FOLDER, which train.py made, and the
+image before it. The denoiser (dncnn) is trained on Gaussian noise. Both minimise the squared error by Adam. Four fifths
+of the images are for training; the weights with the best SSIM on the others (validation) are kept. You may stop it at
+any time: the same command continues exactly from there, from the folder OUT.run.
 """
 
 import io
@@ -27,16 +27,16 @@ from jaxiqa.cli.runtime import explained
 
 @dataclass(frozen=True)
 class Arguments:
-    """What to train, on what."""
+    """Arguments of the program."""
 
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT.safetensors")]
-    """The file to write, in the place of one that the same command wrote; jaxiqa.networks.load reads it."""
+    """File to write, which jaxiqa.networks.load reads; a file that the same command wrote is replaced."""
     network: Literal["fcn", "dncnn"] = "fcn"
-    """The filter with 11,459 numbers, or a denoiser."""
+    """fcn: a filter with 11,459 parameters; dncnn: a denoiser."""
     model: Path | None = None
-    """For fcn: the folder of a metric that train.py trained."""
+    """For fcn: folder of a metric that train.py trained."""
     attack: str = "ifgsm"
-    """For fcn: an attack on it."""
+    """For fcn: attack on this metric."""
     attack_options: tuple[str, ...] = ("epsilon=0.0314",)
     """For fcn: options of the attack, in units of [0, 1]."""
     sigma: float = 0.12
@@ -44,34 +44,34 @@ class Arguments:
     depth: int = 7
     """For dncnn: number of convolutions; 17 in the paper."""
     width: int = 32
-    """For dncnn: channels between them; 64 in the paper."""
+    """For dncnn: channels of the hidden layers; 64 in the paper."""
     data: str = "builtin"
     """A data set of jaxiqa.data; its scores are not used."""
     source: str | None = None
-    """Its folder, below $JAXIQA_DATA."""
+    """Folder of the data set, below $JAXIQA_DATA."""
     limit: int = 200
-    """At most so many pictures, the first ones."""
+    """Most images to use, the first ones."""
     size: tuple[int, int] | None = None
-    """Height and width that pictures are resized to; without it they must be of one size."""
+    """Height and width to which images are resized; without it, all images must have one size."""
     epochs: int = 40
-    """Passes over the pictures; 200 in the benchmark. More can be given later, to go on."""
+    """Passes over the images; 200 in the benchmark. A finished run continues with more epochs."""
     batch_size: int = 4
-    """Pictures per step."""
+    """Images per step."""
     learning_rate: float = 1e-3
-    """Of Adam."""
+    """Learning rate of Adam."""
     seed: int = 0
-    """Of the first numbers, the division of the pictures, their order, the attack and the noise."""
+    """Seed of the initial weights, the split of the images, their order, the attack and the noise."""
 
 
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa train-filter") -> None:
-    """The command line."""
+    """Run the command line."""
     words = options_last(sys.argv[1:] if arguments is None else arguments, "--attack-options")
-    with explained("finished epochs are kept; run the same command again to go on"):
+    with explained("finished epochs are kept; run the same command again to continue"):
         run(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
 def run(arguments: Arguments) -> None:
-    """Check, train, and say what it brought."""
+    """Check the arguments, train, and print the result."""
     from jaxiqa.cli.runtime import start_jax
     from jaxiqa.core.files import locked
     from jaxiqa.core.progress import say
@@ -82,11 +82,11 @@ def run(arguments: Arguments) -> None:
     with locked(run_folder(arguments)):
         best, before = train(arguments)
     minutes = (time.perf_counter() - began) / 60
-    say(f"{arguments.out}: SSIM {before:.4f} -> {best:.4f} on the pictures set aside, {minutes:.1f} minutes")
+    say(f"{arguments.out}: SSIM {before:.4f} -> {best:.4f} on the validation images, {minutes:.1f} minutes")
 
 
 def check(arguments: Arguments) -> None:
-    """Raise ``ValueError`` for what cannot work, before anything is computed."""
+    """Check the arguments before anything is computed; raise ``ValueError`` if one is wrong."""
     from jaxiqa.core.checks import check_number
     from jaxiqa.core.files import check_file, check_folder
 
@@ -96,11 +96,11 @@ def check(arguments: Arguments) -> None:
         raise ValueError(f"out={str(arguments.out)!r} must end in .safetensors")
     if check_file("out", arguments.out).exists() and not (run_folder(arguments) / "config.json").exists():
         raise ValueError(
-            f"out: {arguments.out} exists, and {run_folder(arguments)} does not; move it or choose another"
+            f"out: {arguments.out} exists, and {run_folder(arguments)} does not; move it or choose another OUT"
         )
     check_folder(run_folder(arguments))
     if arguments.network == "fcn" and arguments.model is None:
-        raise ValueError("model is missing: fcn learns from attacks on a metric; give the folder of one by train.py")
+        raise ValueError("model is missing: fcn is trained on attacks on a metric; give the run folder of a metric")
     if arguments.network == "fcn":
         from jaxiqa import attacks
 
@@ -111,12 +111,12 @@ def check(arguments: Arguments) -> None:
 
 
 def run_folder(arguments: Arguments) -> Path:
-    """What an unfinished run keeps."""
+    """Return the folder of the checkpoints of a run."""
     return arguments.out.with_name(f"{arguments.out.name}.run")
 
 
 def train(arguments: Arguments) -> tuple[float, float]:
-    """Pictures -> pairs -> training -> file; the best SSIM, and that of the pictures as they were given."""
+    """Load images, make pairs, train, and write the file; return the best SSIM and the SSIM without the network."""
     import jax
     import numpy as np
     from flax import nnx
@@ -127,11 +127,11 @@ def train(arguments: Arguments) -> tuple[float, float]:
     from jaxiqa.train.filter import keep_best, learn, start
 
     folder, epochs, batch_size = run_folder(arguments), arguments.epochs, arguments.batch_size
-    clean = pictures(arguments)
+    clean = load_images(arguments)
     forget_start(folder)
     same_run(arguments, folder, clean)
     division, order, noise, noise_aside, weights, of_attack = jax.random.split(jax.random.key(arguments.seed), 6)
-    attacked = attacked_pictures(arguments, clean, folder, of_attack) if arguments.network == "fcn" else None
+    attacked = attacked_images(arguments, clean, folder, of_attack) if arguments.network == "fcn" else None
     divided = np.asarray(jax.random.permutation(division, len(clean)))
     aside, learned = np.split(divided, [math.ceil(len(clean) / 5)])
     pairs = Pairs(clean, attacked, arguments.sigma)
@@ -143,7 +143,7 @@ def train(arguments: Arguments) -> tuple[float, float]:
         done, state = checkpoints.restore(state) or (0, state)
         for epoch in range(done, epochs):
             shuffled = np.asarray(jax.random.permutation(jax.random.fold_in(order, epoch), learned))
-            for i, indices in enumerate(np.resize(shuffled, (batches, batch_size))):  # the last one begins anew
+            for i, indices in enumerate(np.resize(shuffled, (batches, batch_size))):  # the last batch is padded
                 step = epoch * batches + i
                 given, wanted = pairs.take(indices, jax.random.fold_in(noise, step))
                 state = learn(training, state, given, wanted, arguments.learning_rate)
@@ -156,7 +156,7 @@ def train(arguments: Arguments) -> tuple[float, float]:
 
 
 def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
-    """Write down what is trained, on which pictures; refuse a folder of something else."""
+    """Store what is trained and on which images; raise ``ValueError`` if the folder holds another run."""
     from jaxiqa.core.files import write_text
 
     described = describe(arguments, clean)
@@ -165,14 +165,14 @@ def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
         before = json.loads(file.read_text()) if file.exists() else {}
         fields = [name for name in described if name in before and before[name] != described[name]]
     except (ValueError, TypeError):
-        raise ValueError(f"{file} is damaged; restore it, or delete {folder}, or choose another OUT") from None
+        raise ValueError(f"{file} is damaged; restore it, delete {folder}, or choose another OUT") from None
     if fields:
-        raise ValueError(f"{folder} is of a run with other {', '.join(fields)}; delete it, or choose another OUT")
+        raise ValueError(f"{folder} holds a run with different {', '.join(fields)}; delete it or choose another OUT")
     write_text(file, json.dumps(described, indent=1))
 
 
 def forget_start(folder: Path) -> None:
-    """Delete what describes a run without a checkpoint, so that a start which came to nothing can be corrected."""
+    """Delete the description of a run without a checkpoint, so that a failed start can be corrected."""
     from jaxiqa.core.files import remove_leftovers
     from jaxiqa.train.runs import holds_work
 
@@ -182,21 +182,21 @@ def forget_start(folder: Path) -> None:
 
 
 def describe(arguments: Arguments, clean: Any) -> dict[str, Any]:
-    """What decides a run, as JSON gives it back."""
+    """Return what decides a run, as JSON data."""
     import hashlib
 
     described = {name: value for name, value in asdict(arguments).items() if name not in ("out", "epochs")}
     if arguments.model is not None:
         card = arguments.model / "model.json"
         if not card.is_file():
-            raise FileNotFoundError(f"model: {arguments.model} holds no trained metric (model.json)")
+            raise FileNotFoundError(f"model: {arguments.model} holds no trained metric (model.json is missing)")
         described["model"] = json.loads(card.read_text()).get("sha256")
     described["pictures"] = hashlib.sha256(clean.tobytes()).hexdigest()
     return json.loads(json.dumps(described))
 
 
-def pictures(arguments: Arguments) -> Any:
-    """The pictures, uint8 ``n h w 3``: of the split train, or of the only one there is."""
+def load_images(arguments: Arguments) -> Any:
+    """Load the images, uint8 ``n h w 3``, of the split train, or of the first split if there is no train."""
     import numpy as np
 
     from jaxiqa import data
@@ -208,14 +208,14 @@ def pictures(arguments: Arguments) -> Any:
         data.validate(split, uniform=True)
     found = np.stack([resize(split.read(index), arguments.size) for index in range(len(split))])
     if len(found) < 2:
-        raise ValueError(f"{split.name} has {len(found)} picture; training needs some to learn from and some beside")
+        raise ValueError(f"{split.name} has {len(found)} image; expected at least 2 (training and validation)")
     return found
 
 
-def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
-    """The same after the attack, rounded to 8 bits (to nearest); computed once, and kept for a run that goes on.
+def attacked_images(arguments: Arguments, clean: Any, folder: Path, key: Any) -> Any:
+    """Attack the images and round them to 8 bits (to nearest); computed once and stored for a continued run.
 
-    Behind them is a SHA-256 digest of them and of what they were made with; where it does not fit, they are made again.
+    The file ends with a SHA-256 digest of the images and of the options; if it does not match, they are made again.
     """
     import hashlib
 
@@ -234,12 +234,12 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
         content = file.read_bytes()
         if hashlib.sha256(content[:-32] + made_with).digest() == content[-32:]:
             return np.load(io.BytesIO(content))
-        note(f"{file} is damaged or of another attack, and is made again")
+        note(f"{file} is damaged or for another attack; it is made again")
     attack = attacks.make(arguments.attack, **parse_options(arguments.attack_options))
     score = models.score_fn(models.load_run(arguments.model))
     keys = image_keys(key, len(clean))
     found = np.empty_like(clean)
-    with progress_bar(arguments.attack, "pictures") as bar:
+    with progress_bar(arguments.attack, "images") as bar:
         for first in range(0, len(clean), arguments.batch_size):
             chosen = np.minimum(np.arange(first, first + arguments.batch_size), len(clean) - 1)
             attacked = attack(score, jnp.asarray(clean[chosen], jnp.float32) / 255, keys[chosen])
@@ -253,14 +253,14 @@ def attacked_pictures(arguments: Arguments, clean: Any, folder: Path, key: Any) 
 
 @dataclass(frozen=True)
 class Pairs:
-    """Pictures as they are, and after an attack; or, without one, with noise. uint8 ``n h w 3``."""
+    """Training pairs: clean images, and attacked images or images with noise. uint8 ``n h w 3``."""
 
     clean: Any
     attacked: Any
     sigma: float
 
     def take(self, indices: Any, key: Any) -> tuple[Any, Any]:
-        """What the network is given, and what it should make of it, float32 ``b h w 3``."""
+        """Return the inputs and the targets of the network, float32 ``b h w 3``."""
         import jax
         import jax.numpy as jnp
 
@@ -271,7 +271,7 @@ class Pairs:
 
 
 def mean_ssim(pairs: Pairs, indices: Any, key: Any, batch_size: int, using: Any = None, state: Any = None) -> float:
-    """Of what the network makes of these pictures; without a network, of what it would be given."""
+    """Return the mean SSIM of the network's outputs for these images; without a network, of its inputs."""
     import jax
     import jax.numpy as jnp
     import numpy as np

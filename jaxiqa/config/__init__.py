@@ -1,7 +1,7 @@
-"""What an experiment is: frozen dataclasses, read by `train.py` and `evaluate.py`, filled by `configs/*.py`.
+"""Experiment configs: frozen dataclasses, created by `configs/*.py`, read by `train.py` and `evaluate.py`.
 
-Nothing heavy is imported here, so that ``--help`` answers at once. Below the two scripts, only `jaxiqa.evaluation` and
-`jaxiqa.train.startup` take parts of a config; others are passed its fields as arguments.
+Nothing slow is imported here, so that ``--help`` is fast. Apart from the two scripts, only `jaxiqa.evaluation` and
+`jaxiqa.train.startup` take parts of a config; all other code gets its fields as arguments.
 """
 
 from jaxiqa.config.checks import blocks_of, check_experiment

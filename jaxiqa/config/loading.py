@@ -1,4 +1,4 @@
-"""A config file, run: what is wrong in it is one message with its file, line and field."""
+"""Load a config file; a fault in it is one message with file, line and field."""
 
 import dataclasses
 import importlib.util
@@ -13,14 +13,14 @@ from jaxiqa.config.values import check_values
 
 
 def shipped() -> list[Path]:
-    """The configs that come with the package: in its own folder, or beside it in a checkout."""
+    """Return the configs that come with the package: in its own folder, or next to it in a checkout."""
     package = Path(__file__).parents[1]
     folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
     return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
 
 
 def find_config(name: str) -> Path:
-    """The file of a config: a path, or the name of a shipped one, such as ``quickstart``.
+    """Return the file of a config, given by its path or by the name of a shipped config, such as ``quickstart``.
 
     >>> find_config("quickstart").name, str(find_config("mine/quickstart.py"))
     ('quickstart.py', 'mine/quickstart.py')
@@ -34,11 +34,11 @@ def find_config(name: str) -> Path:
 def load_config(path: Path) -> Experiment:
     """Call ``get_config()`` of a Python file and check the types of what it returns.
 
-    It may import the files beside it.
+    The file may import other files in its folder.
 
     Raises:
-        SystemExit: there is no such file, it cannot be run, or what it returns is no experiment; the message names
-            file, line and field.
+        SystemExit: the file does not exist, cannot be run, or does not return an experiment; the message names file,
+            line and field.
     """
     if not path.is_file():
         names = [one.stem for one in shipped()]
@@ -80,7 +80,7 @@ def _neighbours(path: Path) -> str:
 
 
 def _place(path: Path, error: Exception) -> str:
-    """The innermost line of the config itself, or of a file beside it."""
+    """Return the innermost line of the traceback in the config or in a file of its folder."""
     folder = path.resolve().parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename).resolve().parent == folder:
@@ -89,7 +89,7 @@ def _place(path: Path, error: Exception) -> str:
 
 
 def _explain(error: Exception) -> str:
-    """In the words of a config where a field is unknown or missing; else as Python says it."""
+    """Explain an error: name an unknown or missing field of the config; else return Python's message."""
     config = sys.modules["jaxiqa.config"]  # imported by the file that failed; it imports this one
 
     text = str(error)

@@ -66,11 +66,13 @@ def linear_schedule(steps: int = 1000) -> Schedule:
 
 
 def respace(schedule: Schedule, steps: Sequence[int]) -> Schedule:
-    """Return the diffusion with only these ascending steps of ``schedule`` (arXiv:2102.09672, section 4).
+    """Return the diffusion with only these ascending steps of ``schedule``.
 
     >>> short = respace(linear_schedule(), [35, 70])
     >>> print(short.timesteps, short.betas.round(4))
     [35. 70.] [0.016  0.0397]
+
+    Reference: "Improved Denoising Diffusion Probabilistic Models", arXiv:2102.09672, section 4.
     """
     chosen = np.asarray(steps)
     if not len(chosen) or (np.diff(chosen) <= 0).any() or chosen[0] < 0 or chosen[-1] >= len(schedule.betas):

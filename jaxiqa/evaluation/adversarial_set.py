@@ -1,4 +1,4 @@
-"""The adversarial set: every attacked image as an 8-bit PNG, written once and read by every defense."""
+"""The adversarial set: every attacked image is stored as an 8-bit PNG once; all defenses read it."""
 
 import hashlib
 import io
@@ -21,7 +21,7 @@ Digests = dict[tuple[str, str, float | str | None], str]
 
 
 def png_path(evaluated: EvaluatedModel, attack: str, strength: Strength, image: str) -> Path:
-    """WORKDIR/images/MODEL/ATTACK/STRENGTH/IMAGE.png, with names that every file system takes."""
+    """Return WORKDIR/images/MODEL/ATTACK/STRENGTH/IMAGE.png, with names that are valid on every file system."""
     folder = evaluated.root / "images" / evaluated.file_prefix / safe_name(attack) / strength.folder
     return folder / f"{safe_name(image)}.png"
 
@@ -29,7 +29,7 @@ def png_path(evaluated: EvaluatedModel, attack: str, strength: Strength, image: 
 def write(
     evaluated: EvaluatedModel, attack: str, strength: Strength, image: str, pixels: UInt8[np.ndarray, "h w 3"]
 ) -> StoredRow:
-    """Store one attacked image of 8 bits; the file is there whole or not at all."""
+    """Store one attacked 8-bit image; a file never exists in part."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
     content = buffer.getvalue()
@@ -40,9 +40,9 @@ def write(
 
 
 def digests(evaluated: EvaluatedModel, *, verify: bool = False) -> Digests:
-    """What has been stored of this model, as far as the files are still there.
+    """Return the digests of the stored images of this model whose files exist.
 
-    With ``verify`` every file is read, and one that is not as it was written is logged and left out.
+    With ``verify`` every file is read; changed files are logged and left out.
     """
     found: Digests = {}
     for row in evaluated.rows(StoredRow):
@@ -52,29 +52,29 @@ def digests(evaluated: EvaluatedModel, *, verify: bool = False) -> Digests:
     for (attack, image, key), digest in list(found.items()) if verify else ():
         path = png_path(evaluated, attack, _strength(key), image)
         if hashlib.sha256(path.read_bytes()).hexdigest() != digest:
-            _log.warning("%s is damaged, and is made again", path)
+            _log.warning("%s is damaged; it is made again", path)
             del found[attack, image, key]
     return found
 
 
 def _strength(key: float | str | None) -> Strength:
-    """One whose files lie where those of every strength with this key do."""
+    """Return a strength with this key; all strengths with one key have the same file paths."""
     return Strength(None, key) if isinstance(key, str) else Strength(key)
 
 
 def read(
     evaluated: EvaluatedModel, attack: str, strength: Strength, images: Iterable[str], expected: Digests
 ) -> UInt8[np.ndarray, "b h w 3"]:
-    """The stored pictures of these images.
+    """Read the stored attacked versions of these images.
 
     Raises:
-        ValueError: a file is not the one that was written.
+        ValueError: a file was changed after it was written.
     """
-    pictures = []
+    stored = []
     for image in images:
         path = png_path(evaluated, attack, strength, image)
         content = path.read_bytes()
         if hashlib.sha256(content).hexdigest() != expected[attack, image, strength.key]:
-            raise ValueError(f"{path} is not the file that was stored; delete it, and the same command makes it anew")
-        pictures.append(np.asarray(Image.open(io.BytesIO(content))))
-    return np.stack(pictures)
+            raise ValueError(f"{path} was changed after it was stored; delete it and run the same command again")
+        stored.append(np.asarray(Image.open(io.BytesIO(content))))
+    return np.stack(stored)

@@ -1,4 +1,4 @@
-"""One model under one attack at all its strengths, batch by batch. What is already done is not done again."""
+"""Attack one model by one attack at all its strengths, batch by batch; finished work is not repeated."""
 
 import time
 import zlib
@@ -21,20 +21,20 @@ from jaxiqa.ops.ssim import ssim
 from jaxiqa.results.rows import ResultRow
 
 Runner = Callable[..., tuple[jax.Array, np.ndarray | None]]
-"""``(images b h w c, a key for each, progress=None) -> (attacked e b h w c, queries e b or None)``, one entry per
-strength; where there is anything to say in between, ``progress(done, total)`` hears it, in any unit."""
+"""``(images b h w c, one key per image, progress=None) -> (attacked e b h w c, queries e b or None)``; e: strengths.
+``progress``, if given, is called with (done, total), in any unit."""
 Progress = Callable[[float, float], Any]
 
 
 def score(score_fn: ScoreFn, images: Images) -> jax.Array:
-    """``score_fn(images)``, compiled once per structure of the score function."""
+    """Return ``score_fn(images)``, compiled once per structure of the score function."""
     return compiled_scores(beside(images, as_pytree(score_fn)), images)
 
 
 def score_split(
     score_fn: ScoreFn, split: Split, *, batch_size: int, size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, float]:
-    """Clean scores of a whole split, and the seconds that scoring took once compiled (decoding excluded)."""
+    """Return the clean scores of a split, and the seconds of scoring without compilation and decoding."""
     scores, seconds = [], 0.0
     for number, (pixels, valid, _) in enumerate(scoring_batches(split, batch_size, size=size)):
         images = jnp.asarray(pixels)
@@ -53,14 +53,14 @@ def attack_runner(
     score_fn: ScoreFn,
     fitted: Sequence[Any] = (),
 ) -> Runner:
-    """One attack at all its strengths.
+    """Return the runner of one attack at all its strengths.
 
     Args:
         name: a key of `jaxiqa.attacks.ATTACKS` or, with ``fitted``, of `jaxiqa.attacks.FITTED`.
         options: keyword arguments of the attack, without its strength.
-        epsilons: strengths, in the unit of the field they set, or None for the attack as its options make it.
+        epsilons: strengths, in the unit of the field they set; None: the options decide the strength.
         score_fn: the metric under attack.
-        fitted: for an attack that was fitted on other images, one per strength.
+        fitted: attacks that were fitted on other images, one per strength.
     """
     if fitted:
         return lambda images, key, progress=None: (jnp.stack([one(score_fn, images, key) for one in fitted]), None)
@@ -74,8 +74,8 @@ def attack_runner(
         def count(images: Images, key: Keys, progress: Progress | None = None) -> tuple[jax.Array, np.ndarray]:
             found: list[Any] = []
             for attack in several:
-                hear = progress and _part(progress, len(found), 1, len(several))
-                found.append(attack.run(score_fn, images, key, hear))
+                report = progress and _part(progress, len(found), 1, len(several))
+                found.append(attack.run(score_fn, images, key, report))
             return jnp.stack([result.images for result in found]), np.stack([result.queries for result in found])
 
         return count
@@ -91,13 +91,13 @@ def attack_runner(
 
 
 def _part(progress: Progress, first: int, count: int, total: int) -> Progress:
-    """What hears how far ``count`` of ``total`` are, of which ``first`` are done."""
+    """Rescale a progress callback to ``count`` of ``total`` units, after ``first`` finished units."""
     return lambda done, whole: progress(first + count * done / whole, total)
 
 
 @dataclass(frozen=True)
 class Batch:
-    """What one batch of attacked images gave: its rows, and the pictures, for those who want to look."""
+    """The result of one batch: its rows and its images."""
 
     rows: list[ResultRow]
     ids: tuple[str, ...]
@@ -122,14 +122,14 @@ def attack_split(
 ) -> Iterator[Batch]:
     """Attack every image of a split, batch by batch.
 
-    Each image has its own key, from ``seed``, the attack's label and its place in the split, so that a run that was
-    interrupted gives the rows an uninterrupted one gives, whatever the size of the batches. A batch all of whose
-    (image, ε), or (image, level) where strengths have names, are in ``done`` is skipped; a partly finished one is run
-    again and only its missing rows are returned. ``progress(done, total)`` hears of images, and of parts of them.
+    Each image has its own key, from ``seed``, the attack's label and its place in the split. So an interrupted run
+    gives the same rows as an uninterrupted one, for any batch size. A batch is skipped if all its (image, ε) pairs, or
+    (image, level) pairs for named strengths, are in ``done``. A partly finished batch is run again, and only its
+    missing rows are returned. ``progress(done, total)`` is called in units of images, which may be fractions.
     """
     values: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
     strengths = list(levels or values)
-    keys = index_keys(seed, attack, len(split) + batch_size)  # the last batch is filled up
+    keys = index_keys(seed, attack, len(split) + batch_size)  # the last batch is padded
     for number, (images, valid, ids) in enumerate(scoring_batches(split, batch_size, size=None)):
         missing = [
             (image, strength) for image in ids[:valid] for strength in strengths if (image, strength) not in done
@@ -138,21 +138,21 @@ def attack_split(
             continue
         first = number * batch_size
         clean = shard_batch(images)
-        score_fn = beside(clean, as_pytree(score_fn))  # once: batches are divided alike
+        score_fn = beside(clean, as_pytree(score_fn))  # only once: all batches are sharded in the same way
         before = np.asarray(score(score_fn, clean))
         began = time.perf_counter()
         attacked, queries = runner(clean, keys[first:][: len(images)], _part(progress, first, valid, len(split)))
         jax.block_until_ready(attacked)
         seconds = (time.perf_counter() - began) / (len(strengths) * valid)
         rows, stored = [], []
-        for which, (strength, pictures) in enumerate(zip(strengths, attacked, strict=True)):
-            after = np.asarray(score(score_fn, pictures))
-            kept = to_8_bits(pictures, clean)
+        for which, (strength, changed) in enumerate(zip(strengths, attacked, strict=True)):
+            after = np.asarray(score(score_fn, changed))
+            kept = to_8_bits(changed, clean)
             rounded = np.asarray(score(score_fn, kept))
-            _check_finite(ids[:valid], {"the attacked image": after, "that image in 8 bits": rounded})
+            _check_finite(ids[:valid], {"the attacked image": after, "the attacked image in 8 bits": rounded})
             stored.append(np.round(np.asarray(kept)[:valid] * 255).astype(np.uint8))
-            similarity = np.asarray(_similarity(clean, pictures))
-            change = np.asarray(pictures) - images
+            similarity = np.asarray(_similarity(clean, changed))
+            change = np.asarray(changed) - images
             for i in range(valid):
                 if (ids[i], strength) in missing:
                     rows.append(
@@ -178,29 +178,29 @@ def attack_split(
 
 
 def _check_finite(ids: Sequence[str], scores: Mapping[str, np.ndarray]) -> None:
-    """Raise ``ValueError`` where a score is not finite: an attack of one step has not asked for it."""
+    """Check that scores are finite, since a one-step attack does not compute them; else raise ``ValueError``."""
     for what, values in scores.items():
         for image, value in zip(ids, values, strict=False):
             if not np.isfinite(value):
-                raise ValueError(f"score_fn gave a non-finite score, {value}, for {what} made of {image}")
+                raise ValueError(f"score_fn gave a non-finite score, {value}, for {what} of {image}")
 
 
 _similarity = jax.jit(ssim)
 
 
 def index_keys(seed: int, purpose: str, count: int) -> jax.Array:
-    """A key for every place in a split, that nothing but the seed and the purpose decides."""
+    """Return one random key per image index, derived from seed and purpose."""
     base = jax.random.fold_in(jax.random.key(seed), zlib.crc32(purpose.encode()) & 0x7FFFFFFF)
     return image_keys(base, count)
 
 
 @jax.jit
 def to_8_bits(attacked: Images, clean: Images) -> Images:
-    """Attacked images in 8 bits: every change of a value is cut off to whole steps of 1 / 255, towards the clean image.
+    """Convert attacked images to 8 bits: round every change down to whole steps of 1 / 255, towards the clean image.
 
-    So a stored image is nowhere further from the clean one than the attacked image is, and stays in every ball that
-    the attack stayed in, whatever its norm; rounding to the nearest step may leave it by 1 / 510. A change of less than
-    1 / 255 is lost. Changes within 1e-4 of a whole step, as float32 computes them, count as that step.
+    So no value of a stored image is further from the clean image than in the attacked image, and the stored image stays
+    in every ball of the attack, for any norm. Rounding to the nearest step could leave it by 1 / 510. A change of less
+    than 1 / 255 is lost. Changes within 1e-4 of a whole step, as float32 computes them, count as that step.
 
     Args:
         attacked: ``b h w c`` in [0, 1].
@@ -217,7 +217,7 @@ def to_8_bits(attacked: Images, clean: Images) -> Images:
 
 
 def shard_batch(images: np.ndarray) -> jax.Array:
-    """The batch, divided over all devices where they divide it; every program that gets it then runs on all of them.
+    """Shard the batch over all devices if its size is divisible; programs on the batch then run on all devices.
 
     >>> shard_batch(np.zeros((4, 2, 2, 3), np.float32)).shape
     (4, 2, 2, 3)

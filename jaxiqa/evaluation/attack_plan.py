@@ -1,4 +1,4 @@
-"""An attack of a config, resolved once for one model: its networks, its strengths, and what runs it."""
+"""Resolve an attack of a config once for one model: its networks, strengths and runner."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,9 +22,9 @@ class AttackPlan:
 
     Attributes:
         evaluated: the model.
-        label: of the attack in the config.
+        label: label of the attack in the config.
         chosen: the attack.
-        strengths: in the order of the config, or weak, medium, strong.
+        strengths: strengths in the order of the config, or weak, medium, strong.
     """
 
     evaluated: EvaluatedModel
@@ -33,11 +33,11 @@ class AttackPlan:
     strengths: tuple[Strength, ...]
 
     def runner(self, strengths: Sequence[Strength] | None = None, score_fn: ScoreFn | None = None) -> Runner:
-        """The attack at some of its strengths (all by default).
+        """Return the runner of the attack at some of its strengths (all by default).
 
         Args:
-            strengths: which.
-            score_fn: another metric than the model's own, such as the model behind a defense.
+            strengths: the strengths to run.
+            score_fn: the metric to attack, if not the model itself: for example the model behind a defense.
         """
         epsilons = values(self.strengths if strengths is None else strengths)
         fitted = fitted_attacks(self.evaluated, self.label, self.chosen, epsilons)
@@ -50,18 +50,18 @@ class AttackPlan:
 
 
 def plan_attack(evaluated: EvaluatedModel, label: str, chosen: Attack, split: Split) -> AttackPlan:
-    """The plan of one attack; where its strengths are aligned and not yet known, they are looked for on ``split``."""
+    """Make the plan of one attack; strengths that are aligned and not yet known are searched on ``split``."""
     return AttackPlan(evaluated, label, chosen, strengths_of(evaluated, label, chosen, split))
 
 
 def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
-    """The ε alone, as `attack_runner` takes them."""
+    """Return only the ε of the strengths, as `attack_runner` takes them."""
     found = tuple(strength.epsilon for strength in strengths if strength.epsilon is not None)
     return found or None  # an attack has a number for all of its strengths or for none
 
 
 def strongest(strengths: tuple[Strength, ...]) -> int:
-    """The place of the largest strength; of aligned ones the last, whatever their unit."""
+    """Return the index of the largest strength; for aligned strengths, the last index."""
     return (
         len(strengths) - 1
         if strengths[0].level

@@ -1,4 +1,4 @@
-"""Every attack at every strength on every image: result rows, the adversarial set, a few images to look at."""
+"""Run every attack at every strength on every image; write result rows, the adversarial set and example images."""
 
 from collections.abc import Iterator
 from functools import partial
@@ -17,15 +17,15 @@ from jaxiqa.results.rows import ResultRow, Strength
 
 
 def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split, *, store: bool, examples: int) -> None:
-    """Append the result rows that are missing; strengths of which nothing is missing are not run again.
+    """Append the missing result rows; finished strengths are not run again.
 
     Args:
         evaluated: the model.
-        evaluation: its attacks are run.
+        evaluation: the attacks to run.
         split: the images.
-        store: keep every attacked image as a PNG file; those that are missing are made again.
-        examples: so many of the first images are kept for the example sheet, at the largest strength; those that are
-            missing, or of another strength, are made again.
+        store: store every attacked image as a PNG file; missing files are made again.
+        examples: number of images, the first ones, that are stored for the example sheet at the largest strength;
+            examples that are missing, or of another strength, are made again.
     """
     done_rows: dict[str, set] = {label: set() for label in evaluation.attacks}
     for row in evaluated.rows(ResultRow):
@@ -63,7 +63,7 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
                 progress=partial(_tell, bar),
             )
             for batch in _named(f"{evaluated.title}: {label}", batches):
-                # What belongs to a row is on the disk before the row that says it is done.
+                # Files are written before the rows that mark them as done.
                 if largest in strengths:
                     _keep_examples(evaluated, label, strengths.index(largest), largest, batch, split.ids[:examples])
                 if store:
@@ -76,11 +76,11 @@ def _tell(bar: Update, images: float | int, total: float | int) -> None:
 
 
 def _named(what: str, batches: Iterator[Batch]) -> Iterator[Batch]:
-    """The batches; an error of one, such as of a score that is not finite, says whose it is."""
+    """Yield the batches; put the name of model and attack before the message of an error."""
     try:
         yield from batches
     except ValueError as error:
-        raise ValueError(f"{what}: {error}; the batches before are kept") from error
+        raise ValueError(f"{what}: {error}; the finished batches are kept") from error
 
 
 def _store(evaluated: EvaluatedModel, label: str, strengths: tuple[Strength, ...], batch: Batch, written: set) -> None:
@@ -94,7 +94,7 @@ def _store(evaluated: EvaluatedModel, label: str, strengths: tuple[Strength, ...
 
 
 def example_path(root: Path, model: str, label: str, number: int) -> Path:
-    """Where the example of the image at this place of the split lies."""
+    """Return the path of the example of the image at this place in the split."""
     return root / "examples" / safe_name(model) / safe_name(label) / f"{number}.npz"
 
 
@@ -107,14 +107,14 @@ def _has_example(evaluated: EvaluatedModel, label: str, largest: Strength, numbe
 
 
 def _titled(label: str, strength: Strength) -> tuple[str, float | None]:
-    """What the example sheet calls an attack, and its ε; a level has no unit that all attacks share."""
+    """Return the name of an attack on the example sheet, and its ε; None for levels, whose units differ."""
     return (f"{label} {strength.level}", None) if strength.level else (label, strength.epsilon)
 
 
 def _keep_examples(
     evaluated: EvaluatedModel, label: str, which: int, strength: Strength, batch: Batch, wanted: tuple[str, ...]
 ) -> None:
-    """Keep those of the first few images that are in this batch, at the strength at place ``which``."""
+    """Save the wanted images of this batch as examples, at the strength with index ``which``."""
     rows = {row.image: row for row in batch.rows if row.strength == strength.key}
     for position, image in enumerate(batch.ids):
         if image in wanted and image in rows:

@@ -1,4 +1,4 @@
-"""From a name in a config or on the command line to a purifier: one of the library's, or a user's own file."""
+"""Build a purifier from a config or the command line: one of the library or of a user's file."""
 
 import hashlib
 import importlib.util
@@ -24,10 +24,11 @@ CONTRACT = (
 
 
 def build(label: str, chosen: Defense) -> Callable[..., Any]:
-    """The purifier of a config.
+    """Build the purifier of a config.
 
     Raises:
-        ValueError: an unknown name, option or preset, or a file that does not hold a purifier; says what one is.
+        ValueError: the name, an option or the preset is unknown, or the file does not hold a purifier; the message says
+            what a purifier is.
     """
     if label == UNDEFENDED:
         return Undefended()
@@ -35,13 +36,13 @@ def build(label: str, chosen: Defense) -> Callable[..., Any]:
         networks = load_networks(chosen.networks)
         if ".py:" in chosen.name:
             if chosen.preset is not None:
-                raise ValueError(f"preset={chosen.preset}: a purifier of one's own has none; give it options")
+                raise ValueError(f"preset={chosen.preset}: a purifier from a file has no presets; use options")
             return _from_file(chosen.name, chosen.options | networks)
         options = dict(chosen.options)
         if chosen.preset is not None:
             presets = purify.PRESETS.get(chosen.name, ())
             if not 0 <= chosen.preset < len(presets):
-                raise ValueError(f"preset={chosen.preset}: {chosen.name} has {len(presets)}, counted from 0")
+                raise ValueError(f"preset={chosen.preset}: {chosen.name} has {len(presets)} presets, counted from 0")
             options = {**presets[chosen.preset], **options}
         return purify.make(chosen.name, **options, **networks)
     except (ValueError, FileNotFoundError) as error:
@@ -49,7 +50,7 @@ def build(label: str, chosen: Defense) -> Callable[..., Any]:
 
 
 def source_digest(chosen: Defense) -> str | None:
-    """SHA-256 of the file that holds a user's purifier: rows of an earlier version are not its own."""
+    """Return the SHA-256 digest of the file of a user's purifier; rows of an earlier version are not reused."""
     path = Path(chosen.name.rpartition(":")[0])
     return hashlib.sha256(path.read_bytes()).hexdigest() if ".py:" in chosen.name and path.is_file() else None
 
@@ -57,7 +58,7 @@ def source_digest(chosen: Defense) -> str | None:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Undefended:
-    """The identity: what the metric is without a defense."""
+    """The identity: the metric without a defense."""
 
     random: ClassVar[bool] = False
 
@@ -84,7 +85,7 @@ def _from_file(name: str, options: dict[str, Any]) -> Callable[..., Any]:
         except TypeError as error:
             raise ValueError(f"{name}: {error}; {CONTRACT}") from error
     elif options:
-        raise ValueError(f"{name} is no class and takes no options, but got {', '.join(options)}")
+        raise ValueError(f"{name} is not a class, so it takes no options; got {', '.join(options)}")
     if not callable(found):
         raise ValueError(f"{name} cannot be called; {CONTRACT}")
     if jax.tree_util.all_leaves([found]):
@@ -92,25 +93,25 @@ def _from_file(name: str, options: dict[str, Any]) -> Callable[..., Any]:
             hash(found)
         except TypeError as error:
             raise ValueError(
-                f"{name} cannot be hashed; make it a frozen dataclass, best one that is registered with "
+                f"{name} cannot be hashed; make it a frozen dataclass, best registered by "
                 "jax.tree_util.register_dataclass"
             ) from error
     return found
 
 
 def check_size(evaluated: EvaluatedModel, label: str, purifier: Callable[..., Any]) -> None:
-    """Raise ``ValueError`` where a purifier refuses the images under attack for their size, or the metric its result.
+    """Check that a purifier accepts the size of the attacked images, and the metric its output; else ``ValueError``.
 
-    Nothing is computed, but for a purifier that JAX cannot trace: it cleans one grey image.
+    Nothing is computed, except for a purifier that JAX cannot trace: it purifies one grey image.
     """
     images, key = jax.ShapeDtypeStruct((1, *evaluated.size, 3), jnp.float32), jax.random.key(0)
     try:
         try:
             purified = jax.eval_shape(lambda x: purifier(x, key), images)
-        except Exception:  # some are NumPy's or Pillow's; what is wrong with it, if anything, is said by the next line
+        except Exception:  # some use NumPy or Pillow; the next line raises the error, if any
             purified = purifier(jnp.full(images.shape, 0.5), key)
         size = tuple(np.shape(purified))[1:3]
-        metric = evaluated.score_at(size)  # built here, not while tracing
+        metric = evaluated.score_at(size)  # built before tracing
         jax.eval_shape(lambda x: metric(x), jax.ShapeDtypeStruct((1, *size, 3), jnp.float32))
     except ValueError as error:
         height, width = evaluated.size
@@ -118,11 +119,13 @@ def check_size(evaluated: EvaluatedModel, label: str, purifier: Callable[..., An
 
 
 def check_output(label: str, images: Any, purified: Any) -> None:
-    """Raise ``ValueError`` unless ``purified`` is what a purifier may make of ``images``."""
+    """Check that ``purified`` is a valid output of a purifier for ``images``; else raise ``ValueError``."""
     shape: tuple[int, ...] = getattr(purified, "shape", ())
     if len(shape) != 4 or (shape[0], shape[3]) != (images.shape[0], images.shape[3]):
-        raise ValueError(f"defense {label!r} made {tuple(shape)} of images {tuple(images.shape)}; {CONTRACT}")
-    values = np.asarray(purified)  # XLA's smallest value of nothing but NaN is infinite
+        raise ValueError(
+            f"defense {label!r} returned shape {tuple(shape)} for images {tuple(images.shape)}; {CONTRACT}"
+        )
+    values = np.asarray(purified)  # in NumPy: for XLA the minimum of only NaN is infinite
     low, high = float(values.min()), float(values.max())
     if not (low >= -1e-5 and high <= 1 + 1e-5):  # NaN fails too
-        raise ValueError(f"defense {label!r} made values from {low} to {high} of images in [0, 1]; {CONTRACT}")
+        raise ValueError(f"defense {label!r} returned values in [{low}, {high}]; expected [0, 1]; {CONTRACT}")

@@ -1,4 +1,4 @@
-"""Every certified defense on clean and stored attacked images: certificate rows."""
+"""Run every certified defense on clean and stored attacked images; write certificate rows."""
 
 import dataclasses
 import time
@@ -24,10 +24,10 @@ CLEAN = Strength(None)
 
 
 def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> None:
-    """Append the certificate rows that are missing.
+    """Append the missing certificate rows.
 
-    Each image is certified alone, under a key of its own from the seed and its place in the split, which its clean and
-    its attacked versions share.
+    Each image is certified separately. Its key comes from the seed and its place in the split; its clean and attacked
+    versions have the same key.
     """
     rows = evaluated.rows(CertificateRow)
     digests = adversarial_set.digests(evaluated) if evaluation.certifiers else {}
@@ -62,10 +62,10 @@ def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split)
 
 
 def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0, 1.0)) -> Any:
-    """The certifier of a config; one that divides a score range into classes is given it, unless its options do.
+    """Build the certifier of a config; pass it the score range, if it takes one and its options do not set it.
 
     Raises:
-        ValueError: an unknown name or option; names the label.
+        ValueError: the name or an option is unknown; the message names the label.
     """
     options: dict[str, Any] = {}
     kind = smoothing.CERTIFIERS.get(chosen.name)
@@ -78,7 +78,7 @@ def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0
 
 
 def seen_size(evaluated: EvaluatedModel, certifier: Any) -> tuple[int, int]:
-    """Height and width of the images that the metric scores: a certifier may resize them to a square of its own."""
+    """Return height and width of the images that the metric scores: a certifier may resize them to a square."""
     side = getattr(certifier, "size", None)
     return evaluated.size if side is None else (side, side)
 
@@ -86,7 +86,7 @@ def seen_size(evaluated: EvaluatedModel, certifier: Any) -> tuple[int, int]:
 def _certify(
     evaluated: EvaluatedModel, certifier: Any, pixels: UInt8[np.ndarray, "1 h w 3"], key: jax.Array
 ) -> dict[str, Any]:
-    """The columns of a row that say what was found."""
+    """Certify one image; return the result columns of its row."""
     began = time.perf_counter()
     found = certifier(evaluated.score_at(seen_size(evaluated, certifier)), jnp.asarray(pixels, jnp.float32) / 255, key)
     abstained = bool(found.abstained[0])

@@ -1,4 +1,4 @@
-"""What is measured of a model without an attack: agreement with human scores, and signs of masked gradients."""
+"""Measure a model without attacks: agreement with human scores, and signs of masked gradients."""
 
 import json
 
@@ -17,7 +17,7 @@ from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow
 
 
 def predict(evaluated: EvaluatedModel, labelled: Split, input_size: tuple[int, int] | None) -> None:
-    """Score the labelled images once: rows of predictions, and the model's own row; those that are missing are made."""
+    """Score the labelled images; append missing prediction rows and the row of the model."""
     done = {row.image for row in evaluated.rows(PredictionRow)}
     known = evaluated.rows(ModelRow)
     if known and done.issuperset(labelled.ids):
@@ -52,12 +52,12 @@ def predict(evaluated: EvaluatedModel, labelled: Split, input_size: tuple[int, i
 
 
 def check_gradients(evaluated: EvaluatedModel, attacked: Split, count: int) -> None:
-    """Look for signs of masked gradients on the first ``count`` images; checks on as many are not made again."""
+    """Check for masked gradients on the first ``count`` images; finished checks on as many images are not repeated."""
     rows = {row.check: row for row in evaluated.rows(MaskingRow) if row.images == count}
     if not count or (rows and len(rows) == next(iter(rows.values())).checks):
         return
-    pictures = [attacked.read(index) for index in range(min(count, len(attacked)))]
-    images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
+    pixels = [attacked.read(index) for index in range(min(count, len(attacked)))]
+    images = jnp.asarray(np.stack(pixels), jnp.float32) / 255
     with messages.status(escape(f"{evaluated.title}: checking for masked gradients")):
         checks = check_masking(evaluated.score_fn, images, jax.random.key(evaluated.seed), queries=100)
     evaluated.add(

@@ -1,4 +1,4 @@
-"""Every defense against the adversarial set, and against attacks that know it: defense rows."""
+"""Test every defense on the adversarial set and by adaptive attacks; write defense rows."""
 
 import time
 from collections.abc import Callable, Iterator, Mapping
@@ -25,10 +25,10 @@ from jaxiqa.results.rows import UNDEFENDED, DefenseRow, ResultRow, Strength
 
 
 def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> None:
-    """Append the defense rows that are missing; "none", the metric without a defense, is always among them.
+    """Append the missing defense rows; they always include "none", the metric without a defense.
 
-    Every image has its own key for random defenses, from the seed and its place in the split, which its clean and all
-    its attacked versions share. Adaptive attacks see other keys.
+    For random defenses, every image has its own key, from the seed and its place in the split; its clean and attacked
+    versions have the same key. Adaptive attacks use other keys.
     """
     rows = evaluated.rows(DefenseRow)
     digests = adversarial_set.digests(evaluated)
@@ -56,7 +56,7 @@ def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) 
 def _grid(
     evaluated: EvaluatedModel, evaluation: Evaluation, label: str, split: Split
 ) -> Iterator[tuple[str, str, Strength]]:
-    """(mode, attack, strength); without a defense, an adaptive attack is the attack itself."""
+    """Yield (mode, attack, strength); there is no adaptive attack without a defense, since it is the attack itself."""
     for attack, chosen in evaluation.attacks.items():
         for strength in strengths_of(evaluated, attack, chosen, split):
             yield "transfer", attack, strength
@@ -81,7 +81,7 @@ class Defended:
 
     Args:
         evaluated: the model.
-        label: of the defense.
+        label: label of the defense.
         purifier: the defense.
         split: the images.
     """
@@ -100,12 +100,12 @@ class Defended:
         read: Callable[[tuple[str, ...]], np.ndarray],
         before: dict[str, ResultRow],
     ) -> Iterator[list[DefenseRow]]:
-        """Rows of the stored images, batch by batch; their scores without the defense are in the result rows."""
+        """Yield the rows of the stored images, batch by batch; scores without the defense come from ``before``."""
         for first, images, ids in self._batches(self.evaluated.batch_size, missing):
             began = time.perf_counter()
-            pictures = read(ids)
-            pictures = np.concatenate([pictures, np.repeat(pictures[-1:], len(images) - len(ids), axis=0)])
-            judged = self._judge(first, images, shard_batch(pictures.astype(np.float32) / 255))
+            stored = read(ids)
+            stored = np.concatenate([stored, np.repeat(stored[-1:], len(images) - len(ids), axis=0)])
+            judged = self._judge(first, images, shard_batch(stored.astype(np.float32) / 255))
             undefended = {image: (row.score, row.rounded) for image, row in before.items()}
             seconds = (time.perf_counter() - began) / len(ids)
             yield self._rows("transfer", attack, strength, missing, ids, undefended, judged, seconds)
@@ -113,7 +113,7 @@ class Defended:
     def adapted(
         self, evaluation: Evaluation, attack: str, strength: Strength, missing: set[str]
     ) -> Iterator[list[DefenseRow]]:
-        """Rows of images that are attacked anew, through the defense, and cut off to 8 bits."""
+        """Attack the images through the defense, convert them to 8 bits, and yield their rows."""
         draws = evaluation.adaptive.draws if is_random(self.purifier) else 1
         seen = index_keys(self.evaluated.seed, f"adaptive {self.label}", draws)
         target = adaptive(self.evaluated.score_at(self.size), self.purifier, seen)
@@ -125,7 +125,7 @@ class Defended:
             clean = shard_batch(images)
             attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0], clean)
             judged = self._judge(first, images, attacked)
-            plain = [np.asarray(score(self.evaluated.score_fn, pictures)) for pictures in (clean, attacked)]
+            plain = [np.asarray(score(self.evaluated.score_fn, batch)) for batch in (clean, attacked)]
             undefended = dict(zip(ids, zip(*(scores.tolist() for scores in plain), strict=True), strict=False))
             seconds = (time.perf_counter() - began) / len(ids)
             yield self._rows("adaptive", attack, strength, missing, ids, undefended, judged, seconds)
@@ -139,23 +139,23 @@ class Defended:
         return found
 
     def _batches(self, size: int, missing: set[str]) -> Iterator[tuple[int, np.ndarray, tuple[str, ...]]]:
-        """(place of the first image, images, ids) of the batches in which something is missing."""
+        """Yield (place of the first image, images, ids) of the batches with missing rows."""
         for number, (images, valid, ids) in enumerate(scoring_batches(self.split, size, size=None)):
             if missing.intersection(ids[:valid]):
                 yield number * min(size, len(self.split)), images, ids[:valid]
 
     def _purified(self, first: int, images: Images) -> jax.Array:
-        # Not compiled as a whole: purifiers compile what is worth it, and some loop over compiled steps.
+        # Not compiled as a whole: purifiers compile their own parts, and some loop over compiled steps.
         purified = jnp.asarray(purify_each(self.purifier, images, self.keys[first : first + len(images)]))
         check_output(self.label, images, purified)
         return purified
 
     def _score(self, purified: jax.Array) -> jax.Array:
-        """By the metric for the size that the defense has made."""
+        """Score by the metric for the size of the defense's output."""
         return score(self.evaluated.score_at((purified.shape[1], purified.shape[2])), purified)
 
     def _judge(self, first: int, images: np.ndarray, attacked: Images) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-        """Per image f(P(x')), and SSIM and PSNR of P(x') against x."""
+        """Return, per image, f(P(x')), and SSIM and PSNR of P(x') against x."""
         purified = self._purified(first, attacked)
         ssim, noise = _compare(jnp.asarray(images), purified)
         return np.asarray(self._score(purified)), np.asarray(ssim), np.asarray(noise)
@@ -196,7 +196,7 @@ class Defended:
 
 @jax.jit
 def _compare(images: Images, purified: jax.Array) -> tuple[jax.Array, jax.Array]:
-    """SSIM and PSNR, after a resize to the images' size where it differs, without antialiasing as in the benchmark."""
+    """Compute SSIM and PSNR; other sizes are first resized, without antialiasing as in the benchmark."""
     if purified.shape != images.shape:
         purified = jax.image.resize(purified, images.shape, "linear", antialias=False)
     return uniform_ssim(images, purified), psnr(images, purified)

@@ -1,4 +1,4 @@
-"""One trained model of an experiment: what it is called, where its rows go, and its score function."""
+"""One trained model of an experiment: its names, the files of its rows, and its score function."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -22,11 +22,11 @@ class EvaluatedModel:
     """One trained model.
 
     Attributes:
-        name, seed: of the model.
-        root: the experiment's folder.
-        folder: the model's own.
+        name, seed: name and seed of the model.
+        root: folder of the experiment.
+        folder: folder of the model.
         size: height and width of the images under attack.
-        batch: images at once; None is as many as fit into memory.
+        batch: batch size; None: as many images as fit into memory.
     """
 
     name: str
@@ -42,7 +42,7 @@ class EvaluatedModel:
 
     @property
     def file_prefix(self) -> str:
-        """What files about this model begin with."""
+        """Return the prefix of the names of this model's files."""
         return f"{safe_name(self.name)}-seed{self.seed}"
 
     @cached_property
@@ -58,7 +58,10 @@ class EvaluatedModel:
         return {}
 
     def score_at(self, size: tuple[int, int]) -> ScoreFn:
-        """The metric for images of this size, such as a defense makes: orthogonal maps are built for one size."""
+        """Return the metric for images of this size, such as the output of a defense.
+
+        Orthogonal maps are built for one size.
+        """
         if tuple(size) == tuple(self.size) or not isinstance(self.score_fn, ScoreModel):
             return self.score_fn
         if size not in self._at_other_sizes:
@@ -70,11 +73,11 @@ class EvaluatedModel:
         return self.batch or fitting_batch(self.score_fn, (*self.size, 3))
 
     def rows(self, kind: type) -> list[Any]:
-        """The rows of this kind that are about this model."""
+        """Read the rows of this kind for this model."""
         every = read_rows(self.root / FILES[kind], kind)
         return [row for row in every if (row.model, row.seed) == (self.name, self.seed)]
 
     def add(self, rows: Sequence[Any]) -> None:
-        """Append rows, all of one kind, to their file."""
+        """Append rows of one kind to their file."""
         if rows:
             append_rows(self.root / FILES[type(rows[0])], rows)

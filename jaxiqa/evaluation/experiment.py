@@ -1,6 +1,6 @@
 """Evaluate an experiment: each trained variant through all stages, then the reports."""
 
-if __name__ == "__main__":  # before the imports below, into which Ctrl-C may fall
+if __name__ == "__main__":  # before the slow imports below, during which Ctrl-C may come
     from jaxiqa.core.interrupts import quiet
 
     quiet()
@@ -26,8 +26,8 @@ def evaluate_experiment(experiment: Experiment) -> None:
     """Check everything, attack and defend every variant, and write rows and reports.
 
     Raises:
-        ValueError: something in the config does not fit, or the folder holds rows of another evaluation.
-        SystemExit: a variant is not trained yet.
+        ValueError: the config has faults.
+        SystemExit: a variant is not trained yet, or the folder holds rows of another evaluation.
     """
     evaluation = experiment.evaluation
     check_training(experiment)
@@ -49,7 +49,7 @@ def evaluate_experiment(experiment: Experiment) -> None:
     labelled, attacked = labelled_images.split, attacked_images.split
     defending = bool(evaluation.defenses or evaluation.certifiers)
     with ExitStack() as locks:
-        # Nothing of the folder is read before it is ours, nor a model that is being trained.
+        # Read nothing from the folders before they are locked; a model may still be in training.
         for folder in (root, *(run_folder(experiment, name, seed) for seed, name in runs)):
             locks.enter_context(locked(folder))
         for name in FOLDERS:

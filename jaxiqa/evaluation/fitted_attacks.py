@@ -1,4 +1,4 @@
-"""Attacks that learn from other images: fitted once per strength, and what they learnt is kept."""
+"""Attacks that are fitted on other images: fit once per strength and store the result."""
 
 import logging
 from collections.abc import Sequence
@@ -25,9 +25,9 @@ _log = logging.getLogger(__name__)
 def fitted_attacks(
     evaluated: EvaluatedModel, label: str, chosen: Attack, epsilons: Sequence[float] | None
 ) -> list[Any]:
-    """One fitted attack per strength, from WORKDIR/fitted where it is there; none for attacks that are not fitted.
+    """Return one fitted attack per strength, read from WORKDIR/fitted if stored; an empty list for other attacks.
 
-    A file that is damaged is logged, and made again.
+    A damaged file is logged and made again.
     """
     if chosen.fit_on is None:
         return []
@@ -57,7 +57,7 @@ def fitted_attacks(
 
 
 def _load(kind: attacks.Fitted, path: Path, networks: dict[str, Any]) -> Any:
-    """What is in the file; None where there is none, or a damaged one."""
+    """Read a fitted attack; None if the file is missing or damaged."""
     try:
         return kind.load(path, **networks)
     except FileNotFoundError:

@@ -1,4 +1,4 @@
-"""Which images are scored and attacked, and digests by which they are told apart."""
+"""Load the images that are scored and attacked, and compute their digests."""
 
 import hashlib
 from collections.abc import Callable
@@ -10,40 +10,40 @@ from jaxiqa import data
 from jaxiqa.config import Attack, Data, Evaluation
 
 HELD_BYTES = 2 * 2**30
-"""Images under attack are held in memory, as 8-bit values, if they fit in this."""
+"""Memory limit: images under attack are kept in memory, as 8-bit values, if they are smaller together."""
 
 
 @dataclass(frozen=True)
 class Checked:
-    """A split all of whose images were decoded once, and the SHA-256 digest of each image's pixels."""
+    """A split whose images were all decoded once, and the SHA-256 digest of each image's pixels."""
 
     split: data.Split
     digests: tuple[str, ...]
 
     @property
     def sha256(self) -> str:
-        """Of names, human scores and pixels together."""
+        """Return the digest of names, human scores and pixels together."""
         mos = [] if self.split.mos is None else self.split.mos.tolist()
         return hashlib.sha256(repr((self.split.ids, mos, self.digests)).encode()).hexdigest()
 
 
 def load_split(chosen: Data, part: str) -> data.Split:
-    """One split of a data set, or an error that lists those there are."""
+    """Load one split of a data set; raise ``ValueError`` with the existing splits if it is missing."""
     splits = data.load(chosen.name, source=chosen.source, limit=chosen.limit, **chosen.options)
     if part not in splits:
-        raise ValueError(f"data set {chosen.name!r} has no split {part!r}, only {', '.join(splits)}")
+        raise ValueError(f"data set {chosen.name!r} has no split {part!r}; choose from {', '.join(splits)}")
     return splits[part]
 
 
 def checked(split: data.Split, *, uniform: bool = False) -> Checked:
-    """Decode every image once. Errors are those of `jaxiqa.data.validate`."""
+    """Decode every image once; raise the errors of `jaxiqa.data.validate`."""
     found: dict[int, str] = {}
     data.validate(replace(split, read=Digesting(split.read, found)), uniform=uniform)
     return Checked(split, tuple(found[index] for index in range(len(split))))
 
 
 def load_attacked(evaluation: Evaluation) -> Checked:
-    """The images under attack: the split, the varied few of it, at their size; digests are of their own size."""
+    """Load the images under attack: the split or a subset, resized; digests are those of the original size."""
     split = load_split(evaluation.data, evaluation.attacked_split)
     if evaluation.subset is not None:
         chosen = evaluation.subset
@@ -56,10 +56,11 @@ def load_attacked(evaluation: Evaluation) -> Checked:
 
 
 def fitted_on(label: str, attack: Attack, attacked: Checked) -> str:
-    """The digest of the images that an attack is fitted on.
+    """Return the digest of the images that an attack is fitted on.
 
     Raises:
-        ValueError: some of them are under attack too, whatever their names; names the attack and the images.
+        ValueError: some of these images are under attack too, whatever their names; the message names the attack and
+            the images.
     """
     assert attack.fit_on is not None
     others = checked(load_split(attack.fit_on, attack.fit_split))
@@ -75,7 +76,7 @@ def fitted_on(label: str, attack: Attack, attacked: Checked) -> str:
 
 @dataclass(frozen=True)
 class Digesting:
-    """Reads images and notes their digests, by place."""
+    """Reader that stores the digest of each image by its place."""
 
     read: Callable[[int], np.ndarray]
     digests: dict[int, str]
@@ -88,9 +89,9 @@ class Digesting:
 
 @dataclass(frozen=True)
 class Held:
-    """Images in memory, which every attack and every defense reads again."""
+    """Reader of images in memory, since every attack and defense reads them again."""
 
-    pictures: tuple[np.ndarray, ...]
+    images: tuple[np.ndarray, ...]
 
     def __call__(self, index: int) -> np.ndarray:
-        return self.pictures[index]
+        return self.images[index]

@@ -1,4 +1,4 @@
-"""How strong an attack is run: as the config says, or weak, medium and strong by what it does to pictures."""
+"""The strengths of an attack: those of the config, or weak, medium and strong by its change of images."""
 
 import logging
 from collections.abc import Callable
@@ -24,7 +24,7 @@ _log = logging.getLogger(__name__)
 
 
 def keys_of(chosen: Attack) -> tuple[StrengthKey, ...]:
-    """What the rows of an attack's present strengths are told apart by.
+    """Return the keys by which rows of an attack's present strengths are distinguished.
 
     >>> keys_of(Attack("pgd", (0.1, 0.2))), keys_of(Attack("stadv")), keys_of(Attack("ifgsm", aligned=Align("psnr")))
     ((0.1, 0.2), (None,), ('weak', 'medium', 'strong'))
@@ -35,10 +35,10 @@ def keys_of(chosen: Attack) -> tuple[StrengthKey, ...]:
 
 
 def strengths_of(evaluated: EvaluatedModel, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
-    """The strengths of one attack on one model, in the order of the config, or weak, medium, strong.
+    """Return the strengths of one attack on one model, in the order of the config, or weak, medium, strong.
 
-    What alignment found is kept in WORKDIR/aligned, with the curves it found it on; a file that is damaged is logged,
-    and made again. A target that was not reached to the tolerance, as where an attack bounds itself, is logged.
+    Aligned strengths are stored in WORKDIR/aligned, with their curves; a damaged file is logged and made again. If a
+    target is not reached within the tolerance, for example because an attack bounds itself, this is logged.
     """
     if chosen.aligned is None:
         return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
@@ -53,7 +53,7 @@ def strengths_of(evaluated: EvaluatedModel, label: str, chosen: Attack, split: S
             measure, wanted = one.target
             if abs(LOG_CHANGE[measure](one.reached) - LOG_CHANGE[measure](wanted)) > chosen.aligned.tolerance:
                 _log.warning(
-                    "%s: %s: %s is %s %.3g, not %.3g", evaluated.title, label, level, measure, one.reached, wanted
+                    "%s: %s: %s has %s %.3g; target %.3g", evaluated.title, label, level, measure, one.reached, wanted
                 )
         _write(path, aligned)
         found = open_sealed(path.read_text())
@@ -61,13 +61,13 @@ def strengths_of(evaluated: EvaluatedModel, label: str, chosen: Attack, split: S
 
 
 def _kept(path: Path) -> dict[str, Any] | None:
-    """What alignment found earlier; None where there is no file, or one that is damaged or was never sealed."""
+    """Read stored strengths; None if the file is missing, damaged or without a digest."""
     try:
         return open_sealed(path.read_bytes().decode())
     except FileNotFoundError:
         return None
     except (DamagedError, UnicodeDecodeError) as error:
-        _log.warning("%s is damaged, and is made again: %s", path, error)
+        _log.warning("%s is damaged (%s); it is made again", path, error)
         return None
 
 
@@ -76,14 +76,14 @@ def _align(
 ) -> dict[str, attacks.Aligned]:
     ladder, name = how.ladder, attacks.strength_option(chosen.name)
     if ladder is None and (how.measure, name) == ("linf", "epsilon"):
-        ladder = tuple(LEVELS["linf"].values())  # mostly, the budget is what is reached
+        ladder = tuple(LEVELS["linf"].values())  # most attacks use their whole budget
     start: dict[str, Any] = {} if ladder is None or name in chosen.options else {name: ladder[0]}
     attack = attacks.make(chosen.name, **chosen.options, **load_networks(chosen.networks), **start)
-    pictures = np.stack([split.read(index) for index in range(min(how.images, len(split)))])
+    pixels = np.stack([split.read(index) for index in range(min(how.images, len(split)))])
     return attacks.align_levels(
         attack,
         evaluated.score_fn,
-        jnp.asarray(shard_batch(pictures.astype(np.float32) / 255)),
+        jnp.asarray(shard_batch(pixels.astype(np.float32) / 255)),
         jax.random.key(evaluated.seed),
         how.measure,
         ladder=ladder,

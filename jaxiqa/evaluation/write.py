@@ -1,4 +1,4 @@
-"""The last stage of an evaluation: tables, plots and the page, from the rows."""
+"""The last stage of an evaluation: write tables, plots and the report page from the rows."""
 
 import shlex
 import sys
@@ -32,7 +32,7 @@ from jaxiqa.results.rows import (
 
 
 def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
-    """Tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses."""
+    """Write tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses."""
 
     root, evaluation = root_folder(experiment), experiment.evaluation
     names, seeds, order = list(experiment.variants), experiment.seeds, list(evaluation.attacks)
@@ -42,7 +42,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
         return [row for row in rows if row.model in names and row.seed in seeds]
 
     models = sorted(mine(ModelRow), key=lambda row: (names.index(row.model), row.seed))
-    keys = {label: set(keys_of(attack)) for label, attack in evaluation.attacks.items()}  # of the present strengths
+    keys = {label: set(keys_of(attack)) for label, attack in evaluation.attacks.items()}  # only present strengths
     results = [row for row in mine(ResultRow) if row.strength in keys.get(row.attack, ())]
     results.sort(key=lambda row: order.index(row.attack))
     masking = [row for row in mine(MaskingRow) if row.images == evaluation.masking]

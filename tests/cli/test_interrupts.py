@@ -118,7 +118,7 @@ def test_a_stopped_preparation_leaves_no_set_and_is_repeated(tmp_path, wait):
         return begun and time.monotonic() > begun[0] + wait
 
     line = stopped(process, moment)
-    assert line is None or "no data set" in line
+    assert line is None or "the unfinished data set is not used" in line
     assert not unfinished(tmp_path)
     killed = start(command, tmp_path)
     while killed.poll() is None and not any((tmp_path / "out").rglob("incomplete*")):

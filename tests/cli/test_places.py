@@ -28,7 +28,7 @@ def work(monkeypatch):
         raise AssertionError("the work has begun")
 
     monkeypatch.setattr(loading, "load_and_report", begun)
-    monkeypatch.setattr(train_filter, "pictures", begun)
+    monkeypatch.setattr(train_filter, "load_images", begun)
 
 
 def convert(out):
@@ -133,7 +133,7 @@ def test_a_filter_is_not_written_over_what_no_run_made(tmp_path):
 def test_a_place_that_holds_anything_takes_no_prepared_set(tmp_path):
     (tmp_path / "clive").mkdir()
     (tmp_path / "clive" / "1.0.0").write_text("")
-    with pytest.raises(ValueError, match=r"out: .*/clive/1\.0\.0 is there, but is no prepared clive; delete it"):
+    with pytest.raises(ValueError, match=r"out: .*/clive/1\.0\.0 exists but is not a prepared clive; delete it"):
         array_record.check_out("clive", tmp_path)
 
 

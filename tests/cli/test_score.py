@@ -79,10 +79,10 @@ def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, 
     for path, score in scores.items():
         pixels = jnp.asarray(read_image(Path(path)), jnp.float32)[None] / 255
         assert score == pytest.approx(float(model(pixels)[0]), abs=1e-4), path  # of a range of 20
-    assert "2 of 12 pictures could not be scored:" in printed
+    assert "2 of 12 images could not be scored:" in printed
     assert f"{folder / 'broken.png'}: cannot be decoded" in printed
     assert f"{folder / 'text.jpg'}: cannot be decoded" in printed
-    assert "1 other files in the folders are no pictures by their names: " in printed
+    assert "skipped 1 non-image file: " in printed
     assert "notes.txt" in printed
 
 
@@ -176,7 +176,7 @@ def test_a_csv_that_cannot_be_written_is_said_before_anything_is_scored(folder, 
     image = folder / "same0.png"
     out = {"folder": tmp_path, "below a file": image / "x.csv", "picture": image}[kind]
     monkeypatch.setattr(scoring, "score_files", None)
-    with pytest.raises(SystemExit, match=r"error: .*(is a folder|file is where a folder|one of the pictures)"):
+    with pytest.raises(SystemExit, match=r"error: .*(is a folder|file is where a folder|one of the images)"):
         scoring.main(["linearity", str(image), "--weights", "x", "--csv", str(out)])
 
 
@@ -193,7 +193,7 @@ def test_what_is_scored_when_ctrl_c_comes_is_kept(folder, runs, tmp_path, monkey
     options = ["--csv", str(out)] if to_file else []
     assert scoring.main(["linearity", *map(str, named), "--weights", str(runs / "native"), *options]) == 130
     output = capsys.readouterr()
-    assert "stopped: 1 of 2 pictures are scored" in output.err
+    assert "stopped: 1 of 2 images are scored" in output.err
     assert read(out) == {str(named[0]): 1.5} if to_file else output.out == f"{named[0]}  1.5000\n"
     assert not to_file or str(out) in output.out
 
@@ -211,7 +211,7 @@ def test_a_picture_that_needs_too_much_memory_is_a_fault_and_the_others_are_scor
     monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
     faults = {}
     scores = {k: v for done in scoring.score_files(None, paths, faults, batch_size=3) for k, v in done.items()}
-    assert "need more memory than there is" in faults.pop(paths[1])
+    assert "not enough memory for" in faults.pop(paths[1])
     assert list(scores) == [paths[0], paths[2]]
     assert not faults
 

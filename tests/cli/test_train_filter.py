@@ -79,7 +79,7 @@ def test_a_denoiser_learns_and_goes_on_exactly_where_it_was(tmp_path):
     noisy = picture + 0.3 * np.random.default_rng(0).standard_normal(picture.shape).astype(np.float32)
     assert float(((network(noisy) - picture) ** 2).mean()) < 0.5 * float(((noisy - picture) ** 2).mean())
 
-    with pytest.raises(ValueError, match="is of a run with other sigma; delete it, or choose another OUT"):
+    with pytest.raises(ValueError, match="holds a run with different sigma; delete it or choose another OUT"):
         train_filter.train(arguments(whole, epochs=9, **(options | {"sigma": 0.2})))
 
 
@@ -89,7 +89,7 @@ def test_a_filter_learns_from_attacks_on_a_metric(tmp_path, metric):
     options = {"model": metric, "attack": "fgsm", "attack_options": ("epsilon=0.1",)}
     first, before = train_filter.train(arguments(out, epochs=1, **options))
     attacked = np.load(tmp_path / "fcn.safetensors.run" / "attacked.npy")
-    clean = train_filter.pictures(arguments(out))
+    clean = train_filter.load_images(arguments(out))
     assert attacked.dtype == np.uint8
     change = np.abs(attacked.astype(int) - clean)
     assert change.max() == 26  # round(255 ε) or the border of the box
@@ -107,7 +107,7 @@ def test_a_filter_learns_from_attacks_on_a_metric(tmp_path, metric):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "model is missing: fcn learns from attacks on a metric"),
+        ({}, "model is missing: fcn is trained on attacks on a metric"),
         ({"out": Path("filter.pth"), "network": "dncnn"}, r"out='filter\.pth' must end in \.safetensors"),
         ({"network": "dncnn", "sigma": -0.1}, r"sigma=-0\.1 is outside"),
         ({"network": "dncnn", "epochs": 0}, "epochs=0 is outside"),
@@ -158,16 +158,16 @@ def test_a_failed_start_leaves_nothing_that_refuses_the_corrected_one(options, m
 
 def test_other_pictures_are_another_run(tmp_path):
     given = arguments(tmp_path / "f.safetensors", network="dncnn")
-    clean = train_filter.pictures(given)
+    clean = train_filter.load_images(given)
     train_filter.same_run(given, tmp_path / "run", clean)
     train_filter.same_run(given, tmp_path / "run", clean)
-    with pytest.raises(ValueError, match="other pictures"):
+    with pytest.raises(ValueError, match="different pictures"):
         train_filter.same_run(given, tmp_path / "run", 255 - clean)
 
 
 def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
     given = arguments(tmp_path / "f.safetensors", network="dncnn")
-    clean, run = train_filter.pictures(given), tmp_path / "run"
+    clean, run = train_filter.load_images(given), tmp_path / "run"
     train_filter.same_run(given, run, clean)
     (run / ".config.json.123.tmp").write_text("half")
     other = replace(given, sigma=0.5)
@@ -176,11 +176,11 @@ def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
     train_filter.same_run(other, run, clean)
     (run / "checkpoints" / "1").mkdir(parents=True)  # work
     train_filter.forget_start(run)
-    with pytest.raises(ValueError, match="of a run with other sigma; delete it"):
+    with pytest.raises(ValueError, match="holds a run with different sigma; delete it"):
         train_filter.same_run(given, run, clean)
     for content in ("", "[", "3", "\x00"):
         (run / "config.json").write_text(content)
-        with pytest.raises(ValueError, match=r"config\.json is damaged; restore it, or delete"):
+        with pytest.raises(ValueError, match=r"config\.json is damaged; restore it, delete"):
             train_filter.same_run(given, run, clean)
 
 
@@ -188,17 +188,17 @@ def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
 def test_attacked_pictures_that_are_damaged_or_of_another_attack_are_made_again(tmp_path, metric, capsys):
     options = {"model": metric, "attack": "fgsm", "attack_options": ("epsilon=0.1",), "limit": 2}
     given = arguments(tmp_path / "f.safetensors", **options)
-    clean, key = train_filter.pictures(given), jax.random.key(0)
-    first = train_filter.attacked_pictures(given, clean, tmp_path, key)
+    clean, key = train_filter.load_images(given), jax.random.key(0)
+    first = train_filter.attacked_images(given, clean, tmp_path, key)
     file = tmp_path / "attacked.npy"
     whole = file.read_bytes()
-    np.testing.assert_array_equal(train_filter.attacked_pictures(given, clean, tmp_path, key), first)
+    np.testing.assert_array_equal(train_filter.attacked_images(given, clean, tmp_path, key), first)
     assert capsys.readouterr().err == ""
     for damaged in (b"", whole[:-1], whole[:200], whole[:500] + bytes([whole[500] ^ 1]) + whole[501:]):
         file.write_bytes(damaged)
-        np.testing.assert_array_equal(train_filter.attacked_pictures(given, clean, tmp_path, key), first)
-        assert f"{file} is damaged or of another attack, and is made again" in capsys.readouterr().err
+        np.testing.assert_array_equal(train_filter.attacked_images(given, clean, tmp_path, key), first)
+        assert f"{file} is damaged or for another attack; it is made again" in capsys.readouterr().err
         assert file.read_bytes() == whole
     other = arguments(tmp_path / "f.safetensors", **(options | {"attack_options": ("epsilon=0.02",)}))
-    weaker = train_filter.attacked_pictures(other, clean, tmp_path, key)
+    weaker = train_filter.attacked_images(other, clean, tmp_path, key)
     assert np.abs(weaker.astype(int) - clean).max() <= 6 < np.abs(first.astype(int) - clean).max()

@@ -174,7 +174,7 @@ def test_a_metric_that_turns_nan_is_named_with_its_attack_and_what_was_done_is_k
 
     made = evaluated(tmp_path)  # two images at once
     made.__dict__["score_fn"] = broken
-    with pytest.raises(ValueError, match=r"^m seed 0: mine: .*non-finite score.*; the batches before are kept"):
+    with pytest.raises(ValueError, match=r"^m seed 0: mine: .*non-finite score.*; the finished batches are kept"):
         run_attacks(made, chosen, split, store=True, examples=1)
     rows = made.rows(ResultRow)
     assert [row.image for row in rows] == list(split.ids[:4])

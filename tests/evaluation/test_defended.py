@@ -156,7 +156,7 @@ def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, 
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     Image.new("RGB", (28, 20)).save(path)
-    with pytest.raises(ValueError, match=r"\.png is not the file that was stored; delete it"):
+    with pytest.raises(ValueError, match=r"\.png was changed after it was stored; delete it"):
         defend_all(evaluated(tmp_path), less, split)
     path.unlink()
     run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)

@@ -32,13 +32,13 @@ def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_pa
     with pytest.raises(ValueError, match="preset=1"):
         build("own", Defense(f"{file}:Shift", preset=1))
     for kind, message in (
-        ("range", r"values from \d+\.\d+ to 2\d\d"),
-        ("nan", "values from nan"),
-        ("channels", r"\(2, 20, 28, 1\) of images"),
-        ("one", r"\(20, 28, 3\) of images"),
+        ("range", r"values in \[\d+\.\d+, 2\d\d"),
+        ("nan", r"values in \[nan"),
+        ("channels", r"\(2, 20, 28, 1\) for images"),
+        ("one", r"\(20, 28, 3\) for images"),
     ):
         wrong = build("own", Defense(f"{file}:Wrong", {"kind": kind}))
-        with pytest.raises(ValueError, match=f"defense 'own' made .*{message}"):
+        with pytest.raises(ValueError, match=f"defense 'own' returned .*{message}"):
             defense_stage.Defended(evaluated(tmp_path), "own", wrong, split)
 
 
@@ -131,7 +131,7 @@ def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
     assert set(after) == (run("evaluate.py").returncode == 0 and set(board()))  # others' rows stay
     file.write_text(MINE + "# changed")
     refused = run("evaluate.py", "--defense", f"plain={file}:Mirror")
-    assert "rows of another defense plain:" in refused.stderr
-    assert "give it another label" in refused.stderr
+    assert "rows for a different defense plain:" in refused.stderr
+    assert "use a new label" in refused.stderr
     wrong = run("evaluate.py", "--defense", f"{file}:Shift,amuont=1")
     assert "error: evaluation.defenses.Shift amuont=1: " in wrong.stderr

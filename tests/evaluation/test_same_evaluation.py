@@ -77,7 +77,7 @@ def test_a_changed_attack_may_take_another_label(experiment):
     write_row(experiment, "PGD-1")
     with pytest.raises(
         SystemExit,
-        match=r"options\.steps: 1 -> 2\ngive what changed another label, and only that is run",
+        match=r"options\.steps: 1 -> 2\nuse a new label, then only this attack is run",
     ):
         check_same_evaluation(with_attacks(experiment, **{"PGD-1": pgd(experiment, 2)}), DIGESTS)
 

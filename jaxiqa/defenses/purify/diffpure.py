@@ -18,7 +18,7 @@ from jaxiqa.ops.resize import resize_bilinear
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)  # a schedule holds arrays
 class DiffPure:
-    """Diffuse an image ``steps`` steps at once, then run the reverse steps one by one.
+    """Add the noise of ``steps`` diffusion steps at once, then denoise step by step.
 
         x₀ = 2 resize(x) − 1,   x_t = √ᾱ x₀ + √(1 − ᾱ) ε,   … x_{t−1} from x_t by the network …,   resize((x₀ + 1) / 2)
 
