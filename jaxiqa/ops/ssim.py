@@ -3,6 +3,7 @@
 from functools import partial
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
@@ -38,6 +39,7 @@ WINDOWS = {
 SIDE = len(WINDOWS["gaussian"].weights)
 
 
+@partial(jax.jit, static_argnames="window")
 @at_least_float32
 def ssim(a: Images, b: Images, *, window: str = "gaussian") -> Scores:
     """Structural similarity, in [−1, 1], 1 for equal images.
@@ -120,6 +122,7 @@ EXPONENTS = (0.0448, 0.2856, 0.3001, 0.2363, 0.1333)
 MINIMUM = (SIDE - 1) * 2 ** (len(EXPONENTS) - 1) + 1
 
 
+@jax.jit
 @at_least_float32
 def ms_ssim(a: Images, b: Images) -> Scores:
     """Return the multi-scale structural similarity, in [0, 1], 1 for equal images.
@@ -139,7 +142,6 @@ def ms_ssim(a: Images, b: Images) -> Scores:
     Raises:
         ValueError: the images differ in shape, are not float, or a side is too short.
 
-    >>> import jax
     >>> jax.eval_shape(ms_ssim, *2 * [jax.ShapeDtypeStruct((2, 161, 170, 3), "float32")]).shape
     (2,)
 
