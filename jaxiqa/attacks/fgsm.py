@@ -6,6 +6,7 @@ from dataclasses import KW_ONLY, dataclass
 import jax
 
 from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.gradients import check_complete
 from jaxiqa.attacks.engine.objective import Objective, as_objective
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.pgd import PGD, SharedPrefix
@@ -101,5 +102,6 @@ class IFGSM(Attack):
         return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, objective=self.objective)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, prefix: SharedPrefix | None = None) -> Images:
+        check_complete(self)
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
         return self._pgd(step_size)(score_fn, images, key, prefix=prefix)

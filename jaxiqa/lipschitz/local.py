@@ -2,7 +2,8 @@
 
 Every function takes a batch and returns one number per image. Images must be RGB, ``b h w 3``, in [0, 1]. A slope in
 "linf" is the score's change per unit of the largest pixel change, so it is the l1 norm of the gradient. Scores and
-gradients are computed in the type of the images; norms are summed in at least float32.
+gradients are computed in at least float32: in half precision, the rounding of the scores would add to the slopes.
+float64 stays float64.
 """
 
 import warnings
@@ -21,6 +22,7 @@ from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree
 from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
+from jaxiqa.layers.linear_algebra import full
 from jaxiqa.lipschitz.extreme_value import fit_reverse_weibull
 from jaxiqa.lipschitz.rows import Report
 from jaxiqa.lipschitz.spectral import power_iteration
@@ -37,8 +39,8 @@ def distance(change: Images, norm: str = "l2") -> Scores:
 
 def _rows(x: Images) -> Float[Array, "b n"]:
     """Return one row per image, in at least float32."""
-    x = jnp.asarray(x)
-    return x.reshape(len(x), -1).astype(jnp.promote_types(x.dtype, jnp.float32))
+    x = full(jnp.asarray(x))
+    return x.reshape(len(x), -1)
 
 
 def _scores(score_fn: ScoreFn, images: Images) -> Scores:
@@ -51,7 +53,7 @@ def _scores(score_fn: ScoreFn, images: Images) -> Scores:
 def gradients(score_fn: ScoreFn, images: Images) -> Images:
     """Return the gradient of each image's score by its pixels; images are scored independently."""
     check_unit_images(images)
-    return jax.grad(lambda x: _scores(score_fn, x).sum())(jnp.asarray(images))
+    return jax.grad(lambda x: _scores(score_fn, x).sum())(full(jnp.asarray(images)))
 
 
 def gradient_norms(score_fn: ScoreFn, images: Images, norm: str = "l2") -> Scores:
@@ -92,6 +94,7 @@ def jacobian_norms(
     inputs = jnp.asarray(inputs)
     if not (inputs.ndim and len(inputs) and jnp.issubdtype(inputs.dtype, jnp.inexact)):
         raise ValueError(f"inputs has shape {inputs.shape} and dtype {inputs.dtype}; expected a batch of floats, b ...")
+    inputs = full(inputs)
     one = lambda x, key: power_iteration(lambda x: function(x[None])[0], x, key, steps=steps)  # noqa: E731
     return jax.vmap(one)(inputs, image_keys(key, len(inputs)))
 
@@ -110,6 +113,7 @@ def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = 
     check_unit_images(attacked, name="attacked")
     if attacked.shape != images.shape:
         raise ValueError(f"attacked has shape {tuple(attacked.shape)}; images has {tuple(images.shape)}")
+    images, attacked = full(jnp.asarray(images)), full(jnp.asarray(attacked))
     length = distance(attacked - images, norm)
     moved = jnp.abs(_scores(score_fn, attacked) - _scores(score_fn, images))
     return jnp.where(length > 0, moved / jnp.where(length > 0, length, 1), 0)
@@ -175,7 +179,7 @@ def clever(
     check_number("limit", limit, 1.0, open_low=True)
     check_unit_images(images)
     keys, traced = jax.random.split(key, batches), as_pytree(score_fn)
-    images = jnp.asarray(images)
+    images = full(jnp.asarray(images))
     maxima = np.stack([np.asarray(_largest(traced, images, k, radius, norm, samples), np.float64) for k in keys])
     broken = np.flatnonzero(~np.isfinite(maxima).all(0))
     if len(broken):
@@ -251,5 +255,5 @@ def certified_interval(
     check_number("bound", bound, 0.0)
     length = epsilon * float(np.sqrt(np.prod(images.shape[1:]))) if norm == "linf" else epsilon
     reach = bound * length if bound and length else 0.0  # a change of length 0 has no effect, whatever the bound
-    scores = _scores(score_fn, images)
+    scores = _scores(score_fn, full(jnp.asarray(images)))
     return scores - reach, scores + reach

@@ -109,14 +109,20 @@ for given in ([np.zeros((8, 8, 3))], "a.png", None):
             raise AssertionError(given)
 
 from dataclasses import replace
-from jaxiqa.attacks import APGD, FGSM, NES, PGD, Square
-for attack in (FGSM(0.1), PGD(0.1), APGD(0.1), NES(0.1), Square(0.1)):
+from jaxiqa.attacks import ATTACKS, Korhonen, MADC, NES, PGD, SSAH, UAP, Square, StAdv
+image, key = np.full((1, 8, 8, 3), 0.5), jax.random.key(0)
+cases = [(ATTACKS[name](0.1), "epsilon") for name in ("fgsm", "ifgsm", "pgd", "apgd", "nes", "square", "parsimonious")]
+cases += [(NES(0.1), "sigma"), (NES(0.1), "momentum"), (UAP(np.zeros((8, 8, 3), np.float32)), "amplitude")]
+for attack, option in cases:
     try:
-        replace(attack, epsilon=None)(lambda x: x.mean((1, 2, 3)), np.full((1, 8, 8, 3), 0.5), jax.random.key(0))
+        replace(attack, **{option: None})(lambda x: x.mean((1, 2, 3)), image, key)
     except ValueError as error:
-        assert str(error) == "epsilon=None is not a number; write one such as 8 / 255", error
+        assert str(error).startswith(f"{option}=None is not a number; give the attack one"), error
     else:
-        raise AssertionError(attack)
+        raise AssertionError((attack, option))
+for attack in (PGD(0.1, step_size=None), MADC(), Korhonen(), SSAH(), StAdv(steps=1)):  # None is a default, or filled in
+    attack(lambda x: x.mean((1, 2, 3)), image, key)
+for attack in (PGD(0.1), Square(0.1), NES(0.1)):
     axes = replace(jax.tree.map(lambda _: None, attack), epsilon=0)  # how JAX's axes of a pytree are written
     attacks_ = replace(attack, epsilon=np.array([0.1, 0.2]))
     assert jax.vmap(lambda attack: attack.epsilon + 1, in_axes=(axes,))(attacks_).shape == (2,)

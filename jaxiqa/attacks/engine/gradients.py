@@ -1,7 +1,7 @@
 """Gradients per image, and the checks and conversions at the start and the end of every attack."""
 
 from collections.abc import Callable
-from dataclasses import replace
+from dataclasses import fields, replace
 from typing import Any
 
 import jax
@@ -86,6 +86,21 @@ def check_attacked(attacked: Float[Array, "*e b h w c"]) -> None:
         )
 
 
+def check_complete(attack: Any) -> None:
+    """Raise ``ValueError`` if an option of the attack is None and its default is not.
+
+    Called by the attack, not by its constructor: JAX writes axes as a pytree of None.
+
+    >>> from dataclasses import make_dataclass
+    >>> check_complete(make_dataclass("Mine", ["epsilon"])(None))
+    Traceback (most recent call last):
+    ValueError: epsilon=None is not a number; give the attack one, such as epsilon=8 / 255
+    """
+    for option in fields(attack):
+        if getattr(attack, option.name) is None and option.default is not None:
+            raise ValueError(f"{option.name}=None is not a number; give the attack one, such as epsilon=8 / 255")
+
+
 def begin(
     attack: Any, score_fn: ScoreFn | None, images: Images, key: Any, *, minimum: int = 1
 ) -> tuple[Any, Any, Images, Any]:
@@ -97,11 +112,10 @@ def begin(
         The attack, the score function, the images and the key.
 
     Raises:
-        ValueError: bad images, an objective for another number of images, or ``epsilon=None``.
+        ValueError: bad images, an objective for another number of images, or an attack that `check_complete` rejects.
     """
     check_unit_images(images, minimum=minimum)
-    if getattr(attack, "epsilon", 0.0) is None:  # not in __post_init__: JAX writes axes as a pytree of None
-        raise ValueError("epsilon=None is not a number; write one such as 8 / 255")
+    check_complete(attack)
     if hasattr(attack, "objective"):
         check_objective(attack.objective, len(images))
     images = jnp.asarray(images)
