@@ -51,9 +51,11 @@ def check_float64(function, arrays):
 
 
 def check_derivatives(function, arrays, *, squared=True):
-    """⟨u, Jv⟩ = ⟨Jᵀu, v⟩, and the Hessian's products, two ways, are the changes of the gradient; in float64.
+    """Jv is the change of the value, ⟨u, Jv⟩ = ⟨Jᵀu, v⟩, and the Hessian's products, two ways, are the changes of the
+    gradient; in float64.
 
-    ``squared``: of a sum of squares; otherwise of a sum, for what has a gradient that is not its own.
+    ``squared``: of a sum of squares; otherwise of a sum, and without the first, for what has a gradient that is not its
+    own.
     """
     random = np.random.default_rng(0)
     with jax.enable_x64(True):
@@ -72,6 +74,12 @@ def check_derivatives(function, arrays, *, squared=True):
         back = jax.jit(lambda x, u: jax.vjp(flat, *x)[1](u))(tuple(x), u)
         assert np.isfinite(np.asarray(along)).all()
         np.testing.assert_allclose(_inner(back, v), (u * along).sum(), rtol=1e-9, atol=1e-9)
+
+        if squared:
+            step, run = 1e-6, jax.jit(flat)
+            up, down = (run(*(a + s * step * b for a, b in zip(x, v, strict=True))) for s in (1, -1))
+            size = float(jnp.abs(along).max(initial=0)) + 1e-3
+            np.testing.assert_allclose(along, (up - down) / (2 * step), rtol=1e-4, atol=1e-5 * size)
 
         gradient = jax.grad(lambda *x: jnp.sum(u * flat(*x) ** (2 if squared else 1)), places)
         forward = jax.jit(lambda x, v: jax.jvp(gradient, x, v)[1])(tuple(x), tuple(v))

@@ -72,13 +72,26 @@ def test_what_a_layer_with_weights_computes_stays_float32(name, dtype):
     np.testing.assert_array_equal(found, function(*(a.astype(jnp.float32) for a in rounded)))
 
 
+@pytest.mark.parametrize(("narrow", "wide"), [("bfloat16", "float32"), ("float16", "float64"), ("float32", "float64")])
 @pytest.mark.parametrize("name", ["convolve", "grouped_conv", "wide_conv"])
-def test_a_map_and_a_kernel_of_two_types_give_what_jax_promotes_them_to(name):
+def test_a_map_and_a_kernel_of_two_types_give_what_jax_promotes_them_to(name, narrow, wide):
     function, (x, kernel) = CASES[name]
-    found = function(jnp.asarray(x, jnp.bfloat16), jnp.asarray(kernel, jnp.float32))
-    assert found.dtype == jnp.float32
-    exact = function(jnp.asarray(x, jnp.bfloat16).astype(jnp.float32), jnp.asarray(kernel, jnp.float32))
-    np.testing.assert_array_equal(found, exact)
+    with jax.enable_x64(True):
+        x, kernel = jnp.asarray(x, narrow), jnp.asarray(kernel, wide)
+        for given in ((x, kernel), (x.astype(wide), kernel.astype(narrow))):
+            found = function(*given)
+            assert found.dtype == wide
+            exact = function(*(array.astype(wide) for array in given))
+            np.testing.assert_array_equal(found, exact)
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_a_wide_convolution_by_taps_is_rounded_once(dtype, monkeypatch):
+    """A large map is not gathered: it is one product per tap, and their sum."""
+    monkeypatch.setattr("jaxiqa.nn.kernels.wide.GATHERED", 0)
+    jax.clear_caches()
+    check_half(*MACHINERY["wide_conv"], dtype)
+    jax.clear_caches()
 
 
 @pytest.mark.parametrize("dtype", HALVES)
