@@ -162,8 +162,8 @@ def same_run(arguments: Arguments, folder: Path, clean: Any) -> None:
     described = describe(arguments, clean)
     file = folder / "config.json"
     try:
-        before = json.loads(file.read_text()) if file.exists() else {}
-        fields = [name for name in described if name in before and before[name] != described[name]]
+        before = json.loads(file.read_text()) if file.exists() else described
+        fields = [name for name in described if name not in before or before[name] != described[name]]
     except (ValueError, TypeError):
         raise ValueError(f"{file} is damaged; restore it, delete {folder}, or choose another OUT") from None
     if fields:
@@ -191,7 +191,7 @@ def describe(arguments: Arguments, clean: Any) -> dict[str, Any]:
         if not card.is_file():
             raise FileNotFoundError(f"model: {arguments.model} holds no trained metric (model.json is missing)")
         described["model"] = json.loads(card.read_text()).get("sha256")
-    described["pictures"] = hashlib.sha256(clean.tobytes()).hexdigest()
+    described["images"] = hashlib.sha256(clean.tobytes()).hexdigest()
     return json.loads(json.dumps(described))
 
 
@@ -229,7 +229,7 @@ def attacked_images(arguments: Arguments, clean: Any, folder: Path, key: Any) ->
 
     file = folder / "attacked.npy"
     described = describe(arguments, clean)
-    made_with = repr([described[name] for name in ("model", "attack", "attack_options", "seed", "pictures")]).encode()
+    made_with = repr([described[name] for name in ("model", "attack", "attack_options", "seed", "images")]).encode()
     if file.exists():
         content = file.read_bytes()
         if hashlib.sha256(content[:-32] + made_with).digest() == content[-32:]:

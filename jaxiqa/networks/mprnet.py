@@ -107,11 +107,11 @@ class Supervised(nnx.Module):
 
     def __init__(self, width: int, *, rngs: nnx.Rngs):
         self.features = conv(width, width, 1, rngs=rngs)
-        self.picture = conv(width, 3, 1, rngs=rngs)
+        self.restored = conv(width, 3, 1, rngs=rngs)
         self.mask = conv(3, width, 1, rngs=rngs)
 
     def __call__(self, x: Map, images: Map) -> tuple[Map, Map]:
-        image = self.picture(x) + images
+        image = self.restored(x) + images
         return x + self.features(x) * jax.nn.sigmoid(self.mask(image)), image
 
 

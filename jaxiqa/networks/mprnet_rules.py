@@ -39,7 +39,7 @@ def rules() -> tuple[key_map.Rule, ...]:
             rules += key_map.conv(rf"{source}decoder\.{up}\.up\.1", f"decoder.{stage}.up.{level}")
             rules += _block(rf"{source}decoder\.skip_attn{level + 1}", f"decoder.{stage}.skip.{level}")
         sam = f"sam{stage + 1}{stage + 2}"
-        for i, part in enumerate(("features", "picture", "mask")):
+        for i, part in enumerate(("features", "restored", "mask")):
             rules += key_map.conv(rf"{sam}\.conv{i + 1}", f"supervised.{stage}.{part}")
         rules += key_map.conv(f"concat{stage + 1}{stage + 2}", f"join.{stage}")
     for short, part in (("enc", "of_encoder"), ("dec", "of_decoder")):

@@ -1,6 +1,7 @@
 """Training a filter and a denoiser: better than nothing, the same when it is interrupted, and refused by name."""
 
 import hashlib
+import json
 import subprocess
 import sys
 import time
@@ -75,9 +76,9 @@ def test_a_denoiser_learns_and_goes_on_exactly_where_it_was(tmp_path):
 
     network = networks.load("dncnn", weights=whole)
     assert len(safetensors.numpy.load_file(whole)) == 8  # three kernels, a bias, one batch norm
-    picture = jnp.asarray(load("builtin", limit=1)["val"][0]["image"][None], jnp.float32) / 255
-    noisy = picture + 0.3 * np.random.default_rng(0).standard_normal(picture.shape).astype(np.float32)
-    assert float(((network(noisy) - picture) ** 2).mean()) < 0.5 * float(((noisy - picture) ** 2).mean())
+    image = jnp.asarray(load("builtin", limit=1)["val"][0]["image"][None], jnp.float32) / 255
+    noisy = image + 0.3 * np.random.default_rng(0).standard_normal(image.shape).astype(np.float32)
+    assert float(((network(noisy) - image) ** 2).mean()) < 0.5 * float(((noisy - image) ** 2).mean())
 
     with pytest.raises(ValueError, match="holds a run with different sigma; delete it or choose another OUT"):
         train_filter.train(arguments(whole, epochs=9, **(options | {"sigma": 0.2})))
@@ -156,13 +157,17 @@ def test_a_failed_start_leaves_nothing_that_refuses_the_corrected_one(options, m
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_pictures_are_another_run(tmp_path):
+def test_other_images_are_another_run(tmp_path):
     given = arguments(tmp_path / "f.safetensors", network="dncnn")
     clean = train_filter.load_images(given)
     train_filter.same_run(given, tmp_path / "run", clean)
     train_filter.same_run(given, tmp_path / "run", clean)
-    with pytest.raises(ValueError, match="different pictures"):
+    with pytest.raises(ValueError, match="different images"):
         train_filter.same_run(given, tmp_path / "run", 255 - clean)
+    stored = json.loads((tmp_path / "run" / "config.json").read_text())
+    (tmp_path / "run" / "config.json").write_text(json.dumps({k: v for k, v in stored.items() if k != "images"}))
+    with pytest.raises(ValueError, match="different images"):  # the name was another one in earlier runs
+        train_filter.same_run(given, tmp_path / "run", clean)
 
 
 def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
@@ -185,7 +190,7 @@ def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
 
 
 @pytest.mark.slow
-def test_attacked_pictures_that_are_damaged_or_of_another_attack_are_made_again(tmp_path, metric, capsys):
+def test_attacked_images_that_are_damaged_or_of_another_attack_are_made_again(tmp_path, metric, capsys):
     options = {"model": metric, "attack": "fgsm", "attack_options": ("epsilon=0.1",), "limit": 2}
     given = arguments(tmp_path / "f.safetensors", **options)
     clean, key = train_filter.load_images(given), jax.random.key(0)
