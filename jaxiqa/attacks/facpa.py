@@ -174,7 +174,18 @@ def fit_facpa(
 
 
 def save_facpa(attack: FACPA, path: str | Path) -> None:
-    """Write the weights of a trained network and the options to a ``.safetensors`` file."""
+    """Write the weights of a trained network and the options to a ``.safetensors`` file.
+
+    Raises:
+        jaxiqa.core.files.WriteError: the file cannot be written.
+
+    >>> import tempfile
+    >>> network = jax.tree_util.Partial(lambda bias, x: jnp.tanh(x + bias), jnp.ones(3))
+    >>> path = Path(tempfile.mkdtemp()) / "facpa.safetensors"
+    >>> save_facpa(FACPA(network, multiple=1, epsilon=8 / 255), path)
+    >>> load_facpa(path, network).multiple
+    1
+    """
     options = {name: float(getattr(attack, name)) for name in ("amplitude", "epsilon")}
     write(path, "facpa", _named(attack.network), options | {"multiple": attack.multiple, "variant": attack.variant})
 
@@ -189,6 +200,14 @@ def load_facpa(path: str | Path, network: Network) -> FACPA:
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file is damaged, or holds something else or the weights of another network.
+
+    >>> import tempfile
+    >>> network = jax.tree_util.Partial(lambda bias, x: jnp.tanh(x + bias), jnp.ones(3))
+    >>> path = Path(tempfile.mkdtemp()) / "facpa.safetensors"
+    >>> save_facpa(FACPA(network, multiple=1), path)
+    >>> empty = jax.tree.map(jnp.zeros_like, network)
+    >>> load_facpa(path, empty).network.args[0].tolist()
+    [1.0, 1.0, 1.0]
     """
     arrays, options = read(path, "facpa")
     wanted = _named(network)

@@ -202,12 +202,33 @@ def _centre(images: Images, size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
 
 
 def save_uap(attack: UAP, path: str | Path) -> None:
-    """Write a fitted pattern and its amplitude to a ``.safetensors`` file."""
+    """Write a fitted pattern and its amplitude to a ``.safetensors`` file.
+
+    Raises:
+        jaxiqa.core.files.WriteError: the file cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "uap.safetensors"
+    >>> save_uap(UAP(jnp.full((4, 6, 3), 0.01), amplitude=0.5), path)
+    >>> load_uap(path).amplitude
+    0.5
+    """
     write(path, "uap", {"delta": attack.delta}, {"amplitude": float(attack.amplitude)})
 
 
 def load_uap(path: str | Path) -> UAP:
-    """Read a file of `save_uap`; raise ``ValueError`` if it is damaged or holds something else."""
+    """Read a file of `save_uap`.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or holds something else.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "uap.safetensors"
+    >>> save_uap(UAP(jnp.full((4, 6, 3), 0.01), amplitude=0.5), path)
+    >>> load_uap(path).amplitude
+    0.5
+    """
     arrays, options = read(path, "uap")
     if set(arrays) != {"delta"} or arrays["delta"].ndim != 3 or not set(options) <= {"amplitude"}:
         raise ValueError(f"{path}: not a fitted pattern: it holds {sorted(arrays)} and {options}")

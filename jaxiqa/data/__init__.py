@@ -31,7 +31,13 @@ __all__ = ["DATASETS", "Split", "load", "read_image", "resized", "resolve", "sel
 
 
 def resolve(path: str | Path) -> Path:
-    """Resolve a path: absolute paths are unchanged, others are relative to ``$JAXIQA_DATA`` (``./data`` if not set)."""
+    """Resolve a path: absolute paths are unchanged, others are relative to ``$JAXIQA_DATA`` (``./data`` if not set).
+
+    >>> resolve("/photographs/clive").as_posix()
+    '/photographs/clive'
+    >>> resolve("clive").name
+    'clive'
+    """
     return Path(os.environ.get("JAXIQA_DATA") or "data") / path
 
 

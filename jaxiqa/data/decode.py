@@ -43,6 +43,12 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RGB:
     Raises:
         ValueError: the file is missing, not a regular file, unreadable, empty, truncated, of another format, without
             pixels, too large, or its values have no fixed range; the message names the file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grey.png"
+    >>> Image.new("L", (4, 2), 128).save(path)
+    >>> read_image(path).shape, read_image(path)[0, 0].tolist()
+    ((2, 4, 3), [128, 128, 128])
     """
     path = Path(path)
     if fault := file_fault(path):

@@ -22,6 +22,9 @@ def validate(split: Split, *, uniform: bool = False) -> None:
     Raises:
         ValueError: one error that lists every image that cannot be decoded, with its row, and with ``uniform`` every
             image that does not have the most common size.
+
+    >>> from jaxiqa.data import load
+    >>> validate(load("builtin", size=(16, 20), train=4, val=2, test=2)["test"], uniform=True)
     """
 
     def attempt(index: int) -> tuple[tuple[int, int] | None, str]:

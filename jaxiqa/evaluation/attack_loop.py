@@ -34,7 +34,14 @@ def score(score_fn: ScoreFn, images: Images) -> jax.Array:
 def score_split(
     score_fn: ScoreFn, split: Split, *, batch_size: int, size: tuple[int, int] | None = None
 ) -> tuple[np.ndarray, float]:
-    """Return the clean scores of a split, and the seconds of scoring without compilation and decoding."""
+    """Return the clean scores of a split, and the seconds of scoring without compilation and decoding.
+
+    >>> from jaxiqa.data import load
+    >>> split = load("builtin", size=(16, 20), train=4, val=2, test=3)["test"]
+    >>> scores, seconds = score_split(lambda images: images.mean((1, 2, 3)), split, batch_size=2)
+    >>> scores.shape
+    (3,)
+    """
     scores, seconds = [], 0.0
     for number, (pixels, valid, _) in enumerate(scoring_batches(split, batch_size, size=size)):
         images = jnp.asarray(pixels)
@@ -61,6 +68,15 @@ def attack_runner(
         epsilons: strengths, in the unit of the field they set; None: the options decide the strength.
         score_fn: the metric under attack.
         fitted: attacks that were fitted on other images, one per strength.
+
+    Raises:
+        ValueError: an unknown attack or option.
+
+    >>> score = jax.tree_util.Partial(lambda images: images.mean((1, 2, 3)))
+    >>> run = attack_runner("fgsm", {}, [2 / 255, 4 / 255], score)
+    >>> attacked, queries = run(jnp.full((3, 8, 8, 3), 0.5), jax.random.key(0))
+    >>> attacked.shape, queries
+    ((2, 3, 8, 8, 3), None)
     """
     if fitted:
         return lambda images, key, progress=None: (jnp.stack([one(score_fn, images, key) for one in fitted]), None)
@@ -126,6 +142,17 @@ def attack_split(
     gives the same rows as an uninterrupted one, for any batch size. A batch is skipped if all its (image, ε) pairs, or
     (image, level) pairs for named strengths, are in ``done``. A partly finished batch is run again, and only its
     missing rows are returned. ``progress(done, total)`` is called in units of images, which may be fractions.
+
+    Raises:
+        ValueError: a score is not finite; the message names the images.
+
+    >>> from jaxiqa.data import load
+    >>> split = load("builtin", size=(16, 20), train=4, val=2, test=3)["test"]
+    >>> score = jax.tree_util.Partial(lambda images: images.mean((1, 2, 3)))
+    >>> run = attack_runner("fgsm", {}, [4 / 255], score)
+    >>> options = {"model": "mean", "seed": 0, "attack": "FGSM", "epsilons": [4 / 255], "batch_size": 2}
+    >>> [len(batch.rows) for batch in attack_split(run, score, split, **options)]
+    [2, 1]
     """
     values: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
     strengths = list(levels or values)

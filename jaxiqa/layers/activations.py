@@ -15,6 +15,9 @@ def group_sort(x: Float[Array, "*b c"], size: int = 2) -> Float[Array, "*b c"]:
 
     Reference: Anil, Lucas and Grosse, "Sorting out Lipschitz function approximation", arXiv:1811.05381.
 
+    Raises:
+        ValueError: the number of channels is not a multiple of ``size``.
+
     >>> group_sort(jnp.array([3.0, 1.0, -2.0, 5.0])).tolist()
     [1.0, 3.0, -2.0, 5.0]
     """
@@ -26,6 +29,9 @@ def group_sort(x: Float[Array, "*b c"], size: int = 2) -> Float[Array, "*b c"]:
 @jax.jit
 def max_min(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     """Return the smaller and the larger of each pair of neighbouring channels: `group_sort` of pairs, without a sort.
+
+    Raises:
+        ValueError: the number of channels is odd.
 
     >>> max_min(jnp.array([3.0, 1.0, -2.0, 5.0])).tolist()
     [1.0, 3.0, -2.0, 5.0]
@@ -45,6 +51,9 @@ def householder(x: Float[Array, "*b c"], angle: Float[Array, " p"]) -> Float[Arr
     v = (sin θ/2, −cos θ/2), one θ per pair; θ = π/2 sorts the pair in descending order. Continuous, ‖y‖ = ‖x‖.
     Reference: Singla, Singla and Feizi, "Improved deterministic l2 robustness on CIFAR-10 and CIFAR-100",
     arXiv:2108.04062.
+
+    Raises:
+        ValueError: ``x`` does not have two channels for each angle.
 
     >>> jnp.round(householder(jnp.array([1.0, 3.0]), jnp.array([jnp.pi / 2])), 5).tolist()
     [3.0, 1.0]

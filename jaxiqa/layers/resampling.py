@@ -6,6 +6,9 @@ from jaxtyping import Array, Float
 def space_to_depth(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c2"]:
     """Rearrange ``b h w c → b h/s w/s s²c``: each s×s block becomes one pixel. A permutation, so an isometry.
 
+    Raises:
+        ValueError: a side is not a multiple of ``factor``.
+
     >>> import jax.numpy as jnp
     >>> space_to_depth(jnp.arange(4.0).reshape(1, 2, 2, 1), 2).tolist()
     [[[[0.0, 1.0, 2.0, 3.0]]]]
@@ -19,6 +22,9 @@ def space_to_depth(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h
 
 def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c2"]:
     """Invert `space_to_depth`: ``b h w s²c → b sh sw c``.
+
+    Raises:
+        ValueError: the number of channels is not a multiple of ``factor``².
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(24.0).reshape(1, 2, 4, 3)

@@ -28,6 +28,9 @@ def to_unitary(a: Matrices, method: str = "auto") -> Matrices:
         a: ``… c c``; only the skew-Hermitian part (A − Aᴴ)/2 is used.
         method: a key of `METHODS`.
 
+    Raises:
+        ValueError: ``method`` is unknown.
+
     >>> import jax.numpy as jnp
     >>> u = to_unitary(jnp.array([[0.0, 1.0], [-1.0, 0.0]]), "cayley")
     >>> jnp.round(u.T @ u, 5).tolist()

@@ -51,13 +51,24 @@ def _scores(score_fn: ScoreFn, images: Images) -> Scores:
 
 
 def gradients(score_fn: ScoreFn, images: Images) -> Images:
-    """Return the gradient of each image's score by its pixels; images are scored independently."""
+    """Return the gradient of each image's score by its pixels; images are scored independently.
+
+    Raises:
+        ValueError: bad images.
+
+    >>> images = jnp.full((1, 1, 2, 3), 0.5)
+    >>> gradients(lambda x: (x**2).sum((1, 2, 3)), images).shape
+    (1, 1, 2, 3)
+    """
     check_unit_images(images)
     return jax.grad(lambda x: _scores(score_fn, x).sum())(full(jnp.asarray(images)))
 
 
 def gradient_norms(score_fn: ScoreFn, images: Images, norm: str = "l2") -> Scores:
     """Return the slope of the score at each image, for changes measured in ``norm``: the dual norm of its gradient.
+
+    Raises:
+        ValueError: bad images, or an unknown norm.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> gradient_norms(lambda x: x.sum((1, 2, 3)), images, "linf").tolist()
@@ -86,6 +97,9 @@ def jacobian_norms(
         key: random key.
         steps: of the iteration, at least 1.
 
+    Raises:
+        ValueError: ``inputs`` is not a batch of floats, or ``steps`` < 1.
+
     >>> double = lambda x: 2 * x
     >>> jacobian_norms(double, jnp.ones((2, 3, 3, 1)), jax.random.key(0)).round(4).tolist()
     [2.0, 2.0]
@@ -104,6 +118,9 @@ def largest_slope(score_fn: ScoreFn, images: Images, attacked: Any, norm: str = 
 
     It is a lower bound of the Lipschitz constant on any ball around x that contains x′. Run an attack that raises the
     score and one that lowers it, and take the larger value.
+
+    Raises:
+        ValueError: bad images, an unknown norm, or ``attacked`` of another shape than ``images``.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> largest_slope(lambda x: 3 * x.sum((1, 2, 3)), images, images + 0.1, "linf").round(3).tolist()
@@ -161,6 +178,9 @@ def clever(
         samples: number of points for each maximum.
         limit: largest allowed ratio of the estimate to the largest sample, > 1. A fit beyond it has found no end point
             of the distribution: it has failed, and a warning names the images.
+
+    Raises:
+        ValueError: bad images or options, or a gradient that is not finite; the message names the images.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> found = clever(lambda x: (x**2).sum((1, 2, 3)), images, jax.random.key(0), radius=0.1, batches=8, samples=4)

@@ -23,6 +23,9 @@ def scale(clean: Values, attacked: Values, low: Number, high: Number) -> tuple[V
 
     Raises:
         ValueError: lengths differ, the input is empty, values are not finite, or low ≥ high.
+
+    >>> scale(np.array([50.0]), np.array([60.0]), 0.0, 200.0)
+    (array([0.25]), array([0.3]))
     """
     clean, attacked = np.asarray(clean, np.float64), np.asarray(attacked, np.float64)
     if clean.shape != attacked.shape or clean.size == 0:
@@ -85,6 +88,9 @@ def r_score(clean: Values, attacked: Values, low: Number, high: Number, *, varia
     images, from the code of "Robustness as Architecture", arXiv:2506.04951. It depends on the other images and on the
     attack, not on (low, high). It is +∞ for no change, and −∞ for an image with both the lowest clean and the highest
     attacked score.
+
+    Raises:
+        ValueError: as `scale`, or an unknown variant.
 
     >>> round(float(r_score(np.array([50.0]), np.array([55.0]), 0.0, 100.0)[0]), 4)
     1.0

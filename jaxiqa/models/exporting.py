@@ -80,6 +80,12 @@ def load_exported(path: str | Path) -> Any:
 
     Raises:
         ValueError: the file is damaged or is not an exported metric.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "mean.stablehlo"
+    >>> save_exported(export(lambda images: images.mean((1, 2, 3)), "b, 4, 4, 3"), path)
+    >>> load_exported(path)(jnp.ones((2, 4, 4, 3))).tolist()
+    [1.0, 1.0]
     """
     try:
         exported = jax_export.deserialize(bytearray(Path(path).read_bytes()))

@@ -27,6 +27,15 @@ def save(model: Metric, folder: str | Path) -> None:
     Raises:
         ValueError: the model is not calibrated yet.
         jaxiqa.core.files.WriteError: the folder cannot be written, or the disk is full. Existing files are unchanged.
+
+    >>> import tempfile
+    >>> from jaxiqa import models
+    >>> metric = models.build("resnet18", width=4, taps=("layer1", "layer2"))
+    >>> metric.calibrate(k=10.0, b=50.0, score_range=(0.0, 100.0))
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> models.save(metric, folder)
+    >>> models.load_run(folder).score_range
+    (0.0, 100.0)
     """
     folder = Path(folder)
     low, high = model.score_range
@@ -94,6 +103,15 @@ def load(folder: str | Path) -> Metric:
     Raises:
         FileNotFoundError: ``folder`` has no model.
         ValueError: the card cannot be read, was changed after it was written, or describes other weights.
+
+    >>> import tempfile
+    >>> from jaxiqa import models
+    >>> metric = models.build("resnet18", width=4, taps=("layer1", "layer2"))
+    >>> metric.calibrate(k=10.0, b=50.0, score_range=(0.0, 100.0))
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> models.save(metric, folder)
+    >>> models.load_run(folder).score_range
+    (0.0, 100.0)
     """
     found = run_folder(folder)
     if found is None:

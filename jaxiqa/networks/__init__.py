@@ -152,6 +152,10 @@ def save(name: str, network: Network, path: str | os.PathLike[str], **options: A
         path: the file; it is replaced atomically.
         **options: those with which the network was built.
 
+    Raises:
+        ValueError: ``name`` is unknown.
+        jaxiqa.core.files.WriteError: the file cannot be written.
+
     >>> import jax, pathlib, tempfile
     >>> path = pathlib.Path(tempfile.mkdtemp()) / "fcn.safetensors"
     >>> save("fcn", Network(*nnx.split(FCN(rngs=nnx.Rngs(0)))), path)

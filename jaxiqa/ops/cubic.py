@@ -26,6 +26,9 @@ def resize_cubic(images: Float[Array, "b h w c"], size: tuple[int, int]) -> Floa
         images: in [0, 1].
         size: (height, width) of the result, at least 1.
 
+    Raises:
+        ValueError: bad images, or a size below 1.
+
     >>> row = jnp.array([0.0, 0.5, 0.5, 0.5]).reshape(1, 1, 4, 1)
     >>> print(resize_cubic(row, (1, 2)).ravel())
     [0.25 0.5 ]

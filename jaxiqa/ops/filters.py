@@ -107,6 +107,9 @@ def gaussian_blur(
         size: side of the window in pixels, odd.
         sigma: standard deviation in pixels, > 0.
 
+    Raises:
+        ValueError: an even window, or images that are smaller than the window allows.
+
     >>> image = jnp.zeros((1, 3, 3, 1)).at[0, 1, 1].set(1.0)
     >>> [f"{value:.3f}" for value in gaussian_blur(image, 3, 0.8)[0, 1, :, 0]]
     ['0.250', '0.272', '0.250']
@@ -130,6 +133,9 @@ def median_blur(images: Float[Array, "b h w c"], size: int) -> Float[Array, "b h
     Args:
         images: non-negative, below 2; both sides longer than ``size // 2``.
         size: side of the window in pixels, odd.
+
+    Raises:
+        ValueError: an even window, or images that are smaller than the window allows.
 
     >>> image = jnp.array([[0.1, 0.9, 0.2], [0.3, 0.8, 0.4], [0.5, 0.7, 0.6]])[None, ..., None]
     >>> round(float(median_blur(image, 3)[0, 1, 1, 0]), 6)

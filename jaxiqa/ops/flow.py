@@ -18,6 +18,9 @@ def warp(image: Float[Array, "h w c"], flow: Flow) -> Float[Array, "h w c"]:
         image: at least 2×2.
         flow: the position where each output pixel is sampled, relative to itself, in pixels.
 
+    Raises:
+        ValueError: the image is smaller than 2×2.
+
     >>> image = jnp.arange(6.0).reshape(2, 3, 1)
     >>> warp(image, jnp.full((2, 3, 2), 0.5))[..., 0].tolist()
     [[2.0, 3.0, 3.5], [3.5, 4.5, 5.0]]
@@ -48,6 +51,9 @@ def flow_loss(flow: Flow, *, root: bool = True, padding: str = "symmetric") -> F
         flow: the field.
         root: take the square root (the paper) or not (the defense benchmark, arXiv:2408.01541).
         padding: flow outside the image: ``"symmetric"`` (repeats the border) or ``"zero"``.
+
+    Raises:
+        ValueError: ``padding`` is unknown.
 
     >>> round(float(flow_loss(jnp.zeros((4, 6, 2)))), 6)  # 24 pixels, 4 neighbours, 1e-4 each
     0.0096

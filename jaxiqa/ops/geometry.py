@@ -19,6 +19,9 @@ def rotate(images: Float[Array, "b h w c"], degrees: float | Float[Array, ""]) -
         images: of any size.
         degrees: one angle a for all images.
 
+    Raises:
+        ValueError: bad images.
+
     >>> rotate(jnp.arange(4.0).reshape(1, 2, 2, 1), 90.0)[0, :, :, 0].tolist()
     [[1.0, 3.0], [0.0, 2.0]]
     """

@@ -57,6 +57,9 @@ def jpeg(images: Images, quality: int | float | Array, *, variant: str = "paper"
             least 17 pixels; blurs chroma (3×3, σ = ½) before taking its means; and has a thousandth of the gradient
             where the result is clipped.
 
+    Raises:
+        ValueError: bad or too small images, or an unknown variant.
+
     >>> image = jnp.full((1, 5, 7, 3), 0.5)
     >>> bool(jnp.abs(jpeg(image, 90) - image).max() < 0.01)
     True

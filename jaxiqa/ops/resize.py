@@ -34,6 +34,9 @@ def resize_bilinear(
         size: (height, width) of the result, at least 1.
         antialias: smooth before shrinking; False reads only two pixels per axis, whatever the factor.
 
+    Raises:
+        ValueError: bad images, or a size below 1.
+
     >>> row = jnp.array([0.0, 0.0, 1.0, 1.0]).reshape(1, 1, 4, 1)
     >>> resize_bilinear(row, (1, 2), antialias=False).ravel().tolist()
     [0.0, 1.0]

@@ -29,6 +29,19 @@ def write_report(
     """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
 
     ``defended`` and ``figures`` are the result of `write_defenses`; the page includes them.
+
+    Raises:
+        jaxiqa.core.files.WriteError: a file cannot be written.
+
+    >>> import tempfile
+    >>> from jaxiqa.reports.attacks.summary import summarise
+    >>> from jaxiqa.results.rows import ModelRow, PredictionRow
+    >>> scores = [PredictionRow(f"{i}.png", "base", 0, mos=10.0 * i, score=50.0 + i) for i in range(5)]
+    >>> models = [ModelRow("base", 0, 1000, 0.0, 100.0, 0.9, 1.0, 0.1, 5)]
+    >>> summary = summarise([], scores, models, score_range="model")
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> write_report(folder, summary, [], title="Five images", facts={}).name
+    'report.html'
     """
     tables.write_csv(summary, folder / "table.csv")
     tables.write_markdown(summary, folder / "table.md")
@@ -64,6 +77,15 @@ def write_defenses(
 
     Returns:
         Tables and figures with captions for the report.
+
+    Raises:
+        jaxiqa.core.files.WriteError: a file cannot be written.
+
+    >>> import tempfile
+    >>> from jaxiqa.reports.defenses.summary import Defenses
+    >>> nothing = Defenses((), 0, (), 0, 100.0, ())
+    >>> write_defenses(Path(tempfile.mkdtemp()), nothing, nothing, None, title="No defense", facts={})
+    ([], {})
     """
     shown: list[Table] = []
     figures: dict[str, bytes] = {}

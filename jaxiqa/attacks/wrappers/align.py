@@ -121,6 +121,16 @@ def align_levels(
     """Return ``{"weak": Aligned, "medium": …, "strong": …}`` for the targets of `LEVELS`; otherwise as `align`.
 
     No strength is run twice: all levels share the runs.
+
+    Raises:
+        ValueError: as `align`.
+
+    >>> from jaxiqa.attacks.pgd import PGD
+    >>> images = jnp.full((1, 12, 12, 3), 0.5)
+    >>> score, key = lambda x: x.mean((1, 2, 3)), jax.random.key(0)
+    >>> found = align_levels(PGD(0.01, steps=1, random_start=False), score, images, key, "linf")
+    >>> {level: round(255 * one.strength) for level, one in found.items()}
+    {'weak': 2, 'medium': 4, 'strong': 8}
     """
     check_choice("measure", measure, LEVELS)
     ladder = _default_ladder(attack) if ladder is None else ladder

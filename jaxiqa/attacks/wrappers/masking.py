@@ -96,6 +96,9 @@ def check_masking(
     Returns:
         Every check that was run, including those that passed (``flagged`` is False).
 
+    Raises:
+        ValueError: bad images, or an objective for another number of images.
+
     >>> flat = lambda x: jnp.round(x * 4).mean((1, 2, 3))
     >>> images = jax.random.uniform(jax.random.key(0), (2, 8, 8, 3))
     >>> print(check_masking(flat, images, jax.random.key(0), queries=20)[0].flagged)
