@@ -77,7 +77,7 @@ def respace(schedule: Schedule, steps: Sequence[int]) -> Schedule:
     chosen = np.asarray(steps)
     if not len(chosen) or (np.diff(chosen) <= 0).any() or chosen[0] < 0 or chosen[-1] >= len(schedule.betas):
         raise ValueError(
-            f"steps={chosen.tolist()} is not allowed; expected ascending ones in [0, {len(schedule.betas)})"
+            f"steps={chosen.tolist()} is not allowed; expected ascending numbers in [0, {len(schedule.betas)})"
         )
     alpha_bar = np.asarray(schedule.alpha_bar)[chosen]
     betas = 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])

@@ -6,6 +6,7 @@ vectorise loops over three channels.
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,7 @@ def separable_filter(
         h, w = (h - size + 1, w) if axis == 1 else (h, w - size + 1)
         step, length = (1, h) if axis == 1 else (c, w * c)
         shifted = [jax.lax.slice_in_dim(rows, i * step, i * step + length, axis=axis) for i in range(size)]
-        total = sum(weights[i] * part for i, part in enumerate(shifted)) / divisor
+        total: Any = sum(weights[i] * part for i, part in enumerate(shifted)) / divisor
         images = (once(total) if border == "valid" else total).reshape(b, h, w, c)
     return images
 

@@ -6,8 +6,20 @@ All but `mse` compare a whole batch, so under data parallelism they need the bat
 
 from collections.abc import Callable, Mapping
 
+import chex
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+def check_scores(predictions: Array, mos: Array) -> None:
+    """Raise ``ValueError`` unless both are ``b``: a column of predictions minus a row of labels would be a matrix.
+
+    >>> check_scores(jnp.zeros((4, 1)), jnp.zeros(4))
+    Traceback (most recent call last):
+    ValueError: [Chex] Assertion assert_rank failed: ...
+    """
+    chex.assert_rank([predictions, mos], 1, exception_type=ValueError)
+    chex.assert_equal_shape([predictions, mos], exception_type=ValueError)
 
 
 def norm_in_norm(
@@ -32,6 +44,7 @@ def norm_in_norm(
     Reference: Li, Jiang, Jiang, "Norm-in-Norm Loss with Faster Convergence and Better Performance for Image Quality
     Assessment", arXiv:2008.03889.
     """
+    check_scores(predictions, mos)
 
     def normalise(x: Array) -> Array:
         centred = x - jnp.mean(x)
@@ -50,6 +63,7 @@ def mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array
     >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
     2.0
     """
+    check_scores(predictions, mos)
     return jnp.mean((predictions - mos) ** 2)
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
@@ -91,6 +92,8 @@ def make_step(
             score_fn(state.params), given, mos, keys(constants["seed"], state.step, len(mos)), gather=gather
         )
 
+        chex.assert_equal_shape_prefix([inputs, labels], 1, exception_type=ValueError)
+
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
             model = merge_model(whole, params, state.batch_stats, training=True, axis_name=axis_name)
             outputs = model.outputs_from(inputs, after) if after else model.outputs(inputs)
@@ -101,6 +104,7 @@ def make_step(
         (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(mean(gradients), state.optimizer, state.params)
         params = apply_masks(optax.apply_updates(state.params, updates), constants["masks"])
+        chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)  # or every step would compile again
         state = replace(
             state,
             step=state.step + 1,

@@ -7,6 +7,7 @@ that is taken wrongly is wrong in float64 too.
 
 from dataclasses import replace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -55,6 +56,26 @@ def train(parts, backend, devices, loss="norm_in_norm"):
 @pytest.fixture(scope="module")
 def one(parts):
     return train(parts, "pmap", 1)
+
+
+@pytest.mark.slow
+def test_eight_devices_equal_one(parts):
+    """With chex's fake devices, of which there may be more than this machine has."""
+    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=100, decay_factor=1.0)
+    step = make_step(parts, LOSSES["norm_in_norm"], optimizer, axis_name=AXIS)
+    state, constants = start(parts, optimizer), {"fixed": parts.fixed, "other": parts.other, "masks": {}, **DEFAULTS}
+    batch = batches(1)[0]
+
+    def after(count):
+        shares = jax.tree.map(lambda x: x.reshape(count, len(x) // count, *x.shape[1:]), batch)
+        with chex.fake_pmap(jit_result=True):
+            return jax.pmap(step, axis_name=AXIS, in_axes=(None, None, 0))(state, constants, shares)
+
+    (one, loss), (eight, losses) = after(1), after(8)
+    np.testing.assert_allclose(losses, np.full(8, loss[0]), atol=1e-12)
+    chex.assert_trees_all_close(eight.params, jax.tree.map(lambda x: x.repeat(8, 0), one.params), atol=1e-9)
+    moved = jax.tree.map(lambda new, old: float(jnp.abs(new[0] - old).max()), one.params, parts.params)
+    assert max(jax.tree.leaves(moved)) > 5e-5
 
 
 @pytest.mark.slow
