@@ -22,7 +22,7 @@ def no_last_result() -> None:
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real pictures, weights and reference numbers; tests that need it skip where it is absent."""
+    """Return the folder of real images, weights and reference numbers; skip the test if it is absent."""
     folder = os.environ.get("JAXIQA_SHARED")
     if not folder or not Path(folder).is_dir():
         pytest.skip("JAXIQA_SHARED does not name a folder with the reference data")

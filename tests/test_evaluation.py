@@ -81,7 +81,7 @@ def test_the_score_of_the_stored_picture_is_reported_too(split):
     half = attack_runner("ifgsm", {"steps": 1}, (0.4 / 255,), score)
     for row in rows_of(split, epsilons=(0.4 / 255,), runner=half):
         assert row.attacked > row.score
-        assert row.rounded == pytest.approx(row.score, abs=1e-4)  # the clean pictures have 8 bits
+        assert row.rounded == pytest.approx(row.score, abs=1e-4)  # the clean images have 8 bits
 
 
 def test_a_batch_is_spread_over_the_devices_and_gives_the_same(split):

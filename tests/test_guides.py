@@ -93,10 +93,11 @@ def test_the_attack_passes_the_contract_of_attacks(simba):
 
 def test_the_attack_is_simba(simba):
     """Step by step what a loop in NumPy does, with the same order of cosines."""
-    images, attack, heard = guide.contract("test_attacks").pictures((1, 6, 7, 3)), simba.SimBA(8 / 255, queries=62), []
-    found = attack.run(score, images, KEY[None], lambda done, total: heard.append((done, total)))
+    images = guide.contract("test_attacks").make_images((1, 6, 7, 3))
+    attack, calls = simba.SimBA(8 / 255, queries=62), []
+    found = attack.run(score, images, KEY[None], lambda done, total: calls.append((done, total)))
     assert found.queries.tolist() == [61]
-    assert heard[-1] == (30, 30)
+    assert calls[-1] == (30, 30)
     order = attack.start(images[0], 0.0, jax.random.split(KEY)[0]).order
     assert sorted(order.tolist()) == list(range(6 * 7 * 3))
     clean = image = np.asarray(images[0])
@@ -114,7 +115,7 @@ def test_the_attack_is_simba(simba):
 
 
 def test_the_attack_is_used_by_make_configs_and_evaluation(simba):
-    images = guide.contract("test_attacks").pictures()
+    images = guide.contract("test_attacks").make_images()
     made = attacks.make("simba", epsilon=8 / 255, queries=21, objective=attacks.engine.objective.Target(0.0))
     curve = attacks.sweep(made, score, images, KEY, [2 / 255, 8 / 255])
     assert curve.shape == (2, *images.shape)
@@ -166,7 +167,7 @@ def test_the_defense_passes_the_contract_of_purifiers(total_variation):
 
 
 def test_the_defense_minimises_what_it_says(total_variation):
-    images, weight = guide.contract("test_purifiers_contract").pictures((12, 16), count=1), 0.05
+    images, weight = guide.contract("test_purifiers_contract").make_images((12, 16), count=1), 0.05
     mask = jax.random.bernoulli(KEY, 0.5, (12, 16, 1))
 
     def energy(z):
@@ -181,7 +182,7 @@ def test_the_defense_minimises_what_it_says(total_variation):
 
 
 def test_the_defense_is_used_by_adaptive_attacks_and_configs(total_variation):
-    images, keys = guide.contract("test_purifiers_contract").pictures((9, 14), count=2), jax.random.split(KEY, 2)
+    images, keys = guide.contract("test_purifiers_contract").make_images((9, 14), count=2), jax.random.split(KEY, 2)
     made = build_defense.build("TV", Defense("total_variation", {"weight": 0.05}))
     each = purify_each(made, images, keys)
     np.testing.assert_allclose(each[1], made(images[1:], keys[1])[0], atol=1e-5)

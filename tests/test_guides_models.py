@@ -64,7 +64,7 @@ def as_in_torch(arrays, images):
 
 
 def test_the_metric_is_filled_from_a_state_dict_and_scores_as_the_original(nima, tmp_path):
-    arrays, images = state_dict(), guide.contract("test_attacks").pictures((2, 40, 70, 3))
+    arrays, images = state_dict(), guide.contract("test_attacks").make_images((2, 40, 70, 3))
     model = jaxiqa.load("nima", arrays, width=4)
     np.testing.assert_allclose(jax.jit(lambda x: model(x))(images), as_in_torch(arrays, np.asarray(images)), rtol=1e-5)
     assert model.score_range == (1.0, 10.0)
@@ -83,7 +83,8 @@ def test_the_metric_is_filled_from_a_state_dict_and_scores_as_the_original(nima,
 
 def test_the_metric_is_hardened_saved_and_loaded(nima, tmp_path):
     guide.contract("test_every_metric").test_a_metric_says_how_it_was_made("nima")
-    model, images = jaxiqa.load("nima", state_dict(), width=4), guide.contract("test_attacks").pictures((1, 40, 40, 3))
+    model = jaxiqa.load("nima", state_dict(), width=4)
+    images = guide.contract("test_attacks").make_images((1, 40, 40, 3))
     before = jax.jit(lambda x: model(x))(images)
     models.harden(model, "after:relu5_3", mid=2, rngs=nnx.Rngs(0))
     models.save(model, tmp_path)

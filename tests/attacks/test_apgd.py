@@ -11,7 +11,7 @@ from jaxiqa.core.keys import image_keys
 KEY = jax.random.key(3)
 
 
-def pictures(shape=(2, 6, 5, 3), seed=0):
+def make_images(shape=(2, 6, 5, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -38,7 +38,7 @@ def wavy_numpy(image):
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize("steps", [1, 12])
 def test_linf_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps, random_start):
-    images = pictures()
+    images = make_images()
     images = images.at[0].set(jnp.round(images[0]))  # pixels that are already at 0 or 1
     gradient = jax.grad(lambda x: linear(x).sum())(images)
     attacked = APGD(0.1, steps=steps, random_start=random_start)(linear, images, KEY)
@@ -56,7 +56,7 @@ def largest_in_l2_ball(clean, direction, epsilon):
 
 @pytest.mark.parametrize("epsilon", [0.3, 2.0])
 def test_l2_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon):
-    images = pictures()
+    images = make_images()
     attacked = np.float64(APGD(epsilon, steps=60, norm="l2")(linear, images, KEY))
     clean, direction = np.float64(images), np.float64(jax.grad(lambda x: linear(x).sum())(images)[0])
     for before, after in zip(clean, attacked, strict=True):
@@ -101,7 +101,7 @@ def apgd_in_numpy(clean, epsilon, steps, norm):
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.3)])
 def test_a_score_with_many_maxima_is_climbed_as_in_the_paper(norm, epsilon):
-    images = 0.3 + 0.4 * pictures()
+    images = 0.3 + 0.4 * make_images()
     attacked = APGD(epsilon, steps=40, norm=norm, random_start=False)(wavy, images, KEY)
     for clean, found in zip(images, attacked, strict=True):
         expected, halvings = apgd_in_numpy(np.float64(clean), epsilon, 40, norm)
@@ -119,7 +119,7 @@ def test_windows_of_any_number_of_steps_lie_end_to_end(steps):
 
 @pytest.mark.slow
 def test_restarts_keep_the_best_and_a_batch_equals_its_images():
-    images = 0.3 + 0.4 * pictures((3, 4, 5, 3))
+    images = 0.3 + 0.4 * make_images((3, 4, 5, 3))
     once, thrice = (APGD(0.1, steps=5, restarts=count)(wavy, images, KEY) for count in (1, 3))
     assert (wavy(thrice) >= wavy(once)).all()
     assert (wavy(thrice) > wavy(once)).any()

@@ -36,7 +36,7 @@ ATTACKS = {
 BUDGETS = {"nes": 62, "nes_benchmark": 62, "one_pixel": 41, "one_pixel_benchmark": 41}
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -51,7 +51,7 @@ def wavy(images):
 
 @pytest.mark.parametrize("name", ATTACKS)
 def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name):
-    attack, images = ATTACKS[name], pictures()
+    attack, images = ATTACKS[name], make_images()
     result = attack.run(wavy, images, KEY)
     change = result.images - images
     assert result.images.dtype == images.dtype
@@ -77,15 +77,15 @@ def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name)
 def test_black_box_attacks_work_on_tiny_images(name, size):
     small = {"nes": {"steps": 2}, "one_pixel": {"generations": 1}, "patch_rs": {"area": 1}}.get(name, {})
     small |= {} if name in ("nes", "one_pixel") else {"queries": 6}
-    images = pictures((1, *size, 3))
+    images = make_images((1, *size, 3))
     assert replace(ATTACKS[name], **small)(wavy, images, KEY).shape == images.shape
 
 
 def test_images_too_small_for_a_window_or_patch_are_refused():
     with pytest.raises(ValueError, match="at least 3 pixels"):
-        Square(0.5, norm="l2")(wavy, pictures((1, 2, 9, 3)), KEY)
+        Square(0.5, norm="l2")(wavy, make_images((1, 2, 9, 3)), KEY)
     with pytest.raises(ValueError, match="at least 20 pixels"):
-        PatchRS(400)(wavy, pictures((1, 19, 30, 3)), KEY)
+        PatchRS(400)(wavy, make_images((1, 19, 30, 3)), KEY)
 
 
 def cosine(x, y):
@@ -94,7 +94,7 @@ def cosine(x, y):
 
 def test_nes_steps_along_the_gradient():
     """A step of the benchmark's variant is the estimate itself; n pairs in d dimensions give a cosine of √(n/(n+d))."""
-    images = 0.25 + pictures((1, 6, 5, 3)) / 2
+    images = 0.25 + make_images((1, 6, 5, 3)) / 2
     attack = NES(1.0, steps=1, pairs=1000, batch_size=2000, variant="benchmark")
     moved = attack(wavy, images, KEY) - images
     gradient = jax.grad(lambda x: wavy(x).sum())(images)
@@ -103,7 +103,7 @@ def test_nes_steps_along_the_gradient():
 
 
 def test_nes_follows_the_sign_and_halves_its_rate_where_it_does_not_help():
-    images = 0.25 + pictures((1, 6, 5, 3)) / 2
+    images = 0.25 + make_images((1, 6, 5, 3)) / 2
     attack = NES(0.05, steps=1, pairs=1000, batch_size=2000)
     moved = attack(wavy, images, KEY) - images
     agree = jnp.sign(moved) == jnp.sign(jax.grad(lambda x: wavy(x).sum())(images))
@@ -131,7 +131,7 @@ def linear(direction):
 
 
 def test_square_reaches_most_of_a_linear_optimum_in_linf():
-    images, direction = pictures((2, 7, 8, 3)), weights((7, 8, 3))
+    images, direction = make_images((2, 7, 8, 3)), weights((7, 8, 3))
     result = Square(0.1, queries=1500).run(linear(direction), images, KEY)
     best = linear(direction)(jnp.clip(images + 0.1 * jnp.sign(direction), 0, 1))
     clean = linear(direction)(images)
@@ -139,7 +139,7 @@ def test_square_reaches_most_of_a_linear_optimum_in_linf():
 
 
 def test_square_gains_much_of_a_linear_optimum_in_l2():
-    images, direction = 0.4 + 0.2 * pictures((2, 11, 16, 3)), weights((11, 16, 3))
+    images, direction = 0.4 + 0.2 * make_images((2, 11, 16, 3)), weights((11, 16, 3))
     result = Square(1.0, queries=1000, norm="l2").run(linear(direction), images, KEY)
     gain = result.scores - linear(direction)(images)
     # torchattacks 3.5.1 reaches 0.22 to 0.24 of the optimum on such weights at 32×32, this one there 0.26 to 0.28.
@@ -148,7 +148,7 @@ def test_square_gains_much_of_a_linear_optimum_in_l2():
 
 
 def test_the_bump_is_the_paper_s():
-    """η of equation (2) in arXiv 1912.00049, added up square by square, in a 7×7 window at row 1, column 2."""
+    """η of equation (2) in arXiv:1912.00049, added up square by square, in a 7×7 window at row 1, column 2."""
     side, expected = 7, np.zeros((7, 7))
     for first, height in ((0, 3), (3, 4)):
         rectangle = np.zeros((height, side))
@@ -191,7 +191,7 @@ def test_the_schedule_is_the_published_table_rescaled():
 
 @pytest.mark.parametrize("candidates", [1, 5])
 def test_parsimonious_reaches_the_optimum_of_an_additive_score(candidates):
-    images, direction = pictures((2, 5, 7, 3)), weights((5, 7, 3))
+    images, direction = make_images((2, 5, 7, 3)), weights((5, 7, 3))
     attack = Parsimonious(0.1, queries=600, block=4, candidates=candidates)
     attacked = attack(linear(direction), images, KEY)
     np.testing.assert_allclose(attacked, jnp.clip(images + 0.1 * jnp.sign(direction), 0, 1), atol=1e-6)
@@ -264,7 +264,7 @@ def test_parsimonious_flips_whole_blocks_per_channel():
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
 def test_one_pixel_changes_no_more_pixels_than_allowed_and_finds_their_colour(variant):
-    images = pictures((2, 6, 11, 3)) / 2
+    images = make_images((2, 6, 11, 3)) / 2
     attack = OnePixel(2, population=40, generations=40, variant=variant)
     result = attack.run(lambda x: x.sum((1, 2, 3)), images, KEY)
     changed = (result.images != images).any(-1).sum((1, 2))
@@ -289,7 +289,7 @@ def test_the_benchmark_s_populations_are_scipy_s():
 
 
 def test_patch_rs_changes_one_square_to_pure_colours():
-    images = 0.1 + 0.8 * pictures((3, 9, 14, 3))
+    images = 0.1 + 0.8 * make_images((3, 9, 14, 3))
     direction = weights((9, 14, 3))
     result = PatchRS(11, queries=300).run(linear(direction), images, KEY)  # 11 pixels hold a square of 3×3
     for image, attacked in zip(images, result.images, strict=True):
@@ -304,7 +304,7 @@ def test_patch_rs_changes_one_square_to_pure_colours():
 
 
 def test_patch_rs_returns_the_clean_image_where_every_patch_loses():
-    images = pictures((1, 9, 14, 3))
+    images = make_images((1, 9, 14, 3))
     attack = PatchRS(9, queries=20)
     result = attack.run(lambda x: -jnp.abs(x - images).sum((1, 2, 3)), images, KEY)
     np.testing.assert_array_equal(result.images, images)

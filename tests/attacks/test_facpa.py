@@ -16,7 +16,7 @@ KEY = jax.random.key(2)
 EPSILON = 10 / 255
 
 
-def pictures(count=3, size=(9, 14), seed=0):
+def make_images(count=3, size=(9, 14), seed=0):
     return jax.random.uniform(jax.random.key(seed), (count, *size, 3), minval=0.2, maxval=0.8)
 
 
@@ -33,8 +33,8 @@ def run(network, images):
 
 
 def patches(count, size, seed):
-    """Pictures of 4×4 patches, each of one colour."""
-    colors = pictures(count, (4, 4), seed)
+    """Images of 4×4 patches, each of one colour."""
+    colors = make_images(count, (4, 4), seed)
     return colors.repeat(4, 1).repeat(4, 2)[:, : size[0], : size[1]]
 
 
@@ -44,7 +44,7 @@ def contrast(images):
 
 @pytest.mark.slow
 def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_left_part():
-    network, images = small(), pictures()
+    network, images = small(), make_images()
     padded = np.pad(np.asarray(images), ((0, 0), (0, 3), (0, 2), (0, 0)), mode="symmetric")
     drawn = run(network, jnp.asarray(padded))[:, :9, :14]
     attacked = FACPA(network, amplitude=0.5, multiple=4)(None, images, KEY)
@@ -59,7 +59,7 @@ def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_l
 
 
 def test_amplitudes_share_a_program_and_images_do_not_see_each_other():
-    network, images, traces = small(), pictures(), []
+    network, images, traces = small(), make_images(), []
 
     @jax.jit
     def attacked(network, amplitude):
@@ -79,7 +79,7 @@ def test_amplitudes_share_a_program_and_images_do_not_see_each_other():
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (5, 3)])
 def test_facpa_takes_tiny_images(size):
-    attacked = FACPA(small(), multiple=4)(None, pictures(1, size), KEY)
+    attacked = FACPA(small(), multiple=4)(None, make_images(1, size), KEY)
     assert attacked.shape == (1, *size, 3)
     assert np.isfinite(attacked).all()
 
@@ -96,7 +96,7 @@ def test_a_network_learns_what_suits_each_picture_and_raises_others(tmp_path):
     added = attack(None, others, KEY) - others
     best = 1000 * EPSILON
     gains, strange = (contrast(others + change) - contrast(others) for change in (added, jnp.roll(added, 1, 0)))
-    print("gains:", gains, "by another picture's perturbation:", strange, "largest possible:", best)
+    print("gains:", gains, "by another image's perturbation:", strange, "largest possible:", best)
     assert float(gains.min()) > 0.3 * best
     assert float(gains.mean()) > 0.4 * best
     assert float(strange.mean()) < 0.25 * best
@@ -125,7 +125,7 @@ def test_facpa_files_that_do_not_fit_are_named(tmp_path):
 
 
 def test_facpa_reports_what_is_not_finite_or_not_allowed():
-    images = pictures()
+    images = make_images()
     with pytest.raises(ValueError, match="non-finite scores or gradients at step 1 of 5"):
         fit_facpa(lambda x: jnp.nan * contrast(x), images, KEY, network=small(), multiple=4)
     with pytest.raises(ValueError, match="network returned values that are not finite"):

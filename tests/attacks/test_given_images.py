@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 from test_attacks import EPSILON, NAMES, an_attack, is_bounded, slow
 
 from jaxiqa import attacks, models
@@ -140,9 +140,9 @@ def test_a_score_function_and_a_published_metric_are_shown_in_one_line():
 @pytest.mark.parametrize("dtype", [slow("float16"), "bfloat16"])
 @pytest.mark.parametrize("name", [name if name in ("fgsm", "square", "uap") else slow(name) for name in NAMES])
 def test_half_precision_stays_in_the_ball_and_in_its_type(name, dtype):
-    images = jnp.asarray(pictures(), dtype)
+    images = jnp.asarray(make_images(), dtype)
     given = lambda x: score(x.astype(jnp.float32))  # noqa: E731
-    attacked = an_attack(name, pictures())(given, images, KEY)
+    attacked = an_attack(name, make_images())(given, images, KEY)
     assert attacked.dtype == images.dtype
     change = np.abs(np.asarray(attacked, np.float64) - np.asarray(images, np.float64))
     assert change.max() > 0
@@ -153,7 +153,7 @@ def test_half_precision_stays_in_the_ball_and_in_its_type(name, dtype):
 @pytest.mark.parametrize("dtype", [slow("float16"), "bfloat16"])
 @pytest.mark.parametrize("name", ["pgd", slow("apgd"), slow("square")])
 def test_half_precision_stays_in_the_l2_ball(name, dtype):
-    images = jnp.asarray(pictures(), dtype)
+    images = jnp.asarray(make_images(), dtype)
     options = {"queries": 20} if name == "square" else {"steps": 4}
     attacked = make(name, epsilon=0.5, norm="l2", **options)(lambda x: score(x.astype(jnp.float32)), images, KEY)
     change = (np.asarray(attacked, np.float64) - np.asarray(images, np.float64)).reshape(len(images), -1)

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa import attacks
 from jaxiqa.attacks import PGD, check_masking
@@ -14,7 +14,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 
 
 def flags(score_fn, **options):
-    found = check_masking(score_fn, pictures((4, 13, 14, 3)), KEY, queries=60, **options)
+    found = check_masking(score_fn, make_images((4, 13, 14, 3)), KEY, queries=60, **options)
     return {check.name for check in found if check.flagged}
 
 
@@ -28,7 +28,7 @@ def test_a_step_size_that_overshoots_is_no_sign_of_masking():
     def narrow(x):
         return jnp.sin(40 * x).mean((1, 2, 3))
 
-    images = pictures((4, 13, 14, 3))
+    images = make_images((4, 13, 14, 3))
     clean = narrow(images)
     attacked = [PGD(epsilon, random_start=False)(narrow, images, KEY) for epsilon in (8 / 255, 1.0)]
     bounded, overshot = (float((narrow(x) - clean).mean()) for x in attacked)

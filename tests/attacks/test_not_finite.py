@@ -5,7 +5,7 @@ from functools import partial
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 from test_attacks import FITTING, NAMES, an_attack
 
 from jaxiqa.attacks import FITTED, OneByOne, from_callable
@@ -36,7 +36,7 @@ def turning(images, which, bad):
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "fgsm"])
 @pytest.mark.parametrize(("which", "count", "bad"), [("all", 3, jnp.nan), ("one", 2, jnp.inf), ("some", 1, jnp.nan)])
 def test_every_attack_says_so(name, which, count, bad):
-    images = pictures((count, 9, 14, 3))
+    images = make_images((count, 9, 14, 3))
     run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, images)
     if which == "some" and name in ("madc", "facpa"):  # what they ask about happens to be finite
         assert name in FITTED or np.isfinite(score(run(turning(images, which, bad), images, KEY))).all()
@@ -46,7 +46,7 @@ def test_every_attack_says_so(name, which, count, bad):
 
 
 def test_one_step_by_the_clean_gradient_asks_about_the_clean_image_alone():
-    images = pictures()
+    images = make_images()
     assert np.isfinite(an_attack("fgsm", images)(turning(images, "all", jnp.nan), images, KEY)).all()
     with pytest.raises(ValueError, match=SAID):
         an_attack("fgsm", images)(lambda x: jnp.nan * score(x), images, KEY)
@@ -54,7 +54,7 @@ def test_one_step_by_the_clean_gradient_asks_about_the_clean_image_alone():
 
 @pytest.mark.parametrize("name", ["pgd", "stadv"])
 def test_image_by_image_it_says_which(name):
-    images = pictures()
+    images = make_images()
     with pytest.raises(ValueError, match=rf"image 2 of 3: {SAID}"):
         OneByOne(an_attack(name, images))(turning(images, "one", jnp.nan), images, KEY)
 
@@ -63,7 +63,7 @@ def test_image_by_image_it_says_which(name):
 @pytest.mark.parametrize("name", COUNTS)
 @pytest.mark.parametrize(("count", "batch_size"), [(1, 5), (3, 12), (5, 64)])
 def test_black_box_attacks_in_groups_of_any_size_and_after_any_query(name, count, batch_size):
-    images = pictures((count, 9, 14, 3))
+    images = make_images((count, 9, 14, 3))
     attack = an_attack(name, images, batch_size=batch_size)
     with pytest.raises(ValueError, match=rf"{SAID}"):
         attack(turning(images, "one", jnp.nan), images, KEY)

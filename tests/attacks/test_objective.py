@@ -3,7 +3,7 @@
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa.attacks import PGD
 from jaxiqa.attacks.engine.objective import Target, outrank
@@ -12,7 +12,7 @@ SHAPE = (3, 13, 14, 3)
 
 
 def test_a_score_is_moved_to_a_given_one_from_either_side():
-    images = pictures(SHAPE)
+    images = make_images(SHAPE)
     clean = score(images)
     target = clean + jnp.array([0.02, -0.02, 0.0])
     attack = PGD(0.1, steps=40, step_size=5e-4, random_start=False, objective=Target(target))
@@ -20,7 +20,7 @@ def test_a_score_is_moved_to_a_given_one_from_either_side():
 
 
 def test_a_pair_changes_its_order_whichever_was_better():
-    images = pictures((2, 13, 14, 3))
+    images = make_images((2, 13, 14, 3))
     scores = score(images)
     partners = scores + jnp.array([0.01, -0.01])
     attacked = score(PGD(8 / 255, objective=outrank(scores, partners))(score, images, KEY))

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa.attacks import make, sweep
 
@@ -11,7 +11,7 @@ SHAPE = (3, 13, 14, 3)
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0), (0.25, 0.75)])
 def test_other_bounds_give_the_same_pictures(low, high):
-    images = pictures(SHAPE)
+    images = make_images(SHAPE)
     expected = make("pgd", epsilon=8 / 255, steps=3)(score, images, KEY)
     scaled = make("pgd", epsilon=8 / 255, steps=3, bounds=(low, high))
     back = lambda x: score((x - low) / (high - low))  # noqa: E731

@@ -33,7 +33,7 @@ def squared(images, clean):
     return jnp.mean((images - clean) ** 2, (1, 2, 3))
 
 
-def pictures(shape=(2, 9, 14, 3), seed=0):
+def make_images(shape=(2, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -57,7 +57,7 @@ ALL = [*VARIANTS, ("apgd", "paper")]
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
 def test_the_promises_of_every_attack(name, variant):
-    images = pictures()
+    images = make_images()
     attack = make(name, variant)
     assert hasattr(attack, attack.strength)
     attacked = attack(score, images, KEY)
@@ -72,7 +72,7 @@ def test_the_promises_of_every_attack(name, variant):
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
 def test_a_score_can_be_lowered_too(name, variant):
-    images = pictures()
+    images = make_images()
     assert (score(make(name, variant, "lower")(score, images, KEY)) < score(images) - 1e-4).all()
 
 
@@ -82,7 +82,7 @@ def test_a_score_that_is_not_finite_is_reported(name, variant):
         return jnp.where(jnp.arange(len(images)) == 1, jnp.nan, 1.0) * images.mean((1, 2, 3))
 
     with pytest.raises(ValueError, match="images 1 of 2"):
-        make(name, variant)(broken, pictures(), KEY)
+        make(name, variant)(broken, make_images(), KEY)
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
@@ -90,10 +90,10 @@ def test_images_of_few_pixels_are_attacked_or_refused(name, variant):
     smallest = {"korhonen": 3, "stadv": 2}.get(name, 1)
     attack = make(name, variant, steps=1)
     flat = lambda images: images.mean((1, 2, 3))  # noqa: E731
-    assert np.isfinite(attack(flat, pictures((1, smallest, smallest + 1, 3)), KEY)).all()
+    assert np.isfinite(attack(flat, make_images((1, smallest, smallest + 1, 3)), KEY)).all()
     if smallest > 1:
         with pytest.raises(ValueError, match=f"at least {smallest} pixels"):
-            attack(flat, pictures((1, smallest - 1, 5, 3)), KEY)
+            attack(flat, make_images((1, smallest - 1, 5, 3)), KEY)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
@@ -177,7 +177,7 @@ def adam_in_numpy(gradient, x, step_size, steps):
 
 
 def test_the_benchmark_variant_of_zhang_is_adam_on_distance_minus_score():
-    clean = np.float64(pictures((1, 5, 7, 3)).at[..., 0].set(0.0))
+    clean = np.float64(make_images((1, 5, 7, 3)).at[..., 0].set(0.0))
     weights = np.random.default_rng(2).normal(size=clean.shape)
     attack = Zhang(squared, step_size=0.02, score_scale=4.0, distance_weight=3.0, variant="benchmark")
     attacked = attack(lambda x: (x * weights.astype(np.float32)).mean((1, 2, 3)), jnp.asarray(clean, jnp.float32), KEY)
@@ -220,7 +220,7 @@ def rmse(images, clean):
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
 def test_madc_stays_within_its_rmse(variant):
-    images = pictures()
+    images = make_images()
     attacked = MADC(step_size=0.1, max_rmse=0.04, variant=variant)(score, images, KEY)
     np.testing.assert_allclose(rmse(attacked, images), 0.04, atol=5e-4)
     assert (rmse(attacked, images) <= 0.04 + 1e-6).all()
@@ -228,7 +228,7 @@ def test_madc_stays_within_its_rmse(variant):
 
 def test_madc_exchanges_distortion_for_score():
     """From the second step on at right angles to the distortion: on a curved score more gain at hardly more RMSE."""
-    images = pictures()
+    images = make_images()
     curved = lambda x: jnp.sin(9 * x + jnp.arange(3.0)).mean((1, 2, 3))  # noqa: E731
     one, ten = (MADC(step_size=0.03, steps=steps)(curved, images, KEY) for steps in (1, 10))
     np.testing.assert_allclose(rmse(one, images), 0.03, atol=2e-3)
@@ -237,7 +237,7 @@ def test_madc_exchanges_distortion_for_score():
 
 
 def test_madc_on_a_linear_score_takes_one_step_and_leaves_rounding_alone():
-    images = 0.4 + 0.2 * pictures()
+    images = 0.4 + 0.2 * make_images()
     weights = np.random.default_rng(2).normal(size=images.shape[1:]).astype(np.float32)
     attacked = MADC(step_size=0.02)(lambda x: (x * weights).sum((1, 2, 3)), images, KEY)
     expected = images + 0.02 * weights / np.sqrt(np.mean(weights**2))
@@ -245,7 +245,7 @@ def test_madc_on_a_linear_score_takes_one_step_and_leaves_rounding_alone():
 
 
 def test_madc_asks_for_an_rmse_that_the_pulls_cannot_reach_and_ends():
-    attacked = MADC(step_size=0.01, max_rmse=1e-5, variant="benchmark", steps=2)(score, pictures(), KEY)
+    attacked = MADC(step_size=0.01, max_rmse=1e-5, variant="benchmark", steps=2)(score, make_images(), KEY)
     assert np.isfinite(attacked).all()
 
 
@@ -272,7 +272,7 @@ def test_korhonen_changes_only_what_is_near_an_edge():
 
 
 def test_korhonen_keeps_the_best_image_and_returns_a_flat_one():
-    images = pictures()
+    images = make_images()
     peak = lambda x: -jnp.mean((x - images) ** 2, (1, 2, 3)) + 0.01 * score(x)  # noqa: E731
     attacked = Korhonen(step_size=0.2, steps=9, score_scale=1.0)(peak, images, KEY)
     assert (peak(attacked) >= peak(images)).all()
@@ -282,14 +282,14 @@ def test_korhonen_keeps_the_best_image_and_returns_a_flat_one():
 
 
 def test_a_dearer_distance_keeps_zhang_nearer():
-    images = pictures()
+    images = make_images()
     cheap, dear = (Zhang(squared, score_scale=1.0, distance_weight=w, steps=40)(score, images, KEY) for w in (0.1, 100))
     assert (score(cheap) > score(dear)).all()
     assert (squared(dear, images) < 0.3 * squared(cheap, images)).all()
 
 
 def test_a_dearer_low_band_leaves_ssah_the_high_ones():
-    images = pictures()
+    images = make_images()
     free, dear = (SSAH(score_scale=1.0, low_weight=w, step_size=0.01, steps=30)(score, images, KEY) for w in (0.0, 1e3))
     low = [float(jnp.abs(haar_low(x) - haar_low(images)).mean()) for x in (free, dear)]
     assert low[1] < 0.2 * low[0]
@@ -297,6 +297,6 @@ def test_a_dearer_low_band_leaves_ssah_the_high_ones():
 
 
 def test_a_score_without_slope_leaves_every_pixel_where_it_was():
-    images = pictures()
+    images = make_images()
     constant = lambda x: 0 * x.mean((1, 2, 3)) + 3  # noqa: E731
     np.testing.assert_allclose(StAdv(variant="benchmark")(constant, images, KEY), images, atol=1e-6)

@@ -169,7 +169,7 @@ def test_the_commands_end_with_one_line(tmp_path):
 REAL = {
     "prepare": "-m jaxiqa prepare builtin --out D --options size=64,64 train=40 val=4 test=4",
     "train_filter": "-m jaxiqa train-filter D/o.safetensors --network dncnn --depth 3 --limit 8 --epochs 1",
-    "score": "-m jaxiqa score linearity --weights none.pth PICTURES --csv D/o.csv",
+    "score": "-m jaxiqa score linearity --weights none.pth IMAGES --csv D/o.csv",
     "convert": "-m jaxiqa convert linearity none.pth D/o.safetensors",
 }
 
@@ -193,8 +193,8 @@ def on_a_disk_of_its_own(folder, options, *commands):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
 def test_a_disk_that_is_read_only(tmp_path, name):
-    Image.new("RGB", (8, 8)).save(tmp_path / "PICTURES.png")
-    command = f"{sys.executable} {REAL[name].replace('PICTURES', 'PICTURES.png')}; echo status $?"
+    Image.new("RGB", (8, 8)).save(tmp_path / "IMAGES.png")
+    command = f"{sys.executable} {REAL[name].replace('IMAGES', 'IMAGES.png')}; echo status $?"
     readonly = f"mount -o remount,ro {tmp_path}/D"
     statuses, said = on_a_disk_of_its_own(tmp_path, [readonly], command)
     assert statuses == [1]

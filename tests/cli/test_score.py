@@ -21,7 +21,7 @@ from jaxiqa.data.search import find
 GENERATOR = np.random.default_rng(0)
 
 
-def picture(height, width, channels=3, dtype=np.uint8):
+def make_image(height, width, channels=3, dtype=np.uint8):
     values = GENERATOR.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype)
     return Image.fromarray(values if channels > 1 else values[..., 0])
 
@@ -29,19 +29,19 @@ def picture(height, width, channels=3, dtype=np.uint8):
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
     """Pictures of all kinds, two that are none, and a file that does not claim to be one."""
-    folder = tmp_path_factory.mktemp("pictures")
+    folder = tmp_path_factory.mktemp("images")
     (folder / "inner").mkdir()
     for i in range(5):
-        picture(40, 56).save(folder / f"same{i}.png")
-    picture(44, 40).save(folder / "other.jpg", quality=95)
-    picture(40, 44, 1).save(folder / "grey.png")
-    picture(40, 44, 4).save(folder / "alpha.png")
-    picture(40, 44, 1, np.uint16).save(folder / "deep.png")
+        make_image(40, 56).save(folder / f"same{i}.png")
+    make_image(44, 40).save(folder / "other.jpg", quality=95)
+    make_image(40, 44, 1).save(folder / "grey.png")
+    make_image(40, 44, 4).save(folder / "alpha.png")
+    make_image(40, 44, 1, np.uint16).save(folder / "deep.png")
     exif = Image.Exif()
     exif[0x0112] = 6  # turned by 90 degrees
-    picture(40, 44).save(folder / "inner" / "turned.jpg", exif=exif)
+    make_image(40, 44).save(folder / "inner" / "turned.jpg", exif=exif)
     (folder / "broken.png").write_bytes((folder / "same0.png").read_bytes()[:300])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("not an image")
     (folder / "notes.txt").write_text("none either")
     return folder
 
@@ -157,7 +157,7 @@ def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
 def test_links_to_folders_are_followed_once_and_dead_links_are_faults(folder, tmp_path):
     inner = tmp_path / "in"
     inner.mkdir()
-    picture(8, 8).save(inner / "a.png")
+    make_image(8, 8).save(inner / "a.png")
     (inner / "linked").symlink_to(folder / "inner")
     (inner / "self").symlink_to(inner)
     (inner / "dead.png").symlink_to("gone.png")
@@ -171,10 +171,10 @@ def test_links_to_folders_are_followed_once_and_dead_links_are_faults(folder, tm
     assert [remark.split(":")[0] for remark in found.remarks] == [f"skipped {inner / 'self'}"]
 
 
-@pytest.mark.parametrize("kind", ["folder", "below a file", "picture"])
+@pytest.mark.parametrize("kind", ["folder", "below a file", "image"])
 def test_a_csv_that_cannot_be_written_is_said_before_anything_is_scored(folder, tmp_path, monkeypatch, kind):
     image = folder / "same0.png"
-    out = {"folder": tmp_path, "below a file": image / "x.csv", "picture": image}[kind]
+    out = {"folder": tmp_path, "below a file": image / "x.csv", "image": image}[kind]
     monkeypatch.setattr(scoring, "score_files", None)
     with pytest.raises(SystemExit, match=r"error: .*(is a folder|file is where a folder|one of the images)"):
         scoring.main(["linearity", str(image), "--weights", "x", "--csv", str(out)])

@@ -11,18 +11,18 @@ def clock(monkeypatch):
 
 
 def test_a_log_file_gets_a_line_a_minute_with_the_time_left(capsys, clock):
-    with progress.progress_bar("scoring", "pictures") as update:
+    with progress.progress_bar("scoring", "images") as update:
         for done in range(40, 100):  # 40 were done before
             clock[0] += 10
             update(done + 1, 100, "SSIM [0.9]")
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 9  # and none for the last picture, which ends the tenth minute
-    assert lines[0] == "scoring: 46 of 100 pictures, 11 minutes left, SSIM [0.9]"
-    assert lines[-1].startswith("scoring: 94 of 100 pictures, 1 minutes left")
+    assert len(lines) == 9  # none for the last image, which ends the tenth minute
+    assert lines[0] == "scoring: 46 of 100 images, 11 minutes left, SSIM [0.9]"
+    assert lines[-1].startswith("scoring: 94 of 100 images, 1 minutes left")
 
 
 def test_short_work_says_nothing_in_a_log_file(capsys, clock):
-    with progress.progress_bar("scoring", "pictures") as update:
+    with progress.progress_bar("scoring", "images") as update:
         for done in range(5):
             clock[0] += 10
             update(done + 1, 5, "")

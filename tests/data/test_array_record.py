@@ -11,7 +11,7 @@ from jaxiqa.data import load, validate
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A folder of pictures, and the same prepared."""
+    """A folder of images, and the same data set prepared."""
     source, out = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
     for i in range(12):
         pixels = np.random.default_rng(i).integers(0, 256, (7, 9 + i, 3), np.uint8)

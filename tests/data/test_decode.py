@@ -107,7 +107,7 @@ def png():
     ("content", "message"),
     [
         (b"", "empty"),
-        (b"not a picture", "cannot be decoded"),
+        (b"not an image", "cannot be decoded"),
         (png()[:-5000], "cannot be decoded"),
         (png()[:20], "cannot be decoded"),
         (b"GIF89a\0\0\0\0\0\0\0;", "cannot be decoded|no pixels"),

@@ -9,9 +9,9 @@ from jaxiqa.data.subset import colourfulness, shares, spatial_information
 
 
 def kinds(counts, *, scored=True, seed=0):
-    """Pictures of some plainly different kinds: flat grey, grey noise, saturated colours; the kind is in the name."""
+    """Images of clearly different kinds: flat grey, grey noise, saturated colours; the kind is in the name."""
     random = np.random.default_rng(seed)
-    pictures, names = [], []
+    images, names = [], []
     for kind, count in enumerate(counts):
         for i in range(count):
             if kind == 0:
@@ -20,12 +20,12 @@ def kinds(counts, *, scored=True, seed=0):
                 pixels = np.repeat(random.integers(0, 256, (14, 18, 1)), 3, axis=2)
             else:
                 pixels = np.stack([np.full((14, 18), v) for v in random.integers((200, 0, 0), (256, 30, 30))], -1)
-            pictures.append(pixels.astype(np.uint8))
+            images.append(pixels.astype(np.uint8))
             names.append(f"{kind}-{i}")
     order = random.permutation(len(names))
-    pictures, names = [pictures[i] for i in order], tuple(names[i] for i in order)
+    images, names = [images[i] for i in order], tuple(names[i] for i in order)
     mos = np.array([20.0 + 30 * int(name[0]) for name in names], np.float32) if scored else None
-    return Split("made/test", names, mos, None, pictures.__getitem__)
+    return Split("made/test", names, mos, None, images.__getitem__)
 
 
 @pytest.mark.parametrize("scored", [True, False])

@@ -66,9 +66,9 @@ def test_labels_span_the_scale_and_untouched_pictures_score_100():
 def test_a_stronger_distortion_has_a_lower_label(kind):
     values = np.zeros((4, 3))
     for number in range(4):
-        picture = scene(np.random.default_rng(number), (40, 56))
+        image = scene(np.random.default_rng(number), (40, 56))
         for column, strength in enumerate((0.1, 0.5, 1.0)):
-            damaged = np.clip(DISTORTIONS[kind](picture, strength, np.random.default_rng(0)), 0, 1)
-            values[number, column] = similarity(picture, damaged)
+            damaged = np.clip(DISTORTIONS[kind](image, strength, np.random.default_rng(0)), 0, 1)
+            values[number, column] = similarity(image, damaged)
     means = values.mean(0)
     assert means[0] > means[1] > means[2]

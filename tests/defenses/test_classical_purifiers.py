@@ -19,7 +19,7 @@ EXACT = 1e-7
 
 @pytest.fixture(scope="module")
 def oracle(shared):
-    """Outputs of the benchmark's purifiers on two crops of Kodak pictures."""
+    """Outputs of the benchmark's purifiers on two crops of Kodak images."""
     return dict(np.load(shared / "oracles/public/04_purifiers.npz"))
 
 
@@ -143,8 +143,8 @@ def test_the_codec_has_the_gradient_of_its_surrogate_and_none_of_its_own():
 def test_the_two_codecs_agree_as_stated(shared, qualities):
     """On photographs, two of which were JPEG files before."""
     names = ["kodak/kodim01.png", "kodak/kodim05.png", "clive/1003.jpg", "clive/1006.jpg"]
-    pictures = [np.asarray(Image.open(shared / "data" / name).convert("RGB"))[:384, :500] for name in names]
-    images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
+    crops = [np.asarray(Image.open(shared / "data" / name).convert("RGB"))[:384, :500] for name in names]
+    images = jnp.asarray(np.stack(crops), jnp.float32) / 255
     stated = {1: 33, 5: 36, 60: 42, 90: 44, 100: 49}
     for quality in qualities:
         least = max(db for start, db in stated.items() if start <= quality)

@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_purifiers_contract import KEY, a_purifier, pictures
+from test_purifiers_contract import KEY, a_purifier, make_images
 from test_smoothing import NAMES, a_certifier, score
 
 from jaxiqa.defenses.purify import PURIFIERS, make
@@ -16,7 +16,7 @@ ROUNDING = {"float16": 2e-3, "bfloat16": 1e-2}
 @pytest.mark.parametrize("kind", ROUNDING)
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_a_purifier_of_half_precision_images_computes_in_float32_and_rounds_once(name, kind):
-    images, purify = pictures().astype(kind), a_purifier(name)
+    images, purify = make_images().astype(kind), a_purifier(name)
     purified = purify(images, KEY)
     assert purified.dtype == images.dtype
     assert 0 <= float(purified.min()) <= float(purified.max()) <= 1
@@ -38,7 +38,7 @@ def test_a_purifier_of_double_precision_images_keeps_it(name):
     "name", [name if name in ("rs", "ms") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_a_certifier_adds_its_noise_in_float32_whatever_the_type(name, kind):
-    images = pictures().astype(jnp.bfloat16).astype(jnp.float32)  # what all types can hold
+    images = make_images().astype(jnp.bfloat16).astype(jnp.float32)  # what all types can hold
     images = (images * 64).round() / 64
     expected = a_certifier(name)(score, images, KEY)
     with jax.enable_x64(kind == "float64"):

@@ -45,14 +45,14 @@ PURIFIERS = {
 NAMES = sorted(PURIFIERS)
 
 
-def pictures(size=(9, 14), count=2):
+def make_images(size=(9, 14), count=2):
     return jax.random.uniform(jax.random.key(7), (count, *size, 3))
 
 
 @pytest.mark.parametrize("name", NAMES)
 def test_what_every_purifier_keeps(name):
     """Shape, range, type, key; one by one as in a batch; compiled as not; a gradient that is finite and not zero."""
-    purify, images, key = PURIFIERS[name], pictures(), jax.random.key(0)
+    purify, images, key = PURIFIERS[name], make_images(), jax.random.key(0)
     given = None if not purify.random else key
     out = purify(images, given)
     assert out.shape == images.shape
@@ -77,10 +77,10 @@ def test_what_every_purifier_keeps(name):
 def test_bad_input_is_refused_by_name(name):
     purify, key = PURIFIERS[name], jax.random.key(0)
     for images, message in (
-        (255 * pictures(), r"images has values in \[.*\]; expected \[0, 1\]"),
-        (pictures().at[0, 0, 0, 0].set(jnp.nan), r"images has values in \[nan, nan\]; expected \[0, 1\]"),
-        (pictures()[..., :1], r"images has shape \(2, 9, 14, 1\); expected 3 channels"),
-        (pictures()[:0], r"images has shape \(0, 9, 14, 3\); expected at least one image"),
+        (255 * make_images(), r"images has values in \[.*\]; expected \[0, 1\]"),
+        (make_images().at[0, 0, 0, 0].set(jnp.nan), r"images has values in \[nan, nan\]; expected \[0, 1\]"),
+        (make_images()[..., :1], r"images has shape \(2, 9, 14, 1\); expected 3 channels"),
+        (make_images()[:0], r"images has shape \(0, 9, 14, 3\); expected at least one image"),
     ):
         with pytest.raises(ValueError, match=message):
             purify(images, key)
@@ -88,13 +88,13 @@ def test_bad_input_is_refused_by_name(name):
 
 def test_other_arrays_are_refused_where_types_are_not_checked():
     with pytest.raises(ValueError, match=r"images has shape \(9, 14, 3\); expected four axes"):
-        check_unit_images(pictures()[0])
+        check_unit_images(make_images()[0])
     with pytest.raises(ValueError, match="images has dtype uint8"):
         check_unit_images(np.zeros((1, 4, 4, 3), np.uint8))
 
 
 def test_networks_that_return_another_shape_are_refused():
-    images = pictures()
+    images = make_images()
     for purify in (Filter(lambda x: x[:, 1:]), Filter(lambda x: x[..., :1]), MPRNet(lambda x: x[:1])):
         with pytest.raises(ValueError, match="network returned shape"):
             purify(images)
@@ -111,7 +111,7 @@ def test_mprnet_sees_mirrored_pictures_and_gives_back_what_was_not_mirrored():
         seen.append(x.shape)
         return x.at[:, 9:].set(jnp.nan).at[:, :, 14:].set(jnp.nan) if x.shape[1] == 16 else x
 
-    images = pictures()
+    images = make_images()
     np.testing.assert_array_equal(MPRNet(network)(images), images)
     assert seen == [(2, 16, 16, 3)]
     padded = []
@@ -120,11 +120,11 @@ def test_mprnet_sees_mirrored_pictures_and_gives_back_what_was_not_mirrored():
     expected = np.pad(images, ((0, 0), (0, 7), (0, 2), (0, 0)), mode="reflect")
     np.testing.assert_array_equal(padded[0], expected)
     for size in ((1, 1), (1, 5), (8, 16)):
-        np.testing.assert_array_equal(MPRNet(lambda x: x)(pictures(size)), pictures(size))
+        np.testing.assert_array_equal(MPRNet(lambda x: x)(make_images(size)), make_images(size))
 
 
 def test_real_esrgan_comes_back_to_size_unless_told_otherwise():
-    images = pictures()
+    images = make_images()
     np.testing.assert_allclose(
         RealESRGAN(lambda x: x.repeat(4, 1).repeat(4, 2))(images).mean(), images.mean(), rtol=0.01
     )
@@ -137,7 +137,7 @@ def test_real_esrgan_comes_back_to_size_unless_told_otherwise():
 
 
 def test_disco_draws_at_any_size():
-    images, asked = pictures(), []
+    images, asked = make_images(), []
 
     def network(x, size):
         asked.append(size)
@@ -155,7 +155,7 @@ def test_disco_draws_at_any_size():
 
 @pytest.mark.slow
 def test_diffpure_is_noise_and_steps_back_by_hand():
-    purify, images, key = DiffPure(partial(diffusion), steps=3, size=None), pictures((8, 6)), jax.random.key(3)
+    purify, images, key = DiffPure(partial(diffusion), steps=3, size=None), make_images((8, 6)), jax.random.key(3)
     schedule = linear_schedule()
 
     def by_hand(images):

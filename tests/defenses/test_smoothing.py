@@ -57,7 +57,7 @@ def a_certifier(name, **options):
     return make(name, **SMALL[name] | few | options)
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -75,7 +75,7 @@ def agree(one, other, atol=0.0):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract(name):
-    images, certify = pictures(), a_certifier(name)
+    images, certify = make_images(), a_certifier(name)
     assert isinstance(certify, Certifier)
     heard = []
     found = certify(score, images, KEY, lambda done, total: heard.append((done, total)))
@@ -117,7 +117,7 @@ def test_the_contract(name):
 @pytest.mark.parametrize("name", [name if name in ("rs", "ms") else slow(name) for name in NAMES])
 @pytest.mark.parametrize("size", [(1, 1), slow((7, 4))])
 def test_any_size(name, size):
-    found = a_certifier(name)(score, pictures((1, *size, 3)), KEY)
+    found = a_certifier(name)(score, make_images((1, *size, 3)), KEY)
     assert all(np.isfinite(value).all() for value in arrays(found).values())
     assert found.size == ((8, 8) if name in ("ddrs", "densepure") else size)
 
@@ -147,7 +147,7 @@ def test_scores_that_are_not_finite_or_not_one_per_image_are_refused(name):
     with pytest.raises(ValueError, match=r"non-finite scores for noisy copies of images 0, 2$"):
         a_certifier(name, **blind)(bright, images, KEY)
     with pytest.raises(ValueError, match="one score per image"):
-        a_certifier(name)(lambda x: x.mean(), pictures(), KEY)
+        a_certifier(name)(lambda x: x.mean(), make_images(), KEY)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -189,11 +189,11 @@ def test_bad_options_are_named(name, options, message):
 
 def test_a_bad_chunk_a_bad_key_and_a_trace_are_refused():
     with pytest.raises(ValueError, match="chunk"):
-        a_certifier("ms", chunk=0)(score, pictures(), KEY)
+        a_certifier("ms", chunk=0)(score, make_images(), KEY)
     with pytest.raises(ValueError, match="one key per image"):
-        a_certifier("ms")(score, pictures(), jax.random.split(KEY, 2))
+        a_certifier("ms")(score, make_images(), jax.random.split(KEY, 2))
     with pytest.raises(ValueError, match="traced"):
-        jax.jit(lambda x: a_certifier("ms")(score, x, KEY).score)(pictures())
+        jax.jit(lambda x: a_certifier("ms")(score, x, KEY).score)(make_images())
 
 
 def linear(weight):
@@ -286,7 +286,7 @@ def test_stopping_early_decides_the_same_with_fewer_samples():
 
 def test_equal_samples():
     """A constant score: every vote is the same and every order statistic too."""
-    images = pictures()
+    images = make_images()
     constant = lambda x: jnp.full(len(x), 0.25)  # noqa: E731
     found = a_certifier("ms")(constant, images, KEY)
     np.testing.assert_array_equal([found.lower, found.score, found.upper], 0.25)
@@ -297,11 +297,11 @@ def test_equal_samples():
 
 
 def test_one_sample():
-    found = RS(score_range=RANGE, n0=1, n=1, alpha=0.6)(score, pictures(), KEY)
+    found = RS(score_range=RANGE, n0=1, n=1, alpha=0.6)(score, make_images(), KEY)
     assert set(np.round(found.radius, 9)) <= {0.0, round(0.12 * special.ndtri(0.6), 9)}
     with pytest.raises(ValueError, match="n=3"):  # one sample lies on one side of a quantile, whatever alpha is
         MS(epsilon=0.001, n=1, alpha=0.6)
-    found = MS(epsilon=0.001, n=3, alpha=0.6)(score, pictures(), KEY)
+    found = MS(epsilon=0.001, n=3, alpha=0.6)(score, make_images(), KEY)
     assert (found.lower < found.upper).all()
 
 
@@ -312,7 +312,7 @@ def test_denoisers_see_what_their_variant_says():
     assert 0.3 < float((seen["paper"] == 0.2).mean()) < 0.7
     assert (seen["benchmark"] == 0.7).all()
     with pytest.raises(ValueError, match="expected the same shape"):
-        DRS(lambda x: x[:, 1:], score_range=RANGE)(score, pictures(), KEY)
+        DRS(lambda x: x[:, 1:], score_range=RANGE)(score, make_images(), KEY)
 
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
@@ -321,7 +321,7 @@ def test_a_denoised_certifier_is_the_plain_one_with_a_denoiser(name, plain, vari
     certify = a_certifier(name, variant=variant)
     assert isinstance(certify, plain)
     same = plain(**{field.name: getattr(certify, field.name) for field in dataclasses.fields(certify)})
-    agree(certify(score, pictures(), KEY), same(score, pictures(), KEY))
+    agree(certify(score, make_images(), KEY), same(score, make_images(), KEY))
     with pytest.raises(TypeError, match="denoise"):
         type(certify)(**{name: value for name, value in SMALL[name].items() if name != "denoise"})
     with pytest.raises(Exception, match="denoise"):  # ValueError, or the type checker's where it comes first
@@ -329,11 +329,12 @@ def test_a_denoised_certifier_is_the_plain_one_with_a_denoiser(name, plain, vari
 
 
 def test_without_a_denoiser_the_variants_of_a_class_are_the_same():
-    agree(a_certifier("rs")(score, pictures(), KEY), a_certifier("rs", variant="benchmark")(score, pictures(), KEY))
+    images = make_images()
+    agree(a_certifier("rs")(score, images, KEY), a_certifier("rs", variant="benchmark")(score, images, KEY))
 
 
 def test_the_benchmark_s_median_takes_the_ranks_below():
-    images = pictures()
+    images = make_images()
     drawn = np.sort(sampler(Noisy(0.12), score, images, KEY, 60, 16).scores(np.arange(3), 0, 60)[..., 0], 1)
     paper, other = a_certifier("ms")(score, images, KEY), a_certifier("ms", variant="benchmark")(score, images, KEY)
     lower, upper = median_ranks(60, 0.05, 0.12, 0.001)

@@ -31,7 +31,7 @@ def score(images):
     return jnp.tanh(4 * (images - 0.45)).mean((1, 2)) @ jnp.array([1.0, -0.5, 0.7])
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -54,7 +54,7 @@ def knowing(clean, schedule):
 @pytest.mark.parametrize("kind", [DDRS, DensePure])
 def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
     """x̂₀ is then the resized image, whatever the noise: every copy has the same score."""
-    images = pictures((1, 12, 10, 3))
+    images = make_images((1, 12, 10, 3))
     small = resize_bilinear(images, (8, 8))
     certify = kind(knowing(small, diffusion.linear_schedule()), score_range=RANGE, n0=5, n=40, size=8, chunk=8)
     found = certify(lambda x: score(x) - score(small)[0] + 0.25, images, KEY)
@@ -74,7 +74,7 @@ def test_no_difference_grows_more_than_the_norm_of_the_resize(shape):
 def test_densepure_visits_its_steps_and_lets_ways_back_vote():
     certify = DensePure(network, score_range=RANGE)
     assert certify.schedule().timesteps.tolist() == [35, 70]
-    images, words = pictures((2, 5, 6, 3)), jax.random.key_data(image_keys(KEY, 2))
+    images, words = make_images((2, 5, 6, 3)), jax.random.key_data(image_keys(KEY, 2))
     samples = jnp.array([4, 4])
     view = partial(Reversed, network, certify.schedule(), 0.12)
     copies = jax.jit(lambda *a: view(3, "paper")(*a))(images, words, samples).reshape(2, 3, 5, 6, 3)

@@ -24,7 +24,7 @@ def score(images):
     return jnp.tanh(4 * (images - 0.45)).mean((1, 2)) @ jnp.array([1.0, -0.5, 0.7])
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -61,7 +61,7 @@ def test_the_end_points_of_the_noise_are_finite():
 
 
 def test_samples_are_independent_of_chunk_and_devices_to_the_bit():
-    images = pictures()
+    images = make_images()
     first = lambda x: x[:, 2, 3, 1]  # noqa: E731
     every = [
         sampler(Noisy(0.12), first, images, KEY, 40, chunk).scores(np.arange(3), 0, 40) for chunk in (1, 8, 40, 64)
@@ -85,12 +85,12 @@ def test_a_model_is_compiled_once_whatever_the_batch_the_strength_and_the_weight
 
     for number, count in enumerate((3, 1, 2)):
         certify = MS(n=60, sigma=0.1 + 0.01 * number, chunk=16)
-        certify(jax.tree_util.Partial(traced, jnp.float32(number)), pictures()[:count], KEY)
+        certify(jax.tree_util.Partial(traced, jnp.float32(number)), make_images()[:count], KEY)
     assert len(traces) == 1
 
 
 def test_the_chunk_fits_memory_and_wastes_little():
-    held = sampler(Noisy(0.12), score, pictures((1, 16, 16, 3)), KEY, 1000, None)
+    held = sampler(Noisy(0.12), score, make_images((1, 16, 16, 3)), KEY, 1000, None)
     devices = held.divided.num_devices
     assert held.chunk == 25 * devices if devices == 1 else 1000 % held.chunk <= held.chunk
     assert -(-1000 // held.chunk) * held.chunk <= 1000 + devices * 2

@@ -48,7 +48,7 @@ def check(shared: Path, name: str, published, names: list[str], *, layout=None, 
         published: the entry of `jaxiqa.models.MODELS`, or the same with options bound.
         names: what our `features` calls the taps, in the record's order.
         layout: tap's position -> function from our layout to the original one, where that is not NHWC -> NCHW.
-        prepare: from the recorded picture ``b h w c`` in [0, 1] to what `network` gets; nothing by default.
+        prepare: maps the recorded image ``b h w c`` in [0, 1] to the input of `network`; the identity by default.
     """
     record, expected = read(shared, name)
     model = filled(published, record)

@@ -1,4 +1,4 @@
-"""A small smooth metric and the pictures that it scores."""
+"""A small smooth metric, and random images for it."""
 
 import jax
 import jax.numpy as jnp
@@ -15,5 +15,5 @@ def score(images):
     return jnp.tanh(x).mean((1, 2)) @ jnp.array([1.0, -2.0, 0.5, 1.5])
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)

@@ -18,7 +18,7 @@ def test_scores_equal_those_of_the_benchmarks_demo_rows(shared, attack):
     assert d_score(of("clear"), of("defended_attacked"), *ends).mean() == close(expected["D_percent"])
     defended = d_score(of("defended_clear"), of("defended_attacked"), *ends)
     assert defended.mean() == close(expected["D_both_defended_percent"])
-    for cap in (60.0, np.inf):  # no picture comes near the cap
+    for cap in (60.0, np.inf):  # no image comes near the cap
         quality = q_score(of("ssim_clear_defended_attacked"), of("psnr_clear_defended_attacked"), psnr_cap=cap)
         assert quality.mean() == close(expected["Q"])
     assert srocc(of("defended_clear"), of("mos")) == close(expected["SROCC_clear"])

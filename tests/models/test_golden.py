@@ -1,4 +1,4 @@
-"""Scores that the authors or pyiqa published for pictures in their repositories, with the real weights.
+"""Scores that the authors or pyiqa published for images in their repositories, with the real weights.
 
 Point JAXIQA_GOLDEN at a folder that holds the files under the names below; what is not there is skipped.
 """
@@ -24,7 +24,7 @@ MANIQA_SPEC = {"bird.jpg": 0.2612, "dog.jpg": 0.3078, "ball.jpg": 0.3716, "peopl
 def golden(name: str) -> Path:
     folder = os.environ.get("JAXIQA_GOLDEN")
     if not folder:
-        pytest.skip("JAXIQA_GOLDEN does not name a folder with published checkpoints and pictures")
+        pytest.skip("JAXIQA_GOLDEN does not name a folder with published checkpoints and images")
     if not (Path(folder) / name).is_file():
         pytest.skip(f"JAXIQA_GOLDEN has no {name}")
     return Path(folder) / name

@@ -41,7 +41,7 @@ def narrow(name: str, seed: str = "0") -> Distance:
 
 
 def pair(size: tuple[int, int] = (33, 46), noise: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures, and the same with noise."""
+    """Two images, and the same images with noise."""
     generator = np.random.default_rng(0)
     reference = generator.uniform(size=(2, *size, 3))
     distorted = np.clip(reference + noise * generator.standard_normal(reference.shape), 0, 1)

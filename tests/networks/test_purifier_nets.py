@@ -61,7 +61,7 @@ def check(found, record: dict, stored: dict, name: str) -> None:
 
 
 def run(name: str, shared, record_name: str, **options):
-    """Record, arrays, the network and the recorded picture, the last two in float64 (to be called under x64)."""
+    """Return the record, its arrays, the network and the recorded image; call under x64: the last two are float64."""
     record, stored, weights = recorded(shared, record_name)
     network = double(networks.load(name, weights=weights, **options))
     pixels = stored["input"].astype(np.float32) / np.float32(255)

@@ -132,10 +132,10 @@ def test_mobilenet_v2_recognises_the_nips2017_pictures(shared):
     rows = sorted(csv.DictReader((folder / "images.csv").open()), key=lambda row: row["image"])
     labels = np.array([int(row["true_label_1based"]) for row in rows])
     size = (224, 224)
-    pictures = [Image.open(folder / row["image"]).resize(size, Image.Resampling.BILINEAR) for row in rows]
+    images = [Image.open(folder / row["image"]).resize(size, Image.Resampling.BILINEAR) for row in rows]
     graphdef, state = nnx.split(load("mobilenet_v2", shared / MOBILENET))
     classify = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x).argmax(-1))
-    batches = np.array_split(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), 5)
+    batches = np.array_split(np.stack([np.asarray(p, np.float32) / 255 for p in images]), 5)
     correct = np.concatenate([classify(state, batch) for batch in batches]) == labels
     print("top-1:", correct.mean(), "of all,", correct[:40].mean(), "of the first 40")
     assert correct.mean() >= 0.86

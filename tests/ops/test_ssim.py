@@ -13,9 +13,9 @@ def test_ssim_and_psnr_equal_the_reference(shared, pair):
     folder = shared / "oracles" / "public"
     arrays = np.load(folder / "03_image_quality.npz")
     expected = json.loads((folder / "03_image_quality.json").read_text())["expected"][pair]
-    reference, picture = (jnp.asarray(arrays[f"{pair}_{part}"][None] / np.float32(255)) for part in ("ref", "dist"))
-    assert float(ssim(reference, picture)[0]) == pytest.approx(expected["ssim_gauss_win64"], abs=2e-5)
-    assert float(psnr(reference, picture)[0]) == pytest.approx(expected["psnr"], abs=1e-4)
+    reference, distorted = (jnp.asarray(arrays[f"{pair}_{part}"][None] / np.float32(255)) for part in ("ref", "dist"))
+    assert float(ssim(reference, distorted)[0]) == pytest.approx(expected["ssim_gauss_win64"], abs=2e-5)
+    assert float(psnr(reference, distorted)[0]) == pytest.approx(expected["psnr"], abs=1e-4)
 
 
 def test_in_float64_ssim_and_psnr_equal_the_reference_to_its_last_digits(shared):
@@ -23,9 +23,9 @@ def test_in_float64_ssim_and_psnr_equal_the_reference_to_its_last_digits(shared)
     arrays = np.load(folder / "03_image_quality.npz")
     expected = json.loads((folder / "03_image_quality.json").read_text())["expected"]["pair1"]
     with jax.enable_x64(True):
-        reference, picture = (jnp.asarray(arrays[f"pair1_{part}"][None] / 255.0) for part in ("ref", "dist"))
-        assert float(ssim(reference, picture)[0]) == pytest.approx(expected["ssim_gauss_win64"], rel=0, abs=1e-9)
-        assert float(psnr(reference, picture)[0]) == pytest.approx(expected["psnr"], rel=0, abs=1e-9)
+        reference, distorted = (jnp.asarray(arrays[f"pair1_{part}"][None] / 255.0) for part in ("ref", "dist"))
+        assert float(ssim(reference, distorted)[0]) == pytest.approx(expected["ssim_gauss_win64"], rel=0, abs=1e-9)
+        assert float(psnr(reference, distorted)[0]) == pytest.approx(expected["psnr"], rel=0, abs=1e-9)
 
 
 @pytest.mark.slow

@@ -206,7 +206,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     other = summarise_defenses([*rows(), *(replace(r, defense="<mine>") for r in rows() if r.defense == "flip")], ENDS)
     options = {"title": "a test", "facts": {"command": "python x.py"}}
-    tables, pictures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
+    tables, figures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
     results = [
         ResultRow(
             r.image, r.model, 0, r.attack, r.epsilon, r.clean, r.attacked, r.attacked, 0.1, 1.0, 0.9, None, 0.1, r.level
@@ -216,7 +216,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     ]  # fmt: skip
     cards = [ModelRow(model, 0, 1000, 0.0, 100.0, 0.8, 1.5, 0.2, 0) for model in ("a", "b")]
     summary = summarise(results, [], cards, score_range="model")
-    page = write_report(tmp_path, summary, [], defended=tables, figures=pictures, **options).read_text()
+    page = write_report(tmp_path, summary, [], defended=tables, figures=figures, **options).read_text()
     assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', page)
     assert page.count("data:image/png;base64,") == 5
     for title in ("transfer", "adaptive", "matched", "Leaderboard", "Certified defenses"):

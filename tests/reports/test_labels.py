@@ -87,12 +87,12 @@ def write(labels, folder):
     ends = {(model, 0): (0.0, 100.0) for model in labels}
     found = summarise_defenses(defended, ends)
     options = {"title": labels[0], "facts": {"command": f"python evaluate.py {labels[0]}"}}
-    tables, pictures = write_defenses(folder, found, found, certificates(proofs, ends, None), **options)
+    tables, plots = write_defenses(folder, found, found, certificates(proofs, ends, None), **options)
     summary = summarise(results, predictions, cards, score_range="model")
     summary = replace(summary, missing=tuple(f"{label} seed 0: no rows" for label in labels))
     clean = np.full((20, 30, 3), 0.5, np.float32)
     examples = [Example(IMAGES[2], label, label, 8 / 255, 40.0, 70.0, clean, clean + 8 / 255) for label in labels[-3:]]
-    write_report(folder, summary, examples, defended=tables, figures=pictures, **options)
+    write_report(folder, summary, examples, defended=tables, figures=plots, **options)
     return [render(summary), *(table.render() for table in tables)]
 
 
