@@ -1,4 +1,4 @@
-"""Strengths of several attacks made equal by what they change."""
+"""Alignment of attack strengths by a measure of the change."""
 
 from dataclasses import dataclass
 from typing import ClassVar
@@ -13,7 +13,7 @@ SHAPE = (3, 13, 14, 3)
 
 
 @pytest.mark.parametrize("measure", sorted(MEASURES))
-def test_alignment_reaches_its_targets_and_stronger_is_more_visible(measure):
+def test_alignment_reaches_its_targets(measure):
     images = make_images(SHAPE)
     attack = make("ifgsm", epsilon=8 / 255, steps=2)
     levels = align_levels(attack, score, images, KEY, measure)
@@ -25,7 +25,7 @@ def test_alignment_reaches_its_targets_and_stronger_is_more_visible(measure):
         assert reached == pytest.approx(found.target[1], rel=0.05)
 
 
-def test_levels_share_what_was_run():
+def test_levels_share_attack_runs():
     ran, said = [], []
 
     @dataclass(frozen=True)
@@ -45,7 +45,7 @@ def test_levels_share_what_was_run():
     assert said == [(done, 2 + 3 * 4) for done in range(1, 6)]
 
 
-def test_a_target_off_the_ladder_is_an_error_that_shows_the_ladder():
+def test_a_target_outside_the_ladder_is_an_error_that_shows_the_ladder():
     with pytest.raises(ValueError, match=r"ladder .*\(0\.01: .*, 0\.02: .*\)"):
         align(make("ifgsm", epsilon=0.01), score, make_images(SHAPE), KEY, ("linf", 0.5), ladder=[0.01, 0.02])
     with pytest.raises(ValueError, match="'psnr'"):

@@ -1,4 +1,4 @@
-"""Auto-PGD: optima of a linear score, the paper's algorithm written out in NumPy, restarts, what is refused."""
+"""Auto-PGD: optima of a linear score, the paper's algorithm in NumPy, restarts, refused options."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def linear(images):
 
 
 def wavy(images):
-    """A score with many maxima, whose gradient `wavy_numpy` knows."""
+    """A score with many maxima; `wavy_numpy` computes its gradient."""
     a, b, c = wave(images.shape[1:])
     return (a * jnp.sin(b * images + c)).sum((1, 2, 3))
 
@@ -46,7 +46,7 @@ def test_linf_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps, ra
 
 
 def largest_in_l2_ball(clean, direction, epsilon):
-    """Maximum of a linear score over ball and box: the Lagrange conditions leave one unknown, found in float64."""
+    """Return the maximum of a linear score over ball and box, by the Lagrange conditions in float64."""
     from scipy.optimize import brentq
 
     move = lambda scale: np.clip(clean + scale * direction, 0, 1) - clean  # noqa: E731
@@ -66,7 +66,7 @@ def test_l2_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon):
 
 
 def apgd_in_numpy(clean, epsilon, steps, norm):
-    """Algorithm 1 of arXiv:2003.01690 for one image away from 0 and 1; also how often the step was halved."""
+    """Run Algorithm 1 of arXiv:2003.01690 for one image away from 0 and 1; also count the halvings of the step."""
 
     def project(x):
         offset = x - clean
@@ -100,7 +100,7 @@ def apgd_in_numpy(clean, epsilon, steps, norm):
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.3)])
-def test_a_score_with_many_maxima_is_climbed_as_in_the_paper(norm, epsilon):
+def test_steps_on_a_score_with_many_maxima_equal_the_papers_algorithm(norm, epsilon):
     images = 0.3 + 0.4 * make_images()
     attacked = APGD(epsilon, steps=40, norm=norm, random_start=False)(wavy, images, KEY)
     for clean, found in zip(images, attacked, strict=True):
@@ -110,7 +110,7 @@ def test_a_score_with_many_maxima_is_climbed_as_in_the_paper(norm, epsilon):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 37])
-def test_windows_of_any_number_of_steps_lie_end_to_end(steps):
+def test_windows_cover_any_number_of_steps_without_gaps(steps):
     lengths = windows(steps)
     ends = np.flatnonzero(lengths)
     np.testing.assert_array_equal(np.cumsum(lengths[ends]), ends)
@@ -128,8 +128,8 @@ def test_restarts_keep_the_best_and_a_batch_equals_its_images():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_score_that_breaks_on_the_way_is_reported(bad):
-    def breaks(images):  # finite at the clean images, not where the second one is led
+def test_a_score_that_becomes_nan_during_the_attack_is_reported(bad):
+    def breaks(images):  # finite at the clean images, NaN on the way of the second
         scores = images.mean((1, 2, 3))
         return jnp.where((jnp.arange(len(images)) == 1) & (scores > 0.55), bad, scores)
 
@@ -138,6 +138,6 @@ def test_a_score_that_breaks_on_the_way_is_reported(bad):
 
 
 @pytest.mark.parametrize("options", [{"restarts": 0}, {"restarts": 2, "random_start": False}])
-def test_restarts_that_make_no_sense_are_refused(options):
+def test_bad_numbers_of_restarts_are_refused(options):
     with pytest.raises(ValueError, match="restarts"):
         APGD(0.1, **options)

@@ -1,4 +1,4 @@
-"""What every attack promises, and what single ones must reach."""
+"""The contract of every attack, and results that single attacks must reach."""
 
 import dataclasses
 from functools import partial
@@ -45,9 +45,9 @@ FAST = {
     "stadv": {"steps": 4, "score_scale": 1.0},
     "zhang": {"distance": mean_square, "steps": 3, "step_size": 0.01, "score_scale": 1.0},
 }
-"""Options under which every attack of the registry is quick, apart from its ε."""
+"""Options that make every attack of the registry quick, without ε."""
 MINIMUM = {"korhonen": 3, "patch_rs": 3, "stadv": 2}
-"""Pixels that the sides of an image have at least."""
+"""Smallest side of an image, in pixels."""
 FITTING = {
     "uap": {"epsilon": EPSILON, "batch_size": 3},
     "facpa": {"network": jax.tree_util.Partial(lambda shift, x: jnp.tanh(x + shift), jnp.zeros(3)), "multiple": 1},
@@ -59,7 +59,7 @@ def is_bounded(name):
 
 
 def an_attack(name, images, **options):
-    """A quick attack of this name; a fitted one has been fitted on these images."""
+    """Return a quick attack of this name; a fitted one is fitted on these images."""
     if name == "uap":
         return fit_uap(score, images, KEY, epsilon=EPSILON, epochs=2, batch_size=2, **options)
     if name == "facpa":
@@ -73,8 +73,8 @@ NAMES = [*ATTACKS, *FITTED]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_step_compiles_the_metric_twice(name):
-    """Published metrics take up to half a minute, and a state of another type after the first step is enough for it."""
+def test_the_metric_is_compiled_once(name):
+    """Compiling a published metric takes up to 30 s. A state that changes its type compiles it twice."""
     traced = []
 
     def counted(images):
@@ -83,7 +83,7 @@ def test_no_step_compiles_the_metric_twice(name):
 
     run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, make_images())
     run(counted, make_images(), KEY)
-    assert len(traced) == len(set(traced))  # black-box attacks ask about batches of several sizes
+    assert len(traced) == len(set(traced))  # black-box attacks score batches of several sizes
 
 
 @pytest.mark.parametrize("name", [slow(name) if name == "korhonen" else name for name in NAMES])
@@ -102,7 +102,7 @@ def test_the_contract(name):
     gains = score(attacked) - score(images)
     if name in FITTED:
         assert float(gains.mean()) > 1e-3
-    elif name == "cadv":  # painting anew comes first, whatever that does to the score
+    elif name == "cadv":  # recolouring comes first and may lower the score
         opposite = an_attack(name, images, objective="lower")(score, images, KEY)
         assert (score(attacked) > score(opposite) + 1e-4).all()
     else:
@@ -138,7 +138,7 @@ def test_images_of_the_wrong_kind_are_refused(name, images):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cadv"])
-def test_lowering_is_raising_the_negative(name):
+def test_lower_equals_raising_the_negative_score(name):
     images = make_images()
     change = score(an_attack(name, images, objective="lower")(score, images, KEY)) - score(images)
     assert float(change.mean()) < -1e-3 if name in FITTED else bool((change < -1e-3).all())
@@ -155,7 +155,7 @@ def test_a_score_that_is_not_finite_is_reported_with_its_image(name, bad):
         run(broken, make_images(), KEY)
 
 
-def test_fitting_reports_scores_that_are_not_finite_though_their_gradient_is():
+def test_fitting_reports_non_finite_scores_with_a_finite_gradient():
     with pytest.raises(ValueError, match="non-finite"):
         fit_uap(lambda x: x.mean((1, 2, 3)) + jnp.nan, make_images(), KEY, epsilon=EPSILON)
 
@@ -168,7 +168,7 @@ def test_an_attack_on_constant_images_runs_inside_the_jit_of_a_model(name):
     np.testing.assert_allclose(inside, attack(lambda x: (x * weight).sum((1, 2, 3)), images, KEY), atol=1e-5)
 
 
-def test_a_universal_perturbation_helps_on_images_it_has_not_seen_and_survives_the_disk(tmp_path):
+def test_a_universal_perturbation_raises_scores_of_other_images_and_survives_saving(tmp_path):
     attack = fit_uap(score, make_images((8, 9, 14, 3), seed=1), KEY, epsilon=EPSILON, epochs=20, batch_size=3)
     others = make_images((6, 9, 14, 3), seed=2)
     gain = float((score(attack(None, others, KEY)) - score(others)).mean())
@@ -209,6 +209,6 @@ def test_a_smoother_flow_is_cheaper_and_weaker():
         ("ifgsm", {"epsilon": 0.1, "objective": "up"}, "objective"),
     ],
 )
-def test_bad_options_are_named(name, options, message):
+def test_errors_name_the_bad_option(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)

@@ -1,4 +1,4 @@
-"""FACPA with small networks: what it adds, how it learns, files."""
+"""FACPA with small networks: its perturbation, its training, its files."""
 
 from functools import partial
 
@@ -22,7 +22,7 @@ def make_images(count=3, size=(9, 14), seed=0):
 
 @partial(jax.jit, static_argnames=("seed", "depth"))
 def small(seed=0, depth=2) -> Network:
-    """A narrow network; its kernels are scaled as its few channels ask for."""
+    """Return a narrow network; its kernels are scaled for its few channels."""
     network = Network(*nnx.split(UNet(width=6, depth=depth, rngs=nnx.Rngs(seed))))
     return jax.tree.map(lambda weights: 8 * weights, network)
 
@@ -43,7 +43,7 @@ def contrast(images):
 
 
 @pytest.mark.slow
-def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_left_part():
+def test_an_image_is_padded_to_the_multiple_and_the_benchmark_variant_repeats_its_top_left():
     network, images = small(), make_images()
     padded = np.pad(np.asarray(images), ((0, 0), (0, 3), (0, 2), (0, 0)), mode="symmetric")
     drawn = run(network, jnp.asarray(padded))[:, :9, :14]
@@ -58,7 +58,7 @@ def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_l
         FACPA(network, multiple=4, variant="benchmark")(None, images[:, :3], KEY)
 
 
-def test_amplitudes_share_a_program_and_images_do_not_see_each_other():
+def test_amplitudes_share_a_program_and_images_are_independent():
     network, images, traces = small(), make_images(), []
 
     @jax.jit
@@ -78,14 +78,14 @@ def test_amplitudes_share_a_program_and_images_do_not_see_each_other():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (5, 3)])
-def test_facpa_takes_tiny_images(size):
+def test_facpa_accepts_tiny_images(size):
     attacked = FACPA(small(), multiple=4)(None, make_images(1, size), KEY)
     assert attacked.shape == (1, *size, 3)
     assert np.isfinite(attacked).all()
 
 
-def test_a_network_learns_what_suits_each_picture_and_raises_others(tmp_path):
-    """The best perturbation, ε · sign(x − 0.5), depends on the picture: that of another one raises nothing."""
+def test_a_network_learns_a_perturbation_for_each_image_and_generalises(tmp_path):
+    """The best perturbation, ε · sign(x − 0.5), depends on the image: that of another image gains nothing."""
     calls = []
     attack = fit_facpa(
         contrast, patches(16, (12, 16), seed=1), KEY, network=small(), multiple=4, epochs=30, step_size=5e-3,
@@ -106,7 +106,7 @@ def test_a_network_learns_what_suits_each_picture_and_raises_others(tmp_path):
     np.testing.assert_array_equal(load_facpa(path, template)(None, others, KEY), attack(None, others, KEY))
 
 
-def test_facpa_files_that_do_not_fit_are_named(tmp_path):
+def test_errors_name_facpa_files_that_do_not_match(tmp_path):
     path = tmp_path / "facpa.safetensors"
     save_facpa(FACPA(small(), amplitude=0.25, epsilon=0.5, multiple=4, variant="benchmark"), path)
     read = load_facpa(path, small(seed=1))
@@ -124,7 +124,7 @@ def test_facpa_files_that_do_not_fit_are_named(tmp_path):
         load_facpa(path, small())
 
 
-def test_facpa_reports_what_is_not_finite_or_not_allowed():
+def test_facpa_reports_non_finite_scores_and_bad_options():
     images = make_images()
     with pytest.raises(ValueError, match="non-finite scores or gradients at step 1 of 5"):
         fit_facpa(lambda x: jnp.nan * contrast(x), images, KEY, network=small(), multiple=4)

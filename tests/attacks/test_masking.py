@@ -18,12 +18,12 @@ def flags(score_fn, **options):
     return {check.name for check in found if check.flagged}
 
 
-def test_an_open_metric_raises_no_flag():
+def test_a_metric_without_masking_raises_no_flag():
     assert flags(score) == set()
 
 
-def test_a_step_size_that_overshoots_is_no_sign_of_masking():
-    """Steps of a quarter leave what a plain metric gains by small ones; a flag was raised for that."""
+def test_a_too_large_step_size_raises_no_flag():
+    """Steps of a quarter gain less than small ones on a metric without masking; this must raise no flag."""
 
     def narrow(x):
         return jnp.sin(40 * x).mean((1, 2, 3))
@@ -32,7 +32,7 @@ def test_a_step_size_that_overshoots_is_no_sign_of_masking():
     clean = narrow(images)
     attacked = [PGD(epsilon, random_start=False)(narrow, images, KEY) for epsilon in (8 / 255, 1.0)]
     bounded, overshot = (float((narrow(x) - clean).mean()) for x in attacked)
-    assert bounded > 0.9 * overshot  # so a flag would be raised
+    assert bounded > 0.9 * overshot  # this would raise the flag
     found = check_masking(narrow, images, KEY, queries=60)
     (check,) = (check for check in found if check.name == "unbounded attack does not saturate")
     assert not check.flagged
@@ -41,7 +41,7 @@ def test_a_step_size_that_overshoots_is_no_sign_of_masking():
     assert len(found) == 6
 
 
-def test_masked_metrics_are_told_apart():
+def test_each_kind_of_masking_raises_its_flag():
     rounded = lambda x: score(jnp.round(x * 8) / 8)  # noqa: E731
     assert {"gradient is zero", "noise beats pgd", "unbounded attack does not saturate"} <= flags(rounded)
 

@@ -1,4 +1,4 @@
-"""Objectives of attacks: a score of one's own choosing, and the order of pairs."""
+"""Objectives of attacks: a target score, and the order of pairs."""
 
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +11,7 @@ from jaxiqa.attacks.engine.objective import Target, outrank
 SHAPE = (3, 13, 14, 3)
 
 
-def test_a_score_is_moved_to_a_given_one_from_either_side():
+def test_a_score_reaches_its_target_from_either_side():
     images = make_images(SHAPE)
     clean = score(images)
     target = clean + jnp.array([0.02, -0.02, 0.0])
@@ -19,7 +19,7 @@ def test_a_score_is_moved_to_a_given_one_from_either_side():
     np.testing.assert_allclose(score(attack(score, images, KEY)), target, atol=2e-3)
 
 
-def test_a_pair_changes_its_order_whichever_was_better():
+def test_a_pair_is_reordered_in_both_directions():
     images = make_images((2, 13, 14, 3))
     scores = score(images)
     partners = scores + jnp.array([0.01, -0.01])

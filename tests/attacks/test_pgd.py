@@ -1,4 +1,4 @@
-"""PGD against optima that are known: those of linear scores, and SciPy's projections."""
+"""PGD against known optima of linear scores, and projections against SciPy."""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +20,7 @@ def test_linf_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps
 
 
 def best_in_l2_ball(clean, direction, epsilon):
-    """Maximum of a linear score over ball and box, by its Lagrange conditions and bisection in float64."""
+    """Return the maximum of a linear score over ball and box, by Lagrange conditions and bisection in float64."""
     clean, direction = np.asarray(clean, np.float64), np.asarray(direction, np.float64)
     low, high = 0.0, 1e6
     for _ in range(200):
@@ -43,7 +43,7 @@ def test_l2_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_more_steps_help_and_a_random_start_follows_its_key(norm):
+def test_more_steps_raise_the_score_and_the_key_decides_the_random_start(norm):
     epsilon = 8 / 255 if norm == "linf" else 0.5
     images = make_images()
     clean = score(images)
@@ -57,7 +57,7 @@ def test_more_steps_help_and_a_random_start_follows_its_key(norm):
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.4])
 def test_projections_are_the_nearest_points(epsilon):
-    """Against SciPy's constrained minimiser, on a box whose lower bound is not zero."""
+    """Compare with SciPy's constrained minimiser, on a box whose lower bound is not zero."""
     from scipy.optimize import minimize
 
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""Sweeps: what single runs give, with what they have in common done once."""
+"""Sweeps give the results of single runs and compute shared steps once."""
 
 import dataclasses
 
@@ -28,7 +28,7 @@ def test_a_sweep_equals_single_runs_and_compiles_once():
 
 
 def gradients_counted(attack, images, epsilons):
-    """The sweep, and how many gradients it took: at run time each calls back once per evaluation of the score."""
+    """Return the sweep and its number of gradients: each evaluation of the score calls back once at run time."""
     calls = []
 
     def counted(images):
@@ -50,7 +50,7 @@ def test_a_sweep_shares_the_gradient_at_the_clean_images(name):
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_a_sweep_walks_the_steps_inside_the_smaller_balls_once(norm):
+def test_a_sweep_computes_steps_inside_the_smaller_balls_once(norm):
     images = make_images()
     size = 1 / 255 if norm == "linf" else 0.02
     attack = PGD(0.0, steps=6, step_size=2 * size, norm=norm, random_start=False)
@@ -82,7 +82,7 @@ def test_models_of_one_structure_share_a_compiled_attack():
     assert len(traces) == 1
 
 
-def test_sweeps_and_batches_of_nothing_are_refused():
+def test_empty_sweeps_and_batches_are_refused():
     with pytest.raises(ValueError, match="has no"):
         sweep(attacks.Restarts(PGD(0.1)), score, make_images(), KEY, jnp.array([0.1]))
     with pytest.raises(ValueError, match="strengths is empty"):

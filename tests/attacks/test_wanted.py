@@ -25,7 +25,7 @@ SINKING = {
 
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
 @pytest.mark.parametrize("kind", ["-1.0", "list", *map(slow, ("-1", "array", "until inf", "until -inf"))])
-def test_a_push_down_is_lower(name, kind):
+def test_maximize_with_a_negative_sign_equals_lower(name, kind):
     infinite = {"until inf": Maximize(-1.0, float("inf")), "until -inf": Maximize(-1.0, float("-inf"))}
     images = make_images((3, 9, 14, 3))
     expected = an_attack(name, images, objective="lower").run(score, images, KEY)
@@ -36,12 +36,12 @@ def test_a_push_down_is_lower(name, kind):
 
 
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
-def test_each_image_is_pushed_its_own_way(name):
+def test_each_image_moves_in_its_own_direction(name):
     images = make_images((2, 9, 14, 3))
     result = an_attack(name, images, objective=Maximize([1, -1])).run(score, images, KEY)
     gains = np.asarray(result.scores - score(images))
     assert gains[0] > 0 > gains[1]
-    # Past their partners they are left alone: the first is there already, the second nearly.
+    # Past its partner an image is not changed further: the first is there already, the second nearly.
     pair = outrank(score(images), score(images) + jnp.array([-1e-4, 1e-4]))
     result = an_attack(name, images, objective=pair).run(score, images, KEY)
     assert result.scores[0] < score(images)[0] - 1e-4
@@ -61,7 +61,7 @@ def test_each_image_is_pushed_its_own_way(name):
         (lambda: make("pgd", epsilon=0.1, objective="up"), "objective"),
     ],
 )
-def test_objectives_that_make_no_sense_are_refused(wrong, message):
+def test_bad_objectives_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
 
@@ -75,7 +75,7 @@ def test_an_objective_for_another_number_of_images_is_refused(name):
 
 @pytest.mark.parametrize("name", [name if name in ("pgd", "nes") else slow(name) for name in ATTACKS])
 @pytest.mark.parametrize("wanted", [1e-4, slow(-1e-3), slow(0.02)])
-def test_no_image_ends_further_from_a_target_than_it_began(name, wanted):
+def test_no_score_ends_further_from_its_target(name, wanted):
     images = make_images((2, 9, 14, 3))
     target = score(images) + wanted * jnp.array([1, -1])
     attacked = an_attack(name, images, objective=Target(target))(score, images, KEY)
@@ -88,7 +88,7 @@ def test_no_image_ends_further_from_a_target_than_it_began(name, wanted):
 
 
 @pytest.mark.slow
-def test_targets_hold_in_sweeps_under_jit_and_with_l2():
+def test_targets_work_in_sweeps_under_jit_and_with_l2():
     images = make_images((2, 9, 14, 3))
     target = score(images) + 1e-3
     attack = PGD(0.5, norm="l2", steps=4, objective=Target(target))
@@ -99,8 +99,8 @@ def test_targets_hold_in_sweeps_under_jit_and_with_l2():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_pattern_is_fitted_to_what_is_wanted_of_each_image_whatever_their_order(batch_size):
-    """The dark image scores by its red, the bright one by its blue; one is to rise, the other to fall."""
+def test_a_pattern_is_fitted_to_the_objective_of_each_image_in_any_order(batch_size):
+    """The dark image is scored by its red, the bright one by its blue; one score shall rise, the other fall."""
     images = jnp.array([0.3, 0.7]).reshape(2, 1, 1, 1) * jnp.ones((2, 3, 5, 3))
 
     def told(x):
@@ -124,7 +124,7 @@ def test_a_strength_is_checked_in_a_sweep_as_in_the_attack(name, wrong):
     attack = make(name, epsilon=0.1, **FAST[name])
     with pytest.raises(Exception, match=r"strengths|epsilon"):
         sweep(attack, score, make_images(), KEY, [2 / 255, wrong])
-    if isinstance(wrong, float | np.floating):  # of another type the tests' own check of annotations speaks first
+    if isinstance(wrong, float | np.floating):  # other types are refused by the type checks of the tests first
         with pytest.raises(ValueError, match="epsilon="):
             make(name, epsilon=wrong, **FAST[name])
 
@@ -168,7 +168,7 @@ def torch_like_metric(x):
 
 @pytest.mark.parametrize("metric", [numpy_metric, looping_metric, torch_like_metric])
 @pytest.mark.parametrize("name", ["pgd", "square", *map(slow, ("fgsm", "apgd", "madc", "stadv", "nes"))])
-def test_a_metric_that_is_not_jax_is_told_about_from_callable(name, metric):
+def test_the_error_for_a_metric_outside_jax_names_from_callable(name, metric):
     with pytest.raises(TypeError, match=r"from_callable.*NES, Square"):
         an_attack(name, make_images())(metric, make_images(), KEY)
     with pytest.raises(TypeError, match="from_callable"):
@@ -177,7 +177,7 @@ def test_a_metric_that_is_not_jax_is_told_about_from_callable(name, metric):
         fit_uap(metric, make_images(), KEY, epsilon=EPSILON)
 
 
-def test_other_errors_of_a_metric_stay_its_own():
+def test_other_errors_of_a_metric_are_not_changed():
     def wrong(x):
         raise TypeError("my own")
 
@@ -233,6 +233,6 @@ for number, wrong in enumerate(given):
 """
 
 
-def test_options_of_another_type_are_refused_where_no_types_are_checked():
-    """The tests check annotations, which come first; users do not."""
+def test_options_of_a_wrong_type_are_refused_without_type_checks():
+    """Type checks are off, as for users: in the other tests they come first."""
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=120)

@@ -25,7 +25,7 @@ def write_table(path, *lines):
 
 @pytest.fixture(scope="module", params=DATASETS)
 def arguments(request, tmp_path_factory):
-    """How to load each data set: from the reference data, or from a few made-up images laid out alike."""
+    """Return the arguments to load each data set: the reference data, or a few random images in the same layout."""
     name = request.param
     if name == "builtin":
         return {"name": name, **SMALL}
@@ -46,7 +46,7 @@ def arguments(request, tmp_path_factory):
     return {"name": name, "source": str(folder)}
 
 
-def test_every_data_set_keeps_the_contract(arguments):
+def test_every_data_set_passes_the_contract(arguments):
     splits, again = load(**arguments), load(**arguments)
     assert splits
     assert set(splits) <= {"train", "val", "test"}
@@ -129,7 +129,7 @@ def test_digests_are_checked_where_the_table_has_them(tmp_path, name, table):
     load(name, source=str(tmp_path))
 
 
-def test_a_random_split_of_a_folder_has_the_stated_shares_and_follows_its_seed(tmp_path):
+def test_a_random_split_of_a_folder_has_the_given_shares_and_depends_on_the_seed(tmp_path):
     images = write_images(tmp_path, 50)
     write_table(tmp_path / "scores.csv", "image,mos", "", *[f"{image},{i}" for i, image in enumerate(images)])
     first, other = load("folder", source=str(tmp_path)), load("folder", source=str(tmp_path), seed=1)
@@ -165,11 +165,11 @@ def test_a_folder_without_scores_is_all_test(tmp_path):
     splits = load("folder", source=str(tmp_path), score_column=None)
     assert set(splits) == {"test"}
     assert splits["test"].mos is None
-    splits = load("folder", source=str(tmp_path), score_column=None, mos_range=(1, 5))  # which 0 lies outside of
+    splits = load("folder", source=str(tmp_path), score_column=None, mos_range=(1, 5))  # 0 is outside
     assert splits["test"].mos is None
 
 
-def test_unknown_names_options_and_folders_say_what_is_allowed(tmp_path, monkeypatch):
+def test_errors_of_unknown_names_options_and_folders_list_the_allowed_ones(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'builtin', 'clive'"):
         load("live")
     with pytest.raises(ValueError, match="'size'"):
@@ -180,7 +180,7 @@ def test_unknown_names_options_and_folders_say_what_is_allowed(tmp_path, monkeyp
             load(name)
 
 
-def test_relative_sources_lie_under_the_data_folder(monkeypatch):
+def test_relative_sources_are_below_the_data_folder(monkeypatch):
     monkeypatch.setenv("JAXIQA_DATA", "/images")
     assert str(data.resolve("clive")) == "/images/clive"
     assert str(data.resolve("/else/where")) == "/else/where"

@@ -1,4 +1,4 @@
-"""Purifiers with a network: sizes, ranges, keys, gradients and errors, with networks whose answer is known."""
+"""Purifiers with a network: sizes, ranges, keys, gradients and errors, on networks with known outputs."""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +15,7 @@ from jaxiqa.defenses.purify.real_esrgan import RealESRGAN
 
 
 def partial(function):
-    """With a weight, as a network has."""
+    """Return a pytree function with a weight, like a network."""
     return jax.tree_util.Partial(function, jnp.float32(0.9))
 
 
@@ -50,8 +50,8 @@ def make_images(size=(9, 14), count=2):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_every_purifier_keeps(name):
-    """Shape, range, type, key; one by one as in a batch; compiled as not; a gradient that is finite and not zero."""
+def test_every_purifier_keeps_shape_range_type_and_key(name):
+    """Check shape, range, type and key; image by image, batched and compiled results; a finite, nonzero gradient."""
     purify, images, key = PURIFIERS[name], make_images(), jax.random.key(0)
     given = None if not purify.random else key
     out = purify(images, given)
@@ -74,7 +74,7 @@ def test_what_every_purifier_keeps(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bad_input_is_refused_by_name(name):
+def test_errors_name_the_bad_input(name):
     purify, key = PURIFIERS[name], jax.random.key(0)
     for images, message in (
         (255 * make_images(), r"images has values in \[.*\]; expected \[0, 1\]"),
@@ -86,7 +86,7 @@ def test_bad_input_is_refused_by_name(name):
             purify(images, key)
 
 
-def test_other_arrays_are_refused_where_types_are_not_checked():
+def test_other_arrays_are_refused_without_type_checks():
     with pytest.raises(ValueError, match=r"images has shape \(9, 14, 3\); expected four axes"):
         check_unit_images(make_images()[0])
     with pytest.raises(ValueError, match="images has dtype uint8"):
@@ -104,7 +104,7 @@ def test_networks_that_return_another_shape_are_refused():
         DISCO(lambda x, size: x[:, 1:])(images)
 
 
-def test_mprnet_sees_mirrored_pictures_and_gives_back_what_was_not_mirrored():
+def test_mprnet_pads_by_reflection_and_crops_the_result():
     seen = []
 
     def network(x):
@@ -123,7 +123,7 @@ def test_mprnet_sees_mirrored_pictures_and_gives_back_what_was_not_mirrored():
         np.testing.assert_array_equal(MPRNet(lambda x: x)(make_images(size)), make_images(size))
 
 
-def test_real_esrgan_comes_back_to_size_unless_told_otherwise():
+def test_real_esrgan_restores_the_size_by_default():
     images = make_images()
     np.testing.assert_allclose(
         RealESRGAN(lambda x: x.repeat(4, 1).repeat(4, 2))(images).mean(), images.mean(), rtol=0.01
@@ -154,7 +154,7 @@ def test_disco_draws_at_any_size():
 
 
 @pytest.mark.slow
-def test_diffpure_is_noise_and_steps_back_by_hand():
+def test_diffpure_equals_noise_and_reverse_steps_by_hand():
     purify, images, key = DiffPure(partial(diffusion), steps=3, size=None), make_images((8, 6)), jax.random.key(3)
     schedule = linear_schedule()
 
@@ -182,12 +182,12 @@ def test_diffpure_works_at_the_networks_size_and_smooths_first_unless_as_in_the_
         seen.append(x.shape)
         return jnp.zeros((*x.shape[:3], 6))
 
-    white = jnp.zeros((1, 16, 16, 3)).at[:, 1::4, 1::4].set(1)  # one of the four pixels a bilinear sample meets
+    white = jnp.zeros((1, 16, 16, 3)).at[:, 1::4, 1::4].set(1)  # one of the four pixels of a bilinear sample
     smooth, as_run = (
         DiffPure(network, steps=1, size=(4, 4), variant=variant)(white, jax.random.key(0))
         for variant in ("paper", "benchmark")
     )
-    assert seen == [(1, 4, 4, 3)]  # one program serves both
+    assert seen == [(1, 4, 4, 3)]  # both share one program
     assert smooth.shape == as_run.shape == white.shape
     resized = [jax.image.resize(white, (1, 4, 4, 3), "bilinear", antialias=antialias) for antialias in (True, False)]
     assert abs(float(as_run.mean() - smooth.mean())) > 0.1

@@ -1,4 +1,4 @@
-"""What every purifier of the registry promises."""
+"""The contract of every purifier of the registry."""
 
 import dataclasses
 
@@ -33,9 +33,9 @@ QUICK = {
 }
 """Options for small images; for a learned purifier, a small network."""
 MINIMUM = {"crop": 6, "gaussian_blur": 2, "median_blur": 2, "unsharp": 2}
-"""Pixels that the sides of an image have at least, with these options."""
+"""Smallest side of an image in pixels, with these options."""
 NO_GRADIENT = {"jpeg"}
-"""Purifiers that refuse to be differentiated."""
+"""Purifiers that refuse differentiation."""
 SIZES = [(9, 14), (17, 8)]
 
 
@@ -64,7 +64,7 @@ def test_the_contract(name):
 
 
 @pytest.mark.parametrize("name", PURIFIERS)
-def test_randomness_is_what_is_said(name):
+def test_only_random_purifiers_depend_on_the_key(name):
     purify, images = a_purifier(name), make_images()
     if purify.random:
         outputs = jax.vmap(purify, (None, 0))(images, jax.random.split(KEY, 4))
@@ -77,7 +77,7 @@ def test_randomness_is_what_is_said(name):
 
 
 @pytest.mark.parametrize("name", PURIFIERS)
-def test_the_gradient_is_finite_or_refused_and_a_surrogate_fills_in(name):
+def test_the_gradient_is_finite_or_refused_and_then_a_surrogate_has_one(name):
     purify, images = a_purifier(name), make_images()
     if name in NO_GRADIENT:
         with pytest.raises(ValueError, match="has no gradient"):
@@ -171,7 +171,7 @@ def test_every_purifier_has_presets_of_its_own_options():
         assert all(set(preset) <= fields for preset in presets)
 
 
-def test_the_presets_are_those_that_were_published(shared):
+def test_the_presets_are_the_published_ones(shared):
     import json
 
     published = json.loads((shared / "oracles/benchmark_presets/defence_presets.json").read_text())
@@ -203,6 +203,6 @@ def test_the_presets_are_those_that_were_published(shared):
         ("random_noise", {"sigma": float("nan")}, "sigma"),
     ],
 )
-def test_bad_options_are_named(name, options, message):
+def test_errors_name_the_bad_option(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)

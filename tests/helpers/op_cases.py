@@ -1,4 +1,4 @@
-"""Every public function of `jaxiqa.ops` that takes arrays, with some; odd, non-square sizes."""
+"""Every public function of `jaxiqa.ops` that takes arrays, with test arrays of odd, non-square sizes."""
 
 from functools import partial
 
@@ -42,4 +42,4 @@ OPS = {
     "haar_low_pass": (wavelet.haar_low_pass, [IMAGES]),
 }
 NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights", "gaussian_weights"}
-"""Functions that are given sizes only; the weights are float64 and rounded to the type of the images at last."""
+"""Functions that take sizes only; their weights are float64, rounded to the type of the images at the end."""

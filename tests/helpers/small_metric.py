@@ -8,7 +8,7 @@ WEIGHTS = jax.random.normal(jax.random.key(9), (3, 3, 3, 4)) / 3
 
 
 def score(images):
-    """Works on any size and looks at every pixel."""
+    """Score images of any size; every pixel counts."""
     x = jax.lax.conv_general_dilated(
         images, WEIGHTS.astype(images.dtype), (1, 1), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )

@@ -23,7 +23,7 @@ def test_it_equals_the_reference(shared, name):
 
 
 @pytest.mark.slow
-def test_equal_images_are_at_the_top_and_opposite_ones_have_a_finite_gradient():
+def test_equal_images_score_1_and_negatives_have_a_finite_gradient():
     image = jax.random.uniform(jax.random.key(0), (1, 161, 163, 1))
     images = jnp.concatenate([image, 1 - image])  # the negative correlates negatively with the image
 
