@@ -1,4 +1,4 @@
-"""Random weights for a network that exists only as shapes: the speed of a program does not depend on their values."""
+"""Random weights for a network of abstract shapes. The values do not change the speed of a program."""
 
 import numpy as np
 from flax import nnx
@@ -8,7 +8,7 @@ from jaxiqa.pretrained import key_map
 
 
 def fill(model: nnx.Module, gain: float = 1.0) -> None:
-    """Give every parameter and statistic a value, in place: kernels of deviation ``gain / sqrt(fan in)``."""
+    """Fill every parameter and statistic in place; kernels have standard deviation ``gain / sqrt(fan in)``."""
     generator = np.random.default_rng(0)
 
     def value(part: str, shape: tuple[int, ...]) -> np.ndarray:

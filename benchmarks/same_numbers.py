@@ -1,9 +1,10 @@
-"""Whether two commits give the same numbers: scores of all metrics, a run of every attack, a whole small training.
+"""Check that two commits give the same numbers: scores of all metrics, a run of every attack, a small training.
 
     python benchmarks/same_numbers.py OLD [NEW]
 
-Each commit is checked out into a folder of its own and asked in a process of its own; NEW is by default the working
-tree. Prints each number that differs and the largest difference; the exit status is 1 if one is above the tolerance.
+Each commit is checked out into its own folder and run in its own process. NEW is the working tree by default. The
+script prints each number that differs and the largest difference. The exit status is 1 if a difference is above the
+tolerance.
 """
 
 import argparse
@@ -15,13 +16,13 @@ import tempfile
 from pathlib import Path
 
 TOLERANCE = 1e-6
-"""Relative, of float32 numbers that two orders of the same sums give."""
+"""Allowed relative difference: float32 rounding if sums are added in another order."""
 
 ROOT = Path(__file__).parent.parent
 
 
 def probe(out: Path) -> None:
-    """Write the numbers of the jaxiqa that is importable here."""
+    """Compute the numbers of the jaxiqa that this process imports, and write them to ``out``."""
     import jax
     import jax.numpy as jnp
     import numpy as np
@@ -40,13 +41,13 @@ def probe(out: Path) -> None:
         out.write_text(json.dumps(numbers))
         print(f"  {name}", file=sys.stderr)
 
-    pictures = images(1, (312, 360))
+    large = images(1, (312, 360))
     for name, spec in models.MODELS.items():
         model = spec.build(rngs=nnx.Rngs(0))
-        keep(f"score of {name}", jax.jit(lambda f, x: f(x))(models.score_fn(model), pictures))
+        keep(f"score of {name}", jax.jit(lambda f, x: f(x))(models.score_fn(model), large))
         order = model.backbone.order
         models.harden(model, f"after:{order[len(order) // 2]}", "bottleneck", mid=2, rngs=nnx.Rngs(1))
-        keep(f"score of hardened {name}", jax.jit(lambda f, x: f(x))(models.score_fn(model), pictures))
+        keep(f"score of hardened {name}", jax.jit(lambda f, x: f(x))(models.score_fn(model), large))
     score = models.score_fn(models.build("resnet18", width=8))
     small, key = images(2, (37, 46)), jax.random.key(5)
     distance = lambda images, clean: ((images - clean) ** 2).mean((1, 2, 3))  # noqa: E731
@@ -81,7 +82,7 @@ def probe(out: Path) -> None:
 
 
 def ask(commit: str | None, folder: Path) -> dict[str, list[float]]:
-    """The numbers of a commit, or of the working tree."""
+    """Return the numbers of a commit, or of the working tree."""
     tree = ROOT
     if commit:
         tree = folder / commit.replace("/", "_")
@@ -108,7 +109,7 @@ def main() -> int:
         probe(arguments.probe)
         return 0
     if not arguments.old:
-        parser.error("OLD is missing: a commit to compare with")
+        parser.error("OLD is missing: give a commit to compare with")
     import numpy as np
 
     with tempfile.TemporaryDirectory() as folder:

@@ -1,11 +1,11 @@
-"""Median smoothing beside plain scoring: what drawing the noise and collecting the samples cost.
+"""Measure median smoothing against plain scoring: the cost of drawing noise and collecting samples.
 
     python benchmarks/smoothing.py                        # MobileNetV2, 1,000 samples at 224x224
     python benchmarks/smoothing.py --models mobilenet_v2 resnet18
 
-Both score 1,000 images with the same metric in batches of the same size: plain scoring those that lie on the device,
-median smoothing noisy copies of one image, which it draws. The row is kept in benchmarks/smoothing.json and shown in
-benchmarks/README.md.
+Both score 1,000 images with the same metric in batches of the same size. Plain scoring takes images that are already on
+the device. Median smoothing draws noisy copies of one image. The row is stored in benchmarks/smoothing.json and shown
+in benchmarks/README.md.
 """
 
 import argparse
@@ -50,7 +50,7 @@ def score_batch(score: Callable, images: jax.Array) -> jax.Array:
 
 
 def plain(score: Callable, images: jax.Array, count: int) -> np.ndarray:
-    """``count`` scores of one batch after another, as `median` asks for them: one ahead, then to the host."""
+    """Score batches until there are ``count`` scores; as in `MS`, start the next batch before reading the last."""
     found, pending = [], None
     for _ in range(-(-count // len(images))):
         ahead = score_batch(score, images)
@@ -78,7 +78,7 @@ def run(backbone: str, n: int) -> Result:
 
 
 def table(results: list[Result]) -> str:
-    """Markdown; the bar is a last column of at least 0.90."""
+    """Return a Markdown table; the last column should be at least 0.90."""
     lines = [
         "| device | metric | chunk | median smoothing, ms a sample | plain scoring, ms an image | plain / smoothing |",
         "|---|---|---:|---:|---:|---:|",
@@ -92,7 +92,7 @@ def table(results: list[Result]) -> str:
 
 
 def keep(new: Result) -> None:
-    """Put one result among those on disk, and show them all in the README."""
+    """Add one result to the JSON file and write all results to the README."""
     store = FOLDER / "smoothing.json"
     read = [Result(*old) for old in json.loads(store.read_text())] if store.exists() else []
     results = [old for old in read if (old.device, old.model) != (new.device, new.model)] + [new]

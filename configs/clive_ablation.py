@@ -1,4 +1,4 @@
-"""Ablation of the hardening: every part of the recipe alone, over three seeds, on real photographs.
+"""Ablation of the hardening on real photographs: each part alone, with three seeds.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_ablation.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_ablation.py

@@ -1,4 +1,4 @@
-"""Adversarial training on real photographs: labels of attacked images, and strengths of the attack.
+"""Adversarial training on real photographs: several labels of attacked images, several attack strengths.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial.py     # 11 minutes a variant
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial.py  # 2 minutes a variant
@@ -9,8 +9,8 @@ defense benchmark ("Guardians of Image Quality: Benchmarking Defenses Against Ad
 Metrics", arXiv:2408.01541); its other three need LPIPS, see `clive_adversarial_lpips.py`. ``clean`` trains equally long
 on clean images only: this control separates the effect of longer training from that of the attacks.
 
-On two CPU cores, with 7 GB of memory. ``ssim_4`` was run (epochs of 333 s on the idle machine): validation SROCC 0.810
-(baseline 0.831, clean 0.826), AbsGain AUC against PGD-8 0.258 (0.617, 0.541) and APGD-20 0.317 (0.743, 0.683).
+Times are for two CPU cores; training needs 7 GB of memory. Measured for ``ssim_4`` (333 s an epoch): validation SROCC
+0.810 (baseline 0.831, clean 0.826), AbsGain AUC against PGD-8 0.258 (0.617, 0.541) and APGD-20 0.317 (0.743, 0.683).
 """
 
 from jaxiqa.config import Adversarial, Attack, Data, Evaluation, Experiment, Model, Training, Variant

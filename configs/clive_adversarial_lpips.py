@@ -1,4 +1,4 @@
-"""The three set-ups of the defense benchmark in which LPIPS lowers the labels; the others: `clive_adversarial.py`.
+"""The three set-ups of the defense benchmark that lower labels by LPIPS; the others: `clive_adversarial.py`.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial_lpips.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial_lpips.py

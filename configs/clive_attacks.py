@@ -1,11 +1,11 @@
-"""Every attack on one metric at equal visibility: 40, 35 and 30 dB of PSNR.
+"""Every attack on one metric at equal visibility: a PSNR of 40, 35 and 30 dB.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_attacks.py     # 1.6 minutes
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_attacks.py  # two hours on a busy machine
 
-Three attacks have a budget instead, an ε of 2, 4 and 8 / 255: UAP and FACPA are fitted to it, and Square returns the
-clean image, whose PSNR is infinite, if it finds nothing better. cAdv runs at one strength. Steps and queries are few:
-the times are for two CPU cores. Results are in docs/results_attacks.md.
+Three attacks use an ε of 2, 4 and 8 / 255 instead: UAP and FACPA are fitted to ε, and Square returns the clean image,
+whose PSNR is infinite, if it finds no better one. cAdv runs at one strength. Steps and queries are few. The times are
+for two CPU cores. Results are in docs/results_attacks.md.
 
 The metric is the baseline of `clive_mobilenet_v2.py`: if it is already trained, copy ``baseline/`` from
 runs/clive_mobilenet_v2 to runs/clive_attacks. Zhang and cAdv run only if the published weights of their networks are in
@@ -24,7 +24,7 @@ FIT, BUDGET = Data("clive", limit=48), Align("budget")
 
 
 def sized(low: float, high: float) -> Align:
-    """Align by PSNR; the search is between the two strengths."""
+    """Align by PSNR; search between the two strengths."""
     return Align("psnr", ladder=(low, high), images=2)
 
 

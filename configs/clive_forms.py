@@ -1,4 +1,4 @@
-"""Two other forms of the block, the plain block and its control: spectral shrinkage, and a band limit. One seed.
+"""Two other forms of the block (spectral shrinkage, band limit) beside the plain block and its control. One seed.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_forms.py --workdir runs/clive_ablation
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_forms.py --workdir runs/clive_ablation

@@ -7,7 +7,7 @@ arXiv:2403.11397.
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_norm_training.py
 
 ``--workdir runs/clive_adversarial`` uses the baseline and ``clean`` of `clive_adversarial.py` if they are there.
-``nt_unscaled`` is the penalty as published; a metric trained with norm-in-norm can avoid it by smaller scores.
+``nt_unscaled`` is the penalty as published: a metric trained with norm-in-norm can lower it by smaller scores alone.
 ``clean`` trains equally long without a penalty.
 """
 

@@ -1,15 +1,15 @@
-"""Every defense that needs no download, against eight attacks of equal visibility, transferred and adaptive.
+"""Every defense that needs no download, against eight transferred attacks of equal visibility and an adaptive one.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/defense_benchmark.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py --defense my_file.py:MyPurifier
 
 The metrics are those of `clive_mobilenet_v2.py`: if they are already trained, copy ``baseline/`` and ``robust_block/``
-from runs/clive_mobilenet_v2 to runs/defense_benchmark. The attacks use 50 of CLIVE's validation photographs at 256×256,
-five from each of ten clusters of content if the cluster has so many; they have human scores, to which purified scores
-are compared. Weak, medium and strong are an ε of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB if an attack has no ε.
+from runs/clive_mobilenet_v2 to runs/defense_benchmark. The attacks use 50 of CLIVE's validation photographs at 256×256:
+five from each of ten clusters of content, if the cluster has as many. Scores of purified images are compared to their
+human scores. Weak, medium and strong are an ε of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB if an attack has no ε.
 The adaptive attack is I-FGSM at medium strength; ``--evaluation.adaptive.attacks I-FGSM APGD`` adds another. It took 80
-minutes on two busy CPU cores; results are in docs/results_defenses.md.
+minutes on two busy CPU cores. Results are in docs/results_defenses.md.
 
 FCN and DnCNN run only if `jaxiqa train-filter` has written ``weights/fcn.safetensors`` and
 ``weights/dncnn.safetensors`` below JAXIQA_DATA.
@@ -38,7 +38,7 @@ BOUNDED = Align("budget")
 
 
 def sized(low: float, high: float) -> Align:
-    """Align an attack with a step size and no budget by PSNR; the search is between the two steps."""
+    """Align an attack that has a step size and no ε by PSNR; search between the two steps."""
     return Align("psnr", ladder=(low, high))
 
 

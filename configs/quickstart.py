@@ -1,4 +1,4 @@
-"""A small metric on synthetic images, hardened, pruned and attacked: the whole flow in a few minutes.
+"""Train a small metric on synthetic images, harden it, prune it and attack it, in a few minutes.
 
     python train.py --config configs/quickstart.py       # 1.4 minutes on two CPU cores
     python evaluate.py --config configs/quickstart.py    # 0.8 minutes

@@ -1,4 +1,4 @@
-"""Two CPU devices for every test, strict numpy promotion left alone, and where shared reference data lies."""
+"""Settings of all tests: two CPU devices, the compilation cache, and the folder of reference data."""
 
 import builtins
 import os
@@ -8,21 +8,21 @@ import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# A third of the time goes into machine code that runs once. `.ci/run` sets this to nothing for the slow tests.
+# Optimising machine code that runs once takes a third of the time. `.ci/run` empties this for the slow tests.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Programs compiled by one worker or one run serve the others.
+# Share compiled programs between workers and runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
 
 
 @pytest.fixture(autouse=True)
 def no_last_result() -> None:
-    """Docstrings' examples leave a last result in ``builtins._``: a tuple of lists makes the import of tyro fail."""
+    """Remove ``builtins._``, the last result of a docstring's example: a tuple of lists breaks the import of tyro."""
     vars(builtins).pop("_", None)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real pictures, weights and reference numbers; tests that need it skip where it is absent."""
+    """Return the folder of real images, weights and reference numbers; skip the test if it is absent."""
     folder = os.environ.get("JAXIQA_SHARED")
     if not folder or not Path(folder).is_dir():
         pytest.skip("JAXIQA_SHARED does not name a folder with the reference data")
@@ -31,7 +31,7 @@ def shared() -> Path:
 
 @pytest.fixture(autouse=True, scope="module")
 def _room_for_programs():
-    """A worker compiles thousands of programs, and XLA ends a process that is out of memory maps."""
+    """Clear compiled programs in time: XLA ends a process that runs out of memory maps."""
     yield
     import jax
 

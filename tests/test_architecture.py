@@ -1,4 +1,4 @@
-"""The rooms of the house: what each folder may import, so that every part can be read, tested and used alone."""
+"""Checks of the architecture: allowed imports between folders, registries, file lengths, references in docs."""
 
 import ast
 import itertools
@@ -43,19 +43,19 @@ ALLOWED = {
     | {"attacks", "attacks.wrappers", "config", "data", "defenses", "defenses.purify", "defenses.smoothing"}
     | {"measures", "models", "networks", "ops", "reports", "reports.attacks", "reports.defenses", "results", "train"},
 }
-"""Room -> the rooms that it may import. `cli` may import all, and nothing imports it."""
+"""Folder -> the folders that it may import. `cli` may import all. Nothing imports `cli`."""
 
-REGISTRIES = {  # a file that lists the exhibits of a room, or writes with all of its parts, imports the rooms inside
+REGISTRIES = {  # files that list or combine all parts of a folder import its subfolders
     "attacks": {"attacks.wrappers"},
     "data": {"data.datasets", "data.synthetic"},
     "reports.write": {"reports.attacks", "reports.defenses"},
     "models": {"nn", "nn.backbones"},
 }
 EXHIBITS = ("attacks", "data.datasets", "defenses.purify")
-"""Rooms whose files import no sibling."""
+"""Folders whose files import no sibling."""
 SIBLINGS = {("attacks.fgsm", "attacks.pgd"), ("defenses.purify.jpeg", "defenses.purify.diffjpeg")}
 SHARED = {"defenses.purify.purifier"}
-"""Files of such a room that all others may import."""
+"""Files of such a folder that all others may import."""
 
 
 def name_of(path):
@@ -67,7 +67,7 @@ FILES = [name for name in MODULES if name]
 
 
 def imports(name):
-    """The modules of this project that one of them imports anywhere, functions included; examples are left out."""
+    """Return the modules of this project that a module imports, also inside functions but not in docstrings."""
     found = set()
     for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ImportFrom):
@@ -87,7 +87,7 @@ GRAPH = {name: imports(name) for name in MODULES}
 
 
 def room(name):
-    """The innermost room that a module lies in; a package is in its own."""
+    """Return the innermost folder of a module; a package belongs to its own folder."""
     parts = name.split(".")
     if name in ("", "__main__", "cli"):
         return "cli"
@@ -95,26 +95,26 @@ def room(name):
 
 
 @pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(("cli", "__main__"))])
-def test_a_room_imports_what_it_may(name):
+def test_a_folder_imports_only_allowed_folders(name):
     own = room(name)
     allowed = ALLOWED[own] | {own} | REGISTRIES.get(name, set())
     others = {target for target in GRAPH[name] if room(target) not in allowed}
     assert not others, f"{name} imports {sorted(others)}"
 
 
-def test_nothing_imports_the_programs():
+def test_nothing_imports_cli():
     assert {name for name in FILES if room(name) != "cli" for target in GRAPH[name] if room(target) == "cli"} == set()
 
 
 @pytest.mark.parametrize("own", EXHIBITS)
-def test_an_exhibit_imports_no_sibling(own):
+def test_a_file_of_a_registry_imports_no_sibling(own):
     files = [name for name in FILES if room(name) == own and name != own]
     found = {(name, target) for name in files for target in GRAPH[name] & set(files) if target not in SHARED}
     assert found <= SIBLINGS
 
 
-def test_no_files_import_each_other_in_a_circle():
-    """Neither at the start nor later, in a function."""
+def test_there_are_no_import_cycles():
+    """Imports inside functions count too."""
     left = {name: set(targets) for name, targets in GRAPH.items()}
     while free := {name for name, targets in left.items() if not targets & left.keys()}:
         left = {name: targets for name, targets in left.items() if name not in free}
@@ -127,7 +127,7 @@ def test_files_are_short():
     assert median(lengths.values()) <= 150
 
 
-def test_every_exhibit_is_registered():
+def test_every_file_of_a_registry_is_registered():
     from jaxiqa import attacks, data
     from jaxiqa.defenses.purify import PURIFIERS
     from jaxiqa.nn.backbones import BACKBONES
@@ -158,7 +158,7 @@ def test_what_the_documentation_refers_to_exists():
     assert missing == []
 
 
-def test_the_rules_notice_what_they_are_for():
+def test_the_checks_find_cycles_and_imports():
     graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
     left = {name: set(targets) for name, targets in graph.items()}
     while free := {name for name, targets in left.items() if not targets & left.keys()}:

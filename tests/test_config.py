@@ -1,4 +1,4 @@
-"""Every experiment is well-formed, and what is not is said before anything is loaded."""
+"""Every config is valid, and invalid ones are refused before anything is loaded."""
 
 import re
 import subprocess
@@ -81,7 +81,7 @@ def smoke():
         ({"training": Training(epochs=1, norm_penalty=NormPenalty(-1.0))}, "norm_penalty.weight"),
     ],
 )
-def test_a_bad_variant_is_named(smoke, change, message):
+def test_errors_name_the_bad_variant(smoke, change, message):
     bad = replace(smoke, variants={"odd": replace(Variant(Training(epochs=1)), **change)})
     with pytest.raises(ValueError, match=f"variants.odd.*{message}"):
         check_experiment(bad)
@@ -110,7 +110,7 @@ def test_a_missing_or_wrong_config_ends_with_a_message(arguments):
         from_command_line("", arguments)
 
 
-def test_settings_that_are_not_used_are_not_described(smoke):
+def test_the_description_omits_unused_settings(smoke):
     described = describe(smoke, "baseline", 0)["variants"][0]["training"]
     assert not {"adversarial", "norm_penalty", "attacked_mode"} & set(described)
     attacked = Variant(Training(epochs=2, adversarial=Adversarial(0.1), attacked_mode="train"))
@@ -119,7 +119,7 @@ def test_settings_that_are_not_used_are_not_described(smoke):
     assert described["attacked_mode"] == "train"
 
 
-def test_a_change_upstream_changes_the_description(smoke):
+def test_a_changed_parent_changes_the_description(smoke):
     changed = replace(smoke, variants={**smoke.variants, "baseline": Variant(Training(epochs=7))})
     assert describe(smoke, "hardened", 0) != describe(changed, "hardened", 0)
 
@@ -145,7 +145,7 @@ PGD, UAP = Attack("pgd", (0.1,)), Attack("uap", (0.1,), fit_on=Data("builtin"))
         ({"defenses": {"none": Defense("flip")}}, "'none' is reserved for the metric without a defense"),
     ],
 )
-def test_labels_of_an_evaluation_refer_to_something(smoke, chosen, message):
+def test_labels_in_an_evaluation_must_exist(smoke, chosen, message):
     evaluation = Evaluation(**({"data": Data("builtin"), "attacks": {"PGD": PGD, "UAP": UAP}} | chosen))
     with pytest.raises(ValueError, match=message):
         check_experiment(replace(smoke, evaluation=evaluation))
@@ -169,7 +169,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("value", "message"), BROKEN.items(), ids=range(len(BROKEN)))
-def test_what_is_wrong_in_a_config_file_is_one_message_with_its_place(tmp_path, value, message):
+def test_a_fault_in_a_config_file_is_one_message_with_its_line(tmp_path, value, message):
     path = tmp_path / "mine.py"
     build = "experiment = lambda t, **k: Experiment('x', Data('builtin'), Model('resnet18'), {'a': Variant(t)}, "
     build += "Evaluation(Data('builtin'), {}), **k)"
@@ -181,7 +181,7 @@ def test_what_is_wrong_in_a_config_file_is_one_message_with_its_place(tmp_path, 
     assert re.match(rf"--config {path}(, |: )[^\n]*{message}", ended.stderr), ended.stderr
 
 
-def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp_path, capsys):
+def test_strengths_are_read_and_shown_as_fractions_on_the_command_line(tmp_path, capsys):
     path = tmp_path / "mine.py"
     attack = "Adversarial(8 / 255, 'pgd', {'steps': 1, 'step_size': 5 / 255})"
     evaluation = "Evaluation(Data('builtin'), {'P': Attack('pgd', (2 / 255, 0.1)), 'Q': Attack('pgd')})"
@@ -227,12 +227,12 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
         ),
     ],
 )
-def test_variants_have_folders_of_their_own(smoke, names, message):
+def test_every_variant_has_its_own_folder(smoke, names, message):
     with pytest.raises(ValueError, match=f"variants: .*{message}"):
         check_experiment(replace(smoke, variants={name: Variant(Training(epochs=1)) for name in names}))
 
 
-def test_odd_labels_are_folders_inside_the_working_directory(smoke):
+def test_unusual_labels_become_folders_inside_the_working_directory(smoke):
     names = ["[/]", "../../x", "画質" * 80, "b" * 400]
     odd = replace(smoke, variants={name: Variant(Training(epochs=1)) for name in names}, workdir="w")
     check_experiment(odd)
@@ -243,7 +243,7 @@ def test_odd_labels_are_folders_inside_the_working_directory(smoke):
 
 
 def test_help_imports_nothing_heavy():
-    """It answers in a quarter of a second; times themselves depend on what else runs."""
+    """It takes a quarter of a second on an idle machine. Times are not asserted: they depend on other processes."""
     program = "import sys, runpy; sys.argv = ['train.py', '--config', 'configs/smoke.py', '--help']\n"
     program += "try: runpy.run_path('train.py', run_name='__main__')\n"
     program += "finally: print({'jax', 'numpy', 'flax', 'optax', 'filelock'} & set(sys.modules), file=sys.stderr)"

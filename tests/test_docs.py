@@ -1,6 +1,6 @@
-"""The Python sessions of the documentation run, from top to bottom, as one session each.
+"""The Python code of every documentation page runs from top to bottom, as one session.
 
-Blocks marked "python" are run; those that need files which only a reader has are marked "py".
+Blocks marked "python" are run. Blocks marked "py" are not: they need files of the reader.
 """
 
 import re
@@ -33,7 +33,7 @@ def test_the_session_runs(page, tmp_path, monkeypatch, capsys):
 
 
 def commands():
-    """What the documentation tells a reader to run, with the pages: script or module and config -> options."""
+    """Return the documented commands with their pages: (script or module, config) -> options."""
     found = {}
     pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS.parent / "configs").glob("*.py")]
     for line in (line for page in pages for line in page.read_text().splitlines()):
@@ -60,7 +60,7 @@ def test_the_documented_commands_are_found():
 
 
 def check_clever(found):
-    """The estimates that the page prints are neither below what was sampled nor beyond the stated limit."""
+    """Check that the printed estimates are between the sampled values and the stated limit."""
     assert (found.sampled <= found.estimate).all()
     assert (found.estimate <= 2 * found.sampled).all()
     assert found.fitted.any() or (found.estimate == found.sampled).all()

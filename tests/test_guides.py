@@ -1,4 +1,4 @@
-"""The guides are true: their examples are put in place, registered and used, and pass the tests of their kind."""
+"""Examples of the guides: each is installed, registered and used, and passes the contract tests of its kind."""
 
 import re
 from dataclasses import replace
@@ -30,7 +30,7 @@ def score(images):
 
 
 @pytest.mark.parametrize("page", guide.PAGES.values(), ids=lambda page: page.stem)
-def test_a_page_is_short_and_what_it_names_exists(page):
+def test_a_page_is_short_and_the_names_on_it_exist(page):
     text = page.read_text()
     assert len(text.splitlines()) <= 80
     assert max(map(len, text.splitlines())) <= 160
@@ -45,7 +45,7 @@ def test_a_page_is_short_and_what_it_names_exists(page):
         assert (guide.ROOT / path).exists(), path
 
 
-def test_there_are_five_guides_and_both_indexes_lead_to_them():
+def test_there_are_five_guides_and_both_indexes_link_to_them():
     assert len(guide.PAGES) == 5
     for index in ("README.md", "docs/architecture.md"):
         text = (guide.ROOT / index).read_text()
@@ -53,7 +53,7 @@ def test_there_are_five_guides_and_both_indexes_lead_to_them():
 
 
 @pytest.mark.parametrize("name", [name for name in guide.PAGES if name.startswith(("add", "port"))])
-def test_an_example_keeps_the_rules_of_the_house(name):
+def test_an_example_follows_the_import_and_key_rules(name):
     (source,) = guide.blocks(name)
     own = rules.room(re.match(r"# file: jaxiqa/(\S+)\.py", source)[1].replace("/", "."))
     targets = re.findall(r"^from jaxiqa\.([\w.]+) import", source, re.M)
@@ -83,8 +83,8 @@ def test_the_attack_is_short():
 def test_the_attack_passes_the_contract_of_attacks(simba):
     tests = guide.contract("test_attacks")
     tests.test_the_contract("simba")
-    tests.test_no_step_compiles_the_metric_twice("simba")
-    tests.test_lowering_is_raising_the_negative("simba")
+    tests.test_the_metric_is_compiled_once("simba")
+    tests.test_lower_equals_raising_the_negative_score("simba")
     tests.test_tiny_images_are_attacked_or_refused_clearly("simba", (1, 1))
     for images in (jnp.zeros((4, 4, 3)), jnp.full((1, 4, 4, 3), 255.0)):
         tests.test_images_of_the_wrong_kind_are_refused("simba", images)
@@ -92,11 +92,12 @@ def test_the_attack_passes_the_contract_of_attacks(simba):
 
 
 def test_the_attack_is_simba(simba):
-    """Step by step what a loop in NumPy does, with the same order of cosines."""
-    images, attack, heard = guide.contract("test_attacks").pictures((1, 6, 7, 3)), simba.SimBA(8 / 255, queries=62), []
-    found = attack.run(score, images, KEY[None], lambda done, total: heard.append((done, total)))
+    """Every step equals that of a NumPy loop with the same order of cosines."""
+    images = guide.contract("test_attacks").make_images((1, 6, 7, 3))
+    attack, calls = simba.SimBA(8 / 255, queries=62), []
+    found = attack.run(score, images, KEY[None], lambda done, total: calls.append((done, total)))
     assert found.queries.tolist() == [61]
-    assert heard[-1] == (30, 30)
+    assert calls[-1] == (30, 30)
     order = attack.start(images[0], 0.0, jax.random.split(KEY)[0]).order
     assert sorted(order.tolist()) == list(range(6 * 7 * 3))
     clean = image = np.asarray(images[0])
@@ -114,7 +115,7 @@ def test_the_attack_is_simba(simba):
 
 
 def test_the_attack_is_used_by_make_configs_and_evaluation(simba):
-    images = guide.contract("test_attacks").pictures()
+    images = guide.contract("test_attacks").make_images()
     made = attacks.make("simba", epsilon=8 / 255, queries=21, objective=attacks.engine.objective.Target(0.0))
     curve = attacks.sweep(made, score, images, KEY, [2 / 255, 8 / 255])
     assert curve.shape == (2, *images.shape)
@@ -154,19 +155,19 @@ def test_the_defense_passes_the_contract_of_purifiers(total_variation):
     tests, name = guide.contract("test_purifiers_contract"), "total_variation"
     precision = guide.contract("test_defense_precision")
     tests.test_the_contract(name)
-    tests.test_randomness_is_what_is_said(name)
-    tests.test_the_gradient_is_finite_or_refused_and_a_surrogate_fills_in(name)
+    tests.test_only_random_purifiers_depend_on_the_key(name)
+    tests.test_the_gradient_is_finite_or_refused_and_then_a_surrogate_has_one(name)
     tests.test_the_output_of_flat_black_and_white_is_in_range_with_a_finite_gradient(name)
     tests.test_tiny_images_are_purified_or_refused_clearly(name, (1, 1))
     tests.test_a_purifier_is_a_pytree_whose_strength_may_be_traced(name)
     for kind in ("0-255", "nan", "grey", "one"):
         tests.test_images_of_the_wrong_kind_are_refused(name, kind)
     precision.test_a_purifier_of_half_precision_images_computes_in_float32_and_rounds_once(name, "float16")
-    precision.test_a_purifier_of_double_precision_images_keeps_it(name)
+    precision.test_a_purifier_keeps_double_precision(name)
 
 
-def test_the_defense_minimises_what_it_says(total_variation):
-    images, weight = guide.contract("test_purifiers_contract").pictures((12, 16), count=1), 0.05
+def test_the_defense_minimises_its_energy(total_variation):
+    images, weight = guide.contract("test_purifiers_contract").make_images((12, 16), count=1), 0.05
     mask = jax.random.bernoulli(KEY, 0.5, (12, 16, 1))
 
     def energy(z):
@@ -181,7 +182,7 @@ def test_the_defense_minimises_what_it_says(total_variation):
 
 
 def test_the_defense_is_used_by_adaptive_attacks_and_configs(total_variation):
-    images, keys = guide.contract("test_purifiers_contract").pictures((9, 14), count=2), jax.random.split(KEY, 2)
+    images, keys = guide.contract("test_purifiers_contract").make_images((9, 14), count=2), jax.random.split(KEY, 2)
     made = build_defense.build("TV", Defense("total_variation", {"weight": 0.05}))
     each = purify_each(made, images, keys)
     np.testing.assert_allclose(each[1], made(images[1:], keys[1])[0], atol=1e-5)
@@ -190,7 +191,7 @@ def test_the_defense_is_used_by_adaptive_attacks_and_configs(total_variation):
     expected = jnp.mean(jnp.stack([score(made(images, key)) for key in keys]), 0)
     np.testing.assert_allclose(seen(images), expected, atol=1e-5)
     gradient = jax.grad(lambda x: seen(x).sum())(images)
-    through = [jax.grad(lambda x: score(x).sum())(made(images, key)) for key in keys]  # as if nothing were purified
+    through = [jax.grad(lambda x: score(x).sum())(made(images, key)) for key in keys]  # straight-through gradient
     np.testing.assert_allclose(gradient, sum(through) / 2, atol=1e-5)
     assert bpda(made, made.surrogate).random
     attacked = attacks.make("ifgsm", epsilon=8 / 255, steps=2)(seen, images, KEY)

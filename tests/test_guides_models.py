@@ -1,4 +1,4 @@
-"""The guides to metrics, data sets and training are true: their examples are put in place, registered and used."""
+"""Examples of the guides to metrics, data sets and training: each is installed, registered and used."""
 
 import json
 from dataclasses import replace
@@ -33,11 +33,11 @@ def nima(tmp_path_factory):
 
 CHANNELS = [4, 4, 8, 8, 16, 16, 16, 32, 32, 32, 32, 32, 32]
 PLACES = [0, 2, 5, 7, 10, 12, 14, 17, 19, 21, 24, 26, 28]
-"""Of the convolutions of a VGG-16 among its layers; those that are left out are ReLUs and poolings."""
+"""Indices of the convolutions among the layers of a VGG-16; the others are ReLUs and poolings."""
 
 
 def state_dict():
-    """A narrow NIMA as PyTorch would save it."""
+    """Return the state dict of a narrow NIMA in PyTorch's format."""
     random = np.random.default_rng(0)
     shapes = [(cout, cin, 3, 3) for cin, cout in zip([3, *CHANNELS], CHANNELS, strict=False)]
     names = [f"base_model.features_{place}" for place in PLACES] + ["classifier.2"]
@@ -49,7 +49,7 @@ def state_dict():
 
 
 def as_in_torch(arrays, images):
-    """The forward pass of pyiqa's class, in PyTorch's layout."""
+    """Compute the forward pass of pyiqa's class, in PyTorch's layout."""
     mean, std = (np.array(v).reshape(1, 3, 1, 1) for v in ([0.485, 0.456, 0.406], [0.229, 0.224, 0.225]))
     x = (images.transpose(0, 3, 1, 2) - mean) / std
     for place in range(31):
@@ -63,8 +63,8 @@ def as_in_torch(arrays, images):
     return np.asarray(jax.nn.softmax(logits)) @ np.arange(1, 11)
 
 
-def test_the_metric_is_filled_from_a_state_dict_and_scores_as_the_original(nima, tmp_path):
-    arrays, images = state_dict(), guide.contract("test_attacks").pictures((2, 40, 70, 3))
+def test_the_metric_loads_a_state_dict_and_scores_like_the_original(nima, tmp_path):
+    arrays, images = state_dict(), guide.contract("test_attacks").make_images((2, 40, 70, 3))
     model = jaxiqa.load("nima", arrays, width=4)
     np.testing.assert_allclose(jax.jit(lambda x: model(x))(images), as_in_torch(arrays, np.asarray(images)), rtol=1e-5)
     assert model.score_range == (1.0, 10.0)
@@ -82,8 +82,9 @@ def test_the_metric_is_filled_from_a_state_dict_and_scores_as_the_original(nima,
 
 
 def test_the_metric_is_hardened_saved_and_loaded(nima, tmp_path):
-    guide.contract("test_every_metric").test_a_metric_says_how_it_was_made("nima")
-    model, images = jaxiqa.load("nima", state_dict(), width=4), guide.contract("test_attacks").pictures((1, 40, 40, 3))
+    guide.contract("test_every_metric").test_a_metric_returns_its_options("nima")
+    model = jaxiqa.load("nima", state_dict(), width=4)
+    images = guide.contract("test_attacks").make_images((1, 40, 40, 3))
     before = jax.jit(lambda x: model(x))(images)
     models.harden(model, "after:relu5_3", mid=2, rngs=nnx.Rngs(0))
     models.save(model, tmp_path)
@@ -96,7 +97,7 @@ def test_the_metric_is_hardened_saved_and_loaded(nima, tmp_path):
 
 @pytest.mark.slow
 def test_the_metric_passes_the_tests_of_every_metric(nima, tmp_path, monkeypatch):
-    guide.contract("test_every_metric").test_any_metric_trains_is_saved_and_comes_back("nima", True, tmp_path)
+    guide.contract("test_every_metric").test_any_metric_trains_saves_and_loads("nima", True, tmp_path)
     reports = guide.contract("test_published_report")
     monkeypatch.setitem(reports.OPTIONS, "nima", ({"width": 4}, (40, 56)))
     monkeypatch.setattr(reports, "UNBOUNDED", (*reports.UNBOUNDED, "nima"))
@@ -105,7 +106,7 @@ def test_the_metric_passes_the_tests_of_every_metric(nima, tmp_path, monkeypatch
 
 @pytest.fixture
 def kadid(tmp_path):
-    """A folder like KADID-10k's, with 10 reference images."""
+    """Create a folder like KADID-10k's, with 10 reference images."""
     with guide.installed("add_a_data_set", tmp_path):
         (tmp_path / "images").mkdir()
         rows, random = ["dist_img,ref_img,dmos,var"], np.random.default_rng(0)
@@ -118,8 +119,8 @@ def kadid(tmp_path):
         yield tmp_path
 
 
-def test_the_data_set_keeps_the_contract_and_references_apart(kadid):
-    guide.contract("test_datasets").test_every_data_set_keeps_the_contract({"name": "kadid10k", "source": str(kadid)})
+def test_the_data_set_passes_the_contract_and_splits_by_reference_image(kadid):
+    guide.contract("test_datasets").test_every_data_set_passes_the_contract({"name": "kadid10k", "source": str(kadid)})
     splits = data.load("kadid10k", source=str(kadid))
     assert {part: len(split) for part, split in splits.items()} == {"train": 18, "val": 6, "test": 6}
     references = [{name[:3] for name in split.ids} for split in splits.values()]
@@ -134,7 +135,7 @@ def test_the_data_set_keeps_the_contract_and_references_apart(kadid):
     np.testing.assert_array_equal(prepared["test"].read(0), splits["test"].read(0))
 
 
-def test_damaged_rows_of_the_data_set_are_refused_together(kadid):
+def test_all_damaged_rows_of_the_data_set_are_in_one_error(kadid):
     rows = (kadid / "dmos.csv").read_text().splitlines()
     rows[2], rows[4], rows[6] = rows[2].replace("3.57", "7.1"), "I02_01_01.png", rows[6].replace("I02_01_03", "I99")
     (kadid / "dmos.csv").write_text("\n".join([*rows, rows[1]]) + "\n")
@@ -149,7 +150,7 @@ def test_damaged_rows_of_the_data_set_are_refused_together(kadid):
 
 @pytest.fixture(scope="module")
 def session(tmp_path_factory):
-    """The names that the training example defines, and the folder that it ran in."""
+    """Run the training example; return the names that it defines, and its folder."""
     folder, scope = tmp_path_factory.mktemp("training"), {}
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
@@ -158,7 +159,7 @@ def session(tmp_path_factory):
     return scope, folder
 
 
-def test_the_training_example_learns_and_what_is_frozen_stays(session):
+def test_the_training_example_learns_and_frozen_parameters_stay(session):
     scope, folder = session
     losses = [row["loss"] for row in scope["rows"]]
     assert losses[-1] < 0.8 * losses[0]
@@ -175,7 +176,7 @@ def test_the_training_example_learns_and_what_is_frozen_stays(session):
         models.load_run(folder / "run")
 
 
-def test_training_goes_on_exactly_from_the_last_checkpoint_that_is_whole(session, caplog):
+def test_training_resumes_exactly_from_the_last_intact_checkpoint(session, caplog):
     scope, folder = session
     damaged = max(
         (folder / "run" / "checkpoints" / "8" / "default" / "d").iterdir(), key=lambda file: file.stat().st_size

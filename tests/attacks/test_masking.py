@@ -4,7 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa import attacks
 from jaxiqa.attacks import PGD, check_masking
@@ -14,25 +14,25 @@ PAGE = Path(__file__).parents[2] / "docs" / "attacks.md"
 
 
 def flags(score_fn, **options):
-    found = check_masking(score_fn, pictures((4, 13, 14, 3)), KEY, queries=60, **options)
+    found = check_masking(score_fn, make_images((4, 13, 14, 3)), KEY, queries=60, **options)
     return {check.name for check in found if check.flagged}
 
 
-def test_an_open_metric_raises_no_flag():
+def test_a_metric_without_masking_raises_no_flag():
     assert flags(score) == set()
 
 
-def test_a_step_size_that_overshoots_is_no_sign_of_masking():
-    """Steps of a quarter leave what a plain metric gains by small ones; a flag was raised for that."""
+def test_a_too_large_step_size_raises_no_flag():
+    """Steps of a quarter gain less than small ones on a metric without masking; this must raise no flag."""
 
     def narrow(x):
         return jnp.sin(40 * x).mean((1, 2, 3))
 
-    images = pictures((4, 13, 14, 3))
+    images = make_images((4, 13, 14, 3))
     clean = narrow(images)
     attacked = [PGD(epsilon, random_start=False)(narrow, images, KEY) for epsilon in (8 / 255, 1.0)]
     bounded, overshot = (float((narrow(x) - clean).mean()) for x in attacked)
-    assert bounded > 0.9 * overshot  # so a flag would be raised
+    assert bounded > 0.9 * overshot  # this would raise the flag
     found = check_masking(narrow, images, KEY, queries=60)
     (check,) = (check for check in found if check.name == "unbounded attack does not saturate")
     assert not check.flagged
@@ -41,7 +41,7 @@ def test_a_step_size_that_overshoots_is_no_sign_of_masking():
     assert len(found) == 6
 
 
-def test_masked_metrics_are_told_apart():
+def test_each_kind_of_masking_raises_its_flag():
     rounded = lambda x: score(jnp.round(x * 8) / 8)  # noqa: E731
     assert {"gradient is zero", "noise beats pgd", "unbounded attack does not saturate"} <= flags(rounded)
 

@@ -1,9 +1,9 @@
-"""Objectives of attacks: a score of one's own choosing, and the order of pairs."""
+"""Objectives of attacks: a target score, and the order of pairs."""
 
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa.attacks import PGD
 from jaxiqa.attacks.engine.objective import Target, outrank
@@ -11,16 +11,16 @@ from jaxiqa.attacks.engine.objective import Target, outrank
 SHAPE = (3, 13, 14, 3)
 
 
-def test_a_score_is_moved_to_a_given_one_from_either_side():
-    images = pictures(SHAPE)
+def test_a_score_reaches_its_target_from_either_side():
+    images = make_images(SHAPE)
     clean = score(images)
     target = clean + jnp.array([0.02, -0.02, 0.0])
     attack = PGD(0.1, steps=40, step_size=5e-4, random_start=False, objective=Target(target))
     np.testing.assert_allclose(score(attack(score, images, KEY)), target, atol=2e-3)
 
 
-def test_a_pair_changes_its_order_whichever_was_better():
-    images = pictures((2, 13, 14, 3))
+def test_a_pair_is_reordered_in_both_directions():
+    images = make_images((2, 13, 14, 3))
     scores = score(images)
     partners = scores + jnp.array([0.01, -0.01])
     attacked = score(PGD(8 / 255, objective=outrank(scores, partners))(score, images, KEY))

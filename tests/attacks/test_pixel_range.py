@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa.attacks import make, sweep
 
@@ -10,13 +10,13 @@ SHAPE = (3, 13, 14, 3)
 
 
 @pytest.mark.parametrize(("low", "high"), [(0.0, 255.0), (-1.0, 1.0), (0.25, 0.75)])
-def test_other_bounds_give_the_same_pictures(low, high):
-    images = pictures(SHAPE)
+def test_other_bounds_give_the_same_images(low, high):
+    images = make_images(SHAPE)
     expected = make("pgd", epsilon=8 / 255, steps=3)(score, images, KEY)
     scaled = make("pgd", epsilon=8 / 255, steps=3, bounds=(low, high))
     back = lambda x: score((x - low) / (high - low))  # noqa: E731
     found = scaled(back, low + (high - low) * images, KEY)
-    # A sign may flip where a gradient is rounding.
+    # A sign may flip where the gradient is only rounding.
     close = np.abs((found - low) / (high - low) - expected) < 1e-5
     assert close.mean() > 0.99
     assert float(found.min()) >= low
@@ -27,6 +27,6 @@ def test_other_bounds_give_the_same_pictures(low, high):
         scaled(back, low + (high - low) * images * 2, KEY)
 
 
-def test_bounds_the_wrong_way_round_are_refused():
+def test_reversed_bounds_are_refused():
     with pytest.raises(ValueError, match="low < high"):
         make("pgd", epsilon=0.1, bounds=(1.0, 0.0))

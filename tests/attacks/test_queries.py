@@ -1,4 +1,4 @@
-"""The driver of the black-box attacks: stopping image by image, counting, packing, and metrics that are not JAX."""
+"""The driver of black-box attacks: stopping per image, counting, packing, and metrics outside JAX."""
 
 from dataclasses import replace
 
@@ -44,7 +44,7 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: type(attack).__name__)
-def test_an_image_stops_alone_and_packing_changes_nothing(attack):
+def test_each_image_stops_on_its_own_and_packing_changes_nothing(attack):
     budget = 1 + attack.candidates * attack.iterations + attack.estimates_gradient
     attack = replace(attack, objective=Maximize(1.0, THRESHOLD), batch_size=50)
     packed, together = (
@@ -63,7 +63,7 @@ def test_an_image_stops_alone_and_packing_changes_nothing(attack):
     assert stopped.sum() >= 2
 
 
-def test_an_image_that_stops_is_where_it_was_in_a_longer_run():
+def test_a_stopped_image_equals_a_run_of_as_many_steps():
     keys = image_keys(KEY, 5)
     stopped = replace(NES_, objective=Maximize(1.0, THRESHOLD)).run(score, IMAGES, KEY)
     for i in (0, 3):
@@ -92,7 +92,7 @@ def test_few_sizes_are_compiled_and_groups_do_not_matter():
 
 
 @pytest.mark.parametrize("attack", [SQUARE, replace(NES_, batch_size=4), ALL[2]], ids=lambda a: type(a).__name__)
-def test_a_compiled_search_equals_a_stepped_one(attack, monkeypatch):
+def test_a_compiled_search_equals_an_uncompiled_one(attack, monkeypatch):
     attack, images = replace(attack, objective=Maximize(1.0, THRESHOLD[:3])), IMAGES[:3]
     eager = attack.run(score, images, KEY)
     same(jax.jit(lambda x, w: attack.run(lambda y: w * score(y), x, KEY))(images, 1.0), eager)
@@ -127,7 +127,7 @@ def test_a_python_metric_gives_the_same_images_and_every_call_is_counted(attack)
     assert sum(asked) == int(result.queries.sum())
 
 
-def test_a_python_metric_sees_what_it_asked_for():
+def test_a_python_metric_gets_its_type_and_layout():
     seen = []
 
     def python(pixels):
@@ -154,7 +154,7 @@ def test_a_pytorch_metric_is_attacked():
     same(SQUARE.run(from_callable(model), IMAGES, KEY), SQUARE.run(score, IMAGES, KEY))
 
 
-def test_bad_python_metrics_are_named():
+def test_errors_name_a_bad_python_metric():
     def wrong(pixels):
         return pixels.mean()
 
@@ -174,8 +174,8 @@ def test_bad_python_metrics_are_named():
 
 
 @pytest.mark.parametrize("attack", [SQUARE, NES_], ids=lambda attack: type(attack).__name__)
-def test_scores_that_become_infinite_on_the_way_are_reported_with_their_image(attack):
-    def broken(images):  # once the first image, which alone has a black corner, has moved
+def test_scores_that_become_infinite_during_the_attack_are_reported_with_their_image(attack):
+    def broken(images):  # once the first image, the only one with a black corner, has changed
         black = images[:, :2, :2].sum((1, 2, 3)) < 2
         moved = images[:, :2, :2].sum((1, 2, 3)) > 0
         return jnp.where(black & moved, jnp.inf, score(images))
@@ -190,8 +190,8 @@ def test_other_objectives_and_progress():
     result = replace(SQUARE, queries=400, objective=Target(target, tolerance=0.001)).run(score, IMAGES, KEY)
     assert (jnp.abs(result.scores - target) < 0.001).all()
     assert (result.queries < 400).all()
-    heard = []
-    replace(SQUARE, batch_size=2).run(score, IMAGES, KEY, progress=lambda done, total: heard.append((done, total)))
-    assert heard == sorted(heard)
-    assert heard[-1] == (5 * 59, 5 * 59)
-    assert len(heard) > 3
+    calls = []
+    replace(SQUARE, batch_size=2).run(score, IMAGES, KEY, progress=lambda done, total: calls.append((done, total)))
+    assert calls == sorted(calls)
+    assert calls[-1] == (5 * 59, 5 * 59)
+    assert len(calls) > 3

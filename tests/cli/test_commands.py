@@ -1,4 +1,4 @@
-"""The one command: what it offers, that each --help is quick, and that the names it lists exist."""
+"""The command `jaxiqa`: its subcommands, quick --help, and the names that it lists."""
 
 import subprocess
 import sys
@@ -52,7 +52,7 @@ NAMES = {
 
 
 @pytest.mark.parametrize("section", TABLES)
-def test_every_name_is_listed_with_what_it_needs(section):
+def test_every_name_is_listed_with_its_needs(section):
     sheet = TABLES[section]()
     assert [row[0] for row in sheet.rows] == list(NAMES[section])
     assert all(len(row) == len(sheet.header) for row in sheet.rows)

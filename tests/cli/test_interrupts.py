@@ -1,4 +1,4 @@
-"""Ctrl-C in every program, wherever it falls: status 130, one line, nothing half-written; the next start goes on."""
+"""Ctrl-C at any time in every program: status 130, one line, no partial files; the next run resumes."""
 
 import os
 import signal
@@ -23,7 +23,7 @@ PROGRAMS = {
 
 
 def start(arguments, folder, before=""):
-    """The program, with the handler of SIGINT that a shell's foreground job has; ``before`` is run by Python first."""
+    """Start a program with SIGINT handled as in a foreground job; Python runs ``before`` first."""
     (folder / "sitecustomize.py").write_text(
         f"import signal\nsignal.signal(signal.SIGINT, signal.default_int_handler)\n{before}"
     )
@@ -34,7 +34,7 @@ def start(arguments, folder, before=""):
 
 
 def stopped(process, moment):
-    """What it says after a Ctrl-C at a moment, if that came before its end; else None."""
+    """Send Ctrl-C at a moment; return the last line of the program, or None if it had already ended."""
     for _ in range(6000):
         if moment() or process.poll() is not None:
             break
@@ -62,7 +62,7 @@ sys.meta_path.insert(0, Finder())
 
 @pytest.mark.parametrize("name", PROGRAMS)
 @pytest.mark.parametrize("module", ["tyro", "rich.console", "numpy"])
-def test_ctrl_c_during_the_imports_is_one_line(tmp_path, name, module):
+def test_ctrl_c_during_imports_prints_one_line(tmp_path, name, module):
     process = start(PROGRAMS[name], tmp_path, WHILE_IMPORTING.format(name=module))
     _, said = process.communicate(timeout=120)
     assert process.returncode == 130, said
@@ -88,7 +88,7 @@ with explained("mine"):
 """
 
 
-def test_ctrl_c_that_falls_into_a_callback_of_the_garbage_collector_is_not_lost(tmp_path):
+def test_ctrl_c_during_a_garbage_collector_callback_is_not_lost(tmp_path):
     process = start(["-c", f"import signal\n{IN_A_CALLBACK}"], tmp_path)
     _, said = process.communicate(timeout=60)
     assert (process.returncode, said) == (130, "\nstopped; mine\n")
@@ -133,7 +133,7 @@ def test_a_stopped_preparation_leaves_no_set_and_is_repeated(tmp_path, wait):
 
 
 @pytest.mark.slow
-def test_a_filter_that_was_stopped_often_ends_with_the_same_bits(tmp_path):
+def test_a_filter_that_was_stopped_several_times_ends_with_the_same_bits(tmp_path):
     sizes = ["--network", "dncnn", "--depth", "3", "--width", "8", "--limit", "10", "--size", "24", "20"]
     command = lambda out: ["-m", "jaxiqa", "train-filter", out, *sizes, "--epochs", "16"]  # noqa: E731
     whole = tmp_path / "whole.safetensors"
@@ -153,7 +153,7 @@ def test_a_filter_that_was_stopped_often_ends_with_the_same_bits(tmp_path):
 
 
 @pytest.mark.slow
-def test_training_that_was_stopped_saves_where_it_is(tmp_path):
+def test_stopped_training_saves_a_checkpoint(tmp_path):
     command = [*PROGRAMS["train"], "--workdir", tmp_path / "run", "--variants.baseline.training.epochs", "6"]
     folder = tmp_path / "run" / "baseline" / "seed0"
     line = stopped(start(command, tmp_path), (folder / "metrics.jsonl").exists)
@@ -164,7 +164,7 @@ def test_training_that_was_stopped_saves_where_it_is(tmp_path):
 
 
 @pytest.mark.slow
-def test_scores_so_far_are_in_the_csv(tmp_path):
+def test_stopped_scoring_writes_the_scores_so_far(tmp_path):
     random = np.random.default_rng(0)
     (tmp_path / "in").mkdir()
     for i in range(200):
@@ -177,6 +177,6 @@ def test_scores_so_far_are_in_the_csv(tmp_path):
     subprocess.run([sys.executable, "-c", made], check=True, env={**os.environ, "PYTHONPATH": str(ROOT)})
     out = tmp_path / "out.csv"
     process = start([*PROGRAMS["score"][:4], "--weights", weights, tmp_path / "in", "--csv", out], tmp_path)
-    line = stopped(process, out.exists)  # written first after ten seconds
+    line = stopped(process, out.exists)  # first written after ten seconds
     assert line is None or f"scores so far are in {out}" in line
     assert len(out.read_text().splitlines()) > 1

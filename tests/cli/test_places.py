@@ -1,4 +1,4 @@
-"""Where programs write is looked at before they work: a line that names the path and the mend, nothing overwritten."""
+"""Output paths are checked before the work: errors name path and remedy, and no other file is overwritten."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ from jaxiqa.models import loading
 
 @pytest.fixture(autouse=True)
 def work(monkeypatch):
-    """Work that a bad place must prevent."""
+    """Fail if the work begins: a bad output path must prevent it."""
 
     def begun(*_, **__):
         raise AssertionError("the work has begun")
@@ -54,7 +54,7 @@ PROGRAMS = [convert, filtering, score, prepare]
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_a_file_in_the_place_of_a_folder_is_named_first(tmp_path, program):
+def test_a_file_in_the_place_of_a_folder_is_an_error_before_the_work(tmp_path, program):
     (tmp_path / "file").write_text("")
     for out in (tmp_path / "file", tmp_path / "file" / "a" / "b"):
         with pytest.raises(
@@ -65,7 +65,7 @@ def test_a_file_in_the_place_of_a_folder_is_named_first(tmp_path, program):
 
 
 @pytest.mark.parametrize("program", [convert, filtering, score])
-def test_a_folder_in_the_place_of_a_file_is_named_first(tmp_path, program):
+def test_a_folder_in_the_place_of_a_file_is_an_error_before_the_work(tmp_path, program):
     (tmp_path / "o.safetensors").mkdir()
     with pytest.raises(ValueError, match=rf"(out|csv): {tmp_path}/o\.safetensors is a folder; give the name of a file"):
         program(tmp_path)
@@ -73,7 +73,7 @@ def test_a_folder_in_the_place_of_a_file_is_named_first(tmp_path, program):
 
 @pytest.mark.parametrize("program", PROGRAMS)
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS, errno.EACCES])
-def test_what_the_system_refuses_is_said_first_and_nothing_stays(tmp_path, program, number, monkeypatch):
+def test_a_failed_trial_write_is_an_error_before_the_work_and_leaves_no_files(tmp_path, program, number, monkeypatch):
     def refuse(self, content):
         raise OSError(number, os.strerror(number), str(self))
 
@@ -84,13 +84,13 @@ def test_what_the_system_refuses_is_said_first_and_nothing_stays(tmp_path, progr
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
-def test_missing_folders_are_no_fault_and_are_not_made_by_the_look(tmp_path, program):
+def test_missing_folders_are_accepted_and_the_check_does_not_create_them(tmp_path, program):
     with pytest.raises(AssertionError, match="the work has begun"):
         program(tmp_path / "new" / "sub")
     assert list(tmp_path.iterdir()) == []
 
 
-def test_names_that_are_too_long_are_named(tmp_path):
+def test_too_long_names_are_refused(tmp_path):
     with pytest.raises(WriteError, match="the name is too long for this file system; choose a shorter one"):
         check_file("out", tmp_path / ("n" * 256))
     with pytest.raises(WriteError, match="the name is too long"):
@@ -108,7 +108,7 @@ def test_links_are_followed(tmp_path):
         check_file("csv", Path("/dev/null"))
 
 
-def test_a_conversion_never_replaces_its_source(tmp_path, monkeypatch):
+def test_a_conversion_never_overwrites_its_source(tmp_path, monkeypatch):
     path = tmp_path / "w.safetensors"
     path.write_text("weights")
     (tmp_path / "link.safetensors").symlink_to(path)
@@ -118,7 +118,7 @@ def test_a_conversion_never_replaces_its_source(tmp_path, monkeypatch):
     assert path.read_text() == "weights"
 
 
-def test_a_filter_is_not_written_over_what_no_run_made(tmp_path):
+def test_a_filter_does_not_overwrite_a_file_of_no_run(tmp_path):
     out = tmp_path / "o.safetensors"
     out.write_text("precious")
     arguments = train_filter.Arguments(out, network="dncnn")
@@ -130,7 +130,7 @@ def test_a_filter_is_not_written_over_what_no_run_made(tmp_path):
     assert out.read_text() == "precious"
 
 
-def test_a_place_that_holds_anything_takes_no_prepared_set(tmp_path):
+def test_a_prepared_set_is_not_written_to_an_occupied_path(tmp_path):
     (tmp_path / "clive").mkdir()
     (tmp_path / "clive" / "1.0.0").write_text("")
     with pytest.raises(ValueError, match=r"out: .*/clive/1\.0\.0 exists but is not a prepared clive; delete it"):
@@ -138,7 +138,7 @@ def test_a_place_that_holds_anything_takes_no_prepared_set(tmp_path):
 
 
 @pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
-def test_what_array_record_reports_as_a_runtime_error_is_said_the_same_way(tmp_path, number):
+def test_runtime_errors_of_array_record_become_the_same_error(tmp_path, number):
     with (
         pytest.raises(WriteError, match=f"^cannot write {tmp_path}: {re.escape(files.MENDS[number])}"),
         writing(tmp_path),
@@ -150,7 +150,7 @@ def test_what_array_record_reports_as_a_runtime_error_is_said_the_same_way(tmp_p
         raise RuntimeError("other")
 
 
-def test_the_commands_end_with_one_line(tmp_path):
+def test_the_commands_print_one_error_line(tmp_path):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "o.safetensors"
     for arguments in (
@@ -169,13 +169,13 @@ def test_the_commands_end_with_one_line(tmp_path):
 REAL = {
     "prepare": "-m jaxiqa prepare builtin --out D --options size=64,64 train=40 val=4 test=4",
     "train_filter": "-m jaxiqa train-filter D/o.safetensors --network dncnn --depth 3 --limit 8 --epochs 1",
-    "score": "-m jaxiqa score linearity --weights none.pth PICTURES --csv D/o.csv",
+    "score": "-m jaxiqa score linearity --weights none.pth IMAGES --csv D/o.csv",
     "convert": "-m jaxiqa convert linearity none.pth D/o.safetensors",
 }
 
 
 def on_a_disk_of_its_own(folder, options, *commands):
-    """Status and messages of each command, run one after another where ``folder`` is a mounted memory disk."""
+    """Run the commands one after another on a mounted memory disk; return their statuses and messages."""
     (folder / "D").mkdir()
     lines = [f"mount -t tmpfs -o size=200k tmpfs {folder}/D || exit 77", *options]
     lines += [line.replace("D/", f"{folder}/D/").replace("out D", f"out {folder}/D") for line in commands]
@@ -192,9 +192,9 @@ def on_a_disk_of_its_own(folder, options, *commands):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", REAL)
-def test_a_disk_that_is_read_only(tmp_path, name):
-    Image.new("RGB", (8, 8)).save(tmp_path / "PICTURES.png")
-    command = f"{sys.executable} {REAL[name].replace('PICTURES', 'PICTURES.png')}; echo status $?"
+def test_a_read_only_disk_is_named(tmp_path, name):
+    Image.new("RGB", (8, 8)).save(tmp_path / "IMAGES.png")
+    command = f"{sys.executable} {REAL[name].replace('IMAGES', 'IMAGES.png')}; echo status $?"
     readonly = f"mount -o remount,ro {tmp_path}/D"
     statuses, said = on_a_disk_of_its_own(tmp_path, [readonly], command)
     assert statuses == [1]
@@ -206,7 +206,7 @@ def test_a_disk_that_is_read_only(tmp_path, name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["prepare", "train_filter"])
-def test_a_disk_that_becomes_full_and_then_has_room(tmp_path, name):
+def test_a_full_disk_is_named_and_the_next_run_succeeds(tmp_path, name):
     command = f"{sys.executable} {REAL[name]}; echo status $?"
     left = f"find {tmp_path}/D -name '*tmp*' -o -name '*incomplete*' | sed 's/^/status 9 left /'"
     room = f"mount -o remount,size=100m {tmp_path}/D"

@@ -1,4 +1,4 @@
-"""How programs end: errors in one line, Ctrl-C, faults of the code."""
+"""How programs end: errors in one line, Ctrl-C, bugs with a traceback."""
 
 import errno
 
@@ -20,7 +20,7 @@ from jaxiqa.cli.runtime import explained
         (type("JaxRuntimeError", (RuntimeError,), {})("RESOURCE_EXHAUSTED: 8 GiB"), "out of memory"),
     ],
 )
-def test_errors_of_the_machine_are_one_line_with_path_and_mend(error, message):
+def test_system_errors_are_one_line_with_path_and_remedy(error, message):
     with pytest.raises(SystemExit) as ended, explained():
         raise error
     first, *rest = str(ended.value).splitlines()
@@ -28,12 +28,12 @@ def test_errors_of_the_machine_are_one_line_with_path_and_mend(error, message):
     assert rest == ["(set JAXIQA_TRACEBACK=1 to see where)"]
 
 
-def test_faults_of_the_code_keep_their_traceback():
+def test_bugs_keep_their_traceback():
     with pytest.raises(TypeError), explained():
         raise TypeError("unsupported operand")
 
 
-def test_ctrl_c_says_how_to_go_on(capsys):
+def test_ctrl_c_prints_how_to_resume(capsys):
     with pytest.raises(SystemExit) as ended, explained("the same command goes on"):
         raise KeyboardInterrupt
     assert ended.value.code == 130

@@ -1,4 +1,4 @@
-"""Scoring from the shell: the numbers are the model's own, and nothing is passed over in silence."""
+"""Scoring from the shell: scores equal those of the model, and every skipped file is reported."""
 
 import csv
 import math
@@ -21,34 +21,34 @@ from jaxiqa.data.search import find
 GENERATOR = np.random.default_rng(0)
 
 
-def picture(height, width, channels=3, dtype=np.uint8):
+def make_image(height, width, channels=3, dtype=np.uint8):
     values = GENERATOR.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype)
     return Image.fromarray(values if channels > 1 else values[..., 0])
 
 
 @pytest.fixture(scope="module")
 def folder(tmp_path_factory):
-    """Pictures of all kinds, two that are none, and a file that does not claim to be one."""
-    folder = tmp_path_factory.mktemp("pictures")
+    """Images of all kinds, two damaged ones, and a file that is not named as an image."""
+    folder = tmp_path_factory.mktemp("images")
     (folder / "inner").mkdir()
     for i in range(5):
-        picture(40, 56).save(folder / f"same{i}.png")
-    picture(44, 40).save(folder / "other.jpg", quality=95)
-    picture(40, 44, 1).save(folder / "grey.png")
-    picture(40, 44, 4).save(folder / "alpha.png")
-    picture(40, 44, 1, np.uint16).save(folder / "deep.png")
+        make_image(40, 56).save(folder / f"same{i}.png")
+    make_image(44, 40).save(folder / "other.jpg", quality=95)
+    make_image(40, 44, 1).save(folder / "grey.png")
+    make_image(40, 44, 4).save(folder / "alpha.png")
+    make_image(40, 44, 1, np.uint16).save(folder / "deep.png")
     exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    picture(40, 44).save(folder / "inner" / "turned.jpg", exif=exif)
+    exif[0x0112] = 6  # rotated by 90 degrees
+    make_image(40, 44).save(folder / "inner" / "turned.jpg", exif=exif)
     (folder / "broken.png").write_bytes((folder / "same0.png").read_bytes()[:300])
-    (folder / "text.jpg").write_text("no picture")
+    (folder / "text.jpg").write_text("not an image")
     (folder / "notes.txt").write_text("none either")
     return folder
 
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):
-    """A trained metric that takes pictures as they are, and one that resizes them."""
+    """A trained metric that does not resize images, and one that does."""
     folder = tmp_path_factory.mktemp("runs")
     for name, size in (("native", None), ("resized", (40, 56))):
         model = tiny.metric(input_size=size)
@@ -78,7 +78,7 @@ def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, 
     assert list(scores) == [str(folder / name) for name in names]
     for path, score in scores.items():
         pixels = jnp.asarray(read_image(Path(path)), jnp.float32)[None] / 255
-        assert score == pytest.approx(float(model(pixels)[0]), abs=1e-4), path  # of a range of 20
+        assert score == pytest.approx(float(model(pixels)[0]), abs=1e-4), path  # scores have a range of 20
     assert "2 of 12 images could not be scored:" in printed
     assert f"{folder / 'broken.png'}: cannot be decoded" in printed
     assert f"{folder / 'text.jpg'}: cannot be decoded" in printed
@@ -86,7 +86,7 @@ def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, 
     assert "notes.txt" in printed
 
 
-def test_named_files_come_in_their_order_and_a_table_is_printed(folder, runs, capsys):
+def test_named_files_keep_their_order_and_a_table_is_printed(folder, runs, capsys):
     named = [str(folder / name) for name in ("same1.png", "same0.png", "same1.png")]
     assert scoring.main(["linearity", *named, "--weights", str(runs / "native")]) == 0
     lines = capsys.readouterr().out.splitlines()
@@ -94,7 +94,7 @@ def test_named_files_come_in_their_order_and_a_table_is_printed(folder, runs, ca
     assert all(np.isfinite(float(line.split()[1])) for line in lines)
 
 
-def test_a_named_file_that_does_not_exist_is_a_fault(folder, runs, capsys):
+def test_a_missing_file_is_listed_as_a_fault(folder, runs, capsys):
     named = [str(folder / "same1.png"), str(folder / "gone.png"), str(folder / "notes.txt")]
     assert scoring.main(["linearity", "--weights", str(runs / "native"), *named]) == 1
     output = capsys.readouterr()
@@ -105,8 +105,8 @@ def test_a_named_file_that_does_not_exist_is_a_fault(folder, runs, capsys):
 
 
 @pytest.mark.slow
-def test_pictures_that_wait_do_not_fill_the_memory(folder, runs, monkeypatch):
-    """With room for one, everything is scored at once; the numbers stay."""
+def test_few_images_wait_in_memory(folder, runs, monkeypatch):
+    """With room for one waiting image, every image is scored at once; the scores are the same."""
     paths = find([folder]).paths
     model = models.load_run(runs / "native")
     batches = {}
@@ -123,7 +123,7 @@ def test_pictures_that_wait_do_not_fill_the_memory(folder, runs, monkeypatch):
     assert [max(map(len, parts)) for parts in batches.values()] == [4, 1, 2]
 
 
-def test_scores_that_are_no_numbers_and_sizes_that_are_refused_are_faults(folder, monkeypatch):
+def test_nan_scores_and_refused_sizes_are_faults(folder, monkeypatch):
     paths = [folder / "same0.png", folder / "other.jpg"]
 
     def score(pixels):
@@ -154,10 +154,10 @@ def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
             scoring.main(arguments)
 
 
-def test_links_to_folders_are_followed_once_and_dead_links_are_faults(folder, tmp_path):
+def test_links_to_folders_are_followed_once_and_broken_links_are_faults(folder, tmp_path):
     inner = tmp_path / "in"
     inner.mkdir()
-    picture(8, 8).save(inner / "a.png")
+    make_image(8, 8).save(inner / "a.png")
     (inner / "linked").symlink_to(folder / "inner")
     (inner / "self").symlink_to(inner)
     (inner / "dead.png").symlink_to("gone.png")
@@ -171,17 +171,17 @@ def test_links_to_folders_are_followed_once_and_dead_links_are_faults(folder, tm
     assert [remark.split(":")[0] for remark in found.remarks] == [f"skipped {inner / 'self'}"]
 
 
-@pytest.mark.parametrize("kind", ["folder", "below a file", "picture"])
-def test_a_csv_that_cannot_be_written_is_said_before_anything_is_scored(folder, tmp_path, monkeypatch, kind):
+@pytest.mark.parametrize("kind", ["folder", "below a file", "image"])
+def test_an_unwritable_csv_is_an_error_before_scoring(folder, tmp_path, monkeypatch, kind):
     image = folder / "same0.png"
-    out = {"folder": tmp_path, "below a file": image / "x.csv", "picture": image}[kind]
+    out = {"folder": tmp_path, "below a file": image / "x.csv", "image": image}[kind]
     monkeypatch.setattr(scoring, "score_files", None)
     with pytest.raises(SystemExit, match=r"error: .*(is a folder|file is where a folder|one of the images)"):
         scoring.main(["linearity", str(image), "--weights", "x", "--csv", str(out)])
 
 
 @pytest.mark.parametrize("to_file", [False, True])
-def test_what_is_scored_when_ctrl_c_comes_is_kept(folder, runs, tmp_path, monkeypatch, capsys, to_file):
+def test_scores_before_ctrl_c_are_kept(folder, runs, tmp_path, monkeypatch, capsys, to_file):
     named = [folder / "same0.png", folder / "same1.png"]
 
     def interrupted(model, paths, faults, *, batch_size):
@@ -198,7 +198,7 @@ def test_what_is_scored_when_ctrl_c_comes_is_kept(folder, runs, tmp_path, monkey
     assert not to_file or str(out) in output.out
 
 
-def test_a_picture_that_needs_too_much_memory_is_a_fault_and_the_others_are_scored(folder, monkeypatch):
+def test_an_image_that_exceeds_the_memory_is_a_fault_and_the_others_are_scored(folder, monkeypatch):
     def score(pixels):
         if len(pixels) > 1 or pixels[0, 0, 0, 0] == big[0, 0, 0]:
             raise MemoryError
@@ -218,8 +218,8 @@ def test_a_picture_that_needs_too_much_memory_is_a_fault_and_the_others_are_scor
 
 @pytest.mark.parametrize("resized", [False, True])
 @pytest.mark.parametrize("batch_size", [1, 8])
-def test_hundreds_of_sizes_do_not_pile_up_compiled_programs(tmp_path, monkeypatch, resized, batch_size):
-    """However many sizes there are: those that wait for others of their size, too, and those that are resized first."""
+def test_the_number_of_compiled_programs_is_limited(tmp_path, monkeypatch, resized, batch_size):
+    """For any number of sizes, with waiting batches and with images that are resized first."""
     run, resize = jax.jit(lambda x: x.max((1, 2, 3))), jax.jit(lambda x: x[:5, :5])
     held = []
 
@@ -242,20 +242,20 @@ def test_hundreds_of_sizes_do_not_pile_up_compiled_programs(tmp_path, monkeypatc
     assert 2 < max(held) <= 6
 
 
-def test_no_program_is_added_when_memory_maps_run_short(monkeypatch):
+def test_programs_are_dropped_when_memory_maps_run_short(monkeypatch):
     maps = [0]
     monkeypatch.setattr(compiled, "memory_maps", lambda: maps[0])
     held = set()
     for program in range(5):
         compiled.make_room(held, program)
     maps[0] = compiled.MAPS + 1
-    compiled.make_room(held, 3)  # is held already
+    compiled.make_room(held, 3)  # already held
     assert held == {0, 1, 2, 3, 4}
     compiled.make_room(held, 5)
     assert held == {5}
 
 
-def test_a_csv_that_is_a_pipe_is_refused_by_its_own_name():
+def test_a_csv_that_is_a_pipe_is_refused_under_the_given_name():
     reading, writing = os.pipe()
     try:
         with pytest.raises(ValueError, match=rf"^csv: /dev/fd/{writing} is a device"):
@@ -265,7 +265,7 @@ def test_a_csv_that_is_a_pipe_is_refused_by_its_own_name():
         os.close(writing)
 
 
-def test_no_cell_of_the_csv_is_a_formula_and_the_name_still_leads_to_the_file():
+def test_no_cell_of_the_csv_is_a_formula_and_names_stay_valid_paths():
     assert scoring.scores_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0), (" b.png", 4.0)]) == (
         "image,score\n./=1+1.png,1.0\n./@a.png,2.0\na=.png,3.0\n./ b.png,4.0\n"
     )

@@ -1,4 +1,4 @@
-"""Training a filter and a denoiser: better than nothing, the same when it is interrupted, and refused by name."""
+"""Training a filter and a denoiser: the error falls, interrupted runs resume exactly, errors name the option."""
 
 import hashlib
 import json
@@ -29,7 +29,7 @@ TINY = {"limit": 15, "size": (24, 20), "batch_size": 4}
 
 @pytest.fixture(scope="module")
 def metric(tmp_path_factory):
-    """The folder of a metric as train.py leaves it, filled by NumPy: nothing has to be compiled to make one."""
+    """The folder of a metric as saved by train.py, filled by NumPy without compilation."""
     folder, random = tmp_path_factory.mktemp("metric"), np.random.default_rng(0)
     model = nnx.eval_shape(lambda: Linearity("resnet18", width=4, taps=("layer1", "layer2"), rngs=nnx.Rngs(0)))
     shapes = {name: variable.shape for name, variable in key_map.parameters(model).items()}
@@ -44,7 +44,7 @@ def arguments(out: Path, **options) -> Arguments:
     return Arguments(out, **(TINY | options))
 
 
-def test_steps_lower_the_error_and_the_best_numbers_are_kept():
+def test_steps_lower_the_error_and_the_best_weights_are_kept():
     training, using, state = start(networks.DnCNN(depth=3, width=8, rngs=nnx.Rngs(0)))
     wanted = jnp.broadcast_to(jnp.linspace(0.2, 0.8, 16)[:, None], (2, 20, 16, 3))
     given = wanted + 0.2 * np.random.default_rng(0).standard_normal(wanted.shape, np.float32)
@@ -63,7 +63,7 @@ def test_steps_lower_the_error_and_the_best_numbers_are_kept():
 
 
 @pytest.mark.slow
-def test_a_denoiser_learns_and_goes_on_exactly_where_it_was(tmp_path):
+def test_a_denoiser_learns_and_resumes_exactly(tmp_path):
     options = {"network": "dncnn", "depth": 3, "width": 8, "sigma": 0.3, "learning_rate": 0.01, "batch_size": 2}
     whole, parts = tmp_path / "whole.safetensors", tmp_path / "parts.safetensors"
     best, before = train_filter.train(arguments(whole, epochs=8, **options))
@@ -115,7 +115,7 @@ def test_a_filter_learns_from_attacks_on_a_metric(tmp_path, metric):
         ({"network": "dncnn", "limit": 1}, "limit=1 is outside"),
     ],
 )
-def test_what_cannot_work_is_said_at_once(options, message):
+def test_bad_options_are_refused_before_training(options, message):
     with pytest.raises(ValueError, match=message):
         train_filter.check(Arguments(**({"out": Path("filter.safetensors")} | options)))
 
@@ -126,7 +126,7 @@ def test_a_folder_without_a_metric_is_refused(tmp_path):
 
 
 @pytest.mark.slow
-def test_the_command_helps_trains_and_explains(tmp_path):
+def test_the_command_shows_help_trains_and_reports_errors(tmp_path):
     command = [sys.executable, "-m", "jaxiqa", "train-filter"]
     began = time.perf_counter()
     shown = subprocess.run([*command, "--help"], capture_output=True, text=True, check=True).stdout
@@ -150,14 +150,14 @@ def test_the_command_helps_trains_and_explains(tmp_path):
         ({"network": "dncnn", "depth": 2}, "depth=2"),
     ],
 )
-def test_a_failed_start_leaves_nothing_that_refuses_the_corrected_one(options, message, tmp_path):
+def test_a_failed_start_leaves_no_files(options, message, tmp_path):
     wrong = arguments(tmp_path / "f.safetensors", **options)
     with pytest.raises(ValueError, match=message):
         train_filter.check(wrong)
     assert list(tmp_path.iterdir()) == []
 
 
-def test_other_images_are_another_run(tmp_path):
+def test_other_images_are_refused_in_the_same_run_folder(tmp_path):
     given = arguments(tmp_path / "f.safetensors", network="dncnn")
     clean = train_filter.load_images(given)
     train_filter.same_run(given, tmp_path / "run", clean)
@@ -166,11 +166,11 @@ def test_other_images_are_another_run(tmp_path):
         train_filter.same_run(given, tmp_path / "run", 255 - clean)
     stored = json.loads((tmp_path / "run" / "config.json").read_text())
     (tmp_path / "run" / "config.json").write_text(json.dumps({k: v for k, v in stored.items() if k != "images"}))
-    with pytest.raises(ValueError, match="different images"):  # the name was another one in earlier runs
+    with pytest.raises(ValueError, match="different images"):  # earlier runs used another key
         train_filter.same_run(given, tmp_path / "run", clean)
 
 
-def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
+def test_a_start_without_a_checkpoint_can_be_corrected(tmp_path):
     given = arguments(tmp_path / "f.safetensors", network="dncnn")
     clean, run = train_filter.load_images(given), tmp_path / "run"
     train_filter.same_run(given, run, clean)
@@ -190,7 +190,7 @@ def test_a_start_that_came_to_nothing_can_be_corrected(tmp_path):
 
 
 @pytest.mark.slow
-def test_attacked_images_that_are_damaged_or_of_another_attack_are_made_again(tmp_path, metric, capsys):
+def test_damaged_or_different_attacked_images_are_attacked_again(tmp_path, metric, capsys):
     options = {"model": metric, "attack": "fgsm", "attack_options": ("epsilon=0.1",), "limit": 2}
     given = arguments(tmp_path / "f.safetensors", **options)
     clean, key = train_filter.load_images(given), jax.random.key(0)

@@ -1,4 +1,4 @@
-"""Writes, names and locks, also where the disk or the folder does not play along."""
+"""Writes, names and locks, also with full disks and folders that refuse writes."""
 
 import errno
 import os
@@ -22,7 +22,7 @@ from jaxiqa.core.files import (
 
 
 @pytest.mark.parametrize("label", ["PGD-8", "robust_block+prune", "JPEG q50", "a" * 100])
-def test_plain_labels_name_their_own_files(label):
+def test_plain_labels_are_file_names(label):
     assert safe_name(label) == label
 
 
@@ -30,16 +30,16 @@ def test_plain_labels_name_their_own_files(label):
     "label",
     ["[/]", "../..", ".hidden", "a/b", "con", "NUL.txt", "é", "画質" * 60, "x" * 101, "trailing.", "a*b?", "$x$"],
 )
-def test_other_labels_become_names_that_every_file_system_takes(label, tmp_path):
+def test_other_labels_become_portable_file_names(label, tmp_path):
     name = safe_name(label)
     assert name != label
     assert len(name.encode()) <= 100
     write_text(tmp_path / name, "x")
     assert [path.name for path in tmp_path.iterdir()] == [name]
-    assert list(tmp_path.glob(name)) == [tmp_path / name]  # no character that a pattern gives a meaning
+    assert list(tmp_path.glob(name)) == [tmp_path / name]  # no character with a meaning in patterns
 
 
-def test_labels_that_begin_alike_do_not_share_a_name():
+def test_labels_with_a_common_beginning_get_different_names():
     names = {safe_name("a" * 150 + ending) for ending in "bc"} | {safe_name("a/b"), safe_name("a:b")}
     assert len(names) == 4
 
@@ -53,7 +53,7 @@ def test_labels_that_begin_alike_do_not_share_a_name():
         (["Images"], "jaxiqa writes"),
     ],
 )
-def test_labels_that_cannot_be_told_apart_or_shown_are_refused(labels, message):
+def test_ambiguous_or_unprintable_labels_are_refused(labels, message):
     with pytest.raises(ValueError, match=f"variants: .*{message}"):
         check_labels("variants", labels, taken=["images"])
     check_labels("variants", ["画質", "[/]", "a" * 300, "a" * 299 + "b"])
@@ -74,7 +74,7 @@ def test_a_file_where_a_folder_should_be_is_named(tmp_path):
     ("number", "mend"),
     [(errno.ENOSPC, "free some space"), (errno.EROFS, "read-only"), (errno.EACCES, "permissions"), (errno.EIO, "Inp")],
 )
-def test_what_the_system_refuses_is_said_with_the_mend_and_nothing_is_left(tmp_path, monkeypatch, number, mend):
+def test_a_refused_write_names_the_remedy_and_leaves_no_files(tmp_path, monkeypatch, number, mend):
     (tmp_path / "a.json").write_text("old")
 
     def refuse(descriptor):
@@ -86,7 +86,7 @@ def test_what_the_system_refuses_is_said_with_the_mend_and_nothing_is_left(tmp_p
     assert {path.name: path.read_text() for path in tmp_path.iterdir()} == {"a.json": "old"}
 
 
-def test_what_tensorstore_reports_as_a_value_error_is_said_the_same_way(tmp_path):
+def test_value_errors_of_tensorstore_become_the_same_error(tmp_path):
     text = "RESOURCE_EXHAUSTED: Error writing x: No space left on device [os_error_code='28']"
     with pytest.raises(WriteError, match=f"^cannot write {tmp_path}: the disk is full"), writing(tmp_path):
         raise ValueError(text)
@@ -94,7 +94,7 @@ def test_what_tensorstore_reports_as_a_value_error_is_said_the_same_way(tmp_path
         raise ValueError("other")
 
 
-def test_room_is_looked_for_before_a_large_write(tmp_path):
+def test_space_is_checked_before_a_large_write(tmp_path):
     check_space(tmp_path, 1)
     with pytest.raises(WriteError, match="the disk is full; free some space"):
         check_space(tmp_path, 2**62)
@@ -121,7 +121,7 @@ def test_a_lock_keeps_others_out_and_ends_with_its_process(tmp_path):
         pass
 
 
-def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
+def test_leftovers_of_a_killed_write_are_removed_and_nothing_else(tmp_path):
     for name in (".a.png.123.tmp", "a.tmp", ".keep.tmp", "a.png"):
         (tmp_path / name).write_text("")
     remove_leftovers(tmp_path)
@@ -129,17 +129,17 @@ def test_what_a_killed_write_left_is_removed_and_nothing_else(tmp_path):
 
 
 @pytest.mark.parametrize("name", ["x" * 251 + ".csv", "é" * 120 + ".csv", "[b]{0}%s.csv", "-a.csv"])
-def test_a_name_that_the_file_system_takes_can_be_written(tmp_path, name):
+def test_a_name_of_the_largest_length_can_be_written(tmp_path, name):
     files.write_bytes(tmp_path / name, b"1")
     assert [path.name for path in tmp_path.iterdir()] == [name]
 
 
-def test_an_error_names_the_file_that_was_asked_for_and_not_the_one_beside_it(tmp_path):
+def test_an_error_names_the_requested_file_and_not_the_temporary_one(tmp_path):
     with pytest.raises(WriteError, match=f"^cannot write {tmp_path}/{'x' * 300}: the name is too long"):
         files.write_bytes(tmp_path / ("x" * 300), b"1")
 
 
-def test_locks_need_nothing_that_windows_lacks():
+def test_locks_do_not_need_fcntl():
     """`fcntl` does not exist there."""
     code = "import sys; sys.modules['fcntl'] = None; import jaxiqa.core.files, jaxiqa.cli.score"
     subprocess.run([sys.executable, "-c", code], check=True)

@@ -10,31 +10,31 @@ def clock(monkeypatch):
     return now
 
 
-def test_a_log_file_gets_a_line_a_minute_with_the_time_left(capsys, clock):
-    with progress.progress_bar("scoring", "pictures") as update:
+def test_a_log_file_gets_one_line_per_minute_with_the_remaining_time(capsys, clock):
+    with progress.progress_bar("scoring", "images") as update:
         for done in range(40, 100):  # 40 were done before
             clock[0] += 10
             update(done + 1, 100, "SSIM [0.9]")
     lines = capsys.readouterr().err.splitlines()
-    assert len(lines) == 9  # and none for the last picture, which ends the tenth minute
-    assert lines[0] == "scoring: 46 of 100 pictures, 11 minutes left, SSIM [0.9]"
-    assert lines[-1].startswith("scoring: 94 of 100 pictures, 1 minutes left")
+    assert len(lines) == 9  # none for the last image, which ends the tenth minute
+    assert lines[0] == "scoring: 46 of 100 images, 11 minutes left, SSIM [0.9]"
+    assert lines[-1].startswith("scoring: 94 of 100 images, 1 minutes left")
 
 
-def test_short_work_says_nothing_in_a_log_file(capsys, clock):
-    with progress.progress_bar("scoring", "pictures") as update:
+def test_short_work_writes_nothing_to_a_log_file(capsys, clock):
+    with progress.progress_bar("scoring", "images") as update:
         for done in range(5):
             clock[0] += 10
             update(done + 1, 5, "")
     assert capsys.readouterr() == ("", "")
 
 
-def test_names_in_brackets_are_no_markup(capsys):
+def test_names_in_brackets_are_not_markup(capsys):
     progress.say("scores[v2].csv in run[/best]")
     assert capsys.readouterr().out == "scores[v2].csv in run[/best]\n"
 
 
-def test_colons_in_names_are_no_emoji(capsys):
+def test_names_between_colons_are_not_emoji(capsys):
     progress.say("a:warning:b [bold]:x:.png")
     progress.note("smile :smile:")
     progress.console.print("[bold]:rocket:[/]")

@@ -11,7 +11,7 @@ from jaxiqa.data import load, validate
 
 @pytest.fixture(scope="module")
 def folders(tmp_path_factory):
-    """A folder of pictures, and the same prepared."""
+    """A folder of images, and the same data set prepared."""
     source, out = tmp_path_factory.mktemp("in"), tmp_path_factory.mktemp("out")
     for i in range(12):
         pixels = np.random.default_rng(i).integers(0, 256, (7, 9 + i, 3), np.uint8)
@@ -21,7 +21,7 @@ def folders(tmp_path_factory):
     return source, out
 
 
-def test_a_prepared_set_reads_like_the_plain_one(folders):
+def test_a_prepared_set_equals_the_original(folders):
     source, out = map(str, folders)
     plain = load("folder", source=source, csv="labels.csv", score_column="score", mos_range=(0, 10))
     prepared = load("folder", source=out)
@@ -35,7 +35,7 @@ def test_a_prepared_set_reads_like_the_plain_one(folders):
         validate(prepared[part])
 
 
-def test_other_readers_of_tensorflow_datasets_find_the_same(folders):
+def test_tensorflow_datasets_reads_the_same_examples(folders):
     import tensorflow_datasets as tfds
 
     builder = tfds.builder_from_directory(str(folders[1] / "folder" / "1.0.0"))
@@ -52,7 +52,7 @@ def test_tensorflow_is_not_needed(folders):
     assert "tensorflow" not in sys.modules
 
 
-def test_an_unlabelled_and_a_made_up_set_can_be_prepared_too(tmp_path):
+def test_unlabelled_and_synthetic_sets_can_be_prepared(tmp_path):
     Image.new("RGB", (5, 4), "red").save(tmp_path / "a.png")
     (tmp_path / "images.csv").write_text("image\na.png\n")
     prepare(Arguments("nips2017", tmp_path / "out", tmp_path))
@@ -67,7 +67,7 @@ def test_an_unlabelled_and_a_made_up_set_can_be_prepared_too(tmp_path):
     np.testing.assert_array_equal(read.read(3), made.read(3))
 
 
-def test_a_prepared_set_takes_no_options_and_is_not_written_over(folders):
+def test_a_prepared_set_has_no_options_and_is_not_overwritten(folders):
     source, out = folders
     with pytest.raises(ValueError, match="takes no options, but got seed"):
         load("folder", source=str(out), seed=1)
@@ -87,7 +87,7 @@ def test_a_damaged_record_is_named(tmp_path):
         validate(load("builtin", source=str(tmp_path))["train"])
 
 
-def test_preparing_says_what_is_wrong():
+def test_errors_of_prepare_name_the_fault():
     command = [sys.executable, "-m", "jaxiqa", "prepare"]
     failed = subprocess.run([*command, "clive", "--source", "/nowhere", "--out", "x"], capture_output=True, text=True)
     assert failed.returncode == 1

@@ -1,4 +1,4 @@
-"""Only listed formats are decoded, and never more pixels than allowed: also not those that a file holds inside."""
+"""Only listed formats are decoded, and never more pixels than allowed, embedded streams included."""
 
 import io
 import struct
@@ -20,7 +20,7 @@ def saved(kind, size=(40, 24), mode="RGB", **options):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_listed_format_is_read_whatever_the_file_is_called(kind):
+def test_every_listed_format_is_read_under_any_file_name(kind):
     assert decode(saved(kind), "a.png").shape == (24, 40, 3)
     with pytest.raises(ValueError, match=r"40x24 pixels, more than the 959 allowed"):
         decode(saved(kind), "a.png", max_pixels=959)
@@ -39,8 +39,8 @@ def test_other_formats_are_refused_by_content_and_run_nothing(kind, monkeypatch)
         decode(content, "photo.png")
 
 
-def test_the_size_inside_counts_and_not_that_of_the_container():
-    """A JPEG 2000 stream, a WebP frame and a TIFF tile that are larger than the image around them says."""
+def test_the_size_of_the_stream_counts_not_that_of_the_container():
+    """A JPEG 2000 stream, a WebP frame and a TIFF tile that are larger than their container states."""
     stream = bytearray(saved("JPEG2000"))
     struct.pack_into(">II", stream, stream.index(b"jp2c\xff\x4f\xff\x51") + 12, 60000, 60000)
     webp = saved("WEBP", exif=b"Exif\0\0" + bytes(10))
@@ -82,7 +82,7 @@ def test_a_file_cut_anywhere_is_read_or_refused(kind):
 
 
 @pytest.mark.parametrize("entry", [(282, 2, 3, b"72\0\0"), (282, 5, 1, b"\xff\xff\xff\xff"), (700, 99, 1, b"\0\0\0\0")])
-def test_an_odd_tag_beside_the_rotation_leaves_the_rotation(entry):
+def test_a_damaged_tag_does_not_affect_the_rotation(entry):
     image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=95)

@@ -9,7 +9,7 @@ from jaxiqa.data.synthetic.synthesis import distorted_scenes, similarity
 SMALL = {"size": (20, 28), "train": 12, "val": 8, "test": 8}
 
 
-def test_pictures_follow_the_seed():
+def test_images_depend_on_the_seed():
     first, other = load("builtin", **SMALL), load("builtin", **SMALL, seed=1)
     assert (first["train"].read(3) != other["train"].read(3)).any()
     for again in (distorted_scenes((20, 28), 12, (0, 0)), distorted_scenes((20, 28), 12, (0, 0))):
@@ -18,7 +18,7 @@ def test_pictures_follow_the_seed():
 
 
 def test_no_two_scenes_or_distortions_share_their_random_numbers(monkeypatch):
-    """NumPy takes (seed, number, 0) for (seed, number): a scene and its first distortion were once drawn alike."""
+    """NumPy treats the seeds (seed, number, 0) and (seed, number) as equal. Scenes and distortions once shared them."""
     states, make = [], np.random.default_rng
 
     def recorded(seed):
@@ -33,7 +33,7 @@ def test_no_two_scenes_or_distortions_share_their_random_numbers(monkeypatch):
 
 
 @pytest.mark.parametrize("size", [(16, 16), [16, 50], (51, 17)])
-def test_any_size_can_be_made(size):
+def test_any_size_can_be_generated(size):
     splits = load("builtin", size=size, train=5, val=1, test=1)
     assert splits["train"].read(4).shape == (*size, 3)
     assert [len(splits[part]) for part in ("train", "val", "test")] == [5, 1, 1]
@@ -45,7 +45,7 @@ def test_impossible_options_are_refused(options):
         load("builtin", **options)
 
 
-def test_what_callers_share_cannot_be_changed():
+def test_cached_arrays_cannot_be_changed():
     split = load("builtin", **SMALL)["train"]
     with pytest.raises(ValueError, match="read-only"):
         split.read(0)[:] = 0
@@ -53,7 +53,7 @@ def test_what_callers_share_cannot_be_changed():
         split.mos[0] = 0
 
 
-def test_labels_span_the_scale_and_untouched_pictures_score_100():
+def test_labels_span_the_scale_and_undistorted_images_score_100():
     split = load("builtin", size=(32, 32), train=240, val=1, test=1)["train"]
     pristine = np.array(["pristine" in image for image in split.ids])
     assert 0.005 < pristine.mean() < 0.1
@@ -66,9 +66,9 @@ def test_labels_span_the_scale_and_untouched_pictures_score_100():
 def test_a_stronger_distortion_has_a_lower_label(kind):
     values = np.zeros((4, 3))
     for number in range(4):
-        picture = scene(np.random.default_rng(number), (40, 56))
+        image = scene(np.random.default_rng(number), (40, 56))
         for column, strength in enumerate((0.1, 0.5, 1.0)):
-            damaged = np.clip(DISTORTIONS[kind](picture, strength, np.random.default_rng(0)), 0, 1)
-            values[number, column] = similarity(picture, damaged)
+            damaged = np.clip(DISTORTIONS[kind](image, strength, np.random.default_rng(0)), 0, 1)
+            values[number, column] = similarity(image, damaged)
     means = values.mean(0)
     assert means[0] > means[1] > means[2]

@@ -35,7 +35,7 @@ def batch(label, *, attack=None, score_fn=linear, images=IMAGES, **options):
         ("ssim", lambda clean, attacked: jnp.clip(MOS - 84 * (1 - ssim(clean, attacked)), 4, 88)),
     ],
 )
-def test_labels_follow_the_formula_and_clean_pictures_keep_theirs(label, expected):
+def test_labels_follow_the_formula_and_clean_images_keep_theirs(label, expected):
     images, mos = batch(label)
     np.testing.assert_array_equal(images[4:], IMAGES)
     np.testing.assert_array_equal(mos[4:], MOS)
@@ -53,12 +53,12 @@ def test_a_penalty_and_a_network_scale_the_label():
     assert float((MOS - mos[:4]).max()) > 0.1
 
 
-def test_ms_ssim_needs_pictures_that_hold_five_scales():
+def test_ms_ssim_needs_images_large_enough_for_five_scales():
     with pytest.raises(ValueError, match="at least 161"):
         batch("ms_ssim")
 
 
-def test_a_label_is_clipped_to_the_range_there_is():
+def test_a_label_is_clipped_to_the_score_range():
     np.testing.assert_array_equal(
         relabel(jnp.array([5.0, 100.0]), jnp.ones(2) * 0.5, low=4, high=88), jnp.array([4.0, 58.0])
     )
@@ -76,7 +76,7 @@ def test_the_attack_raises_the_score_or_moves_it_away_from_the_label():
     assert {-1.0, 1.0} == set(directions.tolist())  # some scores go up, some go down
 
 
-def test_the_deviation_is_what_norm_in_norm_sums_up():
+def test_the_deviation_equals_that_of_norm_in_norm():
     scores, mos = np.asarray(linear(IMAGES), np.float64), np.asarray(MOS, np.float64)
     unit = [(x - x.mean()) / np.linalg.norm(x - x.mean()) for x in (scores, mos)]
     np.testing.assert_allclose(deviation(linear, MOS)(IMAGES), np.abs(unit[0] - unit[1]), atol=1e-5)
@@ -129,7 +129,7 @@ def test_the_penalty_of_a_linear_score_is_half_the_squared_l1_norm_of_its_weight
         assert float(value) == pytest.approx(1.5 * float(jnp.abs(weights).sum()) ** 2, rel=1e-10)
 
 
-def test_the_penalty_of_a_quadratic_score_tends_to_its_gradients_norm():
+def test_the_penalty_of_a_quadratic_score_tends_to_its_gradient_norm():
     with jax.enable_x64(True):
         images, step = jnp.asarray(IMAGES, float), 1e-3
         value = norm_penalty(lambda x: (x**2).sum((1, 2, 3)) / 2, images, step=step, scale_free=False)
@@ -138,7 +138,7 @@ def test_the_penalty_of_a_quadratic_score_tends_to_its_gradients_norm():
         assert float(value) == pytest.approx(float(expected), rel=1e-9)
 
 
-def test_with_the_scale_fix_shrinking_the_scores_saves_nothing():
+def test_with_scale_free_the_penalty_does_not_depend_on_the_scale_of_scores():
     def price(scale, shift, scale_free):
         return norm_penalty(
             Partial(lambda a, b, x: a * jnp.tanh(linear(x) / 20) + b, scale, shift), IMAGES, scale_free=scale_free
@@ -162,7 +162,7 @@ def test_the_penalty_does_not_differentiate_its_direction():
 @pytest.mark.parametrize(
     ("options", "message"), [({"step": 0.0}, "step"), ({"weight": -1.0}, "weight"), ({"count": 1}, "one image")]
 )
-def test_what_has_no_penalty_is_refused(options, message):
+def test_bad_arguments_of_the_penalty_are_refused(options, message):
     count = options.pop("count", 4)
     with pytest.raises(ValueError, match=message):
         norm_penalty(linear, IMAGES[:count], **options)

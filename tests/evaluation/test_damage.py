@@ -1,4 +1,4 @@
-"""Files of an evaluation that are cut, emptied, deleted or changed; strengths, names and balls of stored images."""
+"""Evaluation files that are cut, emptied, deleted or changed; strengths, names and balls of stored images."""
 
 import json
 from dataclasses import replace
@@ -31,7 +31,7 @@ def model(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("damage", ["half a line", "a line", "emptied", "deleted"])
-def test_predictions_that_are_missing_are_made_again(model, split, damage):
+def test_missing_predictions_are_computed_again(model, split, damage):
     predict(model, split, None)
     path = model.root / "predictions.jsonl"
     whole = path.read_bytes()
@@ -48,7 +48,7 @@ def test_predictions_that_are_missing_are_made_again(model, split, damage):
 
 
 @pytest.mark.parametrize("name", ["predictions.jsonl", "models.jsonl"])
-def test_a_changed_digit_is_noticed_by_whoever_reads(model, split, name):
+def test_a_changed_digit_is_detected_by_every_reader(model, split, name):
     predict(model, split, None)
     path = model.root / name
     text = path.read_text()
@@ -58,7 +58,7 @@ def test_a_changed_digit_is_noticed_by_whoever_reads(model, split, name):
         predict(model, split, None)
 
 
-def test_checks_of_another_number_of_images_are_others_and_missing_ones_are_made(tmp_path, split, monkeypatch):
+def test_masking_checks_are_stored_per_number_of_images_and_missing_ones_are_run(tmp_path, split, monkeypatch):
     checks = tuple(Check(name, 0.0, 1.0, False) for name in ("gradient is zero", "noise beats pgd", "square beats pgd"))
     monkeypatch.setattr(clean_stage, "check_masking", lambda *_, **__: checks)
     made = evaluated(tmp_path)
@@ -81,7 +81,7 @@ def with_strengths(*strengths):
     return replace(EVALUATION, attacks={"A": replace(EVALUATION.attacks["A"], epsilons=strengths)})
 
 
-def test_changed_strengths_reuse_the_rows_of_those_that_stay(tmp_path, split, monkeypatch):
+def test_changed_strengths_reuse_the_rows_of_unchanged_ones(tmp_path, split, monkeypatch):
     made = evaluated(tmp_path)
     run_attacks(made, with_strengths(2 / 255, 8 / 255), split, store=True, examples=1)
     before, ran = made.rows(ResultRow), []
@@ -102,7 +102,7 @@ def test_changed_strengths_reuse_the_rows_of_those_that_stay(tmp_path, split, mo
     assert made.rows(ResultRow) == rows
 
 
-def test_strengths_that_agree_to_six_decimals_have_files_of_their_own(tmp_path, split):
+def test_strengths_equal_to_six_decimals_have_different_files(tmp_path, split):
     made = evaluated(tmp_path)
     run_attacks(made, EVALUATION, split, store=True, examples=0)
     assert len(list((tmp_path / "images").rglob("*.png"))) == 3 * len(split)
@@ -112,7 +112,7 @@ def test_strengths_that_agree_to_six_decimals_have_files_of_their_own(tmp_path, 
     )
 
 
-def test_stored_images_stay_in_every_ball_of_the_attack():
+def test_stored_images_stay_in_the_ball_of_the_attack():
     random = np.random.default_rng(0)
     clean_images = random.integers(0, 256, (64, 6, 6, 3)).astype(np.float32) / 255
     for epsilon in (0.4 / 255, 1 / 255, 0.01, 8 / 255):
@@ -128,7 +128,7 @@ def test_stored_images_stay_in_every_ball_of_the_attack():
     np.testing.assert_allclose(to_8_bits(jnp.asarray(whole), jnp.asarray(clean_images)), whole, atol=1e-6)
 
 
-def test_the_file_is_what_was_scored(tmp_path, split):
+def test_the_stored_file_is_scored(tmp_path, split):
     made = evaluated(tmp_path)
     run_attacks(made, with_strengths(0.01), split, store=True, examples=0)
     for row in made.rows(ResultRow):
@@ -153,20 +153,20 @@ def test_images_and_labels_of_any_name_are_stored(tmp_path, split, name):
     assert not (tmp_path.parent / "up.png").exists()
 
 
-def test_what_cannot_be_written_is_named(tmp_path, split):
+def test_errors_name_the_path_that_cannot_be_written(tmp_path, split):
     (tmp_path / "images").write_text("")
     with pytest.raises(WriteError, match=r"images.*: a file is where a folder should be; move it"):
         run_attacks(evaluated(tmp_path), with_strengths(0.1), split, store=True, examples=0)
 
 
 @pytest.mark.parametrize("name", ["fgsm", "ifgsm", "one_pixel", "square"])
-def test_a_metric_that_turns_nan_is_named_with_its_attack_and_what_was_done_is_kept(tmp_path, split, name):
+def test_a_metric_that_becomes_nan_is_named_with_its_attack_and_earlier_rows_are_kept(tmp_path, split, name):
     options = {"ifgsm": {"steps": 3}, "one_pixel": {"pixels": 2, "population": 8, "generations": 2}}.get(name, {})
     options |= {"queries": 20} if name == "square" else {}
     chosen = Evaluation(
         data=Data("builtin"), attacks={"mine": Attack(name, None if name == "one_pixel" else (0.1,), options)}
     )
-    last = jnp.asarray(split.read(4), jnp.float32) / 255  # of another scene than the others
+    last = jnp.asarray(split.read(4), jnp.float32) / 255  # a different scene
 
     def broken(images):
         near = jnp.abs(images - last).mean((1, 2, 3)) < 0.12

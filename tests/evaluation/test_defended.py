@@ -1,4 +1,4 @@
-"""Defenses against the adversarial set and against attacks that know them: what is written, and read again."""
+"""Defenses against transferred and adaptive attacks: rows and files that are written and read back."""
 
 import hashlib
 from dataclasses import replace
@@ -52,7 +52,7 @@ def whole(tmp_path_factory, split):
     return root, run(root, evaluation.__wrapped__(root / "mine.py"), split)
 
 
-def test_every_cell_has_its_rows_and_they_say_what_happened(whole, split):
+def test_every_cell_has_rows_with_correct_numbers(whole, split):
     root, rows = whole
     strengths = {"IFGSM": [2 / 255, 8 / 255], "visible": ["weak", "medium", "strong"]}
     expected = {
@@ -82,8 +82,8 @@ def pixels(split, image):
     return split.read(split.ids.index(image))[None] / np.float32(255)
 
 
-def test_an_attack_that_knows_the_defense_passes_it(whole):
-    """What raises a score raises nothing behind the mirror, unless it was made through the mirror."""
+def test_an_adaptive_attack_raises_scores_behind_the_defense(whole):
+    """Behind the mirror only an attack through the mirror raises the score."""
     gains = {
         mode: np.mean([r.purified - r.purified_clean for r in whole[1] if (r.mode, *key_of(r)[1:4]) == (mode, *cell)])
         for cell in [("mirror", "IFGSM", 8 / 255)]
@@ -95,7 +95,7 @@ def test_an_attack_that_knows_the_defense_passes_it(whole):
             assert row.purified > row.purified_clean
 
 
-def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(whole, split):
+def test_a_clean_and_its_attacked_image_share_a_draw_and_images_do_not(whole, split):
     root, _ = whole
     made = defense_stage.Defended(evaluated(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
     images = np.stack([split.read(i) for i in range(3)]) / np.float32(255)
@@ -108,7 +108,7 @@ def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(who
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp_path, evaluation, split, monkeypatch):
+def test_a_killed_run_ends_with_the_same_rows(whole, tmp_path, evaluation, split, monkeypatch):
     add, calls = EvaluatedModel.add, []
 
     def killed(self, rows):
@@ -142,14 +142,14 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
     assert {path: path.stat().st_mtime_ns for path in files} == files
     mirror = {key_of(replace(r, defense="late")): r.purified for r in rows if r.defense == "mirror"}
     assert {key_of(row): row.purified for row in late} == {k: v for k, v in mirror.items() if k[0] == "transfer"}
-    # What is scored is the file: its pixels, not those the attack had in memory.
+    # The pixels of the stored file are scored, not those in memory.
     row = next(row for row in late if row.level == "strong")
     path = root / "images" / "m-seed0" / "visible" / "strong" / f"{row.image}.png"
     stored_score = score(np.asarray(Image.open(path))[None, :, ::-1] / np.float32(255))
     assert row.purified == pytest.approx(float(stored_score[0]), abs=1e-3)
 
 
-def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, evaluation, split):
+def test_a_damaged_image_is_detected_and_a_missing_one_is_attacked_again(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, adaptive=Adaptive())
     run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
     path = adversarial_set.png_path(evaluated(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
@@ -167,7 +167,7 @@ def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, 
     assert len(evaluated(tmp_path).rows(DefenseRow)) == 15
 
 
-def test_images_that_were_not_kept_are_made_when_a_defense_needs_them(tmp_path, evaluation, split):
+def test_images_that_were_not_stored_are_attacked_again_for_a_defense(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, defenses={})
     run_attacks(evaluated(tmp_path), less, split, store=False, examples=0)
     rows = evaluated(tmp_path).rows(ResultRow)
@@ -177,7 +177,7 @@ def test_images_that_were_not_kept_are_made_when_a_defense_needs_them(tmp_path, 
     assert len(list((tmp_path / "images").rglob("*.png"))) == 5
 
 
-def test_aligned_strengths_are_found_once_and_change_pictures_equally(whole, split):
+def test_aligned_strengths_are_found_once_and_reach_the_psnr(whole, split):
     root, _ = whole
     path = root / "aligned" / "m-seed0" / "visible.json"
     before = path.stat().st_mtime_ns

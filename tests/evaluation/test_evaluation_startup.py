@@ -1,4 +1,4 @@
-"""What can be known before the work starts is said before it starts, with the field's full name and the remedy."""
+"""Faults of an experiment are reported before the work, with the full field name and the remedy."""
 
 import time
 from dataclasses import replace
@@ -24,7 +24,7 @@ def attacked(attack, **fields):
     return changed(attacks={"PGD-8": attack}, adaptive=Adaptive(), **fields)
 
 
-def test_what_is_right_is_accepted_in_a_few_seconds(tmp_path):
+def test_correct_experiments_are_accepted_within_seconds(tmp_path):
     began = time.perf_counter()
     check_evaluation_start(replace(get_config(), workdir=str(tmp_path / "new")))
     assert time.perf_counter() - began < 10
@@ -64,7 +64,7 @@ def test_what_is_right_is_accepted_in_a_few_seconds(tmp_path):
         (Attack("ifgsm", aligned=Align("psnr", images=0)), r"aligned\.images=0; expected at least 1"),
     ],
 )
-def test_a_wrong_attack_is_named(attack, message):
+def test_errors_name_a_wrong_attack(attack, message):
     with pytest.raises(ValueError, match=message):
         check_evaluation_start(attacked(attack))
 
@@ -86,19 +86,19 @@ def test_a_wrong_attack_is_named(attack, message):
         ({"psnr_cap": 0.0}, r"evaluation\.psnr_cap=0"),
     ],
 )
-def test_other_faults_are_named(fields, message):
+def test_errors_name_other_faults(fields, message):
     with pytest.raises(ValueError, match=message):
         check_evaluation_start(changed(**fields))
 
 
 def test_a_strength_in_quotes_is_refused():
     attack = Attack("pgd", (0.1,))
-    object.__setattr__(attack, "epsilons", ("8/255",))  # past the tests' checks of types
+    object.__setattr__(attack, "epsilons", ("8/255",))  # bypasses the type checks of the tests
     with pytest.raises(ValueError, match=r"PGD-8: epsilon='8/255' is not a strength.*such as 2 / 255"):
         check_evaluation_start(attacked(attack))
 
 
-def test_several_faults_are_said_at_once():
+def test_several_faults_are_in_one_error():
     with pytest.raises(ValueError, match=r"2 faults in the evaluation:\n  evaluation.*\n  evaluation") as said:
         check_evaluation_start(attacked(Attack("pgdd"), masking=-1))
     assert "masking=-1" in str(said.value)
@@ -117,7 +117,7 @@ def folder(path, names, seed=0):
     return Data("folder", source=str(path), options={"split": (0.0, 0.0, 1.0)})
 
 
-def test_the_ends_of_the_scale_are_asked_for_before_the_attacks(tmp_path):
+def test_a_missing_score_range_is_an_error_before_the_attacks(tmp_path):
     mine = folder(tmp_path / "mine", [f"{i}.png" for i in range(4)])
     experiment = replace(attacked(Attack("pgd", (0.1,))), data=mine)
     with pytest.raises(ValueError, match=r'score_range="mos" needs mos_range.*write mos_range=.*data\.options'):
@@ -127,7 +127,7 @@ def test_the_ends_of_the_scale_are_asked_for_before_the_attacks(tmp_path):
     assert check_evaluation_start(replace(experiment, data=ends)) == []
 
 
-def test_a_training_goes_on_without_the_ends_of_the_scale_and_says_so(tmp_path):
+def test_a_training_without_a_score_range_continues_with_a_note(tmp_path):
     mine = folder(tmp_path / "mine", [f"{i}.png" for i in range(4)])
     (said,) = check_evaluation_start(replace(attacked(Attack("pgd", (0.1,))), data=mine), later=True)
     assert said.startswith('evaluation.score_range="mos" needs mos_range')
@@ -142,7 +142,7 @@ def test_a_file_where_the_folder_should_be_is_named(tmp_path):
             check_evaluation_start(replace(get_config(), workdir=str(tmp_path / workdir)))
 
 
-def test_images_under_attack_are_known_by_their_pixels_whatever_their_names(tmp_path):
+def test_the_digest_of_images_depends_on_pixels_not_names(tmp_path):
     mine, other = folder(tmp_path / "a", ["x.png", "y.png"]), folder(tmp_path / "b", ["p.png"], seed=1)
     evaluation = replace(get_config().evaluation, data=mine)
     images = load_attacked(evaluation)

@@ -1,4 +1,4 @@
-"""A network that nothing trains is never a random one: in configs, in the stages, and where an API is given one."""
+"""A random network is refused if nothing trains it: in configs, in stages and in the API."""
 
 from dataclasses import replace
 
@@ -38,14 +38,14 @@ CASES = [(kind, label) for kind, parts in REFUSED.items() for label in parts]
 
 
 @pytest.mark.parametrize(("kind", "label"), CASES)
-def test_a_config_names_the_field(kind, label):
+def test_a_config_with_a_fresh_network_is_an_error_that_names_the_field(kind, label):
     evaluation = replace(Evaluation(data=FIT, attacks={}), **{kind: {label: REFUSED[kind][label]}})
     with pytest.raises(ValueError, match=rf"evaluation\.{kind}\.{label}\.networks\.\w+ has no weights"):
         check_evaluation(evaluation)
 
 
 @pytest.mark.parametrize(("kind", "label"), CASES)
-def test_a_stage_refuses_too(kind, label):
+def test_a_stage_refuses_a_fresh_network(kind, label):
     chosen = REFUSED[kind][label]
     build = {
         "attacks": lambda: load_networks(chosen.networks),
@@ -62,17 +62,17 @@ def test_an_attack_that_trains_its_network_may_start_from_a_fresh_one():
 
 
 def random_network(name):
-    """What `networks.build` gives, as far as it is looked at."""
+    """Return a stand-in for the result of `networks.build`."""
     return networks.NETWORKS[name].wrap(None, None, fresh=True)
 
 
-def test_what_build_gives_says_so():
+def test_the_repr_of_a_fresh_network_states_it():
     assert networks.build("fcn").fresh
     assert not networks.Network(*nnx.split(networks.FCN(rngs=nnx.Rngs(0)))).fresh
 
 
 @pytest.mark.parametrize("name", ["dncnn", "fcn", "mprnet", "real_esrgan", "disco", "diffpure"])
-def test_a_purifier_refuses_a_fresh_network_and_none(name):
+def test_a_purifier_refuses_a_fresh_network_and_no_network(name):
     network = random_network("adm" if name == "diffpure" else name)
     for given, message in ((network, "random weights"), (None, "network=None"), (name, f"network='{name}'")):
         with pytest.raises(ValueError, match=message):
@@ -87,7 +87,7 @@ def test_a_certifier_refuses_a_fresh_network_when_it_is_made(name, option):
     options = {} if name == "dms" else {"score_range": (0.0, 1.0)}
     with pytest.raises(ValueError, match=f"{option} has random weights"):
         smoothing.make(name, **options, **{option: random_network("dncnn")})
-    with pytest.raises(Exception, match=f"{option}"):  # ValueError, or the type checker's where it comes first
+    with pytest.raises(Exception, match=f"{option}"):  # ValueError, or the type checker's error if it comes first
         smoothing.make(name, **options, **{option: "dncnn"})
 
 
@@ -105,12 +105,12 @@ def test_attacks_and_adversarial_training_refuse_a_fresh_distance():
         )  # fmt: skip
 
 
-def test_weights_none_is_no_file():
+def test_weights_none_is_not_a_file_name():
     with pytest.raises(ValueError, match="weights=None: dncnn needs a file"):
         networks.load("dncnn", weights=None)
 
 
-def test_a_network_is_read_once_as_long_as_its_file_stays(tmp_path, monkeypatch):
+def test_a_network_is_read_once_while_its_file_is_unchanged(tmp_path, monkeypatch):
     path = tmp_path / "fcn.safetensors"
     networks.save("fcn", networks.build("fcn", seed=1), path)
     chosen, load, read = {"network": Network("fcn", str(path))}, networks.load, []

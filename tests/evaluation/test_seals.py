@@ -1,4 +1,4 @@
-"""What an evaluation stores and reads again is sealed: a changed byte is noticed and named, the file made again."""
+"""Stored files of an evaluation are sealed: a changed byte is detected and named, and the file is made again."""
 
 import json
 import logging
@@ -24,7 +24,7 @@ ALIGNED = Attack("ifgsm", None, {"steps": 1}, aligned=Align("psnr", ladder=(0.01
 
 
 def damages(content):
-    """The content with a byte flipped in many places, cut, emptied, longer."""
+    """Yield the content with flipped bytes, cut, emptied, and extended."""
     for place in {*range(0, len(content), max(1, len(content) // 25)), len(content) - 1}:
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
@@ -32,7 +32,7 @@ def damages(content):
     yield from (content[:-1], content[: len(content) // 2], b"", content + b" ")
 
 
-def test_every_flipped_byte_of_a_fitted_file_is_noticed(tmp_path):
+def test_every_flipped_byte_of_a_fitted_file_is_detected(tmp_path):
     path = tmp_path / "a.safetensors"
     arrays = {"delta": jnp.arange(6.0).reshape(1, 2, 3), "a.b": jnp.ones(())}
     write(path, "uap", arrays, {"amplitude": 0.5})
@@ -53,7 +53,7 @@ def test_every_flipped_byte_of_a_fitted_file_is_noticed(tmp_path):
 @pytest.mark.parametrize(
     "content", [{"weak": {"strength": 0.125, "curve": [[0.1, 2.5], [0.2, 3]]}}, {"步": "é", "n": 1}]
 )
-def test_every_flipped_byte_of_sealed_json_is_noticed(content):
+def test_every_flipped_byte_of_sealed_json_is_detected(content):
     text = sealed_json(content)
     assert open_sealed(text) == content
     assert json.loads(text).keys() == {*content, "sha256"}
@@ -69,7 +69,7 @@ def test_every_flipped_byte_of_sealed_json_is_noticed(content):
 
 
 @pytest.mark.parametrize("kind", ["fitted", "aligned"])
-def test_what_was_learnt_is_made_again_where_it_is_damaged(tmp_path, split, kind, caplog):
+def test_damaged_fitted_files_are_fitted_again(tmp_path, split, kind, caplog):
     made = evaluated(tmp_path)
 
     def learn():
@@ -96,7 +96,7 @@ def test_what_was_learnt_is_made_again_where_it_is_damaged(tmp_path, split, kind
     np.testing.assert_array_equal(learn(), first)
 
 
-def test_another_digit_in_an_aligned_strength_is_noticed(tmp_path, split, caplog):
+def test_another_digit_in_an_aligned_strength_is_detected(tmp_path, split, caplog):
     made = evaluated(tmp_path)
     first = strengths_of(made, "x", ALIGNED, split)
     (path,) = (tmp_path / "aligned").rglob("*.json")
@@ -107,7 +107,7 @@ def test_another_digit_in_an_aligned_strength_is_noticed(tmp_path, split, caplog
     assert "changed after it was written" in caplog.text
 
 
-def test_stored_images_and_examples_that_are_damaged_are_made_again(tmp_path, split, caplog):
+def test_damaged_stored_images_and_examples_are_made_again(tmp_path, split, caplog):
     made = evaluated(tmp_path)
     evaluation = Evaluation(data=OTHERS, attacks={"A": Attack("ifgsm", (0.1,), {"steps": 1})})
     run = lambda: run_attacks(made, evaluation, split, store=True, examples=1)  # noqa: E731

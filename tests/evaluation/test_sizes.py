@@ -1,4 +1,4 @@
-"""Hardened models build their orthogonal maps for one size of image; defenses that change the size are scored too."""
+"""Hardened models, whose orthogonal maps are built for one image size, with defenses that change the size."""
 
 import jax
 import jax.numpy as jnp
@@ -37,7 +37,7 @@ def model():
 
 def evaluated(root, model):
     made = EvaluatedModel("m", 0, root=root, folder=root / "m", size=(36, 44), batch=2)
-    made.__dict__["model"] = model  # in place of a trained one
+    made.__dict__["model"] = model  # replaces a trained one
     return made
 
 
@@ -81,13 +81,13 @@ def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
     assert row.n == 12
 
 
-def test_a_size_that_cannot_be_is_refused_before_anything_is_attacked(tmp_path, model):
+def test_a_bad_size_is_refused_before_the_attacks(tmp_path, model):
     of = evaluated(tmp_path, model)
     with pytest.raises(ValueError, match=r"defense 'large' on images of 36x44: .*at least 64"):
         check_size(of, "large", build("large", Defense("crop", {"size": 64})))
 
 
-def test_what_cannot_be_traced_is_tried_on_one_image(tmp_path, model):
+def test_a_defense_that_cannot_be_traced_is_tried_on_one_image(tmp_path, model):
     host = lambda images, key: np.asarray(images)[:, ::2]  # noqa: E731
     check_size(evaluated(tmp_path, model), "mine", host)
     with pytest.raises(ValueError, match="defense 'mine' on images of 36x44: no"):

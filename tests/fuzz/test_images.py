@@ -1,4 +1,4 @@
-"""Damaged images: whatever the bytes, an array or an error that names the file, within 10 s and 1 GiB.
+"""Damaged images: any bytes give an array or an error that names the file, within 10 s and 1 GiB.
 
 python tests/fuzz/test_images.py 2000
 """
@@ -16,7 +16,7 @@ from PIL import Image
 
 
 def read(content):
-    """What the worker does with a file."""
+    """Read a file in the worker."""
     from jaxiqa.data.decode import decode
 
     pixels = decode(content, "a.png")
@@ -26,7 +26,7 @@ def read(content):
 
 
 def seeds():
-    """A sound file of every format and depth, and real photographs where there are some."""
+    """Return a sound file of every format and depth, and real photographs if available."""
     random = np.random.default_rng(0)
     image = Image.fromarray(random.integers(0, 256, (24, 40, 3), np.uint8))
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""The examples of docs/guides, put where they say they belong and registered by the line that they show."""
+"""Install the examples of docs/guides: import each under its stated name and register it by its shown diff."""
 
 import importlib
 import re
@@ -19,11 +19,11 @@ FOLDERS = {
     "test_published_report": "models",
     "test_purifiers_contract": "defenses",
 }
-"""Where the tests are that every entry of a registry must pass."""
+"""Folders of the contract tests."""
 
 
 def contract(name):
-    """A module of tests by its name in `FOLDERS`."""
+    """Import a test module from `FOLDERS` by name."""
     folder = str(ROOT / "tests" / FOLDERS[name])
     sys.path.insert(0, folder)
     try:
@@ -33,7 +33,7 @@ def contract(name):
 
 
 def blocks(name, kind="python"):
-    """The code of all blocks of one kind on a page."""
+    """Return the code of all blocks of one kind on a page."""
     return re.findall(rf"^```{kind}\n(.*?)^```", PAGES[name].read_text(), re.S | re.M)
 
 
@@ -41,7 +41,7 @@ def blocks(name, kind="python"):
 def installed(name, folder):
     """Import the example of a page under the name its first line states, and add it to the registry.
 
-    The file lies in ``folder``, and the registry is as it was afterwards. Yields the module.
+    The file is written to ``folder``. The registry is restored afterwards. Yields the module.
     """
     (source,), (diff,) = blocks(name), blocks(name, "diff")
     path = re.match(r"# file: (\S+)\.py\n", source)[1]
@@ -50,8 +50,8 @@ def installed(name, folder):
     package = importlib.import_module(package_name)
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(package, "__path__", [*package.__path__, str(folder)])
-        patch.setattr(package, Path(path).name, None, raising=False)  # what the import sets is taken away again
-        patch.syspath_prepend(str(folder))  # and forgets what folders were seen to hold
+        patch.setattr(package, Path(path).name, None, raising=False)  # undo the attribute that the import sets
+        patch.syspath_prepend(str(folder))  # also clears the caches of the import system
         try:
             module = importlib.import_module(module_name)
             assert Path(module.__file__).parent == folder, f"{path}.py is in the library already"
@@ -64,7 +64,7 @@ def installed(name, folder):
 
 
 def _registration(diff, module_name):
-    """The registry, the key and the name of the value that a diff adds; its context must be in the file it names."""
+    """Return the registry, key and value name that a diff adds; its context lines must be in the file it names."""
     file, context = (re.search(pattern, diff, re.M)[1] for pattern in (r"^ # (\S+?\.py)", r"^ (\w+.* = \{)$"))
     assert f"\n{context}" in (ROOT / file).read_text()
     imported, entry = re.findall(r"^\+(.*)$", diff, re.M)

@@ -1,4 +1,4 @@
-"""Image files that Pillow would not write, byte by byte."""
+"""Write image files that Pillow cannot write, byte by byte."""
 
 import struct
 import zlib
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def png(samples, *, bits, colour_type, extra=b"", interlaced=False):
-    """``h w c`` samples as a PNG; colour types: 0 grey, 2 RGB, 4 grey and alpha, 6 RGB and alpha."""
+    """Encode ``h w c`` samples as PNG; colour types: 0 grey, 2 RGB, 4 grey and alpha, 6 RGB and alpha."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -34,7 +34,7 @@ def transparent_colour(*values):
 
 
 def tiff(samples, *, bits, photometric, order="<", extra=(), size=None, data=None):
-    """``h w c`` samples as an uncompressed TIFF of one strip; ``extra`` holds further (tag, type, values)."""
+    """Encode ``h w c`` samples as an uncompressed TIFF of one strip; ``extra`` holds further (tag, type, values)."""
     height, width = size or samples.shape[:2]
     channels = 1 if samples is None else samples.shape[2]
     if data is None and bits % 8:

@@ -1,4 +1,4 @@
-"""A made-up file of Keras' Inception-ResNet-v2, and what should become of it."""
+"""A random file of Keras' Inception-ResNet-v2, and the parameters expected from it."""
 
 import re
 from collections.abc import Mapping
@@ -15,7 +15,7 @@ SPEC = BACKBONES["inception_resnet_v2"]
 def write(
     parameters: Mapping[str, Any], generator: np.random.Generator, first: int
 ) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]]:
-    """Random arrays by Keras' names, whose numbers begin at ``first``, and the same by the names of ``parameters``."""
+    """Return random arrays under Keras' names, numbered from ``first``, and under the names of ``parameters``."""
 
     def target(key: str) -> str:
         return next(m.expand(ours) for theirs, ours, _ in SPEC.rules if ours and (m := re.fullmatch(theirs, key)))

@@ -25,12 +25,12 @@ def complex_parts(function):
 
 
 def skew(function):
-    """Of the matrix that has the upper triangle of a: exact in any type."""
+    """Return the skew matrix with the upper triangle of a: exact in any type."""
     return lambda a: function(jnp.triu(a, 1) - jnp.triu(a, 1).swapaxes(-1, -2))
 
 
 def span(v):
-    """What a basis is for: its derivative is right for functions of the span."""
+    """Return the reflection at the span: the derivative of a basis is correct for functions of its span only."""
     return layers.reflect(jnp.broadcast_to(jnp.eye(5, dtype=v.dtype), (2, 5, 5)), layers.orthonormal_basis(v))
 
 
@@ -93,13 +93,13 @@ MACHINERY = {
     "transposed": (kernel_bounds.transposed, [KERNEL[..., :3]]),
     "wide_conv": (partial(wide.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),
 }
-"""What the layers are made of."""
+"""Internal functions of the layers."""
 NO_FRACTIONS = {"check_odd", "is_wide", "low_frequencies", "low_pass_mask", "phases", "square_window", "windows"}
-"""They are given sizes, or look at shapes only."""
+"""Functions that take sizes, or read shapes only."""
 OF_OTHERS = {"children", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
-"""They compute nothing with what they are given, or it is a function that computes."""
+"""Functions that compute nothing with their arguments, or take a function."""
 COMPLEX = {"multiply", "multiply_dense", "multiply_reflection", "response", "taylor"}
-"""Of complex matrices, which have no half precision; the public functions above run through them."""
+"""Functions of complex matrices, which have no half precision; the public functions above call them."""
 
 MODULES = {
     "AOL": lambda: layers.AOL(4, 3, rngs=nnx.Rngs(0)),

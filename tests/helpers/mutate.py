@@ -2,7 +2,7 @@
 
     python tests/fuzz/test_images.py 2000        the full count; pytest -m slow runs some of each
 
-A reader is named as "module:function" and takes a file's content (bytes). It may return anything or raise
+A reader is named "module:function". It takes the content of a file (bytes). It may return anything, or raise
 ``ValueError``, ``FileNotFoundError`` or ``OSError`` whose message is for the user; every other exception is a finding.
 """
 
@@ -22,10 +22,10 @@ from pathlib import Path
 import numpy as np
 
 SECONDS = 10.0
-"""A file that is read for longer is a hang."""
+"""Seconds; a file that takes longer counts as a hang."""
 
 MEMORY = 2**30
-"""Bytes by which the worker may grow above what it holds once it has imported everything."""
+"""Bytes by which the worker may grow beyond its size after all imports."""
 
 REFUSALS = (ValueError, FileNotFoundError, OSError)
 EDGES = (0, 1, 2**7, 2**8 - 1, 2**15, 2**16 - 1, 2**24, 2**31 - 1, 2**31, 2**32 - 1)
@@ -66,7 +66,7 @@ def splice(content: bytearray, random: np.random.Generator, other: bytes) -> byt
 
 
 def set_length(content: bytearray, random: np.random.Generator, other: bytes) -> bytearray:
-    """An extreme or slightly wrong number over 1, 2, 4 or 8 bytes, mostly near the beginning, where headers are."""
+    """Write an extreme or slightly wrong number over 1, 2, 4 or 8 bytes, mostly near the beginning (headers)."""
     near = len(content) if random.random() < 0.3 else min(len(content), 512)
     place, kind = int(random.integers(near)), "BHIQ"[random.integers(4)]
     order = "<>"[random.integers(2)]
@@ -83,7 +83,7 @@ MUTATIONS = (flip_bits, set_bytes, truncate, duplicate, delete, splice, set_leng
 
 
 def mutated(content: bytes, random: np.random.Generator, other: bytes = b"") -> bytes:
-    """``content`` after one to three mutations; ``other`` is what `splice` takes its second half from."""
+    """Return ``content`` after one to three mutations; `splice` takes its second half from ``other``."""
     damaged = bytearray(content)
     for _ in range(random.integers(1, 4)):
         if damaged:
@@ -92,7 +92,7 @@ def mutated(content: bytes, random: np.random.Generator, other: bytes = b"") -> 
 
 
 def mutations(seeds: Sequence[bytes], count: int, seed: int) -> Iterable[bytes]:
-    """``count`` damaged files, each from one of the sound ones. Same arguments, same files."""
+    """Yield ``count`` damaged files, each from one of the sound ones; the same files for the same arguments."""
     for number in range(count):
         random = np.random.default_rng([seed, number])
         content, other = (seeds[random.integers(len(seeds))] for _ in range(2))
@@ -101,7 +101,7 @@ def mutations(seeds: Sequence[bytes], count: int, seed: int) -> Iterable[bytes]:
 
 @dataclass
 class Outcome:
-    """How many files were read and refused, the worst of time and memory, and what went wrong."""
+    """Counts of files read and refused, the largest time and memory, and the findings."""
 
     read: int = 0
     refused: int = 0
@@ -117,7 +117,7 @@ class Outcome:
 
 
 def run(reader: str, files: Iterable[bytes], *, keep: Path | None = None) -> Outcome:
-    """Let a worker read every file; a worker that hangs or dies is a finding, and a new one goes on.
+    """Read every file in a worker; a worker that hangs or dies is a finding, and is replaced.
 
     Args:
         reader: "module:function"; the module may lie in this folder.
@@ -189,14 +189,14 @@ def _serve(reader: str) -> None:
     module, _, function = reader.partition(":")
     read = getattr(importlib.import_module(module), function)
     answers = os.fdopen(os.dup(1), "w", buffering=1)
-    os.dup2(2, 1)  # what a reader prints is no answer
+    os.dup2(2, 1)  # keep prints of the reader out of the answers
     held = _status("VmRSS")
-    limit = _status("VmSize") + 2 * MEMORY  # a growth of 1 GiB is measured; one that runs away is stopped
+    limit = _status("VmSize") + 2 * MEMORY  # growth above 1 GiB is measured; far larger growth is stopped
     resource.setrlimit(resource.RLIMIT_AS, (limit, limit))
     answers.write("ready\t0\t\n")
     while head := sys.stdin.buffer.read(8):
         content = sys.stdin.buffer.read(struct.unpack("<Q", head)[0])
-        Path("/proc/self/clear_refs").write_text("5")  # the peak is counted anew
+        Path("/proc/self/clear_refs").write_text("5")  # reset the peak
         try:
             read(content)
             kind, message = "read", ""
@@ -209,7 +209,7 @@ def _serve(reader: str) -> None:
 
 
 def _out_of_memory(error: BaseException | None) -> bool:
-    """Whether an error stands for a failed allocation of more than the limit."""
+    """Return whether an error means a failed allocation above the limit."""
     while error is not None:
         if isinstance(error, MemoryError):
             return True

@@ -1,4 +1,4 @@
-"""A file of purifiers such as a user writes, right and wrong ones, and a metric that tells them apart."""
+"""A user's file of purifiers, correct and wrong ones, and a metric that distinguishes them."""
 
 import jax.numpy as jnp
 
@@ -46,11 +46,11 @@ number = 3
 
 
 def score(images):
-    """Brighter on the left than on the right: what a mirror turns round."""
+    """Score how much brighter the left half is than the right; a mirror negates it."""
     return 100 * jnp.tanh(images[:, 3:15, :9].mean((1, 2, 3)) - images[:, 3:15, 9:].mean((1, 2, 3)))
 
 
 def evaluated(root):
     made = EvaluatedModel("m", 0, root=root, folder=root / "m", size=(20, 28), batch=2)
-    made.__dict__["score_fn"] = score  # in place of a trained model
+    made.__dict__["score_fn"] = score  # replaces a trained model
     return made

@@ -19,7 +19,7 @@ def read(shared: Path, name: str) -> tuple[dict, dict[str, np.ndarray]]:
 
 
 def weights(record: dict) -> dict[str, np.ndarray]:
-    """The state dict: each tensor is made from its own name."""
+    """Return the state dict: each tensor is generated from its own name."""
     rules = {
         "conv": lambda g: g * np.sqrt(record["gain"] / np.prod(g.shape[1:])),
         "linear": lambda g: g * np.sqrt(record["gain"] / np.prod(g.shape[1:])),
@@ -41,14 +41,14 @@ def weights(record: dict) -> dict[str, np.ndarray]:
 
 
 def check(shared: Path, name: str, published, names: list[str], *, layout=None, prepare=None) -> None:
-    """Score, every tap and the input gradient of ``model.network`` against the record, within its tolerances.
+    """Compare score, taps and input gradient of ``model.network`` with the record, within its tolerances.
 
     Args:
         shared, name: the record.
         published: the entry of `jaxiqa.models.MODELS`, or the same with options bound.
-        names: what our `features` calls the taps, in the record's order.
-        layout: tap's position -> function from our layout to the original one, where that is not NHWC -> NCHW.
-        prepare: from the recorded picture ``b h w c`` in [0, 1] to what `network` gets; nothing by default.
+        names: the names of the taps in our `features`, in the record's order.
+        layout: position of a tap -> function from our layout to the original one, if it is not NHWC -> NCHW.
+        prepare: maps the recorded image ``b h w c`` in [0, 1] to the input of `network`; the identity by default.
     """
     record, expected = read(shared, name)
     model = filled(published, record)
@@ -74,7 +74,7 @@ def check(shared: Path, name: str, published, names: list[str], *, layout=None, 
 
 
 def filled(published, record: dict):
-    """The metric with the record's weights."""
+    """Return the metric with the record's weights."""
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0)))
     key_map.fill(model, weights(record), published.rules, source=record["model"])
     model.reset_calibration()

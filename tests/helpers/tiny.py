@@ -1,4 +1,4 @@
-"""Small random metrics, filled by NumPy: nothing has to be compiled to make one."""
+"""Small random metrics, filled by NumPy without compilation."""
 
 import numpy as np
 from flax import nnx
@@ -9,17 +9,17 @@ from jaxiqa.pretrained import key_map
 
 
 def abstract(backbone: str = "resnet18", **options) -> Linearity:
-    """Shapes only."""
+    """Return a metric of abstract arrays."""
     return nnx.eval_shape(lambda: Linearity(backbone, width=8, rngs=nnx.Rngs(0), **options))
 
 
 def metric(backbone: str = "resnet18", *, seed: int = 0, **options) -> Linearity:
-    """A Linearity metric with random weights, not calibrated."""
+    """Return a Linearity metric with random weights, not calibrated."""
     return filled(abstract(backbone, **options), seed=seed)
 
 
 def filled(model: nnx.Module, *, seed: int = 0, gain: float = 2.0) -> nnx.Module:
-    """Any abstract model with kernels of He's scale (or another gain) and everything else near its usual start."""
+    """Fill an abstract model: kernels of He's scale (or another gain), all else near its usual initial value."""
     generator = np.random.default_rng(seed)
 
     def value(name: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -36,7 +36,7 @@ def filled(model: nnx.Module, *, seed: int = 0, gain: float = 2.0) -> nnx.Module
 
 
 def checkpoint(model: Linearity) -> dict[str, np.ndarray]:
-    """The parameters of a metric over a ResNet under the names and in the layouts of the published checkpoints."""
+    """Return the parameters of a ResNet metric under the names and layouts of the published checkpoints."""
     features = {"conv1.conv": "0", "conv1.bn": "1"} | {f"layer{i}": str(i + 3) for i in range(1, 5)}
     parts = {"kernel": "weight", "scale": "weight", "mean": "running_mean", "var": "running_var", "bias": "bias"}
     arrays = {}

@@ -1,4 +1,4 @@
-"""Writes files as PyTorch does, without PyTorch, so that every form of them can be read back in tests."""
+"""Write files in all of PyTorch's formats without PyTorch."""
 
 import io
 import pickle
@@ -10,14 +10,14 @@ import numpy as np
 
 
 class Stub:
-    """An instance pickles as a call or a name that pickle itself could not write here."""
+    """Pickles as a call or a name that Python's pickler could not write here."""
 
     def __init__(self, module, name, arguments=None, state=None):
         self.module, self.name, self.arguments, self.state = module, name, arguments, state
 
 
 class Writer(pickle._Pickler):
-    """Python's own pickler, which writes `Stub` and tensors' data as PyTorch does."""
+    """Python's pickler; writes `Stub` and the data of tensors as PyTorch does."""
 
     def __init__(self, file, kinds, protocol=2):
         super().__init__(file, protocol)
@@ -59,7 +59,7 @@ def dumps(value, *, zipped, protocol=2):
 
 
 def flats(value):
-    """The flat arrays that tensors in ``value`` use."""
+    """Return the flat arrays that tensors in ``value`` use."""
     if isinstance(value, np.ndarray):
         yield value
     for item in value.values() if isinstance(value, dict) else value if isinstance(value, list | tuple) else ():

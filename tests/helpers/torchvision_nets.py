@@ -1,4 +1,4 @@
-"""VGG-16, AlexNet and SqueezeNet 1.1 once more, in torch.nn.functional, from weights under torchvision's names."""
+"""VGG-16, AlexNet and SqueezeNet 1.1 in torch.nn.functional, from weights under torchvision's names."""
 
 import zlib
 
@@ -14,14 +14,14 @@ FIRES = {3: (1, 1), 4: (1, 1), 6: (2, 2), 7: (2, 2), 9: (3, 3), 10: (3, 3), 11: 
 
 
 def random_array(key: str, shape: tuple[int, ...], seed: str = "0") -> np.ndarray:
-    """He's scale for weights, 0.1 for biases; each array is made from its own name."""
+    """Return a random array generated from its name: He's scale for weights, 0.1 for biases."""
     numbers = np.random.RandomState(zlib.crc32(f"{seed}:{key}".encode())).standard_normal(shape)
     scale = 0.1 if key.endswith("bias") else np.sqrt(2 / np.prod(shape[1:]))
     return (scale * numbers).astype(np.float32)
 
 
 def shapes(backbone: str, width: int) -> dict[str, tuple[int, ...]]:
-    """Name -> shape of the convolutions under ``features``."""
+    """Return name -> shape of the convolutions under ``features``."""
     found: dict[str, tuple[int, ...]] = {}
 
     def conv(name: str, cin: int, cout: int, size: int) -> int:
@@ -51,7 +51,7 @@ def weights(backbone: str, width: int, seed: str = "0") -> dict[str, np.ndarray]
 
 
 def features(backbone: str, arrays: dict, x: torch.Tensor, pool=lambda x: F.max_pool2d(x, 2)) -> list[torch.Tensor]:
-    """The maps that LPIPS (and, for VGG-16, DISTS) reads; ``pool`` is VGG-16's."""
+    """Return the maps that LPIPS (and, for VGG-16, DISTS) uses; ``pool`` is VGG-16's."""
 
     def conv(name: str, x: torch.Tensor, stride: int = 1, padding: int = 0) -> torch.Tensor:
         kernel, bias = (torch.as_tensor(arrays[f"{name}.{part}"]).to(x.dtype) for part in ("weight", "bias"))
@@ -84,7 +84,7 @@ def features(backbone: str, arrays: dict, x: torch.Tensor, pool=lambda x: F.max_
 
 
 def logits(backbone: str, arrays: dict, x: torch.Tensor) -> torch.Tensor:
-    """The whole classifier, for normalised pixels."""
+    """Compute the whole classifier for normalised pixels."""
     x = features(backbone, arrays, x)[-1]
     if backbone == "squeezenet1_1":
         x = F.conv2d(x, torch.as_tensor(arrays["classifier.1.weight"]), torch.as_tensor(arrays["classifier.1.bias"]))

@@ -20,7 +20,7 @@ def singular_values(layer, x):
 
 
 def stretched(layer, x):
-    """After Adam steps that try to make the output as large as possible."""
+    """Train with Adam to make the output as large as possible."""
     graphdef, params = nnx.split(layer)
     optimizer = optax.adam(0.05)
     state = optimizer.init(params)
@@ -90,7 +90,7 @@ def test_overlaps_are_the_absolute_correlations():
     np.testing.assert_allclose(overlaps(jnp.asarray(kernel)), expected, rtol=1e-5)
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="cin=3 and cout=4"):
         SLL(3, 4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="must be odd"):

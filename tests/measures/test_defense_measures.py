@@ -18,14 +18,14 @@ def test_scores_equal_those_of_the_benchmarks_demo_rows(shared, attack):
     assert d_score(of("clear"), of("defended_attacked"), *ends).mean() == close(expected["D_percent"])
     defended = d_score(of("defended_clear"), of("defended_attacked"), *ends)
     assert defended.mean() == close(expected["D_both_defended_percent"])
-    for cap in (60.0, np.inf):  # no picture comes near the cap
+    for cap in (60.0, np.inf):  # no image comes near the cap
         quality = q_score(of("ssim_clear_defended_attacked"), of("psnr_clear_defended_attacked"), psnr_cap=cap)
         assert quality.mean() == close(expected["Q"])
     assert srocc(of("defended_clear"), of("mos")) == close(expected["SROCC_clear"])
     assert srocc(of("defended_attacked"), of("mos")) == close(expected["SROCC_adv_defended"])
 
 
-def test_equal_pictures_count_the_cap_and_in_the_benchmarks_variant_infinity():
+def test_equal_images_give_the_cap_and_in_the_benchmark_variant_infinity():
     ssim, psnr = np.array([1.0, 0.5, 1.0]), np.array([np.inf, 20.0, 61.0])
     np.testing.assert_allclose(q_score(ssim, psnr), [2.5, 1.0, 2.5])
     np.testing.assert_allclose(q_score(ssim, psnr, psnr_cap=80), [3.0, 1.0, 1 + 61 / 40])
@@ -34,7 +34,7 @@ def test_equal_pictures_count_the_cap_and_in_the_benchmarks_variant_infinity():
         q_score(ssim, psnr, psnr_cap=0)
 
 
-def test_the_cap_lies_just_above_what_rounding_to_8_bits_costs():
+def test_the_cap_is_just_above_the_psnr_of_rounding_to_8_bits():
     values = np.random.default_rng(0).uniform(size=100_000)
     psnr = -10 * np.log10(np.mean((np.round(values * 255) / 255 - values) ** 2))
     assert psnr == pytest.approx(58.92, abs=0.05)

@@ -54,18 +54,18 @@ def test_r_score_by_hand_in_both_variants():
     np.testing.assert_allclose(r_score(CLEAN, ATTACKED, 0, 1, variant="authors"), authors)
 
 
-def test_where_nothing_moved_only_the_authors_form_is_infinite():
+def test_without_a_change_only_the_authors_variant_is_infinite():
     assert r_score(CLEAN, CLEAN, 0, 100).max() < 6
     assert np.isinf(r_score(CLEAN, CLEAN, 0, 100, variant="authors")).any()
 
 
-def test_the_authors_form_is_never_nan():
-    # One image has at once the lowest clean and the highest attacked score: nothing was possible beyond what happened.
+def test_the_authors_variant_is_never_nan():
+    # One image has both the lowest clean and the highest attacked score: no larger change was possible.
     assert r_score(np.array([0.5]), np.array([0.6]), 0, 1, variant="authors").tolist() == [-np.inf]
     assert r_score(np.array([0.5]), np.array([0.5]), 0, 1, variant="authors").tolist() == [np.inf]
 
 
-def test_relative_gain_needs_a_denominator():
+def test_relative_gain_needs_a_nonzero_denominator():
     with pytest.raises(ValueError, match="index 1 must be above -1"):
         rel_gain(np.array([0.0, -1.0]), np.array([1.0, 1.0]), 0, 1)
 

@@ -1,4 +1,4 @@
-"""Metrics as files of StableHLO: read back to the same scores, with what can be left open left open."""
+"""Metrics exported as StableHLO: the same scores when read back, with symbolic batch and size where possible."""
 
 import jax
 import jax.numpy as jnp
@@ -21,7 +21,7 @@ def scored(score, x):
     return np.asarray(jax.jit(lambda x: score(x))(x))
 
 
-def test_a_hardened_metric_comes_back_with_any_batch(tmp_path):
+def test_a_hardened_metric_loads_back_with_any_batch_size(tmp_path):
     model = tiny.metric()
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
     score = score_fn(model, (48, 40))
@@ -34,7 +34,7 @@ def test_a_hardened_metric_comes_back_with_any_batch(tmp_path):
         np.testing.assert_allclose(loaded(x), scored(score, x), rtol=1e-4, atol=1e-5)
 
 
-def test_batch_and_size_stay_open_where_the_protocol_resizes():
+def test_batch_and_size_are_symbolic_if_the_protocol_resizes():
     score = score_fn(tiny.filled(nnx.eval_shape(lambda: MODELS["metaiqa"].metric(width=8, rngs=nnx.Rngs(0))), gain=1.0))
     exported, shape = export_widest(score, None, 1)
     assert shape == "b, h, w, 3"
@@ -42,7 +42,7 @@ def test_batch_and_size_stay_open_where_the_protocol_resizes():
         np.testing.assert_allclose(exported.call(x), scored(score, x), rtol=1e-4, atol=1e-5)
 
 
-def test_a_size_that_the_program_depends_on_has_to_be_said():
+def test_a_size_that_the_program_depends_on_must_be_given():
     with pytest.raises(ValueError, match="--size"):
         export_widest(score_fn(tiny.metric()), None, 1)
     with pytest.raises(ValueError, match="depends on a size that is left open"):

@@ -1,6 +1,6 @@
-"""Scores that the authors or pyiqa published for pictures in their repositories, with the real weights.
+"""Scores that the authors or pyiqa published for images in their repositories, with the real weights.
 
-Point JAXIQA_GOLDEN at a folder that holds the files under the names below; what is not there is skipped.
+Set JAXIQA_GOLDEN to a folder with the files named below. Tests of missing files are skipped.
 """
 
 import os
@@ -24,7 +24,7 @@ MANIQA_SPEC = {"bird.jpg": 0.2612, "dog.jpg": 0.3078, "ball.jpg": 0.3716, "peopl
 def golden(name: str) -> Path:
     folder = os.environ.get("JAXIQA_GOLDEN")
     if not folder:
-        pytest.skip("JAXIQA_GOLDEN does not name a folder with published checkpoints and pictures")
+        pytest.skip("JAXIQA_GOLDEN does not name a folder with published checkpoints and images")
     if not (Path(folder) / name).is_file():
         pytest.skip(f"JAXIQA_GOLDEN has no {name}")
     return Path(folder) / name
@@ -41,14 +41,14 @@ def score(model, pixels) -> float:
 
 
 @pytest.mark.parametrize("file", LINEARITY_SPEC)
-def test_linearity_on_its_demo_picture(file):
+def test_linearity_on_its_demo_image(file):
     model, path = load("linearity", file), golden("1000.JPG")
-    # The original resizes 8-bit pictures, which ours are not rounded to: here they are, before `prepare` sees them.
+    # The original resizes 8-bit images; `prepare` does not round, so images are rounded here first.
     resized = Image.fromarray(read_image(path)).resize((664, 498), Image.Resampling.BILINEAR)
     assert score(model, resized) == pytest.approx(LINEARITY_SPEC[file], rel=1e-3)
 
 
-def test_paq2piq_on_its_demo_picture():
+def test_paq2piq_on_its_demo_image():
     model = load("paq2piq", PAQ2PIQ_SPEC)
     assert score(model, read_image(golden("Picture1.jpg"))) == pytest.approx(78.962646484375, rel=1e-3)
 
@@ -59,8 +59,8 @@ def test_paq2piq_agrees_with_pyiqas_calibration(name):
     np.testing.assert_allclose(score(model, read_image(golden(name))), CALIBRATION[name], atol=1e-2, rtol=1e-2)
 
 
-def test_maniqa_orders_its_demo_pictures():
-    """The published numbers come from random crops and from weights that are not named, so only their order holds."""
+def test_maniqa_orders_its_demo_images():
+    """The published numbers come from random crops and unnamed weights, so only their order is checked."""
     model = load("maniqa", "ckpt_koniq10k.pt")
     scores = {name: score(model, read_image(golden(name))) for name in MANIQA_SPEC}
     assert all(np.isfinite(value) and 0 <= value <= 1.5 for value in scores.values())

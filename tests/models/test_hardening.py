@@ -29,7 +29,7 @@ def output_shapes(model: Linearity) -> dict[str, tuple[int, ...]]:
 
 
 def test_positions_are_those_of_the_paper():
-    """Channels of the tensor at each place of the paper's table, in the full-width network."""
+    """Compare the channels at each position of the paper's table, in the full-width network."""
     model = nnx.eval_shape(lambda: Linearity("resnet101", rngs=nnx.Rngs(0)))
     channels = {position: model.backbone.place(where)[1] for position, (where, _) in POSITIONS.items()}
     assert channels == {1: 3, 2: 64, 3: 256, 4: 512, 5: 512, 6: 1024}
@@ -43,7 +43,7 @@ SLOW = {"inception_resnet_v2"}
 @pytest.mark.parametrize(
     "backbone", [pytest.param(name, marks=[pytest.mark.slow] * (name in SLOW)) for name in sorted(BACKBONES)]
 )
-def test_every_backbone_takes_blocks_at_every_position(backbone):
+def test_every_backbone_accepts_blocks_at_every_position(backbone):
     places = PLACES.get(backbone, RESNET)
 
     def hardened() -> Linearity:
@@ -89,7 +89,7 @@ def test_the_head_reads_a_block_after_its_stage_but_not_one_before_the_next():
     assert changed == [[True, True, True], [False, True, True]]  # q6, q7, q
 
 
-def test_two_blocks_stand_where_they_were_put():
+def test_two_blocks_are_at_their_positions():
     model = tiny.abstract("resnet18")
     harden(model, "after:layer3", "square_pool", rngs=nnx.Rngs(0))
     harden(model, "before:layer4", "bottleneck", mid=2, rngs=nnx.Rngs(1))
@@ -132,10 +132,10 @@ def test_two_blocks_of_one_kind_are_saved_and_loaded(tmp_path):
         ("linear", nnx.Rngs(0), "model is a Linear; expected a metric .*backbone"),
     ],
 )
-def test_what_is_no_metric_or_no_generator_is_refused(model, rngs, message):
+def test_a_wrong_metric_or_generator_is_refused(model, rngs, message):
     model = tiny.abstract("resnet18") if model == "metric" else nnx.Linear(3, 3, rngs=nnx.Rngs(0))
     with pytest.raises(TypeError, match=message):
-        inspect.unwrap(harden)(model, "after:layer3", mid=4, rngs=rngs)  # without the tests' type checker
+        inspect.unwrap(harden)(model, "after:layer3", mid=4, rngs=rngs)  # without the type checker of the tests
 
 
 @pytest.mark.parametrize(

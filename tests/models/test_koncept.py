@@ -82,7 +82,7 @@ def test_images_without_a_last_map_and_other_poolings_are_refused(narrow):
 
 @pytest.mark.slow
 def test_can_be_hardened_where_the_paper_does(narrow):
-    """arXiv:2506.04951 puts its block between block8 and conv2d_7b."""
+    """arXiv:2506.04951 inserts its block between block8 and conv2d_7b."""
 
     def hardened() -> KonCept512:
         model = KonCept512(width=2, rngs=nnx.Rngs(0))
@@ -96,7 +96,7 @@ def test_can_be_hardened_where_the_paper_does(narrow):
 
 
 def test_the_papers_own_keras_file_is_read(narrow):
-    """Layer names are those of its training code; its batch norms add 1e-3 to the variance, ours in the head 1e-5."""
+    """Layer names are those of the training code; its batch norms add 1e-3 to the variance, ours in the head 1e-5."""
     parameters, generator = key_map.parameters(narrow), np.random.default_rng(0)
     backbone = {name.removeprefix("backbone."): p for name, p in parameters.items() if name.startswith("backbone.")}
     arrays, expected = keras_inception.write(backbone, generator, first=1)

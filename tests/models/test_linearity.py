@@ -24,7 +24,7 @@ def model():
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet101", "resnext101_32x8d"])
 def test_agrees_with_the_original_class(shared, backbone):
-    """Scores, every tap and the input gradient, within the tolerances that come with the record."""
+    """Compare scores, taps and the input gradient, within the tolerances of the record."""
     record, expected = parity.read(shared, f"linearity_{backbone}")
     model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0)))
     key_map.fill(model, parity.weights(record), RULES, source=backbone)
@@ -70,21 +70,21 @@ def test_prepare_agrees_with_pillow(size):
     assert np.abs(prepared - expected).max() < 1.01 / 255
 
 
-def test_prepare_leaves_the_right_size_alone():
+def test_prepare_does_not_change_images_of_the_right_size():
     for size in (None, (40, 56)):
         model = tiny.abstract(input_size=size)
         assert model.prepare(X) is X
 
 
 @pytest.mark.parametrize("stop", ["layer2.0", "layer3"])
-def test_going_on_from_stored_activations_changes_nothing(model, stop):
+def test_continuing_from_stored_activations_changes_nothing(model, stop):
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
     found, expected = model.outputs_from(model.trunk(X, stop), stop), model.outputs(X)
     for name in ("q6", "q7", "score"):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_activations_behind_a_tap_are_refused(model):
+def test_activations_after_a_tap_are_refused(model):
     with pytest.raises(ValueError, match=r"does not pass 'layer3'; the stages are conv1, maxpool, layer1.0"):
         model.outputs_from(model.trunk(X, "layer4.0"), "layer4.0")
 
@@ -107,7 +107,7 @@ def test_there_is_no_score_range_before_calibration(model):
         ({"input_size": (0, 5)}, "input_size=0 is outside"),
     ],
 )
-def test_bad_arguments_are_named(options, message):
+def test_errors_name_the_bad_argument(options, message):
     with pytest.raises(ValueError, match=message):
         build(**{"backbone": "resnet18", "width": 8, **options})
 

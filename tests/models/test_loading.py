@@ -1,4 +1,4 @@
-"""`jaxiqa.load` takes every form of weights; the metric is a narrow Linearity under its published names."""
+"""`jaxiqa.load` accepts weights in every form; the metric is a narrow Linearity with published names."""
 
 from dataclasses import replace
 from pathlib import Path
@@ -80,7 +80,7 @@ def test_every_form_gives_the_same_scores(write, arrays, expected, tmp_path):
     assert model.score_range == (0.0, 100.0)
 
 
-def test_tensors_of_torch_are_arrays_too(arrays, original):
+def test_torch_tensors_are_accepted_as_arrays(arrays, original):
     torch = pytest.importorskip("torch")
     tensors = {name: torch.nn.Parameter(torch.tensor(array), array.dtype.kind == "f") for name, array in arrays.items()}
     np.testing.assert_allclose(jaxiqa.load("linearity", weights=tensors)(X), original(X), rtol=1e-6)
@@ -112,7 +112,7 @@ def test_published_names_are_fetched(arrays, expected, tmp_path, monkeypatch):
     assert asked == [("a page", "koniq10k", "linearity")]
 
 
-def test_what_cannot_be_fetched_says_where_it_is():
+def test_the_error_for_weights_that_cannot_be_downloaded_names_their_page():
     with pytest.raises(
         FileNotFoundError, match=r"weights='by_hand' of linearity cannot.*get the file from another page"
     ):
@@ -124,7 +124,7 @@ def test_what_cannot_be_fetched_says_where_it_is():
 
 @pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "net.", "student.model.module."])
 @pytest.mark.parametrize("write", [as_dict, as_safetensors])
-def test_prefixes_of_wrappers_change_nothing(prefix, write, arrays, expected, tmp_path):
+def test_prefixes_of_wrappers_are_removed(prefix, write, arrays, expected, tmp_path):
     model = jaxiqa.load("linearity", weights=write({prefix + name: array for name, array in arrays.items()}, tmp_path))
     np.testing.assert_allclose(model(X), expected, rtol=1e-6)
 
@@ -138,7 +138,7 @@ def test_an_average_is_preferred_and_an_unfit_one_is_named(arrays, original):
         jaxiqa.load("linearity", weights={"model": raw, "model_ema": {**arrays, "extra": np.zeros(1)}})
 
 
-def test_many_faults_are_cut_and_listed_in_a_file(arrays, tmp_path, monkeypatch):
+def test_a_long_list_of_faults_is_shortened_and_saved_to_a_file(arrays, tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     with pytest.raises(ValueError, match=r"more; all \d+ are listed in ") as caught:
         jaxiqa.load("linearity", weights={f"layer{place}.weight": np.zeros(3) for place in range(700)})
@@ -147,7 +147,7 @@ def test_many_faults_are_cut_and_listed_in_a_file(arrays, tmp_path, monkeypatch)
     assert len(file.read_text().splitlines()) > 700
 
 
-def test_all_faults_come_in_one_error(arrays):
+def test_all_faults_are_in_one_error(arrays):
     faulty = {name: array for name, array in arrays.items() if name != "regr6.bias"}
     faulty |= {"features.0.weight": np.zeros((8, 4, 7, 7), np.float32), "extra.weight": np.zeros(3), "gamma": [1.0]}
     with pytest.raises(ValueError, match="weights of linearity does not fit") as caught:
@@ -160,7 +160,7 @@ def test_all_faults_come_in_one_error(arrays):
     ]
 
 
-def test_a_checkpoint_of_another_model_is_recognised(monkeypatch, arrays):
+def test_the_error_names_the_model_that_a_checkpoint_belongs_to(monkeypatch, arrays):
     rules = ((r"body\.(\d+)\.weight", r"net.\1.kernel", key_map.same),)
     monkeypatch.setitem(MODELS, "other", replace(MODELS["linearity"], rules=rules, extras=("scale",)))
     theirs = {"body.0.weight": np.zeros(3), "body.1.weight": np.zeros(3), "scale": np.ones(1)}
@@ -183,7 +183,7 @@ def test_unknown_names_and_options_are_listed():
         jaxiqa.load("linearity", weights={})
 
 
-def test_converted_files_load_and_the_command_says_what_was_mapped(arrays, expected, tmp_path, capsys):
+def test_converted_files_load_and_the_command_prints_the_mapping(arrays, expected, tmp_path, capsys):
     source, out = as_torch(arrays, tmp_path), tmp_path / "new" / "out.safetensors"
     assert conversion.main(["linearity", str(source), str(out), "--options", "backbone=resnet18"]) is None
     lines = capsys.readouterr().out.splitlines()
@@ -224,7 +224,7 @@ def test_a_converted_file_of_another_model_is_refused(arrays, tmp_path, monkeypa
         (["musiq", "gone.pth", "out.safetensors"], "error: name='musiq' is not allowed"),
     ],
 )
-def test_the_command_explains_what_is_wrong(arguments, message):
+def test_the_command_prints_errors(arguments, message):
     with pytest.raises(SystemExit, match=message):
         conversion.main(arguments)
 

@@ -56,7 +56,7 @@ def test_official_protocol_resizes_as_pillow_does(size):
 
 
 def test_pyiqa_protocol_reads_the_four_nearest_pixels():
-    """From 1120 = 5 · 224 pixels a side, output i lies at 5i + 2 exactly: every fifth pixel is taken as it is."""
+    """For 1120 = 5 · 224 pixels a side, output i is at 5i + 2 exactly: every fifth pixel is copied."""
     image = jax.random.uniform(jax.random.key(0), (1, 1120, 672, 1)).repeat(3, axis=3)
     prepared = abstract(protocol="pyiqa").prepare(image)
     np.testing.assert_allclose(prepared, image[:, 2::5, 1::3], atol=1e-5)
@@ -68,7 +68,7 @@ def test_unknown_protocol_is_refused():
 
 
 @pytest.mark.slow
-def test_a_batch_is_its_images_one_by_one(model, network):
+def test_a_batch_equals_its_images_one_by_one(model, network):
     images = jax.random.uniform(jax.random.key(0), (3, 97, 150, 3))
     scores = jax.jit(lambda x: model(x))(images)
     assert ((scores > 0) & (scores < 1)).all()
@@ -81,7 +81,7 @@ def test_a_key_changes_nothing(model):
     np.testing.assert_array_equal(model.prepare(X), model.prepare(X, jax.random.key(0)))
 
 
-def test_features_need_no_more_of_the_network_than_their_own_part(model):
+def test_features_returns_the_requested_stages_only(model):
     pixels = jax.random.uniform(jax.random.key(0), (1, 64, 64, 3))
     assert set(model.features(pixels, ("layer1",))) == {"layer1"}
     with pytest.raises(ValueError, match="stage 'fc4' does not exist; the stages are conv1"):

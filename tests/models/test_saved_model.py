@@ -32,7 +32,7 @@ def hardened():
     return model
 
 
-def test_what_was_saved_comes_back(hardened, tmp_path):
+def test_a_saved_model_loads_back(hardened, tmp_path):
     hardened.train()
     save(hardened, tmp_path / "new" / "folder")
     hardened.eval()
@@ -62,7 +62,7 @@ def test_an_uncalibrated_model_is_not_saved(tmp_path):
         save(tiny.metric(), tmp_path)
 
 
-def test_damage_is_named(hardened, tmp_path):
+def test_errors_name_the_damaged_file(hardened, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*model.json"):
         load_run(tmp_path)
     save(hardened, tmp_path)
@@ -96,7 +96,7 @@ def test_damage_is_named(hardened, tmp_path):
 
 
 @pytest.mark.parametrize("field", ["k", "b", "score_range"])
-def test_a_card_that_was_changed_is_noticed_and_one_from_before_there_were_seals_is_read(hardened, tmp_path, field):
+def test_a_changed_card_is_detected_and_an_old_card_without_a_seal_is_read(hardened, tmp_path, field):
     save(hardened, tmp_path)
     path = tmp_path / "model.json"
     card = json.loads(path.read_text())
@@ -112,7 +112,7 @@ def test_a_card_that_was_changed_is_noticed_and_one_from_before_there_were_seals
 HEADERS = [*range(60, 330), *(place + 0x4B50 for place in range(-2, 3)), 0x4889, 0x3C3C, 0x7D28]
 
 
-def test_safetensors_of_every_length_of_header_are_read(tmp_path):
+def test_safetensors_with_any_header_length_are_read(tmp_path):
     """The length may begin as a pickle (0x80), a zip file (PK), HDF5 (0x89 H), a web page (<), an old pickle."""
     values = np.arange(3, dtype=np.float32)
     path = tmp_path / "x"
@@ -128,21 +128,21 @@ def test_safetensors_of_every_length_of_header_are_read(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_header_that_begins_as_a_whole_zip_file_does(tmp_path):
+def test_a_header_that_begins_like_a_zip_file_is_read(tmp_path):
     length = int.from_bytes(b"PK\3\4", "little")
     entry = b'{"w":{"dtype":"U8","shape":[1],"data_offsets":[0,1]}}'
     (tmp_path / "x").write_bytes(struct.pack("<Q", length) + entry.ljust(length) + b"\7")
     assert weights.read(tmp_path / "x")["w"].tolist() == [7]
 
 
-FAST = (0x28, 0x50, 0x80, 0x88)  # the first bytes of an old pickle, a zip file, a pickle and (nearly) HDF5
+FAST = (0x28, 0x50, 0x80, 0x88)  # the first bytes of an old pickle, a zip file, a pickle and (almost) HDF5
 
 
 @pytest.mark.parametrize(
     "shift", [pytest.param(byte, marks=[] if byte in FAST else pytest.mark.slow) for byte in range(0, 256, 8)]
 )
-def test_a_saved_model_loads_back_whatever_the_length_of_its_header(shift, hardened, tmp_path, monkeypatch):
-    """Every value of the first byte that a writer of padded headers can give."""
+def test_a_saved_model_loads_back_for_any_header_length(shift, hardened, tmp_path, monkeypatch):
+    """Test every value of the first byte that a writer of padded headers can produce."""
     plain = safetensors.numpy.save
 
     def save_with_length(arrays):
@@ -157,7 +157,7 @@ def test_a_saved_model_loads_back_whatever_the_length_of_its_header(shift, harde
     assert nnx.split(load_run(tmp_path))[0] == nnx.split(hardened)[0]
 
 
-def test_a_run_is_found_by_its_files_and_by_the_folders_above_it(hardened, tmp_path):
+def test_a_run_is_found_from_its_files_and_parent_folders(hardened, tmp_path):
     folder = tmp_path / "run" / "baseline" / "seed0"
     save(hardened, folder)
     for path in (folder, folder / "model.safetensors", folder / "model.json", folder.parent, folder.parent.parent):
@@ -176,18 +176,18 @@ def test_a_run_is_found_by_its_files_and_by_the_folders_above_it(hardened, tmp_p
         load_run(alone)
 
 
-def test_where_nothing_can_be_written_the_error_names_the_folder(hardened, tmp_path):
+def test_the_error_names_a_folder_that_cannot_be_written(hardened, tmp_path):
     (tmp_path / "file").write_text("")
     for folder in (tmp_path / "file" / "run", tmp_path / "file"):
         with pytest.raises(WriteError, match=f"cannot write {tmp_path}/file.*choose another path"):
             save(hardened, folder)
 
 
-def test_a_disk_that_fills_up_leaves_the_model_that_was_there(hardened, tmp_path):
+def test_a_full_disk_leaves_the_earlier_model(hardened, tmp_path):
     save(hardened, tmp_path)
     before = (tmp_path / "model.safetensors").read_bytes()
     limits, handler = resource.getrlimit(resource.RLIMIT_FSIZE), signal.signal(signal.SIGXFSZ, signal.SIG_IGN)
-    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))  # as a full disk: the file ends in the middle
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2**14, limits[1]))  # like a full disk: the file is cut in the middle
     try:
         with pytest.raises(WriteError, match=rf"cannot write {tmp_path}/.*: the file is larger than"):
             save(hardened, tmp_path)
@@ -198,7 +198,7 @@ def test_a_disk_that_fills_up_leaves_the_model_that_was_there(hardened, tmp_path
     load_run(tmp_path)
 
 
-def test_of_many_differences_the_rest_is_in_a_file(tmp_path, monkeypatch):
+def test_a_long_list_of_differences_is_saved_to_a_file(tmp_path, monkeypatch):
     monkeypatch.setattr("tempfile.tempdir", str(tmp_path))
     arrays = {f"w{place}": np.zeros(1) for place in range(700)}
     with pytest.raises(ValueError, match="does not fit") as caught:
@@ -214,7 +214,7 @@ def test_of_many_differences_the_rest_is_in_a_file(tmp_path, monkeypatch):
 
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_card_of_the_first_format_is_read(hardened, tmp_path, sealed):
-    """It knew one metric only, and had its options beside the rest."""
+    """The first format was for one metric, with options at the top level."""
     save(hardened, tmp_path)
     card = json.loads((tmp_path / "model.json").read_text())
     options = card.pop("options")

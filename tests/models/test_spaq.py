@@ -29,8 +29,8 @@ def test_agrees_with_the_original_class(shared):
     parity.check(shared, "spaq_bl", SPAQ_SPEC, ["maxpool", "layer1", "layer2", "layer3", "layer4", "pool"])
 
 
-def test_patches_lie_where_the_original_has_them(shared, model):
-    """Each patch is recognised by its first pixel, which holds its coordinates."""
+def test_patches_are_at_the_positions_of_the_original(shared, model):
+    """The first pixel of each patch holds its coordinates."""
     record, _ = parity.read(shared, "spaq_bl")
     for name, patches in record["protocol"]["patches"].items():
         height, width = (int(part[1:]) for part in name.split("_"))

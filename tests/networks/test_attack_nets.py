@@ -1,4 +1,4 @@
-"""The networks that attacks are given: FACPA's U-Net and cAdv's colourisation network."""
+"""The networks of attacks: FACPA's U-Net and cAdv's colourisation network."""
 
 import json
 import zlib
@@ -19,7 +19,7 @@ pytestmark = pytest.mark.slow
 
 
 def recorded(shared, name: str) -> tuple[dict, dict, dict]:
-    """The record, its arrays, and the weights, which are made from their names."""
+    """Return the record, its arrays, and the weights, which are generated from their names."""
     path = shared / "oracles" / "public" / f"{name}.json"
     record = json.loads(path.read_text())
     gains = {prefix: gain for prefix, gain in record["gain"].items() if prefix != "default"}
@@ -45,7 +45,7 @@ def nhwc(array: np.ndarray) -> np.ndarray:
 
 
 def worst(found, record: dict, stored: dict, name: str) -> float:
-    """Largest deviation from the stored values, over the float32 loss of PyTorch itself that the record gives."""
+    """Return the largest deviation from the record, divided by PyTorch's own float32 deviation."""
     values = np.asarray(found).transpose(0, 3, 1, 2).ravel()[stored[f"{name}__idx"]]
     deviation = np.abs(values - stored[f"{name}__values"]).max()
     print(f"{name}: largest deviation {deviation:.2e} of values with deviation {record['outputs'][name]['std']:.2f}")
@@ -77,7 +77,7 @@ def test_the_colorization_network_is_that_of_cadv(shared):
 
 
 def filled(name: str, **options) -> tuple[nnx.Module, dict[str, np.ndarray]]:
-    """A small network with random weights, and those under their published names."""
+    """Return a small network with random weights, and the weights under their published names."""
     module = nnx.eval_shape(lambda: NETWORKS[name].build(**options, rngs=nnx.Rngs(0)))
     random, weights = np.random.default_rng(0), {}
     if name == "facpa_unet":
@@ -122,7 +122,7 @@ def test_a_fresh_u_net_has_no_saturated_values_and_learns():
     assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(gradient))
 
 
-def test_colors_at_any_size_are_those_of_the_padded_maps():
+def test_colors_at_any_size_equal_those_of_padded_maps():
     module = Colorization(width=2, rngs=nnx.Rngs(0))
     maps = [jax.random.normal(jax.random.key(c), (2, 10, 13, c)) for c in (1, 2, 1)]
     ab = jax.jit(lambda *maps: module(*maps))(*maps)

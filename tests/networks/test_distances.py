@@ -22,7 +22,7 @@ WIDTH = 8
 
 
 def arrays(name: str, seed: str = "0") -> tuple[dict, dict]:
-    """Weights of a narrow network under the published names: the distance's own, and the backbone's."""
+    """Return the weights of a narrow network under the published names: of the distance and of the backbone."""
     spec = nnx.eval_shape(lambda: NETWORKS[name].build(width=WIDTH, rngs=nnx.Rngs(0)))
     if name == "dists":
         shapes = dict.fromkeys(("alpha", "beta"), (1, spec.alpha.size, 1, 1))
@@ -41,7 +41,7 @@ def narrow(name: str, seed: str = "0") -> Distance:
 
 
 def pair(size: tuple[int, int] = (33, 46), noise: float = 0.1) -> tuple[np.ndarray, np.ndarray]:
-    """Two pictures, and the same with noise."""
+    """Two images, and the same images with noise."""
     generator = np.random.default_rng(0)
     reference = generator.uniform(size=(2, *size, 3))
     distorted = np.clip(reference + noise * generator.standard_normal(reference.shape), 0, 1)
@@ -55,7 +55,7 @@ def forward(distance, reference, distorted):
 
 @jax.jit
 def backward(distance, reference, distorted):
-    """The distances, and the gradients of their sum by either image."""
+    """Return the distances, and the gradients of their sum by either image."""
 
     def total(images):
         values = distance(*images)
@@ -66,7 +66,7 @@ def backward(distance, reference, distorted):
 
 
 def dists_by_the_paper(own, backbone, x, y):
-    """1 − Σ (α l + β s), in the paper's form."""
+    """Compute 1 − Σ (α l + β s), as in the paper."""
     window = torch.tensor([0.5, 1.0, 0.5], dtype=x.dtype)
     window = torch.outer(window, window) / 4
 
@@ -107,7 +107,7 @@ def lpips_by_the_paper(own, backbone, x, y, name):
     "name", [name if name == "lpips_squeeze" else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
 def test_distances_and_gradients_are_those_of_the_formulas(name):
-    """In float64, where a ReLU that opens in one and not in the other cannot hide an error."""
+    """In float64: in float32 a ReLU may be open on one side only, which would hide errors."""
     own, backbone = arrays(name)
     images = [image.astype(np.float64) for image in pair()]
     tensors = [torch.tensor(image.transpose(0, 3, 1, 2), requires_grad=True) for image in images]
@@ -134,7 +134,7 @@ def test_distances_and_gradients_are_those_of_the_formulas(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_published_weights_give_the_recorded_distances(shared, name):
-    """α, β and the linear heads are the published ones; the backbones' weights are made from their names."""
+    """α, β and the linear heads are the published ones; weights of the backbones are generated from their names."""
     path = shared / "oracles" / "public" / "03_image_quality.json"
     record, stored = json.loads(path.read_text()), np.load(path.with_suffix(".npz"))
     if name == "dists":
@@ -153,7 +153,7 @@ def test_published_weights_give_the_recorded_distances(shared, name):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_distance_properties(name):
-    """Zero, and flat, for equal images; positive, symmetric and growing with noise; each pair on its own."""
+    """Zero with zero gradient for equal images; positive, symmetric and growing with noise; independent pairs."""
     distance, (reference, distorted) = narrow(name), pair()
     forth, (gradient, _) = backward(distance, reference, distorted)
     size = np.abs(gradient).max()
@@ -176,7 +176,7 @@ def test_distance_properties(name):
         assert backward(distance, reference, 1 - reference)[0].max() < 2
 
 
-def test_the_features_of_a_reference_can_be_kept():
+def test_the_features_of_a_reference_can_be_reused():
     distance, (reference, distorted) = narrow("lpips_alex"), pair()
     kept = jax.jit(lambda distance, x: distance.to(x))(distance, reference)
     found = jax.jit(lambda kept, y: kept(y))(kept, distorted)
@@ -210,7 +210,7 @@ def test_the_smallest_image_works_and_a_smaller_one_is_refused(name):
         distance.to(jnp.asarray(reference[:, 1:]))
     maps = nets.features(BACKBONE[name], arrays(name)[1], torch.zeros(1, 3, side, side))
     assert all(min(map.shape) > 0 for map in maps)
-    with pytest.raises(RuntimeError):  # torch's word for it
+    with pytest.raises(RuntimeError):  # the term of torch
         nets.features(BACKBONE[name], arrays(name)[1], torch.zeros(1, 3, side - 1, side - 1))
 
 
@@ -240,7 +240,7 @@ def published(seed: str = "0") -> tuple[dict, dict]:
     return own, nets.weights("alexnet", 64, seed)
 
 
-def test_weights_come_from_files_and_the_classifier_is_left_out(tmp_path):
+def test_weights_load_from_files_without_the_classifier(tmp_path):
     own, backbone = published()
     backbone["classifier.6.bias"] = np.zeros(1000, np.float32)
     for name, content in (("own", own), ("backbone", backbone)):

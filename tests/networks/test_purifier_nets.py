@@ -1,4 +1,4 @@
-"""The networks that purifiers are given, against recorded outputs of the original classes."""
+"""The networks of purifiers, against recorded outputs of the original classes."""
 
 import json
 import zlib
@@ -14,7 +14,7 @@ from jaxiqa.networks import ADM, DISCO, NETWORKS, SRVGG, DnCNN, MPRNet, Network
 
 
 def recorded(shared, name: str) -> tuple[dict, dict, dict]:
-    """The record, its arrays, and the weights, which are made from their names."""
+    """Return the record, its arrays, and the weights, which are generated from their names."""
     path = shared / "oracles" / "public" / f"{name}.json"
     record = json.loads(path.read_text())
     gain = record["gain"] if isinstance(record["gain"], dict) else {"default": record["gain"]}
@@ -48,7 +48,7 @@ def nchw(found) -> np.ndarray:
 
 
 def check(found, record: dict, stored: dict, name: str) -> None:
-    """In float64, against a float64 run whose values were kept as float32."""
+    """Compare in float64 with a float64 run that was stored as float32."""
     values = nchw(found)
     assert list(values.shape) == record["outputs"][name]["full_shape"]
     if f"{name}__idx" in stored:
@@ -61,27 +61,27 @@ def check(found, record: dict, stored: dict, name: str) -> None:
 
 
 def run(name: str, shared, record_name: str, **options):
-    """Record, arrays, the network and the recorded picture, the last two in float64 (to be called under x64)."""
+    """Return the record, its arrays, the network and the recorded image; call under x64: the last two are float64."""
     record, stored, weights = recorded(shared, record_name)
     network = double(networks.load(name, weights=weights, **options))
     pixels = stored["input"].astype(np.float32) / np.float32(255)
     return record, stored, network, jnp.asarray(pixels[None], jnp.float64)
 
 
-def test_the_fcn_filter_is_the_original(shared):
+def test_the_fcn_filter_equals_the_original(shared):
     with jax.enable_x64(True):
         record, stored, network, images = run("fcn", shared, "05_fcn_filter")
         check(jax.jit(lambda n, x: n(x))(network, images), record, stored, "out")
 
 
-def test_dncnn_is_the_original(shared):
+def test_dncnn_equals_the_original(shared):
     with jax.enable_x64(True):
         record, stored, network, images = run("dncnn", shared, "05_dncnn17")
         check(jax.jit(lambda n, x: n(x))(network, images), record, stored, "out")
 
 
 @pytest.mark.slow
-def test_real_esrgan_is_the_original_and_two_checkpoints_blend(shared):
+def test_real_esrgan_equals_the_original_and_two_checkpoints_blend(shared):
     with jax.enable_x64(True):
         record, stored, network, images = run("real_esrgan", shared, "05_srvgg_x4v3")
         check(jax.jit(lambda n, x: n(x))(network, images), record, stored, "out")
@@ -95,14 +95,14 @@ def test_real_esrgan_is_the_original_and_two_checkpoints_blend(shared):
 
 
 def disco_float64(network, images, size):
-    """Its result before the shift to [0, 1], and its features."""
+    """Return the result before the shift to [0, 1], and the features."""
     module = nnx.merge(network.graphdef, network.state)
     return 2 * module(images, size) - 1, module.features(images)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("lines", [29, 5])
-def test_disco_is_the_original(shared, lines, monkeypatch):
+def test_disco_equals_the_original(shared, lines, monkeypatch):
     monkeypatch.setattr("jaxiqa.networks.disco.CHUNK", lines * 31 + 1)
     with jax.enable_x64(True):
         record, stored, network, images = run("disco", shared, "05_disco_liif")
@@ -115,7 +115,7 @@ def test_disco_is_the_original(shared, lines, monkeypatch):
 
 
 @pytest.mark.slow
-def test_mprnet_is_the_original(shared):
+def test_mprnet_equals_the_original(shared):
     with jax.enable_x64(True):
         record, stored, network, images = run("mprnet", shared, "05_mprnet")
         stages = jax.jit(lambda n, x: nnx.merge(n.graphdef, n.state).run(x))(network, images)
@@ -124,8 +124,8 @@ def test_mprnet_is_the_original(shared):
 
 
 @pytest.mark.slow
-def test_adm_is_the_original_and_its_sizes_come_from_the_checkpoint(shared):
-    """The record's time embedding and softmax are float32's, so that its float64 run agrees only so far."""
+def test_adm_equals_the_original_and_its_sizes_come_from_the_checkpoint(shared):
+    """The record computes its time embedding and softmax in float32, which limits the agreement in float64."""
     with jax.enable_x64(True):
         record, stored, weights = recorded(shared, "05_adm_unet")
         network = networks.load("adm", weights=weights, head=16)
@@ -144,7 +144,7 @@ def test_adm_is_the_original_and_its_sizes_come_from_the_checkpoint(shared):
 
 
 def published(name: str, **options) -> dict[str, np.ndarray]:
-    """Random weights of a small network, under this project's names."""
+    """Return random weights of a small network, under this project's names."""
     module = NETWORKS[name].build(**options, rngs=nnx.Rngs(0))
     return Network(*nnx.split(module))
 
@@ -160,7 +160,7 @@ SMALL = {
 
 
 @pytest.mark.parametrize("name", ["dncnn", "real_esrgan"])
-def test_a_saved_network_is_the_same_again(name, tmp_path):
+def test_a_saved_network_loads_back(name, tmp_path):
     network = published(name, **SMALL[name])
     networks.save(name, network, tmp_path / "net.safetensors", **SMALL[name])
     again = networks.load(name, weights=tmp_path / "net.safetensors")
@@ -190,8 +190,8 @@ def test_sizes_are_read_from_the_published_names(shared):
         networks.load("real_esrgan", weights=arrays)
 
 
-def test_the_published_adm_of_256_pixels_is_understood():
-    """Its names are those of the network that its configuration describes: read from them, the sizes are its own."""
+def test_the_sizes_of_the_published_adm_of_256_pixels_are_read():
+    """The names are those of the network in its configuration: the sizes read from them equal its own."""
     module = nnx.eval_shape(lambda: ADM(rngs=nnx.Rngs(0)))
     ups = [block.res.conv_in.kernel.shape[3] for block in module.up]
     arrays = {"input_blocks.0.0.weight": np.zeros((256, 3, 3, 3))}
@@ -212,7 +212,7 @@ def test_slopes_of_mprnet_that_differ_are_refused():
         networks.load("mprnet", weights=weights)
 
 
-def test_networks_refuse_sizes_they_cannot_halve():
+def test_networks_refuse_sizes_that_cannot_be_halved():
     with pytest.raises(ValueError, match="images are 16x20; both sides must be multiples of 8"):
         nnx.eval_shape(lambda: MPRNet(**SMALL["mprnet"], rngs=nnx.Rngs(0))(jnp.zeros((1, 16, 20, 3))))
     with pytest.raises(ValueError, match="x is 5x4; both sides must be multiples of 2"):
@@ -225,8 +225,8 @@ def test_networks_refuse_sizes_they_cannot_halve():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("backend", ["cpu", "gpu"])
-def test_disco_draws_the_same_in_chunks_and_so_is_its_gradient(monkeypatch, backend):
-    """Ten lines at once, and in chunks of four, unrolled and in a compiled loop."""
+def test_disco_gives_the_same_values_and_gradients_in_chunks(monkeypatch, backend):
+    """Compute ten rows at once, and in chunks of four, unrolled and in a compiled loop."""
     module = DISCO(**SMALL["disco"], rngs=nnx.Rngs(0))
     images = jax.random.uniform(jax.random.key(0), (2, 5, 7, 3))
 

@@ -19,7 +19,7 @@ MOBILENET = "data/weights/mobilenet_v2_imagenet.safetensors"
 
 @pytest.mark.parametrize(
     ("backbone", "parameters"),
-    # torchvision's and timm's published counts; MobileNetV2's with batch norm folded and 1001 classes is the file's own
+    # counts of torchvision and timm; for MobileNetV2 (batch norm folded, 1001 classes) that of the file
     [
         ("resnet18", 11_689_512),
         ("resnet50", 25_557_032),
@@ -60,8 +60,8 @@ def test_maps_shrink_by_two_at_every_stride(backbone, size):
 @pytest.mark.parametrize(
     ("side", "groups", "stride"), [(1, 1, 1), (1, 1, 2), (3, 8, 1), (3, 8, 2), (3, 4, 2), (3, 1, 2)]
 )
-def test_convolutions_are_what_xla_computes(size, padding, side, groups, stride):
-    """1×1 and depthwise kernels go their own way; strides, odd sizes and both paddings must still agree."""
+def test_convolutions_equal_those_of_xla(size, padding, side, groups, stride):
+    """1×1 and depthwise kernels use other algorithms; they must agree for strides, odd sizes and both paddings."""
     layer = conv(8, 8, side, stride=stride, groups=groups, padding=padding, bias=True, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (2, *size, 8))
     expected = jax.lax.conv_general_dilated(
@@ -77,7 +77,7 @@ def test_convolutions_are_what_xla_computes(size, padding, side, groups, stride)
 
 @pytest.mark.slow
 def test_from_scratch_signals_neither_vanish_nor_explode():
-    """MobileNetV2 is the one to watch: it has no batch norm."""
+    """MobileNetV2 is the critical case: it has no batch norm."""
     model = build("mobilenet_v2")
     graphdef, state = nnx.split(model.backbone)
     x = jax.random.normal(jax.random.key(0), (2, 64, 64, 3))
@@ -87,7 +87,7 @@ def test_from_scratch_signals_neither_vanish_nor_explode():
 
 
 def mobilenet_v2_by_the_book(arrays, x):
-    """The whole network from the file's arrays, with nothing but XLA's convolution."""
+    """Compute the whole network from the file's arrays, with XLA's convolution only."""
 
     def layer(name, x, stride=1, groups=1):
         y = jax.lax.conv_general_dilated(
@@ -126,23 +126,23 @@ def test_mobilenet_v2_computes_its_published_function(shared, size):
 
 
 @pytest.mark.slow
-def test_mobilenet_v2_recognises_the_nips2017_pictures(shared):
-    """88 of 100 at 224×224; on the first 40 by file name 37, which is the 92 % of a float reference."""
+def test_mobilenet_v2_classifies_the_nips2017_images(shared):
+    """88 of 100 at 224×224. Of the first 40 by file name 37: 92 %, the same as a float reference."""
     folder = shared / "data" / "nips2017"
     rows = sorted(csv.DictReader((folder / "images.csv").open()), key=lambda row: row["image"])
     labels = np.array([int(row["true_label_1based"]) for row in rows])
     size = (224, 224)
-    pictures = [Image.open(folder / row["image"]).resize(size, Image.Resampling.BILINEAR) for row in rows]
+    images = [Image.open(folder / row["image"]).resize(size, Image.Resampling.BILINEAR) for row in rows]
     graphdef, state = nnx.split(load("mobilenet_v2", shared / MOBILENET))
     classify = jax.jit(lambda state, x: nnx.merge(graphdef, state)(x).argmax(-1))
-    batches = np.array_split(np.stack([np.asarray(p, np.float32) / 255 for p in pictures]), 5)
+    batches = np.array_split(np.stack([np.asarray(p, np.float32) / 255 for p in images]), 5)
     correct = np.concatenate([classify(state, batch) for batch in batches]) == labels
     print("top-1:", correct.mean(), "of all,", correct[:40].mean(), "of the first 40")
     assert correct.mean() >= 0.86
     assert correct[:40].mean() >= 0.9
 
 
-def test_a_metric_starts_from_the_published_weights(shared, tmp_path):
+def test_a_metric_loads_the_published_weights(shared, tmp_path):
     arrays = files.read(shared / MOBILENET)
     model = build("mobilenet_v2", backbone_weights=shared / MOBILENET)
     assert np.array_equal(model.backbone.stage["block3"].project.kernel[...], arrays["block3.project.kernel"])
@@ -154,7 +154,7 @@ def test_a_metric_starts_from_the_published_weights(shared, tmp_path):
 
 
 def keras_names(stages) -> dict[str, np.ndarray]:
-    """Random arrays for these stages as Keras names and lays them out, batch norm beside each convolution."""
+    """Return random arrays for these stages in Keras' names and layout, with a batch norm for each convolution."""
     generator, arrays = np.random.default_rng(0), {}
     for ours, variable in key_map.parameters(stages).items():
         _, stage, part, kind = ours.split(".")
@@ -194,7 +194,7 @@ def test_keras_batch_norm_is_folded_into_the_convolutions():
         np.testing.assert_allclose(getattr(stages.stage["block1"], part)(x), expected, rtol=1e-4, atol=1e-3)
 
 
-def test_keras_files_lacking_a_part_are_refused():
+def test_incomplete_keras_files_are_refused():
     spec = BACKBONES["mobilenet_v2"]
     stages = nnx.eval_shape(lambda: spec.build(width=8, rngs=nnx.Rngs(0)))
     arrays = keras_names(stages)
@@ -260,7 +260,7 @@ def test_torchvisions_mobilenet_v2_computes_the_same(tmp_path):
 
 
 @pytest.mark.parametrize("wrapper", [None, "state_dict"])
-def test_a_resnet_starts_from_a_pytorch_file(wrapper, tmp_path):
+def test_a_resnet_loads_a_pytorch_file(wrapper, tmp_path):
     """torchvision and timm use the same names."""
     spec = BACKBONES["resnet18"]
     torch = pytest.importorskip("torch")
@@ -278,7 +278,7 @@ def test_a_resnet_starts_from_a_pytorch_file(wrapper, tmp_path):
 
 
 def resnet18_names(parameters) -> dict[str, np.ndarray]:
-    """Random numbers under torchvision's names, made from ours."""
+    """Return random arrays under torchvision's names."""
     arrays = {}
     for ours, variable in parameters.items():
         name = ours.replace("backbone.stage.", "").replace("head.", "fc.")

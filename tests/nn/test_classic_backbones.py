@@ -1,4 +1,4 @@
-"""VGG-16, AlexNet and SqueezeNet 1.1: their shapes, and their functions beside torch's."""
+"""VGG-16, AlexNet and SqueezeNet 1.1: shapes, and outputs compared with torch."""
 
 import jax
 import jax.numpy as jnp
@@ -75,7 +75,7 @@ def test_adaptive_pooling_is_torchs(size, target):
 @pytest.mark.parametrize(
     ("backbone", "where"), [("vgg16", "after:relu4_3"), ("alexnet", "before:relu3"), ("squeezenet1_1", "after:fire5")]
 )
-def test_a_metric_stands_on_them_and_can_be_hardened(backbone, where):
+def test_a_metric_over_them_can_be_hardened(backbone, where):
     def hardened():
         model = Linearity(backbone, width=8, rngs=nnx.Rngs(0))
         harden(model, where, mid=4, rngs=nnx.Rngs(1))

@@ -1,4 +1,4 @@
-"""Where crops lie, read off images whose pixels hold their own coordinates."""
+"""Positions of crops, tested on images whose pixels hold their own coordinates."""
 
 import jax
 import jax.numpy as jnp
@@ -36,17 +36,17 @@ def test_grid_covers_the_image(height, width, count):
     assert len(positions) == count
 
 
-def test_grid_repeats_no_place():
+def test_grid_repeats_no_position():
     assert crops.grid_positions(224, 224, 224, 10) == [(0, 0)]
     assert crops.grid_positions(224, 226, 224, 10) == [(0, 0), (0, 1), (0, 2)]
     assert crops.grid_positions(227, 224, 224, 1) == [(1, 0)]
 
 
-def test_uniform_crops_lie_where_pyiqa_has_them():
+def test_uniform_crops_are_at_the_positions_of_pyiqa():
     # √25 = 5 a row and a step of 33 // 5 = 6, so the last crop ends at pixel 24 + 10 of 43.
     expected = [(row, column) for row in (0, 6, 12, 18, 24) for column in (0, 2, 4, 6, 8)]
     assert corners(crops.uniform_crops(coordinates(43, 20), 10, 25)) == expected
-    # √20 = 4.47: five a row, a step of 33 // 4 = 8, and the fifth row is never begun.
+    # √20 = 4.47: five a row, a step of 33 // 4 = 8, and there is no fifth row.
     expected = [(row, column) for row in (0, 8, 16, 24) for column in (0, 2, 4, 6, 8)]
     assert corners(crops.uniform_crops(coordinates(43, 20), 10, 20)) == expected
 
@@ -77,7 +77,7 @@ def test_crops_of_a_batch_are_those_of_its_images(crop):
     np.testing.assert_array_equal(crop(images, 5, 6), alone)
 
 
-def test_gradients_count_how_often_a_pixel_is_used():
+def test_the_gradient_of_a_pixel_counts_its_crops():
     gradient = jax.grad(lambda x: crops.grid_crops(x, 2, 2).sum())(jnp.zeros((1, 2, 3, 1)))
     assert gradient[0, ..., 0].tolist() == [[1, 2, 1], [1, 2, 1]]
 
@@ -93,6 +93,6 @@ def test_gradients_count_how_often_a_pixel_is_used():
         (lambda x: crops.stride_crops(x, 4, 0), "stride=0 is outside"),
     ],
 )
-def test_bad_arguments_are_named(call, message):
+def test_errors_name_the_bad_argument(call, message):
     with pytest.raises(ValueError, match=message):
         call(jnp.zeros((1, 7, 9, 3)))

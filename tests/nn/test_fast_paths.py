@@ -20,7 +20,7 @@ from jaxiqa.nn.kernels.wide import wide_conv
         ((5, 6), 3, 1, ((1, 1), (1, 1))),
     ],
 )
-def test_values_and_gradients_are_those_of_xla_also_where_values_are_equal(size, window, stride, padding):
+def test_values_and_gradients_of_pooling_equal_those_of_xla_with_ties(size, window, stride, padding):
     x = jnp.round(3 * jax.random.normal(jax.random.key(0), (2, *size, 3))) / 3  # many ties
     ours = lambda x: max_pool(x, window, stride, padding)  # noqa: E731
     xla = lambda x: nnx.max_pool(x, (window, window), strides=(stride, stride), padding=padding)  # noqa: E731
@@ -38,7 +38,7 @@ def test_values_and_gradients_are_those_of_xla_also_where_values_are_equal(size,
 @pytest.mark.parametrize(
     ("cin", "cout", "groups", "stride"), [(12, 6, 3, 1), (64, 128, 16, 2), (10, 10, 1, 1), (66, 66, 2, 1)]
 )
-def test_a_grouped_convolution_is_one_and_so_are_its_gradients(cin, cout, groups, stride):
+def test_a_grouped_convolution_equals_xlas_in_values_and_gradients(cin, cout, groups, stride):
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, cin))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, cin // groups, cout))
     options = {
@@ -57,7 +57,7 @@ def test_a_grouped_convolution_is_one_and_so_are_its_gradients(cin, cout, groups
 
 @pytest.mark.parametrize(("shape", "kernel"), [((2, 5, 4, 3), (3, 3, 3, 7)), ((1, 4, 6, 2), (5, 3, 2, 2))])
 @pytest.mark.parametrize("gathered", [0, 2**20])
-def test_a_wide_convolution_is_a_convolution(shape, kernel, gathered, monkeypatch):
+def test_a_wide_convolution_equals_xlas(shape, kernel, gathered, monkeypatch):
     monkeypatch.setattr("jaxiqa.nn.kernels.wide.GATHERED", gathered)
     x, k = jax.random.normal(jax.random.key(0), shape), jax.random.normal(jax.random.key(1), kernel)
     padding = ((2, 0), (1, 1))
@@ -80,7 +80,7 @@ LAYOUT = ("NHWC", "HWIO", "NHWC")
     ("size", "sides", "padding"),
     [((6, 8), (4, 4), ((1, 1), (1, 1))), ((5, 8), (2, 4), ((0, 1), (2, 0))), ((2, 2), (4, 4), ((1, 1), (1, 1)))],
 )
-def test_halving_by_blocks_is_a_convolution_of_stride_2(size, sides, padding):
+def test_halving_by_blocks_equals_a_convolution_of_stride_2(size, sides, padding):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))
     kernel = jax.random.normal(jax.random.key(1), (*sides, 3, 5))
     theirs = lambda x, k: jax.lax.conv_general_dilated(x, k, (2, 2), padding, dimension_numbers=LAYOUT)  # noqa: E731
@@ -88,7 +88,7 @@ def test_halving_by_blocks_is_a_convolution_of_stride_2(size, sides, padding):
 
 
 @pytest.mark.parametrize("size", [(5, 4), (1, 1)])
-def test_doubling_by_parities_is_a_transposed_convolution(size):
+def test_doubling_by_parities_equals_a_transposed_convolution(size):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))
     kernel = jax.random.normal(jax.random.key(1), (4, 4, 3, 5))
     pads = [(2, 2), (2, 2)]

@@ -9,7 +9,7 @@ from jaxiqa.models import MODELS, fold_batch_norm, harden
 from jaxiqa.models.koncept import KonCept512
 from jaxiqa.nn.conv import conv
 
-STAY = {"koncept512": 3, "paq2piq": 2}  # batch norms with something between them and the layer before
+STAY = {"koncept512": 3, "paq2piq": 2}  # batch norms that do not directly follow a layer
 
 
 def norms(model: nnx.Module) -> int:
@@ -24,8 +24,8 @@ def koncept() -> KonCept512:
 @pytest.mark.parametrize(
     "make", [tiny.metric, lambda: tiny.metric("resnet50"), pytest.param(koncept, marks=pytest.mark.slow)]
 )
-def test_scores_and_gradients_stay(make):
-    with jax.enable_x64(True):  # in float32 the rounding of fifty layers hides what folding changes
+def test_folding_keeps_scores_and_gradients(make):
+    with jax.enable_x64(True):  # in float32 the rounding of fifty layers would hide an error
         model = make()
         model = nnx.merge(nnx.graphdef(model), jax.tree.map(lambda leaf: leaf.astype(jnp.float64), nnx.state(model)))
         folded = fold_batch_norm(model)
@@ -53,7 +53,7 @@ def test_every_published_model_can_be_folded(name):
 
 
 @pytest.mark.slow
-def test_hardened_models_are_folded_round_the_block():
+def test_hardened_models_are_folded_around_the_block():
     model = tiny.metric()
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
     folded = fold_batch_norm(model)
@@ -101,7 +101,7 @@ def test_only_a_norm_that_directly_follows_is_folded(join, left):
         np.testing.assert_allclose(mine, theirs, atol=1e-5)
 
 
-def test_the_model_itself_is_left_alone():
+def test_the_model_itself_is_not_changed():
     model = tiny.metric()
     model.train()
     before = jax.tree.map(np.asarray, nnx.state(model))
@@ -180,7 +180,7 @@ SHARED = {
 
 
 @pytest.mark.parametrize("case", SHARED)
-def test_what_is_shared_is_not_changed(case):
+def test_shared_layers_are_not_folded(case):
     make, join, left = SHARED[case]
     net = Own(make, join)
     for _, part in nnx.iter_modules(net):

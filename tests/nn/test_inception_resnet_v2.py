@@ -11,7 +11,7 @@ from jaxiqa.networks.classifier import Classifier
 from jaxiqa.pretrained import key_map
 
 SPEC = BACKBONES["inception_resnet_v2"]
-# What the record's Sequential counts -> the names of the ImageNet checkpoints.
+# Index in the record's Sequential -> the name in the ImageNet checkpoints.
 NAMES = {
     "base.0": "conv2d_1a",
     "base.1": "conv2d_2a",
@@ -38,7 +38,7 @@ def stages():
 @pytest.mark.parametrize(
     ("size", "expected"),
     [
-        # conv2d_1a, mixed_5b, mixed_6a, conv2d_7b; the first two as the original class was seen to give them
+        # conv2d_1a, mixed_5b, mixed_6a, conv2d_7b; the first two as measured on the original class
         ((331, 363), [(165, 181), (39, 43), (19, 21), (9, 10)]),
         ((384, 512), [(191, 255), (45, 61), (22, 30), (10, 14)]),
         ((299, 554), [(149, 276), (35, 66), (17, 32), (8, 15)]),
@@ -80,7 +80,7 @@ def test_imagenet_checkpoints_fill_every_parameter(shared, classifier, classes):
     model = nnx.eval_shape(lambda: Classifier("inception_resnet_v2", rngs=nnx.Rngs(0)))
     rules = (*key_map.under("backbone", SPEC.rules), *SPEC.classifier_rules)
     key_map.fill(model, arrays, rules, source="ImageNet")
-    assert model.head.bias[0] == model.head.kernel[5, 0] == classes - 1000  # the class "background" is left out
+    assert model.head.bias[0] == model.head.kernel[5, 0] == classes - 1000  # without the class "background"
     projection = model.backbone.stage["block8.9"].project.kernel
     assert projection[0, 0, 0, 0] == list(arrays).index("block8.conv2d.weight")
 

@@ -28,7 +28,7 @@ def hardened() -> nnx.Module:
 
 
 def equations(jaxpr) -> Iterator[Any]:
-    """Those of the program and of every program inside it, but for `wide_conv`, which widens and rounds its own."""
+    """Yield the equations of a program and its inner programs, except `wide_conv`, which widens and rounds itself."""
     for equation in jaxpr.eqns:
         yield equation
         if equation.params.get("name") == "wide_conv":
@@ -47,8 +47,8 @@ def types(equation) -> set[str]:
 
 
 @pytest.mark.parametrize("size", [None, (40, 56)])
-def test_products_are_in_bfloat16_but_for_unitary_ones_and_heads(size):
-    """In the traced program of a score and its gradient, with unitary maps built in it (None) or before it."""
+def test_products_are_in_bfloat16_except_unitary_maps_and_heads(size):
+    """Check the traced program of a score and its gradient; unitary maps are built inside it (None) or before."""
     found = program(score_fn(hardened(), size, compute_dtype="bfloat16"), X)
     unitary = [e for e in found if e.primitive.name == "dot_general" and e.params["precision"] == (HIGHEST, HIGHEST)]
     assert len(unitary) > 10
@@ -80,8 +80,8 @@ def test_parameters_scores_and_maps_stay_float32():
 
 
 @pytest.mark.slow
-def test_scores_move_little_and_the_default_is_float32():
-    """By less than 5 % of the spread of scores over different noise, in a narrow network; and not by nothing."""
+def test_scores_change_little_and_the_default_is_float32():
+    """They change by less than 5 % of the spread of scores over noise images, and not by zero, in a narrow network."""
     model = hardened()
     noise = jax.random.uniform(jax.random.key(1), (8, 1, 1, 1)) * jax.random.normal(jax.random.key(2), (8, 40, 56, 3))
     images = jnp.clip(0.5 + noise, 0, 1)
@@ -121,8 +121,8 @@ class Pooled(nnx.Module):
         return self.backbone.run(x)[0]
 
 
-def test_the_mean_behind_a_backbone_is_the_mean_of_its_map():
-    """XLA's CPU compiler has been seen to merge the two, wrongly."""
+def test_the_mean_after_a_backbone_equals_the_mean_of_its_map():
+    """XLA's CPU compiler has merged the two incorrectly."""
     model = Pooled(nnx.Rngs(0))
     set_compute_dtype(model, "bfloat16")
     graphdef, state = nnx.split(model)

@@ -55,8 +55,8 @@ def test_gelu_is_exact():
     np.testing.assert_allclose(gelu(x), jax.nn.gelu(x, approximate=False), atol=1e-6)
 
 
-def test_layer_norm_keeps_its_digits_far_from_zero():
-    """Mean of squares less square of the mean would lose the variance altogether."""
+def test_layer_norm_is_accurate_far_from_zero():
+    """The mean of squares minus the square of the mean would lose the variance."""
     layer = layer_norm(64, epsilon=1e-6, rngs=nnx.Rngs(0))
     x = np.random.default_rng(0).standard_normal((1, 64)) + 3000
     expected = (x - x.mean()) / np.sqrt(x.var() + 1e-6)

@@ -13,9 +13,9 @@ def test_ssim_and_psnr_equal_the_reference(shared, pair):
     folder = shared / "oracles" / "public"
     arrays = np.load(folder / "03_image_quality.npz")
     expected = json.loads((folder / "03_image_quality.json").read_text())["expected"][pair]
-    reference, picture = (jnp.asarray(arrays[f"{pair}_{part}"][None] / np.float32(255)) for part in ("ref", "dist"))
-    assert float(ssim(reference, picture)[0]) == pytest.approx(expected["ssim_gauss_win64"], abs=2e-5)
-    assert float(psnr(reference, picture)[0]) == pytest.approx(expected["psnr"], abs=1e-4)
+    reference, distorted = (jnp.asarray(arrays[f"{pair}_{part}"][None] / np.float32(255)) for part in ("ref", "dist"))
+    assert float(ssim(reference, distorted)[0]) == pytest.approx(expected["ssim_gauss_win64"], abs=2e-5)
+    assert float(psnr(reference, distorted)[0]) == pytest.approx(expected["psnr"], abs=1e-4)
 
 
 def test_in_float64_ssim_and_psnr_equal_the_reference_to_its_last_digits(shared):
@@ -23,13 +23,13 @@ def test_in_float64_ssim_and_psnr_equal_the_reference_to_its_last_digits(shared)
     arrays = np.load(folder / "03_image_quality.npz")
     expected = json.loads((folder / "03_image_quality.json").read_text())["expected"]["pair1"]
     with jax.enable_x64(True):
-        reference, picture = (jnp.asarray(arrays[f"pair1_{part}"][None] / 255.0) for part in ("ref", "dist"))
-        assert float(ssim(reference, picture)[0]) == pytest.approx(expected["ssim_gauss_win64"], rel=0, abs=1e-9)
-        assert float(psnr(reference, picture)[0]) == pytest.approx(expected["psnr"], rel=0, abs=1e-9)
+        reference, distorted = (jnp.asarray(arrays[f"pair1_{part}"][None] / 255.0) for part in ("ref", "dist"))
+        assert float(ssim(reference, distorted)[0]) == pytest.approx(expected["ssim_gauss_win64"], rel=0, abs=1e-9)
+        assert float(psnr(reference, distorted)[0]) == pytest.approx(expected["psnr"], rel=0, abs=1e-9)
 
 
 @pytest.mark.slow
-def test_equal_images_are_at_the_top_where_the_gradient_vanishes():
+def test_equal_images_score_1_with_a_zero_gradient():
     image = jax.random.uniform(jax.random.key(1), (1, 12, 15, 3))
     assert float(ssim(image, image)[0]) == pytest.approx(1, abs=1e-6)
     np.testing.assert_allclose(jax.grad(lambda x: ssim(image, x).sum())(image), 0, atol=1e-5)
@@ -42,7 +42,7 @@ def test_one_value_per_image_and_the_same_when_compiled():
     np.testing.assert_allclose(jax.jit(ssim)(a, b), each, atol=1e-6)
 
 
-def test_ssim_is_differentiable_and_refuses_what_it_cannot_measure():
+def test_ssim_is_differentiable_and_refuses_bad_images():
     a, b = jax.random.uniform(jax.random.key(0), (2, 1, 11, 14, 3))
     assert np.abs(jax.grad(lambda x: ssim(a, x).sum())(b)).max() > 0
     with pytest.raises(ValueError, match="10x14; both sides must be at least 11"):

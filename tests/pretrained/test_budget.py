@@ -1,4 +1,4 @@
-"""Small files that ask for hours or gigabytes are refused in seconds, and the error says which limit they met."""
+"""Small files that would take hours or gigabytes are refused in seconds, with an error that names the limit."""
 
 import io
 import json
@@ -20,7 +20,7 @@ ONE = np.ones(3, np.float32)
 
 
 def refused(path, message, *, seconds=20.0, bytes_=None):
-    """Refused with this message; the time is that of a slow and busy machine, under type checks."""
+    """Check that the file is refused with this message, within the time of a slow, busy machine under type checks."""
     began = time.monotonic()
     if bytes_:
         tracemalloc.start()
@@ -34,7 +34,7 @@ def refused(path, message, *, seconds=20.0, bytes_=None):
 
 
 def doubled(start, step, times):
-    """A pickle of a value that is put into itself twice, again and again; ``step`` works on the value in memory 0."""
+    """Return a pickle whose value contains itself twice at every level; ``step`` acts on the value in memo 0."""
     return b"\x80\x04" + start + b"q\x00" + (step + b"q\x00") * times
 
 
@@ -52,12 +52,12 @@ NAME = b"\x8c\x01a"
         (doubled(b"]", b"](h\x00h\x00e", 60) + b".", "a list of 2 instead of named arrays"),
     ],
 )
-def test_values_that_double_are_not_spelled_out(content, message, tmp_path):
+def test_doubling_values_are_not_printed_in_full(content, message, tmp_path):
     (tmp_path / "x").write_bytes(content)
     refused(tmp_path / "x", message, seconds=5, bytes_=2**24)
 
 
-def test_names_that_double_in_nested_dicts(tmp_path):
+def test_doubling_names_in_nested_dicts_are_refused(tmp_path):
     name, tree = "n" * 20_000, {"w": ONE}
     for _ in range(60):
         tree = {f"{name}1": tree, f"{name}2": tree}
@@ -76,12 +76,12 @@ def test_names_that_double_in_nested_dicts(tmp_path):
     ],
     ids=["dicts", "arguments", "instructions"],
 )  # fmt: skip
-def test_too_many_steps(content, tmp_path):
+def test_too_many_steps_are_refused(content, tmp_path):
     (tmp_path / "x").write_bytes(content)
     refused(tmp_path / "x", "takes more than 2,000,000 steps to read", seconds=60)
 
 
-def test_too_deep(tmp_path):
+def test_too_deep_nesting_is_refused(tmp_path):
     value = {"w": ONE}
     for _ in range(budget.DEPTH + 20):
         value = {"a": value, "b": 1}
@@ -94,8 +94,8 @@ def test_too_deep(tmp_path):
     assert [name.count("a.") for name in files.contents(tmp_path / "x").arrays] == [0]
 
 
-def test_many_arrays_of_the_same_bytes(tmp_path):
-    """One string of 1 MB stands for a thousand arrays."""
+def test_many_arrays_over_the_same_bytes_are_refused(tmp_path):
+    """One string of 1 MB is the data of a thousand arrays."""
     data, dtype = b"\0" * 2**20, Stub("numpy", "dtype", ("f4", 0, 1))
     each = [
         Stub("numpy._core.numeric", "_frombuffer", (bytearray(0) or data, dtype, (2**18,), "C")) for _ in range(1000)
@@ -104,7 +104,7 @@ def test_many_arrays_of_the_same_bytes(tmp_path):
     refused(tmp_path / "x", "unpacks to more than 67,108,864 bytes")
 
 
-def test_tensors_that_repeat_their_numbers(tmp_path):
+def test_tensors_that_repeat_their_numbers_count_in_full(tmp_path):
     flat = np.arange(4, dtype=np.float32)
     small = {"a": tensor(flat, (100, 4), stride=(0, 1))}  # as `expand` leaves it
     np.testing.assert_array_equal(files.read(torch_zip(tmp_path / "x", small))["a"], np.tile(flat, (100, 1)))
@@ -113,13 +113,13 @@ def test_tensors_that_repeat_their_numbers(tmp_path):
 
 
 @pytest.mark.parametrize("shape", [("a" * 100, 2**40), ([1], 2**40), (2**40, 2**40), (-1,), 3, (1,) * 40])
-def test_shapes_that_are_none(shape, tmp_path):
+def test_bad_shapes_are_refused(shape, tmp_path):
     call = Stub("numpy._core.numeric", "_frombuffer", (b"\0" * 4, Stub("numpy", "dtype", ("f4", 0, 1)), shape, "C"))
     (tmp_path / "x").write_bytes(dumps({"w": call}, zipped=False, protocol=4))
     refused(tmp_path / "x", "impossible shape|do not fit its shape", bytes_=2**22)
 
 
-def test_headers_with_very_many_entries(tmp_path):
+def test_headers_with_too_many_entries_are_refused(tmp_path):
     count = 200_000
     entry = {"dtype": "F32", "shape": [0], "data_offsets": [0, 0]}
     header = json.dumps({f"w{place}": entry for place in range(count)}).encode()
@@ -128,7 +128,7 @@ def test_headers_with_very_many_entries(tmp_path):
 
 
 @pytest.mark.slow
-def test_zip_files_with_very_many_records(tmp_path):
+def test_zip_files_with_too_many_records_are_refused(tmp_path):
     for count, message in ((60_000, "it has 60,000 records"), (180_000, "its list of records has .* bytes")):
         with zipfile.ZipFile(tmp_path / "x", "w") as archive:
             for place in range(count):
@@ -149,13 +149,13 @@ def npy(array):
 
 
 @pytest.mark.parametrize(("name", "data"), [("x.npy", b""), ("archive/data.pkl", b"")])
-def test_zip_records_that_unpack_to_gigabytes(name, data, tmp_path):
+def test_zip_records_that_unpack_to_gigabytes_are_refused(name, data, tmp_path):
     zipped(tmp_path / "x", {name: data + bytes(2**27)}, zipfile.ZIP_DEFLATED)
     refused(tmp_path / "x", "unpacks to more than 67,108,864 bytes", bytes_=2**26)
 
 
-def test_zip_records_that_hide_what_they_unpack_to(tmp_path):
-    """The list says 100 bytes; the record holds 128 MiB."""
+def test_zip_records_with_a_false_size_are_refused(tmp_path):
+    """The directory states 100 bytes; the record unpacks to 128 MiB."""
     zipped(tmp_path / "x", {"x.npy": bytes(2**27)}, zipfile.ZIP_DEFLATED)
     content = (tmp_path / "x").read_bytes().replace(struct.pack("<I", 2**27), struct.pack("<I", 100))
     (tmp_path / "x").write_bytes(content)
@@ -163,7 +163,7 @@ def test_zip_records_that_hide_what_they_unpack_to(tmp_path):
 
 
 @pytest.mark.parametrize("kind", ["npz", "torch"])
-def test_zip_records_larger_than_their_file(kind, tmp_path):
+def test_zip_records_larger_than_their_file_are_refused(kind, tmp_path):
     name = "x.npy" if kind == "npz" else "archive/data.pkl"
     zipped(tmp_path / "x", {name: b"x" * 777})
     content = (tmp_path / "x").read_bytes().replace(struct.pack("<I", 777), struct.pack("<I", 3 * 2**30))
@@ -171,7 +171,7 @@ def test_zip_records_larger_than_their_file(kind, tmp_path):
     refused(tmp_path / "x", "claims 3,221,225,472 bytes of a file that has ")
 
 
-def test_arrays_in_npz_that_claim_more_than_they_have(tmp_path):
+def test_npz_arrays_that_claim_more_data_than_they_have_are_refused(tmp_path):
     whole = npy(np.ones(10, np.float32))
     zipped(tmp_path / "x", {"a.npy": whole.replace(b"(10,)", b"(1<<9"[:0] + b"(99999999,)"[:5])})
     refused(tmp_path / "x", "damaged")
@@ -183,12 +183,12 @@ def test_arrays_in_npz_that_claim_more_than_they_have(tmp_path):
     refused(tmp_path / "x", "'a.npy' holds Python objects")
 
 
-def test_zip_records_of_other_methods(tmp_path):
+def test_zip_records_of_other_methods_are_refused(tmp_path):
     zipped(tmp_path / "x", {"a.npy": npy(ONE)}, zipfile.ZIP_LZMA)
     refused(tmp_path / "x", "'a.npy' is packed by method 14; 0 and 8 are read")
 
 
-def test_names_that_stand_for_two_arrays(tmp_path):
+def test_duplicate_array_names_are_refused(tmp_path):
     zipped(tmp_path / "x", {"a.npy": npy(ONE)})
     with pytest.warns(UserWarning, match="Duplicate"), zipfile.ZipFile(tmp_path / "x", "a") as archive:
         archive.writestr("a.npy", npy(2 * ONE))
@@ -202,12 +202,12 @@ def test_names_that_stand_for_two_arrays(tmp_path):
 
 
 def test_large_sound_files_stay_within_the_budget(tmp_path):
-    """A checkpoint of 2,000 tensors needs a few hundredths of it."""
+    """A checkpoint of 2,000 tensors needs a few percent of the budget."""
     found = budget.Budget(size=0)
     value = {"state_dict": {f"layer{place}.weight": tensor(ONE, (3,)) for place in range(2000)}, "epoch": 1}
     pickles.load(io.BytesIO(dumps(value, zipped=True)), budget=found)
     assert budget.STEPS - found.steps < budget.STEPS / 20
-    np.savez_compressed(tmp_path / "x.npz", a=np.zeros(2**20, np.float32))  # packs to a thousandth
+    np.savez_compressed(tmp_path / "x.npz", a=np.zeros(2**20, np.float32))  # compresses to a thousandth
     assert files.read(tmp_path / "x.npz")["a"].shape == (2**20,)
 
 
@@ -288,7 +288,7 @@ def lzf(file, layer):
     ],
 )  # fmt: skip
 @pytest.mark.parametrize("whole_model", [False, True])
-def test_hdf5_reads_nothing_but_what_the_file_holds(make, message, whole_model, tmp_path):
+def test_hdf5_links_unwritten_data_and_bombs_are_refused(make, message, whole_model, tmp_path):
     path = hdf5(tmp_path / "x.h5", make)
     if whole_model:
         with h5py.File(path, "a") as file:
@@ -300,7 +300,7 @@ def test_hdf5_reads_nothing_but_what_the_file_holds(make, message, whole_model, 
     refused(path, message, bytes_=2**27)
 
 
-def test_hdf5_links_at_the_root_of_a_whole_model(tmp_path):
+def test_hdf5_links_at_the_root_of_a_whole_model_are_refused(tmp_path):
     hdf5(tmp_path / "other.h5", lambda file, layer: None)
     with h5py.File(tmp_path / "x.h5", "w") as file:
         file["model_weights"] = h5py.ExternalLink(str(tmp_path / "other.h5"), "/")

@@ -1,4 +1,4 @@
-"""Which of several entries are the parameters, and what wrappers leave in their names."""
+"""Choice of the entry that holds the parameters, and removal of the prefixes of wrappers."""
 
 import io
 import pickle
@@ -66,7 +66,7 @@ def hdf5(path, tree):
 @pytest.mark.parametrize("write", [nested(torch_zip), nested(torch_legacy), plain, flat_safetensors, flat_npz, hdf5])
 @pytest.mark.parametrize(("raw", "average"), PAIRS)
 @pytest.mark.parametrize("first", ["raw", "average"])
-def test_the_average_is_taken_and_the_other_reported(write, raw, average, first, tmp_path):
+def test_the_average_is_loaded_and_the_other_entry_reported(write, raw, average, first, tmp_path):
     tree = {raw: RAW, average: AVERAGE}
     path = write(tmp_path / "x", tree if first == "raw" else dict(reversed(tree.items())))
     found = files.contents(path)
@@ -79,7 +79,7 @@ def test_the_average_is_taken_and_the_other_reported(write, raw, average, first,
         files.read(path, entry="other")
 
 
-def test_averages_deeper_down_and_under_wrappers():
+def test_nested_and_wrapped_averages_are_found():
     found = containers.unpack({"checkpoint": {"model": {"a": RAW}, "ema": {"module": {"a": AVERAGE}}}, "epoch": 1})
     assert (found.arrays["a"][0], found.entry) == (1, "checkpoint.ema")
     found = containers.unpack({"module.params.a": RAW, "module.params_ema.a": AVERAGE})
@@ -90,7 +90,7 @@ def test_averages_deeper_down_and_under_wrappers():
     assert list(found.arrays) == ["a"]
 
 
-def test_an_average_without_arrays_is_none():
+def test_an_average_without_arrays_is_ignored():
     for nothing in (None, 0.999, {}, {"decay": 0.9}):
         assert containers.unpack({"model": {"a": RAW}, "ema": nothing}).arrays["a"][0] == 0
 
@@ -102,8 +102,8 @@ def test_one_of_several_averages_must_be_chosen():
     assert containers.unpack(tree, entry="d_ema").arrays["a"][0] == 1
 
 
-def test_parameters_that_are_called_like_a_wrapper_stay(tmp_path):
-    """`model`, `net` and `ema` are also names of layers: of a flat file, and of a pickled module."""
+def test_parameters_named_like_a_wrapper_are_kept(tmp_path):
+    """`model`, `net` and `ema` may also be names of layers, in a flat file or in a pickled module."""
     flat = {"model.a": RAW, "fc.b": RAW, "ema.c": RAW}
     assert containers.unpack(flat).arrays.keys() == flat.keys()
     state = lambda parts, inner=(): {"_parameters": dict(parts), "_buffers": {}, "_modules": dict(inner)}  # noqa: E731
@@ -118,7 +118,7 @@ def test_parameters_that_are_called_like_a_wrapper_stay(tmp_path):
     "shell", ["module", "_orig_mod", "module._orig_mod", "_orig_mod.module", "_fsdp_wrapped_module"]
 )
 @pytest.mark.parametrize("place", ["{}.conv.bias", "backbone.{}.bias", "conv.{}.bias"])
-def test_pytorchs_own_wrappers_leave_no_trace(shell, place):
+def test_prefixes_of_pytorchs_wrappers_are_removed(shell, place):
     name = place.format(shell)
     found = containers.unpack({name: RAW, "fc.weight": AVERAGE})
     assert list(found.arrays) == [name.replace(f"{shell}.", ""), "fc.weight"]
@@ -127,16 +127,16 @@ def test_pytorchs_own_wrappers_leave_no_trace(shell, place):
 @pytest.mark.parametrize(
     "prefix", ["model", "net", "_orig_mod", "module.model", "model._orig_mod", "student.encoder.net"]
 )
-def test_prefixes_of_wrappers_are_taken_off(prefix):
+def test_prefixes_of_other_wrappers_are_removed(prefix):
     rules = (*key_map.conv("conv", "conv"), *key_map.linear("net.fc", "fc"))
     names = ["conv.weight", "net.fc.weight", "net.fc.bias"]
     given = OrderedDict((f"{prefix}.{name}", RAW) for name in names)
     assert list(key_map.without_prefix(containers.unpack(given).arrays, rules)) == names
-    extra = given | {"loss.weight": RAW}  # what Lightning keeps beside the model
+    extra = given | {"loss.weight": RAW}  # Lightning stores this beside the model
     assert list(key_map.without_prefix(containers.unpack(extra).arrays, rules)) == [*names, "loss.weight"]
 
 
-def test_names_that_need_no_change_get_none():
+def test_names_without_a_prefix_are_not_changed():
     rules = (*key_map.conv("net.conv", "conv"), *key_map.linear("fc", "fc"))
     for names in (
         ["net.conv.weight", "fc.weight"],

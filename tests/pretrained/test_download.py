@@ -1,4 +1,4 @@
-"""Downloads from a server on this machine that breaks off, ignores ranges, serves something else, or is gone."""
+"""Downloads from a local server that breaks off, ignores ranges, serves another file, or is down."""
 
 import hashlib
 import http.server
@@ -16,7 +16,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 @dataclass
 class Server:
-    """What it serves, after how many bytes it breaks off (per request), and the ranges it was asked for."""
+    """Served content, number of bytes before it breaks off (per request), and the requested ranges."""
 
     content: bytes = CONTENT
     breaks: list[int] = field(default_factory=list)
@@ -81,13 +81,13 @@ def test_a_file_is_downloaded_once(server, known, tmp_path):
 
 
 @pytest.mark.parametrize("known", [{}, {"size": None}])
-def test_a_download_that_breaks_off_goes_on(server, known):
+def test_an_interrupted_download_is_resumed(server, known):
     server.breaks = [4 * download.CHUNK, 7 * download.CHUNK + 99]
     assert fetch(source(server, **known)).read_bytes() == CONTENT
     assert server.asked == [None, f"bytes={4 * download.CHUNK}-", f"bytes={11 * download.CHUNK}-"]
 
 
-def test_the_next_call_goes_on_too(server):
+def test_the_next_call_resumes_the_download(server):
     server.breaks = [download.CHUNK, 10, download.CHUNK, 30]
     with pytest.raises(FileNotFoundError, match="cannot be downloaded"):
         fetch(source(server))
@@ -109,7 +109,7 @@ def test_without_size_and_digest_nothing_is_resumed(server):
     assert server.asked[-1] is None
 
 
-def test_a_part_that_does_not_belong_is_fetched_anew(server, tmp_path):
+def test_a_part_of_another_file_is_downloaded_again(server, tmp_path):
     folder = tmp_path / "cache" / "weights" / "demo-koniq10k"
     folder.mkdir(parents=True)
     for rubbish in (b"rubbish" * 100, b"rubbish" * 200_000):
@@ -131,7 +131,7 @@ def test_another_file_is_refused_and_not_kept(server, tmp_path):
     assert [path.name for path in (tmp_path / "cache" / "weights" / "demo-koniq10k").iterdir()] == [".lock"]
 
 
-def test_a_damaged_copy_in_the_cache_is_noticed(server, caplog):
+def test_a_damaged_copy_in_the_cache_is_detected(server, caplog):
     path = fetch(source(server))
     path.write_bytes(CONTENT[:-1] + b"x")
     assert fetch(source(server)).read_bytes() == CONTENT
@@ -139,7 +139,7 @@ def test_a_damaged_copy_in_the_cache_is_noticed(server, caplog):
 
 
 @pytest.mark.parametrize("status", [404, 503])
-def test_a_host_that_has_nothing_says_where_to_look(server, status):
+def test_the_error_for_a_missing_file_names_the_page(server, status):
     server.status = status
     message = rf"{status}.*get the file from the authors' page and pass its path: weights='/path/to/the/file'"
     with pytest.raises(FileNotFoundError, match=message):
@@ -147,12 +147,12 @@ def test_a_host_that_has_nothing_says_where_to_look(server, status):
     assert len(server.asked) == (1 if status == 404 else download.ATTEMPTS)
 
 
-def test_a_host_that_is_gone_says_where_to_look(server):
+def test_the_error_for_an_unreachable_host_names_the_page(server):
     with pytest.raises(FileNotFoundError, match=r"127\.0\.0\.1:9/.*cannot be downloaded.*the authors' page"):
         fetch(source(server, url="http://127.0.0.1:9/model.pth"))
 
 
-def test_what_no_program_can_fetch_says_where_to_look(server):
+def test_the_error_for_a_manual_download_names_the_page(server):
     with pytest.raises(
         FileNotFoundError, match=r"'koniq10k' of demo cannot be downloaded by a program; get the file fr"
     ):

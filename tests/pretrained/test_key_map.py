@@ -11,7 +11,7 @@ def abstract_resnet18():
 
 
 def torchvision_names() -> dict[str, np.ndarray]:
-    """A ResNet-18's state dict (width 8) as torchvision names and lays it out."""
+    """Return the state dict of a ResNet-18 (width 8) in torchvision's names and layout."""
     generator = np.random.default_rng(0)
     arrays = {}
 
@@ -40,7 +40,7 @@ def torchvision_names() -> dict[str, np.ndarray]:
     return arrays
 
 
-def test_every_array_lands_in_its_place():
+def test_every_array_fills_its_parameter():
     stages, arrays = abstract_resnet18(), torchvision_names()
     key_map.fill(stages, arrays, resnet.rules(), source="demo")
     block = stages.stage["layer2.0"]
@@ -50,7 +50,7 @@ def test_every_array_lands_in_its_place():
     np.testing.assert_array_equal(stages.stage["conv1"].bn.mean[...], arrays["bn1.running_mean"])
 
 
-def test_all_faults_come_in_one_error_and_the_module_stays_as_it_was():
+def test_all_faults_are_in_one_error_and_the_module_is_not_changed():
     arrays = torchvision_names()
     del arrays["bn1.running_var"]
     arrays["extra.weight"] = np.zeros(3)

@@ -1,4 +1,4 @@
-"""Nothing that a pickle names is imported, and nothing that it calls is called."""
+"""No name in a pickle is imported, and no call in it is run."""
 
 import io
 import os
@@ -25,7 +25,7 @@ class Reduced:
 
 
 class Original:
-    """Stands for a class of an original project, with code that unpickling runs."""
+    """A class like those of original projects, with code that unpickling runs."""
 
     def __init__(self, command):
         self.command = command
@@ -87,7 +87,7 @@ def as_legacy(path, content):
 
 @pytest.mark.parametrize("write", [as_zip, as_legacy, lambda path, content: path.write_bytes(content)])
 @pytest.mark.parametrize("name", NAMES)
-def test_nothing_in_a_file_is_run(name, write, tmp_path):
+def test_no_code_in_a_file_is_run(name, write, tmp_path):
     proof = tmp_path / "proof"
     content = attacks(f"touch {proof}")[name]
     write(tmp_path / "x.pth", content)
@@ -97,14 +97,14 @@ def test_nothing_in_a_file_is_run(name, write, tmp_path):
 
 
 def test_the_attacks_work_on_pythons_unpickler(tmp_path):
-    """Otherwise the test above would show nothing."""
+    """Otherwise the test above would prove nothing."""
     for name in ("os.system", "builtins.eval", "an original class", "stack global", "inst", "obj"):
         proof = tmp_path / name.replace(" ", "_")
         pickle.loads(attacks(f"touch {proof}")[name])
         assert proof.exists(), name
 
 
-def test_calls_beside_the_weights_stay_uncalled_and_are_reported(tmp_path):
+def test_calls_beside_the_weights_are_not_run_but_reported(tmp_path):
     proof = tmp_path / "proof"
     value = {
         "state_dict": {"a": np.ones(2, np.float32), "b": Reduced(os.system, f"touch {proof}")},
@@ -129,7 +129,7 @@ def test_nothing_is_imported(tmp_path):
     assert "tripwire" not in sys.modules
 
 
-def test_the_extension_registry_is_not_asked():
+def test_the_extension_registry_is_not_used():
     import copyreg
 
     copyreg.add_extension("posix", "system", 77)
@@ -142,7 +142,7 @@ def test_the_extension_registry_is_not_asked():
 
 
 @pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
-def test_plain_values_are_those_of_python(protocol):
+def test_plain_values_equal_those_of_python(protocol):
     shared = [1, 2]
     value = {
         "numbers": [0, -1, 255, 65536, -(2**31), 2**80, 1.5, True, False, None],
@@ -158,7 +158,7 @@ def test_plain_values_are_those_of_python(protocol):
 
 
 @pytest.mark.parametrize("protocol", [0, 2, 5])
-def test_every_instruction_of_python_is_known(protocol):
+def test_every_pickle_instruction_is_supported(protocol):
     value = [{1, 2}, frozenset([3]), bytearray(b"x"), Reduced(dict, [("a", 1)]), Reduced(Original, "c", state={"d": 1})]
     found = pickles.load(io.BytesIO(pickle.dumps(value, protocol)))
     assert found[3] == {"a": 1}
@@ -177,7 +177,7 @@ def test_every_instruction_of_python_is_known(protocol):
         b".",
         b"\x80\x02K",
         b"\x80\x02}K\x01s.",  # an entry without a value
-        b"\x80\x02h\x05.",  # a memory that was never written
+        b"\x80\x02h\x05.",  # a memo entry that was never written
         b"\x80\x02t.",  # a tuple without a mark
         b"\x80\x02K\x01K\x02a.",  # appends to a number
         b"\x80\x05\x97.",
@@ -192,7 +192,7 @@ def test_broken_pickles_are_an_error(content):
 
 
 @pytest.mark.slow
-def test_trees_without_end_are_refused(tmp_path):
+def test_cyclic_values_are_refused(tmp_path):
     tree: dict = {"a": np.ones(1)}
     for _ in range(60):
         tree = {"x": tree, "y": tree}

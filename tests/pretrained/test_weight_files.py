@@ -1,4 +1,4 @@
-"""Every format of published weights is read to the last bit, with torch as the oracle where it is there."""
+"""Every format of published weights is read bit by bit; torch is the reference if installed."""
 
 import pickle
 import struct
@@ -35,13 +35,13 @@ WRITERS = pytest.mark.parametrize("write", [torch_zip, torch_legacy])
 
 
 @WRITERS
-def test_a_state_dict_comes_back(write, tmp_path):
+def test_a_state_dict_is_read(write, tmp_path):
     same(files.read(write(tmp_path / "bestmodel_1_2021", state_dict())), ARRAYS)
 
 
 @WRITERS
 @pytest.mark.parametrize("wrapper", ["state_dict", "model", "params", "net", "anything"])
-def test_containers_are_unpacked_and_the_rest_is_reported(write, wrapper, tmp_path):
+def test_containers_are_unpacked_and_other_entries_reported(write, wrapper, tmp_path):
     moment = tensor(np.ones(3, np.float32), (3,))
     checkpoint = {
         "epoch": 3,
@@ -95,7 +95,7 @@ def test_half_precision(write, dtype, tmp_path):
 
 
 def module(name, *, parameters=(), buffers=(), modules=()):
-    """A pickled `torch.nn.Module`, of a class that nobody has."""
+    """Return a pickled `torch.nn.Module` of a class that does not exist here."""
     parts = {"_parameters": OrderedDict(parameters), "_buffers": OrderedDict(buffers)}
     state = {"training": False, **parts, "_modules": OrderedDict(modules), "_backward_hooks": OrderedDict()}
     return Stub("__main__", name, (), state)
@@ -210,7 +210,7 @@ def test_without_h5py_the_error_names_the_extra(tmp_path, monkeypatch):
 
 
 @WRITERS
-def test_truncated_and_altered_files_are_named(write, tmp_path):
+def test_errors_name_truncated_and_altered_files(write, tmp_path):
     content = write(tmp_path / "good", state_dict()).read_bytes()
     for length in (1, 12, 60, len(content) // 2, len(content) - 30, len(content) - 1):
         (tmp_path / "bad.pth").write_bytes(content[:length])
@@ -218,7 +218,7 @@ def test_truncated_and_altered_files_are_named(write, tmp_path):
             files.read(tmp_path / "bad.pth")
 
 
-def test_altered_numbers_in_a_zip_file_are_noticed(tmp_path):
+def test_altered_numbers_in_a_zip_file_are_detected(tmp_path):
     content = bytearray(torch_zip(tmp_path / "x", state_dict()).read_bytes())
     content[content.index(ARRAYS["conv.weight"].tobytes()) + 5] ^= 1
     (tmp_path / "x").write_bytes(content)
@@ -226,7 +226,7 @@ def test_altered_numbers_in_a_zip_file_are_noticed(tmp_path):
         files.read(tmp_path / "x")
 
 
-def test_unreadable_files_are_named(tmp_path):
+def test_errors_name_unreadable_files(tmp_path):
     good = tmp_path / "good.safetensors"
     safetensors.numpy.save_file({"a": np.arange(100, dtype=np.float32)}, good)
     content = good.read_bytes()
@@ -258,7 +258,7 @@ def test_unreadable_files_are_named(tmp_path):
         (pickle.dumps({"a": 1, "b": "text"}), r"it holds no arrays, only b \('text'\)"),
     ],
 )
-def test_files_without_weights_say_what_they_are(content, message, tmp_path):
+def test_the_error_for_a_file_without_weights_states_its_type(content, message, tmp_path):
     (tmp_path / "x.pth").write_bytes(content)
     with pytest.raises(ValueError, match=message):
         files.read(tmp_path / "x.pth")
@@ -272,7 +272,7 @@ def test_big_endian_files_are_refused(tmp_path):
             files.read(tmp_path / name)
 
 
-def test_zip_files_of_something_else_are_refused(tmp_path):
+def test_zip_files_without_weights_are_refused(tmp_path):
     with zipfile.ZipFile(tmp_path / "x.zip", "w") as archive:
         archive.writestr("sv/bestmodel_1_2021", b"...")
     with pytest.raises(ValueError, match=r"a zip file of sv/bestmodel_1_2021 without PyTorch's"):
@@ -288,7 +288,7 @@ def test_zip_files_of_something_else_are_refused(tmp_path):
     ("size", "offset", "stride"),
     [((5,), 0, (1,)), ((2,), 3, (1,)), ((2, 2), 0, (3, 1)), ((2,), -1, (1,)), ((2,), 0, ("a",))],
 )
-def test_tensors_that_reach_outside_their_data_are_refused(size, offset, stride, tmp_path):
+def test_tensors_beyond_their_data_are_refused(size, offset, stride, tmp_path):
     value = {"a": tensor(np.arange(4, dtype=np.float32), size, offset=offset, stride=stride)}
     with pytest.raises(ValueError, match=r"outside its data|impossible shape"):
         files.read(torch_zip(tmp_path / "x", value))

@@ -22,7 +22,7 @@ LEVELS = {"weak": 0.01, "medium": 0.02, "strong": 0.04}
 
 
 def row(image, model, level, defense, mode, *, shift, gain):
-    """f(P(x)) is ``shift`` above f(x), f(P(x')) ``gain`` above that."""
+    """Return a row with f(P(x)) = f(x) + ``shift`` and f(P(x')) = f(P(x)) + ``gain``."""
     clean = 30.0 + 5 * IMAGES.index(image)
     return DefenseRow(
         image, model, 0, "PGD", LEVELS[level] * (2 if model == "b" else 1), level, defense, mode,
@@ -42,7 +42,7 @@ def rows(defenses=("flip", "blur")):
     return made
 
 
-def test_views_by_hand():
+def test_summaries_by_hand():
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     assert found.labels == (UNDEFENDED, "flip", "blur")
     # without a defense: gains 10, 20, 30 over ranges of 100 and 200
@@ -57,7 +57,7 @@ def test_views_by_hand():
     assert flip["Q"].interval == pytest.approx((1.8, 1.8))
     assert flip["SROCC clear"].mean == flip["SROCC adv"].mean == pytest.approx(1)
     assert found.view("flip", ADAPTIVE)["D"].mean == pytest.approx(22.5)
-    # what the adaptive attack corresponds to: level medium alone; without a defense the two are the same
+    # the adaptive attack uses level medium only; without a defense both modes are equal
     assert found.view("flip", MATCHED)["D"].mean == pytest.approx(3.75)
     assert found.view(UNDEFENDED, ADAPTIVE)["D"].mean == pytest.approx(15)
     assert found.view("flip", TRANSFER, model="b", strength="strong")["D"].mean == pytest.approx(5)
@@ -73,7 +73,7 @@ def test_intervals_are_over_images():
     assert found["D"].interval == pytest.approx((22 - half, 22 + half))
 
 
-def test_equal_pictures_are_counted_and_capped():
+def test_equal_images_are_counted_and_capped():
     made = [replace(r, psnr=None) if r.image == "0.png" else r for r in rows()]
     found = summarise_defenses(made, ENDS)
     assert found.capped == sum(r.image == "0.png" for r in made)
@@ -84,7 +84,7 @@ def test_equal_pictures_are_counted_and_capped():
     assert (benchmark.mean, benchmark.interval) == (np.inf, None)
 
 
-def test_what_is_missing_is_said_and_twice_is_refused():
+def test_missing_rows_are_reported_and_duplicates_refused():
     made = rows()
     gone = [
         r for r in made if not (r.defense == "flip" and r.model == "b" and r.level == "weak" and r.image == "1.png")
@@ -101,7 +101,7 @@ def test_what_is_missing_is_said_and_twice_is_refused():
     assert (empty.labels, empty.cells, empty.images) == ((), (), 0)
 
 
-def test_the_leaderboard_ranks_those_that_were_run_on_everything():
+def test_the_leaderboard_ranks_defenses_with_all_cells():
     table = leaderboard(summarise_defenses([*rows(("flip", "blur", "late"))], ENDS, mos=MOS))
     by_name = {line[0]: line for line in table.rows}
     assert [line[0] for line in table.rows] == [UNDEFENDED, "flip", "blur", "late"]
@@ -126,7 +126,7 @@ def test_the_leaderboard_ranks_those_that_were_run_on_everything():
 
 
 @pytest.mark.parametrize("names", [("flip",), ("flip", "blur"), ("mine", "blur", "jpeg")])
-def test_there_is_no_rank_without_adaptive_attacks_in_any_output(names, tmp_path):
+def test_no_output_has_a_rank_without_adaptive_attacks(names, tmp_path):
     found = summarise_defenses([r for r in rows(names) if r.mode == "transfer"], ENDS, mos=MOS)
     table = write_leaderboard(found, tmp_path, title="t", facts={})
     assert {line[1][0] for line in table.rows} == {"–"}
@@ -142,7 +142,7 @@ def test_there_is_no_rank_without_adaptive_attacks_in_any_output(names, tmp_path
     assert sum("no adaptive attack" in line for line in table.markdown()) == len(names)
 
 
-def test_fewer_cells_are_the_reason_and_a_weak_adaptive_attack_is_named():
+def test_a_missing_rank_names_missing_cells_and_a_weak_adaptive_attack():
     made = [r for r in rows() if not (r.defense == "blur" and r.level == "weak")]
     made += [replace(r, defense="blur", mode="adaptive") for r in made if (r.defense, r.level) == ("blur", "medium")]
     table = leaderboard(summarise_defenses(made, ENDS))
@@ -187,7 +187,7 @@ def test_certified_defenses_by_hand():
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_model_without_a_score_range_is_named_and_keeps_what_needs_none(known):
+def test_a_model_without_a_score_range_is_named_and_keeps_its_other_numbers(known):
     others = [replace(row, model="b", seed=seed) for row in proofs() for seed in (0, 3)]
     ends = ENDS if known else {}
     assert ("b", 3) not in ends
@@ -202,11 +202,11 @@ def test_a_model_without_a_score_range_is_named_and_keeps_what_needs_none(known)
     assert known == (not any(note.startswith("a seed 0 has") for note in table.notes))
 
 
-def test_everything_is_written_and_part_of_the_page(tmp_path):
+def test_all_tables_and_plots_are_on_the_page(tmp_path):
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     other = summarise_defenses([*rows(), *(replace(r, defense="<mine>") for r in rows() if r.defense == "flip")], ENDS)
     options = {"title": "a test", "facts": {"command": "python x.py"}}
-    tables, pictures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
+    tables, figures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
     results = [
         ResultRow(
             r.image, r.model, 0, r.attack, r.epsilon, r.clean, r.attacked, r.attacked, 0.1, 1.0, 0.9, None, 0.1, r.level
@@ -216,7 +216,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     ]  # fmt: skip
     cards = [ModelRow(model, 0, 1000, 0.0, 100.0, 0.8, 1.5, 0.2, 0) for model in ("a", "b")]
     summary = summarise(results, [], cards, score_range="model")
-    page = write_report(tmp_path, summary, [], defended=tables, figures=pictures, **options).read_text()
+    page = write_report(tmp_path, summary, [], defended=tables, figures=figures, **options).read_text()
     assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', page)
     assert page.count("data:image/png;base64,") == 5
     for title in ("transfer", "adaptive", "matched", "Leaderboard", "Certified defenses"):
@@ -235,7 +235,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     chosen = [c for c in cells if (c["model"], c["strength"], c["defense"]) == ("b", "strong", "flip")]
     assert float(chosen[0]["D"]) == pytest.approx(5)
     assert float(chosen[0]["AbsGain low"]) == pytest.approx(0.075)
-    assert {path.name for path in tmp_path.iterdir()} <= set(TAKEN)  # no variant may have such a name
+    assert {path.name for path in tmp_path.iterdir()} <= set(TAKEN)  # not a valid name of a variant
     markdown = (tmp_path / "defenses.md").read_text()
     assert "| flip | 3.75 ± 0.00 |" in markdown
 
@@ -262,7 +262,7 @@ def test_attacks_at_levels_compare_between_models_whose_strengths_differ():
     assert ends_of(cards, results, score_range="baseline") == {("a", 0): (30.0, 45.0), ("b", 0): (30.0, 45.0)}
 
 
-def test_rows_from_before_there_were_levels_are_read(tmp_path):
+def test_old_rows_without_levels_are_read(tmp_path):
     result = ResultRow("i", "a", 0, "PGD", 0.1, 1.0, 2.0, 2.0, 0.1, 1.0, 0.9, None, 0.1)
     append_rows(tmp_path / "rows.jsonl", [result])
     text = (tmp_path / "rows.jsonl").read_text()

@@ -1,4 +1,4 @@
-"""Training on attacked pictures: it resumes exactly, runs on several devices, and leaves plain training as it was."""
+"""Training on attacked images: it resumes exactly, runs on several devices, and does not change plain training."""
 
 import json
 from dataclasses import replace
@@ -28,7 +28,7 @@ COUNT, SIZE = 16, (33, 40)
 
 
 class Small(Metric):
-    """As little as has a head, a batch norm and three outputs: every step below compiles six passes through it."""
+    """The smallest model with a head, a batch norm and three outputs: every step compiles six passes of it."""
 
     loss_weights = {"low": 0.1, "high": 0.1, "score": 1.0}  # noqa: RUF012
 
@@ -105,7 +105,7 @@ def run(parts, folder, progress=lambda *_: None):
     )
 
 
-def test_a_killed_run_goes_on_exactly(parts, tmp_path):
+def test_a_killed_run_resumes_exactly(parts, tmp_path):
     def kill(done, *_):
         if done == 3:  # after the first epoch and its checkpoint, in the second
             raise Killed
@@ -164,7 +164,7 @@ def train(parts, devices, backend="pmap", attacked_mode="eval", steps=3, **const
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "attacked_mode"), [("pmap", "eval"), ("pmap", "train"), ("shard_map", "eval")])
-def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
+def test_two_devices_attack_and_train_as_one_does(parts, backend, attacked_mode):
     added = {
         "augment": augment(),
         "penalty": Partial(norm_penalty, step=0.01, weight=1e-5),
@@ -178,11 +178,11 @@ def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
             for (path, a), (_, b) in zip(leaves(getattr(two[0], name)), leaves(getattr(one[0], name)), strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-5, err_msg=path)
         plain = train(wide(parts), 1, steps=1)
-    assert abs(plain[1][0] - one[1][0]) > 1e-3  # the attacked copies and the penalty are felt
+    assert abs(plain[1][0] - one[1][0]) > 1e-3  # the attacked copies and the penalty have an effect
 
 
 @pytest.mark.slow
-def test_the_loop_that_accelerators_run_is_accepted_by_both_back_ends(parts, monkeypatch):
+def test_both_back_ends_accept_the_loop_of_accelerators(parts, monkeypatch):
     unrolled = train(parts, 2, steps=1, augment=augment())[1]
     monkeypatch.setattr(apgd, "iterate", lambda step, state, steps, *c: loop._compiled_loop(step, state, steps, c))
     for backend in ("pmap", "shard_map"):

@@ -1,4 +1,4 @@
-"""Training knows no metric by name: each of the registry is taken apart, trained, saved and loaded, hardened or not."""
+"""Every metric of the registry is split, trained, saved and loaded, hardened or not."""
 
 import inspect
 import json
@@ -26,7 +26,7 @@ SMALL = {
     "spaq_bl": {"width": 4},
     "tres": {"width": 4},
 }
-"""Options under which a metric is small; all take images of 224x224."""
+"""Options that make a metric small; all accept images of 224x224."""
 HEAVY = {"hyperiqa", "koncept512", "maniqa", "spaq_bl", "tres"}
 SIZE = (224, 224)
 
@@ -40,7 +40,7 @@ def test_no_metric_is_left_out():
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_metric_says_how_it_was_made(name):
+def test_a_metric_returns_its_options(name):
     model = nnx.eval_shape(lambda: small(name))
     assert type(model) is MODELS[name].metric
     parameters = inspect.signature(type(model).__init__).parameters
@@ -61,7 +61,7 @@ def source(count=6):
 @pytest.mark.parametrize(
     "name", [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in MODELS]
 )
-def test_any_metric_trains_is_saved_and_comes_back(name, hardened, tmp_path):
+def test_any_metric_trains_saves_and_loads(name, hardened, tmp_path):
     model = small(name)
     if hardened:
         order = model.backbone.order

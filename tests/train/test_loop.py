@@ -67,7 +67,7 @@ def flat(tree):
 
 
 @pytest.mark.slow
-def test_training_moves_what_trains_and_nothing_else_and_pruned_filters_stay_away(model, tmp_path):
+def test_training_changes_trainable_parameters_only_and_pruned_filters_stay_zero(model, tmp_path):
     parts = split_model(model, frozen=("conv1", "robust_block"))
     masks = make_masks(parts.params, amount=0.2)
     pruned = replace(parts, params=apply_masks(parts.params, masks))
@@ -108,7 +108,7 @@ def test_a_loss_that_is_not_finite_is_reported_with_its_step(model, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(model, tmp_path, caplog):
+def test_a_damaged_checkpoint_costs_one_epoch(model, tmp_path, caplog):
     parts = split_model(model)
     whole = run(parts, tmp_path / "whole")
     again = run(parts, tmp_path / "again")
@@ -126,7 +126,7 @@ def test_a_damaged_checkpoint_costs_an_epoch_and_nothing_else(model, tmp_path, c
 
 
 @pytest.mark.slow
-def test_stored_activations_train_like_the_images_they_came_from(model, tmp_path):
+def test_stored_activations_train_like_their_images(model, tmp_path):
     trunk = model.backbone.order[: model.backbone.span("layer1")[1] + 1]
     parts = split_model(model, frozen=trunk)
     images = source()
@@ -162,7 +162,7 @@ def test_the_batch_must_not_exceed_the_data(model, tmp_path):
         run(split_model(model), tmp_path, train=small)
 
 
-def test_the_linear_map_is_the_least_squares_one_and_refuses_nonsense():
+def test_the_linear_map_is_the_least_squares_fit_and_refuses_bad_input():
     raw = np.random.default_rng(0).normal(size=50)
     k, b = fit_linear(raw, 3 * raw + 7 + np.random.default_rng(1).normal(size=50) * 0.1)
     assert (k, b) == (pytest.approx(3, abs=0.1), pytest.approx(7, abs=0.1))

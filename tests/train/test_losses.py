@@ -42,7 +42,7 @@ def test_mse_is_in_squared_units():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_and_gradient_is_finite_where_all_values_are_equal(name):
+def test_every_loss_and_gradient_is_finite_for_equal_values(name):
     value, gradient = jax.value_and_grad(LOSSES[name])(jnp.ones(4), jnp.arange(4.0))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()

@@ -1,8 +1,8 @@
-"""Two devices give what one gives. The test process has two CPU devices (see conftest).
+"""Two devices give the results of one. The test process has two CPU devices (see conftest).
 
-The comparison runs in float64. Adam divides a gradient by its own size, so that one which is zero but for rounding
-moves its parameter by a full step in a direction that float32 rounding picks, on either number of devices. A mean
-that is taken wrongly is wrong in float64 too.
+The comparison runs in float64. Adam divides a gradient by its own size. A gradient that is zero except for rounding
+moves its parameter by a full step in a random direction, for any number of devices. A wrong mean is wrong in float64
+too.
 """
 
 from dataclasses import replace
@@ -96,7 +96,7 @@ def test_two_devices_equal_one_after_ten_steps(parts, one, backend):
 
 
 @pytest.mark.parametrize("backend", ["pmap", "shard_map"])
-def test_a_step_is_compiled_once_though_leaves_come_from_elsewhere(backend):
+def test_a_step_is_compiled_once_for_state_from_the_host(backend):
     compiled = []
     devices = jax.local_devices()[:2]
     step = data_parallel(

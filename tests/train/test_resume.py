@@ -80,7 +80,7 @@ def test_two_kills_change_nothing(run, uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_polite_stop_saves_where_it_is(run, uninterrupted, tmp_path):
+def test_a_run_stopped_by_sigterm_resumes_exactly(run, uninterrupted, tmp_path):
     process = run(tmp_path)
     wait_for((tmp_path / "baseline" / "seed0" / "metrics.jsonl").exists, process)
     process.send_signal(signal.SIGTERM)
