@@ -28,6 +28,7 @@ from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import foolbox
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -274,6 +275,7 @@ def keep(new: Result) -> None:
     rows = list(ROWS)
     results.sort(key=lambda result: (result.device, result.model, rows.index(result.row)))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    history.append("attacks", new.device, f"{new.model} {new.row}", new.seconds)
     start, end = "<!-- attacks -->\n", "<!-- /attacks -->"
     before, _, rest = page.read_text().partition(start)
     page.write_text(f"{before}{start}{show(results)}{end}{rest.partition(end)[2]}")

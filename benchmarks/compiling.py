@@ -19,6 +19,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # set before JAX is imported: JAX reads it once
+import history
 import jax
 import jax.numpy as jnp
 import random_weights
@@ -132,6 +133,7 @@ def main() -> None:
             print(f"{model} {attack}: {seconds:.1f} s", flush=True)
             found.setdefault(device, {}).setdefault(model, {})[attack] = round(seconds, 1)
             store.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            history.append("compiling", device, f"{model} {attack}", {"compilation": round(seconds, 1)})
             before, start, rest = page.read_text().partition("<!-- compiling -->\n")
             end = "<!-- /compiling -->"
             page.write_text(f"{before}{start}{show(found)}{end}{rest.partition(end)[2]}")

@@ -24,6 +24,7 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -115,6 +116,9 @@ def keep(new: list[Result]) -> None:
     results = [old for old in read if (old.device, old.purifier) not in measured] + new
     results.sort(key=lambda result: (result.device, ROWS.index(result.purifier)))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    for result in new:
+        case = " ".join([result.purifier, *(f"{name}={value:g}" for name, value in result.options.items())])
+        history.append("defenses", result.device, case, result.seconds)
     start, end = "<!-- purifiers -->\n", "<!-- /purifiers -->"
     before, _, rest = page.read_text().partition(start)
     page.write_text(f"{before}{start}{show(results)}{end}{rest.partition(end)[2]}")

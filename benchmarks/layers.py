@@ -26,6 +26,7 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -261,6 +262,7 @@ def keep(new: Result) -> None:
     results = [old for old in results if (old.device, old.size) != (new.device, new.size)] + [new]
     results.sort(key=lambda result: (result.device, [int(n) for n in re.findall(r"\d+", result.size)]))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    history.append("layers", new.device, new.size, {row.name: row.seconds for row in new.rows})
     before, _, rest = page.read_text().partition("<!-- layers -->\n")
     page.write_text(f"{before}<!-- layers -->\n{show(results)}<!-- /layers -->{rest.partition('<!-- /layers -->')[2]}")
 

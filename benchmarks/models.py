@@ -25,6 +25,7 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -161,6 +162,7 @@ def keep(new: Result) -> None:
     results = [old for old in (Result(*old) for old in read) if (old.device, old.name) != (new.device, new.name)]
     results = sorted([*results, new], key=lambda result: (result.device, result.name))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    history.append("models", new.device, new.name, new.seconds)
     start, end = "<!-- models -->\n", "<!-- /models -->"
     for page in (FOLDER / "README.md", FOLDER.parent / "docs" / "models.md"):
         before, _, rest = page.read_text().partition(start)

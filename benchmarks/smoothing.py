@@ -21,6 +21,7 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import numpy as np
 
@@ -97,6 +98,8 @@ def keep(new: Result) -> None:
     read = [Result(*old) for old in json.loads(store.read_text())] if store.exists() else []
     results = [old for old in read if (old.device, old.model) != (new.device, new.model)] + [new]
     store.write_text(json.dumps(sorted(results), indent=1) + "\n")
+    numbers = {"smoothing": new.smoothing / 1000, "scoring": new.scoring / 1000}
+    history.append("smoothing", new.device, f"{new.model}, chunk {new.chunk}", numbers)
     start, end, page = "<!-- smoothing -->\n", "<!-- /smoothing -->", FOLDER / "README.md"
     before, _, rest = page.read_text().partition(start)
     page.write_text(f"{before}{start}{table(sorted(results))}\n{end}{rest.partition(end)[2]}")

@@ -141,7 +141,12 @@ def test_all_damaged_rows_of_the_data_set_are_in_one_error(kadid):
     (kadid / "dmos.csv").write_text("\n".join([*rows, rows[1]]) + "\n")
     with pytest.raises(ValueError, match=r"dmos\.csv: 4 problems") as error:
         data.load("kadid10k", source=str(kadid))
-    for fault in ("row 3: I01_01_02.png has the score '7.1'", "row 5 has 1 value", "row 7: I99.png is missing", "twice"):
+    for fault in (
+        "row 3: I01_01_02.png has the score '7.1'",
+        "row 5 has 1 value",
+        "row 7: I99.png is missing",
+        "twice",
+    ):
         assert fault in str(error.value)
     smoke = load_config(guide.ROOT / "configs" / "smoke.py")
     with pytest.raises(ValueError, match=r"data\.options: kadid10k has no option 'sed'"):
