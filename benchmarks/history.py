@@ -102,7 +102,12 @@ def choose(benchmark: str, old: str | None, new: str | None, *, folder: Path = F
     if not matching:
         raise ValueError(f"{benchmark} has no entry of commit {new}; it has {', '.join(key[0] for key in keys)}")
     last = matching[-1]
-    before = [key for key in keys if key[1] == last[1] and key != last and (old is None or key[0].startswith(old))]
+    earlier = [key for key in keys if key[1] == last[1] and key != last]
+    before = (
+        [key for key in earlier if keys.index(key) < keys.index(last)]
+        if old is None
+        else [key for key in earlier if key[0].startswith(old)]
+    )
     if not before:
         what = "other entry" if old is None else f"entry of commit {old}"
         raise ValueError(f"{benchmark} has no {what} on {last[1]}; measure it there, or name other commits")
