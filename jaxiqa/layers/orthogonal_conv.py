@@ -45,7 +45,8 @@ class OrthogonalConv(nnx.Module):
 
     Reference: Meleshin et al., "Robustness as Architecture: Designing IQA Models to Withstand Adversarial
     Perturbations", arXiv:2506.04951 (the block); Trockman and Kolter, "Orthogonalizing Convolutional Layers with the
-    Cayley Transform", arXiv:2104.07167 (Fourier-domain orthogonal convolutions); arXiv:2505.15174 (reflections of low
+    Cayley Transform", arXiv:2104.07167 (Fourier-domain orthogonal convolutions); Lai et al., "Enhancing Certified
+    Robustness via Block Reflector Orthogonal Layers and Logit Annealing Loss", arXiv:2505.15174 (reflections of low
     rank).
     """
 

@@ -73,7 +73,8 @@ def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarra
     """Return sines and cosines of the row (first half of the channels) and of the column (second half).
 
     Channels 2i and 2i + 1 of a half of n channels are ``sin`` and ``cos`` of ``p / 10000^(2i / n)``, where
-    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise (arXiv:2005.12872).
+    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise. Reference: "End-to-End Object Detection
+    with Transformers", arXiv:2005.12872.
 
     Args:
         height, width: of the map.

@@ -40,7 +40,10 @@ class Residual(nnx.Module):
 
 
 class Encoder(nnx.Module):
-    """EDSR-baseline (arXiv:1707.02921) without its upsampling: ``h + conv(blocks(h))``, h = conv(x)."""
+    """EDSR-baseline without its upsampling: ``h + conv(blocks(h))``, h = conv(x).
+
+    Reference: Lim et al., "Enhanced Deep Residual Networks for Single Image Super-Resolution", arXiv:1707.02921.
+    """
 
     def __init__(self, *, depth: int, width: int, rngs: nnx.Rngs):
         self.head = conv(3, width, 3, bias=True, rngs=rngs)
@@ -55,7 +58,7 @@ class Encoder(nnx.Module):
 
 
 class DISCO(nnx.Module):
-    """EDSR features, and LIIF (arXiv:2012.09161), a small network that gives the colour at any position between them.
+    """EDSR features, and LIIF, a small network that gives the colour at any position between them.
 
         colour(p) = Σ over the four nearest features f_k at p_k: s_k · net([unfold₃ₓ₃ f_k, (p − p_k), cell])
 
@@ -75,6 +78,9 @@ class DISCO(nnx.Module):
     >>> net = nnx.eval_shape(lambda: DISCO(rngs=nnx.Rngs(0)))
     >>> sum(variable.size for variable in jax.tree.leaves(nnx.state(net)))
     1567299
+
+    Reference: Chen, Liu and Wang, "Learning Continuous Image Representation with Local Implicit Image Function",
+    arXiv:2012.09161 (LIIF).
     """
 
     def __init__(self, *, depth: int = 16, width: int = 64, hidden: int = 256, rngs: nnx.Rngs):
