@@ -37,15 +37,15 @@ def load_config(path: Path) -> Experiment:
     The file may import other files in its folder.
 
     Raises:
-        SystemExit: the file does not exist, cannot be run, or does not return an experiment; the message names file,
-            line and field.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be run, or does not return an experiment; the message names file, line and field.
     """
     if not path.is_file():
         names = [one.stem for one in shipped()]
         hint = _neighbours(path) or suggestion(path.stem, names)
-        raise SystemExit(f"--config {path}: no such file{hint}")
+        raise FileNotFoundError(f"--config {path}: no such file{hint}")
     if path.suffix != ".py":
-        raise SystemExit(f"--config {path}: not a Python file (.py)")
+        raise ValueError(f"--config {path}: not a Python file (.py)")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec is not None  # the file ends in .py
     assert spec.loader is not None
@@ -54,23 +54,24 @@ def load_config(path: Path) -> Experiment:
     sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-        if not callable(getattr(module, "get_config", None)):
-            raise SystemExit(f"--config {path}: it has no function get_config()")
-        experiment = module.get_config()
+        get_config = getattr(module, "get_config", None)
+        experiment = get_config() if callable(get_config) else None
     except SyntaxError as error:
-        raise SystemExit(f"--config {error.filename or path}, line {error.lineno}: {error.msg}") from error
+        raise ValueError(f"--config {error.filename or path}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        raise SystemExit(f"--config {_place(path, error)}: {_explain(error)}") from error
+        raise ValueError(f"--config {_place(path, error)}: {_explain(error)}") from error
     finally:
         sys.path[:] = before
+    if not callable(get_config):
+        raise ValueError(f"--config {path}: it has no function get_config()")
     if not isinstance(experiment, Experiment):
-        raise SystemExit(
+        raise ValueError(
             f"--config {path}: get_config() returned {type(experiment).__name__}; expected a jaxiqa.config.Experiment"
         )
     try:
         check_values(experiment)
     except ValueError as error:
-        raise SystemExit(f"--config {path}: {error}") from error
+        raise ValueError(f"--config {path}: {error}") from error
     return experiment
 
 

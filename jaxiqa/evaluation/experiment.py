@@ -26,8 +26,8 @@ def evaluate_experiment(experiment: Experiment) -> None:
     """Check everything, attack and defend every variant, and write rows and reports.
 
     Raises:
-        ValueError: the config has faults.
-        SystemExit: a variant is not trained yet, or the folder holds rows of another evaluation.
+        FileNotFoundError: a variant is not trained yet.
+        ValueError: the config has faults, or the folder holds rows of another evaluation.
     """
     evaluation = experiment.evaluation
     check_training(experiment)
@@ -37,7 +37,7 @@ def evaluate_experiment(experiment: Experiment) -> None:
     for seed, name in runs:
         if not run_folder(experiment, name, seed).is_dir():
             folder = run_folder(experiment, name, seed)
-            raise SystemExit(f"{folder} does not exist; train first, with train.py and the same arguments")
+            raise FileNotFoundError(f"{folder} does not exist; train first, with train.py and the same arguments")
     check_folder(root)
     split = load_split(experiment.data, evaluation.split)
     labelled_images = checked(split, uniform=experiment.model.input_size is None)

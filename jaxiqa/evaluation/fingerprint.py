@@ -33,8 +33,9 @@ def check_same_evaluation(experiment: Experiment, images: Mapping[str, str]) -> 
         images: digests of "labelled images", "attacked images", "images of attack LABEL".
 
     Raises:
-        SystemExit: a model is not trained, evaluation.json is missing or damaged, or an entry with rows has changed;
-            the message names the entry, both values, and what to do.
+        FileNotFoundError: a model is not trained, or evaluation.json is missing.
+        ValueError: evaluation.json is damaged, or an entry with rows has changed; the message names the entry, both
+            values, and what to do.
     """
     root = root_folder(experiment)
     today = json.loads(json.dumps(describe(experiment, images)))
@@ -45,7 +46,7 @@ def check_same_evaluation(experiment: Experiment, images: Mapping[str, str]) -> 
         if key in earlier and (lines := differences(key, earlier[key], today[key])) and _left_something(root, key)
     }
     if changed:
-        raise SystemExit(_refusal(root, changed))
+        raise ValueError(_refusal(root, changed))
     for key in earlier.keys() & today.keys():
         if isinstance(earlier[key], dict) and not differences(key, earlier[key], today[key]):
             today[key] = earlier[key] | today[key]  # for example how an attack was aligned earlier
@@ -101,7 +102,7 @@ def _earlier(root: Path) -> dict[str, Any]:
     path = root / "evaluation.json"
     if not path.exists():
         if left := [name for name in FILES.values() if (root / name).exists() and (root / name).stat().st_size]:
-            raise SystemExit(
+            raise FileNotFoundError(
                 f"{path} is missing, so the origin of the rows in {', '.join(left)} is unknown; "
                 "put it back, or delete these files, or choose another --workdir"
             )
@@ -112,18 +113,18 @@ def _earlier(root: Path) -> dict[str, Any]:
             raise ValueError(f"it holds a {type(found).__name__}; expected an object")
         return found
     except ValueError as error:
-        raise SystemExit(
+        raise ValueError(
             f"{path} is damaged ({error}); put it back, or delete it and {', '.join(FILES.values())} in its folder"
         ) from error
 
 
 def _model_digest(card: Path) -> str:
     if not card.exists():
-        raise SystemExit(f"{card} does not exist; train first, with train.py and the same arguments")
+        raise FileNotFoundError(f"{card} does not exist; train first, with train.py and the same arguments")
     try:
         return str(json.loads(card.read_text("utf-8"))["sha256"])
     except (ValueError, KeyError, TypeError) as error:
-        raise SystemExit(f"{card} is damaged ({error!r}); train again into an empty folder") from error
+        raise ValueError(f"{card} is damaged ({error!r}); train again into an empty folder") from error
 
 
 def _left_something(root: Path, key: str) -> bool:

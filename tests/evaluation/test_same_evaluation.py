@@ -50,7 +50,7 @@ def test_the_same_evaluation_and_one_with_more_attacks_continue(experiment):
     check_same_evaluation(more, DIGESTS)
     check_same_evaluation(experiment, DIGESTS)  # fewer attacks than before: rows of the others stay
     write_row(experiment, "PGD-3")
-    with pytest.raises(SystemExit, match=r"attack PGD-3 changed"):
+    with pytest.raises(ValueError, match=r"attack PGD-3 changed"):
         check_same_evaluation(with_attacks(experiment, **{"PGD-3": pgd(experiment, 4)}), DIGESTS)
 
 
@@ -59,7 +59,7 @@ def test_an_attack_without_rows_may_change(experiment):
     changed = with_attacks(experiment, **{"PGD-1": pgd(experiment, 2)})
     check_same_evaluation(changed, DIGESTS)
     write_row(experiment, "PGD-1")
-    with pytest.raises(SystemExit, match="attack PGD-1 changed"):
+    with pytest.raises(ValueError, match="attack PGD-1 changed"):
         check_same_evaluation(experiment, DIGESTS)
 
 
@@ -69,14 +69,14 @@ def test_fitted_files_of_another_attack_are_not_reused(experiment, learnt):
     path.parent.mkdir(parents=True)
     path.touch()
     other = replace(experiment.evaluation.attacks["FGSM"], name="ifgsm")
-    with pytest.raises(SystemExit, match="attack FGSM changed"):
+    with pytest.raises(ValueError, match="attack FGSM changed"):
         check_same_evaluation(with_attacks(experiment, FGSM=other), DIGESTS)
 
 
 def test_the_error_for_a_changed_attack_suggests_a_new_label(experiment):
     write_row(experiment, "PGD-1")
     with pytest.raises(
-        SystemExit,
+        ValueError,
         match=r"options\.steps: 1 -> 2\nuse a new label, then only this attack is run",
     ):
         check_same_evaluation(with_attacks(experiment, **{"PGD-1": pgd(experiment, 2)}), DIGESTS)
@@ -87,7 +87,7 @@ def test_a_retrained_model_is_refused_and_no_label_is_suggested(experiment):
     write_row(experiment, "PGD-1")
     card.write_text(json.dumps({"sha256": "another"}))
     with pytest.raises(
-        SystemExit,
+        ValueError,
         match=r"model baseline seed 0: 'baseline' -> 'another'\nchoose .*delete evaluation\.json",
     ):
         check_same_evaluation(experiment, DIGESTS)
@@ -95,7 +95,7 @@ def test_a_retrained_model_is_refused_and_no_label_is_suggested(experiment):
 
 def test_the_error_for_a_missing_model_says_train_first(experiment):
     (run_folder(experiment, "hardened", experiment.seeds[0]) / "model.json").unlink()
-    with pytest.raises(SystemExit, match=r"model\.json does not exist; train first"):
+    with pytest.raises(FileNotFoundError, match=r"model\.json does not exist; train first"):
         check_same_evaluation(experiment, DIGESTS)
 
 
@@ -109,7 +109,7 @@ def test_strengths_may_change_and_alignment_may_not(experiment):
     check_same_evaluation(with_field(experiment, "PGD-1", epsilons=(0.5,)), DIGESTS)
     # Removing the alignment is allowed: the rows state their strength.
     check_same_evaluation(with_field(experiment, "FGSM", aligned=None, epsilons=(0.1,)), DIGESTS)
-    with pytest.raises(SystemExit, match=r"attack FGSM\.aligned\.measure: 'linf' -> 'psnr'"):
+    with pytest.raises(ValueError, match=r"attack FGSM\.aligned\.measure: 'linf' -> 'psnr'"):
         check_same_evaluation(with_field(experiment, "FGSM", aligned=Align("psnr")), DIGESTS)
 
 
@@ -117,7 +117,7 @@ def test_strengths_may_change_and_alignment_may_not(experiment):
 def test_other_images_under_the_same_names_are_detected(experiment, what):
     check_same_evaluation(experiment, DIGESTS | {what: "9"})  # there are no rows yet
     write_row(experiment, "UAP")
-    with pytest.raises(SystemExit, match=f"digest of {what} changed"):
+    with pytest.raises(ValueError, match=f"digest of {what} changed"):
         check_same_evaluation(experiment, DIGESTS)
 
 
@@ -126,7 +126,7 @@ def test_another_package_version_is_refused_and_an_old_file_without_one_accepted
     held = json.loads(path.read_text())
     write_row(experiment, "PGD-1")
     path.write_text(json.dumps(held | {"version of jaxiqa": "0.0.9"}))
-    with pytest.raises(SystemExit, match=r"version of jaxiqa: '0\.0\.9' -> '"):
+    with pytest.raises(ValueError, match=r"version of jaxiqa: '0\.0\.9' -> '"):
         check_same_evaluation(experiment, DIGESTS)
     old = {key: value for key, value in held.items() if not key.startswith(("version", "digest"))}
     old["attack PGD-1"]["epsilons"] = [0.5]  # the format of old files
@@ -142,7 +142,7 @@ def test_rows_without_their_description_are_refused(experiment, content):
     path.unlink()
     if content is not None:
         path.write_text(content)
-    with pytest.raises(SystemExit, match=r"evaluation\.json is (missing|damaged).*put it back"):
+    with pytest.raises((ValueError, FileNotFoundError), match=r"evaluation\.json is (missing|damaged).*put it back"):
         check_same_evaluation(experiment, DIGESTS)
 
 
@@ -162,12 +162,12 @@ def test_leftovers_of_a_killed_run_are_removed(experiment):
     left.parent.mkdir(parents=True)
     left.touch()
     (run_folder(experiment, "hardened", experiment.seeds[0]) / "model.json").unlink()
-    with pytest.raises(SystemExit, match=r"model\.json does not exist; train first"):
+    with pytest.raises(FileNotFoundError, match=r"model\.json does not exist; train first"):
         evaluate_experiment(experiment)
     assert not left.exists()
 
 
 def test_a_missing_folder_is_an_error_and_is_not_created(experiment, tmp_path):
-    with pytest.raises(SystemExit, match=r"seed0 does not exist; train first"):
+    with pytest.raises(FileNotFoundError, match=r"seed0 does not exist; train first"):
         evaluate_experiment(replace(experiment, workdir=str(tmp_path / "typo")))
     assert not (tmp_path / "typo").exists()
