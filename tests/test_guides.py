@@ -151,6 +151,7 @@ def total_variation(tmp_path_factory):
         yield module
 
 
+@pytest.mark.slow
 def test_the_defense_passes_the_contract_of_purifiers(total_variation):
     tests, name = guide.contract("test_purifiers_contract"), "total_variation"
     precision = guide.contract("test_defense_precision")

@@ -81,6 +81,7 @@ def test_the_metric_loads_a_state_dict_and_scores_like_the_original(nima, tmp_pa
         model(images[:, :31])
 
 
+@pytest.mark.slow
 def test_the_metric_is_hardened_saved_and_loaded(nima, tmp_path):
     guide.contract("test_every_metric").test_a_metric_returns_its_options("nima")
     model = jaxiqa.load("nima", state_dict(), width=4)
@@ -164,6 +165,7 @@ def session(tmp_path_factory):
     return scope, folder
 
 
+@pytest.mark.slow
 def test_the_training_example_learns_and_frozen_parameters_stay(session):
     scope, folder = session
     losses = [row["loss"] for row in scope["rows"]]
@@ -181,6 +183,7 @@ def test_the_training_example_learns_and_frozen_parameters_stay(session):
         models.load_run(folder / "run")
 
 
+@pytest.mark.slow
 def test_training_resumes_exactly_from_the_last_intact_checkpoint(session, caplog):
     scope, folder = session
     damaged = max(

@@ -120,6 +120,7 @@ def test_bad_options_are_refused_before_training(options, message):
         train_filter.check(Arguments(**({"out": Path("filter.safetensors")} | options)))
 
 
+@pytest.mark.slow
 def test_a_folder_without_a_metric_is_refused(tmp_path):
     with pytest.raises(FileNotFoundError, match="holds no trained metric"):
         train_filter.train(arguments(tmp_path / "fcn.safetensors", model=tmp_path))

@@ -85,6 +85,7 @@ def test_a_map_and_a_kernel_of_two_types_are_promoted_as_in_jax(name, narrow, wi
             np.testing.assert_array_equal(found, exact)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
 def test_a_wide_convolution_by_taps_is_rounded_once(dtype, monkeypatch):
     """A large map is not gathered: it is a sum of one product per tap."""

@@ -218,6 +218,7 @@ def test_mobilenet_has_a_finite_bound():
     assert sum("depthwise" in row.name for row in found.rows) == 17
 
 
+@pytest.mark.slow
 def test_a_report_prints_saves_and_draws(models, tmp_path):
     _, found = models[1]
     text = str(found)

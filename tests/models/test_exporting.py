@@ -21,6 +21,7 @@ def scored(score, x):
     return np.asarray(jax.jit(lambda x: score(x))(x))
 
 
+@pytest.mark.slow
 def test_a_hardened_metric_loads_back_with_any_batch_size(tmp_path):
     model = tiny.metric()
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
@@ -34,6 +35,7 @@ def test_a_hardened_metric_loads_back_with_any_batch_size(tmp_path):
         np.testing.assert_allclose(loaded(x), scored(score, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_batch_and_size_are_symbolic_if_the_protocol_resizes():
     score = score_fn(tiny.filled(nnx.eval_shape(lambda: MODELS["metaiqa"].metric(width=8, rngs=nnx.Rngs(0))), gain=1.0))
     exported, shape = export_widest(score, None, 1)

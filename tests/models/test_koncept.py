@@ -95,6 +95,7 @@ def test_can_be_hardened_where_the_paper_does(narrow):
     assert shape(model, 384, 512) == (2,)
 
 
+@pytest.mark.slow
 def test_the_papers_own_keras_file_is_read(narrow):
     """Layer names are those of the training code; its batch norms add 1e-3 to the variance, ours in the head 1e-5."""
     parameters, generator = key_map.parameters(narrow), np.random.default_rng(0)

@@ -27,7 +27,7 @@ MOBILENET = "data/weights/mobilenet_v2_imagenet.safetensors"
         ("resnext101_32x8d", 88_791_336),
         ("mobilenet_v2", 3_489_097),
         ("mobilenet_v2_torch", 3_487_816),
-        ("inception_resnet_v2", 55_843_464),
+        pytest.param("inception_resnet_v2", 55_843_464, marks=pytest.mark.slow),
         ("vgg16", 138_357_544),
         ("alexnet", 61_100_840),
         ("squeezenet1_1", 1_235_496),

@@ -27,7 +27,7 @@ SMALL = {
     "tres": {"width": 4},
 }
 """Options that make a metric small; all accept images of 224x224."""
-HEAVY = {"hyperiqa", "koncept512", "maniqa", "spaq_bl", "tres"}
+HEAVY = set(SMALL) - {"paq2piq"}
 SIZE = (224, 224)
 
 
