@@ -93,6 +93,7 @@ def test_every_published_metric_refuses_pixels_of_0_to_255(name):
         metric(jnp.zeros((1, 3, 300, 300)))
 
 
+@pytest.mark.slow
 def test_lists_and_paths_are_refused_without_type_checks():
     """Type checks are off, as for users: in the other tests they come first."""
     program = """
@@ -192,7 +193,7 @@ def test_all_attacks_run_with_x64():
     subprocess.run([sys.executable, "-c", X64], check=True, timeout=600)
 
 
-@pytest.mark.parametrize("name", ["pgd", "square", *map(slow, sorted({*NAMES} - {"pgd", "square"}))])
+@pytest.mark.parametrize("name", ["pgd", *map(slow, sorted({*NAMES} - {"pgd"}))])
 def test_a_score_function_on_one_device_accepts_images_on_several(name):
     devices = jax.local_devices()
     assert len(devices) > 1

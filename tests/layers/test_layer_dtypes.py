@@ -28,6 +28,9 @@ from layer_cases import (
 from jaxiqa import layers
 from jaxiqa.nn import kernels
 
+ONE_FAST = ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
+"""Both half-precision types; one is enough for the quick tests."""
+
 
 def test_every_public_name_is_among_the_cases():
     assert set(layers.__all__) == set(FUNCTIONS) | set(MODULES) | NO_ARRAYS
@@ -85,8 +88,7 @@ def test_a_map_and_a_kernel_of_two_types_are_promoted_as_in_jax(name, narrow, wi
             np.testing.assert_array_equal(found, exact)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", ONE_FAST)
 def test_a_wide_convolution_by_taps_is_rounded_once(dtype, monkeypatch):
     """A large map is not gathered: it is a sum of one product per tap."""
     monkeypatch.setattr("jaxiqa.nn.kernels.wide.GATHERED", 0)
@@ -111,7 +113,7 @@ def test_forward_mode_and_second_order(name):
     check_derivatives(*CASES[name])
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", ONE_FAST)
 @pytest.mark.parametrize("name", MODULES)
 def test_layers_widen_maps_of_half_precision(name, dtype):
     """Layers with float32 weights return float32; a layer without weights keeps the type of its input."""
@@ -121,7 +123,7 @@ def test_layers_widen_maps_of_half_precision(name, dtype):
     np.testing.assert_array_equal(found, exact.astype(found.dtype))
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", ONE_FAST)
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"SquarePool", "materialize", "Spectrum"}))
 def test_layers_with_half_precision_weights_run(name, dtype):
     layer = MODULES[name]()

@@ -171,7 +171,9 @@ def test_the_map_is_the_exponential_of_the_dense_skew_part():
     np.testing.assert_allclose(found, expected, atol=3e-6)
 
 
-@pytest.mark.parametrize(("cin", "cout"), [(3, 5), (5, 3), (4, 4), (1, 3), (3, 1)])
+@pytest.mark.parametrize(
+    ("cin", "cout"), [(3, 5), (5, 3), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((4, 4), (1, 3), (3, 1)))]
+)
 def test_unequal_channels_give_an_isometry_or_a_co_isometry(cin, cout):
     fresh = OrthogonalConv(cin, cout, use_bias=False, rngs=nnx.Rngs(1))
     for layer in (fresh, trained(fresh)):
@@ -205,6 +207,7 @@ def test_chunks_of_frequencies_change_neither_values_nor_gradients(monkeypatch):
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_equals_finite_differences():
     kernel = np.asarray(0.2 * jax.random.normal(jax.random.key(9), (3, 3, 2, 2)))
     x = jax.random.normal(jax.random.key(10), (1, 4, 5, 2))

@@ -16,6 +16,7 @@ def paper_block(**options):
     return RobustBlock(8, 4, rngs=nnx.Rngs(0), **options)
 
 
+@pytest.mark.slow
 def test_defect_scale_always_one():
     """In the paper's block the scale of the kernel has no effect, and the map is within 0.025 of [I; 0]."""
     block = paper_block()
@@ -29,6 +30,7 @@ def test_defect_scale_always_one():
     assert energy[4:].sum() > 0.2 * energy.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(7, 9), (9, 7), (29, 29), (6, 5), (5, 6)])
 def test_defect_odd_widths_lose_a_column(size):
     """In the paper's block 29×29 becomes 29×28, with a smaller norm."""
@@ -40,6 +42,7 @@ def test_defect_odd_widths_lose_a_column(size):
     assert float(jnp.linalg.norm(signal)) == pytest.approx(float(jnp.linalg.norm(middle)), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"reduce": "orthogonal"}, {"unitary": "cayley"}, {"shrink": 0.1}])
 def test_defect_block_never_trained(options):
     """Every parameter of the block has a gradient, and a few steps change its output."""
@@ -108,6 +111,7 @@ def test_the_papers_form_has_the_papers_shape():
     assert jax.eval_shape(block, jnp.zeros((1, 32, 42, 16))).shape == (1, 29, 29, 16)
 
 
+@pytest.mark.slow
 def test_1024_channels_at_32_by_42_train_without_gigabytes():
     block = nnx.eval_shape(lambda: RobustBlock(1024, 200, rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(block)

@@ -156,7 +156,7 @@ def test_float64_is_accurate_to_its_rounding(dtype):
             np.testing.assert_allclose(found, true, atol=1e-13 * np.abs(true).max() * max(norm, 1))
 
 
-@pytest.mark.parametrize("at", ["zero", "repeated", "general"])
+@pytest.mark.parametrize("at", ["zero", *(pytest.param(at, marks=pytest.mark.slow) for at in ("repeated", "general"))])
 @pytest.mark.parametrize("method", ["auto", "eigh"])
 def test_second_derivatives_are_those_of_finite_differences(method, at):
     rng = np.random.default_rng(10)

@@ -205,7 +205,12 @@ def x_kernel(kh, kw, x):
     return jnp.asarray(np.random.default_rng(1).normal(size=(kh, kw, 3)), x.dtype)
 
 
-@pytest.mark.parametrize("name", FINITE)
+LARGE = {"depthwise as large as the map"}
+
+
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FINITE]
+)
 def test_a_finite_bound_is_above_the_dense_norm_and_close(name):
     function, loose = FINITE[name]
     found, truth = report(function, SIZE), dense(function)

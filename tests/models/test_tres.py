@@ -85,6 +85,7 @@ def test_pyiqa_crops_lie_on_its_grid_at_native_size():
     assert abstract(protocol="pyiqa").prepare(IMAGES[:, :100, :150]).shape == (100, 224, 224, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["official", "pyiqa"])
 def test_images_are_prepared_one_by_one(protocol):
     model = abstract(protocol=protocol)
@@ -113,6 +114,7 @@ def test_a_hardened_model_scores_through_its_block():
     assert len(model.insertions) == 1
 
 
+@pytest.mark.slow
 def test_the_gradient_is_finite_if_all_channels_are_zero():
     gradient = jax.grad(lambda x: l2_pool_smooth(unit_channels(x)).sum())(jnp.zeros((1, 3, 3, 4)))
     assert np.isfinite(gradient).all()

@@ -8,7 +8,7 @@ from jaxiqa.nn.kernels.depthwise import grouped_convolution, shifted_products
 
 @pytest.mark.parametrize("stride", [(1, 1), (2, 2), (2, 1)])
 @pytest.mark.parametrize("padding", [((1, 1), (1, 1)), ((0, 1), (1, 0)), ((0, 0), (0, 0))])
-@pytest.mark.parametrize("size", [(7, 10), (8, 5)])
+@pytest.mark.parametrize("size", [(7, 10), pytest.param((8, 5), marks=pytest.mark.slow)])
 def test_both_algorithms_agree_in_values_and_gradients(stride, padding, size):
     x = jax.random.normal(jax.random.key(0), (2, *size, 6))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 6))

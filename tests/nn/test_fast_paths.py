@@ -13,11 +13,11 @@ from jaxiqa.nn.kernels.wide import wide_conv
 @pytest.mark.parametrize(
     ("size", "window", "stride", "padding"),
     [
-        ((9, 12), 3, 2, ((1, 1), (1, 1))),
+        pytest.param((9, 12), 3, 2, ((1, 1), (1, 1)), marks=pytest.mark.slow),
         ((8, 7), 3, 2, ((0, 1), (0, 0))),
-        ((10, 11), 2, 2, ((0, 0), (0, 0))),
+        pytest.param((10, 11), 2, 2, ((0, 0), (0, 0)), marks=pytest.mark.slow),
         ((11, 13), 2, 3, ((0, 0), (1, 0))),  # stride over the window
-        ((5, 6), 3, 1, ((1, 1), (1, 1))),
+        pytest.param((5, 6), 3, 1, ((1, 1), (1, 1)), marks=pytest.mark.slow),
     ],
 )
 def test_values_and_gradients_of_pooling_equal_those_of_xla_with_ties(size, window, stride, padding):

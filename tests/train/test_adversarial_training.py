@@ -208,6 +208,7 @@ def test_a_configs_settings_reach_the_step(parts, monkeypatch):
     assert float(added["penalty"](brightness, images, gather=gather)) == pytest.approx(1.5, rel=1e-3)  # ‖∇‖₁ is 1
 
 
+@pytest.mark.slow
 def test_the_attacked_score_is_the_metrics_own_in_either_mode(parts):
     images = jnp.asarray(np.random.default_rng(1).uniform(size=(4, *SIZE, 3)), jnp.float32)
     scores = [
