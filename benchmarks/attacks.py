@@ -1,16 +1,16 @@
-"""Attacks, side by side with foolbox, torchattacks, and the plain PyTorch loops that papers ship.
+"""Measure attacks against foolbox, torchattacks and the plain PyTorch loops that papers publish.
 
     pip install -e '.[bench]'
     python benchmarks/attacks.py                                   # all rows, both models: about an hour on two cores
     python benchmarks/attacks.py --models mobilenet_v2 --rows pgd  # only these
 
-Each row is kept in benchmarks/attacks.json as soon as it is measured, and benchmarks/README.md shows what is there.
+Each row is stored in benchmarks/attacks.json as soon as it is measured. benchmarks/README.md shows all stored rows.
 
-Both sides attack the same metric with the same weights on the same pictures, with the same ε, step size and number of
-steps and as many threads; before anything is timed, their scores are compared. Ours has its batch norms folded, as
-attacks and evaluation use it, and on a CPU it attacks picture by picture, as ``evaluate.py`` does; PyTorch is slower
-so (row ``batch_1``); "scripts" is the defense benchmark's own loop, one picture and one ε after another. What compiling
-took is listed apart, and so are the temporary buffers of our batch's gradient.
+Both sides attack the same metric with the same weights, images, ε, step size, number of steps and number of threads.
+Their scores are compared before anything is timed. jaxiqa's batch norms are folded, as in attacks and evaluation. On a
+CPU jaxiqa attacks one image at a time, as ``evaluate.py`` does; PyTorch is slower that way (row ``batch_1``). "scripts"
+is the loop of the defense benchmark: one image and one ε after another. Two columns are separate: the compile time of
+jaxiqa, and the temporary buffers of its gradient of a batch.
 """
 
 import argparse
@@ -28,6 +28,7 @@ from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import foolbox
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -38,13 +39,13 @@ import torchattacks
 from flax import nnx
 
 from jaxiqa import attacks
-from jaxiqa.attacks.memory import gradient_bytes
+from jaxiqa.core.devices import gradient_bytes
 from jaxiqa.models import Linearity, score_fn
-from jaxiqa.models.linearity import Calibration
+from jaxiqa.models.metric import Calibration
 
 FOLDER = Path(__file__).parent
 MODELS = {"mobilenet_v2": (8, 192, 256), "resnet50": (4, 192, 256)}
-"""Backbone -> how many pictures, height and width."""
+"""Backbone -> number of images, height and width."""
 EPSILON, STEP, STEPS = 8 / 255, 2 / 255, 8
 EPSILONS = [2 / 255, 4 / 255, 6 / 255, 8 / 255, 10 / 255]
 KEY = jax.random.key(0)
@@ -53,7 +54,7 @@ Programs = dict[str, Callable[[], object]]
 
 
 class Result(NamedTuple):
-    """Seconds by program; seconds of our first run, which compiles; MiB of temporary buffers of one gradient."""
+    """Seconds by program; compile time of jaxiqa in seconds; MiB of temporary buffers of one gradient."""
 
     device: str
     model: str
@@ -64,9 +65,9 @@ class Result(NamedTuple):
 
 
 class Logits(torch.nn.Module):
-    """The score as the second of two logits: raising it is what these attacks do to the cross entropy of the first.
+    """Two logits: a constant and the score. Raising the cross entropy of the first logit raises the score.
 
-    ``first`` is so large for black-box attacks that no picture counts as a success, which would end them early.
+    Black-box attacks stop at a success; a very large ``first`` prevents that.
     """
 
     def __init__(self, model: torch.nn.Module, first: float = 0.0):
@@ -87,12 +88,12 @@ def random_metric(backbone: str) -> Linearity:
 
 
 class Sides(NamedTuple):
-    """The same metric and pictures for both."""
+    """The same metric and images for both libraries: in JAX, and in PyTorch's layout."""
 
     score: Callable
     images: jax.Array
     model: torch.nn.Module
-    pictures: torch.Tensor
+    tensor: torch.Tensor
 
 
 def sides(backbone: str) -> Sides:
@@ -101,11 +102,11 @@ def sides(backbone: str) -> Sides:
     metric = random_metric(backbone)
     pixels = np.random.default_rng(1).random((batch, *size, 3), np.float32)
     score, model = score_fn(metric, tuple(size)), peers.same_model(metric)
-    pictures = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
-    ours, theirs = np.asarray(jax.jit(lambda f, x: f(x))(score, pixels)), model(pictures).detach().numpy()
+    tensor = torch.from_numpy(np.ascontiguousarray(pixels.transpose(0, 3, 1, 2)))
+    ours, theirs = np.asarray(jax.jit(lambda f, x: f(x))(score, pixels)), model(tensor).detach().numpy()
     if not np.allclose(ours, theirs, rtol=1e-3, atol=1e-3):
-        raise SystemExit(f"the two sides are not the same metric: {ours} and {theirs}")
-    return Sides(score, jnp.asarray(pixels), model, pictures)
+        raise SystemExit(f"jaxiqa and PyTorch give different scores: {ours} and {theirs}")
+    return Sides(score, jnp.asarray(pixels), model, tensor)
 
 
 def done(value: object) -> object:
@@ -113,14 +114,14 @@ def done(value: object) -> object:
 
 
 def in_place(attack: object) -> object:
-    """The attack as ``evaluate.py`` runs it on this device."""
+    """Return the attack as ``evaluate.py`` runs it on this device."""
     return attacks.OneByOne(attack) if jax.default_backend() == "cpu" else attack
 
 
 def foolbox_run(attack: foolbox.attacks.base.Attack, s: Sides, epsilons: list[float]) -> Callable[[], object]:
     metric = foolbox.PyTorchModel(Logits(s.model), bounds=(0, 1), device="cpu")
-    labels = torch.zeros(len(s.pictures), dtype=torch.long)
-    return lambda: attack(metric, s.pictures, labels, epsilons=epsilons)
+    labels = torch.zeros(len(s.tensor), dtype=torch.long)
+    return lambda: attack(metric, s.tensor, labels, epsilons=epsilons)
 
 
 def foolbox_pgd() -> foolbox.attacks.LinfPGD:
@@ -128,14 +129,14 @@ def foolbox_pgd() -> foolbox.attacks.LinfPGD:
 
 
 def torchattacks_run(attacks_: list, s: Sides) -> Callable[[], object]:
-    labels = torch.zeros(len(s.pictures), dtype=torch.long)
-    return lambda: [attack(s.pictures, labels) for attack in attacks_]
+    labels = torch.zeros(len(s.tensor), dtype=torch.long)
+    return lambda: [attack(s.tensor, labels) for attack in attacks_]
 
 
 def scripts_run(s: Sides, settings: list[tuple[float, float, int]]) -> Callable[[], object]:
-    """One picture after another, ε by ε, as the benchmark's scripts run: the weights get their gradients too."""
+    """Attack one image and one ε after another, as the benchmark's scripts do, with gradients of the weights too."""
     loaded = copy.deepcopy(s.model).requires_grad_(True)
-    return lambda: [peers.script_ifgsm(loaded, x, *setting) for setting in settings for x in s.pictures.split(1)]
+    return lambda: [peers.script_ifgsm(loaded, x, *setting) for setting in settings for x in s.tensor.split(1)]
 
 
 def pgd(s: Sides) -> Programs:
@@ -144,7 +145,7 @@ def pgd(s: Sides) -> Programs:
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
         "foolbox": foolbox_run(foolbox_pgd(), s, [EPSILON]),
         "torchattacks": torchattacks_run([torchattacks.PGD(Logits(s.model), EPSILON, STEP, STEPS, False)], s),
-        "PyTorch": lambda: peers.pgd(s.model, s.pictures, EPSILON, STEP, STEPS),
+        "PyTorch": lambda: peers.pgd(s.model, s.tensor, EPSILON, STEP, STEPS),
     }
 
 
@@ -155,7 +156,7 @@ def pgd_sweep(s: Sides) -> Programs:
         "jaxiqa": lambda: done(attacks.sweep(attack, s.score, s.images, KEY, EPSILONS)),
         "foolbox": foolbox_run(foolbox_pgd(), s, EPSILONS),
         "torchattacks": torchattacks_run(several, s),
-        "PyTorch": lambda: [peers.pgd(s.model, s.pictures, epsilon, STEP, STEPS) for epsilon in EPSILONS],
+        "PyTorch": lambda: [peers.pgd(s.model, s.tensor, epsilon, STEP, STEPS) for epsilon in EPSILONS],
         "scripts": scripts_run(s, [(epsilon, STEP, STEPS) for epsilon in EPSILONS]),
     }
 
@@ -166,17 +167,17 @@ def fgsm_sweep(s: Sides) -> Programs:
         "jaxiqa": lambda: done(attacks.sweep(in_place(attacks.FGSM(EPSILON)), s.score, s.images, KEY, EPSILONS)),
         "foolbox": foolbox_run(foolbox.attacks.LinfFastGradientAttack(), s, EPSILONS),
         "torchattacks": torchattacks_run(several, s),
-        "PyTorch": lambda: [peers.pgd(s.model, s.pictures, epsilon, epsilon, 1) for epsilon in EPSILONS],
+        "PyTorch": lambda: [peers.pgd(s.model, s.tensor, epsilon, epsilon, 1) for epsilon in EPSILONS],
         "scripts": scripts_run(s, [(epsilon, epsilon, 1) for epsilon in EPSILONS]),
     }
 
 
 def batch_1(s: Sides) -> Programs:
-    """One picture after another: by a loop of care, and by the scripts'."""
+    """Attack one image at a time: in jaxiqa, in an efficient PyTorch loop, and in the scripts' loop."""
     attack = in_place(attacks.IFGSM(10 / 255, steps=10, step_size=1 / 255))
     return {
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
-        "PyTorch, batch 1": lambda: [peers.pgd(s.model, x, 10 / 255, 1 / 255, 10) for x in s.pictures.split(1)],
+        "PyTorch, batch 1": lambda: [peers.pgd(s.model, x, 10 / 255, 1 / 255, 10) for x in s.tensor.split(1)],
         "scripts": scripts_run(s, [(10 / 255, 1 / 255, 10)]),
     }
 
@@ -185,7 +186,7 @@ def uap(s: Sides) -> Programs:
     options = {"epsilon": EPSILON, "epochs": 2, "batch_size": len(s.images) // 2}
     return {
         "jaxiqa": lambda: done(attacks.fit_uap(s.score, s.images, KEY, **options).delta),
-        "PyTorch": lambda: peers.fit_uap(s.model, s.pictures, EPSILON, 2, options["batch_size"]),
+        "PyTorch": lambda: peers.fit_uap(s.model, s.tensor, EPSILON, 2, options["batch_size"]),
     }
 
 
@@ -193,7 +194,7 @@ def stadv(s: Sides) -> Programs:
     attack = in_place(attacks.StAdv(steps=STEPS))
     return {
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
-        "PyTorch": lambda: peers.stadv(s.model, s.pictures, STEPS),
+        "PyTorch": lambda: peers.stadv(s.model, s.tensor, STEPS),
     }
 
 
@@ -207,7 +208,7 @@ def nes(s: Sides) -> Programs:
     attack = attacks.NES(EPSILON, steps=4, pairs=25)
     return {
         "jaxiqa": lambda: done(attack(s.score, s.images, KEY)),
-        "PyTorch": lambda: peers.nes(s.model, s.pictures, EPSILON, 4, 25, EPSILON / 5),
+        "PyTorch": lambda: peers.nes(s.model, s.tensor, EPSILON, 4, 25, EPSILON / 5),
     }
 
 
@@ -257,7 +258,7 @@ def table(results: list[Result]) -> str:
 
 
 def show(results: list[Result]) -> str:
-    """Markdown of everything measured, device by device and model by model."""
+    """Return a Markdown table per device and model."""
     parts = []
     for name, model in dict.fromkeys((result.device, result.model) for result in results):
         batch, h, w = MODELS[model]
@@ -267,13 +268,14 @@ def show(results: list[Result]) -> str:
 
 
 def keep(new: Result) -> None:
-    """Put one result among those on disk, and show them all in the README."""
+    """Add one result to the JSON file and write all results to the README."""
     store, page = FOLDER / "attacks.json", FOLDER / "README.md"
     read = [Result(*old) for old in json.loads(store.read_text())] if store.exists() else []
     results = [old for old in read if (old.device, old.model, old.row) != (new.device, new.model, new.row)] + [new]
     rows = list(ROWS)
     results.sort(key=lambda result: (result.device, result.model, rows.index(result.row)))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    history.append("attacks", new.device, f"{new.model} {new.row}", new.seconds)
     start, end = "<!-- attacks -->\n", "<!-- /attacks -->"
     before, _, rest = page.read_text().partition(start)
     page.write_text(f"{before}{start}{show(results)}{end}{rest.partition(end)[2]}")

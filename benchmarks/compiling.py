@@ -1,12 +1,12 @@
-"""How long XLA compiles every attack on every published metric.
+"""Measure the compile time of every attack on every published metric.
 
     python benchmarks/compiling.py                             # an hour on two cores
     python benchmarks/compiling.py --models tres --attacks pgd  # only these
 
-Each is kept in benchmarks/compiling.json as soon as it is measured, and benchmarks/README.md shows what is there. The
-metric has its published size and random weights; one picture is attacked, with few steps, since their number is not
-part of any program, and nor is how often MANIQA's loop over its crops runs (twice here). Counted is what JAX itself
-says: tracing, lowering and compiling, without running.
+Each time is stored in benchmarks/compiling.json as soon as it is measured. benchmarks/README.md shows all stored times.
+The metric has its published size and random weights. One image is attacked with few steps: their number is not part of
+any program. MANIQA's loop over crops runs twice, for the same reason. The times are those that JAX reports: tracing,
+lowering and compiling, without running.
 """
 
 import argparse
@@ -18,7 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
-os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # before JAX is imported: later, it may have been read already
+os.environ["JAX_ENABLE_COMPILATION_CACHE"] = "false"  # set before JAX is imported: JAX reads it once
+import history
 import jax
 import jax.numpy as jnp
 import random_weights
@@ -26,7 +27,7 @@ from flax import nnx
 
 from jaxiqa import attacks
 from jaxiqa.models import MODELS, maniqa, score_fn
-from jaxiqa.models.auxiliary import AUXILIARY
+from jaxiqa.networks import NETWORKS
 
 FOLDER = Path(__file__).parent
 SIZE = (384, 512)
@@ -62,7 +63,7 @@ def listen(event: str, seconds: float, **_: object) -> None:
 
 
 def random_network(name: str) -> Callable:
-    spec = AUXILIARY[name]
+    spec = NETWORKS[name]
     model = nnx.eval_shape(lambda: spec.build(rngs=nnx.Rngs(0)))
     random_weights.fill(model)
     return spec.wrap(*nnx.split(model))
@@ -72,14 +73,14 @@ def random_score(name: str) -> Callable:
     model = nnx.eval_shape(lambda: MODELS[name].build(rngs=nnx.Rngs(0)))
     random_weights.fill(model)
     if name == "maniqa":
-        maniqa.CROPS = 2 * maniqa.AT_ONCE  # its gradient takes a minute and a half otherwise
+        maniqa.CROPS = 2 * maniqa.AT_ONCE  # otherwise its gradient takes 90 s
     if name == "linearity":
         model.calibrate(k=1.0, b=0.0, score_range=(0.0, 100.0))
     return score_fn(model, SIZE)
 
 
 def compile_seconds(name: str, score: Callable, images: jax.Array) -> float:
-    """Seconds of everything that is compiled when this attack is run for the first time."""
+    """Return the seconds of all compilation in the first run of this attack."""
     global spent
     networks = {"zhang": {"distance": "dists"}, "cadv": {"colorize": "siggraph17"}, "facpa": {"network": "facpa_unet"}}
     given = {option: random_network(network) for option, network in networks.get(name, {}).items()}
@@ -96,11 +97,11 @@ def compile_seconds(name: str, score: Callable, images: jax.Array) -> float:
 
 
 def show(found: dict[str, dict[str, dict[str, float]]]) -> str:
-    """Markdown: a table per device, models down and attacks across."""
+    """Return a Markdown table per device: one row per model, one column per attack."""
     parts = []
     for device, models in found.items():
         names = [name for name in (*QUICK, *FITTING) if any(name in row for row in models.values())]
-        parts += [f"{device}, one picture of {SIZE[0]}x{SIZE[1]}, seconds:", ""]
+        parts += [f"{device}, one image of {SIZE[0]}x{SIZE[1]}, seconds:", ""]
         parts += ["| metric | " + " | ".join(names) + " |", "|---|" + "---:|" * len(names)]
         for model, row in sorted(models.items()):
             parts.append(
@@ -117,7 +118,7 @@ def main() -> None:
     parser.add_argument("--attacks", nargs="*", choices=everything, default=everything, metavar="NAME")
     arguments = parser.parse_args()
     if missing := (set(attacks.ATTACKS) | set(attacks.FITTED)) - set(everything):
-        raise SystemExit(f"no quick options are known for {', '.join(sorted(missing))}")
+        raise SystemExit(f"QUICK and FITTING lack options for {', '.join(sorted(missing))}")
     jax.monitoring.register_event_duration_secs_listener(listen)
     chip = jax.devices()[0]
     name = chip.device_kind if chip.platform != "cpu" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
@@ -132,6 +133,7 @@ def main() -> None:
             print(f"{model} {attack}: {seconds:.1f} s", flush=True)
             found.setdefault(device, {}).setdefault(model, {})[attack] = round(seconds, 1)
             store.write_text(json.dumps(found, indent=1, sort_keys=True) + "\n")
+            history.append("compiling", device, f"{model} {attack}", {"compilation": round(seconds, 1)})
             before, start, rest = page.read_text().partition("<!-- compiling -->\n")
             end = "<!-- /compiling -->"
             page.write_text(f"{before}{start}{show(found)}{end}{rest.partition(end)[2]}")

@@ -1,14 +1,15 @@
-"""Classical purifiers, side by side with the same calls of PyTorch and torchvision.
+"""Measure classical purifiers against the same calls of PyTorch and torchvision.
 
     pip install -e '.[bench]' torchvision
     python benchmarks/defenses.py                            # all rows: some minutes on two cores
     python benchmarks/defenses.py --rows flip median_blur    # only these
 
-Each row is kept in benchmarks/defenses.json as soon as it is measured, and benchmarks/README.md shows what is there.
+Each row is stored in benchmarks/defenses.json as soon as it is measured. benchmarks/README.md shows all stored rows.
 
-Both sides purify the same pictures, in their own layout, with as many threads, at the weakest and the strongest
-published preset. Ours is compiled, as it is inside a compiled metric or attack; deterministic purifiers are compared
-before anything is timed. Ours draws one set of random numbers per call for all pictures, PyTorch's noise one each.
+Both sides purify the same images, in their own layout, with the same number of threads, at the weakest and the
+strongest published preset. jaxiqa's purifier is compiled, as inside a compiled metric or attack. The outputs of
+deterministic purifiers are compared before anything is timed. jaxiqa draws one set of random numbers per call for all
+images; PyTorch draws its noise for each image.
 """
 
 import argparse
@@ -23,6 +24,7 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -30,17 +32,17 @@ import torch
 import torch_purifiers
 import torchvision
 
-from jaxiqa.data.scenes import scene
+from jaxiqa.data.synthetic.scenes import scene
 from jaxiqa.defenses.purify import PRESETS, PURIFIERS, make
 
 FOLDER = Path(__file__).parent
 BATCH, SIZE = 16, (384, 512)
 KEY = jax.random.key(0)
 SAME_AS = {"upscale": "resize"}
-"""Purifiers that are one call in PyTorch."""
+"""Purifier -> the function in torch_purifiers, if its name differs."""
 ROWS = [name for name in PURIFIERS if hasattr(torch_purifiers, SAME_AS.get(name, name))]
 TOLERATED = {"jpeg": 1 / 255, "diffjpeg": 0.02}
-"""Mean difference between the two sides; 1e-5 elsewhere."""
+"""Allowed mean difference between the two sides; 1e-5 for all others."""
 
 
 SLOW = ("median_blur",)
@@ -55,7 +57,7 @@ class Result(NamedTuple):
     seconds: dict[str, float]
 
 
-def pictures() -> np.ndarray:
+def make_images() -> np.ndarray:
     random = np.random.default_rng(0)
     few = np.stack([scene(random, SIZE) for _ in range(4)]).clip(0, 1).astype(np.float32)
     return np.tile(np.round(255 * few) / np.float32(255), (BATCH // 4, 1, 1, 1))
@@ -68,14 +70,14 @@ def device() -> str:
 
 
 def programs(name: str, options: dict[str, float], images: np.ndarray) -> dict[str, Callable[[], object]]:
-    """Ours and theirs, which return when their work is done; compared first where nothing is random."""
+    """Return both programs, which wait for their results; compare the outputs first if nothing is random."""
     purifier, call = make(name, **options), getattr(torch_purifiers, SAME_AS.get(name, name))
     ours, theirs = jax.jit(purifier), torch.inference_mode()(lambda x: call(x, **options))
     x, y = jnp.asarray(images), torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2)))
     if not purifier.random:
         difference = np.abs(np.asarray(ours(x, KEY)) - theirs(y).numpy().transpose(0, 2, 3, 1)).mean()
         if difference > TOLERATED.get(name, 1e-5):
-            raise SystemExit(f"the two sides of {name} are not the same purifier: they differ by {difference}")
+            raise SystemExit(f"{name}: jaxiqa and PyTorch differ by {difference} on average")
     return {"jaxiqa": lambda: jax.block_until_ready(ours(x, KEY)), "PyTorch": lambda: theirs(y)}
 
 
@@ -98,7 +100,7 @@ def table(results: list[Result]) -> str:
 
 
 def show(results: list[Result]) -> str:
-    """Markdown of everything measured, device by device."""
+    """Return a Markdown table per device."""
     parts = []
     for name in dict.fromkeys(result.device for result in results):
         found = [result for result in results if result.device == name]
@@ -107,13 +109,16 @@ def show(results: list[Result]) -> str:
 
 
 def keep(new: list[Result]) -> None:
-    """Put the results of one purifier among those on disk, and show them all in the README."""
+    """Add the results of one purifier to the JSON file and write all results to the README."""
     store, page = FOLDER / "defenses.json", FOLDER / "README.md"
     read = [Result(*old) for old in json.loads(store.read_text())] if store.exists() else []
     measured = {(result.device, result.purifier) for result in new}
     results = [old for old in read if (old.device, old.purifier) not in measured] + new
     results.sort(key=lambda result: (result.device, ROWS.index(result.purifier)))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    for result in new:
+        case = " ".join([result.purifier, *(f"{name}={value:g}" for name, value in result.options.items())])
+        history.append("defenses", result.device, case, result.seconds)
     start, end = "<!-- purifiers -->\n", "<!-- /purifiers -->"
     before, _, rest = page.read_text().partition(start)
     page.write_text(f"{before}{start}{show(results)}{end}{rest.partition(end)[2]}")
@@ -124,7 +129,7 @@ def main() -> None:
     parser.add_argument("--rows", nargs="*", choices=ROWS, metavar="NAME", help=f"of {', '.join(ROWS)}; all by default")
     arguments = parser.parse_args()
     torch.set_num_threads(os.cpu_count() or 1)
-    images = pictures()
+    images = make_images()
     for name in arguments.rows or ROWS:
         new = run(name, images)
         print(table(new), flush=True)

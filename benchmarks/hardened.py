@@ -1,8 +1,8 @@
-"""What hardening costs at inference: a materialized RobustBlock against a plain convolution of the same shapes.
+"""Measure the cost of hardening at inference: a materialized RobustBlock against a plain block of the same shapes.
 
     python benchmarks/hardened.py          # a few minutes; rewrites the table in benchmarks/README.md
 
-"score" is a forward pass, "gradient" that of the scores by the images, which is what an attack pays per step.
+"score" is a forward pass. "gradient" is the gradient of the scores by the images, the cost of one attack step.
 """
 
 import argparse

@@ -1,15 +1,16 @@
-"""Orthogonal layers: seconds, memory and orthogonality error, side by side, against jax.scipy and PyTorch.
+"""Measure orthogonal layers against jax.scipy and PyTorch: seconds, memory and orthogonality error.
 
     pip install -e '.[bench]'
     python benchmarks/layers.py                     # every size, an hour on two cores
     python benchmarks/layers.py --sizes 64x32x32    # channels x height x width: only these
 
-Each size is kept in benchmarks/layers.json as soon as it is measured, and benchmarks/README.md shows what is there.
+Each size is stored in benchmarks/layers.json as soon as it is measured. benchmarks/README.md shows all stored sizes.
 
-Both sides use the same number of threads, batch 8, 3×3 kernels at ‖A‖ ≈ 1.7, float32; peers are measured on square
-maps only, which are all that PyTorch's usual Cayley convolution takes. "build" makes unitary matrices of the
-skew-Hermitian ones of all frequencies; "fwd+bwd" is the gradient by kernel and input; "cached" applies what has been
-built. σ error is the largest |σ − 1| at every seventh frequency, by SVD in float64. MiB are XLA's temporary buffers.
+Both sides use the same number of threads, batch 8, 3×3 kernels with ‖A‖ ≈ 1.7, and float32. Peers are measured on
+square maps only: PyTorch's usual Cayley convolution takes no others. "build" computes the unitary matrices from the
+skew-Hermitian matrices of all frequencies. "fwd+bwd" is the gradient by kernel and input. "cached" applies matrices
+that are already built. σ error is the largest |σ − 1| over every seventh frequency, by SVD in float64. MiB are XLA's
+temporary buffers.
 """
 
 import argparse
@@ -25,6 +26,7 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,7 @@ FOLDER = Path(__file__).parent
 BATCH = 8
 SIZES = [(c, n, n) for c in (32, 64, 128) for n in (16, 32, 64)]
 BLOCKS = [(64, 125, 166), (128, 63, 83), (200, 32, 42)]
-"""Middle channels and map of the RobustBlock at the positions 2, 4 and 6 of a ResNet-101 at 498×664."""
+"""Middle channels and map size of the RobustBlock at positions 2, 4 and 6 of a ResNet-101 at 498×664."""
 
 OURS = {
     "expm": {},
@@ -52,7 +54,7 @@ OURS = {
 
 
 LARGE = 64**3 * 64 * 33
-"""c³·F above which programs are run less often, and only the two ways to an exponential that the bar compares."""
+"""Above this c³·F, measure fewer rounds, and of our builds only taylor and cayley."""
 
 
 class Row(NamedTuple):
@@ -65,7 +67,7 @@ class Row(NamedTuple):
 
 
 class Result(NamedTuple):
-    """What was measured of one size: operations of the Taylor build, operations per second of a large product."""
+    """Result of one size: GEMM peak in operations per second, operations of the Taylor build, and the rows."""
 
     device: str
     size: str
@@ -90,7 +92,7 @@ def sigma_error(kernel: jax.Array, size: tuple[int, int], options: dict) -> floa
 
 
 def compiled(function, *arguments):
-    """A program that waits for its result, and its temporary memory in MiB."""
+    """Return a compiled program that waits for its result, and its temporary memory in MiB."""
     program = jax.jit(function).lower(*arguments).compile()
     memory = program.memory_analysis()
     return lambda: jax.block_until_ready(program(*arguments)), memory.temp_size_in_bytes / 2**20
@@ -102,7 +104,7 @@ def skew_response(kernel: jax.Array, size: tuple[int, int]) -> jax.Array:
 
 
 def rounds(c: int, h: int, w: int) -> dict[str, int]:
-    """How often to measure: programs that take seconds are less often disturbed, and less often run."""
+    """Return the number of rounds; programs that take seconds need fewer."""
     return {"keep": 5, "most": 15} if c**3 * h * (w // 2 + 1) <= LARGE else {"keep": 2, "most": 4}
 
 
@@ -119,7 +121,7 @@ def exponentials(c: int, h: int, w: int) -> list[Row]:
 
 
 def taylor_operations(c: int, h: int, w: int) -> float:
-    """Real operations of the Taylor build: 4 products, 2 that polish, s squarings, each by three real products."""
+    """Return the real operations of the Taylor build: 6 + s complex products, each of three real products."""
     a = skew_response(kernel_for(c, c), (h, w))
     bound = float(jnp.sqrt(jnp.max(jnp.linalg.norm(product(a, a), axis=(-2, -1)))))
     squarings = max(0, int(np.ceil(np.log2(bound / 1.46))))
@@ -127,7 +129,7 @@ def taylor_operations(c: int, h: int, w: int) -> float:
 
 
 def peak() -> float:
-    """Operations per second of a large real product at full precision."""
+    """Return the operations per second of a large real product at full precision."""
     n = 2048 if jax.default_backend() == "cpu" else 8192
     x = jnp.ones((n, n))
     program, _ = compiled(lambda x: jnp.matmul(x, x, precision=HIGHEST), x)
@@ -199,12 +201,12 @@ def table(results: list[Result]) -> str:
     return "\n".join(lines)
 
 
-HEADS = ("c, map", "exponential: times faster than jax.scipy's", "its memory, as a share", "its share of the GEMM peak")
+HEADS = ("c, map", "jax.scipy expm / build taylor, time", "build taylor / jax.scipy expm, memory", "share of GEMM peak")
 HEADS += ("fwd+bwd: fastest exact layer / torch Cayley", "fwd+bwd: expm / torch Cayley", "cached / unconstrained")
 
 
 def bars(results: list[Result]) -> str:
-    """The ratios that the project promises, per size; empty where the other side was not run."""
+    """Return a Markdown table of the ratios per size; a cell is empty if the other side was not run."""
     lines = ["| " + " | ".join(HEADS) + " |", "|---|" + "---:|" * (len(HEADS) - 1)]
     for result in results:
         row = {row.name: row for row in result.rows}
@@ -229,7 +231,7 @@ def device() -> str:
 
 
 def show(results: list[Result]) -> str:
-    """Markdown of everything measured, device by device."""
+    """Return Markdown tables per device."""
     parts = []
     for name in dict.fromkeys(result.device for result in results):
         found = [result for result in results if result.device == name]
@@ -240,7 +242,7 @@ def show(results: list[Result]) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--sizes", nargs="*", help="such as 64x32x32; everything by default")
+    parser.add_argument("--sizes", nargs="*", help="such as 64x32x32; all by default")
     chosen = parser.parse_args().sizes
     sizes = [tuple(map(int, size.split("x"))) for size in chosen] if chosen else SIZES + BLOCKS
     if importlib.util.find_spec("torch") is None:
@@ -253,13 +255,14 @@ def main() -> None:
 
 
 def keep(new: Result) -> None:
-    """Put one result among those on disk, and show them all in the README."""
+    """Add one result to the JSON file and write all results to the README."""
     store, page = FOLDER / "layers.json", FOLDER / "README.md"
     read = json.loads(store.read_text()) if store.exists() else []
     results = [Result(*old[:-1], [Row(*row) for row in old[-1]]) for old in read]
     results = [old for old in results if (old.device, old.size) != (new.device, new.size)] + [new]
     results.sort(key=lambda result: (result.device, [int(n) for n in re.findall(r"\d+", result.size)]))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    history.append("layers", new.device, new.size, {row.name: row.seconds for row in new.rows})
     before, _, rest = page.read_text().partition("<!-- layers -->\n")
     page.write_text(f"{before}<!-- layers -->\n{show(results)}<!-- /layers -->{rest.partition('<!-- /layers -->')[2]}")
 

@@ -1,16 +1,16 @@
-"""The published metrics, side by side with PyTorch: scores per second, and scores with input gradients per second.
+"""Measure the published metrics against PyTorch: scores per second, and scores with input gradients per second.
 
     pip install -e '.[bench]'
     python benchmarks/models.py                        # all of them
     python benchmarks/models.py --models metaiqa tres  # only these
 
-Each metric is kept in benchmarks/models.json as soon as it is measured; benchmarks/README.md and docs/models.md show
-what is there.
+Each result is stored in benchmarks/models.json as soon as it is measured. benchmarks/README.md and docs/models.md show
+all stored results.
 
-Both sides run the network alone, without resizing and cropping, in float32, on the same pictures and with the same
-number of threads; weights are random and frozen. Ours is compiled, with batch norms folded, as attacks and evaluation
-use it. PyTorch's is the authors' network, eager, in evaluation mode (benchmarks/torch_models.py), without the parts
-that no score depends on. "gradient" is that of the sum of the scores by the pictures, which also gives the scores.
+Both sides run the network alone, without resizing and cropping, in float32, on the same images, with the same number of
+threads. Weights are random and frozen. jaxiqa's network is compiled and its batch norms are folded, as in attacks and
+evaluation. PyTorch runs the authors' network eagerly, in evaluation mode (benchmarks/torch_models.py), without the
+parts that the score does not use. "gradient" computes the scores and the gradient of their sum by the images.
 """
 
 import argparse
@@ -25,6 +25,7 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -42,7 +43,7 @@ GPU = jax.default_backend() == "gpu" and torch.cuda.is_available()
 
 
 class Case(NamedTuple):
-    """PyTorch's network, and the pictures: how many, height and width."""
+    """PyTorch's network, number of images, and their height and width."""
 
     network: type[torch.nn.Module]
     batch: int
@@ -54,10 +55,10 @@ CASES = {
     "hyperiqa": Case(torch_models.HyperIQA, 4, (224, 224)),
     "koncept512": Case(torch_inception.KonCept512, 1, (384, 512)),
     "linearity": Case(torch_models.Linearity, 1, (498, 664)),
-    "maniqa": Case(torch_transformers.Maniqa, 1, (224, 224)),
+    "maniqa": Case(torch_transformers.MANIQA, 1, (224, 224)),
     "metaiqa": Case(torch_models.MetaIQA, 4, (224, 224)),
     "paq2piq": Case(torch_models.PaQ2PiQ, 4, (384, 512)),
-    "spaq_bl": Case(torch_models.SpaqBL, 4, (224, 224)),
+    "spaq_bl": Case(torch_models.SPAQBaseline, 4, (224, 224)),
     "tres": Case(torch_transformers.TReS, 4, (224, 224)),
 }
 
@@ -72,7 +73,7 @@ class Result(NamedTuple):
     seconds: dict[str, float]
 
 
-def ours(name: str, pictures: np.ndarray) -> dict[str, Callable[[], object]]:
+def ours(name: str, images: np.ndarray) -> dict[str, Callable[[], object]]:
     model = nnx.eval_shape(lambda: MODELS[name].build(rngs=nnx.Rngs(0)))
     random_weights.fill(model)
     if name == "linearity":
@@ -82,7 +83,7 @@ def ours(name: str, pictures: np.ndarray) -> dict[str, Callable[[], object]]:
         "score": lambda state, x: nnx.merge(graphdef, state).network(x),
         "gradient": jax.value_and_grad(lambda x, state: jnp.sum(nnx.merge(graphdef, state).network(x))),
     }
-    x = jnp.asarray(pictures)
+    x = jnp.asarray(images)
     arguments = {"score": (state, x), "gradient": (x, state)}
     programs = {what: jax.jit(f).lower(*arguments[what]).compile() for what, f in functions.items()}
     return {
@@ -91,7 +92,7 @@ def ours(name: str, pictures: np.ndarray) -> dict[str, Callable[[], object]]:
     }
 
 
-def theirs(network: type[torch.nn.Module], pictures: np.ndarray) -> dict[str, Callable[[], object]]:
+def theirs(network: type[torch.nn.Module], images: np.ndarray) -> dict[str, Callable[[], object]]:
     torch.set_num_threads(os.cpu_count() or 1)
     torch.manual_seed(0)
     device = "cuda" if GPU else "cpu"
@@ -100,7 +101,7 @@ def theirs(network: type[torch.nn.Module], pictures: np.ndarray) -> dict[str, Ca
         parameter.requires_grad_(False)
         if parameter.ndim > 1:
             parameter.normal_(0, parameter[0].numel() ** -0.5)
-    x = torch.from_numpy(np.ascontiguousarray(pictures.transpose(0, 3, 1, 2))).to(device)
+    x = torch.from_numpy(np.ascontiguousarray(images.transpose(0, 3, 1, 2))).to(device)
 
     def wait() -> None:
         if GPU:
@@ -121,8 +122,8 @@ def theirs(network: type[torch.nn.Module], pictures: np.ndarray) -> dict[str, Ca
 
 def run(name: str) -> Result:
     network, batch, size = CASES[name]
-    pictures = np.random.default_rng(1).random((batch, *size, 3), np.float32)
-    programs = ours(name, pictures) | theirs(network, pictures)
+    images = np.random.default_rng(1).random((batch, *size, 3), np.float32)
+    programs = ours(name, images) | theirs(network, images)
     return Result(device(), name, batch, size, measure(programs).seconds)
 
 
@@ -147,7 +148,7 @@ def table(results: list[Result]) -> str:
 
 
 def show(results: list[Result]) -> str:
-    """Markdown of everything measured, device by device."""
+    """Return a Markdown table per device."""
     parts = []
     for name in dict.fromkeys(result.device for result in results):
         parts.append(f"### {name}\n\n{table([result for result in results if result.device == name])}\n")
@@ -155,12 +156,13 @@ def show(results: list[Result]) -> str:
 
 
 def keep(new: Result) -> None:
-    """Put one result among those on disk, and show them all in both pages."""
+    """Add one result to the JSON file and write all results to both pages."""
     store = FOLDER / "models.json"
     read = json.loads(store.read_text()) if store.exists() else []
     results = [old for old in (Result(*old) for old in read) if (old.device, old.name) != (new.device, new.name)]
     results = sorted([*results, new], key=lambda result: (result.device, result.name))
     store.write_text(json.dumps(results, indent=1) + "\n")
+    history.append("models", new.device, new.name, new.seconds)
     start, end = "<!-- models -->\n", "<!-- /models -->"
     for page in (FOLDER / "README.md", FOLDER.parent / "docs" / "models.md"):
         before, _, rest = page.read_text().partition(start)
@@ -169,7 +171,7 @@ def keep(new: Result) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--models", nargs="*", choices=CASES, metavar="NAME", help="everything by default")
+    parser.add_argument("--models", nargs="*", choices=CASES, metavar="NAME", help="all by default")
     for name in parser.parse_args().models or CASES:
         new = run(name)
         print(table([new]), flush=True)

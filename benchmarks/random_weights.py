@@ -1,13 +1,14 @@
-"""Random weights for a network that exists only as shapes: the speed of a program does not depend on their values."""
+"""Random weights for a network of abstract shapes. The values do not change the speed of a program."""
 
 import numpy as np
 from flax import nnx
 
-from jaxiqa.models import convert
+from jaxiqa.models.metric import Metric
+from jaxiqa.pretrained import key_map
 
 
 def fill(model: nnx.Module, gain: float = 1.0) -> None:
-    """Give every parameter and statistic a value, in place: kernels of deviation ``gain / sqrt(fan in)``."""
+    """Fill every parameter and statistic in place; kernels have standard deviation ``gain / sqrt(fan in)``."""
     generator = np.random.default_rng(0)
 
     def value(part: str, shape: tuple[int, ...]) -> np.ndarray:
@@ -16,5 +17,7 @@ def fill(model: nnx.Module, gain: float = 1.0) -> None:
             return noise * gain / np.sqrt(np.prod(shape[:-1]))
         return (1.0 if part.endswith(("scale", "var")) else 0.0) + 0.05 * noise
 
-    arrays = {part: value(part, variable.shape) for part, variable in convert.parameters(model).items()}
-    convert.fill(model, arrays, convert.IDENTITY, source="random numbers")
+    arrays = {part: value(part, variable.shape) for part, variable in key_map.parameters(model).items()}
+    key_map.fill(model, arrays, key_map.IDENTITY, source="random numbers")
+    if isinstance(model, Metric):
+        model.reset_calibration()

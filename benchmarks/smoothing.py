@@ -1,11 +1,11 @@
-"""Median smoothing beside plain scoring: what drawing the noise and collecting the samples cost.
+"""Measure median smoothing against plain scoring: the cost of drawing noise and collecting samples.
 
     python benchmarks/smoothing.py                        # MobileNetV2, 1,000 samples at 224x224
     python benchmarks/smoothing.py --models mobilenet_v2 resnet18
 
-Both score 1,000 images with the same metric in batches of the same size: plain scoring those that lie on the device,
-median smoothing noisy copies of one image, which it draws. The row is kept in benchmarks/smoothing.json and shown in
-benchmarks/README.md.
+Both score 1,000 images with the same metric in batches of the same size. Plain scoring takes images that are already on
+the device. Median smoothing draws noisy copies of one image. The row is stored in benchmarks/smoothing.json and shown
+in benchmarks/README.md.
 """
 
 import argparse
@@ -21,13 +21,14 @@ from typing import NamedTuple
 from timing import measure
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import jax
 import numpy as np
 
 from jaxiqa import models
 from jaxiqa.defenses.smoothing import MS
+from jaxiqa.defenses.smoothing.noisy_copies import Noisy
 from jaxiqa.defenses.smoothing.sampling import sampler
-from jaxiqa.defenses.smoothing.views import Noisy
 
 FOLDER = Path(__file__).parent
 N, SIDE = 1000, 224
@@ -50,7 +51,7 @@ def score_batch(score: Callable, images: jax.Array) -> jax.Array:
 
 
 def plain(score: Callable, images: jax.Array, count: int) -> np.ndarray:
-    """``count`` scores of one batch after another, as `median` asks for them: one ahead, then to the host."""
+    """Score batches until there are ``count`` scores; as in `MS`, start the next batch before reading the last."""
     found, pending = [], None
     for _ in range(-(-count // len(images))):
         ahead = score_batch(score, images)
@@ -78,7 +79,7 @@ def run(backbone: str, n: int) -> Result:
 
 
 def table(results: list[Result]) -> str:
-    """Markdown; the bar is a last column of at least 0.90."""
+    """Return a Markdown table; the last column should be at least 0.90."""
     lines = [
         "| device | metric | chunk | median smoothing, ms a sample | plain scoring, ms an image | plain / smoothing |",
         "|---|---|---:|---:|---:|---:|",
@@ -92,11 +93,13 @@ def table(results: list[Result]) -> str:
 
 
 def keep(new: Result) -> None:
-    """Put one result among those on disk, and show them all in the README."""
+    """Add one result to the JSON file and write all results to the README."""
     store = FOLDER / "smoothing.json"
     read = [Result(*old) for old in json.loads(store.read_text())] if store.exists() else []
     results = [old for old in read if (old.device, old.model) != (new.device, new.model)] + [new]
     store.write_text(json.dumps(sorted(results), indent=1) + "\n")
+    numbers = {"smoothing": new.smoothing / 1000, "scoring": new.scoring / 1000}
+    history.append("smoothing", new.device, f"{new.model}, chunk {new.chunk}", numbers)
     start, end, page = "<!-- smoothing -->\n", "<!-- /smoothing -->", FOLDER / "README.md"
     before, _, rest = page.read_text().partition(start)
     page.write_text(f"{before}{start}{table(sorted(results))}\n{end}{rest.partition(end)[2]}")

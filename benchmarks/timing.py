@@ -1,7 +1,7 @@
-"""Times of several programs that do the same work, measured side by side so that they can be compared.
+"""Measure several programs that do the same work, so that their times can be compared.
 
-Rounds are interleaved: each runs every program once, with a fixed probe before and after each. A run between probes
-whose mean is more than 1.25 times the median of all is contended by somebody else's work, and is thrown away.
+Each round runs every program once, with a fixed probe before and after. A run is discarded if the mean of its two
+probes is more than 1.25 times the median of all probes: another process was using the machine.
 """
 
 import os
@@ -10,8 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from statistics import median
 
-# Threads that wait by spinning, as those of OpenBLAS (LAPACK in JAX) and OpenMP (PyTorch) do, would slow down whatever
-# runs next: import this before anything that loads them.
+# The threads of OpenBLAS (LAPACK in JAX) and OpenMP (PyTorch) wait by spinning, which slows down the next program.
+# Import this module before any that loads these libraries.
 os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
 os.environ.setdefault("OMP_WAIT_POLICY", "PASSIVE")
 
@@ -20,14 +20,14 @@ import jax.numpy as jnp
 
 TOLERATED = 1.25
 LONG = 0.08
-"""Seconds that one run lasts at least: a program that is faster is repeated."""
+"""Least seconds of one run: a faster program is repeated."""
 SETTLE = 0.03
 """Seconds in which the idle threads of other libraries stop spinning."""
 
 
 @dataclass(frozen=True)
 class Timing:
-    """Median seconds per program; the smallest number of runs kept for one, and how many were thrown away."""
+    """Median seconds per program, the smallest number of runs kept per program, and the number of discarded runs."""
 
     seconds: dict[str, float]
     kept: int
@@ -45,9 +45,10 @@ OPERAND = jnp.zeros((500, 500))
 
 
 def probe(after: float = 0.0) -> float:
-    """Seconds of a fixed matrix product on all cores, the quickest of three, after a program of ``after`` seconds.
+    """Return the seconds of a fixed matrix product on all cores, the fastest of three, after a pause.
 
-    A long program gives back gigabytes, which takes the kernel a while: that would throw away every run of it.
+    The pause grows with the ``after`` seconds of the last program: after a long one the kernel frees gigabytes, which
+    would slow down the probe.
     """
     time.sleep(max(SETTLE, after / 50))
     times = []
@@ -62,9 +63,9 @@ def measure(programs: dict[str, Callable[[], object]], *, keep: int = 5, most: i
     """Run every program once to warm up, then in interleaved rounds until ``keep`` runs of each can be kept.
 
     Args:
-        programs: each returns only when its work is done.
+        programs: functions that return only when their work is done.
         keep: runs to keep of each program.
-        most: rounds after which less has to do, or, with no run kept of some program, `RuntimeError`.
+        most: the largest number of rounds. `RuntimeError` if no run of some program is kept by then.
     """
     repeats = {}
     for name, program in ({"probe": probe} | programs).items():
@@ -88,7 +89,7 @@ def measure(programs: dict[str, Callable[[], object]], *, keep: int = 5, most: i
             break
     if not fewest:
         names = ", ".join(name for name, times in kept.items() if not times)
-        raise RuntimeError(f"no quiet run of {names} in {most} rounds: something else is busy on this machine")
+        raise RuntimeError(f"no undisturbed run of {names} in {most} rounds: the machine is busy with other work")
     return Timing(
         {name: median(times) for name, times in kept.items()}, fewest, len(runs) - sum(map(len, kept.values()))
     )

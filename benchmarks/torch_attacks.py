@@ -1,4 +1,4 @@
-"""The other side of benchmarks/attacks.py: our models' weights in PyTorch, and plain PyTorch loops of the attacks."""
+"""The PyTorch side of benchmarks/attacks.py: models with jaxiqa's weights, and plain PyTorch loops of the attacks."""
 
 import numpy as np
 import torch
@@ -6,12 +6,13 @@ import torch_models
 from torch import nn
 from torch.nn import functional as F
 
-from jaxiqa.models import Linearity, convert
-from jaxiqa.models.backbones.mobilenet_v2 import LAYOUT
+from jaxiqa.models import Linearity
+from jaxiqa.nn.backbones.mobilenet_v2 import LAYOUT
+from jaxiqa.pretrained import key_map
 
 
 class Conv(nn.Sequential):
-    """A convolution padded as TensorFlow pads even sides, and perhaps a ReLU6."""
+    """A convolution with TensorFlow's padding of even sides, and a ReLU6 if asked for."""
 
     def __init__(self, cin: int, cout: int, size: int, stride: int = 1, groups: int = 1, relu: bool = True):
         pad = [nn.ZeroPad2d((0, 1, 0, 1))] if stride == 2 else []
@@ -32,7 +33,7 @@ class InvertedResidual(nn.Module):
 
 
 class MobileNetV2(nn.Module):
-    """Image -> the outputs of block 12 and of the head; no batch norm, which the weights contain."""
+    """Image -> the outputs of block 12 and of the head. The weights contain the batch norms."""
 
     def __init__(self):
         super().__init__()
@@ -56,8 +57,8 @@ def same_model(ours: Linearity) -> nn.Module:
         net.reduce6, net.reduce7 = net.reduction(96), net.reduction(1280)
     else:
         net = torch_models.Linearity(torch_models.resnet50())
-    arrays = {name: np.asarray(value[...]) for name, value in convert.parameters(ours).items()}
-    # Both sides name layers in the order of computation, but a shortcut comes last in one and first in the other.
+    arrays = {name: np.asarray(value[...]) for name, value in key_map.parameters(ours).items()}
+    # Both sides order layers by computation, except shortcuts: last on one side, first on the other.
     order = {name: i for i, name in enumerate(ours.backbone.order)}
     place = ("conv", "expand", "conv1", "bn1", "depthwise", "conv2", "bn2", "conv3", "bn3", "project", "shortcut", "bn")
 
@@ -103,7 +104,7 @@ def pgd(model: nn.Module, clean: torch.Tensor, epsilon: float, step_size: float,
 
 
 def script_ifgsm(model: nn.Module, clean: torch.Tensor, epsilon: float, step_size: float, steps: int) -> torch.Tensor:
-    """As the benchmark's scripts do it: ``backward`` through a model as it was loaded, whose weights get theirs too."""
+    """As in the benchmark's scripts: ``backward`` also computes gradients of the model's weights."""
     p = torch.zeros_like(clean).requires_grad_()
     for _ in range(steps):
         loss = 1 - model((clean + p).clamp(0, 1)).mean() / 100

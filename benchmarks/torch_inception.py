@@ -14,7 +14,7 @@ MIXED_7A = [(256, 1), (384, 3)], [(256, 1), (288, 3)], [(256, 1), (288, 3), (320
 
 
 class ConvNormReLU(nn.Sequential):
-    """``relu(bn(conv(x)))``; padded to keep the size unless told otherwise."""
+    """``relu(bn(conv(x)))``; by default padded to keep the size."""
 
     def __init__(self, cin: int, cout: int, size, stride: int = 1, padding=None):
         size = (size, size) if isinstance(size, int) else size

@@ -1,4 +1,4 @@
-"""The two PyTorch layers that ours are measured against, written from their formulas."""
+"""The two PyTorch layers that benchmarks/layers.py measures, written from their formulas."""
 
 import torch
 

@@ -1,9 +1,9 @@
-"""The convolutional published networks in plain PyTorch, eager and NCHW, for benchmarks/models.py to measure against.
+"""The convolutional published networks in plain PyTorch, eager and NCHW: the peers of benchmarks/models.py.
 
-They compute what their authors' classes compute, layer by layer: batch norm is not folded, and no linear maps are
-exchanged. But the comparison is one of the same work: what no score depends on (FPR's full-reference path,
-LinearityIQA's scores of single levels, PaQ-2-PiQ's 400 patches) is left out here as it is in ours. The modules are
-registered in the order of the published checkpoints; their names are not those of the checkpoints.
+They compute the same layers as their authors' classes: batch norms are not folded, linear maps are not reordered. Parts
+that the score does not use are left out, as in jaxiqa, so that both sides do the same work: FPR's full-reference path,
+LinearityIQA's scores of single levels, PaQ-2-PiQ's 400 patches. The modules are registered in the order of the
+published checkpoints, under other names.
 """
 
 import torch
@@ -109,7 +109,7 @@ class Linearity(nn.Module):
         return self.regression(torch.cat(levels, 1))[:, 0]
 
 
-class SpaqBL(nn.Module):
+class SPAQBaseline(nn.Module):
     """SPAQ's baseline: a ResNet-50 with one output, on pixels as they are."""
 
     def __init__(self):
@@ -145,7 +145,7 @@ class PaQ2PiQ(nn.Module):
 
     @staticmethod
     def bins(side: int, cells: int) -> list[slice]:
-        """The two halves of an axis as RoI pooling cuts it: the end counts as inside, and halves may overlap."""
+        """Return the two halves of an axis as RoI pooling cuts it: ends are inclusive, and halves may overlap."""
         size = int(side / 32 + 0.5) + 1
         return [slice(0, min((size + 1) // 2, cells)), slice(size // 2, cells)]
 
@@ -158,7 +158,7 @@ class PaQ2PiQ(nn.Module):
 
 
 class HyperIQA(nn.Module):
-    """HyperIQA: a ResNet-50 makes a vector and the weights of the small network that scores it."""
+    """HyperIQA: a ResNet-50 computes a vector and the weights of the small network that scores it."""
 
     TARGET = (224, 112, 56, 28, 14, 1)
 
@@ -175,7 +175,7 @@ class HyperIQA(nn.Module):
         self.hyper = nn.Sequential(*layers, nn.Conv2d(512, 112, 1), nn.ReLU(inplace=True))
         pairs = list(zip(self.TARGET[:-1], self.TARGET[1:], strict=True))
         weights = [nn.Conv2d(112, a * b // 49, 3, padding=1) for a, b in pairs[:-1]] + [nn.Linear(112, 14)]
-        # A weight and a bias by turns, as in the checkpoint.
+        # Weights and biases alternate, as in the checkpoint.
         self.parameters_of = nn.ModuleList(
             module for (_, b), weight in zip(pairs, weights, strict=True) for module in (weight, nn.Linear(112, b))
         )
@@ -189,14 +189,14 @@ class HyperIQA(nn.Module):
         for i, outputs in enumerate(self.TARGET[1:]):
             weight = self.parameters_of[2 * i](hyper if i < 4 else mean).reshape(b * outputs, -1, 1, 1)
             bias = self.parameters_of[2 * i + 1](mean).reshape(-1)
-            # Every image has weights of its own: a convolution with the batch as groups, as the authors have it.
+            # Every image has its own weights: a convolution with the batch as groups, as in the authors' code.
             vector = F.conv2d(vector.reshape(1, -1, 1, 1), weight, bias, groups=b).view(b, outputs)
             vector = torch.sigmoid(vector) if i < 4 else vector
         return vector[:, 0]
 
 
 class ConvStage(nn.Sequential):
-    """3×3 convolutions, each followed by a leaky ReLU, then perhaps 2×2 max pooling."""
+    """3×3 convolutions, each followed by a leaky ReLU, then optional 2×2 max pooling."""
 
     def __init__(self, cin: int, cout: int, *, times: int = 2, pool: bool = True):
         layers = []
@@ -206,7 +206,7 @@ class ConvStage(nn.Sequential):
 
 
 class FPR(nn.Module):
-    """FPR's no-reference path: each 64×64 patch has an opinion, and a GRU along the patches says what it weighs."""
+    """FPR's no-reference path: a score for each 64×64 patch, and its weight from a GRU over the patches."""
 
     def __init__(self):
         super().__init__()

@@ -1,7 +1,7 @@
 """The classical purifiers as calls of PyTorch and torchvision, images ``b c h w``.
 
-Each is what torchvision or the benchmark's script calls; a median and a differentiable JPEG are in neither, and are
-written here as such scripts write them.
+Most are the calls of torchvision or of the benchmark's scripts. A median filter and a differentiable JPEG are in
+neither: they are written here in the same style.
 """
 
 import numpy as np
@@ -16,8 +16,8 @@ Images = torch.Tensor
 
 
 def jpeg(x: Images, quality: int) -> Images:
-    pictures = (255 * x).round().to(torch.uint8)
-    return torch.stack([io.decode_jpeg(io.encode_jpeg(picture, quality)) for picture in pictures]) / 255
+    images = (255 * x).round().to(torch.uint8)
+    return torch.stack([io.decode_jpeg(io.encode_jpeg(image, quality)) for image in images]) / 255
 
 
 def diffjpeg(x: Images, quality: int) -> Images:
@@ -45,7 +45,7 @@ def color_quantization(x: Images, levels: int) -> Images:
 
 
 def resize(x: Images, scale: float) -> Images:
-    """There and back."""
+    """Resize down and back up."""
     h, w = x.shape[2:]
     return TF.resize(TF.resize(x, [int(h * scale), int(w * scale)], antialias=True), [h, w], antialias=True)
 
@@ -69,10 +69,10 @@ def gaussian_blur(x: Images, kernel_size: int) -> Images:
 
 
 def median_blur(x: Images, kernel_size: int) -> Images:
-    """Picture by picture: the windows of a batch do not fit the memory."""
+    """Filter one image at a time: the windows of a whole batch do not fit in memory."""
     b, c, h, w = x.shape
     padded = F.pad(x, [kernel_size // 2] * 4, mode="reflect").reshape(b, c, 1, h + kernel_size - 1, w + kernel_size - 1)
-    return torch.stack([F.unfold(picture, kernel_size).median(1).values.reshape(c, h, w) for picture in padded])
+    return torch.stack([F.unfold(image, kernel_size).median(1).values.reshape(c, h, w) for image in padded])
 
 
 def unsharp(x: Images, kernel_size: int) -> Images:

@@ -1,7 +1,7 @@
 """TReS and MANIQA in plain PyTorch: see benchmarks/torch_models.py.
 
-What their authors compute and no score depends on is left out here as it is in ours: TReS's pass over the mirrored
-image, MANIQA's blocks 10 and 11 of the ViT and the ``downsample`` convolutions of its Swin stages.
+Parts that the score does not use are left out, as in jaxiqa: TReS's pass over the mirrored image, MANIQA's ViT blocks
+10 and 11, and the ``downsample`` convolutions of its Swin stages.
 """
 
 import math
@@ -13,7 +13,7 @@ from torch_models import Normalise, mean_of, resnet50
 
 
 def position_encoding(side: int, channels: int) -> torch.Tensor:
-    """DETR's sines and cosines, ``side² 1 channels``: of the row in the first half of the channels, then the column."""
+    """DETR's sines and cosines, ``side² 1 channels``: the row in the first half of the channels, then the column."""
     half = channels // 2
     i = torch.arange(half)
     angles = 2 * math.pi * torch.arange(1, side + 1)[:, None] / (side + 1e-6) / 10000 ** (2 * (i // 2) / half)
@@ -23,7 +23,7 @@ def position_encoding(side: int, channels: int) -> torch.Tensor:
 
 
 class EncoderLayer(nn.Module):
-    """Pre-norm layer of a transformer; the position is added to what makes queries and keys."""
+    """Pre-norm layer of a transformer; the position encoding is added to the inputs of queries and keys."""
 
     def __init__(self, features: int, *, heads: int, hidden: int):
         super().__init__()
@@ -68,7 +68,7 @@ class TReS(nn.Module):
 
 
 class Attention(nn.Module):
-    """Self-attention in plain matrix products, with a bias on the logits where windows of a map have one."""
+    """Self-attention in plain matrix products, with an optional bias on the logits."""
 
     def __init__(self, features: int, heads: int):
         super().__init__()
@@ -118,7 +118,7 @@ class WindowBlock(nn.Module):
         row, column = (torch.arange(16) // 4, torch.arange(16) % 4)
         offsets = 7 * (row[:, None] - row + 3) + column[:, None] - column + 3
         self.register_buffer("offsets", offsets, persistent=False)
-        part = torch.tensor([0] * 24 + [1] * 2 + [2] * 2)  # of an axis of the shifted map
+        part = torch.tensor([0] * 24 + [1] * 2 + [2] * 2)  # pieces of an axis of the shifted map
         region = self.partition((3 * part[:, None] + part).view(1, 28, 28, 1))[..., 0]
         mask = torch.where(region[:, :, None] == region[:, None], 0.0, -100.0)
         self.register_buffer("mask", mask if shift else None, persistent=False)
@@ -156,7 +156,7 @@ class SwinLayer(nn.Module):
 
 
 class ChannelAttention(nn.Module):
-    """Attention between the channels of a map, with the reshape that mixes up pixels and channels."""
+    """Attention between the channels of a map, with the authors' reshape that mixes pixels and channels."""
 
     def __init__(self):
         super().__init__()
@@ -170,7 +170,7 @@ class ChannelAttention(nn.Module):
         return rows.view(b, c, h, w)
 
 
-class Maniqa(nn.Module):
+class MANIQA(nn.Module):
     """Ten blocks of a ViT-B/8, attention across channels, Swin stages, and a weighted mean over patches."""
 
     def __init__(self):

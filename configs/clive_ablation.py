@@ -1,10 +1,10 @@
-"""Where does the hardening come from? Every part of the recipe alone, over three seeds, on real photographs.
+"""Ablation of the hardening on real photographs: each part alone, with three seeds.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_ablation.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_ablation.py
 
-The images are resized to 192x256, a shape like the paper's 498x664, so that pooling to a square has something to do.
-All variants start from the baseline of their seed and train equally long.
+The images are resized to 192x256, about the aspect ratio of the paper's 498x664, so that pooling to a square has an
+effect. All variants start from the baseline of their seed and train equally long.
 """
 
 from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant
@@ -13,7 +13,7 @@ EPSILONS = tuple(strength / 255 for strength in (2, 4, 8))
 
 
 def insert(kind: str = "robust_block", *, trainable: bool = True, **options) -> Variant:
-    """The baseline with a block behind its frozen part, trained for five epochs."""
+    """Return the baseline with a block after its frozen part, trained for five epochs."""
     training = Training(epochs=5, batch_size=32, decay_every=3, freeze="block12")
     return Variant(
         training, parent="baseline", block=Block("after:block12", kind, options=options, trainable=trainable)

@@ -1,15 +1,16 @@
-"""Adversarial training on real photographs: what an attacked picture's label should be, and how strong the attack.
+"""Adversarial training on real photographs: several labels of attacked images, several attack strengths.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial.py     # 11 minutes a variant
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial.py  # 2 minutes a variant
 
-Every variant starts from the baseline of `clive_mobilenet_v2.py` (``--workdir runs/clive_mobilenet_v2`` takes the one
-that is there) and trains on every picture twice, attacked and clean. ``ssim_2``, ``ssim_4`` and ``ssim_8`` are set-ups
-of the benchmark of arXiv:2408.01541; its other three need LPIPS, see `clive_adversarial_lpips.py`. ``clean`` trains as
-long on clean pictures alone: without it, what longer training does would be put down to the attacks.
+Every variant starts from the baseline of `clive_mobilenet_v2.py` (``--workdir runs/clive_mobilenet_v2`` uses the one
+there) and trains on every image twice, attacked and clean. ``ssim_2``, ``ssim_4`` and ``ssim_8`` are set-ups of the
+defense benchmark ("Guardians of Image Quality: Benchmarking Defenses Against Adversarial Attacks on Image Quality
+Metrics", arXiv:2408.01541); its other three need LPIPS, see `clive_adversarial_lpips.py`. ``clean`` trains equally long
+on clean images only: this control separates the effect of longer training from that of the attacks.
 
-On two CPU cores, with 7 GB of memory. ``ssim_4`` was run (epochs of 333 s on the idle machine): validation SROCC 0.810
-(baseline 0.831, clean 0.826), AbsGain AUC against PGD-8 0.258 (0.617, 0.541) and APGD-20 0.317 (0.743, 0.683).
+Times are for two CPU cores; training needs 7 GB of memory. Measured for ``ssim_4`` (333 s an epoch): validation SROCC
+0.810 (baseline 0.831, clean 0.826), AbsGain AUC against PGD-8 0.258 (0.617, 0.541) and APGD-20 0.317 (0.743, 0.683).
 """
 
 from jaxiqa.config import Adversarial, Attack, Data, Evaluation, Experiment, Model, Training, Variant
@@ -18,7 +19,7 @@ EPSILONS = tuple(strength / 255 for strength in (2, 4, 8))
 
 
 def tune(adversarial: Adversarial | None = None, **changes) -> Variant:
-    """The baseline, its whole backbone and head trained for two more epochs."""
+    """Return the baseline with its whole backbone and head trained for two more epochs."""
     training = Training(
         epochs=2, learning_rate=1e-4, backbone_factor=1.0, decay_every=1, adversarial=adversarial, **changes
     )
@@ -38,7 +39,7 @@ def get_config() -> Experiment:
             "unchanged_4": tune(Adversarial(4 / 255, label="unchanged")),
             "minimum_4": tune(Adversarial(4 / 255, label="minimum")),
             "fgsm_4": tune(Adversarial(4 / 255, "fgsm", {})),
-            # What the benchmark's code is shipped with: one step of 5/255, from a random start.
+            # The default of the benchmark's code: one step of 5/255, from a random start.
             "fgsm_4_random": tune(
                 Adversarial(4 / 255, "pgd", {"steps": 1, "step_size": 5 / 255}), attacked_mode="train"
             ),

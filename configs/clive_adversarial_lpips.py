@@ -1,23 +1,20 @@
-"""The three set-ups of arXiv:2408.01541 whose labels LPIPS lowers, beside those of `clive_adversarial.py`.
+"""The three set-ups of the defense benchmark that lower labels by LPIPS; the others: `clive_adversarial.py`.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_adversarial_lpips.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_adversarial_lpips.py
 
-With ``--workdir runs/clive_adversarial`` the baseline that is there is taken, and the rows are written to one table.
+The benchmark is arXiv:2408.01541. ``--workdir runs/clive_adversarial`` uses the baseline there and writes one table.
 
 Needs, below JAXIQA_DATA: ``weights/lpips_vgg.pth`` (LPIPS' ``lpips/weights/v0.1/vgg.pth``, 7 KB, from
 github.com/richzhang/PerceptualSimilarity) and ``weights/vgg16.pth`` (torchvision's VGG-16 for ImageNet).
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-from jaxiqa.config import Adversarial, Experiment, Network
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_adversarial import EPSILONS, tune
 from clive_adversarial import get_config as labels
+
+from jaxiqa.config import Adversarial, Experiment, Network
 
 LPIPS = Network("lpips_vgg", weights="weights/lpips_vgg.pth", backbone_weights="weights/vgg16.pth")
 

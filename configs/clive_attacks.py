@@ -1,32 +1,30 @@
-"""Every attack on one metric at equal visibility: 40, 35 and 30 dB of PSNR, whatever the attack's own strength means.
+"""Every attack on one metric at equal visibility: a PSNR of 40, 35 and 30 dB.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_attacks.py     # 1.6 minutes
-    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_attacks.py  # two hours, beside other work
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_attacks.py  # two hours on a busy machine
 
-Three are given a budget instead, an ε of 2, 4 and 8 / 255: UAP and FACPA are fitted to it, and Square returns the clean
-picture where nothing it tried was better, whose PSNR is infinite. cAdv bounds itself. Steps and queries are few: the
-times are those of two CPU cores. Results are in docs/results_attacks.md.
+Three attacks use an ε of 2, 4 and 8 / 255 instead: UAP and FACPA are fitted to ε, and Square returns the clean image,
+whose PSNR is infinite, if it finds no better one. cAdv runs at one strength. Steps and queries are few. The times are
+for two CPU cores. Results are in docs/results_attacks.md.
 
-The metric is the baseline of `clive_mobilenet_v2.py`: if it has been trained there, copy ``baseline/`` from
-runs/clive_mobilenet_v2 to runs/clive_attacks. Zhang and cAdv take part where the published weights of their networks
-lie in ``weights/`` below JAXIQA_DATA: ``squeeze.pth`` and ``squeezenet1_1.pth`` (LPIPS), ``siggraph17.pth``.
+The metric is the baseline of `clive_mobilenet_v2.py`: if it is already trained, copy ``baseline/`` from
+runs/clive_mobilenet_v2 to runs/clive_attacks. Zhang and cAdv run only if the published weights of their networks are in
+``weights/`` below JAXIQA_DATA: ``squeeze.pth`` and ``squeezenet1_1.pth`` (LPIPS), ``siggraph17.pth``.
 """
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
 
-from jaxiqa.config import Align, Attack, Data, Evaluation, Experiment, Network
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_mobilenet_v2 import get_config as hardened
+
+from jaxiqa.config import Align, Attack, Data, Evaluation, Experiment, Network
 
 FIT, BUDGET = Data("clive", limit=48), Align("budget")
 
 
 def sized(low: float, high: float) -> Align:
-    """By PSNR; the two strengths enclose what is looked for."""
+    """Align by PSNR; search between the two strengths."""
     return Align("psnr", ladder=(low, high), images=2)
 
 
@@ -49,7 +47,7 @@ ATTACKS = {
     "MADC": Attack("madc", options={"max_rmse": 0.1, **STEPS}, aligned=STEP),
     "SSAH": Attack("ssah", options=STEPS, aligned=sized(0.001, 0.3)),
     "stAdv": Attack("stadv", options=STEPS, aligned=sized(0.005, 5.0)),
-    # A gradient in 3,072 dimensions (one 32x32 tile) wants many queries: with 300, NES gained nothing.
+    # A gradient in 3,072 dimensions (one 32x32 tile) needs many queries: with 300, NES gained nothing.
     "NES": Attack(
         "nes",
         options={"steps": 100, "pairs": 20, "variant": "benchmark", "step_size": 2.0},
@@ -63,7 +61,7 @@ ATTACKS = {
 
 
 def with_networks() -> dict[str, Attack]:
-    """The attacks whose networks have their published weights here."""
+    """Return the attacks whose published weights are available."""
     weights = Path(os.environ.get("JAXIQA_DATA") or "data") / "weights"
     files = {name: weights / f"{name}.pth" for name in ("squeeze", "squeezenet1_1", "siggraph17")}
     found = {}

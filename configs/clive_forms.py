@@ -1,20 +1,17 @@
-"""Two other forms of the block beside the plain one and its control: spectral shrinkage, and a band limit. One seed.
+"""Two other forms of the block (spectral shrinkage, band limit) beside the plain block and its control. One seed.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_forms.py --workdir runs/clive_ablation
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_forms.py --workdir runs/clive_ablation
 
-The folder of `clive_ablation.py` already holds the variants that both experiments have.
+The folder of `clive_ablation.py` already contains the variants that both experiments share.
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-from jaxiqa.config import Experiment
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_ablation import get_config as ablation
 from clive_ablation import insert
+
+from jaxiqa.config import Experiment
 
 
 def get_config() -> Experiment:

@@ -1,11 +1,11 @@
-"""Harden a MobileNetV2 metric on real photographs with human scores, and attack it on others.
+"""Harden a MobileNetV2 metric on real photographs with human scores, and attack it on other photographs.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_mobilenet_v2.py       # 12.6 minutes
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_mobilenet_v2.py    # 28.7 minutes
 
-On two CPU cores. Expect a validation SROCC of 0.831 (baseline) and 0.799 (both others), and AbsGain AUCs against PGD-8
-of 0.66, 0.41 and 0.53; everything is in docs/results_clive.md. Needs, below JAXIQA_DATA: ``clive/``, ``nips2017/`` and
-``weights/mobilenet_v2_imagenet.safetensors``.
+Times are for two CPU cores. Expect a validation SROCC of 0.831 (baseline) and 0.799 (both others), and AbsGain AUCs
+against PGD-8 of 0.66, 0.41 and 0.53. All results are in docs/results_clive.md. Needs, below JAXIQA_DATA: ``clive/``,
+``nips2017/`` and ``weights/mobilenet_v2_imagenet.safetensors``.
 """
 
 from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant

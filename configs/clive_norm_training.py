@@ -1,22 +1,22 @@
-"""Norm-regularised training (arXiv:2403.11397) on real photographs, with and without the fix for the scale of scores.
+"""Norm-regularised training on real photographs, with and without the fix for the scale of scores.
+
+"Defense Against Adversarial Attacks on No-Reference Image Quality Models with Gradient Norm Regularization",
+arXiv:2403.11397.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/clive_norm_training.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/clive_norm_training.py
 
-With ``--workdir runs/clive_adversarial`` the baseline and ``clean`` of `clive_adversarial.py` are taken, if they are
-there. ``nt_unscaled`` is the penalty as published, which a metric that is trained by norm-in-norm can meet with smaller
-scores; ``clean`` trains as long without a penalty.
+``--workdir runs/clive_adversarial`` uses the baseline and ``clean`` of `clive_adversarial.py` if they are there.
+``nt_unscaled`` is the penalty as published: a metric trained with norm-in-norm can lower it by smaller scores alone.
+``clean`` trains equally long without a penalty.
 """
 
-import sys
 from dataclasses import replace
-from pathlib import Path
 
-from jaxiqa.config import Experiment, NormPenalty
-
-sys.path.insert(0, str(Path(__file__).parent))
 from clive_adversarial import get_config as adversarial
 from clive_adversarial import tune
+
+from jaxiqa.config import Experiment, NormPenalty
 
 
 def get_config() -> Experiment:

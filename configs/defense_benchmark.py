@@ -1,24 +1,25 @@
-"""Every defense that needs no download, against eight attacks of equal visibility, with and without their knowledge.
+"""Every defense that needs no download, against eight transferred attacks of equal visibility and an adaptive one.
 
     JAXIQA_DATA=/path/to/data python train.py --config configs/defense_benchmark.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/defense_benchmark.py --defense my_file.py:MyPurifier
 
-The metrics are those of `clive_mobilenet_v2.py`: if they have been trained there, copy ``baseline/`` and
-``robust_block/`` from runs/clive_mobilenet_v2 to runs/defense_benchmark. Under attack are 50 of CLIVE's validation
-photographs, five from each of ten clusters of content where there are so many, at 256×256, so that purified scores can
-be held against people's. Weak, medium and strong mean an ε of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB where an
-attack has no ε. Adaptive is I-FGSM at medium strength; ``--evaluation.adaptive.attacks I-FGSM APGD`` adds another. On
-two CPU cores it took 80 minutes, beside other work, and its results are in docs/results_defenses.md.
+The metrics are those of `clive_mobilenet_v2.py`: if they are already trained, copy ``baseline/`` and ``robust_block/``
+from runs/clive_mobilenet_v2 to runs/defense_benchmark. The attacks use 50 of CLIVE's validation photographs at 256×256:
+five from each of ten clusters of content, if the cluster has as many. Scores of purified images are compared to their
+human scores. Weak, medium and strong are an ε of 2, 4 and 8 / 255, or a PSNR of 40, 35 and 30 dB if an attack has no ε.
+The adaptive attack is I-FGSM at medium strength; ``--evaluation.adaptive.attacks I-FGSM APGD`` adds another. It took 80
+minutes on two busy CPU cores. Results are in docs/results_defenses.md.
 
-FCN and DnCNN take part when `jaxiqa.defenses.train_filter` has trained them, into ``weights/fcn.safetensors`` and
+FCN and DnCNN run only if `jaxiqa train-filter` has written ``weights/fcn.safetensors`` and
 ``weights/dncnn.safetensors`` below JAXIQA_DATA.
 """
 
 import os
-import sys
 from dataclasses import replace
 from pathlib import Path
+
+from clive_mobilenet_v2 import get_config as hardened
 
 from jaxiqa.config import (
     Adaptive,
@@ -33,14 +34,11 @@ from jaxiqa.config import (
     Subset,
 )
 
-sys.path.insert(0, str(Path(__file__).parent))
-from clive_mobilenet_v2 import get_config as hardened
-
 BOUNDED = Align("budget")
 
 
 def sized(low: float, high: float) -> Align:
-    """Attacks with a step size and no budget, by the PSNR that they leave; the two steps enclose what is looked for."""
+    """Align an attack that has a step size and no ε by PSNR; search between the two steps."""
     return Align("psnr", ladder=(low, high))
 
 
@@ -72,7 +70,7 @@ DEFENSES = {
 
 
 def trained() -> dict[str, Defense]:
-    """The filters that have been trained here."""
+    """Return the filters whose trained weights are available."""
     weights = Path(os.environ.get("JAXIQA_DATA") or "data") / "weights"
     files = {"FCN": weights / "fcn.safetensors", "DnCNN": weights / "dncnn.safetensors"}
     return {

@@ -1,10 +1,11 @@
-"""A small metric on made-up pictures, hardened, pruned and attacked: the whole flow, at a glance.
+"""Train a small metric on synthetic images, harden it, prune it and attack it, in a few minutes.
 
     python train.py --config configs/quickstart.py       # 1.4 minutes on two CPU cores
     python evaluate.py --config configs/quickstart.py    # 0.8 minutes
 
 Expect a test SROCC of 0.88 (baseline), 0.89 (robust_block) and 0.84 (robust_block+prune), and AbsGain AUCs against
-PGD-8 of 0.27, 0.21 and 0.22, with jax 0.12.0.1; other versions round differently, and training follows. The labels are computed, not human (see `jaxiqa.data.builtin`).
+PGD-8 of 0.27, 0.21 and 0.22 with jax 0.12.0.1. Other versions round differently, which changes the trained weights.
+The labels are computed, not human (see `jaxiqa.data.synthetic`).
 """
 
 from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant

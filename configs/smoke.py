@@ -1,4 +1,4 @@
-"""The smallest complete experiment: every part runs once, in about a minute. Its numbers mean nothing.
+"""The smallest complete experiment: it runs every part once, in about a minute. Its numbers have no meaning.
 
 python train.py --config configs/smoke.py && python evaluate.py --config configs/smoke.py
 """

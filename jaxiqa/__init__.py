@@ -2,20 +2,20 @@
 
 import sys
 from itertools import pairwise
-from typing import Any
 
-from jaxiqa.interrupts import quiet
+from jaxiqa.core.interrupts import quiet
+from jaxiqa.core.lazy import lazy
 
-__all__ = ["load"]
+__all__ = ["__version__", "citation", "load"]
 
 if any(flag == "-m" and module.partition(".")[0] == "jaxiqa" for flag, module in pairwise(sys.orig_argv)):
-    quiet()  # Python imports this file before the program's own, and Ctrl-C may fall in between
+    quiet()  # Python imports this file before the program itself; Ctrl-C may come in between
 
-
-def __getattr__(name: str) -> Any:
-    """`load` is `jaxiqa.models.load`, imported when asked for: JAX takes seconds, which --help does not have."""
-    if name != "load":
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from jaxiqa.models.loading import load
-
-    return load
+__getattr__ = lazy(
+    __name__,
+    {
+        "__version__": "jaxiqa.core.version",
+        "citation": "jaxiqa.references",
+        "load": "jaxiqa.models.loading",
+    },
+)

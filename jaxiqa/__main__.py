@@ -1,24 +1,41 @@
-"""The commands of this package.
+"""Image-quality metrics: score, train, harden, attack and defend them.
 
-    python -m jaxiqa score MODEL --weights W PICTURE-OR-FOLDER ... [--csv OUT.csv]
+    jaxiqa COMMAND ...        (or: python -m jaxiqa COMMAND ...)
 
-Each has its own --help. Beside them: python -m jaxiqa.models.convert, python -m jaxiqa.data.prepare.
+list          show metrics, attacks, defenses, data sets, configs and weights
+score         score image files with a published or a trained metric
+train         train the metrics of an experiment
+evaluate      attack and defend the trained metrics of an experiment
+convert       write published weights as one .safetensors file
+prepare       write a data set as array_record files
+train-filter  train a small purifier
+export        write a metric as one file of StableHLO
+
+Options of a command: jaxiqa COMMAND --help.
 """
 
 import sys
+from importlib import import_module
+
+from jaxiqa.core.interrupts import quiet
+
+COMMANDS = ("list", "score", "train", "evaluate", "convert", "prepare", "train-filter", "export")
+"""Each is ``main(arguments, program)`` of a module in `jaxiqa.cli`."""
 
 
 def main() -> None:
-    """Hand over to the command that the first word names."""
+    """Run the command given by the first argument."""
+    quiet()
     match sys.argv[1:]:
-        case ["score", *rest]:
-            from jaxiqa.scoring import main
-
-            raise SystemExit(main(rest))
+        case [command, *rest] if command in COMMANDS:
+            program = import_module(f"jaxiqa.cli.{command.replace('-', '_')}")
+            raise SystemExit(program.main(rest, program=f"jaxiqa {command}"))
         case [] | ["-h" | "--help", *_]:
             print(__doc__.strip())
         case [other, *_]:
-            raise SystemExit(f"error: there is no command {other!r}; the command is score")
+            from jaxiqa.config.suggest import suggestion
+
+            raise SystemExit(f"error: there is no command {other!r}{suggestion(other, COMMANDS)}")
 
 
 if __name__ == "__main__":

@@ -1,41 +1,59 @@
-"""Two CPU devices for every test, strict numpy promotion left alone, and where shared reference data lies."""
+"""Settings of all tests: two CPU devices, the compilation cache, and the folder of reference data."""
 
 import builtins
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# A third of the time goes into machine code that runs once. `.ci/run` sets this to nothing for the slow tests.
+# Optimising machine code that runs once takes a third of the time. `.ci/run` empties this for the slow tests.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
-# Programs compiled by one worker or one run serve the others.
+# Share compiled programs between workers and runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))
 
 
 @pytest.fixture(autouse=True)
 def no_last_result() -> None:
-    """Docstrings' examples leave a last result in ``builtins._``: a tuple of lists makes the import of tyro fail."""
+    """Remove ``builtins._``, the last result of a docstring's example: a tuple of lists breaks the import of tyro."""
     vars(builtins).pop("_", None)
 
 
 @pytest.fixture(scope="session")
 def shared() -> Path:
-    """The folder of real pictures, weights and reference numbers; tests that need it skip where it is absent."""
+    """Return the folder of real images, weights and reference numbers; skip the test if it is absent."""
     folder = os.environ.get("JAXIQA_SHARED")
     if not folder or not Path(folder).is_dir():
         pytest.skip("JAXIQA_SHARED does not name a folder with the reference data")
     return Path(folder)
 
 
+RESIDENT = 4 * 2**30
+"""Bytes of memory at which a worker gives back what it can. Two workers must fit into 24 GiB: one was killed at 16."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _room_for_programs():
-    """A worker compiles thousands of programs, and XLA ends a process that is out of memory maps."""
+    """Clear compiled programs in time: they hold memory, and XLA ends a process that runs out of memory maps."""
     yield
     import jax
 
-    from jaxiqa.compiled import MAPS, memory_maps
+    from jaxiqa.core.compiled import MAPS, memory_maps
 
-    if memory_maps() > MAPS:
+    if memory_maps() > MAPS or resident_bytes() > RESIDENT:
         jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+            trim(0)  # glibc keeps freed memory
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process occupies; 0 if the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0

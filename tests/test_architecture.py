@@ -1,101 +1,147 @@
-"""Imports go one way, so that every part can be read, tested and used without those above it."""
+"""Checks of the architecture: allowed imports between folders, registries, file lengths, references in docs."""
 
 import ast
+import itertools
 import pkgutil
 import re
 from pathlib import Path
+from statistics import median
 
 import pytest
 
 ROOT = Path(__file__).parent.parent / "jaxiqa"
-FOUNDATION = {"types", "checks", "arguments", "files", "options"}
+BASE = {"core"}
 ALLOWED = {
-    "types": set(),
-    "checks": set(),
-    "arguments": {"types", "checks"},
-    "files": set(),
-    "precision": set(),
-    "options": set(),
-    "config": {"options", "files"},
-    "interrupts": set(),
-    "terminal": {"files", "interrupts"},
-    "compiled": set(),
-    "ops": {"types", "checks", "precision"},
-    "layers": {"types", "checks", "ops", "precision"},
-    "lipschitz": {"types", "checks", "arguments", "ops", "layers", "precision"},
-    "models": FOUNDATION | {"ops", "layers", "precision"},
-    "attacks": FOUNDATION | {"ops"},
-    "defenses": {"types", "checks", "arguments", "ops"},
-    "metrics": {"types", "checks", "ops"},
-    "pruning": {"checks"},
-    "data": FOUNDATION | {"ops"},
-    "reports": FOUNDATION | {"metrics"},
-    "train": FOUNDATION | {"data", "models", "attacks", "metrics", "pruning", "ops"},
-    "scoring": FOUNDATION | {"compiled", "data", "models", "terminal"},
-    "__main__": {"scoring", "terminal"},
-    "evaluation": FOUNDATION
-    | {"config", "data", "models", "attacks", "defenses", "metrics", "ops", "reports", "terminal"},
+    "core": set(),
+    "references": {"attacks", "config", "defenses.purify", "defenses.smoothing", "models", "networks"},
+    "config": BASE,
+    "ops": BASE,
+    "measures": BASE,
+    "results": BASE,
+    "pretrained": BASE,
+    "data": BASE,
+    "data.datasets": BASE | {"data"},
+    "data.synthetic": BASE | {"data"},
+    "nn.kernels": BASE,
+    "layers": BASE | {"nn.kernels"},
+    "lipschitz": BASE | {"layers", "nn.kernels"},
+    "nn": BASE | {"layers", "nn.kernels", "pretrained"},
+    "nn.backbones": BASE | {"nn", "nn.kernels", "pretrained"},
+    "networks": BASE | {"nn", "nn.backbones", "nn.kernels", "pretrained"},
+    "models": BASE | {"layers", "nn", "nn.backbones", "nn.kernels", "ops", "pretrained"},
+    "attacks.engine": BASE,
+    "attacks": BASE | {"attacks.engine", "ops"},
+    "attacks.wrappers": BASE | {"attacks", "attacks.engine", "ops"},
+    "defenses": BASE | {"ops"},
+    "defenses.purify": BASE | {"defenses", "ops"},
+    "defenses.smoothing": BASE | {"defenses", "ops"},
+    "reports": BASE | {"measures", "results"},
+    "reports.attacks": BASE | {"measures", "reports", "results"},
+    "reports.defenses": BASE | {"measures", "reports", "results"},
+    "train": BASE | {"attacks", "config", "data", "defenses", "layers", "measures", "models", "networks", "ops"},
+    "evaluation": BASE
+    | {"attacks", "attacks.wrappers", "config", "data", "defenses", "defenses.purify", "defenses.smoothing"}
+    | {"measures", "models", "networks", "ops", "reports", "reports.attacks", "reports.defenses", "results", "train"},
 }
-EXECUTABLES = {
-    Path("defenses", "train_filter.py"): {"models", "attacks", "data", "train", "terminal", "files", "options"},
-    Path("data", "prepare.py"): {"terminal"},
-    Path("models", "conversion.py"): {"terminal"},
-    Path("train", "startup.py"): {"config"},
-    Path("train", "runs.py"): {"config"},
-    Path("train", "variant.py"): {"config", "defenses", "layers"},
+"""Folder -> the folders that it may import. `cli` may import all. Nothing imports `cli`."""
+
+REGISTRIES = {  # files that list or combine all parts of a folder import its subfolders
+    "attacks": {"attacks.wrappers"},
+    "data": {"data.datasets", "data.synthetic"},
+    "reports.write": {"reports.attacks", "reports.defenses"},
+    "models": {"nn", "nn.backbones"},
 }
-FILES = sorted(path.relative_to(ROOT) for path in ROOT.rglob("*.py") if path != ROOT / "__init__.py")
+EXHIBITS = ("attacks", "data.datasets", "defenses.purify")
+"""Folders whose files import no sibling."""
+SIBLINGS = {("attacks.fgsm", "attacks.pgd"), ("defenses.purify.jpeg", "defenses.purify.diffjpeg")}
+SHARED = {"defenses.purify.purifier"}
+"""Files of such a folder that all others may import."""
 
 
-def imports(path):
-    for node in ast.walk(ast.parse(path.read_text())):
+def name_of(path):
+    return ".".join(path.relative_to(ROOT).with_suffix("").parts).removesuffix("__init__").rstrip(".")
+
+
+MODULES = {name_of(path): path for path in sorted(ROOT.rglob("*.py"))}
+FILES = [name for name in MODULES if name]
+
+
+def imports(name):
+    """Return the modules of this project that a module imports, also inside functions but not in docstrings."""
+    found = set()
+    for node in ast.walk(ast.parse(MODULES[name].read_text())):
         if isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"{path} uses a relative import"
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+            assert node.level == 0, f"{name} uses a relative import"
+            names = [node.module, *(f"{node.module}.{alias.name}" for alias in node.names)]
         elif isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
+            names = [alias.name for alias in node.names]
+        else:
+            continue
+        inside = [one.partition(".")[2] for one in names if one == "jaxiqa" or one.startswith("jaxiqa.")]
+        known = [one for one in inside if one in MODULES and one]
+        found |= set(known[1:] if len(known) > 1 and isinstance(node, ast.ImportFrom) else known)
+    return found - {name}
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_imports_go_one_way(file):
-    part = file.parts[0].removesuffix(".py")
-    used = {name.split(".")[1] for name in imports(ROOT / file) if name.startswith("jaxiqa.")}
-    allowed = ALLOWED[part] | EXECUTABLES.get(file, set()) | {part}
-    assert used <= allowed, f"{file} imports {sorted(used - allowed)}"
+GRAPH = {name: imports(name) for name in MODULES}
 
 
-@pytest.mark.parametrize("file", FILES, ids=str)
-def test_no_file_has_grown_too_long(file):
-    assert len((ROOT / file).read_text().splitlines()) <= 350
+def room(name):
+    """Return the innermost folder of a module; a package belongs to its own folder."""
+    parts = name.split(".")
+    if name in ("", "__main__", "cli"):
+        return "cli"
+    return next(".".join(parts[:n]) for n in range(len(parts), 0, -1) if ".".join(parts[:n]) in {*ALLOWED, "cli"})
 
 
-def test_every_attack_purifier_data_set_and_backbone_is_registered():
+@pytest.mark.parametrize("name", [name for name in FILES if not name.startswith(("cli", "__main__"))])
+def test_a_folder_imports_only_allowed_folders(name):
+    own = room(name)
+    allowed = ALLOWED[own] | {own} | REGISTRIES.get(name, set())
+    others = {target for target in GRAPH[name] if room(target) not in allowed}
+    assert not others, f"{name} imports {sorted(others)}"
+
+
+def test_nothing_imports_cli():
+    assert {name for name in FILES if room(name) != "cli" for target in GRAPH[name] if room(target) == "cli"} == set()
+
+
+@pytest.mark.parametrize("own", EXHIBITS)
+def test_a_file_of_a_registry_imports_no_sibling(own):
+    files = [name for name in FILES if room(name) == own and name != own]
+    found = {(name, target) for name in files for target in GRAPH[name] & set(files) if target not in SHARED}
+    assert found <= SIBLINGS
+
+
+def test_there_are_no_import_cycles():
+    """Imports inside functions count too."""
+    left = {name: set(targets) for name, targets in GRAPH.items()}
+    while free := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    assert left == {}
+
+
+def test_files_are_short():
+    lengths = {name: len(path.read_text().splitlines()) for name, path in MODULES.items()}
+    assert {name: length for name, length in lengths.items() if length > 300} == {}
+    assert median(lengths.values()) <= 150
+
+
+def test_every_file_of_a_registry_is_registered():
     from jaxiqa import attacks, data
     from jaxiqa.defenses.purify import PURIFIERS
-    from jaxiqa.models import BACKBONES
+    from jaxiqa.nn.backbones import BACKBONES
 
-    around = {
-        "batch",
-        "loop",
-        "threat",
-        "objective",
-        "variant",
-        "queries",
-        "searcher",
-        "schedule",
-        "fitting",
-        "generator",
-        "storage",
-    }
-    around |= {"__init__", "sweep", "bounds", "restarts", "one_by_one", "align", "masking", "memory", "external"}
-    files = {path.stem for path in (ROOT / "attacks").glob("*.py")} - around
+    def files(folder):
+        return {path.stem for path in (ROOT / folder).glob("*.py")} - {"__init__"}
+
+    def homes(values):
+        return {value.__module__.rpartition(".")[2] for value in values}
+
     registered = [*attacks.ATTACKS.values(), *(kind.fit for kind in attacks.FITTED.values())]
-    modules = {value.__module__.rpartition(".")[2] for value in registered}
-    assert files == modules
-    purifiers = {path.stem for path in (ROOT / "defenses" / "purify").glob("*.py")} - {"__init__", "purifier"}
-    assert purifiers == {value.__module__.rpartition(".")[2] for value in PURIFIERS.values()}
-    assert {value.__module__.rpartition(".")[2] for value in data.DATASETS.values()} == set(data.DATASETS)
+    assert files("attacks") == homes(registered)
+    assert files("defenses/purify") - {"purifier"} == homes(PURIFIERS.values())
+    assert files("data/datasets") == homes(data.DATASETS.values()) - {"dataset"}
     assert {"mobilenet_v2", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"} <= set(BACKBONES)
 
 
@@ -110,3 +156,16 @@ def test_what_the_documentation_refers_to_exists():
         except (ImportError, AttributeError):
             missing.append(name)
     assert missing == []
+
+
+def test_the_checks_find_cycles_and_imports():
+    graph = {"a": {"b"}, "b": {"c"}, "c": {"a"}, "d": {"a"}}
+    left = {name: set(targets) for name, targets in graph.items()}
+    while free := {name for name, targets in left.items() if not targets & left.keys()}:
+        left = {name: targets for name, targets in left.items() if name not in free}
+    assert set(left) == {"a", "b", "c", "d"}
+    arrows = list(itertools.chain.from_iterable(GRAPH.values()))
+    assert len(arrows) > 500
+    assert "core.checks" in GRAPH["attacks.pgd"]
+    assert room("attacks.engine.loop") == "attacks.engine"
+    assert room("attacks.pgd") == "attacks"

@@ -1,4 +1,4 @@
-"""Every experiment is well-formed, and what is not is said before anything is loaded."""
+"""Every config is valid, and invalid ones are refused before anything is loaded."""
 
 import re
 import subprocess
@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from jaxiqa import attacks, data
+from jaxiqa.cli.options import from_command_line
 from jaxiqa.config import (
     Adaptive,
     Adversarial,
@@ -24,15 +25,14 @@ from jaxiqa.config import (
     Variant,
     check_experiment,
     describe,
-    from_command_line,
     load_config,
     run_folder,
 )
 from jaxiqa.defenses import smoothing
-from jaxiqa.evaluation import purifiers
+from jaxiqa.evaluation import build_defense
 from jaxiqa.evaluation.fingerprint import FOLDERS
-from jaxiqa.evaluation.subject import FILES
 from jaxiqa.models import BACKBONES
+from jaxiqa.results.rows import FILES
 
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
@@ -49,13 +49,13 @@ def test_every_config_is_well_formed(path):
         if attack.name in attacks.FITTED:
             assert attack.fit_on is not None
         else:
-            name = getattr(attacks.ATTACKS[attack.name], "strength", "epsilon")
+            name = attacks.strength_option(attack.name)
             ladder = attack.epsilons or (attack.aligned and (attack.aligned.ladder or (2 / 255,)))
             networks = dict.fromkeys(attack.networks, lambda a, b: 0)
             attacks.make(attack.name, **({name: ladder[0]} | attack.options if ladder else attack.options), **networks)
     for label, defense in experiment.evaluation.defenses.items():
         if not defense.networks:
-            purifiers.build(label, defense)
+            build_defense.build(label, defense)
     for certifier in experiment.evaluation.certifiers.values():
         assert certifier.name in smoothing.CERTIFIERS
     for name, variant in experiment.variants.items():
@@ -81,7 +81,7 @@ def smoke():
         ({"training": Training(epochs=1, norm_penalty=NormPenalty(-1.0))}, "norm_penalty.weight"),
     ],
 )
-def test_a_bad_variant_is_named(smoke, change, message):
+def test_errors_name_the_bad_variant(smoke, change, message):
     bad = replace(smoke, variants={"odd": replace(Variant(Training(epochs=1)), **change)})
     with pytest.raises(ValueError, match=f"variants.odd.*{message}"):
         check_experiment(bad)
@@ -106,11 +106,11 @@ def test_the_command_line_overrides_fields_at_any_depth():
 
 @pytest.mark.parametrize("arguments", [["--config", "nowhere.py"], ["--config", __file__], ["--seeds", "1"]])
 def test_a_missing_or_wrong_config_ends_with_a_message(arguments):
-    with pytest.raises(SystemExit, match=r"no such file|get_config|usage"):
+    with pytest.raises((SystemExit, ValueError, FileNotFoundError), match=r"no such file|get_config|usage"):
         from_command_line("", arguments)
 
 
-def test_settings_that_are_not_used_are_not_described(smoke):
+def test_the_description_omits_unused_settings(smoke):
     described = describe(smoke, "baseline", 0)["variants"][0]["training"]
     assert not {"adversarial", "norm_penalty", "attacked_mode"} & set(described)
     attacked = Variant(Training(epochs=2, adversarial=Adversarial(0.1), attacked_mode="train"))
@@ -119,7 +119,7 @@ def test_settings_that_are_not_used_are_not_described(smoke):
     assert described["attacked_mode"] == "train"
 
 
-def test_a_change_upstream_changes_the_description(smoke):
+def test_a_changed_parent_changes_the_description(smoke):
     changed = replace(smoke, variants={**smoke.variants, "baseline": Variant(Training(epochs=7))})
     assert describe(smoke, "hardened", 0) != describe(changed, "hardened", 0)
 
@@ -131,21 +131,21 @@ PGD, UAP = Attack("pgd", (0.1,)), Attack("uap", (0.1,), fit_on=Data("builtin"))
     ("chosen", "message"),
     [
         ({"attacks": {"x": replace(PGD, aligned=Align("linf"))}}, r"attacks\.x has both epsilons and aligned"),
-        ({"attacks": {"a": PGD, "AUC a": PGD}}, r"attacks: 'AUC a' is what tables call a column of 'a'; rename one"),
-        ({"attacks": {"mean [x]": PGD, "[x]": PGD}}, r"attacks: 'mean \[x\]' is what tables call a column of '\[x\]'"),
-        ({"attacks": {"a": PGD, "a @ weak": PGD}}, r"attacks: 'a @ weak' is what tables call a column of 'a'"),
+        ({"attacks": {"a": PGD, "AUC a": PGD}}, r"attacks: 'AUC a' is also the name of a column of 'a'; rename one"),
+        ({"attacks": {"mean [x]": PGD, "[x]": PGD}}, r"attacks: 'mean \[x\]' is also the name of a column of '\[x\]'"),
+        ({"attacks": {"a": PGD, "a @ weak": PGD}}, r"attacks: 'a @ weak' is also the name of a column of 'a'"),
         (
             {"attacks": {"x": replace(UAP, epsilons=None, aligned=Align("linf"))}},
-            r"attacks\.x is fitted.*align it by its budget",
+            r"attacks\.x\.aligned\.measure='linf' is not allowed.*fitted.*use 'budget'",
         ),
-        ({"adaptive": Adaptive(("PDG",))}, r"adaptive\.attacks names 'PDG'; there are 'PGD', 'UAP'"),
-        ({"adaptive": Adaptive(("UAP",))}, r"adaptive\.attacks names 'UAP', which is fitted"),
+        ({"adaptive": Adaptive(("PDG",))}, r"adaptive\.attacks: 'PDG' is not an attack; there are 'PGD', 'UAP'"),
+        ({"adaptive": Adaptive(("UAP",))}, r"adaptive\.attacks: 'UAP' is fitted"),
         ({"adaptive": Adaptive(draws=0)}, "draws=0"),
-        ({"certifiers": {"MS": Certifier("ms", attacks=("pgd",))}}, r"certifiers\.MS\.attacks names 'pgd'"),
-        ({"defenses": {"none": Defense("flip")}}, "stands for the metric without a defense"),
+        ({"certifiers": {"MS": Certifier("ms", attacks=("pgd",))}}, r"certifiers\.MS\.attacks: 'pgd' is not an attack"),
+        ({"defenses": {"none": Defense("flip")}}, "'none' is reserved for the metric without a defense"),
     ],
 )
-def test_labels_of_an_evaluation_refer_to_something(smoke, chosen, message):
+def test_labels_in_an_evaluation_must_exist(smoke, chosen, message):
     evaluation = Evaluation(**({"data": Data("builtin"), "attacks": {"PGD": PGD, "UAP": UAP}} | chosen))
     with pytest.raises(ValueError, match=message):
         check_experiment(replace(smoke, evaluation=evaluation))
@@ -169,7 +169,7 @@ BROKEN = {
 
 
 @pytest.mark.parametrize(("value", "message"), BROKEN.items(), ids=range(len(BROKEN)))
-def test_what_is_wrong_in_a_config_file_is_one_message_with_its_place(tmp_path, value, message):
+def test_a_fault_in_a_config_file_is_one_message_with_its_line(tmp_path, value, message):
     path = tmp_path / "mine.py"
     build = "experiment = lambda t, **k: Experiment('x', Data('builtin'), Model('resnet18'), {'a': Variant(t)}, "
     build += "Evaluation(Data('builtin'), {}), **k)"
@@ -178,10 +178,10 @@ def test_what_is_wrong_in_a_config_file_is_one_message_with_its_place(tmp_path, 
     ended = subprocess.run(command, cwd=CONFIGS[0].parent.parent, capture_output=True, text=True)
     assert ended.returncode == 1
     assert "Traceback" not in ended.stderr
-    assert re.match(rf"--config {path}(, |: )[^\n]*{message}", ended.stderr), ended.stderr
+    assert re.match(rf"error: --config {path}(, |: )[^\n]*{message}", ended.stderr), ended.stderr
 
 
-def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp_path, capsys):
+def test_strengths_are_read_and_shown_as_fractions_on_the_command_line(tmp_path, capsys):
     path = tmp_path / "mine.py"
     attack = "Adversarial(8 / 255, 'pgd', {'steps': 1, 'step_size': 5 / 255})"
     evaluation = "Evaluation(Data('builtin'), {'P': Attack('pgd', (2 / 255, 0.1)), 'Q': Attack('pgd')})"
@@ -206,7 +206,7 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
     assert "(default: 2/255 0.1)" in shown
     with pytest.raises(SystemExit):
         from_command_line("", [*given[:2], "--variants.a.training.adversarial.epsilon", "4/0"])
-    assert "'4/0' is not a number; write such as 0.03 or 8/255" in " ".join(
+    assert "'4/0' is not a number; write a number such as 0.03 or 8/255" in " ".join(
         capsys.readouterr().err.replace("│", "").split()
     )
 
@@ -218,8 +218,8 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
         (["é", "e\u0301"], "differ only in case or in how Unicode spells them"),
         (["画質", "x", "Ａ", "a"], "differ only in case or in how Unicode spells them"),
         (["STRASSE", "straße"], "differ only in case"),
-        ([" "], "no label"),
-        (["a\nb"], "no label"),
+        ([" "], "not a label"),
+        (["a\nb"], "not a label"),
         *(
             ([spelling(name)], "jaxiqa writes")
             for name in (*FILES.values(), *FOLDERS, "evaluation.json", "report.html", "leaderboard.csv", "table.md")
@@ -227,12 +227,12 @@ def test_strengths_are_written_as_fractions_on_the_command_line_and_shown_so(tmp
         ),
     ],
 )
-def test_variants_have_folders_of_their_own(smoke, names, message):
+def test_every_variant_has_its_own_folder(smoke, names, message):
     with pytest.raises(ValueError, match=f"variants: .*{message}"):
         check_experiment(replace(smoke, variants={name: Variant(Training(epochs=1)) for name in names}))
 
 
-def test_odd_labels_are_folders_inside_the_working_directory(smoke):
+def test_unusual_labels_become_folders_inside_the_working_directory(smoke):
     names = ["[/]", "../../x", "画質" * 80, "b" * 400]
     odd = replace(smoke, variants={name: Variant(Training(epochs=1)) for name in names}, workdir="w")
     check_experiment(odd)
@@ -243,7 +243,7 @@ def test_odd_labels_are_folders_inside_the_working_directory(smoke):
 
 
 def test_help_imports_nothing_heavy():
-    """It answers in a quarter of a second; times themselves depend on what else runs."""
+    """It takes a quarter of a second on an idle machine. Times are not asserted: they depend on other processes."""
     program = "import sys, runpy; sys.argv = ['train.py', '--config', 'configs/smoke.py', '--help']\n"
     program += "try: runpy.run_path('train.py', run_name='__main__')\n"
     program += "finally: print({'jax', 'numpy', 'flax', 'optax', 'filelock'} & set(sys.modules), file=sys.stderr)"

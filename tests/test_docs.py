@@ -1,6 +1,6 @@
-"""The Python sessions of the documentation run, from top to bottom, as one session each.
+"""The Python code of every documentation page runs from top to bottom, as one session.
 
-Blocks marked "python" are run; those that need files which only a reader has are marked "py".
+Blocks marked "python" are run. Blocks marked "py" are not: they need files of the reader.
 """
 
 import re
@@ -10,7 +10,10 @@ from pathlib import Path
 
 import pytest
 
+from jaxiqa.__main__ import COMMANDS
+
 DOCS = Path(__file__).parent.parent / "docs"
+NAMES = "|".join(COMMANDS)
 PAGES = [page for page in sorted(DOCS.glob("*.md")) if "```python" in page.read_text()]
 
 
@@ -30,13 +33,14 @@ def test_the_session_runs(page, tmp_path, monkeypatch, capsys):
 
 
 def commands():
-    """What the documentation tells a reader to run, with the pages: script or module and config -> options."""
+    """Return the documented commands with their pages: (script or module, config) -> options."""
     found = {}
     pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS.parent / "configs").glob("*.py")]
     for line in (line for page in pages for line in page.read_text().splitlines()):
-        for program, rest in re.findall(r"(?:^|[\s$/])python (-m jaxiqa[\w.]*(?: score)?|\w+\.py)([^`#]*)", line):
+        for script, command, rest in re.findall(rf"(?:python (\w+\.py)|\bjaxiqa ({NAMES})(?![\w-]))([^`#]*)", line):
             config = re.search(r"--config (\S+)", rest)
-            options = found.setdefault((*program.split(), *(("--config", config[1]) if config else ())), set())
+            program = (script,) if script else ("-m", "jaxiqa", command)
+            options = found.setdefault((*program, *(("--config", config[1]) if config else ())), set())
             options |= set(re.findall(r"(?<!\S)--[\w.-]+", rest)) - {"--config", "--help"}
     return found
 
@@ -50,13 +54,13 @@ def test_every_documented_command_has_the_options_it_is_shown_with(command):
 
 
 def test_the_documented_commands_are_found():
-    assert {("-m", "jaxiqa.defenses.train_filter"), ("-m", "jaxiqa", "score")} <= set(commands())
-    assert {"--attack", "--sigma", "--size"} <= commands()["-m", "jaxiqa.defenses.train_filter"]
+    assert {("-m", "jaxiqa", "train-filter"), ("-m", "jaxiqa", "score")} <= set(commands())
+    assert {"--attack", "--sigma", "--size"} <= commands()["-m", "jaxiqa", "train-filter"]
     assert len(commands()) > 15
 
 
 def check_clever(found):
-    """The estimates that the page prints are neither below what was sampled nor beyond the stated limit."""
+    """Check that the printed estimates are between the sampled values and the stated limit."""
     assert (found.sampled <= found.estimate).all()
     assert (found.estimate <= 2 * found.sampled).all()
     assert found.fitted.any() or (found.estimate == found.sampled).all()

@@ -5,7 +5,7 @@ import pytest
 
 from jaxiqa.attacks import UAP, make
 from jaxiqa.data import load
-from jaxiqa.evaluation import attack_runner, attack_split, score_split, spread
+from jaxiqa.evaluation import attack_runner, attack_split, score_split, shard_batch
 
 EPSILONS = (2 / 255, 8 / 255)
 
@@ -27,7 +27,7 @@ def rows_of(split, done=(), epsilons=EPSILONS, runner=None):
     return [row for batch in batches for row in batch.rows]
 
 
-def test_one_row_per_image_and_strength_with_true_numbers(split):
+def test_one_row_per_image_and_strength_with_correct_numbers(split):
     rows = rows_of(split)
     assert {(row.image, row.epsilon) for row in rows} == {(image, e) for image in split.ids for e in EPSILONS}
     clean, _ = score_split(score, split, batch_size=3)
@@ -39,7 +39,7 @@ def test_one_row_per_image_and_strength_with_true_numbers(split):
         assert row.l2 > 0
 
 
-def test_an_interrupted_run_gives_the_rows_of_an_uninterrupted_one(split):
+def test_an_interrupted_run_gives_the_same_rows(split):
     whole = rows_of(split)
     done = {(row.image, row.epsilon) for row in whole[:5]}
     rest = rows_of(split, done)
@@ -59,37 +59,37 @@ def test_black_box_attacks_count_their_queries(split):
 
 
 @pytest.mark.parametrize(("name", "options"), [("square", {"queries": 40}), ("ifgsm", {"steps": 2})])
-def test_progress_is_heard_within_a_batch_and_ends_with_the_last_image(split, name, options):
-    heard = []
+def test_progress_is_called_within_a_batch_and_ends_with_the_last_image(split, name, options):
+    calls = []
     runner = attack_runner(name, options, EPSILONS, score)
     batches = attack_split(
         *(runner, score, split),
         **{"model": "m", "seed": 0, "attack": name, "epsilons": EPSILONS, "batch_size": 4},
-        progress=lambda *numbers: heard.append(numbers),
+        progress=lambda *numbers: calls.append(numbers),
     )
     assert len(list(batches)) == 2
-    done = [images for images, total in heard]
-    assert {total for _, total in heard} == {7}
+    done = [images for images, total in calls]
+    assert {total for _, total in calls} == {7}
     assert done == sorted(done)
     assert done[-1] == 7
     if name == "square":
         assert any(0 < images < 4 for images in done)  # after every 32 queries and every strength
 
 
-def test_the_score_of_the_stored_picture_is_reported_too(split):
-    """Half a grey level: rounding takes the attack away, or doubles it."""
+def test_the_score_of_the_stored_image_is_reported(split):
+    """The attack is below half a grey level, so rounding removes it."""
     half = attack_runner("ifgsm", {"steps": 1}, (0.4 / 255,), score)
     for row in rows_of(split, epsilons=(0.4 / 255,), runner=half):
         assert row.attacked > row.score
-        assert row.rounded == pytest.approx(row.score, abs=1e-4)  # the clean pictures have 8 bits
+        assert row.rounded == pytest.approx(row.score, abs=1e-4)  # the clean images have 8 bits
 
 
-def test_a_batch_is_spread_over_the_devices_and_gives_the_same(split):
+def test_a_batch_is_sharded_over_devices_and_gives_the_same_rows(split):
     images = np.stack([split.read(i) for i in range(4)]) / np.float32(255)
-    assert len(spread(images).sharding.device_set) == jax.device_count() == 2
-    assert len(spread(images[:3]).sharding.device_set) == 1
+    assert len(shard_batch(images).sharding.device_set) == jax.device_count() == 2
+    assert len(shard_batch(images[:3]).sharding.device_set) == 1
     attack = make("ifgsm", epsilon=8 / 255, steps=3)
-    together, alone = (attack(score, x, jax.random.key(0)) for x in (spread(images), jnp.asarray(images)))
+    together, alone = (attack(score, x, jax.random.key(0)) for x in (shard_batch(images), jnp.asarray(images)))
     assert len(together.sharding.device_set) == 2
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
@@ -102,7 +102,7 @@ def test_attacks_without_strength_and_fitted_ones(split):
     assert max(row.linf for row in rows) == pytest.approx(8 / 255, abs=1e-6)
 
 
-def test_the_last_batch_counts_real_images_only(split):
+def test_padding_of_the_last_batch_is_not_counted(split):
     scores, seconds = score_split(score, split, batch_size=4)
     assert scores.shape == (7,)
     assert seconds > 0

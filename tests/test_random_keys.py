@@ -1,4 +1,4 @@
-"""No random key is used twice: drawn from, split, or folded, a key serves one of these once on every way through."""
+"""No random key is used twice: on every path a key is drawn from once, split once, or folded."""
 
 import ast
 import itertools
@@ -16,7 +16,7 @@ DRAWS = {
 
 
 def kind_of(call):
-    """What a call does to its first argument, if it is one of jax.random's."""
+    """Return how a call uses its first argument as a key ("draw" or a name in `SPENT`), or None."""
     if isinstance(call.func, ast.Attribute) and ast.unparse(call.func.value) == "jax.random":
         return call.func.attr if call.func.attr in SPENT else "draw" if call.func.attr in DRAWS else None
     if isinstance(call.func, ast.Name) and call.func.id == "image_keys":
@@ -25,9 +25,9 @@ def kind_of(call):
 
 
 def uses(node, hidden=frozenset(), ways=()):
-    """(line, key, kind, branches that hold it) of every use below ``node``; parameters of inner functions are others'.
+    """Yield (line, key, kind, enclosing branches) of every use below ``node``; skip parameters of inner functions.
 
-    What follows an `if` that returns is its other branch.
+    The code after an `if` that returns counts as its `else` branch.
     """
     if isinstance(node, ast.FunctionDef | ast.Lambda):
         arguments = node.args
@@ -47,9 +47,9 @@ def uses(node, hidden=frozenset(), ways=()):
 
 
 def misuses(source):
-    """(function, key, kinds) of every name that one function uses in two ways, or splits or draws from twice.
+    """Yield (function, key, kinds) of every key that a function uses in two ways, or splits or draws from twice.
 
-    Uses in two branches of one `if`, before and after a new value, and `fold_in` of several numbers are not meant.
+    Allowed: uses in two branches of one `if`, uses before and after an assignment, `fold_in` of several numbers.
     """
     for function in ast.walk(ast.parse(source)):
         if not isinstance(function, ast.FunctionDef):
@@ -90,13 +90,13 @@ def test_no_function_uses_a_key_twice(file):
         ("g = lambda x: jax.random.normal(key)\n    return g(jax.random.split(key))", ("draw", "split")),
     ],
 )
-def test_the_scan_finds_what_it_is_for(body, wrong):
+def test_the_scan_finds_reused_keys(body, wrong):
     found = [uses for _, _, uses in misuses(f"def f(key, x):\n    {body}\n")]
     assert found == ([] if wrong is None else [wrong])
 
 
 def test_no_two_purposes_start_from_one_seed():
-    """`jax.random.key(seed)` twice in one file is one key: it is named once, or told apart by `fold_in` at once."""
+    """`jax.random.key(seed)` twice in one file gives the same key, so each file calls it once, or with `fold_in`."""
     twice = []
     for file in FILES:
         tree = ast.parse(file.read_text())

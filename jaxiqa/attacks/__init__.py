@@ -1,39 +1,41 @@
 """Attacks on scores: ``attack(score_fn, images, key) -> images``.
 
-`ATTACKS` maps a name to a frozen dataclass of options that is such a function. `FITTED` maps a name to functions
-that learn one from images, ``fit(score_fn, images, key, *, epsilon, ...)``, and that save and load it.
+`ATTACKS` maps a name to an attack class: a frozen dataclass whose fields are the options.
+`FITTED` maps a name to the functions that fit such an attack to images, ``fit(score_fn, images, key, *, epsilon,
+...)``, save it and load it.
 """
 
-import dataclasses
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-from jaxiqa.attacks.align import Aligned, align, align_levels
 from jaxiqa.attacks.apgd import APGD
-from jaxiqa.attacks.bounds import InBounds
 from jaxiqa.attacks.cadv import CAdv
-from jaxiqa.attacks.external import from_callable
+from jaxiqa.attacks.engine.attack import Attack, strength_of
+from jaxiqa.attacks.engine.host_metric import from_callable
+from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
 from jaxiqa.attacks.fgsm import FGSM, IFGSM
 from jaxiqa.attacks.korhonen import Korhonen
 from jaxiqa.attacks.madc import MADC
-from jaxiqa.attacks.masking import check_masking
 from jaxiqa.attacks.nes import NES
-from jaxiqa.attacks.one_by_one import OneByOne
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
 from jaxiqa.attacks.pgd import PGD
-from jaxiqa.attacks.restarts import Restarts
 from jaxiqa.attacks.square import Square
 from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv
-from jaxiqa.attacks.sweep import sweep
-from jaxiqa.attacks.uap import UAP, fit_uap, load, save
+from jaxiqa.attacks.uap import UAP, fit_uap, load_uap, save_uap
+from jaxiqa.attacks.wrappers.align import Aligned, align, align_levels
+from jaxiqa.attacks.wrappers.masking import check_masking
+from jaxiqa.attacks.wrappers.per_image import OneByOne
+from jaxiqa.attacks.wrappers.pixel_range import InBounds
+from jaxiqa.attacks.wrappers.restarts import Restarts
+from jaxiqa.attacks.wrappers.sweep import sweep
 from jaxiqa.attacks.zhang import Zhang
-from jaxiqa.checks import check_choice
+from jaxiqa.core.registry import build
 
-ATTACKS = {
+ATTACKS: dict[str, type[Any]] = {
     "fgsm": FGSM,
     "ifgsm": IFGSM,
     "pgd": PGD,
@@ -53,14 +55,14 @@ ATTACKS = {
 
 
 class Fitted(NamedTuple):
-    """An attack that learns from images: how to fit it, and how to keep what it learnt."""
+    """The functions of an attack that is fitted to images: fit, save, load."""
 
     fit: Callable[..., Any]
     save: Callable[..., None]
     load: Callable[..., Any]
 
 
-FITTED = {"uap": Fitted(fit_uap, save, load), "facpa": Fitted(fit_facpa, save_facpa, load_facpa)}
+FITTED = {"uap": Fitted(fit_uap, save_uap, load_uap), "facpa": Fitted(fit_facpa, save_facpa, load_facpa)}
 
 __all__ = [
     "APGD",
@@ -75,6 +77,7 @@ __all__ = [
     "SSAH",
     "UAP",
     "Aligned",
+    "Attack",
     "CAdv",
     "Fitted",
     "InBounds",
@@ -83,6 +86,7 @@ __all__ = [
     "OnePixel",
     "Parsimonious",
     "PatchRS",
+    "QueryAttack",
     "Restarts",
     "Square",
     "StAdv",
@@ -93,25 +97,36 @@ __all__ = [
     "fit_facpa",
     "fit_uap",
     "from_callable",
-    "load",
     "load_facpa",
+    "load_uap",
     "make",
-    "save",
     "save_facpa",
+    "save_uap",
+    "strength_option",
     "sweep",
 ]
 
 
+def strength_option(name: str) -> str:
+    """Return the name of the option that sets the strength of an attack; ``epsilon`` for fitted attacks.
+
+    >>> strength_option("patch_rs"), strength_option("uap")
+    ('area', 'epsilon')
+    """
+    return strength_of(ATTACKS[name]) if name in ATTACKS else "epsilon"
+
+
 def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any) -> Any:
-    """The attack of this name with these options.
+    """Create an attack by name.
 
     Args:
         name: a key of `ATTACKS`.
-        bounds: lowest and highest pixel value, where they are not 0 and 1; strengths stay shares of the whole range.
+        bounds: lowest and highest pixel value, if not 0 and 1; strengths stay shares of the whole range.
         **options: fields of the attack.
 
     Raises:
-        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
+        ValueError: the name or an option is unknown, an option is missing, or a value is out of range; the message
+            lists what is allowed.
 
     >>> make("pgd", epsilon=8 / 255, steps=3).steps
     3
@@ -119,12 +134,5 @@ def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any
     Traceback (most recent call last):
     ValueError: option of fgsm='eps' is not allowed; choose from 'epsilon', 'objective'
     """
-    check_choice("attack", name, ATTACKS)
-    fields = {field.name: field for field in dataclasses.fields(ATTACKS[name])}
-    for option in options:
-        check_choice(f"option of {name}", option, fields)
-    for field in fields.values():
-        if field.default is dataclasses.MISSING and field.name not in options:
-            raise ValueError(f"{name} needs {field.name}; see jaxiqa.attacks.{ATTACKS[name].__name__}")
-    attack = ATTACKS[name](**options)
+    attack = build(ATTACKS, "attack", name, options)
     return attack if bounds is None else InBounds(attack, *bounds)

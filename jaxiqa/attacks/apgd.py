@@ -1,19 +1,22 @@
-"""Auto-PGD: projected gradient ascent with momentum that halves its own step size."""
+"""Auto-PGD: projected gradient ascent with momentum and an adaptive step size."""
 
-from dataclasses import KW_ONLY, dataclass, field
-from typing import ClassVar, NamedTuple
+from dataclasses import KW_ONLY, dataclass
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from jaxiqa.arguments import Keys, image_keys
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, towards, values_and_gradients
-from jaxiqa.attacks.loop import check_steps, iterate
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.threat import Ball, Image, Number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, towards, values_and_gradients
+from jaxiqa.attacks.engine.loop import check_steps, iterate
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.threat_model import Ball, Image, Number
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import static
+from jaxiqa.core.scores import checked_scores
+from jaxiqa.core.types import Images, ScoreFn
 
 MOMENTUM = 0.75  # the paper's α: share of the new step
 RISING = 0.75  # the paper's ρ: share of a window's steps that must rise
@@ -21,25 +24,25 @@ RISING = 0.75  # the paper's ρ: share of a window's steps that must rise
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class APGD:
-    """APGD: projected gradient ascent with momentum, whose step starts at 2ε and is halved where it stops paying,
+class APGD(Attack):
+    """APGD: projected gradient ascent with momentum; its step size η starts at 2ε and is halved if progress stops,
 
-        z ← Π(x + η · u(∇f(x))),    x ← Π(x + α (z − x) + (1 − α) (x − x_previous)),    α = 0.75 (1 at first)
+        z ← Π(x + η · u(∇f(x))),    x ← Π(x + α (z − x) + (1 − α) (x − x_previous)),    α = 0.75 (first step: 1)
 
-    with ``u`` and ``Π`` as in `jaxiqa.attacks.pgd.PGD`. At the end of each window of steps (`windows`) an image's η is
-    halved, and the image goes back to the best point found, with the gradient stored there, if fewer than 75 % of the
-    window's steps rose, or if η was left alone at the last window and the best score has not risen since. The result
-    is the best image found.
+    with ``u`` and ``Π`` as in `jaxiqa.attacks.pgd.PGD`. At the end of each window of steps (`windows`), η of an image
+    is halved and the image returns to its best point, with the gradient stored there, if one of these holds: fewer
+    than 75 % of the window's steps raised the score; or η was not halved after the last window and the best score has
+    not risen since. The result is the best image found.
 
     Args:
         epsilon: radius of the ball around the clean image. Linf: in [0, 1] pixel units, written ``8 / 255``;
             L2: Euclidean norm of the whole perturbation, in the same units. A pytree leaf.
-        steps: number of steps, >= 1; each takes one gradient, and there is one at the start.
+        steps: number of steps, >= 1; each takes one gradient, and the start takes one more.
         norm: ``"linf"`` or ``"l2"``.
         random_start: start at a random point of the ball (a key per image) instead of at the clean image.
-        restarts: number of runs from different starts, of which each image keeps the best; more than one needs
+        restarts: number of runs from different starts; each image keeps its best run. More than one run needs
             ``random_start``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`.
 
@@ -51,22 +54,20 @@ class APGD:
     Reference: Croce and Hein, "Reliable evaluation of adversarial robustness with an ensemble of diverse
     parameter-free attacks", arXiv:2003.01690.
 
-    **Differs from the paper**: the score takes the place of a classification loss; a window's check uses the step that
-    ends it, and the return to the best point saves a gradient, as in the authors' code; that code's first window
-    compares with a row of zeros, which is not repeated here. L2 steps are projected onto ball and box jointly.
+    **Differs from the paper**: the score replaces the classification loss. As in the authors' code, the check of a
+    window uses the step that ends it, and the return to the best point saves a gradient. Unlike that code, the first
+    window is not compared with a row of zeros. L2 steps are projected onto ball and box jointly.
     """
-
-    strength: ClassVar[str] = "epsilon"
 
     epsilon: Number
     _: KW_ONLY
-    steps: int = field(default=100, metadata={"static": True})
-    norm: str = field(default="linf", metadata={"static": True})
-    random_start: bool = field(default=True, metadata={"static": True})
-    restarts: int = field(default=1, metadata={"static": True})
+    steps: int = static(100)
+    norm: str = static("linf")
+    random_start: bool = static(True)
+    restarts: int = static(1)
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         Ball(self.epsilon, norm=self.norm)  # checks both
         check_steps(self.steps)
         if self.restarts < 1 or (self.restarts > 1 and not self.random_start):
@@ -82,14 +83,14 @@ class APGD:
         best, values = images, jnp.full(len(images), -jnp.inf, images.dtype)
         for restart in range(self.restarts):
             start = _start(images, keys, restart, ball) if self.random_start else images
-            # One step more than moves: a step scores where the last one went.
+            # One step more than moves: each step scores the result of the last one.
             _, search = iterate(_step, _begin(start, ball), self.steps + 1, *constants)
             best, values = _keep_better(best, values, search.best, search.best_value)
         return finish(nearest_on_line(wanted, score_fn, images, best), given)
 
 
 def windows(steps: int) -> Int[np.ndarray, " n"]:
-    """For every step from 0 on, the length of the window that ends there, or 0.
+    """Return, for every step from 0 on, the length of the window that ends there, or 0.
 
     Windows end at steps ``⌈p_j · steps⌉`` with p_0 = 0, p_1 = 0.22 and
     ``p_{j+1} = p_j + max(p_j − p_{j−1} − 0.03, 0.06)``.
@@ -109,7 +110,7 @@ def windows(steps: int) -> Int[np.ndarray, " n"]:
 
 
 class _Search(NamedTuple):
-    """Where one image's search stands."""
+    """The state of the search of one image."""
 
     image: Image
     previous: Image
@@ -152,12 +153,12 @@ def _step(state, clean, score_fn, ball, lengths, objective):
 
 
 def _advance(search, clean, value, gradient, ball, length, first):
-    """One image's step, given its value and gradient; ``length`` of the window that ends here, or 0."""
+    """Run one step of one image, given its value and gradient; ``length``: of the window that ends here, or 0."""
     rises = search.rises + (value > search.value)
     better = value > search.best_value
     best = jnp.where(better, search.image, search.best)
     best_gradient = jnp.where(better, gradient, search.best_gradient)
-    best_value = jnp.maximum(search.best_value, value)  # NaN for good once a score was not finite
+    best_value = jnp.maximum(search.best_value, value)  # stays NaN after a score that is not finite
 
     ended = length > 0
     stalled = ~search.halved & (best_value == search.best_before)

@@ -1,32 +1,35 @@
-"""cAdv: keep the lightness, and have a colourisation network paint the picture anew from adversarial hints."""
+"""cAdv: keep the lightness and recolour the image by a colourisation network with adversarial colour hints."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from jaxtyping import Array, Bool, Float
 
-from jaxiqa.arguments import Keys, image_keys, trained
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import check_steps, iterate
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import check_steps, iterate
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import static, trained
+from jaxiqa.core.scores import checked_scores
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
-from jaxiqa.types import Images, PRNGKey, ScoreFn
+from jaxiqa.ops.filters import gaussian_weights, separable_filter
 
 _adam = optax.scale_by_adam()
 STEPS = {"paper": 50, "benchmark": 10}
-SIGMA = 3.0
-"""Standard deviation, in pixels, of the Gaussian that smooths a and b before they are clustered."""
+SMOOTHING = gaussian_weights(25, 3.0)
+"""The Gaussian that smooths a and b before they are clustered: σ = 3, out to 12 pixels."""
 GRID = 23
-"""Bins along a and along b, 10 units wide, whose histogram the entropy is of: the colourisation network's classes."""
+"""Bins along a and along b, 10 units wide, of the histogram for the entropy: the colourisation network's classes."""
 
 Plane = Float[Array, "b h w 1"]
 Hints = Float[Array, "b h w 2"]
@@ -34,26 +37,26 @@ Hints = Float[Array, "b h w 2"]
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class CAdv:
-    """cAdv: colour hints h and their mask m, per image, by Adam, such that the score of
+class CAdv(Attack):
+    """cAdv: optimise colour hints h and their mask m of each image by Adam, to raise the score of
 
         rgb(L, colorize(L, h, m))
 
-    is raised; L is the picture's own lightness. It starts from true colours at ``hints`` random pixels: a and b of the
-    smoothed picture are clustered by k-means, and the pixels are drawn from the ``chosen`` clusters with the lowest
-    entropy of colours, where a change of hue is most even. There is no ε: painting anew already changes the picture,
-    by what the network cannot know, and ``step_size`` sets how far the hints then move.
+    L is the lightness of the image. The start is the true colours at ``hints`` random pixels: a and b of the smoothed
+    image are clustered by k-means, and the pixels are drawn from the ``chosen`` clusters with the lowest entropy of
+    colours, where a change of hue is most even. There is no ε. Recolouring alone already changes the image, since the
+    network does not know its true colours; ``step_size`` sets how far the hints then move.
 
     Args:
-        colorize: ``(L, hints, mask) -> ab``, a pytree that can be called, on maps ``b h w 1``, ``b h w 2``,
-            ``b h w 1`` -> ``b h w 2``: L is (lightness − 50) / 100, hints and the result are a and b over 110, the mask
-            is 0.5 at a hint and −0.5 elsewhere. Such as ``jaxiqa.models.auxiliary.load("siggraph17", weights=...)``.
+        colorize: ``(L, hints, mask) -> ab``, a callable pytree, on maps ``b h w 1``, ``b h w 2``, ``b h w 1`` ->
+            ``b h w 2``: L is (lightness − 50) / 100; hints and the result are a and b divided by 110; the mask is 0.5
+            at a hint and −0.5 elsewhere. For example ``jaxiqa.networks.load("siggraph17", weights=...)``.
         step_size: Adam's learning rate, in the units of hints and mask; a pytree leaf.
         steps: number of Adam steps, ≥ 1; 50, and 10 with ``variant="benchmark"``, by default.
-        clusters: of k-means, ≥ 1.
+        clusters: clusters of k-means, ≥ 1.
         chosen: clusters with hints, from 1 to ``clusters``.
-        hints: pixels with a hint, ≥ 0; fewer where the clusters have fewer pixels.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        hints: pixels with a hint, ≥ 0; fewer if the clusters have fewer pixels.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
         variant: ``"paper"``; ``"benchmark"`` lets hints and mask leave [−1, 1] and [−0.5, 0.5].
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are RGB. The key draws the start of k-means
@@ -68,25 +71,26 @@ class CAdv:
 
     Reference: Bhattad et al., "Unrestricted Adversarial Examples via Semantic Manipulation", arXiv:1904.06347.
 
-    **Differs from the paper**: the score takes the place of a classification loss, and the number of steps is fixed.
-    The default is 50 steps of 1e-3, as long a way as the paper's at most 500 of 1e-4. Hints and mask are kept in the
-    range that the network knows. A cluster's entropy is that of its a and b on a grid of 10 units. With
-    ``variant="benchmark"``, as run by arXiv:2408.01541, ``step_size`` sets the strength: 0.00005 to 0.006.
+    **Differs from the paper**: the score replaces the classification loss, and the number of steps is fixed. The
+    default is 50 steps of 1e-3: in total as far as the paper's at most 500 steps of 1e-4. Hints and mask are kept in
+    the range that the network was trained on. The entropy of a cluster is that of its a and b on a grid of 10 units.
+    With ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541, ``step_size`` sets the
+    strength: 0.00005 to 0.006.
     """
 
     colorize: Callable[[Plane, Hints, Plane], Hints]
     _: KW_ONLY
     step_size: Number = 1e-3
-    steps: int | None = field(default=None, metadata={"static": True})
-    clusters: int = field(default=8, metadata={"static": True})
-    chosen: int = field(default=4, metadata={"static": True})
-    hints: int = field(default=50, metadata={"static": True})
+    steps: int | None = static(None)
+    clusters: int = static(8)
+    chosen: int = static(4)
+    hints: int = static(50)
     objective: Objective | str = "raise"
-    variant: str = field(default="paper", metadata={"static": True})
+    variant: str = static("paper")
 
     strength: ClassVar[str] = "step_size"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_choice("variant", self.variant, STEPS)
         object.__setattr__(self, "colorize", trained("colorize", self.colorize))
         object.__setattr__(self, "objective", as_objective(self.objective))
@@ -104,6 +108,7 @@ class CAdv:
         counts = {"clusters": self.clusters, "chosen": self.chosen, "hints": self.hints}
         lightness, variables = _start(images, image_keys(key, len(images)), **counts)
         limit = jnp.array([1.0, 1.0, 0.5]) if self.variant == "paper" else jnp.full(3, jnp.inf)
+        assert self.steps is not None  # since __post_init__
         constants = (lightness, score_fn, self.colorize, self.step_size, limit, self.objective)
         state = (variables, _adam.init(variables))
         variables, _ = iterate(_step, state, self.steps, *constants)
@@ -113,7 +118,7 @@ class CAdv:
 
 @partial(jax.jit, static_argnames=("clusters", "chosen", "hints"))
 def _start(images, keys, *, clusters, chosen, hints):
-    """Lightness ``b h w 1``, and hints and mask together, ``b h w 3``."""
+    """Return the lightness ``b h w 1``, and hints and mask together, ``b h w 3``."""
 
     def one(image, key):
         lab = rgb_to_lab(image)
@@ -145,14 +150,15 @@ def _step(state, lightness, score_fn, colorize, step_size, limit, objective):
 
 
 def even_colors(ab: Float[Array, "h w 2"], key: PRNGKey, *, clusters: int = 8, chosen: int = 4) -> Bool[Array, "h w"]:
-    """Which pixels belong to the ``chosen`` clusters, of those that have pixels, with the lowest entropy of colours.
+    """Mark the pixels of the ``chosen`` non-empty clusters with the lowest entropy of colours.
 
     >>> ab = jnp.zeros((4, 6, 2)).at[:, 3:].set(jax.random.uniform(jax.random.key(0), (4, 3, 2), maxval=90.0))
     >>> even_colors(ab, jax.random.key(0), clusters=2, chosen=1)[0].tolist()[0]
     True
     """
     height, width, _ = ab.shape
-    labels, _ = kmeans(smoothed(ab).reshape(-1, 2), key, clusters)
+    smooth = separable_filter(ab[None], SMOOTHING, "symmetric")  # the border of SciPy's ``gaussian_filter``
+    labels, _ = kmeans(smooth.reshape(-1, 2), key, clusters)
     cell = jnp.clip(jnp.round(ab.reshape(-1, 2) / 10) + GRID // 2, 0, GRID - 1).astype(jnp.int32)
     histogram = jnp.zeros((clusters, GRID, GRID)).at[labels, cell[:, 0], cell[:, 1]].add(1).reshape(clusters, -1)
     count = histogram.sum(1)
@@ -162,7 +168,7 @@ def even_colors(ab: Float[Array, "h w 2"], key: PRNGKey, *, clusters: int = 8, c
 
 
 def random_pixels(allowed: Bool[Array, "h w"], key: PRNGKey, count: int) -> Bool[Array, "h w"]:
-    """``count`` of the allowed pixels, or all of them if there are no more.
+    """Mark ``count`` random allowed pixels, or all allowed pixels if there are fewer.
 
     >>> allowed = jnp.arange(6).reshape(2, 3) > 1
     >>> [int(random_pixels(allowed, jax.random.key(0), count).sum()) for count in (0, 3, 9)]
@@ -171,19 +177,3 @@ def random_pixels(allowed: Bool[Array, "h w"], key: PRNGKey, count: int) -> Bool
     order = jnp.where(allowed, jax.random.uniform(key, allowed.shape), -1).ravel()
     _, first = jax.lax.top_k(order, min(count, order.size))
     return jnp.zeros(order.size, bool).at[first].set(True).reshape(allowed.shape) & allowed
-
-
-def smoothed(x: Float[Array, "h w c"]) -> Float[Array, "h w c"]:
-    """Gaussian of σ = 3 out to 12 pixels; the picture is mirrored at its border, as SciPy's ``gaussian_filter`` does.
-
-    >>> bool(jnp.allclose(smoothed(jnp.ones((2, 5, 1))), 1))
-    True
-    """
-    reach = int(4 * SIGMA)
-    weights = np.exp(-((np.arange(-reach, reach + 1) / SIGMA) ** 2) / 2)
-    weights = [float(weight) for weight in weights / weights.sum()]
-    x = jnp.pad(x, ((reach, reach), (reach, reach), (0, 0)), mode="symmetric")
-    for axis in (0, 1):
-        length = x.shape[axis] - 2 * reach
-        x = sum(w * jax.lax.slice_in_dim(x, i, i + length, axis=axis) for i, w in enumerate(weights))
-    return x

@@ -1,26 +1,28 @@
 """The fast gradient sign method and its iterated form: Linf PGD from the clean image."""
 
 from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 
 import jax
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.batch import check_complete
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.pgd import PGD, Way
-from jaxiqa.attacks.threat import Number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.gradients import check_complete
+from jaxiqa.attacks.engine.objective import Objective, as_objective
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.attacks.pgd import PGD, SharedPrefix
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
+from jaxiqa.core.types import Images, ScoreFn
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class FGSM:
+class FGSM(Attack):
     """FGSM: ``clip(x + epsilon · sign(∇f(x)), 0, 1)``.
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; a pytree leaf.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
 
@@ -29,42 +31,44 @@ class FGSM:
     >>> print((255 * (attacked - images)).min().round(3))
     -8.0
 
-    Reference: Goodfellow et al., arXiv 1412.6572.
+    Reference: Goodfellow et al., "Explaining and Harnessing Adversarial Examples", arXiv:1412.6572.
 
-    Differs from the paper: the score takes the place of a classification loss.
+    Differs from the paper: the score replaces the classification loss.
     """
 
     epsilon: Number
     _: KW_ONLY
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd()
 
-    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
-        """See `jaxiqa.attacks.pgd.PGD.common_ways`: here it is the whole attack but for a step."""
-        return self._pgd().common_ways(score_fn, images, epsilons)
+    def shared_prefixes(
+        self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]
+    ) -> list[SharedPrefix] | None:
+        """See `jaxiqa.attacks.pgd.PGD.shared_prefixes`: here it is the whole attack except its step."""
+        return self._pgd().shared_prefixes(score_fn, images, epsilons)
 
     def _pgd(self):
         return PGD(self.epsilon, steps=1, step_size=None, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
-        return self._pgd()(score_fn, images, key, way=way)
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, prefix: SharedPrefix | None = None) -> Images:
+        return self._pgd()(score_fn, images, key, prefix=prefix)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class IFGSM:
+class IFGSM(Attack):
     """I-FGSM (basic iterative method): ``x ← Π(x + step_size · sign(∇f(x)))`` from the clean image.
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; a pytree leaf.
-        step_size: length of a step in the same units; a pytree leaf; None is ``epsilon / steps``, which just
-            reaches the ball's surface. The benchmark of arXiv 2408.01541 fixes ``epsilon`` at ``10 / 255`` and
-            sets the strength by the step.
+        step_size: length of a step in the same units; a pytree leaf; None is ``epsilon / steps``, which just reaches
+            the ball's surface. The benchmark "Guardians of Image Quality", arXiv:2408.01541, fixes ``epsilon`` at
+            ``10 / 255`` and sets the strength by the step.
         steps: number of steps, >= 1.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; the key is not used.
 
@@ -73,29 +77,31 @@ class IFGSM:
     >>> print((255 * (attacked - images)).max().round(3))
     4.0
 
-    Reference: Kurakin et al., arXiv 1607.02533.
+    Reference: Kurakin et al., "Adversarial examples in the physical world", arXiv:1607.02533.
 
-    Differs from the paper: the score takes the place of a classification loss.
+    Differs from the paper: the score replaces the classification loss.
     """
 
     epsilon: Number
     _: KW_ONLY
     step_size: Number | None = None
-    steps: int = field(default=10, metadata={"static": True})
+    steps: int = static(10)
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "objective", as_objective(self.objective))
         self._pgd(self.step_size)
 
-    def common_ways(self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]) -> list[Way] | None:
-        """See `jaxiqa.attacks.pgd.PGD.common_ways`."""
-        return self._pgd(self.step_size).common_ways(score_fn, images, epsilons)
+    def shared_prefixes(
+        self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]
+    ) -> list[SharedPrefix] | None:
+        """See `jaxiqa.attacks.pgd.PGD.shared_prefixes`."""
+        return self._pgd(self.step_size).shared_prefixes(score_fn, images, epsilons)
 
     def _pgd(self, step_size):
         return PGD(self.epsilon, steps=self.steps, step_size=step_size, random_start=False, objective=self.objective)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, way: Way | None = None) -> Images:
+    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys, *, prefix: SharedPrefix | None = None) -> Images:
         check_complete(self)
         step_size = self.epsilon / self.steps if self.step_size is None else self.step_size
-        return self._pgd(step_size)(score_fn, images, key, way=way)
+        return self._pgd(step_size)(score_fn, images, key, prefix=prefix)

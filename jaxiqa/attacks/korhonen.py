@@ -1,6 +1,6 @@
-"""Korhonen's attack: change a picture where its own edges hide the change."""
+"""Korhonen's attack: change an image near its edges, where the change is hard to see."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar
 
 import jax
@@ -8,48 +8,50 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.batch import (
+from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.gradients import (
     begin,
-    checked_scores,
     finish,
     nearest_on_line,
     per_image_gradient,
     towards,
     values_and_gradients,
 )
-from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.threat import Image, Number
-from jaxiqa.attacks.variant import complete
+from jaxiqa.attacks.engine.loop import iterate
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.threat_model import Image, Number
+from jaxiqa.attacks.engine.variants import complete
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
+from jaxiqa.core.scores import checked_scores
+from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.edges import dilate, luma, sobel
-from jaxiqa.types import Images, ScoreFn
 
 _adam = optax.scale_by_adam()
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Korhonen:
-    """Gradient ascent by Adam whose step is scaled by the clean picture's spatial activity m, and its best image:
+class Korhonen(Attack):
+    """Gradient ascent by Adam; steps are scaled by the spatial activity m of the clean image; the best image is kept:
 
         x ← clip(x + step_size · m · Adam(∇f(x)), 0, 1),    m = dilate(s / max s),  s = S_x² + S_y²
 
-    ``S`` are Sobel derivatives of the luma; the outermost pixels count as flat. There is no ε: the mask is what hides
-    the change. A flat picture has nowhere to hide it and comes back as it was.
+    ``S`` are Sobel derivatives of the luma; the outermost pixels count as flat. There is no ε: the mask hides the
+    change. A flat image has a zero mask and is returned unchanged.
 
-    ``variant="benchmark"``, as run for arXiv:2408.01541: ``m = dilate(S_x / max S_x)`` with the sign left on, and
-    ``x ← clip(x + step_size · Adam(m / 255 · ∇f(x) / score_scale), 0, 1)``, 10 steps, last image. Adam divides a
-    pixel's constant scale out again, so that this mask acts only where it is nearly zero, and where it is negative,
-    where it lowers the score. Its presets, weak to strong, are step sizes of about 0.0008, 0.0016 and 0.0031.
+    ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541: ``m = dilate(S_x / max S_x)``
+    with its sign, ``x ← clip(x + step_size · Adam(m / 255 · ∇f(x) / score_scale), 0, 1)``, 10 steps, the last image.
+    Adam divides out a constant scale of a pixel. So this mask matters only where it is nearly zero, and where it is
+    negative: there it lowers the score. The presets, weak to strong, are step sizes of about 0.0008, 0.0016 and 0.0031.
 
     Args:
         step_size: Adam's learning rate: the largest change of a value per step, in [0, 1] pixel units; a pytree leaf.
-        score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf. It matters only where
-            gradients are so small that Adam's own 1e-8 does, as they often are under ``"benchmark"``.
+        score_scale: width of the metric's scale (100 for scores from 0 to 100); a pytree leaf. It matters only if
+            gradients are so small that Adam's constant 1e-8 matters, as often under ``"benchmark"``.
         steps: number of Adam steps, >= 1; None is 50, or 10.
         variant: ``"paper"`` or ``"benchmark"``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are RGB, at least 3×3, and the key is not
     used.
@@ -62,8 +64,8 @@ class Korhonen:
 
     Reference: Korhonen and You, "Adversarial attacks against blind image quality assessment models", QoEVMA 2022.
 
-    **Differs from the paper**: one score takes the place of a target score; the mask scales the step that Adam makes of
-    the gradient, since Adam would undo a scaled gradient.
+    **Differs from the paper**: the score is raised instead of moved to a target score; the mask scales Adam's step
+    instead of the gradient, since Adam divides out a scale of the gradient.
     """
 
     strength: ClassVar[str] = "step_size"
@@ -71,11 +73,11 @@ class Korhonen:
     _: KW_ONLY
     step_size: Number = 5e-3
     score_scale: Number = 100.0
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         complete(self, {"paper": {"steps": 50}, "benchmark": {"steps": 10}})
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
@@ -88,7 +90,7 @@ class Korhonen:
 
 
 def spatial_activity(image: Image) -> Float[Array, "h w"]:
-    """The paper's mask, in [0, 1]: dilated squared Sobel magnitude, relative to the picture's largest.
+    """Return the paper's mask, in [0, 1]: dilated squared Sobel magnitude, divided by its largest value.
 
     >>> float(spatial_activity(jnp.full((4, 5, 3), 0.5)).max())
     0.0
@@ -98,7 +100,7 @@ def spatial_activity(image: Image) -> Float[Array, "h w"]:
 
 
 def signed_activity(image: Image) -> Float[Array, "h w"]:
-    """The benchmark's mask, at most 1 and also negative: the dilated Sobel derivative along rows alone.
+    """Return the benchmark's mask, at most 1, also negative: the dilated Sobel derivative along rows only.
 
     >>> step = jnp.zeros((9, 13, 3)).at[:, 3:9].set(1.0)
     >>> signed_activity(step)[4].tolist()  # a rise, and a fall that the dilation narrows
@@ -121,7 +123,7 @@ def _masks(images):
 def _best_of_masked_steps(images, steps, options):
     masks, _ = _masks(images)
     state = (images, _adam.init(images), images, jnp.full(len(images), -jnp.inf, images.dtype))
-    # One step more than moves: a step scores where the last one went.
+    # One step more than moves: each step scores the result of the last one.
     _, _, best, values = iterate(_step, state, steps + 1, masks, *options)
     return _unless_failed(best, values)
 
@@ -133,7 +135,7 @@ def _step(state, masks, score_fn, step_size, score_weight, objective):
     best = jnp.where((values > best_values)[:, None, None, None], images, best)
     direction, adam = _adam.update(score_weight * gradients, adam)
     images = jnp.clip(images + step_size * masks * direction, 0, 1)
-    return images, adam, best, jnp.maximum(values, best_values)  # NaN for good once a score was not finite
+    return images, adam, best, jnp.maximum(values, best_values)  # stays NaN after a score that is not finite
 
 
 @jax.jit

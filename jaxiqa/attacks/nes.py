@@ -1,20 +1,18 @@
-"""NES: gradient ascent without a gradient, on an estimate from pairs of opposite noise."""
+"""NES: gradient ascent on a gradient estimated from the scores of pairs with opposite noise."""
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.loop import check_steps
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_count, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.loop import check_steps
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
+from jaxiqa.attacks.engine.threat_model import Ball, Number
+from jaxiqa.core.checks import check_count, check_number
+from jaxiqa.core.pytrees import static
+from jaxiqa.ops.geometry import tile
 
 _PLATEAU = 5  # steps without a gain after which the step size is halved
 _TILE = 32
@@ -29,78 +27,65 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class NES:
+class NES(QueryAttack):
     """Natural evolution strategies: ``2·pairs`` images around the iterate give an estimate of the gradient,
 
         g = Σ_i (v(x + σ u_i) − v(x − σ u_i)) u_i / (2 σ · pairs),    u_i normal noise,
 
-    and ``m ← momentum · m + (1 − momentum) · g``, ``x ← Π(x + rate · sign(m))``. The rate starts at ``step_size``, and
+    and ``m ← momentum · m + (1 − momentum) · g``, ``x ← Π(x + rate · sign(m))``. The rate starts at ``step_size``. It
     is halved when the last of 5 steps is worse than the first, down to ``step_size / 200``. Returns the last iterate.
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
         steps: gradient steps, >= 1. An image costs at most ``2·pairs·steps + 2`` queries: those around the iterates,
-            the clean image and the answer.
+            the clean image and the result.
         pairs: pairs of noise per step, >= 1.
         sigma: standard deviation of the noise in pixel units, > 0.
         step_size: the first rate. None is ``epsilon / 5``, or 0.1 in the benchmark's variant, where it is the Euclidean
             length of a step.
-        momentum: share of the old direction that is kept, in [0, 1).
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`. An image is left alone as
-            soon as the mean score around its iterate has reached it.
-        batch_size: images that the metric sees at once, at most.
+        momentum: share of the old direction that is kept, in [0, 1].
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`. Work on an image
+            stops when the mean score around its iterate reaches the objective.
+        batch_size: most images that the metric scores at once.
         variant: ``"paper"``, or ``"benchmark"``: noise of 32×32 pixels is tiled over the image, and a step is
-            ``x ← Π(x + step_size · g / ‖g‖₂)``, without momentum and plateaus. It ran with ``pairs=20, steps=250``.
+            ``x ← Π(x + step_size · g / ‖g‖₂)``, without momentum and halving. The benchmark ran it with ``pairs=20,
+            steps=250``.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 2, 3, 3), 0.5)
     >>> result = NES(8 / 255, steps=8, pairs=10).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
     >>> bool(result.scores[0] > 0.51), result.queries.tolist()
     (True, [162])
 
-    Reference: Ilyas et al., "Black-box Adversarial Attacks with Limited Queries and Information", arXiv 1804.08598.
+    Reference: Ilyas et al., "Black-box Adversarial Attacks with Limited Queries and Information", arXiv:1804.08598.
 
-    **Differs from the paper**: the score takes the place of a classification loss; the rates are the paper's at its
-    ε = 0.05 and grow with ε; images that are scored are clipped to [0, 1].
+    **Differs from the paper**: the score replaces the classification loss; the rates are the paper's at its
+    ε = 0.05 and grow with ε; images are clipped to [0, 1] before they are scored.
     """
 
     epsilon: Number
     _: KW_ONLY
-    steps: int = field(default=200, metadata={"static": True})
-    pairs: int = field(default=25, metadata={"static": True})
+    steps: int = static(200)
+    pairs: int = static(25)
     sigma: Number = 1e-3
     step_size: Number | None = None
     momentum: Number = 0.9
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
-    strength: ClassVar[str] = "epsilon"
-    probes: ClassVar[bool] = True
+    estimates_gradient: ClassVar[bool] = True
 
-    def __post_init__(self):
+    def check(self):
         Ball(self.epsilon)  # checks it
         check_steps(self.steps)
         check_count("pairs", self.pairs, 1)
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark"))
-        object.__setattr__(self, "objective", as_objective(self.objective))
         for name, high in (("sigma", 1.0), ("step_size", float("inf")), ("momentum", 1.0)):
             check_number(name, getattr(self, name), 0.0, high, open_low=name == "sigma")
-
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        return run_queries(self, score_fn, images, key, progress)
 
     @property
     def candidates(self) -> int:
@@ -122,11 +107,11 @@ class NES:
         return jnp.concatenate([noise, -noise])
 
     def render(self, state, clean, noise):
-        return jnp.clip(state.image + self.sigma * self._spread(noise, clean.shape), 0, 1)
+        return jnp.clip(state.image + self.sigma * tile(noise, *clean.shape[:2]), 0, 1)
 
     def accept(self, state, clean, noise, values, iteration):
         slopes = (values[: self.pairs] - values[self.pairs :]) / (2 * self.sigma * self.pairs)
-        gradient = self._spread(jnp.tensordot(slopes, noise[: self.pairs], 1), clean.shape)
+        gradient = tile(jnp.tensordot(slopes, noise[: self.pairs], 1), *clean.shape[:2])
         ball = Ball(self.epsilon)
         if self.variant == "benchmark":
             length = jnp.linalg.norm(gradient)
@@ -140,10 +125,3 @@ class NES:
         rate = jnp.where(stuck, jnp.maximum(state.rate / 2, first.rate / 200), state.rate)
         image = ball.project(state.image + rate * ball.steepest(momentum), clean)
         return State(image, momentum, rate, jnp.where(stuck, first.recent, recent))
-
-    def _spread(self, noise, shape):
-        """Noise over the whole image: itself, or its copies side by side, cut to size."""
-        if self.variant == "paper":
-            return noise
-        h, w, _ = shape
-        return jnp.tile(noise, (-(-h // _TILE), -(-w // _TILE), 1))[:h, :w]

@@ -1,20 +1,17 @@
-"""One Pixel: a few pixels, their places and colours found by differential evolution."""
+"""One Pixel: change a few pixels; differential evolution finds their positions and colours."""
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_count, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.core.checks import check_count, check_number
+from jaxiqa.core.pytrees import static
 
 
 class State(NamedTuple):
@@ -24,34 +21,33 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class OnePixel:
-    """One Pixel: differential evolution over the places and colours of ``pixels`` pixels.
+class OnePixel(QueryAttack):
+    """One Pixel: differential evolution over the positions and colours of ``pixels`` pixels.
 
-    Each member of the population is challenged in each generation by a mutant of three others, and replaced if the
-    mutant's objective is higher:
+    In each generation, a mutant of three other members replaces a member of the population if the mutant's objective
+    is higher:
 
         m_i = x_a + mutation · (x_b − x_c),    a, b, c, i distinct.
 
-    The first population has uniform places and normal colours, N(128, 127²) / 255; genes are clipped to their range.
+    The first population has uniform positions and normal colours, N(128, 127²) / 255; genes are clipped to their range.
 
     Args:
-        pixels: number of pixels that may change, >= 1; the attack's strength.
+        pixels: most pixels that change, >= 1; the attack's strength.
         population: size of the population, >= 4. None is 400; in the benchmark ``max(1, 300 // 5·pixels) · 5·pixels``.
         generations: generations after the first population, >= 0. None is 100; in the benchmark 10. An image costs at
-            most ``1 + population · (generations + 1)`` queries, the clean image's among them.
+            most ``1 + population · (generations + 1)`` queries; the clean image counts.
         mutation: the factor above, in [0, 2].
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
-        batch_size: images that the metric sees at once, at most.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
+        batch_size: most images that the metric scores at once.
         variant: ``"paper"``, or ``"benchmark"``, which is SciPy's default: mutants of the best member, ``x_best +
-            F · (x_b − x_c)`` with F uniform in [0.5, 1) in every generation; a Latin hypercube as first population;
-            genes out of range are drawn anew.
+            F · (x_b − x_c)`` with F uniform in [0.5, 1) and new in every generation; the first population is a Latin
+            hypercube; genes out of range are drawn again.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
-    image is the best one seen, so its score is never worse than the clean one.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts. It
+    returns the best image found, so the score is never worse than the clean one.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 4, 6, 3), 0.5)
     >>> attack = OnePixel(2, population=20, generations=5)
@@ -59,40 +55,27 @@ class OnePixel:
     >>> bool(result.scores[0] > 0.5), bool((result.images != images).any(-1).sum() <= 2), result.queries.tolist()
     (True, True, [121])
 
-    Reference: Su, Vargas and Sakurai, "One Pixel Attack for Fooling Deep Neural Networks", arXiv 1710.08864.
+    Reference: Su, Vargas and Sakurai, "One Pixel Attack for Fooling Deep Neural Networks", arXiv:1710.08864.
 
-    **Differs from the paper**: the score takes the place of a class probability.
+    **Differs from the paper**: the score replaces the class probability.
     """
 
-    pixels: int = field(default=1, metadata={"static": True})
+    pixels: int = static(1)
     _: KW_ONLY
-    population: int | None = field(default=None, metadata={"static": True})
-    generations: int | None = field(default=None, metadata={"static": True})
+    population: int | None = static(None)
+    generations: int | None = static(None)
     mutation: Number = 0.5
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
     strength: ClassVar[str] = "pixels"
-    probes: ClassVar[bool] = False
 
-    def __post_init__(self):
-        check_choice("variant", self.variant, ("paper", "benchmark"))
+    def check(self):
         check_count("pixels", self.pixels, 1)
         check_count("population", self.candidates, 4)
         check_count("generations", self.iterations - 1, 0)
-        check_count("batch_size", self.batch_size, 1)
-        object.__setattr__(self, "objective", as_objective(self.objective))
         check_number("mutation", self.mutation, 0.0, 2.0)
-
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        return run_queries(self, score_fn, images, key, progress)
 
     @property
     def candidates(self) -> int:
@@ -120,11 +103,12 @@ class OnePixel:
     def propose(self, state, clean, key, iteration):
         trio, factor, again = jax.random.split(key, 3)
         size = self.candidates
-        # Three distinct members, none of them the challenged one: the highest of random numbers, its own the lowest.
+        # Draw three distinct other members: those with the largest random numbers; the member's own number is lowest.
         lots = jax.random.uniform(trio, (size, size)) - 2 * jnp.eye(size)
         a, b, c = jnp.moveaxis(jax.lax.top_k(lots, 3)[1], 1, 0)
         if self.variant == "benchmark":
-            base, mutation = state.genes[jnp.argmax(state.values)], jax.random.uniform(factor, minval=0.5)
+            mutation: Number = jax.random.uniform(factor, minval=0.5)
+            base = state.genes[jnp.argmax(state.values)]
         else:
             base, mutation = state.genes[a], self.mutation
         mutants = base + mutation * (state.genes[b] - state.genes[c])
@@ -137,7 +121,7 @@ class OnePixel:
         h, w, _ = clean.shape
         size = jnp.array([h, w])
         row, column = jnp.minimum((genes[:, :2] * size).astype(int), size - 1).T
-        # Of pixels in one place the last counts. All write its colour, as the order of writes is not defined.
+        # If pixels have one position, the last counts. All write its colour, since the order of writes is undefined.
         same = (row[:, None] == row) & (column[:, None] == column)
         last = jnp.max(jnp.where(same, np.arange(self.pixels), 0), 1)
         return clean.at[row, column].set(genes[last, 2:].astype(clean.dtype))

@@ -1,69 +1,65 @@
-"""Parsimonious: ±ε per block, chosen by a local search that trusts stale gains as upper bounds."""
+"""Parsimonious: ±ε per block, found by a local search that uses old gains as upper bounds."""
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_count, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
+from jaxiqa.attacks.engine.threat_model import Ball, Number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import static
 
 _CANVAS = 256  # side of the benchmark's pattern, which is stretched over the image
 _SET = 64  # blocks that are searched together
 
 
 class State(NamedTuple):
-    """One image's search; the arrays of 64 belong to the blocks of the current set."""
+    """The state of the search of one image; the arrays of length 64 are for the blocks of the current set."""
 
     plus: Any  # where the pattern is +ε, h w c
-    order: Any  # the blocks' numbers in random order, one size after the other
-    number: Any  # of the current set
-    removing: Any  # + turns to − (the set's second half) instead of − to +
+    order: Any  # the numbers of the blocks in random order, one block size after the other
+    number: Any  # number of the current set
+    removing: Any  # whether + turns to − (the set's second half) instead of − to +
     value: Any  # objective of the pattern
-    running: Any  # what gains are measured from
-    bounds: Any  # gain of flipping a block when it was last asked; inf: never; −inf: not, or no more, to be flipped
-    fresh: Any  # whether that was asked of the present pattern
-    seen: Any  # the objective value that was then found
+    running: Any  # objective value that gains are measured from
+    bounds: Any  # last measured gain of flipping a block; inf: not measured yet; −inf: do not flip
+    fresh: Any  # whether the gain was measured on the present pattern
+    seen: Any  # the objective value at that measurement
     taken: Any  # whether a flip was accepted in this half
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Parsimonious:
-    """Parsimonious: the best pattern of ±ε per block and channel, from −ε everywhere, by lazy greedy local search.
+class Parsimonious(QueryAttack):
+    """Parsimonious: search a pattern of ±ε per block and channel, from −ε everywhere, by lazy greedy local search.
 
-    Blocks of one size are taken in random sets of 64. In each set, blocks are first turned to +ε, the one with the
-    largest gain first, until none gains; then blocks are turned back to −ε in the same way. Gains shrink as the set
-    grows (the objective is nearly submodular), so an old gain bounds the present one: only the block with the largest
-    bound is asked again, and taken if it still leads. After all sets the side of the blocks is halved, down to single
-    pixels, which are gone over until the budget is used.
+    Blocks of one size are searched in random sets of 64. In each set, blocks are first turned to +ε, largest gain
+    first, until no block gains; then blocks are turned back to −ε in the same way. The objective is nearly submodular:
+    gains shrink as more blocks are turned, so an old gain is an upper bound of the present gain. Only the block with
+    the largest bound is scored again, and flipped if its gain is still the largest. After all sets, the side of the
+    blocks is halved, down to single pixels, which are searched again and again until the budget is used.
 
     Args:
         epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``.
-        queries: scores asked per image at most, >= 2, the clean image's among them.
-        block: side of the first blocks in pixels, a power of two; blocks at the border are cut off.
-        candidates: blocks asked at once, 1 to 64: one is the paper's search; more ask for the gains in groups, which a
-            device that holds few images does faster, for a few more queries.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
-        batch_size: images that the metric sees at once, at most.
+        queries: most scores computed per image, >= 2; the clean image's score counts.
+        block: side of the first blocks in pixels, a power of two from 1 to 256; blocks at the border are cut off.
+        candidates: blocks scored at once, 1 to 64. 1 is the paper's search. More score the blocks in groups, which is
+            faster when few images are attacked together, and needs a few more queries.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
+        batch_size: most images that the metric scores at once.
         variant: ``"paper"``, or ``"benchmark"``: a 256×256 pattern is stretched over the image by nearest neighbours;
-            the first flip of each half is taken though it loses; and an accepted gain is subtracted from the score
-            that the following gains of its set are measured from, where it should be added.
+            the first flip of each half is accepted even if it loses; and an accepted gain is subtracted from the score
+            that the next gains of its set are measured from, although it should be added.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
-    image is the best one seen, so its score is never worse than the clean one.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts. It
+    returns the best image found, so the score is never worse than the clean one.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 2, 2, 3), 0.5)
     >>> weight = jnp.arange(12.0).reshape(2, 2, 3) - 5.5
@@ -72,46 +68,27 @@ class Parsimonious:
     >>> bool((attacked == images + 0.125 * jnp.sign(weight)).all())
     True
 
-    Reference: Moon, An and Song, arXiv 1905.06635.
+    Reference: Moon, An and Song, "Parsimonious Black-Box Adversarial Attacks via Efficient Combinatorial Optimization",
+    arXiv:1905.06635.
 
-    **Differs from the paper**: the score takes the place of a classification loss; a flip is taken only if it does not
-    lose; what is known of the present pattern, its score and gains, is not asked again; blocks cover images of any
-    height and width.
+    **Differs from the paper**: the score replaces the classification loss; a flip is accepted only if it does not
+    lose; known scores and gains of the present pattern are not computed again; blocks cover images of any height and
+    width.
     """
 
     epsilon: Number
     _: KW_ONLY
-    queries: int = field(default=10_000, metadata={"static": True})
-    block: int = field(default=32, metadata={"static": True})
-    candidates: int = field(default=1, metadata={"static": True})
+    queries: int = static(10_000)
+    block: int = static(32)
+    candidates: int = static(1)
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
-    strength: ClassVar[str] = "epsilon"
-    probes: ClassVar[bool] = False
-
-    def __post_init__(self):
+    def check(self):
         Ball(self.epsilon)  # checks it
-        check_count("queries", self.queries, 2)  # the clean image is one
         check_choice("block", self.block, [2**i for i in range(9)])
         check_number("candidates", self.candidates, 1, min(_SET, self.queries - 1))
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark"))
-        object.__setattr__(self, "objective", as_objective(self.objective))
-
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        return run_queries(self, score_fn, images, key, progress)
-
-    @property
-    def iterations(self) -> int:
-        return (self.queries - 1) // self.candidates
 
     def start(self, clean, value, key):
         shape = self._pattern(clean.shape)
@@ -121,7 +98,7 @@ class Parsimonious:
         ]
         none, lowest = jnp.zeros(_SET, bool), jnp.full_like(value, -jnp.inf)
         bounds = jnp.full((_SET,), -jnp.inf, value.dtype)
-        # "Before the first set", with nothing left to flip: the first iteration asks for the start itself.
+        # Set −1 has no block to flip: the first iteration scores the start itself.
         before, yes = jnp.array(-1), jnp.array(True)
         plus = jnp.zeros(shape, bool)
         return State(plus, jnp.concatenate(parts), before, yes, lowest, lowest, bounds, none, bounds, ~yes)
@@ -154,7 +131,7 @@ class Parsimonious:
         return self._advance(state._replace(bounds=bounds, seen=seen, fresh=fresh & ~take))
 
     def _advance(self, state):
-        """On to the next half, or the next set, until there is a block to ask about."""
+        """Go to the next half or set until there is a block to score."""
 
         def advance(state):
             number = state.number + state.removing
@@ -172,7 +149,7 @@ class Parsimonious:
         return shape if self.variant == "paper" else (_CANVAS, _CANVAS, shape[2])
 
     def _levels(self, shape):
-        """For each size of blocks that the budget allows for: side, number of blocks, how many of them are used."""
+        """Yield, for each block size within the budget: side, number of blocks, number of blocks used."""
         h, w, c = shape
         side, used = self.block, 0
         while side and used < self.iterations * self.candidates:
@@ -181,7 +158,7 @@ class Parsimonious:
             side, used = side // 2, used + blocks
 
     def _blocks(self, state):
-        """Row, column and channel of the blocks of the current set, their side, and which of the 64 there are."""
+        """Return row, column and channel of the blocks of the current set, their side, and which of the 64 exist."""
         side, first, size = self._set(state.number, state.plus.shape)
         places = jnp.arange(_SET)
         number = state.order[jnp.minimum(first + places, len(state.order) - 1)]
@@ -190,7 +167,7 @@ class Parsimonious:
         return number // (across * c) * side, number // c % across * side, number % c, side, places < size
 
     def _set(self, number, shape):
-        """Side of the blocks in a set, where in the order it begins, and its size; the last size of blocks recurs."""
+        """Return the side of the blocks of a set, its first place in the order, its size; the last side repeats."""
         levels = list(self._levels(shape))
         sides, _, kept = (np.array(column) for column in zip(*levels, strict=True))
         sets = -(-kept // _SET)
@@ -201,7 +178,7 @@ class Parsimonious:
         return jnp.asarray(sides)[level], first, jnp.asarray(kept)[level] - within * _SET
 
     def _mask(self, state, place):
-        """The values of the pattern that belong to a block."""
+        """Mark the values of the pattern that belong to a block."""
         rows, columns, channels, side, _ = self._blocks(state)
         h, w, c = state.plus.shape
         row, column = jnp.arange(h) // side == rows[place] // side, jnp.arange(w) // side == columns[place] // side
@@ -209,5 +186,5 @@ class Parsimonious:
 
 
 def _stale(state, count):
-    """The largest bounds of blocks to be asked (again), −inf where there are no more, and the blocks' places."""
+    """Return the largest bounds of blocks to score, −inf if there are no more, and the places of the blocks."""
     return jax.lax.top_k(jnp.where(state.fresh, -jnp.inf, state.bounds), count)

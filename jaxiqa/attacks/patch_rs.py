@@ -1,23 +1,20 @@
-"""Patch-RS: one small patch of pure colours, its pattern and place found by random search."""
+"""Patch-RS: add one small patch of pure colours; random search finds its pattern and position."""
 
 import math
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.schedule import phase, phase_starts
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_count, check_images, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
+from jaxiqa.attacks.engine.schedule import phase, phase_starts
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.core.checks import check_count, check_number
+from jaxiqa.core.pytrees import static
 
-_SQUARES = 1000  # of random colour, that make the first patch
+_SQUARES = 1000  # squares of random colour in the first patch
 _PERIOD = 4  # every fourth iteration moves the patch
 
 
@@ -33,84 +30,63 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class PatchRS:
-    """Sparse-RS for patches: a square of at most ``area`` pixels takes values 0 and 1; a change is kept if it gains.
+class PatchRS(QueryAttack):
+    """Sparse-RS for patches: a square of at most ``area`` pixels has values 0 and 1; a change is kept if it gains.
 
     Every fourth iteration moves the patch by up to ``0.75 (1 − t/T)`` of the image's height and width. The others add
-    ±1 per channel, clipped, to a window of ``⌊√p · side⌋`` pixels of the patch, with ``p`` halved nine times from
-    ``share`` on (`schedule.phase`). Once that is one pixel, it takes another colour, and in the second half of that
-    phase another value in one channel.
+    ±1 per channel, clipped, to a square window of side ``⌊√p · side⌋`` in the patch; ``p`` starts at ``share`` and is
+    halved nine times (`schedule.phase`). When the window is one pixel, the pixel gets another colour; in the second
+    half of these iterations, another value in one channel.
 
     Args:
-        area: pixels of the patch, >= 1; its side is ``⌊√area⌋``, which the images' sides must not fall short of. The
-            attack's strength.
-        queries: scores asked per image at most, >= 2, the clean image's among them.
+        area: pixels of the patch, >= 1; its side is ``⌊√area⌋``; images must not be smaller. The attack's strength.
+        queries: most scores computed per image, >= 2; the clean image's score counts.
         share: ``p`` at the start, in (0, 1]; None is 0.4, or 0.8 in the benchmark's variant.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
-        batch_size: images attacked, and seen by the metric, at once, at most.
-        variant: ``"paper"``, or ``"benchmark"``, which differs by its ``share`` alone.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
+        batch_size: most images that are attacked, and scored by the metric, at once.
+        variant: ``"paper"``, or ``"benchmark"``, which differs only in ``share``.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. Where no
-    patch tried is better than none, the clean image is returned.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts. If no
+    patch is better than none, it returns the clean image.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 6, 9, 3), 0.5)
     >>> result = PatchRS(9, queries=100).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
     >>> bool(result.scores[0] > 0.55), int((result.images != images).any(-1).sum()), result.queries.tolist()
     (True, 9, [100])
 
-    Reference: Croce et al., "Sparse-RS", arXiv 2006.12834.
+    Reference: Croce et al., "Sparse-RS: a versatile framework for query-efficient sparse black-box adversarial
+    attacks", arXiv:2006.12834.
 
-    **Differs from the paper**: the score takes the place of a classification margin; moves never are shorter than up to
-    one pixel, so that late ones are not spent on the same place; images need not be square.
+    **Differs from the paper**: the score replaces the classification margin; the largest shift of a move is at
+    least one pixel, so that late moves are not wasted on the same position; images need not be square.
     """
 
-    area: int = field(default=400, metadata={"static": True})
+    area: int = static(400)
     _: KW_ONLY
-    queries: int = field(default=10_000, metadata={"static": True})
+    queries: int = static(10_000)
     share: Number | None = None
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
     strength: ClassVar[str] = "area"
-    probes: ClassVar[bool] = False
-    candidates: ClassVar[int] = 1
 
-    def __post_init__(self):
+    def check(self):
         check_count("area", self.area, 1)
-        check_count("queries", self.queries, 2)  # the clean image is one
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark"))
-        object.__setattr__(self, "objective", as_objective(self.objective))
         check_number("share", self.share, 0.0, 1.0, open_low=True)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        check_images("images", images, minimum=self.side)
-        return run_queries(self, score_fn, images, key, progress)
-
     @property
-    def side(self) -> int:
+    def smallest(self) -> int:
         return math.isqrt(self.area)
-
-    @property
-    def iterations(self) -> int:
-        return self.queries - 1
 
     def start(self, clean, value, key):
         corner, squares = jax.random.split(key)
         h, w, c = clean.shape
-        corner = jax.random.randint(corner, (2,), 0, jnp.array([h, w]) - self.side + 1)
-        return State(Patch(_first(squares, self.side, c, clean.dtype), corner), jnp.full_like(value, -jnp.inf))
+        corner = jax.random.randint(corner, (2,), 0, jnp.array([h, w]) - self.smallest + 1)
+        return State(Patch(_first(squares, self.smallest, c, clean.dtype), corner), jnp.full_like(value, -jnp.inf))
 
     def propose(self, state, clean, key, iteration):
         moved, repainted = self._moved(state.patch, clean, key, iteration), self._repainted(state.patch, key, iteration)
@@ -130,19 +106,19 @@ class PatchRS:
         size = jnp.array(clean.shape[:2])
         reach = jnp.maximum((0.75 * (1 - iteration / self.iterations) * size).astype(int), 1)
         corner = patch.corner + jax.random.randint(key, (2,), -reach, reach + 1)
-        return patch._replace(corner=jnp.clip(corner, 0, size - self.side))
+        return patch._replace(corner=jnp.clip(corner, 0, size - self.smallest))
 
     def _repainted(self, patch, key, iteration):
         place, paint, other, one = jax.random.split(key, 4)
         channels = patch.colours.shape[2]
         share = {"paper": 0.4, "benchmark": 0.8}[self.variant] if self.share is None else self.share
-        sides = jnp.maximum(jnp.sqrt(share / 2.0 ** jnp.arange(10)) * self.side, 1).astype(int)
+        sides = jnp.maximum(jnp.sqrt(share / 2.0 ** jnp.arange(10)) * self.smallest, 1).astype(int)
         starts = jnp.append(0, phase_starts(self.iterations))
         side = sides[phase(iteration, self.iterations)]
-        top, left = jax.random.randint(place, (2,), 0, self.side - side + 1)
-        inside = _square(self.side, top, left, side)
+        top, left = jax.random.randint(place, (2,), 0, self.smallest - side + 1)
+        inside = _square(self.smallest, top, left, side)
         added = jnp.clip(patch.colours + jax.random.rademacher(paint, (channels,), patch.colours.dtype), 0, 1)
-        # One pixel: any other colour (some channels flipped), later one that differs in a single channel.
+        # One pixel: any other colour (some channels flipped), later a colour that differs in one channel.
         others = jax.random.randint(other, (), 1, 2**channels) >> jnp.arange(channels) & 1
         single = jnp.arange(channels) == jax.random.randint(one, (), 0, channels)
         begin = jnp.min(jnp.where(sides == 1, starts, self.iterations))
@@ -152,7 +128,7 @@ class PatchRS:
 
 
 def _first(key, side, channels, dtype):
-    """Random squares of random pure colours, one over the other."""
+    """Draw a patch of random squares of random pure colours, one over the other."""
     widest = max(2, math.ceil(math.sqrt(side)))
 
     def paint(number, colours):
@@ -166,6 +142,6 @@ def _first(key, side, channels, dtype):
 
 
 def _square(size, top, left, side):
-    """Where in a ``size × size`` patch a square lies; ``size size 1``."""
+    """Return the mask of a square in a ``size × size`` patch; ``size size 1``."""
     rows, columns = jnp.arange(size)[:, None] - top, jnp.arange(size)[None] - left
     return ((rows >= 0) & (rows < side) & (columns >= 0) & (columns < side))[..., None]

@@ -1,23 +1,20 @@
-"""Square Attack: random search that repaints square windows."""
+"""Square Attack: random search over square windows."""
 
-from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
-from typing import Any, ClassVar, NamedTuple
+from dataclasses import KW_ONLY, dataclass
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.objective import Objective, as_objective
-from jaxiqa.attacks.queries import run_queries
-from jaxiqa.attacks.schedule import phase
-from jaxiqa.attacks.searcher import QueryResult
-from jaxiqa.attacks.threat import Ball, Number
-from jaxiqa.checks import check_choice, check_count, check_images, check_number
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.query_attack import QueryAttack
+from jaxiqa.attacks.engine.schedule import phase
+from jaxiqa.attacks.engine.threat_model import Ball, Number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import static
 
-_CANVAS = 256  # what the benchmark's windows are confined to
+_CANVAS = 256  # the benchmark's windows lie in the top left 256×256 pixels
 _START = {"linf": 0.05, "l2": 0.1}
 
 
@@ -28,78 +25,62 @@ class State(NamedTuple):
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Square:
-    """Square Attack: in every iteration one square window, at a random place, is changed; the change is kept if the
-    objective grows. The window covers a share ``p`` of the image, halved nine times on the way (`schedule.phase`).
+class Square(QueryAttack):
+    """Square Attack: change one square window at a random position in every iteration; keep the change if the
+    objective grows. The window covers a share ``p`` of the image; ``p`` is halved nine times (`schedule.phase`).
 
-    Linf: starts from vertical stripes of ±ε; a window takes ``clean ± ε``, one random sign per channel.
-    L2: starts from a grid of 5×5 bumps of random signs, scaled to norm ε; a window loses its perturbation, and another
-    takes a bump with that norm and with what clipping has left of ε.
+    Linf: it starts from vertical stripes of ±ε; a window is set to ``clean ± ε``, one random sign per channel.
+    L2: it starts from a grid of 5×5 bumps of random signs, scaled to norm ε. The perturbation of one window is removed;
+    another window gets a bump with that norm and the part of ε that clipping left unused.
 
     Args:
         epsilon: radius. Linf: in [0, 1] pixel units, written ``8 / 255``; L2: Euclidean norm over the image.
-        queries: scores asked per image at most, >= 2, the clean image's and the start's among them.
+        queries: most scores computed per image, >= 2; the clean image's and the start's count.
         share: ``p`` at the start, in (0, 1]; None is the paper's 0.05 for Linf and 0.1 for L2.
         norm: ``"linf"`` or ``"l2"``; L2 needs images of at least 3×3.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
-        batch_size: images attacked, and seen by the metric, at once, at most.
-        variant: ``"paper"``, or ``"benchmark"`` (Linf alone): starts from the clean image, without stripes, and puts
-            windows into the top left 256×256 pixels alone.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
+        batch_size: most images that are attacked, and scored by the metric, at once.
+        variant: ``"paper"``, or ``"benchmark"`` (only Linf): starts from the clean image, without stripes, and puts
+            windows only into the top left 256×256 pixels.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; `run` returns scores and query counts too. The
-    image is the best one seen, so its score is never worse than the clean one.
+    Call it as `jaxiqa.attacks.pgd.PGD`; `run` also returns scores and query counts. It
+    returns the best image found, so the score is never worse than the clean one.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or ``score_fn`` gave a score that is
-            not finite.
+        ValueError: an option or the images are out of range, or ``score_fn`` returned a score that is not finite.
 
     >>> images = jnp.full((1, 4, 6, 3), 0.5)
     >>> result = Square(8 / 255, queries=40).run(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0))
     >>> bool(result.scores[0] > 0.51), result.queries.tolist()
     (True, [40])
 
-    Reference: Andriushchenko et al., arXiv 1912.00049.
+    Reference: Andriushchenko et al., "Square Attack: a query-efficient black-box adversarial attack via random search",
+    arXiv:1912.00049.
 
-    **Differs from the paper**: the score takes the place of a classification margin; images need not be square.
+    **Differs from the paper**: the score replaces the classification margin; images need not be square.
     """
 
     epsilon: Number
     _: KW_ONLY
-    queries: int = field(default=10_000, metadata={"static": True})
+    queries: int = static(10_000)
     share: Number | None = None
-    norm: str = field(default="linf", metadata={"static": True})
+    norm: str = static("linf")
     objective: Objective | str = "raise"
-    batch_size: int = field(default=32, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    batch_size: int = static(32)
+    variant: str = static("paper")
 
-    strength: ClassVar[str] = "epsilon"
-    probes: ClassVar[bool] = False
-    candidates: ClassVar[int] = 1
-
-    def __post_init__(self):
+    def check(self):
         Ball(self.epsilon, norm=self.norm)  # checks both
-        check_count("queries", self.queries, 2)  # the clean image is one
-        check_count("batch_size", self.batch_size, 1)
-        check_choice("variant", self.variant, ("paper", "benchmark") if self.norm == "linf" else ("paper",))
-        object.__setattr__(self, "objective", as_objective(self.objective))
+        if self.norm == "l2":
+            check_choice("variant", self.variant, ("paper",))
         check_number("share", self.share, 0.0, 1.0, open_low=True)
 
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
-        return self.run(score_fn, images, key).images
-
-    def run(
-        self, score_fn: ScoreFn, images: Images, key: Keys, progress: Callable[[int, int], Any] | None = None
-    ) -> QueryResult:
-        """The attacked images with their scores and query counts; ``progress(done, total)`` hears how far it is."""
-        check_images("images", images, minimum=3 if self.norm == "l2" else 1)
-        return run_queries(self, score_fn, images, key, progress)
-
     @property
-    def iterations(self) -> int:
-        return self.queries - 1
+    def smallest(self) -> int:
+        return 3 if self.norm == "l2" else 1
 
     def start(self, clean, value, key):
-        # The paper's start is what the first iteration proposes; it is kept whatever its value.
+        # In the paper's variant the first iteration proposes the start, which is kept whatever its value.
         return State(clean, value if self.variant == "benchmark" else jnp.full_like(value, -jnp.inf))
 
     def propose(self, state, clean, key, iteration):
@@ -135,7 +116,7 @@ def _repaint(key, image, clean, epsilon, side, canvas):
 
 
 def _place(key, shape, side, canvas):
-    """Row and column numbers of all pixels, counted from the corner of a random window in the canvas."""
+    """Return row and column numbers of all pixels, counted from the corner of a random window in the canvas."""
     h, w, _ = shape
     top, left = jax.random.randint(key, (2,), 0, jnp.array(canvas) - side + 1)
     return jnp.arange(h)[:, None] - top, jnp.arange(w)[None] - left
@@ -146,12 +127,13 @@ def _within(rows, columns, side):
 
 
 def _move(key, image, clean, epsilon, side, canvas):
-    """The norm in two windows, and what is left of ε, go to a new bump in the first of them."""
+    """Move the norm in two windows, and the unused part of ε, to a new bump in the first window."""
     places, others, signs, flip = jax.random.split(key, 4)
     widest = min(canvas) - 1 + min(canvas) % 2
     side = jnp.clip(side // 2 * 2 + 1, 3, widest)
     rows, columns = _place(places, clean.shape, side, canvas)
-    here, there = _within(rows, columns, side), _within(*_place(others, clean.shape, side, canvas), side)
+    further, beside = _place(others, clean.shape, side, canvas)
+    here, there = _within(rows, columns, side), _within(further, beside, side)
     delta = image - clean
     unused = jnp.maximum(epsilon**2 - jnp.sum(delta**2), 0) / clean.shape[2]
     available = jnp.sqrt(_square_norm(delta * (here | there)) + unused)
@@ -173,10 +155,10 @@ def _scaled(clean, delta, epsilon):
 
 
 def _bump(rows, columns, side):
-    """Two pyramids of opposite sign, one above the other, of norm 1 in a ``side × side`` window, 0 outside; ``h w 1``.
+    """Return two pyramids of opposite sign, one above the other, in a ``side × side`` window; norm 1; ``h w 1``.
 
-    At distance d (the larger of rows and columns) from the middle of its half, a pyramid is as high as
-    Σ_{j=d..side//2} 1 / (j + 1)² (before scaling).
+    At distance d (the larger of rows and columns) from the middle of its half, a pyramid has the height
+    Σ_{j=d..side//2} 1 / (j + 1)² before scaling. Outside the window all values are 0.
     """
     sums = jnp.asarray(np.append(0, np.cumsum(1 / np.arange(1.0, rows.size + columns.size + 2) ** 2)), jnp.float32)
     inside = _within(rows, columns, side)[..., 0]
@@ -193,7 +175,7 @@ def _bump(rows, columns, side):
 
 
 def _bumps(key, clean, epsilon):
-    """A grid of bumps, five to the shorter side, with random signs and orientations, of norm ε."""
+    """Return a grid of bumps, five along the shorter side, with random signs and orientations, of norm ε."""
     h, w, c = clean.shape
     side = max(3, min(h, w) // 5)
     grid = (h // side, w // side)

@@ -1,6 +1,6 @@
 """stAdv: move pixels instead of changing their values."""
 
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import ClassVar, NamedTuple
 
 import jax
@@ -8,43 +8,47 @@ import jax.numpy as jnp
 import optax
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.arguments import Keys
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.threat import Number
-from jaxiqa.attacks.variant import complete
+from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import iterate
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.attacks.engine.variants import complete
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import static
+from jaxiqa.core.scores import checked_scores
+from jaxiqa.core.types import Images, ScoreFn
 from jaxiqa.ops.flow import Flow, flow_loss, warp
-from jaxiqa.types import Images, ScoreFn
 
 _adam = optax.scale_by_adam()
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class StAdv:
-    """stAdv: a flow field per image, from zero, by Adam on
+class StAdv(Attack):
+    """stAdv: optimise a flow field per image, from zero, by Adam on
 
         −(f(warp(x, flow)) − f(x)) / score_scale  +  flow_weight · flow_loss(flow) / (h·w)
 
-    There is no ε: the field's smoothness is what bounds the change. Pixel values only mix with their neighbours', so
+    There is no ε: the smoothness of the field limits the change. Pixel values are interpolated between neighbours, so
     the result stays in [0, 1].
 
-    ``variant="benchmark"``, as run for arXiv:2408.01541: with R = ``score_scale``, L-BFGS without line search on
+    ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541: with R = ``score_scale``, L-BFGS
+    without line search on
 
         50 · 1.5 R / (f(warp(x, flow)) + 1.5 R)  +  flow_weight · flow_loss(flow)
 
-    for 3 iterations, where the smoothness term has no root, takes the flow beyond the border for zero, and is a sum.
-    The step is ``step_size`` times the quasi-Newton direction, in the first iteration divided by ``max(1, ‖g‖₁)``. Its
-    presets, weak to strong, are step sizes of about 0.38 to 0.71, 0.55 to 0.90 and 0.83 to 1.19, by metric.
+    for 3 iterations. There the smoothness term has no root, is zero-padded at the border, and is a sum. The step is
+    ``step_size`` times the quasi-Newton direction, in the first iteration divided by ``max(1, ‖g‖₁)``. The presets,
+    weak to strong, are step sizes of about 0.38 to 0.71, 0.55 to 0.90 and 0.83 to 1.19, depending on the metric.
 
     Args:
-        flow_weight: price of an uneven field, per pixel; a pytree leaf; None is 0.02, or 1e-5.
-        score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
+        flow_weight: weight of the smoothness term, per pixel; a pytree leaf; None is 0.02, or 1e-5.
+        score_scale: width of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
         step_size: Adam's learning rate in pixels, or the factor of L-BFGS; a pytree leaf; None is 0.1, or 2.5.
         steps: number of steps, ≥ 1; None is 20, or 3.
         variant: ``"paper"`` or ``"benchmark"``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`; images are at least 2×2, and the key is not used.
 
@@ -56,9 +60,9 @@ class StAdv:
 
     Reference: Xiao et al., "Spatially Transformed Adversarial Examples", arXiv:1801.02612.
 
-    **Differs from the paper**: the score takes the place of a classification margin; Adam, which steps all images of a
-    batch together, takes that of L-BFGS-B; the smoothness term is a mean over pixels, so its weight does not depend
-    on the picture's size.
+    **Differs from the paper**: the score replaces the classification margin; Adam, which steps all images of a
+    batch together, replaces L-BFGS-B; the smoothness term is a mean over pixels, so its weight does not depend on the
+    size of the image.
     """
 
     strength: ClassVar[str] = "step_size"
@@ -67,11 +71,11 @@ class StAdv:
     flow_weight: Number | None = None
     score_scale: Number = 100.0
     step_size: Number | None = None
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         paper = {"flow_weight": 0.02, "step_size": 0.1, "steps": 20}
         complete(self, {"paper": paper, "benchmark": {"flow_weight": 1e-5, "step_size": 2.5, "steps": 3}})
 
@@ -86,6 +90,7 @@ class StAdv:
         else:
             weights = (1.5 * self.score_scale, self.flow_weight, self.step_size)
             step, state = _benchmark_step, (flows, _no_past(flows, self.steps))
+        assert self.steps is not None  # since __post_init__
         flows, _ = iterate(step, state, self.steps, *constants, weights, self.objective)
         attacked = _warp_all(images, flows)
         return finish(nearest_on_line(wanted, score_fn, images, attacked), given)
@@ -127,13 +132,13 @@ def _benchmark_step(state, images, score_fn, weights, goal):
 
 
 class _Past(NamedTuple):
-    """What L-BFGS remembers of one image: a pair for each step but the last, with weight 0 where it holds nothing."""
+    """The memory of L-BFGS for one image: a pair for each step except the last; weight 0: empty pair."""
 
-    count: Int[Array, ""]
+    taken: Int[Array, ""]
     gradient: Flow  # of the last step
     move: Flow
     moves: Float[Array, "m h w 2"]
-    turns: Float[Array, "m h w 2"]  # what each move did to the gradient
+    turns: Float[Array, "m h w 2"]  # change of the gradient by each move
     weights: Float[Array, " m"]  # 1 / ⟨move, turn⟩
     scale: Float[Array, ""]  # of the initial inverse Hessian
 
@@ -150,14 +155,14 @@ def _no_past(flows, steps):
 
 
 def _lbfgs(gradient, past, step_size):
-    """One image's next move, and its new past: PyTorch's L-BFGS with one iteration a call and no line search.
+    """Return the next move of one image and its new memory: PyTorch's L-BFGS, one iteration per call, no line search.
 
-    optax's has another first step, and keeps pairs of negative curvature, which this one leaves out.
+    L-BFGS in optax has another first step and keeps pairs of negative curvature; this one skips them.
     """
     turn = gradient - past.gradient
     curvature = jnp.sum(turn * past.move)
-    curved = (past.count > 0) & (curvature > 1e-10)
-    slot = jnp.maximum(past.count - 1, 0)
+    curved = (past.taken > 0) & (curvature > 1e-10)
+    slot = jnp.maximum(past.taken - 1, 0)
     moves = past.moves.at[slot].set(past.move)
     turns = past.turns.at[slot].set(turn)
     weights = past.weights.at[slot].set(jnp.where(curved, 1 / jnp.where(curved, curvature, 1.0), 0.0))
@@ -172,7 +177,7 @@ def _lbfgs(gradient, past, step_size):
         direction += (share - weights[i] * jnp.sum(turns[i] * direction)) * moves[i]
 
     first = 1 / jnp.maximum(1.0, jnp.sum(jnp.abs(gradient)))
-    move = step_size * jnp.where(past.count == 0, first, 1.0) * direction
+    move = step_size * jnp.where(past.taken == 0, first, 1.0) * direction
     done = (jnp.max(jnp.abs(gradient)) <= 1e-7) | (jnp.sum(gradient * direction) > -1e-9)
-    past = _Past(past.count + 1, gradient, move, moves, turns, weights, scale)
+    past = _Past(past.taken + 1, gradient, move, moves, turns, weights, scale)
     return jnp.where(done, 0.0, move), past

@@ -1,57 +1,51 @@
-"""Universal adversarial perturbations: one pattern, fitted on some images, for all others."""
+"""Universal adversarial perturbations: one pattern, fitted to some images, used on all others."""
 
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
+from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import Keys, check_pictures
-from jaxiqa.attacks.batch import begin, finish
-from jaxiqa.attacks.fitting import Learner, Progress, fit
-from jaxiqa.attacks.generator import pattern
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.storage import read, write
-from jaxiqa.attacks.threat import Number
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, PRNGKey, ScoreFn
+from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.fitting import VARIANTS, Learner, Progress, fit
+from jaxiqa.attacks.engine.gradients import begin, finish
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.storage import read, write
+from jaxiqa.attacks.engine.threat_model import Number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.keys import Keys
+from jaxiqa.core.pytrees import CallableModule
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn
+from jaxiqa.ops.geometry import tile
 
-VARIANTS = ("paper", "benchmark")
-DEFAULTS = {
+DEFAULTS: dict[str, dict[str, Any]] = {
     "optimised": {"epochs": 10, "batch_size": 8},
     "cumulative": {"epochs": 10, "batch_size": 1},
     "generative": {"epochs": 20, "batch_size": 8, "step_size": 3e-3},
 }
-BENCHMARK = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
-
-
-def tiled(delta: Float[Array, "*b h w c"], height: int, width: int) -> Float[Array, "*b height width c"]:
-    """The pattern, repeated down and to the right from the top left corner, and cut off at ``height`` × ``width``.
-
-    >>> tiled(jnp.arange(3.0).reshape(1, 3, 1), 2, 5)[..., 0].tolist()
-    [[0.0, 1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 2.0, 0.0, 1.0]]
-    """
-    h, w = delta.shape[-3:-1]
-    return jnp.tile(delta, (-(-height // h), -(-width // w), 1))[..., :height, :width, :]
+BENCHMARK: dict[str, Any] = {"epsilon": 0.1, "epochs": 5, "batch_size": 8, "step_size": 1e-3}
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class UAP:
-    """Add one fixed pattern: ``clip(x + amplitude · tiled(delta), 0, 1)``.
+class UAP(Attack):
+    """Add one fixed pattern: ``clip(x + amplitude · tile(delta), 0, 1)``.
 
     Args:
-        delta: ``h w c``, from `fit_uap`; repeated over larger images, cut off on smaller ones.
-        amplitude: factor ≥ 0 of the pattern, which changes no value by more than ``amplitude · max|delta|``; a pytree
-            leaf: many amplitudes need one fit, and no gradient.
+        delta: ``h w c``, from `fit_uap`; repeated over larger images, cut off on smaller images.
+        amplitude: factor ≥ 0 of the pattern; no value changes by more than ``amplitude · max|delta|``. A pytree leaf:
+            one fit serves all amplitudes.
 
-    Calling it takes and returns what `jaxiqa.attacks.pgd.PGD` does; neither score function nor key is used.
+    Call it as `jaxiqa.attacks.pgd.PGD`; the score function and the key are not used.
 
     Raises:
-        ValueError: the images have other channels than ``delta``, or an argument is out of range.
+        ValueError: images and ``delta`` differ in their number of channels, or an argument is out of range.
 
     >>> images = jnp.full((1, 4, 5, 3), 0.5)
     >>> float(UAP(jnp.full((2, 3, 3), 0.25), amplitude=0.5)(None, images, jax.random.key(0))[0, 3, 4, 0])
@@ -63,7 +57,7 @@ class UAP:
 
     strength: ClassVar[str] = "amplitude"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_number("amplitude", self.amplitude, 0.0)
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys) -> Images:
@@ -71,12 +65,12 @@ class UAP:
         given = images
         self, _, images, _ = begin(self, None, images, None)
         if images.shape[-1] != self.delta.shape[-1]:
-            raise ValueError(f"images have {images.shape[-1]} channels, the pattern was fitted for {self.delta.shape}")
+            raise ValueError(f"images have {images.shape[-1]} channels; expected {self.delta.shape[-1]}, as delta has")
         return finish(_add(self.amplitude * self.delta, images), given)
 
 
 def _add(delta, images):
-    return jnp.clip(images + tiled(delta, *images.shape[1:3]), 0, 1)
+    return jnp.clip(images + tile(delta, *images.shape[1:3]), 0, 1)
 
 
 def _clipped(delta, epsilon):
@@ -115,24 +109,24 @@ def fit_uap(
     objective: Objective | str = "raise",
     progress: Progress | None = None,
 ) -> UAP:
-    """The pattern with ‖δ‖∞ ≤ ε that raises the mean score of ``images`` most.
+    """Fit a pattern with ‖δ‖∞ ≤ ε that raises the mean score of ``images``.
 
-        max over δ of mean_i f(clip(x_i + tiled(δ), 0, 1))
+        max over δ of mean_i f(clip(x_i + tile(δ), 0, 1))
 
     - ``method="optimised"``: Adam on δ, from zero, clipped to ±ε after every step.
     - ``method="cumulative"``: ``δ ← clip(δ + step_size · g / ‖g‖∞, −ε, ε)``, g the gradient of one image.
-    - ``method="generative"``: δ = ε · tanh of a small convolutional generator (`jaxiqa.attacks.generator`), trained by
-      Adam; only what it emits is kept.
+    - ``method="generative"``: δ = ε · tanh of a small convolutional generator (`Generator`), trained by Adam; only its
+      output is kept.
 
-    ``variant="benchmark"`` is what arXiv:2408.01541 ran: the optimised form with a 256×256 pattern that starts at
-    1e-4, fitted on centre crops of that size, ε = 0.1, Adam 1e-3, batches of 8, 5 epochs. There the amplitude of `UAP`
-    sets the strength: 0.0784, 0.1569 and 0.3137 for ±2, 4 and 8 / 255.
+    ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541: the optimised form with a
+    256×256 pattern that starts at 1e-4, fitted on centre crops of that size, ε = 0.1, Adam 1e-3, batches of 8, 5
+    epochs. There the amplitude of `UAP` sets the strength: 0.0784, 0.1569 and 0.3137 for ±2, 4 and 8 / 255.
 
     Args:
         score_fn: the metric.
         images: ``n h w c`` in [0, 1], to fit on; evaluate on others.
-        key: order of the images, and the start of a generator.
-        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; may be left out for the benchmark's.
+        key: random key of the order of the images, and of the start of a generator.
+        epsilon: Linf radius in [0, 1] pixel units, written ``8 / 255``; optional with ``variant="benchmark"``.
         method: ``"optimised"``, ``"cumulative"`` or ``"generative"``.
         variant: ``"paper"`` or ``"benchmark"``.
         size: height and width of the pattern: those of the images, or the benchmark's 256×256, by default.
@@ -140,27 +134,29 @@ def fit_uap(
         batch_size: images per step: 8, and 1 for the cumulative form, by default; the last batch of an epoch is filled
             up from the epoch's first images.
         step_size: learning rate; ``epsilon / 10`` by default, and 3e-3 for a generator.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
-        progress: called after every step as ``progress(steps done, steps in all, note)``.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
+        progress: called after every step as ``progress(steps done, total steps, note)``.
 
     Raises:
-        ValueError: an option out of range, images smaller than the benchmark's crops, or scores or gradients that are
-            not finite; the message names the step and its images.
+        ValueError: an option is out of range, the images are smaller than the benchmark's crops, or scores or gradients
+            are not finite; the message names the step and its images.
 
     >>> images = jnp.full((4, 3, 5, 3), 0.5)
     >>> uap = fit_uap(lambda x: x.mean((1, 2, 3)), images, jax.random.key(0), epsilon=8 / 255)
     >>> print(jnp.round(255 * uap.delta.min(), 3))
     8.0
 
-    Reference: Moosavi-Dezfooli et al., arXiv:1610.08401; for quality metrics, Shumitskaya et al., arXiv:2211.00366.
+    Reference: Moosavi-Dezfooli et al., "Universal adversarial perturbations", arXiv:1610.08401; for quality metrics,
+    Shumitskaya et al., "Universal Perturbation Attack on Differentiable No-Reference Image- and Video-Quality Metrics",
+    arXiv:2211.00366.
 
-    **Differs from the paper**: the mean score is raised by gradient steps, since a score has no class boundary to
-    cross. The cumulative step is normalised, so that it depends neither on the metric's scale nor on the picture's
-    size. The generator is a small decoder from a learned seed instead of a U-Net.
+    **Differs from the paper**: gradient steps raise the mean score, since a score has no class boundary to cross. The
+    cumulative step is normalised, so that it does not depend on the metric's scale or the size of the images. The
+    generator is a small decoder from a learned seed instead of a U-Net.
     """
     check_choice("method", method, LEARNERS)
     check_choice("variant", variant, VARIANTS)
-    check_pictures(images)
+    check_unit_images(images)
     start = 0.0
     options = DEFAULTS[method] | {"epsilon": epsilon}
     if variant == "benchmark":
@@ -172,7 +168,7 @@ def fit_uap(
     given = {"epochs": epochs, "batch_size": batch_size, "step_size": step_size}
     options |= {name: value for name, value in given.items() if value is not None}
     if options["epsilon"] is None:
-        raise ValueError("fit_uap needs epsilon, the largest change of a value, such as 8 / 255")
+        raise ValueError("epsilon is missing; set the largest change of a pixel value, such as 8 / 255")
     epsilon = options["epsilon"]
     check_number("epsilon", epsilon, 0.0, 1.0)
     options = {"step_size": epsilon / 10} | options
@@ -201,18 +197,81 @@ def _centre(images: Images, size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     top, left = (images.shape[1] - height) // 2, (images.shape[2] - width) // 2
     if min(top, left) < 0:
         given = f"{images.shape[1]}x{images.shape[2]}"
-        raise ValueError(f"images are {given}; variant='benchmark' fits on crops of {height}x{width} (size=...)")
+        raise ValueError(f"images are {given}; expected at least size={height}x{width}, the crops of the benchmark")
     return images[:, top : top + height, left : left + width]
 
 
-def save(attack: UAP, path: str | Path) -> None:
-    """Write a fitted pattern and its amplitude to a ``.safetensors`` file."""
+def save_uap(attack: UAP, path: str | Path) -> None:
+    """Write a fitted pattern and its amplitude to a ``.safetensors`` file.
+
+    Raises:
+        jaxiqa.core.files.WriteError: the file cannot be written.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "uap.safetensors"
+    >>> save_uap(UAP(jnp.full((4, 6, 3), 0.01), amplitude=0.5), path)
+    >>> load_uap(path).amplitude
+    0.5
+    """
     write(path, "uap", {"delta": attack.delta}, {"amplitude": float(attack.amplitude)})
 
 
-def load(path: str | Path) -> UAP:
-    """Read what `save` wrote; ``ValueError`` names a file that is damaged or holds something else."""
+def load_uap(path: str | Path) -> UAP:
+    """Read a file of `save_uap`.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: the file is damaged or holds something else.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "uap.safetensors"
+    >>> save_uap(UAP(jnp.full((4, 6, 3), 0.01), amplitude=0.5), path)
+    >>> load_uap(path).amplitude
+    0.5
+    """
     arrays, options = read(path, "uap")
     if set(arrays) != {"delta"} or arrays["delta"].ndim != 3 or not set(options) <= {"amplitude"}:
-        raise ValueError(f"{path}: not a fitted pattern: holds {sorted(arrays)} and {options}")
+        raise ValueError(f"{path}: not a fitted pattern: it holds {sorted(arrays)} and {options}")
     return UAP(arrays["delta"], **options)
+
+
+class Generator(nnx.Module):
+    """A pattern ``h w c`` in (−1, 1) from a learned seed map, by three 3×3 convolutions and two doublings of its size.
+
+    Unlike a free pattern, it is smooth and built from coarse to fine.
+
+    Args:
+        size: height, width and channels of the pattern.
+        width: number of hidden channels.
+        rngs: random numbers for the seed map and the kernels.
+
+    >>> Generator((9, 14, 3), width=4, rngs=nnx.Rngs(0))().shape
+    (9, 14, 3)
+    """
+
+    def __init__(self, size: tuple[int, int, int], *, width: int = 32, rngs: nnx.Rngs):
+        height, width_, channels = size
+        self.size = size
+        self.seed = nnx.Param(jax.random.normal(rngs.params(), (1, -(-height // 4), -(-width_ // 4), width)))
+        conv = partial(nnx.Conv, kernel_size=(3, 3), rngs=rngs)
+        self.coarse, self.middle, self.fine = conv(width, width), conv(width, width), conv(width, channels)
+
+    def __call__(self) -> Float[Array, "h w c"]:
+        x = _doubled(nnx.leaky_relu(self.coarse(self.seed[...]), 0.2))
+        x = _doubled(nnx.leaky_relu(self.middle(x), 0.2))
+        height, width, _ = self.size
+        return jnp.tanh(self.fine(x))[0, :height, :width]
+
+
+def _doubled(x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
+    return x.repeat(2, axis=1).repeat(2, axis=2)
+
+
+@partial(jax.jit, static_argnames="size")
+def pattern(size: tuple[int, int, int], key: PRNGKey) -> CallableModule:
+    """Create a new generator of patterns of this size.
+
+    >>> pattern((5, 6, 3), jax.random.key(0))().shape
+    (5, 6, 3)
+    """
+    return CallableModule(*nnx.split(Generator(size, rngs=nnx.Rngs(key))))

@@ -1,48 +1,52 @@
-"""Zhang's perceptual attack: raise the score, at the price that a full-reference metric puts on the change."""
+"""Zhang's perceptual attack: raise the score, with a penalty by a full-reference metric on the change."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass, field
+from dataclasses import KW_ONLY, dataclass
 from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
 import optax
 
-from jaxiqa.arguments import Keys, image_keys, trained
-from jaxiqa.attacks.batch import begin, checked_scores, finish, nearest_on_line, per_image_gradient, towards
-from jaxiqa.attacks.loop import iterate
-from jaxiqa.attacks.objective import Objective
-from jaxiqa.attacks.threat import Number, steepest_step
-from jaxiqa.attacks.variant import complete
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.attacks.engine.attack import Attack
+from jaxiqa.attacks.engine.gradients import begin, finish, nearest_on_line, per_image_gradient, towards
+from jaxiqa.attacks.engine.loop import iterate
+from jaxiqa.attacks.engine.objective import Objective
+from jaxiqa.attacks.engine.threat_model import Number, steepest_step
+from jaxiqa.attacks.engine.variants import complete
+from jaxiqa.core.keys import Keys, image_keys
+from jaxiqa.core.pytrees import static, trained
+from jaxiqa.core.scores import checked_scores
+from jaxiqa.core.types import Images, ScoreFn
 
 _adam = optax.scale_by_adam()
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
-class Zhang:
-    """Perceptual attack: gradient ascent, in steps of one length, on
+class Zhang(Attack):
+    """Perceptual attack: gradient ascent, with steps of constant length, on
 
         J(x) = f(x) / score_scale − distance_weight · D(x, clean)
         x ← clip(x + step_size · √n · ∇J(x) / ‖∇J(x)‖₂, 0, 1)
 
-    from the clean image with 1/255 taken off random values, where the gradient of every D is defined. There is no ε:
-    the distance is what bounds the change.
+    from the clean image with 1/255 subtracted from random values, where the gradient of every D is defined. There is
+    no ε: the distance limits the change.
 
-    ``variant="benchmark"``, as run for arXiv:2408.01541 with DISTS: 10 steps of Adam on −J from the clean image, each
-    clipped to [0, 1]. Its presets, weak to strong, are step sizes of about 0.0008, 0.0016 and 0.0031.
+    ``variant="benchmark"``, as run for "Guardians of Image Quality", arXiv:2408.01541, with DISTS: 10 steps of Adam on
+    −J from the clean image, each clipped to [0, 1]. The presets, weak to strong, are step sizes of about 0.0008, 0.0016
+    and 0.0031.
 
     Args:
         distance: D, ``(images, clean) -> b``, each ``b h w c`` in [0, 1], zero for equal images; differentiable.
-            As with ``score_fn``, one that is a pytree (`jax.tree_util.Partial`) has its weights traced.
+            As with ``score_fn``, the weights of a pytree (`jax.tree_util.Partial`) are traced.
         step_size: length of a step: its RMSE, or under ``"benchmark"`` Adam's learning rate, in [0, 1] pixel units;
             a pytree leaf; None is 0.001, or 0.005.
-        distance_weight: price of D; a pytree leaf.
-        score_scale: size of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
+        distance_weight: weight of D; a pytree leaf.
+        score_scale: width of the metric's scale (100 for scores from 0 to 100); a pytree leaf.
         steps: number of steps, >= 1; None is 200, or 10.
         variant: ``"paper"`` or ``"benchmark"``.
-        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.objective`.
+        objective: ``"raise"`` or ``"lower"`` the score, or one of `jaxiqa.attacks.engine.objective`.
 
     Call, result and errors are those of `jaxiqa.attacks.pgd.PGD`.
 
@@ -56,9 +60,9 @@ class Zhang:
     Reference: Zhang et al., "Perceptual attacks of no-reference image quality models with human-in-the-loop",
     arXiv:2210.00933.
 
-    **Differs from the paper**: moves the score one way, where the paper maximises its squared change and leaves the way
-    to chance; steps along the normalised gradient itself, where the paper's new Adam at every step makes nearly its
-    sign of it; the gradient at the corners is not set to zero.
+    **Differs from the paper**: the score moves in a given direction; the paper maximises its squared change, so the
+    direction is random. Steps follow the normalised gradient; the paper starts a new Adam at every step, which gives
+    nearly its sign. The gradient at the corners is not set to zero.
     """
 
     strength: ClassVar[str] = "step_size"
@@ -68,11 +72,11 @@ class Zhang:
     step_size: Number | None = None
     distance_weight: Number = 1.0
     score_scale: Number = 100.0
-    steps: int | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    steps: int | None = static(None)
+    variant: str = static("paper")
     objective: Objective | str = "raise"
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         # a pytree, so that the attack itself may enter a jit
         object.__setattr__(self, "distance", trained("distance", self.distance))
         complete(self, {"paper": {"step_size": 1e-3, "steps": 200}, "benchmark": {"step_size": 5e-3, "steps": 10}})
@@ -81,6 +85,7 @@ class Zhang:
         given, wanted = images, self.objective
         self, score_fn, images, key = begin(towards(self, score_fn, images), score_fn, images, key)
         weights = (1 / self.score_scale, self.distance_weight)
+        assert self.steps is not None  # since __post_init__
         constants = (images, score_fn, self.distance, weights, self.step_size, self.objective)
         if self.variant == "paper":
             attacked = iterate(_step, _start(images, image_keys(key, len(images))), self.steps, *constants)

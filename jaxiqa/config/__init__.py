@@ -1,11 +1,10 @@
-"""What an experiment is: frozen dataclasses, read by `train.py` and `evaluate.py`, filled by `configs/*.py`.
+"""Experiment configs: frozen dataclasses, created by `configs/*.py`, read by `train.py` and `evaluate.py`.
 
-Nothing heavy is imported here, so that ``--help`` answers at once. Below the two scripts, only `jaxiqa.evaluation` and
-`jaxiqa.train.startup` take parts of a config; others are passed its fields as arguments.
+Nothing slow is imported here, so that ``--help`` is fast. Apart from the two scripts, only `jaxiqa.evaluation` and
+`jaxiqa.train.startup` take parts of a config; all other code gets its fields as arguments.
 """
 
 from jaxiqa.config.checks import blocks_of, check_experiment
-from jaxiqa.config.command_line import from_command_line
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import (
     Adaptive,
@@ -45,7 +44,6 @@ __all__ = [
     "check_evaluation",
     "check_experiment",
     "describe",
-    "from_command_line",
     "load_config",
     "root_folder",
     "run_folder",

@@ -1,4 +1,4 @@
-"""What can be said of an experiment without JAX: references, ranges and labels."""
+"""Checks of an experiment without JAX: references, ranges and labels."""
 
 import math
 
@@ -7,15 +7,18 @@ from jaxiqa.config.experiment import TAKEN, Experiment
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.config.training import Block, Training, Variant
 from jaxiqa.config.values import check_values
-from jaxiqa.files import check_labels
+from jaxiqa.core.files import check_labels
 
 
 def check_experiment(experiment: Experiment) -> None:
-    """Raise ``ValueError``, with the field's full name, where variants refer to one another wrongly or a number is out
-    of range."""
+    """Check the references between variants and the ranges of numbers.
+
+    Raises:
+        ValueError: the first fault, with the full name of its field.
+    """
     check_values(experiment)
     if not experiment.variants:
-        raise ValueError("variants is empty; an experiment needs at least one")
+        raise ValueError("variants is empty; expected at least one variant")
     check_labels("name", [experiment.name])
     check_labels("variants", experiment.variants, taken=TAKEN)
     seen: list[str] = []
@@ -29,23 +32,23 @@ def check_experiment(experiment: Experiment) -> None:
             _check_place(f"{label}.where", block.where)
         _check_training(f"{where}.training", variant.training)
         if variant.prune and not 0 <= variant.prune.amount < 1:
-            raise ValueError(f"{where}.prune.amount={variant.prune.amount}; a share in [0, 1), such as 0.1")
+            raise ValueError(f"{where}.prune.amount={variant.prune.amount}; expected a share in [0, 1), such as 0.1")
         seen.append(name)
     if len(set(experiment.seeds)) != len(experiment.seeds) or not experiment.seeds:
-        raise ValueError(f"seeds={experiment.seeds}; give at least one, each once")
+        raise ValueError(f"seeds={experiment.seeds}; expected at least one seed, none of them twice")
     if odd := [seed for seed in experiment.seeds if not 0 <= seed < 2**31]:
-        raise ValueError(f"seeds: {odd[0]} is not allowed; choose from 0 to 2147483647")
+        raise ValueError(f"seeds: {odd[0]} is not allowed; expected 0 to 2147483647")
     model, limit = experiment.model, experiment.data.limit
     numbers = {"model.width": model.width, "data.limit": limit}
     numbers |= {f"model.input_size[{i}]": side for i, side in enumerate(model.input_size or ())}
     for label, number in numbers.items():
         if number is not None and number < 1:
-            raise ValueError(f"{label}={number}; at least 1")
+            raise ValueError(f"{label}={number}; expected at least 1")
     check_evaluation(experiment.evaluation)
 
 
 def blocks_of(variant: Variant, where: str = "") -> dict[str, Block]:
-    """The blocks of a variant in their order, each under the name of its field.
+    """Return the blocks of a variant in their order, by the names of their fields.
 
     >>> list(blocks_of(Variant(Training(epochs=1), block=(Block("after:a"), Block("after:b"))), "variants.x"))
     ['variants.x.block[0]', 'variants.x.block[1]']
@@ -58,20 +61,20 @@ def blocks_of(variant: Variant, where: str = "") -> dict[str, Block]:
 def _check_place(where: str, value: str) -> None:
     side, _, stage = value.partition(":")
     if side not in ("before", "after") or not stage:
-        raise ValueError(f"{where}={value!r}; write before:STAGE or after:STAGE")
+        raise ValueError(f"{where}={value!r}; expected before:STAGE or after:STAGE")
 
 
 def _check_training(where: str, training: Training) -> None:
     for name in ("epochs", "batch_size", "decay_every"):
         if getattr(training, name) < 1:
-            raise ValueError(f"{where}.{name}={getattr(training, name)}; at least 1")
+            raise ValueError(f"{where}.{name}={getattr(training, name)}; expected at least 1")
     if training.batch_size == 1 and training.loss != "mse":
         raise ValueError(
-            f"{where}.batch_size=1 with loss={training.loss!r}, which compares the images of a batch; at least 2"
+            f"{where}.batch_size=1; expected at least 2, since loss={training.loss!r} compares the images of a batch"
         )
     _check_positive(f"{where}.learning_rate", training.learning_rate)
     if not 0 <= training.backbone_factor < math.inf:
-        raise ValueError(f"{where}.backbone_factor={training.backbone_factor}; at least 0")
+        raise ValueError(f"{where}.backbone_factor={training.backbone_factor}; expected at least 0")
     if not 0 < training.decay_factor <= 1:
         raise ValueError(f"{where}.decay_factor={training.decay_factor}; expected a number in (0, 1]")
     adversarial, penalty = training.adversarial, training.norm_penalty
@@ -82,15 +85,15 @@ def _check_training(where: str, training: Training) -> None:
         if (adversarial.label == "lpips") != given:
             raise ValueError(
                 f"{where}.adversarial.label={adversarial.label!r} with distance={adversarial.distance}; "
-                "'lpips' needs a network with weights, and no other label takes one"
+                "the label 'lpips' needs a distance with weights; other labels take none"
             )
     if penalty:
         _check_positive(f"{where}.norm_penalty.weight", penalty.weight)
         _check_positive(f"{where}.norm_penalty.step", penalty.step)
         if training.batch_size == 1 and penalty.scale_free:
-            raise ValueError(f"{where}.batch_size=1 with norm_penalty.scale_free=True, which needs at least 2 images")
+            raise ValueError(f"{where}.batch_size=1; expected at least 2, since norm_penalty.scale_free=True")
 
 
 def _check_positive(where: str, value: float) -> None:
     if not 0 < value < math.inf:
-        raise ValueError(f"{where}={value}; must be positive and finite")
+        raise ValueError(f"{where}={value}; expected a positive, finite number")

@@ -1,4 +1,4 @@
-"""Which images."""
+"""The data set of an experiment."""
 
 from dataclasses import dataclass, field
 from typing import Any
@@ -10,8 +10,8 @@ class Data:
 
     name: str
     source: str | None = None
-    """Folder of the images. A relative one is looked up under $JAXIQA_DATA (default: ./data)."""
+    """Folder of the images; relative paths are below $JAXIQA_DATA (default: ./data)."""
     limit: int | None = None
-    """Use only the first so many images of each split."""
+    """Number of images to use of each split, the first ones; None: all."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Further keyword arguments of the data set's loader."""
+    """Keyword arguments of the data set's loader."""

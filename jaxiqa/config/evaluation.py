@@ -1,4 +1,4 @@
-"""What `evaluate.py` runs on every trained model: attacks, defenses, certified defenses."""
+"""Config of an evaluation: the attacks, defenses and certified defenses that `evaluate.py` runs on every model."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,59 +8,61 @@ from jaxiqa.config.data import Data
 
 @dataclass(frozen=True)
 class Network:
-    """A network that an attack or a defense works with; `jaxiqa.models.auxiliary.AUXILIARY` lists the names."""
+    """A network of an attack or a defense; `jaxiqa.networks.NETWORKS` lists the names."""
 
     name: str
     weights: str | None = None
-    """A file; None is a fresh network, for attacks that train it."""
+    """File of weights; None: random weights, for attacks that train the network."""
     backbone_weights: str | None = None
-    """A second file, for perceptual distances."""
+    """Second file of weights, for perceptual distances."""
 
 
 @dataclass(frozen=True)
 class Align:
-    """Weak, medium and strong by how much pictures change, rather than by the attack's own number.
+    """Strengths weak, medium and strong, defined by how much images change instead of by the attack's own parameter.
 
-    `jaxiqa.attacks.align` looks for the strengths on the first few images, once per model, and keeps them.
+    `jaxiqa.attacks.align` searches the strengths on the first images, once per model, and stores them.
     """
 
     measure: Literal["budget", "linf", "ssim", "psnr"]
-    """What is equal for all attacks; targets are those of `jaxiqa.attacks.align.LEVELS`. "budget" looks for nothing:
-    ε is 2, 4 and 8 / 255, whether or not the attack makes full use of it."""
+    """Measure that is equal for all attacks; `jaxiqa.attacks.wrappers.align.LEVELS` has its targets. "budget" needs no
+    search: ε is 2, 4 and 8 / 255, even if an attack does not use all of it."""
     ladder: tuple[int | float, ...] | None = None
-    """Strengths to begin with; two that enclose all targets are enough. None tries ten about the attack's own."""
+    """Strengths to start with; two that enclose all targets are enough. None: ten around the attack's own strength."""
     images: int = 4
+    """Number of images for the search."""
     tolerance: float = 0.1
     """Accepted relative error of the change."""
 
 
 @dataclass(frozen=True)
 class Attack:
-    """One attack over a range of strengths; `jaxiqa.attacks.ATTACKS` lists the names."""
+    """One attack at several strengths; `jaxiqa.attacks.ATTACKS` lists the names."""
 
     name: str
     epsilons: tuple[float, ...] | None = None
-    """Strengths: budgets in [0, 1] pixel units, or values of the field that is the attack's strength (such as a step
-    size); None for the attack as its options make it."""
+    """Strengths: budgets in [0, 1] pixel units, or values of the attack's strength field (such as a step size); None:
+    the options decide the strength."""
     options: dict[str, Any] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
-    """Options that are networks: zhang's distance, cadv's colorize, facpa's network."""
+    """Options that are networks: distance of zhang, colorize of cadv, network of facpa."""
     fit_on: Data | None = None
-    """For an attack that is fitted on other images: where they come from (the split named by `fit_split`)."""
+    """Images on which an attack is fitted, for attacks that need it."""
     fit_split: str = "train"
+    """Split of `fit_on`."""
     aligned: Align | None = None
-    """Instead of epsilons: the strengths weak, medium and strong."""
+    """Strengths weak, medium and strong, instead of epsilons."""
 
 
 @dataclass(frozen=True)
 class Defense:
-    """A purifier before the metric."""
+    """A purifier in front of the metric."""
 
     name: str
     """A key of `jaxiqa.defenses.purify.PURIFIERS`, or FILE.py:CLASS."""
     options: dict[str, Any] = field(default_factory=dict)
     preset: int | None = None
-    """Which of its published strengths (`jaxiqa.defenses.purify.PRESETS`), 0 being the weakest; options come on top."""
+    """Number of a published strength (`jaxiqa.defenses.purify.PRESETS`), 0 is the weakest; options overwrite it."""
     networks: dict[str, Network] = field(default_factory=dict)
     """Options that are networks: a denoiser, a diffusion model."""
 
@@ -73,25 +75,26 @@ class Certifier:
     options: dict[str, Any] = field(default_factory=dict)
     networks: dict[str, Network] = field(default_factory=dict)
     attacks: tuple[str, ...] = ()
-    """Labels of the attacks whose stored images are certified too, at the middle one of their strengths."""
+    """Labels of attacks whose stored images are certified too, at the middle one of their strengths."""
     images: int | None = 10
-    """So many of the attacked images; None is all of them."""
+    """Number of images to certify; None: all."""
 
 
 @dataclass(frozen=True)
 class Adaptive:
-    """Which attacks are repeated against every defended metric, knowing the defense."""
+    """Adaptive attacks: they know the defense and are run on every defended metric."""
 
     attacks: tuple[str, ...] = ()
-    """Their labels. Attacks that are fitted on other images cannot be among them."""
+    """Labels of the attacks; attacks that are fitted on other images are not allowed."""
     strengths: Literal["all", "middle", "strongest"] = "middle"
+    """Strengths at which they are run."""
     draws: int = 4
-    """Random defenses: so many draws are averaged over in every step."""
+    """Random draws that every step averages over, for random defenses."""
 
 
 @dataclass(frozen=True)
 class Subset:
-    """Pictures of all kinds, by `jaxiqa.data.select_subset`."""
+    """A small, varied subset of images, selected by `jaxiqa.data.select_subset`."""
 
     count: int
     clusters: int = 10
@@ -100,55 +103,55 @@ class Subset:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """What `evaluate.py` runs on every trained variant."""
+    """The evaluation that `evaluate.py` runs on every trained variant."""
 
     data: Data
-    """The images under attack."""
+    """The images to attack."""
     attacks: dict[str, Attack]
     """Label in the tables -> attack."""
     split: str = "test"
-    """The split of `Experiment.data` that correlations with human scores are reported on."""
+    """Split of `Experiment.data` for the correlations with human scores."""
     attacked_split: str = "test"
-    """The split of `data` that is attacked."""
+    """Split of `data` to attack."""
     subset: Subset | None = None
-    """Take a varied few of them, rather than all."""
+    """Attack a small, varied subset instead of all images."""
     size: tuple[int, int] | None = None
-    """(height, width) that images are resized to before they are attacked; None keeps their own."""
+    """(height, width) to which images are resized before the attack; None: no resize."""
     batch_size: int | None = 8
-    """Images attacked at once; None is as many as fit into memory, up to 64."""
+    """Images attacked at once; None: as many as fit into memory, up to 64."""
     masking: int = 4
-    """So many of the images are used to check for masked gradients; 0 leaves it out."""
+    """Number of images for the check for masked gradients; 0: no check."""
     save_images: bool = False
-    """Whether every attacked image is stored as an 8-bit PNG, under WORKDIR/images; defenses always need them."""
+    """Store every attacked image as an 8-bit PNG under WORKDIR/images; with defenses this is always done."""
     examples: int = 2
-    """So many attacked images are kept, at the largest strength, for the example sheet."""
+    """Number of images on the example sheet, attacked at the largest strength."""
     score_range: Literal["mos", "baseline", "model"] = "mos"
-    """What gains are divided by: the labels' range, the first variant's clean scores, or each model's own range."""
+    """Range by which gains are divided: of the labels, of the first variant's clean scores, or of each model."""
     defenses: dict[str, Defense] = field(default_factory=dict)
     """Label in the tables -> purifier."""
     adaptive: Adaptive = Adaptive()
     certifiers: dict[str, Certifier] = field(default_factory=dict)
     """Label in the tables -> certified defense."""
     psnr_cap: float = 60.0
-    """dB: what the PSNR of a defended image counts at most; inf, as in the benchmark, makes equal images count inf."""
+    """Cap for the PSNR of a defended image, in dB; with inf, as in the benchmark, equal images count as inf."""
 
 
 def check_weights(place: str, network: Network) -> None:
-    """Raise ``ValueError`` where a network that nothing trains would have random weights.
+    """Check that a network has a file of weights, so that its weights are not random; else raise ``ValueError``.
 
     >>> check_weights("evaluation.defenses.x.networks.network", Network("dncnn"))
     Traceback (most recent call last):
-    ValueError: evaluation.defenses.x.networks.network has no weights: dncnn would be a random network; name its file...
+    ValueError: evaluation.defenses.x.networks.network has no weights: dncnn would be random; give its file in...
     """
     if not network.weights:
         raise ValueError(
-            f"{place} has no weights: {network.name} would be a random network; name its file in `weights` "
-            "(only an attack with `fit_on` trains its network and may start from a fresh one)"
+            f"{place} has no weights: {network.name} would be random; give its file in `weights` "
+            "(only an attack with `fit_on` trains its network and may start from random weights)"
         )
 
 
 def check_evaluation(evaluation: Evaluation) -> None:
-    """Raise ``ValueError`` where labels refer to nothing or choices exclude one another."""
+    """Check that labels refer to existing attacks and that choices do not exclude each other; else ``ValueError``."""
     for kind in ("attacks", "defenses", "certifiers"):
         for label, part in getattr(evaluation, kind).items():
             for option, network in part.networks.items():
@@ -158,21 +161,26 @@ def check_evaluation(evaluation: Evaluation) -> None:
         if attack.aligned and attack.epsilons:
             raise ValueError(f"evaluation.attacks.{label} has both epsilons and aligned; choose one")
         if attack.aligned and attack.fit_on and attack.aligned.measure != "budget":
-            raise ValueError(f"evaluation.attacks.{label} is fitted on other images; align it by its budget")
+            raise ValueError(
+                f"evaluation.attacks.{label}.aligned.measure={attack.aligned.measure!r} is not allowed for an attack "
+                "that is fitted on other images; use 'budget'"
+            )
         for other in evaluation.attacks:
             if label in (f"AUC {other}", f"mean {other}") or label.startswith(f"{other} @ "):
-                raise ValueError(f"evaluation.attacks: {label!r} is what tables call a column of {other!r}; rename one")
+                raise ValueError(f"evaluation.attacks: {label!r} is also the name of a column of {other!r}; rename one")
     users = {"adaptive": evaluation.adaptive.attacks}
     users |= {f"certifiers.{label}": certifier.attacks for label, certifier in evaluation.certifiers.items()}
     for user, labels in users.items():
         for label in labels:
             if label not in evaluation.attacks:
                 known = ", ".join(map(repr, evaluation.attacks))
-                raise ValueError(f"evaluation.{user}.attacks names {label!r}; there are {known or 'none'}")
+                raise ValueError(f"evaluation.{user}.attacks: {label!r} is not an attack; there are {known or 'none'}")
     for label in evaluation.adaptive.attacks:
         if evaluation.attacks[label].fit_on:
-            raise ValueError(f"evaluation.adaptive.attacks names {label!r}, which is fitted on other images")
+            raise ValueError(
+                f"evaluation.adaptive.attacks: {label!r} is fitted on other images and cannot be adaptive; remove it"
+            )
     if evaluation.adaptive.draws < 1:
-        raise ValueError(f"evaluation.adaptive.draws={evaluation.adaptive.draws}; at least 1")
+        raise ValueError(f"evaluation.adaptive.draws={evaluation.adaptive.draws}; expected at least 1")
     if "none" in evaluation.defenses:
-        raise ValueError("evaluation.defenses has the label 'none', which stands for the metric without a defense")
+        raise ValueError("evaluation.defenses: 'none' is reserved for the metric without a defense; rename it")

@@ -1,4 +1,4 @@
-"""An experiment, and where its files lie."""
+"""An experiment and the folders of its files."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -7,7 +7,7 @@ from typing import Literal
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Evaluation
 from jaxiqa.config.training import Model, Variant
-from jaxiqa.files import safe_name
+from jaxiqa.core.files import safe_name
 
 TAKEN = (
     *("images", "examples", "fitted", "aligned"),
@@ -19,12 +19,12 @@ TAKEN = (
     *("defenses.csv", "defenses.md", "defenses_tradeoff.png", "defenses_by_attack.png", "defenses_by_strength.png"),
     *("leaderboard.csv", "leaderboard.html"),
 )
-"""Folders and files beside the variants' folders, which no variant may be called."""
+"""Names of folders and files next to the variants' folders; variants may not have these names."""
 
 
 @dataclass(frozen=True)
 class Experiment:
-    """Everything `train.py` and `evaluate.py` need."""
+    """The input of `train.py` and `evaluate.py`."""
 
     name: str
     data: Data
@@ -34,15 +34,15 @@ class Experiment:
     evaluation: Evaluation
     seeds: tuple[int, ...] = (0,)
     workdir: str = ""
-    """Where everything is written; the default is runs/NAME."""
+    """Folder of all output; default: runs/NAME."""
     parallel: Literal["pmap", "shard_map"] = "pmap"
 
 
 def root_folder(experiment: Experiment) -> Path:
-    """Where everything about an experiment lies."""
+    """Return the folder of an experiment."""
     return Path(experiment.workdir or f"runs/{safe_name(experiment.name)}")
 
 
 def run_folder(experiment: Experiment, variant: str, seed: int) -> Path:
-    """Where everything about one trained variant lies."""
+    """Return the folder of one trained variant."""
     return root_folder(experiment) / safe_name(variant) / f"seed{seed}"

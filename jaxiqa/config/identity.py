@@ -1,4 +1,4 @@
-"""What decides the parameters of a trained variant, and how two such descriptions differ."""
+"""Describe what decides the parameters of a trained variant, and compare two descriptions."""
 
 import json
 from dataclasses import asdict, replace
@@ -7,14 +7,14 @@ from typing import Any
 from jaxiqa.config.experiment import Experiment
 from jaxiqa.config.training import Training, Variant
 
-UNUSED = {"folder": ("mos_range",), "builtin": ("test",)}
-"""Options of a data set that change nothing of what is trained on."""
+UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("test",)}
+"""Options of a data set that do not change the training images and labels."""
 
 
 def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
-    """All that decides the parameters of one trained variant, as JSON data: what ``config.json`` holds.
+    """Return all that decides the parameters of one trained variant, as JSON data: the content of ``config.json``.
 
-    It includes the chain of parents, so that a change anywhere upstream is noticed.
+    It includes the chain of parents, so that a change of any parent is detected.
     """
     links = [_described(replace(experiment.variants[name], parent=None)) for name in chain(experiment, variant)]
     described = {
@@ -27,7 +27,7 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
 
 
 def chain(experiment: Experiment, variant: str) -> list[str]:
-    """The names of a variant and of all it starts from, the first parent first."""
+    """Return the names of all parents of a variant, the first parent first, and of the variant itself."""
     names = [variant]
     while (parent := experiment.variants[names[0]].parent) is not None:
         names.insert(0, parent)
@@ -35,7 +35,7 @@ def chain(experiment: Experiment, variant: str) -> list[str]:
 
 
 def without_unused(described: dict[str, Any]) -> dict[str, Any]:
-    """A description without what changes nothing, as older versions wrote it.
+    """Remove the options in `UNUSED`, which older versions wrote, from a description.
 
     >>> without_unused({"data": {"name": "folder", "options": {"csv": "a.csv", "mos_range": [0, 5]}}})
     {'data': {'name': 'folder', 'options': {'csv': 'a.csv'}}}
@@ -43,17 +43,17 @@ def without_unused(described: dict[str, Any]) -> dict[str, Any]:
     data = described.get("data")
     if not isinstance(data, dict) or not isinstance(data.get("options"), dict):
         return described
-    unused = UNUSED.get(data.get("name"), ())
+    unused = UNUSED.get(data.get("name", ""), ())
     options = {key: value for key, value in data["options"].items() if key not in unused}
     return {**described, "data": {**data, "options": options}}
 
 
 def differences(before: dict[str, Any], today: dict[str, Any], names: list[str]) -> list[str]:
-    """Each field that differs, with both values.
+    """List the fields that differ, with both values.
 
     Args:
         before, today: descriptions of one variant.
-        names: of today's chain, see `chain`.
+        names: names of today's chain, see `chain`.
 
     >>> before, today = ({"seed": 0, "variants": [{"training": {"epochs": n}}]} for n in (20, 25))
     >>> differences(before, today, ["baseline"])
@@ -62,7 +62,7 @@ def differences(before: dict[str, Any], today: dict[str, Any], names: list[str])
     before, old, new = without_unused(before), before.get("variants"), today["variants"]
     if not isinstance(old, list) or len(old) != len(new):
         count = len(old) - 1 if isinstance(old, list) else 0
-        return [f"variants.{names[-1]}: it started from {count} other variants -> {len(new) - 1}"]
+        return [f"variants.{names[-1]}: number of its parents: {count} -> {len(new) - 1}"]
     found = []
     for name, ours, theirs in zip(names, old, new, strict=True):
         found += _changes(f"variants.{name}", ours, theirs)
@@ -83,9 +83,9 @@ def _changes(where: str, before: Any, today: Any) -> list[str]:
 def _described(variant: Variant) -> dict[str, Any]:
     described, plain = asdict(variant), asdict(Training(epochs=1))
     for name in ("adversarial", "norm_penalty", "attacked_mode"):
-        # Left out where they are not used, so that runs from before there was such a field go on.
+        # Left out if not used, so that runs from before these fields existed can continue.
         if described["training"][name] == plain[name]:
             del described["training"][name]
     if isinstance(described["block"], tuple) and len(described["block"]) < 2:
-        described["block"] = next(iter(described["block"]), None)  # as if it stood alone
+        described["block"] = next(iter(described["block"]), None)  # as a single block
     return described

@@ -1,4 +1,4 @@
-"""A config file, run: what is wrong in it is one message with its file, line and field."""
+"""Load a config file; a fault in it is one message with file, line and field."""
 
 import dataclasses
 import importlib.util
@@ -12,39 +12,66 @@ from jaxiqa.config.suggest import suggestion
 from jaxiqa.config.values import check_values
 
 
+def shipped() -> list[Path]:
+    """Return the configs that come with the package: in its own folder, or next to it in a checkout."""
+    package = Path(__file__).parents[1]
+    folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+    return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
+
+
+def find_config(name: str) -> Path:
+    """Return the file of a config, given by its path or by the name of a shipped config, such as ``quickstart``.
+
+    >>> find_config("quickstart").name, str(find_config("mine/quickstart.py"))
+    ('quickstart.py', 'mine/quickstart.py')
+    """
+    path = Path(name)
+    if path.is_file() or path.parent != Path() or path.suffix:
+        return path
+    return next((one for one in shipped() if one.stem == name), path)
+
+
 def load_config(path: Path) -> Experiment:
     """Call ``get_config()`` of a Python file and check the types of what it returns.
 
+    The file may import other files in its folder.
+
     Raises:
-        SystemExit: there is no such file, it cannot be run, or what it returns is no experiment; the message names
-            file, line and field.
+        FileNotFoundError: the file does not exist.
+        ValueError: the file cannot be run, or does not return an experiment; the message names file, line and field.
     """
     if not path.is_file():
-        raise SystemExit(f"--config {path}: no such file{_neighbours(path)}")
+        names = [one.stem for one in shipped()]
+        hint = _neighbours(path) or suggestion(path.stem, names)
+        raise FileNotFoundError(f"--config {path}: no such file{hint}")
     if path.suffix != ".py":
-        raise SystemExit(f"--config {path}: not a Python file (.py)")
+        raise ValueError(f"--config {path}: not a Python file (.py)")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
+    assert spec is not None  # the file ends in .py
+    assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)
     before = list(sys.path)
+    sys.path.insert(0, str(path.resolve().parent))
     try:
         spec.loader.exec_module(module)
-        if not callable(getattr(module, "get_config", None)):
-            raise SystemExit(f"--config {path}: it has no function get_config()")
-        experiment = module.get_config()
+        get_config = getattr(module, "get_config", None)
+        experiment = get_config() if callable(get_config) else None
     except SyntaxError as error:
-        raise SystemExit(f"--config {error.filename or path}, line {error.lineno}: {error.msg}") from error
+        raise ValueError(f"--config {error.filename or path}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
-        raise SystemExit(f"--config {_place(path, error)}: {_explain(error)}") from error
+        raise ValueError(f"--config {_place(path, error)}: {_explain(error)}") from error
     finally:
         sys.path[:] = before
+    if not callable(get_config):
+        raise ValueError(f"--config {path}: it has no function get_config()")
     if not isinstance(experiment, Experiment):
-        raise SystemExit(
+        raise ValueError(
             f"--config {path}: get_config() returned {type(experiment).__name__}; expected a jaxiqa.config.Experiment"
         )
     try:
         check_values(experiment)
     except ValueError as error:
-        raise SystemExit(f"--config {path}: {error}") from error
+        raise ValueError(f"--config {path}: {error}") from error
     return experiment
 
 
@@ -54,7 +81,7 @@ def _neighbours(path: Path) -> str:
 
 
 def _place(path: Path, error: Exception) -> str:
-    """The innermost line of the config itself, or of a file beside it."""
+    """Return the innermost line of the traceback in the config or in a file of its folder."""
     folder = path.resolve().parent
     for frame in reversed(traceback.extract_tb(error.__traceback__)):
         if Path(frame.filename).resolve().parent == folder:
@@ -63,13 +90,13 @@ def _place(path: Path, error: Exception) -> str:
 
 
 def _explain(error: Exception) -> str:
-    """In the words of a config where a field is unknown or missing; else as Python says it."""
-    from jaxiqa import config  # which imports this file
+    """Explain an error: name an unknown or missing field of the config; else return Python's message."""
+    config = sys.modules["jaxiqa.config"]  # imported by the file that failed; it imports this one
 
     text = str(error)
     called = re.match(r"(\w+)\.__init__\(\) (.*)", text) if isinstance(error, TypeError) else None
     kind = getattr(config, called[1], None) if called else None
-    if dataclasses.is_dataclass(kind):
+    if called and dataclasses.is_dataclass(kind):
         fields = [field.name for field in dataclasses.fields(kind)]
         if unknown := re.search(r"unexpected keyword argument '(\w+)'", called[2]):
             return f"{called[1]} has no field {unknown[1]!r}{suggestion(unknown[1], fields)}"

@@ -1,11 +1,11 @@
-"""What somebody may have meant by a name that is not known."""
+"""Suggestions for unknown names."""
 
 import difflib
 from collections.abc import Iterable
 
 
 def suggestion(name: object, choices: Iterable[object]) -> str:
-    """``"; did you mean 'pgd'?"`` for the nearest choice, else the choices, to be put behind a message.
+    """Return ``"; did you mean 'pgd'?"`` for the nearest choice, and the list of choices, to append to a message.
 
     >>> suggestion("pgdd", ["pgd", "fgsm"])
     "; did you mean 'pgd'? There are 'pgd', 'fgsm'"

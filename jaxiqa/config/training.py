@@ -1,4 +1,4 @@
-"""How the variants of an experiment are made and trained: frozen dataclasses, no JAX."""
+"""Config of the variants of an experiment and their training: frozen dataclasses, no JAX."""
 
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -8,67 +8,69 @@ from jaxiqa.config.evaluation import Network
 
 @dataclass(frozen=True)
 class Model:
-    """A metric over a backbone."""
+    """A metric on a backbone."""
 
     backbone: str
     width: int | None = None
-    """Channels of a ResNet's first stage (64 in the paper); None is the published width."""
+    """Channels of a ResNet's first stage (64 in the paper); None: the published width."""
     weights: str | None = None
-    """ImageNet weights of the backbone; relative paths as for `Data.source`. None starts from scratch."""
+    """File of ImageNet weights of the backbone; relative paths as for `Data.source`. None: random weights."""
     input_size: tuple[int, int] | None = None
-    """(height, width) that the metric resizes to; None scores images at their own size."""
+    """(height, width) to which the metric resizes images; None: no resize."""
     taps: tuple[str, str] | None = None
-    """The two stages that the head reads; None is the backbone's default."""
+    """The two stages whose outputs the head reads; None: the default of the backbone."""
 
 
 @dataclass(frozen=True)
 class Block:
-    """What to insert, and where: 'before:STAGE' or 'after:STAGE'."""
+    """A block to insert into the backbone."""
 
     where: str
+    """Place: 'before:STAGE' or 'after:STAGE'."""
     kind: Literal["robust_block", "bottleneck", "square_pool"] = "robust_block"
     options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the block: mid, pool, reduce, unitary, padding, shrink, low_pass of a robust_block."""
+    """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass."""
     trainable: bool = True
-    """False keeps the block at its random initial values, as the authors' Linearity code does."""
+    """False: the block keeps its random initial values, as in the authors' Linearity code."""
 
 
 @dataclass(frozen=True)
 class Prune:
-    """Share of each convolution's filters (or of all weights) set to zero and held there while fine-tuning."""
+    """Pruning: set a share of the weights to zero and keep it zero during fine-tuning."""
 
     amount: float = 0.1
+    """Share of each convolution's filters ("l2"), or of all weights ("l1")."""
     criterion: Literal["l2", "l1"] = "l2"
 
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Attacked copies beside the pictures of every batch; `jaxiqa.defenses.adversarial_batch` explains."""
+    """Adversarial training: add attacked copies to every batch; see `jaxiqa.defenses.adversarial_batch`."""
 
     epsilon: float
-    """Strength of the attack: for most a radius in [0, 1] pixel units, of pictures as the metric resizes them."""
+    """Strength of the attack: for most attacks a radius in [0, 1] pixel units, of the resized images."""
     attack: str = "apgd"
     """`jaxiqa.attacks.ATTACKS` lists the names."""
     options: dict[str, Any] = field(default_factory=lambda: {"steps": 2, "random_start": False})
     label: Literal["ssim", "ms_ssim", "lpips", "unchanged", "minimum"] = "ssim"
-    """What lowers the label of an attacked picture."""
+    """Distance by which the label of an attacked image is lowered."""
     penalty: float = 1.0
-    """Share of the labels' range that a distance of 1 costs."""
+    """Share of the labels' range by which a distance of 1 lowers a label."""
     distance: Network | None = None
-    """The network that the label "lpips" needs; relative paths of its files as for `Data.source`."""
+    """Network for the label "lpips"; relative paths of its files as for `Data.source`."""
     target: Literal["loss", "score"] = "loss"
-    """What the attack raises: how far scores are from labels, or the score."""
+    """Objective of the attack: raise the deviation of scores from labels ("loss"), or the score."""
 
 
 @dataclass(frozen=True)
 class NormPenalty:
-    """What a steep score adds to the loss; `jaxiqa.defenses.norm_penalty` explains."""
+    """Penalty on the gradient norm of the score; see `jaxiqa.defenses.norm_penalty`."""
 
     weight: float
     step: float = 0.01
-    """Of the finite difference, in [0, 1] pixel units."""
+    """Step of the finite difference, in [0, 1] pixel units."""
     scale_free: bool = True
-    """False lets the metric escape the penalty by smaller scores, as in the paper."""
+    """False, as in the paper: smaller scores reduce the penalty too."""
 
 
 @dataclass(frozen=True)
@@ -80,30 +82,30 @@ class Training:
     loss: Literal["norm_in_norm", "mse", "plcc"] = "norm_in_norm"
     learning_rate: float = 1e-3
     backbone_factor: float = 0.1
-    """The backbone's learning rate, as a share of the head's; an inserted block learns at the head's rate."""
+    """Learning rate of the backbone, as a share of the head's; an inserted block has the head's rate."""
     decay_every: int = 10
     decay_factor: float = 0.1
     freeze: str | None = None
-    """Last stage that is not trained. Its activations are computed once and kept in memory, unless `adversarial` or
-    `norm_penalty` need the pictures: then they are computed, and differentiated, at every step."""
+    """Last stage that is not trained. Its activations are computed once and kept in memory; with `adversarial` or
+    `norm_penalty`, which need the images, they are computed and differentiated at every step."""
     batch_norm: Literal["train", "frozen"] = "train"
-    """Whether the backbone's batch norm follows the batch or keeps its running statistics."""
+    """Batch norm of the backbone: "train" uses batch statistics, "frozen" the running statistics."""
     flip: bool = True
     adversarial: Adversarial | None = None
-    """Train on attacked pictures too."""
+    """Train on attacked images too."""
     norm_penalty: NormPenalty | None = None
-    """Penalise steep scores."""
+    """Penalise the gradient norm."""
     attacked_mode: Literal["eval", "train"] = "eval"
-    """Batch norm of the metric while it is attacked or its slope is measured; the benchmark's code uses "train"."""
+    """Mode of batch norm for attacks and the norm penalty; the benchmark's code uses "train"."""
 
 
 @dataclass(frozen=True)
 class Variant:
-    """One model of the experiment: a parent, what is changed about it, and how it is trained."""
+    """One model of the experiment: its parent, its changes and its training."""
 
     training: Training
     parent: str | None = None
-    """The variant whose trained weights this one starts from; None is the backbone's weights."""
+    """Variant whose trained weights are the start; None: the weights of the backbone."""
     block: Block | tuple[Block, ...] | None = None
-    """One block, or several, which are inserted in this order: a place may name a block that was inserted before."""
+    """One or several blocks, inserted in this order; a place may name a block that was inserted before."""
     prune: Prune | None = None

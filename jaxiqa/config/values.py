@@ -1,4 +1,4 @@
-"""Whether every field of an experiment holds what its type says."""
+"""Check the type of every field of an experiment."""
 
 import dataclasses
 import math
@@ -9,7 +9,7 @@ from jaxiqa.config.suggest import suggestion
 
 
 def check_values(value: Any, where: str = "") -> None:
-    """Raise ``ValueError``, with the field's full name, where a value is not of its field's type.
+    """Check that every value has the type of its field; else raise ``ValueError`` with the full name of the field.
 
     >>> Training = dataclasses.make_dataclass("Training", [("loss", Literal["mse", "plcc"])])
     >>> check_values(Training(loss="msee"), "variants.baseline.training")
@@ -24,7 +24,7 @@ def check_values(value: Any, where: str = "") -> None:
 
 
 def _fault(value: Any, kind: Any, name: str) -> str | None:
-    """What is wrong with ``value``, or None."""
+    """Return what is wrong with ``value``, or None."""
     origin, parts = get_origin(kind), get_args(kind)
     if kind is Any:
         return _option_fault(value, name)
@@ -32,7 +32,7 @@ def _fault(value: Any, kind: Any, name: str) -> str | None:
         return None if value in parts else f"{name}={value!r}{suggestion(value, parts)}"
     if origin in (Union, types.UnionType):
         return _union_fault(value, parts, name)
-    if dataclasses.is_dataclass(kind):
+    if isinstance(kind, type) and dataclasses.is_dataclass(kind):
         if not isinstance(value, kind):
             return f"{name}={value!r}; expected a jaxiqa.config.{kind.__name__}"
         check_values(value, name)
@@ -57,7 +57,7 @@ def _union_fault(value: Any, parts: tuple, name: str) -> str | None:
     for part in parts:
         try:
             fault = _fault(value, part, name)
-        except ValueError as error:  # of the right kind, with a wrong field
+        except ValueError as error:  # the right type with a wrong field
             return str(error)
         if fault is None:
             return None
@@ -77,7 +77,7 @@ def _tuple_fault(value: Any, parts: tuple, name: str) -> str | None:
 
 
 def _option_fault(value: Any, name: str) -> str | None:
-    """Options are kept as JSON, so that a later run can be compared with them."""
+    """Check that an option can be stored as JSON, for the comparison with later runs."""
     if isinstance(value, dict):
         return next(filter(None, (_option_fault(item, f"{name}.{key}") for key, item in value.items())), None)
     if isinstance(value, list | tuple):
@@ -86,11 +86,11 @@ def _option_fault(value: Any, name: str) -> str | None:
         return f"{name}={value}; expected a number"
     if value is None or type(value) in (bool, int, float, str) or isinstance(value, float):
         return None
-    return f"{name}={value!r} of type {type(value).__name__}; options are plain numbers, texts, booleans and tuples"
+    return f"{name}={value!r} of type {type(value).__name__}; options are numbers, texts, booleans, tuples, None"
 
 
 def _named(kind: Any) -> str:
     if get_origin(kind) is tuple:
         return "a tuple"
     names = {int: "a whole number", float: "a number", str: "text", bool: "True or False", type(None): "None"}
-    return names.get(kind) or getattr(kind, "__name__", str(kind))
+    return names[kind] if kind in names else getattr(kind, "__name__", str(kind))

@@ -1,24 +1,32 @@
-"""The data sets as tensorflow-datasets builders that need no TensorFlow: array_record files, pictures as PNG."""
+"""Write a data set as array_record files, by tensorflow-datasets without TensorFlow."""
 
 import io
+import shutil
+import types
 from collections.abc import Iterator
+from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 import tensorflow_datasets as tfds
 from PIL import Image
 
-from jaxiqa.data.prepared import VERSION
+from jaxiqa.core.files import locked, sealed_json, write_text, writing
+from jaxiqa.data.array_record import DIGESTS, VERSION, check_out, digests_of
 from jaxiqa.data.split import Split
 
 
-class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
-    """Writes given splits, in their order. Pictures become PNG files of what `jaxiqa.data.read_image` makes of them.
+class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type: ignore[call-arg]  # of a base without types
+    """Write given splits in their order. Images are stored as PNG, as `jaxiqa.data.read_image` decodes them.
 
-    Names and scores are in the metadata too, so that a set can be opened without reading all its pictures.
+    Names and scores are in the metadata too, so that a data set can be opened without reading all its images.
     """
 
     VERSION = tfds.core.Version(VERSION)
+
+    def __init_subclass__(cls, **options: Any) -> None:
+        super().__init_subclass__(**options)
 
     def __init__(self, *, splits: dict[str, Split], **options: Any) -> None:
         self._splits = splits
@@ -39,7 +47,7 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
         return tfds.core.DatasetInfo(
             builder=self,
             features=tfds.features.FeaturesDict(features),
-            disable_shuffling=True,  # else the records lie in the order of their hashes
+            disable_shuffling=True,  # otherwise the records are in the order of their hashes
             metadata=tfds.core.MetadataDict({"mos_range": first.mos_range, "parts": parts}),
         )
 
@@ -55,34 +63,30 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             yield index, {"image": buffer, **example}
 
 
-class Builtin(_Builder, skip_registration=True):
-    """Procedural pictures."""
-
-    name = "builtin"
-
-
-class Clive(_Builder, skip_registration=True):
-    """LIVE In the Wild."""
-
-    name = "clive"
+def _builder_class(name: str) -> type[_Builder]:
+    """The builder of one data set: tensorflow-datasets takes the name of its folder from the class."""
+    members = {"name": name, "__module__": __name__, "__doc__": f"The images of jaxiqa's data set {name}."}
+    return types.new_class(name, (_Builder,), {"skip_registration": True}, lambda body: body.update(members))
 
 
-class Koniq10k(_Builder, skip_registration=True):
-    """KonIQ-10k."""
+def write(name: str, splits: dict[str, Split], out: Path) -> Path:
+    """Write the splits of data set ``name`` below ``out``; return the folder of the data set.
 
-    name = "koniq10k"
+    The remains of an interrupted write are not read as a data set; the next write removes them.
 
-
-class Nips2017(_Builder, skip_registration=True):
-    """Pictures of the NIPS 2017 adversarial competition."""
-
-    name = "nips2017"
-
-
-class Folder(_Builder, skip_registration=True):
-    """A user's own folder."""
-
-    name = "folder"
-
-
-BUILDERS = {"builtin": Builtin, "clive": Clive, "koniq10k": Koniq10k, "nips2017": Nips2017, "folder": Folder}
+    Raises:
+        ValueError: ``out`` already holds that data set.
+        WriteError: ``out`` is not a folder or cannot be written, or the disk is full; the message names the path and
+            says what to do.
+        BlockingIOError: another process writes there.
+    """
+    check_out(name, out)
+    with locked(out / name), writing(out / name / VERSION):
+        for left in (out / name).glob(f"incomplete.??????_{VERSION}"):
+            shutil.rmtree(left)
+        builder = _builder_class(name)(splits=splits, data_dir=str(out))
+        with TemporaryDirectory() as downloads:  # tensorflow-datasets needs a folder for downloads
+            builder.download_and_prepare(download_dir=downloads)
+        folder = Path(builder.data_dir)
+        write_text(folder / DIGESTS, sealed_json(digests_of(folder)))
+    return folder

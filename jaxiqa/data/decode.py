@@ -1,4 +1,4 @@
-"""Any image file as 8-bit RGB, or an error that names it."""
+"""Read image files as 8-bit RGB."""
 
 import io
 import logging
@@ -12,12 +12,12 @@ import numpy as np
 from jaxtyping import UInt8
 from PIL import Image, UnidentifiedImageError
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.data.deep import read_deep, strips
 from jaxiqa.data.formats import FORMATS, MAX_PIXELS, check_header, check_scans, check_size, describe_other
 
 MAX_BYTES = 2**29
-"""Larger files are refused. An uncompressed 16-bit colour image of `MAX_PIXELS` just fits."""
+"""Largest file; larger files raise an error. An uncompressed 16-bit colour image of `MAX_PIXELS` just fits."""
 
 RGB = UInt8[np.ndarray, "h w 3"]
 
@@ -27,19 +27,28 @@ _ORIENTATION, _TILE_WIDTH, _TILE_HEIGHT = 274, 322, 323
 
 
 def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RGB:
-    """Decode an image file of one of the formats in `jaxiqa.data.formats.FORMATS`, known by its content.
+    """Decode an image file in one of the formats of `jaxiqa.data.formats.FORMATS`; its content decides the format.
 
-    Grey becomes three equal channels; transparency is composited onto white; palette and CMYK are converted; a value v
-    of at most m (65535 for 16 bits, 4095 for 12) becomes ``round(255 v / m)``; an EXIF rotation is applied, and a
-    warning logged where the EXIF data cannot be read. Of an animation, the first image counts.
+    Grey becomes three equal channels. Transparency is composited onto white. Palette and CMYK are converted. A value v
+    with maximum m (65535 for 16 bits, 4095 for 12) becomes ``round(255 v / m)``. An EXIF rotation is applied; if the
+    EXIF data cannot be read, a warning is logged. Of an animation, the first image is returned.
 
     Args:
         path: the file.
-        max_pixels: largest width × height accepted, at most `MAX_PIXELS`; less where a format takes more memory.
+        max_pixels: largest width × height, at most `MAX_PIXELS`; the limit is lower for formats that need more memory.
+
+    Returns:
+        The pixels, uint8, ``h w 3``.
 
     Raises:
-        ValueError: missing, no regular file, unreadable, empty, truncated, of another format, without pixels, too
-            large, or without an agreed range of values; names the file.
+        ValueError: the file is missing, not a regular file, unreadable, empty, truncated, of another format, without
+            pixels, too large, or its values have no fixed range; the message names the file.
+
+    >>> import tempfile
+    >>> path = Path(tempfile.mkdtemp()) / "grey.png"
+    >>> Image.new("L", (4, 2), 128).save(path)
+    >>> read_image(path).shape, read_image(path)[0, 0].tolist()
+    ((2, 4, 3), [128, 128, 128])
     """
     path = Path(path)
     if fault := file_fault(path):
@@ -50,12 +59,12 @@ def read_image(path: Path, *, max_pixels: int = MAX_PIXELS) -> RGB:
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     except MemoryError as error:
-        raise ValueError(f"{path}: needs more memory than there is") from error
+        raise ValueError(f"{path}: not enough memory to read it") from error
     return decode(content, str(path), max_pixels=max_pixels)
 
 
 def file_fault(path: Path) -> str | None:
-    """Why a path is no file that can be read, or None: missing, a folder, a link to nothing, a device, a FIFO ...
+    """Return why a path is not a readable file (missing, a folder, a broken link, a device, a FIFO), or None.
 
     >>> file_fault(Path("/dev/null"))
     'is a device, not a file'
@@ -64,9 +73,10 @@ def file_fault(path: Path) -> str | None:
         mode = os.stat(path).st_mode
     except (OSError, ValueError) as error:
         if os.path.islink(path):
-            return f"is a link that leads to no file ({os.readlink(path)})"
-        missing = isinstance(error, FileNotFoundError | NotADirectoryError | ValueError)
-        return "no such file" if missing else f"cannot be read: {error.strerror}"
+            return f"is a broken link (to {os.readlink(path)})"
+        if isinstance(error, FileNotFoundError | NotADirectoryError | ValueError):
+            return "no such file"
+        return f"cannot be read: {error.strerror}"
     if stat.S_ISREG(mode):
         return None
     kinds = {stat.S_ISDIR: "folder", stat.S_ISFIFO: "FIFO", stat.S_ISSOCK: "socket"}
@@ -74,7 +84,7 @@ def file_fault(path: Path) -> str | None:
 
 
 def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
-    """`read_image` for a file's content; ``name`` is what errors call it.
+    """Decode the content of a file as `read_image` does; ``name`` is its name in error messages.
 
     >>> decode(b"", "a.png")
     Traceback (most recent call last):
@@ -85,7 +95,7 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
         raise ValueError(f"{name}: the file is empty")
     try:
         if len(content) > MAX_BYTES:
-            raise ValueError(f"more than the {MAX_BYTES} bytes allowed")
+            raise ValueError(f"the file is larger than the {MAX_BYTES} bytes allowed")
         check_header(content, max_pixels)
         pixels = _decode(content, name, max_pixels)
     except UnidentifiedImageError as error:
@@ -93,8 +103,8 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
     except (Image.DecompressionBombError, Image.DecompressionBombWarning) as error:
         raise ValueError(f"{name}: cannot be decoded: more than the {max_pixels} pixels allowed") from error
     except MemoryError as error:
-        raise ValueError(f"{name}: cannot be decoded: needs more memory than there is") from error
-    except Exception as error:  # a damaged file makes Pillow raise anything, from TypeError to its own classes
+        raise ValueError(f"{name}: cannot be decoded: not enough memory") from error
+    except Exception as error:  # for damaged files Pillow raises errors of any type
         raise ValueError(f"{name}: cannot be decoded: {error or type(error).__name__}") from error
     if pixels.size == 0:
         raise ValueError(f"{name}: has no pixels ({pixels.shape[1]}x{pixels.shape[0]})")
@@ -103,7 +113,7 @@ def decode(content: bytes, name: str, *, max_pixels: int = MAX_PIXELS) -> RGB:
 
 @cache
 def _available() -> tuple[str, ...]:
-    """What of `FORMATS` this Pillow was built with."""
+    """Return the formats of `FORMATS` that this Pillow supports."""
     Image.init()
     return tuple(kind for kind in FORMATS if kind in Image.OPEN)
 
@@ -115,8 +125,8 @@ def _decode(content: bytes, name: str, max_pixels: int) -> np.ndarray:
         if kind == "JPEG":
             check_scans(content, image.width, image.height)
         if kind == "TIFF":
-            tile = (image.tag_v2.get(tag, 0) for tag in (_TILE_WIDTH, _TILE_HEIGHT))
-            check_size(*tile, max_pixels, "TIFF")
+            tags = getattr(image, "tag_v2", {})
+            check_size(tags.get(_TILE_WIDTH, 0), tags.get(_TILE_HEIGHT, 0), max_pixels, "TIFF")
         pixels = read_deep(image, content)
         if pixels is None:
             _scale_key(image)
@@ -127,7 +137,7 @@ def _decode(content: bytes, name: str, max_pixels: int) -> np.ndarray:
 
 
 def _to_rgb(image: Any) -> np.ndarray:
-    """8-bit pixels, strip by strip."""
+    """Convert to 8-bit RGB pixels, strip by strip."""
     transparent = "A" in image.getbands() or "a" in image.getbands() or "transparency" in image.info
     out = np.empty((image.height, image.width, 3), np.uint8)
     for rows in strips(image.height, image.width):
@@ -140,7 +150,7 @@ def _to_rgb(image: Any) -> np.ndarray:
 
 
 def _scale_key(image: Any) -> None:
-    """Pillow widens grey PNGs of 2 and 4 bits to 8, but not the value that stands for transparency."""
+    """Scale the transparent value of grey PNGs of 2 and 4 bits to 8 bits: Pillow scales only the pixels."""
     key = image.info.get("transparency")
     rawmode = image.tile[0][3] if image.format == "PNG" and image.tile else None
     if isinstance(key, int) and rawmode in ("L;2", "L;4"):
@@ -148,11 +158,11 @@ def _scale_key(image: Any) -> None:
 
 
 def _orientation(image: Any, name: str) -> Any:
-    """The tag alone: other tags, which need not be sound, are not looked at."""
+    """Return the orientation tag; other tags are not read, since they may be invalid."""
     try:
         return image.getexif().get(_ORIENTATION, 1)
-    except Exception as error:  # Pillow's EXIF reader raises anything for what it cannot read
-        _log.warning("%s: its EXIF data cannot be read (%s); the image is taken as upright", name, error)
+    except Exception as error:  # Pillow's EXIF reader raises errors of any type
+        _log.warning("%s: cannot read the EXIF data (%s); the image is not rotated", name, error)
         return 1
 
 

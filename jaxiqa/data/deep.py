@@ -1,7 +1,7 @@
-"""Images whose channels are not 8 bits wide, each value v of at most m as ``round(255 v / m)``.
+"""Read images whose channels are not 8 bits wide; a value v with maximum m becomes ``round(255 v / m)``.
 
-Pillow has no mode for several channels of 16 bits and keeps their high bytes. So such a file is decoded twice: once
-for the high bytes, and once with the byte order turned round, which gives the low ones.
+Pillow has no mode for several 16-bit channels and keeps only the high bytes. So such a file is decoded twice: once for
+the high bytes, and once with reversed byte order for the low bytes.
 """
 
 import io
@@ -15,16 +15,16 @@ from PIL import Image
 from jaxiqa.data.formats import Codestream
 
 STRIP = 2**18
-"""Pixels that are converted at once, so that no second image is held in full."""
+"""Number of pixels that are converted at once, so that memory never holds a second full image."""
 
 TRANSPARENT = {"LA": 1, "RGBA": 3, "RGBa": 3}
-"""Modes with transparency, and where it is."""
+"""Modes with transparency, and the index of its channel."""
 
 _BITS, _PHOTOMETRIC, _PLANAR, _SAMPLE_FORMAT = 258, 262, 284, 339
 
 
 def strips(height: int, width: int) -> Iterator[slice]:
-    """Ranges of rows.
+    """Yield ranges of rows with about `STRIP` pixels.
 
     >>> list(strips(5, 2**17))
     [slice(0, 2, None), slice(2, 4, None), slice(4, 5, None)]
@@ -35,15 +35,15 @@ def strips(height: int, width: int) -> Iterator[slice]:
 
 
 def read_deep(image: Any, content: bytes) -> np.ndarray | None:
-    """The image as uint8 ``h w 3``, or None where all channels have 8 bits at most.
+    """Return the image as uint8 ``h w 3``, or None if all channels have at most 8 bits.
 
     Args:
-        image: opened by Pillow and not loaded.
-        content: its file.
+        image: an image that Pillow has opened but not loaded.
+        content: content of its file.
 
     Raises:
-        ValueError: values without an agreed range (float, signed or 32-bit integers beyond 65535), or an arrangement
-            of which only the high bytes could be read.
+        ValueError: the values have no fixed range (float, signed or 32-bit integers above 65535), or only the high
+            bytes of the channels can be read.
     """
     tags = getattr(image, "tag_v2", {})
     if image.mode == "F":
@@ -58,7 +58,7 @@ def read_deep(image: Any, content: bytes) -> np.ndarray | None:
         bits = _first(tags.get(_BITS)) or 16
         return _grey(image, 2**bits - 1 if bits < 16 else 65535, inverted=tags.get(_PHOTOMETRIC) == 0)
     if tags.get(_PLANAR, 1) != 1 and max(tags.get(_BITS, (1,))) > 8:
-        raise ValueError("channels of over 8 bits in separate planes cannot be read; save them interleaved, or as PNG")
+        raise ValueError("channels of over 8 bits in separate planes cannot be read; save them interleaved or as PNG")
     rawmode = _rawmode(image)
     if ";16" not in rawmode:
         return None
@@ -70,7 +70,7 @@ def _first(values: Any) -> Any:
 
 
 def _rawmode(image: Any) -> str:
-    """How Pillow will unpack the file's bytes, such as "RGB;16B"."""
+    """Return the mode in which Pillow unpacks the bytes of the file, such as "RGB;16B"."""
     if not image.tile:
         return ""
     arguments = image.tile[0][3]
@@ -83,7 +83,7 @@ def _grey(image: Any, maximum: int, *, inverted: bool = False, shift: int = 0) -
     out = np.empty((image.height, image.width, 3), np.uint8)
     for rows in strips(image.height, image.width):
         values = _strip(image, rows).astype(np.int64) >> shift
-        if values.size and not (values.min() >= 0 and values.max() <= maximum):
+        if values.size and not (np.min(values) >= 0 and np.max(values) <= maximum):
             raise ValueError(f"integer pixels outside the {maximum.bit_length()}-bit range")
         scaled = to_8_bits(maximum - values if inverted else values, maximum)
         out[rows] = np.where(values == key, 255, scaled)[..., None] if isinstance(key, int) else scaled[..., None]
@@ -91,14 +91,14 @@ def _grey(image: Any, maximum: int, *, inverted: bool = False, shift: int = 0) -
 
 
 def _colour(image: Any, content: bytes, rawmode: str) -> np.ndarray:
-    """Channels of 16 bits, side by side: "LA", "RGB", "RGBX", "RGBA", "RGBa" (premultiplied) or "CMYK"."""
+    """Read interleaved 16-bit channels: "LA", "RGB", "RGBX", "RGBA", "RGBa" (premultiplied) or "CMYK"."""
     layout, _, order = rawmode.partition(";16")
     native = "L" if sys.byteorder == "little" else "B"
     order = native if order == "N" else order
     key = image.info.get("transparency")
-    unpacked = layout.replace("RGBa", "RGBA")  # premultiplied values are kept as they are
+    unpacked = layout.replace("RGBa", "RGBA")  # premultiplied values are kept unchanged
     if layout == "LA":
-        _load(image, "RGBA")  # the four bytes of a pixel as they are
+        _load(image, "RGBA")  # the four bytes of a pixel, unchanged
         return _combine(image.size, lambda rows: tuple(np.split(_strip(image, rows)[..., [0, 2, 1, 3]], 2, -1)), layout)
     _load(image, f"{unpacked};16{order}")
     with Image.open(io.BytesIO(content), formats=[image.format]) as turned:
@@ -107,7 +107,7 @@ def _colour(image: Any, content: bytes, rawmode: str) -> np.ndarray:
 
 
 def _combine(size: tuple[int, int], read: Callable[[slice], tuple], layout: str, key: Any = None) -> np.ndarray:
-    """From high and low bytes, strip by strip."""
+    """Combine high and low bytes to 8-bit pixels, strip by strip."""
     out = np.empty((size[1], size[0], 3), np.uint8)
     for rows in strips(size[1], size[0]):
         high, low = (part.astype(np.int64) for part in read(rows))
@@ -116,7 +116,7 @@ def _combine(size: tuple[int, int], read: Callable[[slice], tuple], layout: str,
 
 
 def _load(image: Any, rawmode: str) -> None:
-    """Decode with this way to unpack."""
+    """Decode the image with this raw mode."""
     tiles = []
     for decoder, box, offset, old in image.tile:
         tiles.append((decoder, box, offset, (rawmode, *old[1:]) if isinstance(old, tuple) else rawmode))
@@ -129,7 +129,7 @@ def _strip(image: Any, rows: slice) -> np.ndarray:
 
 
 def _on_white(values: np.ndarray, layout: str, key: Any, maximum: int) -> np.ndarray:
-    """Colours ``h w 3`` of pixels in a layout of Pillow, their transparency composited onto white."""
+    """Return the colours ``h w 3`` of pixels in a layout of Pillow; transparency is composited onto white."""
     if layout == "CMYK":
         return (maximum - values[..., :3]) * (maximum - values[..., 3:]) // maximum
     if layout in TRANSPARENT:
@@ -142,7 +142,7 @@ def _on_white(values: np.ndarray, layout: str, key: Any, maximum: int) -> np.nda
 
 
 def _jpeg2000(image: Any, bits: tuple[int, ...]) -> np.ndarray | None:
-    """Pillow shifts values up to 8 or 16 bits, which is no scaling, and colours deeper than 8 bits down to 8."""
+    """Read JPEG 2000. Pillow shifts values to 8 or 16 bits (no exact scaling), and colours over 8 bits down to 8."""
     if set(bits) == {8}:
         return None
     if len(set(bits)) > 1 or (len(bits) > 1 and bits[0] > 8) or image.mode in ("P", "PA"):
@@ -162,7 +162,7 @@ def _jpeg2000(image: Any, bits: tuple[int, ...]) -> np.ndarray | None:
 
 
 def _ppm(image: Any, content: bytes) -> np.ndarray:
-    """Raw values of a stated maximum; Pillow needs a Python loop for them."""
+    """Read raw values whose maximum is given in the header; Pillow would read them in a Python loop."""
     maximum, channels = image.tile[0][3][-1], 3 if image.mode == "RGB" else 1
     dtype, count = (np.uint8 if maximum < 256 else np.dtype(">u2")), image.width * image.height * channels
     if len(content) < image.tile[0][2] + count * np.dtype(dtype).itemsize:
@@ -175,7 +175,7 @@ def _ppm(image: Any, content: bytes) -> np.ndarray:
 
 
 def to_8_bits(values: np.ndarray, maximum: int) -> np.ndarray:
-    """``round(255 v / maximum)``, exactly; halves go to the even neighbour.
+    """Return exactly ``round(255 v / maximum)``; halves are rounded to even.
 
     >>> to_8_bits(np.array([0, 511, 65407, 65535]), 65535).tolist()
     [0, 2, 255, 255]

@@ -1,6 +1,6 @@
-"""The image formats that are read, and what a file's header says of the memory that it takes. Nothing is decoded here.
+"""Supported image formats, and checks of file headers before anything is decoded.
 
-Pillow knows a format by a file's content. Only the formats of `FORMATS` are offered to it: others may run another
+Pillow finds the format from the content of a file. It may use only the formats of `FORMATS`: others may run another
 program (EPS runs Ghostscript) or hold images of any size (ICO, ICNS).
 """
 
@@ -10,18 +10,18 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 
 MAX_PIXELS = 89_000_000
-"""Larger images are refused: a small file can unpack to gigabytes. Pillow too draws its line here."""
+"""Largest number of pixels, since a small file can unpack to gigabytes. Pillow has the same limit."""
 
 MAX_MEMORY = 2**30
-"""Bytes that decoding one image may take, its file not counted."""
+"""Most bytes of memory for decoding one image, without its file."""
 
 MAX_SCANS = 16 * MAX_PIXELS
-"""Scans × pixels of a JPEG: a progressive file of a few kilobytes can hold scans that take minutes."""
+"""Most scans × pixels of a JPEG: a progressive file of a few kilobytes can have scans that take minutes."""
 
 
 @dataclass(frozen=True)
 class Format:
-    """Name suffixes of a format, and the bytes that decoding takes per pixel, as measured with Pillow 13."""
+    """Name suffixes of a format, and the bytes per pixel that decoding needs, measured with Pillow 13."""
 
     suffixes: str
     bytes_per_pixel: int
@@ -40,10 +40,10 @@ FORMATS = {
     "TIFF": Format(".tif .tiff", 12),
     "WEBP": Format(".webp", 20),
 }
-"""Formats by Pillow's names. An MPO (several JPEGs in a file) is opened as a JPEG."""
+"""Formats by their names in Pillow. An MPO (several JPEGs in one file) is opened as a JPEG."""
 
 SUFFIXES = frozenset(suffix for known in FORMATS.values() for suffix in known.suffixes.split())
-"""What counts as an image in a folder. A file that is named itself is read whatever it is called."""
+"""Suffixes of image files in a folder. A file that is given by its path is read with any suffix."""
 
 OTHERS = {
     rb"%!PS|\xc5\xd0\xd3\xc6": "EPS or PostScript",
@@ -57,24 +57,24 @@ OTHERS = {
     rb"\xff\x0a|\x00\x00\x00\x0cJXL ": "JPEG XL",
     rb"\x76\x2f\x31\x01": "OpenEXR",
     rb"PK\x03\x04": "a zip archive",
-    rb"II\*\x00|MM\x00\*": "a TIFF that is damaged, or of a depth or arrangement that Pillow cannot read",
+    rb"II\*\x00|MM\x00\*": "a TIFF that is damaged, or of a bit depth or layout that Pillow cannot read",
 }
-"""Beginnings of files that are often taken for images, for the message."""
+"""First bytes of other file formats, for the message."""
 
 
 def describe_other(content: bytes) -> str:
-    """Why no listed format can read a file.
+    """Return why a file is in none of the supported formats.
 
     >>> describe_other(b"%!PS-Adobe-3.0 EPSF-3.0")
-    'its content is EPS or PostScript; read are AVIF, BMP, DIB, GIF, JPEG, JPEG2000, PNG, PPM, TGA, TIFF, WEBP'
+    'its content is EPS or PostScript; supported are AVIF, BMP, DIB, GIF, JPEG, JPEG2000, PNG, PPM, TGA, TIFF, WEBP'
     """
     found = next((name for start, name in OTHERS.items() if re.match(start, content, re.DOTALL)), None)
     what = f"its content is {found}" if found else "its content is damaged or of another format"
-    return f"{what}; read are {', '.join(FORMATS)}"
+    return f"{what}; supported are {', '.join(FORMATS)}"
 
 
 def check_size(width: int, height: int, max_pixels: int, kind: str | None = None) -> None:
-    """Raise ``ValueError`` for more pixels than allowed, or than fit in `MAX_MEMORY` in this format.
+    """Check that the pixels are not more than allowed and fit in `MAX_MEMORY` in this format; else ``ValueError``.
 
     >>> check_size(9000, 9000, MAX_PIXELS, "WEBP")
     Traceback (most recent call last):
@@ -87,10 +87,10 @@ def check_size(width: int, height: int, max_pixels: int, kind: str | None = None
 
 
 def check_header(content: bytes, max_pixels: int) -> None:
-    """Raise ``ValueError`` where Pillow would take memory before it can be asked for the size, or for another size.
+    """Check the size in a WebP or JPEG 2000 header, where Pillow would allocate memory first; else ``ValueError``.
 
-    WebP's decoder takes memory for its canvas when a file is opened; a JPEG 2000 container names one size and the
-    stream inside it another; a JPEG may hold any number of scans.
+    The WebP decoder allocates its canvas when a file is opened. The container of a JPEG 2000 file may give another size
+    than the stream inside it.
     """
     if content[:4] == b"RIFF" and content[8:12] == b"WEBP":
         for size in _webp_sizes(content):
@@ -104,14 +104,14 @@ def check_header(content: bytes, max_pixels: int) -> None:
 
 
 def check_scans(content: bytes, width: int, height: int) -> None:
-    """Raise ``ValueError`` for a JPEG whose scans take too long together."""
+    """Check that the scans of a JPEG do not take too long to decode; else ``ValueError``."""
     scans = content.count(b"\xff\xda")
     if scans * width * height > MAX_SCANS:
-        raise ValueError(f"{scans} scans of {width}x{height} pixels, more than are decoded in seconds")
+        raise ValueError(f"{scans} scans of {width}x{height} pixels would take too long to decode; save the file again")
 
 
 def _webp_sizes(content: bytes) -> Iterator[tuple[int, int]]:
-    """Canvas and frames, as their headers say."""
+    """Yield the sizes of canvas and frames in the headers."""
     for chunk in re.finditer(rb"VP8X.{8}(.{6})|VP8 .{7}\x9d\x01\x2a(.{4})|VP8L.{4}\x2f(.{4})", content, re.DOTALL):
         canvas, lossy, lossless = chunk.groups()
         if canvas:
@@ -126,16 +126,16 @@ def _webp_sizes(content: bytes) -> Iterator[tuple[int, int]]:
 
 @dataclass(frozen=True)
 class Codestream:
-    """What the SIZ segment of a JPEG 2000 stream says."""
+    """The SIZ segment of a JPEG 2000 stream."""
 
     width: int
     height: int
     bits: tuple[int, ...]
-    """Of each channel."""
+    """Bits of each channel."""
 
     @staticmethod
     def read(content: bytes, place: int) -> "Codestream":
-        """From the bytes behind the SIZ marker at ``place``."""
+        """Read the segment after the SIZ marker at ``place``."""
         try:
             _, _, right, bottom, left, top, *_, count = struct.unpack_from(">HH8IH", content, place)
         except struct.error:
@@ -145,7 +145,7 @@ class Codestream:
 
     @staticmethod
     def find(content: bytes) -> "Codestream":
-        """The one that OpenJPEG decodes."""
+        """Find the stream that OpenJPEG decodes."""
         stream = re.search(rb"(?:^|jp2c(?:.{8})?)\xff\x4f\xff\x51", content, re.DOTALL)
         if stream is None:
             raise ValueError("there is no JPEG 2000 stream")

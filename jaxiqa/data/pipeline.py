@@ -1,17 +1,18 @@
-"""From pictures to batches: what step t sees depends on the seed and on t alone."""
+"""Batches of images; the batch of step t depends only on the seed and on t."""
 
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 from jaxtyping import UInt8
 from PIL import Image
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number, check_size
 from jaxiqa.data.split import Split
 
 CACHE_BYTES = 2 * 2**30
-"""Resized pictures are kept in memory, as 8-bit values, if the whole split fits in this."""
+"""Size of the cache: resized 8-bit images are kept in memory if the whole split fits."""
 
 Fetch = Callable[[int, bool], dict[str, Any]]
 
@@ -19,19 +20,19 @@ Fetch = Callable[[int, bool], dict[str, Any]]
 def training_batches(
     fetch: Fetch, count: int, *, batch_size: int, seed: int, flip: bool, start: int = 0, threads: int = 2
 ) -> Iterator[dict[str, np.ndarray]]:
-    """Endless shuffled batches, from step ``start`` on.
+    """Return an endless iterator of shuffled batches, from step ``start`` on.
 
-    Every epoch has its own order and every example is seen equally often; a batch may reach into the next epoch.
-    The stream from ``start`` is the one an uninterrupted run would see from there: its position is its step.
+    Every epoch has its own order, and every example comes equally often; a batch may contain examples of two epochs.
+    The batches from ``start`` on equal those of an uninterrupted run.
 
     Args:
         fetch: ``(index, mirrored) -> dict of arrays``.
         count: number of examples.
         batch_size: examples per batch.
-        seed: of the order and of the mirroring.
+        seed: seed of the order and of the mirroring.
         flip: mirror each example with probability one half.
         start: steps already done.
-        threads: that fetch ahead; the order does not depend on them.
+        threads: number of threads that prefetch; the order does not depend on it.
 
     >>> batches = training_batches(lambda i, flip: {"i": np.int64(i)}, 3, batch_size=2, seed=0, flip=False, start=5)
     >>> next(batches)["i"].shape
@@ -49,17 +50,18 @@ def training_batches(
 
 
 def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int = CACHE_BYTES) -> Fetch:
-    """``(index, mirrored) -> {"image": float32 h w 3 in [0, 1], "mos": float32}``.
+    """Return the function ``(index, mirrored) -> {"image": float32 h w 3 in [0, 1], "mos": float32}``.
 
     Args:
-        split: the pictures, with scores.
-        size: (height, width) to resize to (bilinear, antialiased, 8-bit); None keeps the pictures' own.
+        split: the images, with scores.
+        size: (height, width) to resize to (bilinear, antialiased, 8-bit); None: no resize.
         cache_bytes: see `CACHE_BYTES`.
 
     Raises:
-        ValueError: the pictures have no scores.
+        ValueError: the split has no scores.
     """
-    if split.mos is None:
+    mos = split.mos
+    if mos is None:
         raise ValueError(f"{split.name} has no scores to train on")
     cache: dict[int, np.ndarray] = {}
 
@@ -74,13 +76,13 @@ def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int 
     def fetch(index: int, mirrored: bool) -> dict[str, Any]:
         pixels = resized(index)
         pixels = pixels[:, ::-1] if mirrored else pixels
-        return {"image": pixels.astype(np.float32) / 255, "mos": np.float32(split.mos[index])}
+        return {"image": pixels.astype(np.float32) / 255, "mos": np.float32(mos[index])}
 
     return fetch
 
 
 def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width 3"]:
-    """An 8-bit picture at (height, width), bilinear and antialiased.
+    """Resize an 8-bit image to (height, width), bilinear and antialiased; None: no resize.
 
     >>> resize(np.zeros((4, 6, 3), np.uint8), (2, 3)).shape
     (2, 3, 3)
@@ -93,10 +95,11 @@ def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int] | None) -> 
 def scoring_batches(
     split: Split, batch_size: int, *, size: tuple[int, int] | None
 ) -> Iterator[tuple[np.ndarray, int, tuple[str, ...]]]:
-    """All pictures once, in order: (float32 ``b h w 3`` in [0, 1], how many of them are real, their ids).
+    """Yield all images once, in order: (float32 ``b h w 3`` in [0, 1], number of images without padding, their ids).
 
-    The last batch repeats its last picture, so that one compiled shape serves all. A larger ``batch_size`` than there
-    are pictures is reduced to their number. With ``size`` None the pictures must be of one size, see `validate`.
+    The last batch is padded by copies of its last image, so that one compiled shape serves all batches. ``batch_size``
+    is reduced to the number of images if it is larger. With ``size`` None all images must have one size, see
+    `validate`.
     """
     check_number("batch_size", batch_size, 1)
     batch_size = min(batch_size, len(split))
@@ -105,3 +108,32 @@ def scoring_batches(
         pixels = [resize(split.read(index), size) for index in indices]
         pixels += pixels[-1:] * (batch_size - len(pixels))
         yield np.stack(pixels).astype(np.float32) / 255, len(indices), tuple(split.ids[index] for index in indices)
+
+
+def resized(split: Split, size: tuple[int, int] | None) -> Split:
+    """Return a split with its images resized to (height, width), bilinear, antialiased, 8-bit; None: no resize.
+
+    Raises:
+        ValueError: ``split`` is not a `Split`, or ``size`` is not a pair of whole numbers >= 1.
+
+    >>> from jaxiqa.data import load
+    >>> resized(load("builtin", size=(16, 16), train=1, val=1, test=1)["test"], (8, 12))[0]["image"].shape
+    (8, 12, 3)
+    """
+    if not isinstance(split, Split):
+        hint = f"; choose one of its splits, {', '.join(map(repr, split))}" if isinstance(split, dict) else ""
+        raise ValueError(f"split is a {type(split).__name__}; expected a jaxiqa.data.Split{hint}")
+    if size is not None:
+        check_size("size", size)
+    return split if size is None else replace(split, read=Resized(split.read, (int(size[0]), int(size[1]))))
+
+
+@dataclass(frozen=True)
+class Resized:
+    """Reader that resizes images."""
+
+    read: Callable[[int], np.ndarray]
+    size: tuple[int, int]
+
+    def __call__(self, index: int) -> UInt8[np.ndarray, "h w 3"]:
+        return resize(self.read(index), self.size)

@@ -1,4 +1,4 @@
-"""Search folders for image files: nothing is left out without a word."""
+"""Search folders for image files; everything that is skipped is reported."""
 
 import os
 from collections.abc import Sequence
@@ -11,7 +11,7 @@ from jaxiqa.data.formats import SUFFIXES
 
 @dataclass
 class Found:
-    """What a search found: pictures, other files, links and folders that lead nowhere, and what was left out."""
+    """The result of a search: image files, other files, paths that cannot be read, and remarks on skipped folders."""
 
     paths: list[Path]
     skipped: list[Path]
@@ -20,10 +20,10 @@ class Found:
 
 
 def find(places: Sequence[Path]) -> Found:
-    """Picture files, each once, in the order given, those of a folder sorted. Links to folders are followed.
+    """Find image files: each once, in the given order, sorted within a folder. Links to folders are followed.
 
     Raises:
-        ValueError: there is no picture at all.
+        ValueError: no image was found.
     """
     found = Found([], [], {}, [])
     for place in places:
@@ -33,7 +33,7 @@ def find(places: Sequence[Path]) -> Found:
             found.paths.append(place)
     found.paths = list(dict.fromkeys(found.paths))
     if not found.paths and not found.faults:
-        raise ValueError(f"there are no pictures in {', '.join(map(str, places)) or 'the empty list of folders'}")
+        raise ValueError(f"there are no images in {', '.join(map(str, places)) or 'the empty list of folders'}")
     return found
 
 
@@ -48,7 +48,7 @@ def _search(place: Path, found: Found) -> None:
         status = os.stat(folder)
         before = searched.setdefault((status.st_dev, status.st_ino), folder)
         if before != folder:
-            found.remarks.append(f"{folder} is left out: it is the folder {before}, which is searched already")
+            found.remarks.append(f"skipped {folder}: it is the folder {before}, which was searched already")
             inner.clear()
             continue
         inner.sort()

@@ -1,4 +1,4 @@
-"""A labelled or unlabelled set of pictures with random access."""
+"""A set of images, with or without scores, with random access."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
@@ -8,23 +8,23 @@ from typing import Any
 import numpy as np
 from jaxtyping import Float32
 
-from jaxiqa.checks import check_count
+from jaxiqa.core.checks import check_count
 from jaxiqa.data.decode import read_image
 
 
 @dataclass(frozen=True, repr=False)
 class Split:
-    """``split[i] -> {"image": uint8 h w 3, "mos": float32, "id": str}``, without ``mos`` where nobody scored.
+    """A set of images: ``split[i] -> {"image": uint8 h w 3, "mos": float32, "id": str}``; no ``mos`` without scores.
 
     It can be pickled, for readers in other processes.
 
     Attributes:
         name: data set and part, such as ``"clive/train"``.
-        ids: one unique name per picture.
-        mos: one score per picture, float32, higher is better, or None.
-        mos_range: lowest and highest score the data set's scale allows, or None.
-        read: index -> decoded picture.
-        rows: the place of each picture in its table, for messages; empty where there is no table.
+        ids: one unique name per image.
+        mos: one score per image, float32, higher is better, or None.
+        mos_range: lowest and highest score of the scale of the data set, or None.
+        read: index -> decoded image.
+        rows: row of each image in its table, for messages; empty without a table.
     """
 
     name: str
@@ -49,10 +49,10 @@ class Split:
         return f"Split({self.name!r}, {len(self)} images, {scores}{scale})"
 
     def images(self, indices: "slice | Sequence[int] | np.ndarray" = slice(None)) -> Float32[np.ndarray, "b h w 3"]:
-        """Images at these positions as a batch in [0, 1]; all of them by default.
+        """Return the images at these positions as a batch in [0, 1]; all images by default.
 
         Raises:
-            ValueError: they are not of one size; `jaxiqa.data.resized` makes them so.
+            ValueError: the images have different sizes; use `jaxiqa.data.resized`.
 
         >>> from jaxiqa.data import load
         >>> split = load("builtin", size=(16, 20), train=8, val=4, test=4)["test"]
@@ -63,18 +63,18 @@ class Split:
         """
         chosen = range(len(self))[indices] if isinstance(indices, slice) else self._positions(indices).tolist()
         if not len(chosen):
-            raise ValueError(f"{self.name}: indices={indices!r} chooses none of {len(self)} images")
+            raise ValueError(f"{self.name}: indices={indices!r} selects none of {len(self)} images")
         pixels = [self.read(index) for index in chosen]
         sizes = sorted({f"{image.shape[1]}x{image.shape[0]}" for image in pixels})
         if len(sizes) != 1:
             raise ValueError(
-                f"{self.name}: the images are of {len(sizes)} sizes ({', '.join(sizes[:5])}); one is needed, "
-                "as jaxiqa.data.resized(split, (height, width)) makes it"
+                f"{self.name}: the images have {len(sizes)} sizes ({', '.join(sizes[:5])}); expected one size: "
+                "use jaxiqa.data.resized(split, (height, width))"
             )
         return np.stack(pixels).astype(np.float32) / 255
 
     def select(self, indices: Sequence[int] | np.ndarray) -> "Split":
-        """The pictures at these positions, in this order."""
+        """Return a split of the images at these positions, in this order."""
         indices = self._positions(indices)
         return replace(
             self,
@@ -85,17 +85,17 @@ class Split:
         )
 
     def _positions(self, indices: Any) -> np.ndarray:
-        """Positions as integers, or an error for what is none."""
+        """Return positions as integers; raise an error for invalid ones."""
         found = np.atleast_1d(np.asarray(indices))
         if found.dtype.kind not in "iu" and found.size:
             raise ValueError(f"indices are of type {found.dtype}; give positions (of a mask: np.flatnonzero(mask))")
         found = found.astype(int)
         if outside := [int(i) for i in found if not -len(self) <= i < len(self)]:
-            raise IndexError(f"{self.name}: there is no image {outside[0]}; it has {len(self)}")
+            raise IndexError(f"{self.name}: there is no image {outside[0]}; it has {len(self)} images")
         return found
 
     def take(self, limit: int | None) -> "Split":
-        """The first ``limit`` pictures, at least 1; all of them for None."""
+        """Return a split of the first ``limit`` images (at least 1); None: all images."""
         if limit is None:
             return self
         check_count("limit", limit, 1)
@@ -104,7 +104,7 @@ class Split:
 
 @dataclass(frozen=True)
 class Selected:
-    """Reads through a list of positions."""
+    """Reader of the images at selected positions."""
 
     read: Callable[[int], np.ndarray]
     indices: tuple[int, ...]
@@ -115,7 +115,7 @@ class Selected:
 
 @dataclass(frozen=True)
 class Files:
-    """Reads picture files."""
+    """Reader of image files."""
 
     paths: tuple[Path, ...]
 

@@ -1,35 +1,35 @@
-"""A small set of pictures that is as varied as a large one."""
+"""Select a small, varied subset of images."""
 
 import logging
 
 import numpy as np
 from jaxtyping import Float, UInt8
 
-from jaxiqa.checks import check_count, check_number
+from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.data.split import Split
 
 _log = logging.getLogger(__name__)
 
 STARTS = 10
-"""k-means is started so often, and the tightest clusters are kept."""
+"""Number of k-means runs; the run with the tightest clusters is kept."""
 
 
 def spatial_information(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
-    """SI: the standard deviation of the Sobel gradient's magnitude on the luma, of values 0 to 255.
+    """Compute SI: the standard deviation of the Sobel gradient's magnitude on the luma, for values 0 to 255.
 
     >>> spatial_information(np.zeros((8, 8, 3), np.uint8))
     0.0
 
     Reference: ITU-T P.910, for a single frame.
     """
-    from scipy.ndimage import sobel  # takes half a second, which --help does not have
+    from scipy.ndimage import sobel  # not at the top: the import takes half a second, too long for --help
 
     luma = pixels.astype(np.float64) @ (0.299, 0.587, 0.114)
     return float(np.hypot(*(sobel(luma, axis, mode="nearest") for axis in (0, 1))).std())
 
 
 def colourfulness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
-    """CF: ``√(σ_rg² + σ_yb²) + 0.3 √(μ_rg² + μ_yb²)`` with rg = R − G and yb = (R + G) / 2 − B, of values 0 to 255.
+    """Compute CF: ``√(σ_rg² + σ_yb²) + 0.3 √(μ_rg² + μ_yb²)``, rg = R − G, yb = (R + G) / 2 − B, for values 0 to 255.
 
     >>> colourfulness(np.full((4, 4, 3), 90, np.uint8))
     0.0
@@ -42,45 +42,46 @@ def colourfulness(pixels: UInt8[np.ndarray, "h w 3"]) -> float:
 
 
 def select_subset(split: Split, count: int, *, clusters: int = 10, seed: int = 0) -> Split:
-    """``count`` pictures of all kinds: k-means on (SI, CF, MOS), and as many from each cluster.
+    """Select ``count`` varied images: cluster by k-means on (SI, CF, MOS), draw equally many from each cluster.
 
-    The three features are standardised over the split. From each of the clusters ``count / clusters`` pictures are
-    drawn without replacement. A cluster with fewer gives all it has, and the others make up for it as evenly as they
-    can, which is logged; so the number is always ``count``. Every picture is read once.
+    The three features are standardised over the split. From each cluster ``count / clusters`` images are drawn without
+    replacement. If a cluster has fewer images, all are taken, and the missing ones are drawn from the other clusters as
+    evenly as possible; this is logged. So the number is always ``count``. Every image is read once.
 
     Args:
-        split: the pictures; without human scores the clusters are made of SI and CF alone.
-        count: how many to take, a multiple of ``clusters`` and at most all of them.
+        split: the images; without human scores, only SI and CF are used.
+        count: number of images, a multiple of ``clusters`` and at most the size of the split.
         clusters: number of clusters.
-        seed: of k-means and of the draw. Same pictures and seed, same subset.
+        seed: seed of k-means and of the draw. Same images and seed, same subset.
 
     Returns:
-        The chosen pictures, in the order of the split.
+        The selected images, in the order of the split.
 
     Raises:
-        ValueError: ``count`` is no multiple of ``clusters``, or there are not so many pictures.
+        ValueError: ``count`` is not a multiple of ``clusters``, or the split has fewer images.
 
     >>> from jaxiqa.data import load
     >>> split = load("builtin", size=(16, 16), train=1, val=1, test=24)["test"]
     >>> len(select_subset(split, 6, clusters=3))
     6
 
-    Reference: arXiv:2408.01541, which takes 100 and 5 pictures from each of 10 clusters of KonIQ-10k; it names neither
-    the formulas of SI and CF nor scaling and seed, so that its very pictures cannot be had this way.
+    Reference: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541. It takes 100 and 5 images from each of
+    10 clusters of KonIQ-10k. It does not give the formulas of SI and CF, the scaling or the seed, so its exact subset
+    cannot be reproduced.
     """
     check_count("clusters", clusters, 1)
     check_count("seed", seed, 0)
     check_count("count", count, 1)
     check_number("count", count, 1, len(split))
     if count % clusters:
-        raise ValueError(f"count={count} is no multiple of clusters={clusters}; each cluster gives as many pictures")
+        raise ValueError(f"count={count} is not a multiple of clusters={clusters}; expected equal shares")
     labels = _cluster(_features(split), clusters, seed)
     random = np.random.default_rng([seed, 1])
     members = [random.permutation(np.flatnonzero(labels == cluster)) for cluster in range(clusters)]
     quotas = shares([len(member) for member in members], count)
     if min(quotas) < count // clusters:
         _log.warning(
-            "%s: clusters of %s pictures give %s, since some have fewer than %d",
+            "%s: clusters of %s images give %s images, since some have fewer than %d",
             split.name,
             ", ".join(str(len(member)) for member in members),
             ", ".join(map(str, quotas)),
@@ -91,7 +92,7 @@ def select_subset(split: Split, count: int, *, clusters: int = 10, seed: int = 0
 
 
 def shares(sizes: list[int], count: int) -> list[int]:
-    """How many to take from each of several heaps, so that they are ``count`` and as even as the heaps allow.
+    """Return how many to take from groups of these sizes: ``count`` in total, as evenly as possible.
 
     >>> shares([9, 2, 9], 12), shares([9, 9], 4)
     ([5, 2, 5], [2, 2])
@@ -104,8 +105,8 @@ def shares(sizes: list[int], count: int) -> list[int]:
 
 
 def _features(split: Split) -> Float[np.ndarray, "n d"]:
-    pictures = (split.read(index) for index in range(len(split)))
-    features = np.array([(spatial_information(pixels), colourfulness(pixels)) for pixels in pictures])
+    images = (split.read(index) for index in range(len(split)))
+    features = np.array([(spatial_information(pixels), colourfulness(pixels)) for pixels in images])
     if split.mos is not None:
         features = np.column_stack([features, np.asarray(split.mos, np.float64)])
     deviation = features.std(axis=0)
@@ -113,10 +114,10 @@ def _features(split: Split) -> Float[np.ndarray, "n d"]:
 
 
 def _cluster(points: Float[np.ndarray, "n d"], clusters: int, seed: int) -> np.ndarray:
-    """The labels of the tightest of several runs, in float64 on the host, so that no device's rounding matters."""
+    """Return the labels of the tightest run, computed in float64 on the host: independent of device rounding."""
     from scipy.cluster.vq import kmeans2
 
-    best, tightest = None, np.inf
+    best, tightest = np.zeros(len(points), int), np.inf
     for start in range(STARTS):
         centres = _start(points, clusters, np.random.default_rng([seed, 0, start]))
         centres, labels = kmeans2(points, centres, iter=100, minit="matrix", missing="warn")
@@ -127,7 +128,7 @@ def _cluster(points: Float[np.ndarray, "n d"], clusters: int, seed: int) -> np.n
 
 
 def _start(points: Float[np.ndarray, "n d"], clusters: int, random: np.random.Generator) -> np.ndarray:
-    """k-means++: each next centre is a point drawn by its squared distance to those before."""
+    """Draw the first centres by k-means++: a point's probability is its squared distance to the previous centres."""
     centres = [points[random.integers(len(points))]]
     while len(centres) < clusters:
         distances = np.min([((points - centre) ** 2).sum(1) for centre in centres], axis=0)

@@ -1,4 +1,4 @@
-"""Score tables: a csv with one picture per row. Every fault is found at once and named with its row."""
+"""Score tables: a csv with one image per row. One error lists all faults with their rows."""
 
 import csv
 import hashlib
@@ -16,27 +16,13 @@ import numpy as np
 
 from jaxiqa.data.decode import file_fault
 from jaxiqa.data.split import Files, Split
+from jaxiqa.data.validate import raise_all
 
-SHOWN = 20
 PARTS = ("train", "val", "test")
 
 MAX_BYTES = 2**26
 
-Row = dict[str, Any]
-
-
-def raise_all(where: str, problems: Sequence[str]) -> None:
-    """One ``ValueError`` for all problems, the first twenty in full; nothing if there are none.
-
-    >>> raise_all("scores.csv", ["row 2: score nan"])
-    Traceback (most recent call last):
-    ValueError: scores.csv: 1 problem
-      row 2: score nan
-    """
-    if problems:
-        count = f"{len(problems)} problem{'s' * (len(problems) > 1)}"
-        more = [f"... and {len(problems) - SHOWN} more"] * (len(problems) > SHOWN)
-        raise ValueError(f"{where}: {count}\n  " + "\n  ".join([*problems[:SHOWN], *more]))
+Row = dict[str | None, Any]
 
 
 def read_splits(
@@ -52,31 +38,31 @@ def read_splits(
     image_folder: Path | None = None,
     mos_range: tuple[float, float] | None = None,
 ) -> dict[str, Split]:
-    """The splits that a csv describes.
+    """Read the splits that a csv describes.
 
     Args:
         path: the csv, with a header.
-        name: of the data set.
-        origin: where it can be got, for the error if it is not there.
-        image_column: file names, relative to ``image_folder``.
-        score_column: scores, or None for pictures without.
+        name: name of the data set.
+        origin: where to get the data set, for the error if it is missing.
+        image_column: column of file names, relative to ``image_folder``.
+        score_column: column of scores, or None for images without scores.
         assign: rows -> the split of each, ``train``, ``val`` or ``test``.
-        columns: further columns that must be there.
-        digest_column: SHA-256 of the files, checked here where the table has that column.
-        image_folder: the csv's own folder by default.
-        mos_range: scores outside are faults.
+        columns: further required columns.
+        digest_column: column of the SHA-256 digests of the files; they are checked if the table has this column.
+        image_folder: the folder of the csv by default.
+        mos_range: allowed range of the scores.
 
     Raises:
-        ValueError: the csv is missing, empty, unreadable or lacks a column; or, all in one error with row numbers,
-            scores that are no finite numbers, pictures that appear twice, are missing, do not match their digest or
-            belong to no known split.
+        ValueError: the csv is missing, empty, unreadable or lacks a column; or rows have faults, all listed in one
+            error with row numbers: scores that are not finite or out of range; images that appear twice, are missing,
+            do not match their digest or belong to an unknown split.
     """
     folder = image_folder or path.parent
     for needed, exists in ((path, path.exists()), (folder, folder.is_dir())):
         if not exists:
             raise ValueError(
-                f"data set {name!r}: {needed} does not exist. {origin} Put it there, or name its folder by data.source;"
-                f" relative folders lie under $JAXIQA_DATA (now {os.environ.get('JAXIQA_DATA') or './data'})"
+                f"data set {name!r}: {needed} does not exist. {origin} Put it there, or set data.source to its folder;"
+                f" relative folders are below $JAXIQA_DATA (now {os.environ.get('JAXIQA_DATA') or './data'})"
             )
     if fault := file_fault(path):
         raise ValueError(f"data set {name!r}: {path} {fault}")
@@ -91,7 +77,8 @@ def read_splits(
     parts = assign([row for _, row in numbered])
     for (place, row), part in zip(numbered, parts, strict=True):
         if None in row or None in row.values():
-            problems.append(f"{place}: has not as many values as the header has columns ({len(header)})")
+            count = len(header) + len(row.get(None, [])) - list(row.values()).count(None)
+            problems.append(f"{place} has {count} value{'s' * (count != 1)}; the header has {len(header)} columns")
             continue
         image = row[image_column]
         if not image:
@@ -108,7 +95,7 @@ def read_splits(
         first_seen |= {image: place, key: place}
         score = _number(row[score_column]) if score_column else 0.0
         low, high = mos_range or (-np.inf, np.inf)
-        if not (np.isfinite(score) and low <= score <= high):
+        if score_column and not (np.isfinite(score) and low <= score <= high):
             allowed = f"a number in [{low}, {high}]" if mos_range else "a finite number"
             problems.append(f"{place}: {image} has the score {row[score_column]!r}; expected {allowed}")
         if part not in PARTS:
@@ -137,9 +124,9 @@ def read_splits(
 
 
 def find_file(folder: Path, image: str) -> Path:
-    """The file that a table means. Names are compared in NFC where no file has exactly these characters.
+    """Return the path of a file in a table. If no file has exactly this name, names are compared in NFC.
 
-    macOS stores "é" as two characters and most tables as one; both are the same name.
+    macOS stores "é" as two characters, most tables as one; both are the same name.
     """
     path = folder / image
     if os.path.lexists(path):
@@ -171,21 +158,21 @@ def _normal(name: str) -> str:
 
 
 def _name_fault(image: str) -> str | None:
-    """Why a name may be none of an image inside the folder."""
+    """Return why a name is not valid for an image inside the folder, or None."""
     if not image.isprintable():
-        return "holds control characters"
+        return "has control characters"
     depth = 0
     for part in image.replace("\\", "/").split("/") if os.sep == "\\" else image.split("/"):
         depth += {"..": -1, ".": 0, "": 0}.get(part, 1)
         if depth < 0:
-            return "lies outside the folder; names are relative to it"
+            return "is outside the folder; names are relative to the folder"
     if os.path.isabs(image):
         return "is an absolute path; names are relative to the folder"
     return None
 
 
 def _identity(path: Path) -> Any:
-    """The same for every spelling of, and link to, one file."""
+    """Return an identity that is equal for all spellings of, and links to, one file."""
     try:
         status = os.stat(path)
     except (OSError, ValueError):
@@ -194,13 +181,13 @@ def _identity(path: Path) -> Any:
 
 
 def _rows(path: Path, wanted: Sequence[str]) -> tuple[list[str], list[tuple[str, Row]]]:
-    """The header, and the rows with their line numbers; spaces around names and values are dropped.
+    """Return the header, and the rows with their line numbers; spaces around names and values are removed.
 
-    Columns are separated by commas; or by semicolons or tabs, where the header has the wanted columns only so. Then a
-    number may have a decimal comma.
+    Columns are separated by commas. If the header then lacks the wanted columns, semicolons or tabs are tried; with
+    them a number may have a decimal comma.
     """
     if path.stat().st_size > MAX_BYTES:
-        raise ValueError(f"{path}: has more than {MAX_BYTES} bytes; tables of images are smaller")
+        raise ValueError(f"{path}: has more than the {MAX_BYTES} bytes allowed for a table")
     header: list[str] = []
     try:
         text = path.read_text("utf-8-sig")
@@ -216,21 +203,21 @@ def _rows(path: Path, wanted: Sequence[str]) -> tuple[list[str], list[tuple[str,
             raise ValueError(f"{path}: has no column {missing}; its columns are {', '.join(map(repr, header))}")
         rows = []
         for values in reader:
-            if values:  # an editor counts the header as row 1
+            if values:  # the header is row 1, as in editors
                 rows.append((f"row {reader.line_num}", _row(header, [value.strip() for value in values], delimiter)))
     except (UnicodeDecodeError, csv.Error) as error:
-        raise ValueError(f"{path}: is not a csv in UTF-8: {error}") from error
+        raise ValueError(f"{path}: is not a valid csv in UTF-8: {error}") from error
     except OSError as error:
         raise ValueError(f"{path}: cannot be read: {error.strerror}") from error
     if twice := [column for column in wanted if header.count(column) > 1]:
-        raise ValueError(f"{path}: has more than one column {', '.join(map(repr, twice))}")
+        raise ValueError(f"{path}: has more than one column named {', '.join(map(repr, twice))}")
     if not rows:
         raise ValueError(f"{path}: has a header but no rows")
     return header, rows
 
 
 def _row(header: list[str], values: list[str], delimiter: str) -> Row:
-    """Values by column; a value more is put under None, and one less is None."""
+    """Return values by column; extra values are stored under None, missing values are None."""
     if delimiter != ",":
         values = [re.sub(r"^([+-]?\d+),(\d+)$", r"\1.\2", value) for value in values]
     row: Row = dict(itertools.zip_longest(header, values[: len(header)]))
@@ -238,7 +225,7 @@ def _row(header: list[str], values: list[str], delimiter: str) -> Row:
 
 
 def _number(text: str) -> float:
-    """The number as float32 holds it; NaN where there is none."""
+    """Convert text to a number; NaN if it is no number or too large for float32."""
     try:
         value = float(text) if text.isascii() and "_" not in text else np.nan
     except ValueError:
@@ -251,7 +238,7 @@ def _fault(path: Path, digest: str | None) -> str | None:
         return f"is missing ({path})" if fault == "no such file" else f"{fault} ({path})"
     try:
         if digest and hashlib.sha256(path.read_bytes()).hexdigest() != digest.lower():
-            return "does not match the digest in the table; the file is damaged or another picture"
+            return "does not match the digest in the table; the file is damaged or another image"
     except OSError as error:
         return f"cannot be read: {error.strerror}"
     return None

@@ -1,23 +1,16 @@
-"""Defenses of a metric, and the wrappers through which adaptive attacks see them."""
+"""Defenses of a metric, and the wrappers for adaptive attacks on them."""
 
-from importlib import import_module
-from typing import Any
+from jaxiqa.core.lazy import lazy
 
-# Where each public name lives. They are imported when asked for: JAX takes seconds, which --help does not have.
 HOMES = {
-    "ADVERSARIAL_PRESETS": "adversarial",
-    "LABELS": "adversarial",
-    "adversarial_batch": "adversarial",
-    "bpda": "adaptive",
-    "deviation": "adversarial",
-    "eot": "adaptive",
-    "norm_penalty": "adversarial",
-    "relabel": "adversarial",
+    "ADVERSARIAL_PRESETS": "jaxiqa.defenses.adversarial_training",
+    "LABELS": "jaxiqa.defenses.adversarial_training",
+    "adversarial_batch": "jaxiqa.defenses.adversarial_training",
+    "bpda": "jaxiqa.defenses.adaptive",
+    "deviation": "jaxiqa.defenses.adversarial_training",
+    "eot": "jaxiqa.defenses.adaptive",
+    "norm_penalty": "jaxiqa.defenses.adversarial_training",
+    "relabel": "jaxiqa.defenses.adversarial_training",
 }
 __all__ = list(HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+__getattr__ = lazy(__name__, HOMES)

@@ -1,7 +1,7 @@
-"""What an adaptive attack needs where a defense is random or has no gradient.
+"""Wrappers for adaptive attacks on defenses that are random or have no gradient.
 
-`adaptive` puts the two wrappers together as a purifier's own attributes ask for. Every result is a pytree that can be
-called, so that attacks share compiled programs between purifiers that differ in their options alone.
+`adaptive` combines the two wrappers as the attributes of a purifier require. Every result is a callable pytree, so that
+attacks share compiled programs between purifiers that differ only in their options.
 """
 
 from collections.abc import Callable
@@ -10,24 +10,24 @@ from dataclasses import dataclass
 import jax
 from jaxtyping import Array, Key
 
-from jaxiqa.arguments import as_pytree
-from jaxiqa.types import Images, PRNGKey, ScoreFn, Scores
+from jaxiqa.core.pytrees import as_pytree
+from jaxiqa.core.types import Images, PRNGKey, ScoreFn, Scores
 
 Purify = Callable[[Images, PRNGKey], Images]
 
 
 def adaptive(score_fn: ScoreFn, purifier: Purify, keys: Key[Array, " n"]) -> "EOT":
-    """The metric behind a purifier, as an attacker sees it who knows the purifier.
+    """Return the metric behind a purifier, for an attack that knows the purifier.
 
-    Scores are exactly those of ``score_fn(purifier(images, key))``, averaged over ``keys``; gradients are its own, or
-    through its ``surrogate`` where it has one.
+    Scores are exactly those of ``score_fn(purifier(images, key))``, averaged over ``keys``. Gradients are those of the
+    purifier, or of its ``surrogate`` if it has one.
 
     Args:
         score_fn: the metric.
-        purifier: the defense. Its attributes say what is needed: ``surrogate``, a purifier to differentiate instead,
-            or None (or none at all) where it is differentiable itself; ``random``, False where it makes no use of its
-            key: then one key stands for all.
-        keys: random keys, none of which should be used again to score what the attack finds.
+        purifier: the defense. Two attributes are read. ``surrogate``: a purifier to differentiate instead; None, or no
+            such attribute, if the purifier is differentiable. ``random``: False if it does not use its key; then only
+            the first key is used.
+        keys: random keys; do not use them again to score the attacked images.
 
     >>> import jax.numpy as jnp
     >>> noise = lambda x, key: x + jax.random.normal(key, x.shape[1:])
@@ -41,17 +41,17 @@ def adaptive(score_fn: ScoreFn, purifier: Purify, keys: Key[Array, " n"]) -> "EO
 
 
 def is_random(purify: Purify) -> bool:
-    """Whether a purifier makes use of its key; one that does not say is taken to."""
+    """Return whether a purifier uses its key; True if it has no attribute ``random``."""
     return getattr(_own(purify), "random", True)
 
 
 def purify_each(purify: Purify, images: Images, keys: PRNGKey | Key[Array, " b"]) -> Array:
-    """Every image purified alone, so that the result does not depend on the others of its batch; any size.
+    """Purify every image separately, so that its result does not depend on the rest of the batch.
 
     Args:
-        purify: the defense.
+        purify: the defense; its output may have another size than its input.
         images: ``b h w c``.
-        keys: one key per image, or one for all, with which equal images become equal images.
+        keys: one key per image, or one key for all; with one key, equal images give equal results.
 
     >>> import jax.numpy as jnp
     >>> noise = lambda x, key: x + jax.random.normal(key, x.shape)
@@ -68,7 +68,7 @@ def purify_each(purify: Purify, images: Images, keys: PRNGKey | Key[Array, " b"]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class EOT:
-    """What `eot` returns: ``x ↦ 1/n Σᵢ f(purify(x, keyᵢ))``."""
+    """The score function of `eot`: ``x ↦ 1/n Σᵢ f(purify(x, keyᵢ))``."""
 
     score_fn: ScoreFn
     purify: Purify
@@ -86,13 +86,13 @@ class EOT:
 
 
 def eot(score_fn: ScoreFn, purify: Purify, keys: Key[Array, " n"]) -> EOT:
-    """Expectation over transformation: the metric behind a random defense, averaged over fixed keys.
+    """Expectation over transformation: average the metric behind a random defense over fixed keys.
 
         x ↦ 1/n Σᵢ f(purify(x, keyᵢ))
 
-    All n copies of the batch are scored at once: memory grows with n, and the result is differentiable wherever
-    ``purify`` is. Every image gets the same draw of each key, so that its score does not depend on its place in the
-    batch. Attacks that see more keys are harder to fool by luck; score the result under other keys.
+    All n copies of the batch are scored at once, so memory grows with n. The result is differentiable if ``purify`` is.
+    All images get the same draw of each key, so a score does not depend on the place in the batch. With more keys, an
+    attack depends less on chance; score the attacked images with other keys.
 
     Args:
         score_fn: the metric.
@@ -108,44 +108,46 @@ def eot(score_fn: ScoreFn, purify: Purify, keys: Key[Array, " n"]) -> EOT:
     >>> print(abs(defended(jnp.full((1, 8, 8, 3), 0.5)) - 0.5).max() < 0.05)
     True
 
-    Reference: Athalye et al., "Synthesizing robust adversarial examples", arXiv:1707.07397.
+    Reference: Athalye et al., "Synthesizing Robust Adversarial Examples", arXiv:1707.07397.
     """
     if keys.ndim != 1 or not len(keys):
-        raise ValueError(f"keys has shape {keys.shape}; expected at least one key, as of jax.random.split(key, 16)")
+        raise ValueError(f"keys has shape {keys.shape}; expected (n,), n >= 1, such as jax.random.split(key, 16)")
     return EOT(as_pytree(score_fn), as_pytree(purify), keys)
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class BPDA:
-    """What `bpda` returns: a purifier."""
+    """The purifier of `bpda`."""
 
     purify: Purify
     surrogate: Purify | None
 
     @property
     def random(self) -> bool:
-        """Whether either of the two is."""
+        """Return whether one of the two uses its key."""
         return is_random(self.purify) or (self.surrogate is not None and is_random(self.surrogate))
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
         exact = jax.lax.stop_gradient(self.purify(jax.lax.stop_gradient(images), key))
         approximate = images if self.surrogate is None else self.surrogate(images, key)
         if approximate.shape != exact.shape:
-            raise ValueError(f"purify gives {exact.shape}, surrogate {approximate.shape}; expected the same shape")
-        # The difference is exactly zero: only its gradient is felt.
+            raise ValueError(
+                f"purify returned shape {exact.shape}, surrogate {approximate.shape}; expected the same shape"
+            )
+        # The difference is exactly zero; it adds only its gradient.
         return exact + (approximate - jax.lax.stop_gradient(approximate))
 
 
 def bpda(purify: Purify, surrogate: Purify | None = None) -> BPDA:
-    """Backward pass differentiable approximation: ``purify`` forwards, exactly; the gradient of ``surrogate`` back.
+    """Backward pass differentiable approximation: ``purify`` in the forward pass, the gradient of ``surrogate`` back.
 
     Args:
         purify: a defense without a useful gradient, such as a JPEG codec.
-        surrogate: a differentiable stand-in for it; the identity by default.
+        surrogate: a differentiable approximation of it; the identity by default.
 
     Raises:
-        ValueError: the two give images of different shapes; then the identity will not do.
+        ValueError: the two return images of different shapes; then give another surrogate than the identity.
 
     >>> import jax.numpy as jnp
     >>> rounded = lambda x, key: jnp.round(4 * x) / 4
@@ -154,11 +156,12 @@ def bpda(purify: Purify, surrogate: Purify | None = None) -> BPDA:
     >>> float(value(images)), float(jax.grad(value)(images)[0, 0, 0, 0])
     (0.25, 1.0)
 
-    Reference: Athalye et al., "Obfuscated gradients give a false sense of security", arXiv:1802.00420.
+    Reference: Athalye et al., "Obfuscated Gradients Give a False Sense of Security: Circumventing Defenses to
+    Adversarial Examples", arXiv:1802.00420.
     """
     return BPDA(as_pytree(purify), None if surrogate is None else as_pytree(surrogate))
 
 
 def _own(purify: Purify) -> Purify:
-    """The purifier itself, where `as_pytree` has wrapped it."""
+    """Return the purifier without the wrapper of `as_pytree`."""
     return purify.func if isinstance(purify, jax.tree_util.Partial) else purify

@@ -1,8 +1,11 @@
-"""Denoising diffusion (arXiv 2006.11239, 2102.09672) as pure functions: what DiffPure, DDRS and DensePure share.
+"""Denoising diffusion as pure functions, shared by DiffPure, DDRS and DensePure.
 
-Everything here works on images in [-1, 1], and on a *network* ``(x b h w 3, t b) -> b h w 6``: the noise it sees in
-``x``, and where the variance of the step back lies between its two bounds. ``t`` is an index into the schedule's
-tables, 0 for the least noise; the network is told the step it was trained with, ``schedule.timesteps[t]``.
+All images are in [-1, 1]. The *network* is ``(x b h w 3, t b) -> b h w 6``: the noise in ``x``, and the variance of the
+reverse step, as a position between its two bounds. ``t`` is an index into the tables of the schedule, 0 for the least
+noise; the network gets the time step of its training, ``schedule.timesteps[t]``.
+
+Reference: Ho et al., "Denoising Diffusion Probabilistic Models", arXiv:2006.11239; Nichol and Dhariwal, "Improved
+Denoising Diffusion Probabilistic Models", arXiv:2102.09672.
 """
 
 from collections.abc import Callable, Sequence
@@ -15,8 +18,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images, PRNGKey
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.types import Images, PRNGKey
 
 Step = int | Int[Array, ""] | Int[Array, " b"]
 Table = Any  # an array: NumPy's, JAX's, or a tracer
@@ -26,16 +29,16 @@ Network = Callable[[Images, Float[Array, " b"]], Float[Array, "b h w 6"]]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True, eq=False)  # arrays are not compared
 class Schedule:
-    """The tables of a diffusion of T steps, float64 of shape (T,); make it with `linear_schedule` or `respace`.
+    """The tables of a diffusion of T steps, float64 of shape (T,); create it by `linear_schedule` or `respace`.
 
     Attributes:
-        timesteps: what the network is told.
+        timesteps: time step that the network gets.
         betas: variance added by the step, β.
-        alpha_bar: share of the clean image's variance that is left, ᾱ = Π (1 − β).
+        alpha_bar: remaining share of the clean image's variance, ᾱ = Π (1 − β).
         signal, spread: √ᾱ and √(1 − ᾱ): ``x_t = signal · x_0 + spread · noise``.
         ratio: √(1/ᾱ − 1), the noise in units of the clean image.
         posterior_variance: β (1 − ᾱ_{t−1}) / (1 − ᾱ_t), of x_{t−1} given x_t and x_0.
-        posterior_log_variance: its logarithm, whose first entry, −∞, is replaced by the second.
+        posterior_log_variance: its logarithm; the first entry, −∞, is replaced by the second.
         of_clean, of_noisy: weights of x_0 and x_t in the mean of x_{t−1}.
     """
 
@@ -52,31 +55,33 @@ class Schedule:
 
 
 def linear_schedule(steps: int = 1000) -> Schedule:
-    """β from 1e-4 to 2e-2 in 1000 equal steps, or as many others with β larger in proportion.
+    """Return the schedule with β from 1e-4 to 2e-2 in 1000 equal steps; for other ``steps``, β times 1000 / ``steps``.
 
     >>> print(linear_schedule().alpha_bar[[0, 70, 999]].round(6))
     [9.99900e-01 9.44944e-01 4.00000e-05]
     """
-    check_number("steps", steps, 21)  # fewer have a β of 1
+    check_number("steps", steps, 21)  # with fewer steps β reaches 1
     betas = np.linspace(0.1 / steps, 20 / steps, steps)
     return _tables(np.arange(steps, dtype=np.float64), betas, np.cumprod(1 - betas))
 
 
 def respace(schedule: Schedule, steps: Sequence[int]) -> Schedule:
-    """The diffusion that visits only these steps of ``schedule``, in ascending order (arXiv 2102.09672, section 4).
+    """Return the diffusion with only these ascending steps of ``schedule``.
 
     >>> short = respace(linear_schedule(), [35, 70])
     >>> print(short.timesteps, short.betas.round(4))
     [35. 70.] [0.016  0.0397]
+
+    Reference: "Improved Denoising Diffusion Probabilistic Models", arXiv:2102.09672, section 4.
     """
-    steps = np.asarray(steps)
-    if not len(steps) or (np.diff(steps) <= 0).any() or steps[0] < 0 or steps[-1] >= len(schedule.betas):
+    chosen = np.asarray(steps)
+    if not len(chosen) or (np.diff(chosen) <= 0).any() or chosen[0] < 0 or chosen[-1] >= len(schedule.betas):
         raise ValueError(
-            f"steps={steps.tolist()} is not allowed; expected ascending ones in [0, {len(schedule.betas)})"
+            f"steps={chosen.tolist()} is not allowed; expected ascending numbers in [0, {len(schedule.betas)})"
         )
-    alpha_bar = np.asarray(schedule.alpha_bar)[steps]
+    alpha_bar = np.asarray(schedule.alpha_bar)[chosen]
     betas = 1 - alpha_bar / np.concatenate([[1.0], alpha_bar[:-1]])
-    return _tables(np.asarray(schedule.timesteps)[steps], betas, alpha_bar)
+    return _tables(np.asarray(schedule.timesteps)[chosen], betas, alpha_bar)
 
 
 def _tables(timesteps: np.ndarray, betas: np.ndarray, alpha_bar: np.ndarray) -> Schedule:
@@ -98,21 +103,22 @@ def _tables(timesteps: np.ndarray, betas: np.ndarray, alpha_bar: np.ndarray) -> 
 
 
 def step_of_sigma(schedule: Schedule, sigma: float, rule: str = "ddrs") -> int:
-    """The index whose noise is that of ``sigma``, in units of images in [0, 1], so 2 sigma for images in [-1, 1].
+    """Return the index whose noise matches ``sigma``, in units of images in [0, 1]: 2 sigma for images in [-1, 1].
 
     Args:
         schedule: the diffusion.
         sigma: standard deviation of the noise; a number, not traced.
-        rule: ``"ddrs"``: the first index, but 0, with ratio >= 2 sigma. ``"densepure"``: of the two indices around
-            2 sigma the one that is nearer.
+        rule: ``"ddrs"``: the first index, except 0, with ratio >= 2 sigma. ``"densepure"``: the index whose ratio is
+            nearest to 2 sigma.
 
     Raises:
-        ValueError: an unknown rule, or a sigma that the schedule does not reach.
+        ValueError: the rule is unknown, or the schedule does not reach sigma.
 
     >>> [step_of_sigma(linear_schedule(), 0.25, rule) for rule in ("ddrs", "densepure")]
     [145, 144]
 
-    Reference: arXiv 2206.10550 (DDRS), arXiv 2211.00322 (DensePure).
+    Reference: DDRS: "(Certified!!) Adversarial Robustness for Free!", arXiv:2206.10550. DensePure: "DensePure:
+    Understanding Diffusion Models towards Adversarial Robustness", arXiv:2211.00322.
     """
     check_choice("rule", rule, ("ddrs", "densepure"))
     ratio = np.asarray(schedule.ratio)
@@ -125,7 +131,7 @@ def step_of_sigma(schedule: Schedule, sigma: float, rule: str = "ddrs") -> int:
 
 
 def noise(schedule: Schedule, clean: Images, t: Step, drawn: Float[Array, "*b h w c"]) -> Images:
-    """``x_t = √ᾱ x_0 + √(1 − ᾱ) drawn``; ``t`` is one index, or one per image. Images in [-1, 1], drawn ~ N(0, 1).
+    """Compute ``x_t = √ᾱ x_0 + √(1 − ᾱ) drawn``; ``t``: one index or one per image. Images in [-1, 1], drawn ~ N(0, 1).
 
     >>> x = noise(linear_schedule(), jnp.ones((1, 1, 1, 3)), 70, jnp.zeros((1, 1, 3)))
     >>> print(f"{x[0, 0, 0, 0]:.4f}")
@@ -137,14 +143,14 @@ def noise(schedule: Schedule, clean: Images, t: Step, drawn: Float[Array, "*b h 
 def predict_clean(
     schedule: Schedule, noisy: Images, t: Step, epsilon: Float[Array, "b h w 3"], *, clip: bool = True
 ) -> Images:
-    """``x_0 = x_t / √ᾱ − √(1/ᾱ − 1) ε``, clipped to [-1, 1] unless told otherwise.
+    """Compute ``x_0 = x_t / √ᾱ − √(1/ᾱ − 1) ε``, clipped to [-1, 1] by default.
 
     Args:
         schedule: the diffusion.
         noisy: x_t.
         t: its index, one or one per image.
-        epsilon: the noise in it, the first three channels of the network's output.
-        clip: whether to clip. At the box's edge the gradient is then 0.
+        epsilon: the noise in x_t, the first three channels of the network's output.
+        clip: whether to clip. Clipped values have a gradient of 0.
 
     >>> clean = predict_clean(linear_schedule(), jnp.full((1, 1, 1, 3), 0.9), 70, jnp.zeros((1, 1, 1, 3)))
     >>> print(f"{clean[0, 0, 0, 0]:.4f}")
@@ -157,7 +163,7 @@ def predict_clean(
 def posterior(
     schedule: Schedule, noisy: Images, t: Step, output: Float[Array, "b h w 6"]
 ) -> tuple[Images, Float[Array, "b h w 3"]]:
-    """Mean and log-variance of x_{t−1}, as the network sees x_t.
+    """Compute mean and log-variance of x_{t−1} from the network's output for x_t.
 
         mean = of_clean · x̂_0 + of_noisy · x_t,   log-variance = f log β + (1 − f) log posterior variance
 
@@ -174,7 +180,7 @@ def posterior(
 def denoise_step(
     schedule: Schedule, noisy: Images, t: Step, output: Float[Array, "b h w 6"], drawn: Float[Array, "*b h w 3"]
 ) -> Images:
-    """One step back, x_{t−1} from x_t: the `posterior`'s mean, and its deviation times ``drawn`` where t is not 0.
+    """Run one reverse step, x_{t−1} from x_t: the mean of the `posterior`, plus its deviation times ``drawn`` if t > 0.
 
     >>> x, output = jnp.full((1, 2, 2, 3), 0.5), jnp.zeros((1, 2, 2, 6))
     >>> back = denoise_step(linear_schedule(), x, 70, output, jnp.zeros((2, 2, 3)))
@@ -187,10 +193,10 @@ def denoise_step(
 
 
 def ask(schedule: Schedule, network: Network, noisy: Images, t: Step) -> Float[Array, "b h w 6"]:
-    """What the network says of ``noisy``, told the step that index ``t`` stands for.
+    """Call the network on ``noisy`` with the time step of index ``t``.
 
     Raises:
-        ValueError: its answer is not ``b h w 6``, which would be broadcast or cut without a word.
+        ValueError: the output is not ``b h w 6``; other shapes would be broadcast or cut silently.
     """
     told = jnp.asarray(schedule.timesteps, noisy.dtype)[t]
     said = network(noisy, jnp.broadcast_to(told, noisy.shape[:1]))
@@ -202,18 +208,18 @@ def ask(schedule: Schedule, network: Network, noisy: Images, t: Step) -> Float[A
 
 
 def denoise(schedule: Schedule, network: Network, noisy: Images, steps: int, key: PRNGKey) -> Images:
-    """``steps`` steps back, from the index ``steps − 1`` to the clean image.
+    """Run ``steps`` reverse steps, from index ``steps − 1`` to the clean image.
 
-    Differentiable, and every step is a checkpoint (`jax.checkpoint`): the backward pass keeps one image per step and
-    runs the network a second time. Without a gradient that costs nothing, and the numbers are the same. On a CPU the
-    steps are Python's, elsewhere a compiled loop.
+    It is differentiable. Every step is a checkpoint (`jax.checkpoint`): the backward pass stores one image per step and
+    runs the network a second time. Without a gradient a checkpoint costs nothing and changes no number. On a CPU the
+    steps are a Python loop, elsewhere a compiled loop.
 
     Args:
         schedule: the diffusion, of at least ``steps`` steps.
-        network: the diffusion network, a pytree that can be called (or a function, compiled once per object).
-        noisy: x_{steps−1}, in [-1, 1] but for its noise.
-        steps: >= 1.
-        key: of the noise of every step, the same for all images of the batch.
+        network: the diffusion network, a callable pytree (or a function, compiled once per object).
+        noisy: x_{steps−1}, in [-1, 1] plus noise.
+        steps: number of steps, >= 1.
+        key: random key of the noise of all steps, the same for all images of the batch.
 
     >>> flat = lambda x, t: jnp.zeros((*x.shape[:3], 6))
     >>> denoise(linear_schedule(), flat, jnp.zeros((2, 3, 4, 3)), 2, jax.random.key(0)).shape
@@ -224,7 +230,7 @@ def denoise(schedule: Schedule, network: Network, noisy: Images, steps: int, key
         network = jax.tree_util.Partial(network)
     if jax.default_backend() != "cpu":
         return _denoise_in_a_loop(schedule, network, noisy, steps, key)
-    for t in reversed(range(steps)):  # a convolution in a loop's body is many times slower there
+    for t in reversed(range(steps)):  # on CPUs a convolution in a compiled loop is many times slower
         noisy = _step_back(schedule, network, noisy, t, key)
     return noisy
 
@@ -245,10 +251,10 @@ def _denoise_in_a_loop(schedule, network, noisy, steps, key):
 
 
 def _at(table: Table, t: Step, images: Images) -> Array:
-    """The table's entries at ``t``, so that they multiply images, in the images' type."""
+    """Return the table's entries at ``t``, in the type of the images and in a shape that multiplies them."""
     return _wide(jnp.asarray(table, images.dtype)[jnp.asarray(t)], images)
 
 
 def _wide(values: Array, images: Images) -> Array:
-    """One value for all images as it is, one per image as ``b 1 1 1``."""
+    """Reshape one value per image to ``b 1 1 1``; return a single value unchanged."""
     return values.reshape(-1, *[1] * (images.ndim - 1)) if values.ndim else values

@@ -1,40 +1,41 @@
-"""What decides the rows of an evaluation, kept in WORKDIR/evaluation.json, so that rows are never mixed.
+"""The fingerprint of an evaluation in WORKDIR/evaluation.json: all that decides its rows, so that rows never mix.
 
-Everything here reads or writes WORKDIR and is called inside its lock. Strengths are no part of an attack's identity:
-each row says its own, so that changed strengths reuse the rows of those that stay.
+All functions here read or write WORKDIR; call them inside its lock. Strengths are not part of the fingerprint of an
+attack: each row has its own strength, so rows of unchanged strengths are reused.
 """
 
 import itertools
 import json
 from collections.abc import Mapping
 from dataclasses import asdict
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
 from jaxiqa.config import Experiment, root_folder, run_folder
+from jaxiqa.core.files import safe_name, write_text
+from jaxiqa.core.version import package_version
+from jaxiqa.evaluation.build_defense import source_digest
 from jaxiqa.evaluation.networks import weight_digests
-from jaxiqa.evaluation.purifiers import source_digest
-from jaxiqa.evaluation.subject import FILES
-from jaxiqa.files import safe_name, write_text
-from jaxiqa.reports.rows import read_rows
+from jaxiqa.results.jsonl import read_rows
+from jaxiqa.results.rows import FILES
 
 LABELLED = ("attack", "defense", "certifier")
 FOLDERS = ("fitted", "aligned", "images", "examples")
 
 
 def check_same_evaluation(experiment: Experiment, images: Mapping[str, str]) -> None:
-    """Refuse to mix rows: what decided earlier rows must be what decides today's. Then write WORKDIR/evaluation.json.
+    """Check that earlier rows have the same fingerprint as this run, then write WORKDIR/evaluation.json.
 
-    What an older file does not hold yet (a version, a digest) is taken over from today.
+    Entries that an older file lacks (a version, a digest) are taken from this run.
 
     Args:
-        experiment: see there.
-        images: digests by what they are of: "labelled images", "attacked images", "images of attack LABEL".
+        experiment: the experiment.
+        images: digests of "labelled images", "attacked images", "images of attack LABEL".
 
     Raises:
-        SystemExit: a model is not trained, evaluation.json is missing or damaged, or something that left rows has
-            changed; the message names what, both values, and what to do.
+        FileNotFoundError: a model is not trained, or evaluation.json is missing.
+        ValueError: evaluation.json is damaged, or an entry with rows has changed; the message names the entry, both
+            values, and what to do.
     """
     root = root_folder(experiment)
     today = json.loads(json.dumps(describe(experiment, images)))
@@ -45,15 +46,15 @@ def check_same_evaluation(experiment: Experiment, images: Mapping[str, str]) -> 
         if key in earlier and (lines := differences(key, earlier[key], today[key])) and _left_something(root, key)
     }
     if changed:
-        raise SystemExit(_refusal(root, changed))
+        raise ValueError(_refusal(root, changed))
     for key in earlier.keys() & today.keys():
         if isinstance(earlier[key], dict) and not differences(key, earlier[key], today[key]):
-            today[key] = earlier[key] | today[key]  # such as how an attack was once aligned
+            today[key] = earlier[key] | today[key]  # for example how an attack was aligned earlier
     write_text(root / "evaluation.json", json.dumps(earlier | today, indent=1))
 
 
 def describe(experiment: Experiment, images: Mapping[str, str]) -> dict[str, Any]:
-    """All that decides a row, by what it is about."""
+    """Return all that decides a row, by entry."""
     evaluation = experiment.evaluation
     described: dict[str, Any] = {"version of jaxiqa": package_version()}
     described |= {f"digest of {what}": digest for what, digest in images.items()}
@@ -65,7 +66,8 @@ def describe(experiment: Experiment, images: Mapping[str, str]) -> dict[str, Any
         described[f"defense {label}"] = [asdict(defense), source_digest(defense), evaluation.adaptive.draws]
     for label, certifier in evaluation.certifiers.items():
         described[f"certifier {label}"] = [asdict(certifier)[key] for key in ("name", "options", "networks")]
-    for kind, parts in zip(LABELLED, (evaluation.attacks, evaluation.defenses, evaluation.certifiers), strict=True):
+    groups: tuple[Mapping[str, Any], ...] = (evaluation.attacks, evaluation.defenses, evaluation.certifiers)
+    for kind, parts in zip(LABELLED, groups, strict=True):
         for label, part in parts.items():
             if digests := weight_digests(part.networks):
                 described[f"weights of {kind} {label}"] = digests
@@ -78,23 +80,8 @@ def describe(experiment: Experiment, images: Mapping[str, str]) -> dict[str, Any
     return described
 
 
-def package_version() -> str:
-    """Of the installed package; in a checkout that is not installed, of its pyproject.toml.
-
-    >>> package_version().count(".")
-    2
-    """
-    try:
-        return version("jaxiqa")
-    except PackageNotFoundError:
-        import tomllib
-
-        path = Path(__file__).parents[2] / "pyproject.toml"
-        return tomllib.loads(path.read_text("utf-8"))["project"]["version"] if path.is_file() else "unknown"
-
-
 def differences(where: str, before: Any, today: Any) -> list[str]:
-    """Every field that both have with different values; a field of one alone, where one of them is older, is none.
+    """List the fields whose values differ; a field that only one side has (an older file) is not listed.
 
     >>> differences("attack PGD", {"options": {"steps": 1}, "epsilons": [0.1]}, {"options": {"steps": 2}})
     ['attack PGD.options.steps: 1 -> 2']
@@ -102,7 +89,7 @@ def differences(where: str, before: Any, today: Any) -> list[str]:
     if before == today:
         return []
     if isinstance(before, dict) and isinstance(today, dict):
-        whole = where.endswith(("options", "networks"))  # where a field that is left out has a meaning
+        whole = where.endswith(("options", "networks"))  # here a missing field has a meaning
         keys = before.keys() | today.keys() if whole else before.keys() & today.keys()
         return [line for key in sorted(keys) for line in differences(f"{where}.{key}", before.get(key), today.get(key))]
     if isinstance(before, list) and isinstance(today, list) and len(before) == len(today):
@@ -115,33 +102,33 @@ def _earlier(root: Path) -> dict[str, Any]:
     path = root / "evaluation.json"
     if not path.exists():
         if left := [name for name in FILES.values() if (root / name).exists() and (root / name).stat().st_size]:
-            raise SystemExit(
-                f"{path} is missing, so nothing says what {', '.join(left)} there are rows of; "
-                "put it back, or delete them, or choose another --workdir"
+            raise FileNotFoundError(
+                f"{path} is missing, so the origin of the rows in {', '.join(left)} is unknown; "
+                "put it back, or delete these files, or choose another --workdir"
             )
         return {}
     try:
         found = json.loads(path.read_text("utf-8"))
         if not isinstance(found, dict):
-            raise ValueError(f"it holds {type(found).__name__}, not an object")
+            raise ValueError(f"it holds a {type(found).__name__}; expected an object")
         return found
     except ValueError as error:
-        raise SystemExit(
-            f"{path} is damaged ({error}); put it back, or delete it with {', '.join(FILES.values())} there"
+        raise ValueError(
+            f"{path} is damaged ({error}); put it back, or delete it and {', '.join(FILES.values())} in its folder"
         ) from error
 
 
 def _model_digest(card: Path) -> str:
     if not card.exists():
-        raise SystemExit(f"{card} does not exist; train first, with train.py and the same arguments")
+        raise FileNotFoundError(f"{card} does not exist; train first, with train.py and the same arguments")
     try:
         return str(json.loads(card.read_text("utf-8"))["sha256"])
     except (ValueError, KeyError, TypeError) as error:
-        raise SystemExit(f"{card} is damaged ({error!r}); train anew into an empty folder") from error
+        raise ValueError(f"{card} is damaged ({error!r}); train again into an empty folder") from error
 
 
 def _left_something(root: Path, key: str) -> bool:
-    """Whether the folder may hold something made under this key of `describe`; if not, what it means may change."""
+    """Return whether the folder may hold results under this key of `describe`; if not, the entry may change."""
     kind, _, label = key.removeprefix("weights of ").removeprefix("digest of images of ").partition(" ")
     if kind not in LABELLED:
         return any((root / name).exists() and (root / name).stat().st_size for name in FILES.values())
@@ -158,12 +145,12 @@ def _refusal(root: Path, changed: Mapping[str, list[str]]) -> str:
     kinds = {key.removeprefix("weights of ").partition(" ")[0] for key in changed}
     if kinds <= {"defense", "certifier"}:
         return (
-            f"{root} has rows of another {', of another '.join(changed)}:\n  {listed}\ngive it another label, or "
-            "delete its lines from defenses.jsonl or certificates.jsonl and its entry from evaluation.json there"
+            f"{root} holds rows for a different {', for a different '.join(changed)}:\n  {listed}\nuse a new label, or "
+            "delete its lines in defenses.jsonl or certificates.jsonl and its entry in evaluation.json in this folder"
         )
-    relabel = "give what changed another label, and only that is run; or " if kinds == {"attack"} else ""
+    relabel = "use a new label, then only this attack is run; or " if kinds == {"attack"} else ""
     return (
-        f"{root}/results.jsonl belongs to another evaluation ({', '.join(changed)} changed):\n  {listed}\n"
+        f"{root}/results.jsonl holds rows for a different evaluation ({', '.join(changed)} changed):\n  {listed}\n"
         f"{relabel}choose another --workdir; or delete evaluation.json, {', '.join(FILES.values())}, "
-        f"{', '.join(f'{name}/' for name in FOLDERS)} there"
+        f"{', '.join(f'{name}/' for name in FOLDERS)} in this folder"
     )

@@ -1,41 +1,64 @@
-"""The networks that attacks and defenses are given."""
+"""Load the networks of attacks and defenses."""
 
 import hashlib
+import os
 from collections.abc import Mapping
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
-from jaxiqa import data
+from jaxiqa import data, networks
 from jaxiqa.config import Network
-from jaxiqa.models import auxiliary
 
 
-def load_networks(networks: Mapping[str, Network], *, training: bool = False) -> dict[str, Any]:
-    """The networks of an attack or a defense, by option. A relative path is looked up here, then under $JAXIQA_DATA.
+def load_networks(chosen: Mapping[str, Network], *, training: bool = False) -> dict[str, Any]:
+    """Load the networks of an attack or a defense, by option.
+
+    Relative paths are searched in the working directory, then below $JAXIQA_DATA.
 
     Args:
-        networks: of the config.
-        training: whether they are trained before they are used: then one without a file is a fresh one.
+        chosen: networks of the config.
+        training: whether they are trained before use; then a network without a file has random weights.
 
     Raises:
-        ValueError: no file is named, and nothing trains the network.
+        ValueError: a network has no file and is not trained.
     """
     found = {}
-    for option, network in networks.items():
+    for option, network in chosen.items():
         if network.weights is None:
             if not training:
                 raise ValueError(
-                    f"networks.{option}.weights is missing: {network.name} would have random weights; name its file"
+                    f"networks.{option}.weights is missing: {network.name} would have random weights; give its file"
                 )
-            found[option] = auxiliary.build(network.name)
+            found[option] = networks.build(network.name)
         else:
-            files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
-            found[option] = auxiliary.load(network.name, **{name: _find(path) for name, path in files.items()})
+            found[option] = _read(network, tuple(_state(path) for path in _paths(network).values()))
     return found
 
 
+@lru_cache(maxsize=8)
+def _read(network: Network, files: tuple) -> Any:
+    """Read a network once per process, as long as its files are unchanged."""
+    del files
+    return networks.load(network.name, **_paths(network))
+
+
+def _paths(network: Network) -> dict[str, str | None]:
+    files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
+    return {name: _find(path) for name, path in files.items()}
+
+
+def _state(path: str | None) -> tuple[int, ...] | None:
+    """Return file statistics that change with the content; None if there are none; reading then raises the error."""
+    try:
+        stat = os.stat(path) if path else None
+    except OSError:
+        return None
+    return stat and (stat.st_ino, stat.st_size, stat.st_mtime_ns)
+
+
 def weight_digests(networks: Mapping[str, Network]) -> dict[str, str]:
-    """SHA-256 of every file of weights: rows of a network that was trained anew are not those of the old one."""
+    """Return the SHA-256 digest of every weight file; rows of a network with other weights are not reused."""
     paths = {path for network in networks.values() for path in (network.weights, network.backbone_weights) if path}
     found = {}
     for path in sorted(paths):

@@ -1,32 +1,39 @@
-"""All that can be known about an evaluation before anything is trained or attacked, checked in a few seconds."""
+"""Check an evaluation in a few seconds, before anything is trained or attacked."""
 
 import inspect
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import replace
+from dataclasses import fields, replace
+from functools import partial
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 
 from jaxiqa import attacks
-from jaxiqa.attacks.align import LEVELS
-from jaxiqa.checks import check_choice
+from jaxiqa.attacks.wrappers.align import LEVELS
 from jaxiqa.config import Attack, Certifier, Defense, Evaluation, Experiment, root_folder
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.evaluation import certified, purifiers
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.files import check_labels
+from jaxiqa.evaluation import build_defense, certify_stage
+from jaxiqa.evaluation.images import load_split
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.pictures import load_split
-from jaxiqa.evaluation.strengths import strength_field
-from jaxiqa.files import check_labels
-from jaxiqa.models import auxiliary
+from jaxiqa.networks import NETWORKS
 
 
 def check_evaluation_start(experiment: Experiment, *, later: bool = False) -> list[str]:
-    """Raise ``ValueError`` for all that would end an evaluation later, each with its field's full name and a remedy.
+    """Find all faults that would stop an evaluation later; report each with the full name of its field and a remedy.
 
-    Checked are labels; names, options, strengths and networks of attacks, defenses and certifiers, by building them;
-    the splits that images come from, whether their labels suit `Evaluation.score_range`, and their numbers. Images are
-    not decoded. Each network is read once.
+    It checks labels; names, options, strengths and networks of attacks, defenses and certifiers, by building them; the
+    splits of the images, whether their labels suit `Evaluation.score_range`, and their numbers. Images are not decoded.
+    Each network is read once.
+
+    Args:
+        experiment: the experiment.
+        later: True before a training; then a missing ``mos_range`` is a remark instead of an error.
+
+    Returns:
+        Remarks: faults that do not stop a training.
 
     Raises:
         ValueError: one message for all faults, one line each.
@@ -50,19 +57,19 @@ def check_evaluation_start(experiment: Experiment, *, later: bool = False) -> li
         "certifiers": evaluation.certifiers,
     }
     for group, parts in groups.items():
-        attempt(f"evaluation.{group}", lambda group=group, parts=parts: check_labels(f"evaluation.{group}", parts))
+        attempt(f"evaluation.{group}", partial(check_labels, f"evaluation.{group}", parts))
         for label, part in parts.items():
             where = f"evaluation.{group}.{label}"
             before = len(problems)
-            attempt(where, lambda part=part, where=where: _check_networks(where, part))
+            attempt(where, partial(_check_networks, where, part))
             if len(problems) > before:
                 continue
             if group == "attacks":
-                attempt(where, lambda part=part, where=where: check_attack(where, part, evaluation))
+                attempt(where, partial(check_attack, where, part, evaluation))
             elif group == "defenses":
-                attempt(where, lambda part=part, label=label: _unnamed(purifiers.build, "defense", label, part))
+                attempt(where, partial(_unnamed, build_defense.build, "defense", label, part))
             else:
-                attempt(where, lambda part=part, label=label: _unnamed(certified.build, "certifier", label, part))
+                attempt(where, partial(_unnamed, certify_stage.build, "certifier", label, part))
     problems += _numbers(evaluation)
     if not problems:  # a large data set takes a while
         attempt("evaluation", lambda: remarks.extend(_check_data(experiment, later)))
@@ -76,53 +83,53 @@ def check_attack(where: str, chosen: Attack, evaluation: Evaluation) -> None:
     """Build one attack at each of its strengths.
 
     Args:
-        where: its full name, for messages.
+        where: full name of the attack, for messages.
         chosen: the attack.
-        evaluation: which images are attacked.
+        evaluation: the evaluation, for the images under attack.
 
     Raises:
-        ValueError: an unknown name or option, a strength out of range or given twice, images to fit on that are
-            missing, not wanted, or those under attack.
+        ValueError: the name or an option is unknown; a strength is out of range or given twice; images to fit on are
+            missing, not needed, or under attack.
     """
     known = [*attacks.ATTACKS, *attacks.FITTED]
     if chosen.name not in known:
-        raise ValueError(f"{where}.name={chosen.name!r} is no attack{suggestion(chosen.name, known)}")
-    fitted, name = chosen.name in attacks.FITTED, strength_field(chosen.name)
+        raise ValueError(f"{where}.name={chosen.name!r} is not an attack{suggestion(chosen.name, known)}")
+    fitted, name = chosen.name in attacks.FITTED, attacks.strength_option(chosen.name)
     if chosen.epsilons == ():
         raise ValueError(f"{where}.epsilons is empty; give strengths, such as 2 / 255, or None")
     for epsilon in chosen.epsilons or ():
         _check_strength(where, chosen, name, epsilon)
     single = [float(jnp.float32(epsilon)) for epsilon in chosen.epsilons or ()]  # as attacks compute
     if twice := [e for i, e in enumerate(chosen.epsilons or ()) if single[i] in single[:i]]:
-        raise ValueError(f"{where}.epsilons has {twice[0]!r} twice, or two that are the same in float32")
+        raise ValueError(f"{where}.epsilons has {twice[0]!r} twice, or two values that are equal in float32")
     if chosen.epsilons and name in chosen.options:
-        raise ValueError(f"{where} has {name} in options and epsilons; leave out one")
+        raise ValueError(f"{where} sets {name} in options and in epsilons; remove one")
     if fitted != (chosen.fit_on is not None):
-        mend = "needs fit_on, the images that it learns from" if fitted else "learns from no images; leave out fit_on"
+        mend = "needs fit_on, the images to fit it on" if fitted else "is not fitted on images; remove fit_on"
         raise ValueError(f"{where}: {chosen.name} {mend}")
     if fitted:
         _check_fitted(where, chosen, evaluation)
         return
     options = chosen.options | load_networks(chosen.networks)
-    allowed = [f for f in attacks.ATTACKS[chosen.name].__dataclass_fields__ if f != "_"]
+    allowed = [f.name for f in fields(attacks.ATTACKS[chosen.name])]
     for option in options:
         if option not in allowed:
             raise ValueError(f"{where}.options: {chosen.name} has no option {option!r}{suggestion(option, allowed)}")
     if chosen.aligned or chosen.epsilons:
         if name not in allowed:
-            raise ValueError(f"{where}: {chosen.name} has no {name} to set; write epsilons=None")
+            raise ValueError(f"{where}: {chosen.name} has no option {name}; write epsilons=None")
         options.pop(name, None)
     for strength in _strengths(chosen):
-        attacks.make(chosen.name, **options, **({} if strength is None else {name: strength}))
+        attacks.make(chosen.name, **(options if strength is None else {**options, name: strength}))
 
 
 def _check_strength(where: str, chosen: Attack, name: str, value: Any) -> None:
-    """Strengths are checked by the attack itself; here those that are written in another unit."""
+    """Check a strength for a wrong unit or type; the attack checks its range."""
     if isinstance(value, bool | str) or not value >= 0 or value == float("inf"):
-        raise ValueError(f"{where}: {name} {value!r} is no strength; write a number of at least 0, such as 2 / 255")
+        raise ValueError(f"{where}: {name}={value!r} is not a strength; write a number >= 0, such as 2 / 255")
     if name == "epsilon" and value > 1 and chosen.options.get("norm", "linf") == "linf":
         raise ValueError(
-            f"{where}: epsilon {value:g} is larger than the whole range of a pixel, which is 1; write {value:g} / 255"
+            f"{where}: epsilon={value:g} is larger than the range of a pixel, which is 1; write {value:g} / 255"
         )
 
 
@@ -131,13 +138,13 @@ def _strengths(chosen: Attack) -> Iterator[float | None]:
         yield from chosen.epsilons or (None,)
     elif chosen.aligned.ladder is not None:
         yield from chosen.aligned.ladder
-    elif chosen.aligned.measure == "budget" or strength_field(chosen.name) == "epsilon":
+    elif chosen.aligned.measure == "budget" or attacks.strength_option(chosen.name) == "epsilon":
         yield from LEVELS["linf"].values()
-    # otherwise the ladder begins at the attack's own strength, which the options may give
+    # otherwise the ladder starts at the attack's strength, which the options may set
 
 
 def _check_fitted(where: str, chosen: Attack, evaluation: Evaluation) -> None:
-    """Ask the function that fits; it checks its options before it asks for the first score."""
+    """Call the fitting function: it checks its options before it computes the first score."""
     fit = attacks.FITTED[chosen.name].fit
     parameters = inspect.signature(fit).parameters.values()
     allowed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.name not in ("epsilon", "progress")]
@@ -147,15 +154,16 @@ def _check_fitted(where: str, chosen: Attack, evaluation: Evaluation) -> None:
             raise ValueError(f"{where}.options: {chosen.name} has no option {option!r}{suggestion(option, allowed)}")
     needed = [p.name for p in parameters if p.kind is p.KEYWORD_ONLY and p.default is p.empty and p.name != "epsilon"]
     if missing := set(needed) - set(chosen.options | networks):
-        raise ValueError(f"{where}: {chosen.name} needs {', '.join(sorted(missing))}, by networks or options")
+        raise ValueError(f"{where}: {chosen.name} needs {', '.join(sorted(missing))}, in networks or options")
     if chosen.aligned is None and not chosen.epsilons:
         raise ValueError(f"{where}: {chosen.name} needs epsilons, such as (2 / 255, 4 / 255)")
+    assert chosen.fit_on is not None  # `check_attack` has looked
     same = replace(chosen.fit_on, limit=None) == replace(evaluation.data, limit=None)
     if same and chosen.fit_split == evaluation.attacked_split:
         raise ValueError(
-            f"{where} is fitted on the split under attack, {chosen.fit_split!r}; choose another fit_split or fit_on"
+            f"{where} is fitted on the attacked split, {chosen.fit_split!r}; choose another fit_split or fit_on"
         )
-    side = evaluation.size or chosen.options.get("size") or (256, 256)  # the benchmark's; cheap, as nothing is run
+    side = evaluation.size or chosen.options.get("size") or (256, 256)  # the benchmark's size; nothing is run
     for epsilon in _strengths(chosen):
         try:
             images = jnp.full((1, *side, 3), 0.5)
@@ -165,7 +173,7 @@ def _check_fitted(where: str, chosen: Attack, evaluation: Evaluation) -> None:
 
 
 class _AskedError(Exception):
-    """A score was asked for: all options are accepted."""
+    """A score was needed: all options are accepted."""
 
 
 def _unasked(images: Any) -> Any:
@@ -175,10 +183,9 @@ def _unasked(images: Any) -> Any:
 def _check_networks(where: str, part: Attack | Defense | Certifier) -> None:
     training = isinstance(part, Attack) and part.name in attacks.FITTED
     for option, network in part.networks.items():
-        if network.name not in auxiliary.AUXILIARY:
+        if network.name not in NETWORKS:
             raise ValueError(
-                f"{where}.networks.{option}.name={network.name!r} is no network"
-                f"{suggestion(network.name, auxiliary.AUXILIARY)}"
+                f"{where}.networks.{option}.name={network.name!r} is not a network{suggestion(network.name, NETWORKS)}"
             )
         try:
             load_networks({option: network}, training=training)
@@ -189,7 +196,7 @@ def _check_networks(where: str, part: Attack | Defense | Certifier) -> None:
 
 
 def _unnamed(build: Callable[[str, Any], Any], kind: str, label: str, part: Any) -> None:
-    """Build; the caller puts the full name before the message, in the place of this short one."""
+    """Build a part; remove its short name from the message, since the caller adds the full name."""
     try:
         build(label, part)
     except ValueError as error:
@@ -208,14 +215,14 @@ def _numbers(evaluation: Evaluation) -> Iterator[str]:
         if attack.aligned:
             at_least[f"attacks.{label}.aligned.images"] = attack.aligned.images, 1
             if not 0 < attack.aligned.tolerance < 1:
-                yield f"evaluation.attacks.{label}.aligned.tolerance={attack.aligned.tolerance}; a share in (0, 1)"
+                yield f"evaluation.attacks.{label}.aligned.tolerance={attack.aligned.tolerance}; expected one in (0, 1)"
     for label, certifier in evaluation.certifiers.items():
         at_least[f"certifiers.{label}.images"] = certifier.images, 1
     for name, (value, low) in at_least.items():
         if value is not None and not value >= low:
-            yield f"evaluation.{name}={value}; at least {low}"
+            yield f"evaluation.{name}={value}; expected at least {low}"
     if not evaluation.psnr_cap > 0:
-        yield f"evaluation.psnr_cap={evaluation.psnr_cap}; a positive number of dB, or inf"
+        yield f"evaluation.psnr_cap={evaluation.psnr_cap}; expected a positive number of dB, or inf"
 
 
 def _check_data(experiment: Experiment, later: bool) -> list[str]:
@@ -230,11 +237,11 @@ def _check_data(experiment: Experiment, later: bool) -> list[str]:
     check_choice("evaluation.score_range", evaluation.score_range, ("mos", "baseline", "model"))
     labelled = split_of(f"split={evaluation.split!r}", experiment.data, evaluation.split)
     if labelled.mos is None:
-        raise ValueError(f"evaluation.split={evaluation.split!r} has no human scores; choose a split that has")
+        raise ValueError(f"evaluation.split={evaluation.split!r} has no human scores; choose a split with scores")
     if evaluation.score_range == "mos" and labelled.mos_range is None:
         remarks.append(
-            'evaluation.score_range="mos" needs mos_range, the ends of the scale, which this data set does not state; '
-            "write mos_range=(LOWEST, HIGHEST) into data.options, or --evaluation.score-range baseline"
+            'evaluation.score_range="mos" needs mos_range, the ends of the scale, which this data set does not give; '
+            "write mos_range=(LOWEST, HIGHEST) in data.options, or use --evaluation.score-range baseline"
         )
         if not later:
             raise ValueError(remarks[0])

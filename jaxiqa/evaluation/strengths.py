@@ -1,56 +1,30 @@
-"""How strong an attack is run: as the config says, or weak, medium and strong by what it does to pictures."""
+"""The strengths of an attack: those of the config, or weak, medium and strong by its change of images."""
 
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa import attacks
-from jaxiqa.attacks.align import AMOUNTS, LEVELS
+from jaxiqa.attacks.wrappers.align import LEVELS, LOG_CHANGE
 from jaxiqa.config import Align, Attack
+from jaxiqa.core.files import DamagedError, open_sealed, safe_name, sealed_json, write_text
+from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.split import Split
-from jaxiqa.evaluation.attacking import spread
+from jaxiqa.evaluation.attack_loop import shard_batch
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.evaluation.subject import Subject
-from jaxiqa.files import DamagedError, open_sealed, safe_name, sealed_json, write_text
-from jaxiqa.terminal import progress_bar
+from jaxiqa.results.rows import Strength, StrengthKey
 
 _log = logging.getLogger(__name__)
 
 
-class Strength(NamedTuple):
-    """A value of the attack's strength, None for the attack as its options make it, and its name if it was aligned."""
-
-    epsilon: float | None
-    level: str | None = None
-
-    @property
-    def key(self) -> float | str | None:
-        """What rows are told apart by: two models need not have the same ε at one level."""
-        return self.level or self.epsilon
-
-    @property
-    def folder(self) -> str:
-        """Its name in paths: the exact number, so that no two strengths share files."""
-        return self.level or ("attack" if self.epsilon is None else repr(float(self.epsilon)))
-
-
-def strength_field(name: str) -> str:
-    """The option that makes an attack of this name stronger or weaker."""
-    return getattr(attacks.ATTACKS.get(name), "strength", "epsilon")
-
-
-def values(strengths: Sequence[Strength]) -> tuple[float, ...] | None:
-    """The ε alone, as `attack_runner` takes them."""
-    return None if strengths[0].epsilon is None else tuple(strength.epsilon for strength in strengths)
-
-
-def keys_of(chosen: Attack) -> tuple[float | str | None, ...]:
-    """What the rows of an attack's present strengths are told apart by.
+def keys_of(chosen: Attack) -> tuple[StrengthKey, ...]:
+    """Return the keys by which rows of an attack's present strengths are distinguished.
 
     >>> keys_of(Attack("pgd", (0.1, 0.2))), keys_of(Attack("stadv")), keys_of(Attack("ifgsm", aligned=Align("psnr")))
     ((0.1, 0.2), (None,), ('weak', 'medium', 'strong'))
@@ -60,26 +34,26 @@ def keys_of(chosen: Attack) -> tuple[float | str | None, ...]:
     return tuple(LEVELS["linf" if chosen.aligned.measure == "budget" else chosen.aligned.measure])
 
 
-def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
-    """The strengths of one attack on one model, in the order of the config, or weak, medium, strong.
+def strengths_of(evaluated: EvaluatedModel, label: str, chosen: Attack, split: Split) -> tuple[Strength, ...]:
+    """Return the strengths of one attack on one model, in the order of the config, or weak, medium, strong.
 
-    What alignment found is kept in WORKDIR/aligned, with the curves it found it on; a file that is damaged is logged,
-    and made again. A target that was not reached to the tolerance, as where an attack bounds itself, is logged.
+    Aligned strengths are stored in WORKDIR/aligned, with their curves; a damaged file is logged and made again. If a
+    target is not reached within the tolerance, for example because an attack bounds itself, this is logged.
     """
     if chosen.aligned is None:
         return tuple(Strength(epsilon) for epsilon in chosen.epsilons or (None,))
     if chosen.aligned.measure == "budget":
         return tuple(Strength(epsilon, level) for level, epsilon in LEVELS["linf"].items())
-    path = subject.root / "aligned" / subject.stem / f"{safe_name(label)}.json"
+    path = evaluated.root / "aligned" / evaluated.file_prefix / f"{safe_name(label)}.json"
     found = _kept(path)
     if found is None:
-        with progress_bar(f"{subject.title}: aligning {label}", "runs at most") as bar:
-            aligned = _align(subject, chosen, chosen.aligned, split, bar)
+        with progress_bar(f"{evaluated.title}: aligning {label}", "runs at most") as bar:
+            aligned = _align(evaluated, chosen, chosen.aligned, split, bar)
         for level, one in aligned.items():
             measure, wanted = one.target
-            if abs(AMOUNTS[measure](one.reached) - AMOUNTS[measure](wanted)) > chosen.aligned.tolerance:
+            if abs(LOG_CHANGE[measure](one.reached) - LOG_CHANGE[measure](wanted)) > chosen.aligned.tolerance:
                 _log.warning(
-                    "%s: %s: %s is %s %.3g, not %.3g", subject.title, label, level, measure, one.reached, wanted
+                    "%s: %s: %s has %s %.3g; target %.3g", evaluated.title, label, level, measure, one.reached, wanted
                 )
         _write(path, aligned)
         found = open_sealed(path.read_text())
@@ -87,30 +61,30 @@ def strengths_of(subject: Subject, label: str, chosen: Attack, split: Split) -> 
 
 
 def _kept(path: Path) -> dict[str, Any] | None:
-    """What alignment found earlier; None where there is no file, or one that is damaged or was never sealed."""
+    """Read stored strengths; None if the file is missing, damaged or without a digest."""
     try:
         return open_sealed(path.read_bytes().decode())
     except FileNotFoundError:
         return None
     except (DamagedError, UnicodeDecodeError) as error:
-        _log.warning("%s is damaged, and is made again: %s", path, error)
+        _log.warning("%s is damaged (%s); it is made again", path, error)
         return None
 
 
 def _align(
-    subject: Subject, chosen: Attack, how: Align, split: Split, progress: Callable[..., Any]
+    evaluated: EvaluatedModel, chosen: Attack, how: Align, split: Split, progress: Callable[..., Any]
 ) -> dict[str, attacks.Aligned]:
-    ladder, name = how.ladder, strength_field(chosen.name)
+    ladder, name = how.ladder, attacks.strength_option(chosen.name)
     if ladder is None and (how.measure, name) == ("linf", "epsilon"):
-        ladder = tuple(LEVELS["linf"].values())  # mostly, the budget is what is reached
-    start = {} if ladder is None or name in chosen.options else {name: ladder[0]}
+        ladder = tuple(LEVELS["linf"].values())  # most attacks use their whole budget
+    start: dict[str, Any] = {} if ladder is None or name in chosen.options else {name: ladder[0]}
     attack = attacks.make(chosen.name, **chosen.options, **load_networks(chosen.networks), **start)
-    pictures = np.stack([split.read(index) for index in range(min(how.images, len(split)))])
+    pixels = np.stack([split.read(index) for index in range(min(how.images, len(split)))])
     return attacks.align_levels(
         attack,
-        subject.score_fn,
-        jnp.asarray(spread(pictures.astype(np.float32) / 255)),
-        jax.random.key(subject.seed),
+        evaluated.score_fn,
+        jnp.asarray(shard_batch(pixels.astype(np.float32) / 255)),
+        jax.random.key(evaluated.seed),
         how.measure,
         ladder=ladder,
         tolerance=how.tolerance,

@@ -1,16 +1,15 @@
-"""Layers with known singular values, and the blocks made of them.
+"""Layers with known singular values, and blocks built from them.
 
-`PEERS` are other people's 1-Lipschitz convolutions, under the interface of `OrthogonalConv`:
+`BASELINES` are published 1-Lipschitz convolutions of other authors, with the interface of `OrthogonalConv`:
 ``Layer(cin, cout, kernel_size=(3, 3), rngs=rngs)(x)``.
 
-Number types: a function gives the type that JAX promotes those of its arrays to. Half precision is computed in float32
-and rounded once, at the end; float64 is float64 throughout. A layer with weights, whose maps must stay orthogonal,
-computes and gives float32 at least. All have derivatives of both modes and of the second order.
+Number types: the result of a function has the type to which JAX promotes its arrays. Half precision is computed in
+float32 and rounded once, at the end; float64 is float64 throughout. A layer with weights must stay orthogonal, so it
+computes in, and returns, at least float32. All have derivatives in both modes and of second order.
 """
 
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
-from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.layers.materialize import materialize
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
@@ -32,12 +31,12 @@ from jaxiqa.layers.soc import SOC
 from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
 
-PEERS = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}
+BASELINES = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}
 
 __all__ = [
     "AOL",
+    "BASELINES",
     "CPL",
-    "PEERS",
     "SLL",
     "SOC",
     "Bottleneck",
@@ -54,7 +53,6 @@ __all__ = [
     "cayley",
     "coverage",
     "depth_to_space",
-    "depthwise_conv",
     "expm_eigh",
     "expm_taylor",
     "group_sort",

@@ -1,17 +1,22 @@
-"""Activations that keep gradients whole: each is 1-Lipschitz, and its Jacobian is orthogonal wherever it exists."""
+"""Activations that preserve gradient norms: each is 1-Lipschitz, and its Jacobian is orthogonal wherever it exists."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.precision import at_least_float32
 
 
 def group_sort(x: Float[Array, "*b c"], size: int = 2) -> Float[Array, "*b c"]:
     """Sort each group of ``size`` neighbouring channels in ascending order; size 2 is MaxMin.
 
-    A permutation of the channels that depends on them, so ‖y‖ = ‖x‖. Reference: arXiv:1811.05381.
+    The output is a permutation of the channels, so ‖y‖ = ‖x‖.
+
+    Reference: Anil, Lucas and Grosse, "Sorting out Lipschitz function approximation", arXiv:1811.05381.
+
+    Raises:
+        ValueError: the number of channels is not a multiple of ``size``.
 
     >>> group_sort(jnp.array([3.0, 1.0, -2.0, 5.0])).tolist()
     [1.0, 3.0, -2.0, 5.0]
@@ -23,7 +28,10 @@ def group_sort(x: Float[Array, "*b c"], size: int = 2) -> Float[Array, "*b c"]:
 
 @jax.jit
 def max_min(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
-    """The smaller and the larger of each pair of neighbouring channels: `group_sort` of pairs, without a sort.
+    """Return the smaller and the larger of each pair of neighbouring channels: `group_sort` of pairs, without a sort.
+
+    Raises:
+        ValueError: the number of channels is odd.
 
     >>> max_min(jnp.array([3.0, 1.0, -2.0, 5.0])).tolist()
     [1.0, 3.0, -2.0, 5.0]
@@ -41,7 +49,11 @@ def householder(x: Float[Array, "*b c"], angle: Float[Array, " p"]) -> Float[Arr
     """Reflect each pair z of neighbouring channels into the half-plane v·z ≥ 0: ``z − 2v·min(v·z, 0)``.
 
     v = (sin θ/2, −cos θ/2), one θ per pair; θ = π/2 sorts the pair in descending order. Continuous, ‖y‖ = ‖x‖.
-    Reference: arXiv:2108.04062.
+    Reference: Singla, Singla and Feizi, "Improved deterministic l2 robustness on CIFAR-10 and CIFAR-100",
+    arXiv:2108.04062.
+
+    Raises:
+        ValueError: ``x`` does not have two channels for each angle.
 
     >>> jnp.round(householder(jnp.array([1.0, 3.0]), jnp.array([jnp.pi / 2])), 5).tolist()
     [3.0, 1.0]
@@ -55,7 +67,7 @@ def householder(x: Float[Array, "*b c"], angle: Float[Array, " p"]) -> Float[Arr
 
 
 class Householder(nnx.Module):
-    """`householder` with a learned angle per pair of channels, which starts at π/2.
+    """`householder` with a learned angle per pair of channels; the angles start at π/2.
 
     >>> Householder(4)(jnp.array([1.0, 3.0, 5.0, 2.0])).round(5).tolist()
     [3.0, 1.0, 5.0, 2.0]

@@ -1,18 +1,18 @@
-"""Almost orthogonal convolutions: a kernel rescaled so that its convolution cannot amplify."""
+"""Almost orthogonal convolutions: the kernel is rescaled so that its convolution cannot amplify."""
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.kernel_bounds import Kernel, check_odd, convolve, overlaps
 from jaxiqa.layers.linear_algebra import full
-from jaxiqa.precision import at_least_float32
 
 
 @at_least_float32
 def almost_orthogonal(kernel: Kernel) -> Kernel:
-    """The kernel with input channel i divided by the root of Σ_j |WᵀW|_ij.
+    """Return the kernel with input channel i divided by the root of Σ_j |WᵀW|_ij.
 
     >>> almost_orthogonal(3 * jnp.ones((1, 1, 1, 1))).item()
     1.0
@@ -26,7 +26,7 @@ class AOL(nnx.Module):
     """``y = W·diag(Σ_j |WᵀW|_ij)^−½ x + bias``, zero-padded.
 
     **1-Lipschitz, not orthogonal**: the largest singular value is at most 1 exactly, the others are smaller; training
-    drives them up. The cheapest of the peers: one plain convolution once the kernel is scaled.
+    increases them. It is the cheapest of the baselines: after scaling the kernel, one plain convolution.
 
     Args:
         cin, cout: channels.
@@ -37,7 +37,8 @@ class AOL(nnx.Module):
     >>> AOL(3, 5, rngs=nnx.Rngs(0))(jnp.ones((1, 6, 5, 3))).shape
     (1, 6, 5, 5)
 
-    Reference: Prach and Lampert, arXiv:2208.03160.
+    Reference: Prach and Lampert, "Almost-Orthogonal Layers for Efficient General-Purpose Lipschitz Networks",
+    arXiv:2208.03160.
     """
 
     def __init__(

@@ -1,17 +1,17 @@
-"""The Cayley transform of skew-Hermitian matrices, and its form for matrices that are not square."""
+"""The Cayley transform of skew-Hermitian matrices, and its form for non-square matrices."""
 
 from functools import partial
 
 import jax
 import jax.numpy as jnp
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import Matrices, adjoint, polish, product
-from jaxiqa.precision import at_least_float32
 
 
 @at_least_float32
 def cayley(a: Matrices) -> Matrices:
-    """(I + A)⁻¹(I − A); no eigenvalue −1 is reachable. Its derivative needs no second solve.
+    """Return (I + A)⁻¹(I − A), which never has the eigenvalue −1. Its derivative needs no second solve.
 
     dQ = −½(I + Q) dA (I + Q), because (I + A)⁻¹ = (I + Q)/2.
 
@@ -33,7 +33,7 @@ def _derivative(primals, tangents):
     return q, _along(q, *tangents)
 
 
-# Not kept for the way back but computed again from Q: its parts.
+# For the backward pass this is computed again from Q, not stored.
 @partial(jax.checkpoint, prevent_cse=False)
 def _along(q, change):
     outer = q + jnp.eye(q.shape[-1], dtype=q.dtype)
@@ -42,7 +42,7 @@ def _along(q, change):
 
 @at_least_float32
 def semi_orthogonal(weight: Matrices) -> Matrices:
-    """Matrices with orthonormal columns (n ≥ m) from arbitrary ones, or with orthonormal rows (n < m).
+    """Return matrices with orthonormal columns (n ≥ m) from arbitrary ones, or with orthonormal rows (n < m).
 
     With W = [U; V] and A = U − Uᴴ + VᴴV: Q = [(I + A)⁻¹(I − A); −2V(I + A)⁻¹], so QᴴQ = I.
 

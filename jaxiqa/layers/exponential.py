@@ -1,35 +1,36 @@
-"""The exponential of skew-Hermitian matrices, two ways, and its derivatives of every order, forwards and backwards.
+"""The exponential of skew-Hermitian matrices by two methods, with derivatives of every order in both modes.
 
-The derivatives that JAX would find are undefined at repeated eigenvalues (`eigh`), or do not exist backwards (loops of
-unknown length). The n-th derivative Dⁿexp(A)[E₁ … Eₙ] is linear and symmetric in its directions, so one primitive
-``(A, E₁ … Eₙ)`` is closed under differentiation: one more direction for dA, dEᵢ in the place of Eᵢ. So it is under
-transposition: exp(Aᵀ) = exp(A)ᵀ, and the transpose in a direction is Dⁿexp(A)[…, Cᵀ]ᵀ.
+JAX's own derivatives are undefined at repeated eigenvalues (`eigh`), or have no reverse mode (loops of unknown length).
+The n-th derivative Dⁿexp(A)[E₁ … Eₙ] is linear and symmetric in its directions. So one primitive ``(A, E₁ … Eₙ)`` is
+closed under differentiation: dA adds one direction, and dEᵢ replaces Eᵢ. It is also closed under transposition:
+exp(Aᵀ) = exp(A)ᵀ, and the transpose in a direction is Dⁿexp(A)[…, Cᵀ]ᵀ.
 """
 
 import math
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import Matrices, adjoint, in_chunks, polish, product
 from jaxiqa.layers.taylor import taylor
-from jaxiqa.precision import at_least_float32
 
 CACHE_BYTES = {"cpu": 2**18}
-"""Bytes of matrices worked on at a time: on CPUs, what stays in a core's cache with everything made of it."""
+"""Bytes of matrices processed at a time: on CPUs, they and all intermediate results fit in a core's cache."""
 
 
 @at_least_float32
 def expm_taylor(a: Matrices) -> Matrices:
-    """exp(A) by a Taylor polynomial with scaling and squaring (`jaxiqa.layers.taylor`).
+    """Compute exp(A) by a Taylor polynomial with scaling and squaring (`jaxiqa.layers.taylor`).
 
-    The result is unitary to rounding for every norm that the type can hold. Its distance from exp(A) is about ‖A‖ times
-    the rounding of the type, which is what rounding A itself costs: 2e-15 in complex128 at ‖A‖ = 20. A first-order
-    gradient keeps A alone. The number of squarings is that of the largest matrix worked on together: all on
-    accelerators, `CACHE_BYTES` of them on CPUs.
+    The result is unitary up to rounding for every norm that the type can hold. Its distance from exp(A) is about ‖A‖
+    times the rounding of the type, which equals the effect of rounding A: 2e-15 in complex128 at ‖A‖ = 20. A
+    first-order gradient stores only A. The number of squarings is that of the largest matrix processed together: all
+    on accelerators, `CACHE_BYTES` of them on CPUs.
 
     Args:
         a: skew-Hermitian, ``… c c``; half precision is computed in float32.
@@ -42,10 +43,10 @@ def expm_taylor(a: Matrices) -> Matrices:
 
 @at_least_float32
 def expm_eigh(a: Matrices) -> Matrices:
-    """exp(A) = V e^{iλ} Vᴴ with −iA = V λ Vᴴ; the first derivative is that of Daleckii and Krein.
+    """Compute exp(A) = V e^{iλ} Vᴴ with −iA = V λ Vᴴ; the first derivative is that of Daleckii and Krein.
 
-    L(A, E) = V((VᴴEV) ∘ Φ)Vᴴ with Φ_jk = e^{i(λ_j+λ_k)/2} · sin(δ)/δ, δ = (λ_j − λ_k)/2: finite where eigenvalues
-    coincide. Higher derivatives are those of `expm_taylor`, which do not look at eigenvalues.
+    L(A, E) = V((VᴴEV) ∘ Φ)Vᴴ with Φ_jk = e^{i(λ_j+λ_k)/2} · sin(δ)/δ, δ = (λ_j − λ_k)/2: finite at equal eigenvalues.
+    Higher derivatives are those of `expm_taylor`, which do not use eigenvalues.
 
     >>> jnp.round(expm_eigh(jnp.zeros((2, 2))), 5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
@@ -77,7 +78,7 @@ def _along(function, direction, a):
 def _by_eigenvalues(a, *direction):
     values, vectors = jnp.linalg.eigh(-1j * a)
     if not jnp.iscomplexobj(a):
-        values = (values - values[..., ::-1]) / 2  # they come in pairs ±λ; rounding would move e^{iλ} of large ones
+        values = (values - values[..., ::-1]) / 2  # pairs ±λ; without this, rounding changes e^{iλ} of large ones
     if direction:
         half_sum = (values[..., :, None] + values[..., None, :]) / 2
         half_difference = (values[..., :, None] - values[..., None, :]) / 2
@@ -107,10 +108,11 @@ def _derivative(primals, tangents, *, method):
             terms.append((a, *directions[:i], *directions[i + 1 :], change))
     value = exponential_p.bind(*primals, method=method)
     tangent = sum(exponential_p.bind(*term, method=method) for term in terms)
-    return value, tangent if terms else ad.Zero.from_primal_value(value)
+    return value, tangent if terms else jnp.zeros_like(value)
 
 
 def _transpose(cotangent, a, *directions, method):
+    result: Any
     place = next(i for i, direction in enumerate(directions) if ad.is_undefined_primal(direction))
     if type(cotangent) is ad.Zero:
         result = ad.Zero(directions[place].aval)

@@ -1,4 +1,4 @@
-"""Circular convolutions frequency by frequency: what a kernel does at each, and what lies between two transforms."""
+"""Circular convolutions frequency by frequency: a kernel's matrices, and operations between two transforms."""
 
 from collections.abc import Callable
 from functools import partial
@@ -8,8 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float, Int
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import HIGHEST
-from jaxiqa.precision import at_least_float32
 
 Coefficients = Complex[Array, "f b g c"]
 """Orthonormal rfft2 coefficients: frequency (row by row), image, group, channel of the group."""
@@ -18,7 +18,7 @@ Between = Callable[[Complex[Array, "b h f c"]], Complex[Array, "b h f c"]]
 
 
 def phases(kernel_size: tuple[int, int], size: tuple[int, int]) -> Complex[np.ndarray, "f taps"]:
-    """e^{−2πi(f₁t₁/h + f₂t₂/w)}: rows are the rfft2 frequencies of an h×w map, columns a centred kernel's taps."""
+    """Return e^{−2πi(f₁t₁/h + f₂t₂/w)}: rows are rfft2 frequencies of an h×w map, columns a centred kernel's taps."""
     (kh, kw), (h, w) = kernel_size, size
     rows, columns = np.arange(kh) - kh // 2, np.arange(kw) - kw // 2
     vertical = np.outer(np.arange(h), rows) % h / h
@@ -28,39 +28,39 @@ def phases(kernel_size: tuple[int, int], size: tuple[int, int]) -> Complex[np.nd
 
 
 def low_frequencies(size: tuple[int, int], band: float) -> Int[np.ndarray, " n"]:
-    """Positions, among the rfft2 frequencies of an h×w map, of those whose parts are at most ``band`` of the highest.
+    """Return positions, among the rfft2 frequencies of an h×w map, of those with both parts ≤ ``band`` · the highest.
 
     >>> low_frequencies((4, 4), 0.5).tolist()  # rows of three: 0, 1 and 2 cycles per width
     [0, 1, 3, 4, 9, 10]
     """
     h, w = size
     rows, columns = np.abs(np.fft.fftfreq(h)), np.fft.rfftfreq(w)
-    edge = band / 2 + 1e-9  # a frequency on the edge counts, however it is rounded
+    edge = band / 2 + 1e-9  # a frequency on the edge counts, despite rounding
     return np.flatnonzero((rows[:, None] <= edge) & (columns[None, :] <= edge))
 
 
 def response(
     kernel: Float[Array, "kh kw c n"], phase: Complex[Array | np.ndarray, "f taps"], groups: int
 ) -> Complex[Array, "f g m n"]:
-    """Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t} in the kernel's precision, the c rows divided among the groups."""
+    """Return Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t} in the kernel's precision; groups divide the c rows."""
     taps = kernel.reshape(len(phase[0]), groups, -1, kernel.shape[-1])
     taps = taps.astype(jnp.promote_types(kernel.dtype, jnp.complex64))
     phase = jnp.asarray(phase, taps.dtype)
     return jnp.einsum("ft,tgmn->fgmn", phase, taps, precision=HIGHEST)
 
 
-# Compiled under these names, by which `jaxiqa.lipschitz` knows them: both keep norms, where what lies between treats a
-# frequency and its conjugate alike.
+# Compiled under these names, by which `jaxiqa.lipschitz` recognises them. Both preserve norms if the operation between
+# them treats a frequency and its conjugate alike.
 @jax.jit
 @at_least_float32
 def to_frequencies(x: Float[Array, "b h w c"]) -> Complex[Array, "b h f c"]:
-    """Orthonormal transform of every channel, the half of it that a real map needs."""
+    """Compute the orthonormal transform of every channel, the half that a real map needs."""
     return jnp.fft.rfft2(x, axes=(1, 2), norm="ortho")
 
 
 @partial(jax.jit, static_argnames="size")
 def from_frequencies(z: Complex[Array, "b h f c"], size: tuple[int, int]) -> Float[Array, "b h w c"]:
-    """The inverse of `to_frequencies`, for maps of this size."""
+    """Compute the inverse of `to_frequencies`, for maps of this size."""
     return jnp.fft.irfft2(z, s=size, axes=(1, 2), norm="ortho")
 
 

@@ -1,21 +1,23 @@
-"""Bounds on what a convolution can do that follow from its kernel alone, whatever the size of the map."""
+"""Bounds of a convolution that depend only on its kernel and hold for maps of any size."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import HIGHEST
-from jaxiqa.precision import at_least_float32
 
 Kernel = Float[Array, "kh kw cin cout"]
 
 
 @at_least_float32
 def norm_bound(kernel: Kernel) -> Float[Array, ""]:
-    """An upper bound of a convolution's spectral norm, stride 1, zero-padded or circular, on maps of any size.
+    """Return an upper bound of the spectral norm of a convolution, stride 1, zero-padded or circular, for any map size.
 
-    √(kh·kw) times the smallest spectral norm among four ways to write the kernel as a matrix.
-    Reference: Singla and Feizi, "Fantastic Four", arXiv:1911.10258.
+    It is √(kh·kw) times the smallest spectral norm among four ways to write the kernel as a matrix.
+
+    Reference: Singla and Feizi, "Fantastic Four: Differentiable Bounds on Singular Values of Convolution Layers",
+    arXiv:1911.10258.
 
     >>> float(norm_bound(jnp.ones((1, 1, 2, 2))))
     2.0...
@@ -32,7 +34,7 @@ def norm_bound(kernel: Kernel) -> Float[Array, ""]:
 
 @at_least_float32
 def overlaps(kernel: Kernel) -> Float[Array, "cin cin"]:
-    """Σ over shifts of |Σ_{t,o} kernel[t, i, o] · kernel[t + shift, j, o]|: bounds the rows of |WᵀW|, i by j.
+    """Return Σ over shifts of |Σ_{t,o} kernel[t, i, o] · kernel[t + shift, j, o]|: bounds the rows of |WᵀW|, i by j.
 
     >>> overlaps(jnp.array([1.0, -2.0]).reshape(2, 1, 1, 1)).item()  # shifts -1, 0, 1: |-2| + 5 + |-2|
     9.0
@@ -52,7 +54,7 @@ def overlaps(kernel: Kernel) -> Float[Array, "cin cin"]:
 
 @at_least_float32
 def convolve(x: Float[Array, "b h w cin"], kernel: Kernel) -> Float[Array, "b h w cout"]:
-    """Zero-padded convolution (as networks mean it: correlation) that keeps the map's size, at full precision."""
+    """Compute a zero-padded convolution (correlation, as in networks) of the map's size, at full precision."""
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     return jax.lax.conv_general_dilated(
         x.astype(dtype),
@@ -65,7 +67,7 @@ def convolve(x: Float[Array, "b h w cin"], kernel: Kernel) -> Float[Array, "b h 
 
 
 def transposed(kernel: Kernel) -> Float[Array, "kh kw cout cin"]:
-    """The kernel of the adjoint convolution; sides must be odd."""
+    """Return the kernel of the adjoint convolution; sides must be odd."""
     return kernel[::-1, ::-1].swapaxes(2, 3)
 
 

@@ -1,4 +1,4 @@
-"""Products at full precision, and what is built from them. TensorFloat-32 would cost orthogonality at 1e-3."""
+"""Matrix products at full precision, and functions built from them. TensorFloat-32 would break orthogonality (1e-3)."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.precision import at_least_float32
 
 HIGHEST = jax.lax.Precision.HIGHEST
 
@@ -15,26 +15,26 @@ Matrices = Complex[Array, "*batch _ _"] | Float[Array, "*batch _ _"]
 
 
 def full(x: Array) -> Array:
-    """``x`` as float32 (or wider, if it is): orthogonal maps compute in it whatever the network around them does."""
+    """Convert ``x`` to float32 unless it is wider: orthogonal maps compute in it, whatever the network computes in."""
     return x.astype(jnp.promote_types(x.dtype, jnp.float32))
 
 
 def adjoint(a: Matrices) -> Matrices:
-    """Conjugate transpose."""
+    """Return the conjugate transpose."""
     return jnp.conj(jnp.swapaxes(a, -1, -2))
 
 
 def product(a: Matrices, b: Matrices) -> Matrices:
-    """Matrix product; of two complex matrices, by real products (see `multiply`)."""
+    """Return the matrix product; of complex matrices, by real products (see `multiply`)."""
     if not (jnp.iscomplexobj(a) and jnp.iscomplexobj(b)):
         return jnp.matmul(a, b, precision=HIGHEST)
     return jax.lax.complex(*multiply((a.real, a.imag), (b.real, b.imag)))
 
 
 def multiply(a: Parts, b: Parts) -> Parts:
-    """Product of matrices given as (real,) or (real, imaginary); the latter by three real products (Gauss), not four.
+    """Multiply matrices given as (real,) or (real, imaginary); complex ones by three real products (Gauss), not four.
 
-    On CPUs XLA multiplies real matrices several times faster than complex ones, besides.
+    On CPUs, XLA also multiplies real matrices several times faster than complex ones.
     """
     if len(a) == 1:
         return (jnp.matmul(a[0], b[0], precision=HIGHEST),)
@@ -44,9 +44,9 @@ def multiply(a: Parts, b: Parts) -> Parts:
 
 
 def polish(u: Matrices) -> Matrices:
-    """One Newton–Schulz step towards the nearest matrix with orthonormal columns: U(3I − UᴴU)/2.
+    """Take one Newton–Schulz step towards the nearest matrix with orthonormal columns: U(3I − UᴴU)/2.
 
-    It squares the error ‖UᴴU − I‖, and so rescues rounding, not a wrong exponential.
+    It squares the error ‖UᴴU − I‖, so it corrects rounding, but not a wrong exponential.
     """
     parts = newton_schulz((u.real, u.imag) if jnp.iscomplexobj(u) else (u,))
     return jax.lax.complex(*parts) if len(parts) == 2 else parts[0]
@@ -54,13 +54,13 @@ def polish(u: Matrices) -> Matrices:
 
 @at_least_float32
 def newton_schulz(u: Parts) -> Parts:
-    """`polish` of matrices given as (real,) or (real, imaginary)."""
+    """Apply `polish` to matrices given as (real,) or (real, imaginary)."""
     turned = tuple(sign * jnp.swapaxes(part, -1, -2) for sign, part in zip((1, -1), u, strict=False))
     return tuple(1.5 * part - 0.5 * third for part, third in zip(u, multiply(u, multiply(turned, u)), strict=True))
 
 
 def random_orthogonal(key: jax.Array, n: int) -> Float[Array, "n n"]:
-    """An orthogonal matrix, uniform over O(n): determinants +1 and −1 are equally likely.
+    """Draw an orthogonal matrix, uniform over O(n): determinants +1 and −1 are equally likely.
 
     >>> q = random_orthogonal(jax.random.key(0), 3)
     >>> bool(jnp.allclose(q @ q.T, jnp.eye(3), atol=1e-6))
@@ -71,11 +71,11 @@ def random_orthogonal(key: jax.Array, n: int) -> Float[Array, "n n"]:
 
 
 def in_chunks(function: Callable[..., Array], arrays: tuple[Array, ...], size: int) -> Array:
-    """``function(*arrays)`` over parts of the leading axis, at most ``size`` at a time, one after another."""
+    """Compute ``function(*arrays)`` on parts of the leading axis, at most ``size`` at a time, one after another."""
     length = len(arrays[0])
     if length <= size:
         return function(*arrays)
-    # Parts of one size need no padding, which would copy everything.
+    # Parts of equal size need no padding, which would copy everything.
     even = [part for part in range(size // 2 + 1, size + 1) if length % part == 0]
     size = even[-1] if even else size
     count = -(-length // size)

@@ -1,6 +1,6 @@
-"""Build every orthogonal map of a network once, for scoring and attacking: the weights no longer change there."""
+"""Compute every orthogonal map of a network once, for scoring and attacks, where weights do not change."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -9,18 +9,16 @@ from flax import nnx
 from jaxiqa.layers.orthogonal_conv import MaterializedConv, OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import MaterializedDense, OrthogonalDense
 
-Module = TypeVar("Module", bound=nnx.Module)
 
+def materialize(layer: nnx.Module, size: tuple[int, int], *, channels: int | None = None) -> Any:
+    """Copy a layer, a block or a whole model with its orthogonal maps computed for inputs of one size.
 
-def materialize(layer: Module, size: tuple[int, int], *, channels: int | None = None) -> Module:
-    """A copy of a layer, a block or a whole model with its orthogonal maps built for inputs of one size.
-
-    The copy holds the built matrices *instead of* the parameters they were built from, so it cannot disagree with
-    them: it is what the original was at this moment. Another size is refused, with both sizes named.
+    The copy has the matrices *instead of* the parameters, so the two cannot disagree: it is the original at this
+    moment. An input of another size raises an error that names both sizes.
 
     Args:
-        layer: any module; left as it was. Parts other than `OrthogonalConv` and `OrthogonalDense` are copied.
-        size: (height, width) of the input, for a metric those of the images.
+        layer: any module; it is not changed. Parts other than `OrthogonalConv` and `OrthogonalDense` are copied.
+        size: (height, width) of the input; for a metric, of the images.
         channels: of the input; by default the layer's ``cin``, or 3.
 
     Returns:
@@ -55,29 +53,29 @@ def materialize(layer: Module, size: tuple[int, int], *, channels: int | None = 
 
 
 class _Watched:
-    """Stands in for a layer during one abstract run, and notes the size of the map it is given."""
+    """Replaces a layer during one abstract run and records the size of its input."""
 
     def __init__(self, layer: nnx.Module, index: int, sizes: dict[int, tuple[int, int]]):
         self.layer, self.index, self.sizes = layer, index, sizes
 
-    def __call__(self, x, **options):
+    def __call__(self, x: Any, **options: Any) -> Any:
         size = x.shape[1:3] if x.ndim == 4 else (1, 1)
         if self.sizes.setdefault(self.index, size) != size:
             raise ValueError(
-                f"one orthogonal layer sees maps of {self.sizes[self.index]} and {size}: cannot materialize"
+                f"one orthogonal layer gets maps of {self.sizes[self.index]} and {size}: cannot materialize"
             )
         return self.layer(x, **options)
 
 
 def children(parent: nnx.Module) -> list[tuple[int | str, nnx.Module]]:
-    """The modules directly in ``parent``: (index or attribute, module)."""
+    """Return the modules directly in ``parent``: (index or attribute, module)."""
     items = enumerate(parent) if isinstance(parent, nnx.List) else list(vars(parent).items())
     return [(key, child) for key, child in items if isinstance(child, nnx.Module)]
 
 
-def replace(parent: nnx.Module, key: int | str, child: Any) -> None:
-    """Put ``child`` where `children` found the module ``key`` of ``parent``."""
-    if isinstance(parent, nnx.List):
-        parent[key] = child
-    else:
+def replace(parent: Any, key: int | str, child: Any) -> None:
+    """Replace the module ``key`` of ``parent``, a key of `children`, by ``child``."""
+    if isinstance(key, str):
         setattr(parent, key, child)
+    else:
+        parent[key] = child

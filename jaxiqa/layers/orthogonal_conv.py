@@ -1,4 +1,4 @@
-"""The orthogonal convolution as a layer: any widths, strides and biases around `jaxiqa.layers.spectrum`."""
+"""The orthogonal convolution as a layer: `jaxiqa.layers.spectrum` with any widths, strides and biases."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,11 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.variables import Constant, constant
 from jaxiqa.layers.fourier import Between
 from jaxiqa.layers.linear_algebra import full, random_orthogonal
-from jaxiqa.layers.orthogonal_dense import Constant, OrthogonalDense, constant, dense
+from jaxiqa.layers.orthogonal_dense import OrthogonalDense, dense
 from jaxiqa.layers.resampling import space_to_depth
 from jaxiqa.layers.spectrum import BUILDERS, Spectrum, orthogonal_convolve, unitary_spectrum
 
@@ -17,23 +18,23 @@ from jaxiqa.layers.spectrum import BUILDERS, Spectrum, orthogonal_convolve, unit
 class OrthogonalConv(nnx.Module):
     """Orthogonal circular convolution ``b h w cin → b h/s w/s cout``, plus a bias.
 
-    With n = s²·cin, the numbers that come in per output pixel: n = cout is orthogonal. n < cout is an isometry,
-    ‖Mx‖ = ‖x‖: every input's norm is preserved. n > cout is a co-isometry, ‖Mᵀy‖ = ‖y‖: the adjoint preserves
-    norms, and ‖Mx‖ ≤ ‖x‖. Unequal widths compose the square layer on min(n, cout) channels with an `OrthogonalDense`
-    1×1 map, so that the unitary matrices stay small.
+    Let n = s²·cin be the input numbers per output pixel. n = cout: the map is orthogonal. n < cout: an isometry,
+    ‖Mx‖ = ‖x‖: every input's norm is preserved. n > cout: a co-isometry, ‖Mᵀy‖ = ‖y‖: the adjoint preserves norms,
+    and ‖Mx‖ ≤ ‖x‖. Unequal widths compose the square layer on min(n, cout) channels with an `OrthogonalDense` 1×1
+    map, so that the unitary matrices stay small.
 
     n = cout: a fixed random orthogonal matrix acts on the channels first. Exponentials and Cayley transforms have
-    determinant +1 where a frequency is real, so without it half of all orthogonal maps would be out of reach; with
-    ``groups`` it also is what mixes the groups. (Elsewhere the 1×1 map does both.)
+    determinant +1 at real frequencies, so without it half of all orthogonal maps could not be reached. With ``groups``
+    it also mixes the groups. (For n ≠ cout the 1×1 map does both.)
 
     Args:
         cin, cout: channels.
-        kernel_size: taps (height, width) of the generating kernel; the orthogonal map itself reaches further.
+        kernel_size: taps (height, width) of the generating kernel; the orthogonal map itself is larger.
         stride: s; blocks of s×s pixels become channels first (`space_to_depth`).
-        unitary: ``"expm"``, ``"cayley"``, or ``"reflection"`` with ``rank``; `jaxiqa.layers.spectrum` has their costs.
-        rank: of the reflection, at most the channels of a group; half of them by default.
-        groups: parts that the channels are divided into; costs fall by groups².
-        band: share of the frequency range that is acted on, in (0, 1].
+        unitary: ``"expm"``, ``"cayley"``, or ``"reflection"`` with ``rank``; for costs see `jaxiqa.layers.spectrum`.
+        rank: of the reflection, at most the channels of a group; by default half of them.
+        groups: number of channel groups; costs fall by groups².
+        band: share of the frequency range that is changed, in (0, 1].
         use_bias: add one learned number per output channel.
         rngs: random numbers for the weights. The kernel starts at ‖A(f)‖₂ ≈ 1.
 
@@ -42,8 +43,11 @@ class OrthogonalConv(nnx.Module):
     >>> bool(jnp.allclose(jnp.linalg.norm(layer(x)), jnp.linalg.norm(x)))
     True
 
-    Reference: arXiv:2506.04951 (the block), arXiv:2104.07167 (Fourier-domain orthogonal convolutions),
-    arXiv:2505.15174 (reflections of low rank).
+    Reference: Meleshin et al., "Robustness as Architecture: Designing IQA Models to Withstand Adversarial
+    Perturbations", arXiv:2506.04951 (the block); Trockman and Kolter, "Orthogonalizing Convolutional Layers with the
+    Cayley Transform", arXiv:2104.07167 (Fourier-domain orthogonal convolutions); Lai et al., "Enhancing Certified
+    Robustness via Block Reflector Orthogonal Layers and Logit Annealing Loss", arXiv:2505.15174 (reflections of low
+    rank).
     """
 
     def __init__(
@@ -85,20 +89,22 @@ class OrthogonalConv(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w cin"], *, between: Between | None = None) -> Float[Array, "b h2 w2 cout"]:
         def convolve(x: Array) -> Array:
-            options = {"unitary": self.unitary, "groups": self.groups, "band": self.band}
-            return orthogonal_convolve(x, self.kernel[...], **options, between=between)
+            return orthogonal_convolve(
+                x, self.kernel[...], unitary=self.unitary, groups=self.groups, band=self.band, between=between
+            )
 
         return _around(x, self.stride, *self.maps(), convolve, self.bias)
 
     def maps(self) -> tuple[Array | None, Array | None]:
-        """The 1×1 maps before and after the convolution."""
+        """Return the 1×1 maps before and after the convolution."""
         if self.mix is None:
+            assert self.base is not None  # one of the two is
             return constant(self.base), None
         matrix = self.mix.matrix()
         return (matrix, None) if matrix.shape[0] < matrix.shape[1] else (None, matrix)
 
     def spectrum(self, size: tuple[int, int]) -> Spectrum:
-        """The unitary matrices for input maps of this size."""
+        """Return the unitary matrices for input maps of this size."""
         if size[0] % self.stride or size[1] % self.stride:
             raise ValueError(f"a {size[0]}x{size[1]} map cannot be divided by stride={self.stride}")
         size = (size[0] // self.stride, size[1] // self.stride)
@@ -106,7 +112,7 @@ class OrthogonalConv(nnx.Module):
 
 
 class MaterializedConv(nnx.Module):
-    """An `OrthogonalConv` whose matrices have been built for one size; see `jaxiqa.layers.materialize`."""
+    """An `OrthogonalConv` with its matrices computed for one size; see `jaxiqa.layers.materialize`."""
 
     def __init__(self, layer: OrthogonalConv, size: tuple[int, int]):
         before, after = layer.maps()

@@ -1,4 +1,4 @@
-"""Matrices with orthonormal columns or rows, as a layer."""
+"""A layer whose matrix has orthonormal columns or rows."""
 
 import jax
 import jax.numpy as jnp
@@ -6,26 +6,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.variables import Constant, constant
 from jaxiqa.layers.linear_algebra import HIGHEST, full, product, random_orthogonal
 from jaxiqa.layers.unitary import semi_orthogonal
-
-
-class Constant(nnx.Variable):
-    """An array that is part of a layer but never trains; saved with the parameters. Read it by `constant`."""
-
-
-def constant(variable: Constant) -> Array:
-    """Its value, with a gradient of zero: an optimiser that is given all variables leaves it alone."""
-    return jax.lax.stop_gradient(variable[...])
 
 
 class OrthogonalDense(nnx.Module):
     """``… cin → … cout`` by a learned matrix with orthonormal columns or rows.
 
     cin = cout: orthogonal. cin < cout: an isometry, ‖y‖ = ‖x‖. cin > cout: a co-isometry; its adjoint preserves the
-    norm, and ‖y‖ ≤ ‖x‖. By `semi_orthogonal`, which for cin = cout only reaches determinant +1: there it is multiplied
-    by a fixed random orthogonal matrix, so that a layer starts in either component of O(c).
+    norm, and ‖y‖ ≤ ‖x‖. The matrix is from `semi_orthogonal`, which for cin = cout only gives determinant +1: there it
+    is multiplied by a fixed random orthogonal matrix, so that a layer starts in either component of O(c).
 
     Args:
         cin, cout: sizes of the last axis.
@@ -48,7 +40,7 @@ class OrthogonalDense(nnx.Module):
         self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None
 
     def matrix(self) -> Float[Array, "cout cin"]:
-        """The matrix itself."""
+        """Return the matrix."""
         q = semi_orthogonal(full(self.weight[...]))
         return q if self.base is None else product(q, constant(self.base))
 
@@ -57,7 +49,7 @@ class OrthogonalDense(nnx.Module):
 
 
 class MaterializedDense(nnx.Module):
-    """An `OrthogonalDense` whose matrix has been built; see `jaxiqa.layers.materialize`."""
+    """An `OrthogonalDense` with its matrix computed; see `jaxiqa.layers.materialize`."""
 
     def __init__(self, layer: OrthogonalDense):
         self.built = Constant(layer.matrix())
@@ -68,7 +60,7 @@ class MaterializedDense(nnx.Module):
 
 
 def dense(x: Float[Array, "*b cin"], matrix: Float[Array, "cout _"], bias: nnx.Variable | None = None) -> Array:
-    """``Mx + bias`` along the last axis, at full precision."""
+    """Return ``Mx + bias`` along the last axis, at full precision."""
     if x.shape[-1] != matrix.shape[1]:
         raise ValueError(f"x has {x.shape[-1]} channels; this layer takes {matrix.shape[1]}")
     y = jnp.einsum("...i,oi->...o", full(x), matrix, precision=HIGHEST)

@@ -1,8 +1,8 @@
 """Pooling, and the Lipschitz constant of each form in the Euclidean norm.
 
-A window of length k that moves by s over an axis covers a value m times at most, m = 1 where windows do not
-overlap. Averages are linear and separable, so their constant is a product of two exact singular values; maxima and
-root mean squares have the constant that a single large value attains.
+With windows of length k every s values, a value is in at most m windows per axis; m = 1 if windows do not overlap.
+Averages are linear and separable, so their constant is a product of two exact singular values. Maxima and root mean
+squares reach their constant at a single large value.
 """
 
 from functools import partial
@@ -13,18 +13,18 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.precision import at_least_float32
 
 
 def windows(side: int, window: int, stride: int) -> np.ndarray:
-    """Which of an axis's values each window covers: 0/1, ``windows side``."""
+    """Return which values of an axis each window covers: 0/1, ``windows side``."""
     starts = np.arange(0, side - window + 1, stride)
     return (np.arange(side) >= starts[:, None]) & (np.arange(side) < starts[:, None] + window)
 
 
 @at_least_float32
 def average_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) -> Float[Array, "b h2 w2 c"]:
-    """Means of window×window pixels; windows side by side by default.
+    """Return means of window×window pixels; by default, windows do not overlap.
 
     >>> average_pool(jnp.arange(16.0).reshape(1, 4, 4, 1), 2)[0, :, :, 0].tolist()
     [[2.5, 4.5], [10.5, 12.5]]
@@ -34,7 +34,7 @@ def average_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = N
 
 
 def average_pool_constant(size: tuple[int, int], window: int, stride: int | None = None) -> float:
-    """The exact constant of `average_pool` on an h×w map; 1/window where windows do not overlap.
+    """Return the exact constant of `average_pool` on an h×w map; 1/window if windows do not overlap.
 
     >>> average_pool_constant((8, 6), 2)
     0.5
@@ -46,7 +46,7 @@ def average_pool_constant(size: tuple[int, int], window: int, stride: int | None
 @partial(jax.jit, static_argnames=("window", "stride"))
 @at_least_float32
 def l2_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) -> Float[Array, "b h2 w2 c"]:
-    """Euclidean norms over window×window pixels, per channel; the gradient of a window of zeros is zero.
+    """Return Euclidean norms over window×window pixels, per channel; a window of zeros has gradient zero.
 
     >>> l2_pool(jnp.array([3.0, 0.0, 0.0, 4.0]).reshape(1, 2, 2, 1), 2).item()
     5.0
@@ -58,10 +58,10 @@ def l2_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) 
 
 
 def coverage(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> int:
-    """How many windows the most covered pixel belongs to.
+    """Return the largest number of windows that contain one pixel.
 
-    √coverage is the exact constant of `l2_pool` and of max pooling: a pixel that is the only non-zero one, or the
-    largest of all, moves that many outputs by as much as itself.
+    √coverage is the exact constant of `l2_pool` and of max pooling: if one pixel is the only non-zero or the largest
+    one, that many outputs change as much as it does.
 
     >>> coverage((5, 5), (3, 3), (1, 1)), coverage((8, 8), (2, 2), (2, 2))
     (9, 1)
@@ -71,7 +71,7 @@ def coverage(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, 
 
 
 def square_window(size: tuple[int, int]) -> tuple[int, int]:
-    """The window of `square_pool` on an h×w map; ``ValueError`` where the map is too small."""
+    """Return the window of `square_pool` on an h×w map; raise ``ValueError`` if the map is too small."""
     h, w = size
     side, difference = -(-min(h, w) // 50) + 1, abs(h - w)
     if not difference:
@@ -82,7 +82,7 @@ def square_window(size: tuple[int, int]) -> tuple[int, int]:
 
 
 def square_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b n n c"]:
-    """Max-pool a map to a square, as in front of the Cayley layers of arXiv:2506.04951.
+    """Max-pool a map to a square, as before the Cayley layers of arXiv:2506.04951.
 
     With Δ = |h − w| and u = ⌈shorter/50⌉ + 1 the window is u along the shorter side and u + Δ along the longer one,
     stride 1, so both sides become shorter − u + 1. A square map is returned unchanged.
@@ -90,14 +90,14 @@ def square_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b n n c"]:
     >>> square_pool(jnp.zeros((1, 32, 42, 2))).shape, square_pool(jnp.zeros((1, 42, 32, 2))).shape
     ((1, 31, 31, 2), (1, 31, 31, 2))
 
-    **Differs from the paper**: portrait maps work like landscape ones (there they fail).
+    **Differs from the paper**: portrait maps are handled like landscape ones (the paper's code fails on them).
     """
-    window = square_window(x.shape[1:3])
+    window = square_window((x.shape[1], x.shape[2]))
     return x if window == (1, 1) else nnx.max_pool(x, window, strides=(1, 1))
 
 
 def square_pool_constant(size: tuple[int, int]) -> float:
-    """The exact constant of `square_pool` on an h×w map, **not** 1 unless the map is square: √`coverage`.
+    """Return the exact constant of `square_pool` on an h×w map, √`coverage`: **not** 1 unless the map is square.
 
     >>> square_pool_constant((4, 4)), square_pool_constant((32, 42))
     (1.0, 4.898979485566356)

@@ -1,18 +1,18 @@
-"""Reflections of low rank: unitary matrices that cost c²r instead of c³, and are never formed."""
+"""Reflections of low rank: unitary matrices that cost c²r instead of c³ and are never built."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Complex, Float
 
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import Matrices, adjoint, product
-from jaxiqa.precision import at_least_float32
 
 
 @at_least_float32
 def reflect(
     x: Complex[Array, "*batch b c"] | Float[Array, "*batch b c"], basis: Matrices
 ) -> Complex[Array, "*batch b c"] | Float[Array, "*batch b c"]:
-    """(I − 2QQᴴ)x for each row x, with Q a basis of orthonormal columns ``c r``: 4bcr products and sums.
+    """Return (I − 2QQᴴ)x for each row x, with Q a basis of orthonormal columns ``c r``: 4bcr multiply-adds.
 
     >>> reflect(jnp.array([[3.0, 4.0]]), jnp.array([[1.0], [0.0]])).tolist()
     [[-3.0, 4.0]]
@@ -22,12 +22,12 @@ def reflect(
 
 @at_least_float32
 def orthonormal_basis(v: Matrices) -> Matrices:
-    """Orthonormal columns Q that span what the columns of V span, so that QQᴴ = V(VᴴV)⁻¹Vᴴ.
+    """Return orthonormal columns Q with the span of the columns of V, so that QQᴴ = V(VᴴV)⁻¹Vᴴ.
 
-    By Householder's QR, whose Q is orthonormal to rounding however dependent the columns of V are: I − 2QQᴴ is
-    unitary always.
+    Householder's QR gives a Q that is orthonormal up to rounding, however dependent the columns of V are. So I − 2QQᴴ
+    is always unitary.
 
-    The derivative, dQ = (I − QQᴴ)·dV·R⁻¹, turns the span and not the basis inside it: right for any function of
+    The derivative, dQ = (I − QQᴴ)·dV·R⁻¹, rotates the span, not the basis inside it. It is correct for any function of
     the span, such as `reflect`. A column that depends on those before it gets no gradient.
 
     Args:
@@ -41,7 +41,7 @@ def orthonormal_basis(v: Matrices) -> Matrices:
 
 @jax.custom_jvp
 def _factors(v: Matrices) -> tuple[Matrices, Matrices]:
-    """Q, and R = QᴴV, which is triangular; its derivative is not, since that of Q turns the span only."""
+    """Return Q, and R = QᴴV. R is triangular, but its derivative is not, since that of Q only rotates the span."""
     q, r = jnp.linalg.qr(v)
     return q, r
 
@@ -60,11 +60,11 @@ def _derivative(primals, tangents):
 
 @jax.custom_jvp
 def _inverse(r: Matrices) -> Matrices:
-    """Of a triangular matrix that may change into one that is not, which a triangular solve would not see."""
+    """Invert a triangular matrix whose change may be non-triangular, which a triangular solve would ignore."""
     return jax.scipy.linalg.solve_triangular(r, jnp.broadcast_to(jnp.eye(r.shape[-1], dtype=r.dtype), r.shape))
 
 
 @_inverse.defjvp
 def _derivative_of_inverse(primals, tangents):
     inverse = _inverse(*primals)
-    return inverse, -product(inverse, product(*tangents, inverse))
+    return inverse, -product(inverse, product(tangents[0], inverse))

@@ -1,10 +1,13 @@
-"""Down-sampling that loses nothing: pixels become channels."""
+"""Down-sampling without loss: pixels become channels."""
 
 from jaxtyping import Array, Float
 
 
 def space_to_depth(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c2"]:
-    """``b h w c → b h/s w/s s²c``: each s×s block of pixels becomes one pixel. A permutation, so an isometry.
+    """Rearrange ``b h w c → b h/s w/s s²c``: each s×s block becomes one pixel. A permutation, so an isometry.
+
+    Raises:
+        ValueError: a side is not a multiple of ``factor``.
 
     >>> import jax.numpy as jnp
     >>> space_to_depth(jnp.arange(4.0).reshape(1, 2, 2, 1), 2).tolist()
@@ -18,7 +21,10 @@ def space_to_depth(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h
 
 
 def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h2 w2 c2"]:
-    """The inverse of `space_to_depth`: ``b h w s²c → b sh sw c``.
+    """Invert `space_to_depth`: ``b h w s²c → b sh sw c``.
+
+    Raises:
+        ValueError: the number of channels is not a multiple of ``factor``².
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(24.0).reshape(1, 2, 4, 3)

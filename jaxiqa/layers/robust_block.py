@@ -1,4 +1,7 @@
-"""The RobustBlock: a narrow, norm-preserving passage for a network's features."""
+"""The RobustBlock: a narrow, norm-preserving bottleneck for the features of a network.
+
+"Robustness as Architecture: Designing IQA Models to Withstand Adversarial Perturbations", arXiv:2506.04951.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -6,7 +9,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Complex, Float
 
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.layers.fourier import low_frequencies
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
@@ -23,13 +26,13 @@ def soft_threshold(z: Complex[Array, "*n c"], threshold: Float[Array, " c"]) -> 
     """
     squared = jnp.square(z.real) + jnp.square(z.imag)
     above = squared > threshold**2
-    # The root is taken only where it is used: at zero its derivative is infinite.
+    # The root of zero is avoided: its derivative is infinite.
     magnitude = jnp.sqrt(jnp.where(above, squared, 1.0))
     return jnp.where(above, z * (1 - threshold / magnitude), 0)
 
 
 def low_pass_mask(size: tuple[int, int], share: float) -> np.ndarray:
-    """1 where both frequencies of an rfft2 coefficient are at most ``share`` of the highest, else 0: ``h f``.
+    """Return 1 if both frequencies of an rfft2 coefficient are at most ``share`` of the highest, else 0: ``h f``.
 
     >>> low_pass_mask((4, 4), 0.5).astype(int).tolist()
     [[1, 1, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0]]
@@ -43,33 +46,33 @@ class RobustBlock(nnx.Module):
     """``b h w features`` → (square) → reduce to ``mid`` channels → orthogonal convolution → back to ``features``.
 
     The second half, from ``mid`` to ``features``, is an isometry (`OrthogonalConv`): it neither amplifies nor loses
-    anything. The first half is what narrows: a free 3×3 convolution, or an orthogonal co-isometry, with which the
-    whole block is 1-Lipschitz. Height and width are kept, unless ``pool`` or ``padding="VALID"`` change them.
+    anything. The first half reduces the channels: by an unconstrained 3×3 convolution, or by an orthogonal co-isometry,
+    which makes the whole block 1-Lipschitz. Height and width change only with ``pool`` or ``padding="VALID"``.
 
     Args:
-        features: channels in and out.
-        mid: channels between; at most ``features``.
-        pool: ``"square"`` max-pools to a square first (`square_pool`, not 1-Lipschitz); not needed for anything.
+        features: input and output channels.
+        mid: inner channels; at most ``features``.
+        pool: ``"square"`` max-pools to a square first (`square_pool`, not 1-Lipschitz); never required.
         reduce: ``"conv"`` (3×3, bias, unconstrained) or ``"orthogonal"`` (1×1 co-isometry).
         unitary: ``"expm"``, ``"cayley"`` or ``"reflection"``; see `OrthogonalConv`.
         padding: of the 3×3 convolution, ``"SAME"`` or ``"VALID"``.
         shrink: if positive, Fourier coefficients are shrunk by a learned threshold per channel that starts at this
             value (orthonormal transform, units of the features): 1-Lipschitz, no longer an isometry.
-        low_pass: keep only this share of the frequency range, per axis, in (0, 1], and remove the rest: 1-Lipschitz.
+        low_pass: keep only this share of the frequency range, per axis, in (0, 1]: 1-Lipschitz.
         rngs: random numbers for the weights.
 
-    The form of arXiv:2506.04951 is ``pool="square", padding="VALID", unitary="cayley"``.
+    The paper's form is ``pool="square", padding="VALID", unitary="cayley"``.
 
-    Memory: unitary matrices exist for ``mid``, not for ``features``, a chunk of frequencies at a time. Training with
-    1024 features, mid 200, on one 32×42 map takes 381 MB of temporaries (XLA's own account, CPU).
+    Memory: unitary matrices have ``mid`` channels, not ``features``, and exist for a chunk of frequencies at a time.
+    Training with 1024 features, mid 200, on one 32×42 map needs 381 MB of temporaries (as reported by XLA, CPU).
 
     >>> block = RobustBlock(8, 4, rngs=nnx.Rngs(0))
     >>> block(jnp.ones((2, 5, 7, 8))).shape
     (2, 5, 7, 8)
 
     **Differs from the paper**: its code divides the kernel by its norm over all frequencies, so that the map is a
-    near-identity; loses a column where the width is odd; and leaves the block out of the optimiser.
-    Here the kernel keeps its own scale, every size is exact, and the block trains.
+    near-identity; loses a column if the width is odd; and leaves the block out of the optimiser.
+    Here the kernel keeps its own scale, every size is exact, and the block is trained.
     """
 
     def __init__(
@@ -92,6 +95,7 @@ class RobustBlock(nnx.Module):
         check_choice("padding", padding, ["SAME", "VALID"])
         check_number("shrink", shrink, 0.0)
         check_number("low_pass", low_pass, 0.0, 1.0, open_low=True)
+        self.reduce: nnx.Conv | OrthogonalDense
         if reduce == "conv":
             self.reduce = nnx.Conv(features, mid, (3, 3), padding=padding, rngs=rngs)
         else:
@@ -105,7 +109,7 @@ class RobustBlock(nnx.Module):
         given = x.shape[1:3]
         x = square_pool(x) if self.pool == "square" else x
         x = self.reduce(x)
-        size = x.shape[1:3]
+        size = x.shape[1], x.shape[2]
         if min(size) < 1:
             raise ValueError(
                 f"a {given[0]}x{given[1]} map has no pixels left after pool and padding of this RobustBlock"
@@ -122,7 +126,7 @@ class RobustBlock(nnx.Module):
 
 
 class Bottleneck(nnx.Module):
-    """The control for a RobustBlock: two free 3×3 convolutions, ``features`` → ``mid`` → ``features``.
+    """The control for a RobustBlock: two unconstrained 3×3 convolutions, ``features`` → ``mid`` → ``features``.
 
     >>> Bottleneck(8, 4, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 8))).shape
     (2, 5, 7, 8)

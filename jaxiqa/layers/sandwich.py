@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.layers.fourier import phases, response, through_frequencies
 from jaxiqa.layers.linear_algebra import HIGHEST, full
 from jaxiqa.layers.unitary import semi_orthogonal
@@ -15,8 +15,8 @@ from jaxiqa.layers.unitary import semi_orthogonal
 class Sandwich(nnx.Module):
     """``y = √2 AᴴΨ ReLU(√2 Ψ⁻¹Bx + b)``, circular, with AAᴴ + BBᴴ = I at every frequency and Ψ = diag(e^d) learned.
 
-    **1-Lipschitz, not orthogonal**, and non-linear. [A B] is the adjoint of a (cin + cout)×cout matrix made
-    semi-orthogonal by Cayley, exact to rounding (5e-6).
+    **1-Lipschitz, not orthogonal**, and non-linear. [A B] is the adjoint of a (cin + cout)×cout matrix that the Cayley
+    transform makes semi-orthogonal, exact up to rounding (5e-6).
 
     Args:
         cin, cout: channels.
@@ -26,7 +26,7 @@ class Sandwich(nnx.Module):
     >>> Sandwich(3, 5, rngs=nnx.Rngs(0))(jnp.ones((1, 6, 5, 3))).shape
     (1, 6, 5, 5)
 
-    Reference: Wang and Manchester, arXiv:2301.11526.
+    Reference: Wang and Manchester, "Direct Parameterization of Lipschitz-Bounded Deep Networks", arXiv:2301.11526.
     """
 
     def __init__(self, cin: int, cout: int, *, kernel_size: tuple[int, int] = (3, 3), rngs: nnx.Rngs):
@@ -39,7 +39,8 @@ class Sandwich(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h w cout"]:
         x, kernel, psi = full(x), full(self.kernel[...]), jnp.exp(full(self.log_psi[...]))
-        phase = phases(kernel.shape[:2], x.shape[1:3])
+        (kh, kw, *_), (_, h, w, _) = kernel.shape, x.shape
+        phase = phases((kh, kw), (h, w))
         q = semi_orthogonal(response(kernel, phase, 1))
         a, b = q[:, :, : self.cout], jnp.conj(q[:, :, self.cout :])
         inner = through_frequencies(x, lambda z: jnp.einsum("fbgi,fgio->fbgo", z, b, precision=HIGHEST))

@@ -1,4 +1,4 @@
-"""Residual layers that are 1-Lipschitz because they step down a convex potential: SLL, and CPL before it."""
+"""Residual layers that are 1-Lipschitz as descent steps of a convex potential: SLL, and its predecessor CPL."""
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from jaxiqa.layers.linear_algebra import full
 def descend(
     x: Float[Array, "b h w c"], kernel: Kernel, bias: Float[Array, " inner"], bound: Float[Array, "*inner"]
 ) -> Float[Array, "b h w c"]:
-    """``x − 2W T⁻¹ ReLU(Wᵀx + b)``, Wᵀ the zero-padded convolution by ``kernel``: 1-Lipschitz if WᵀW ⪯ T."""
+    """Compute ``x − 2W T⁻¹ ReLU(Wᵀx + b)``, Wᵀ the zero-padded convolution by ``kernel``: 1-Lipschitz if WᵀW ⪯ T."""
     x = full(x)
     inner = jax.nn.relu(convolve(x, kernel) + bias)
     return x - 2 * convolve(inner / jnp.maximum(bound, 1e-12), transposed(kernel))
@@ -21,7 +21,7 @@ def descend(
 class SLL(nnx.Module):
     """SDP-based layer: `descend` with T = diag(Σ_j |WᵀW|_ij · q_j/q_i), q > 0 learned.
 
-    **1-Lipschitz, not orthogonal**, and non-linear: the activation is inside. ``c → c`` channels only.
+    **1-Lipschitz, not orthogonal**, and non-linear: it contains the activation. ``c → c`` channels only.
 
     Args:
         cin, cout: channels, equal.
@@ -32,7 +32,7 @@ class SLL(nnx.Module):
     >>> SLL(4, 4, rngs=nnx.Rngs(0))(jnp.ones((1, 6, 5, 4))).shape
     (1, 6, 5, 4)
 
-    Reference: Araujo et al., arXiv:2303.03169.
+    Reference: Araujo et al., "A Unified Algebraic Perspective on Lipschitz Neural Networks", arXiv:2303.03169.
 
     **Differs from the authors' convolution**, where both q are broadcast along the same axis and cancel.
     """
@@ -51,16 +51,16 @@ class SLL(nnx.Module):
 
 
 class CPL(nnx.Module):
-    """Convex potential layer: `descend` with T = ‖W‖², by an upper bound of the norm that holds at every size.
+    """Convex potential layer: `descend` with T = ‖W‖², where an upper bound replaces the norm, valid at every size.
 
     **1-Lipschitz, not orthogonal**, non-linear, ``c → c``; arguments as in `SLL`.
 
     >>> CPL(4, 4, rngs=nnx.Rngs(0))(jnp.ones((1, 6, 5, 4))).shape
     (1, 6, 5, 4)
 
-    Reference: Meunier et al., arXiv:2110.12690.
+    Reference: Meunier et al., "A Dynamical System Perspective for Lipschitz Neural Networks", arXiv:2110.12690.
 
-    **Differs from the paper**: the norm is bounded from above; there power iteration estimates it from below.
+    **Differs from the paper**: the norm is bounded from above; the paper's power iteration estimates it from below.
     """
 
     def __init__(
@@ -74,7 +74,9 @@ class CPL(nnx.Module):
         return descend(x, kernel, self.bias[...], norm_bound(kernel) ** 2)
 
 
-def _weights(cin: int, cout: int, inner: int | None, kernel_size: tuple[int, int], rngs: nnx.Rngs):
+def _weights(
+    cin: int, cout: int, inner: int | None, kernel_size: tuple[int, int], rngs: nnx.Rngs
+) -> tuple[nnx.Param, nnx.Param]:
     check_odd(kernel_size)
     if cin != cout:
         raise ValueError(f"cin={cin} and cout={cout} differ; a residual layer keeps its channels")

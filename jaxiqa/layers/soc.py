@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.layers.kernel_bounds import check_odd, convolve, norm_bound, transposed
 from jaxiqa.layers.linear_algebra import full
 
@@ -18,14 +18,14 @@ class SOC(nnx.Module):
     """``y = Σ_{n ≤ terms} Lⁿx/n! + bias`` with a zero-padded convolution L = −Lᵀ, ‖L‖ ≤ 2.1.
 
     **Orthogonal up to its series**: every singular value is within 2.1^(terms+1)/(terms+1)! of 1, which is 2.5e-6 with
-    12 terms and 0.12 with the 5 that the authors train with. Zero padding costs nothing, since the padded operator is
-    skew too. Unequal channels: zeros are appended (cin < cout: an isometry) or channels dropped (cin > cout: a
-    co-isometry). Costs ``terms`` convolutions at every call, also in inference.
+    12 terms and 0.12 with the authors' 5 terms of training. Zero padding keeps this, since the padded operator is skew
+    too. Unequal channels: zeros are appended (cin < cout: an isometry) or channels dropped (cin > cout: a co-isometry).
+    Every call costs ``terms`` convolutions, also in inference.
 
     Args:
         cin, cout: channels.
         kernel_size: odd sides.
-        terms: of the series after the first.
+        terms: number of terms of the series after the first.
         use_bias: add one learned number per output channel.
         rngs: random numbers for the weights.
 
@@ -34,9 +34,10 @@ class SOC(nnx.Module):
     >>> bool(jnp.allclose(jnp.linalg.norm(layer(x)), jnp.linalg.norm(x)))
     True
 
-    Reference: Singla and Feizi, arXiv:2105.11417.
+    Reference: Singla and Feizi, "Skew Orthogonal Convolutions", arXiv:2105.11417.
 
-    **Differs from the paper**: the kernel is scaled by a certified bound where power iteration, from below, was used.
+    **Differs from the paper**: the kernel is scaled by a certified bound; the paper uses power iteration, which
+    estimates the norm from below.
     """
 
     def __init__(

@@ -1,11 +1,11 @@
 """Exactly orthogonal convolutions, built frequency by frequency.
 
-A circular convolution acts on each frequency by one c×c matrix. The layer makes each of these unitary:
+A circular convolution multiplies each frequency by one c×c matrix. The layer makes each of these unitary:
 
     kernel k×k (real)  →  Ŵ(f) = Σ_t kernel[t]·e^{−2πi f·t}  →  U(f)
 
-so the whole map is orthogonal, for any height and width, and the same kernel serves every resolution. A real kernel
-gives U(−f) = conj U(f) for free, which is what makes the output real. Kernels larger than the map wrap around.
+so the whole map is orthogonal, for any height and width, and the same kernel fits every resolution. A real kernel
+gives U(−f) = conj U(f) automatically, so the output is real. Kernels larger than the map wrap around.
 
 With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real multiply-adds (build; apply):
 
@@ -15,10 +15,11 @@ With F = h·(w//2 + 1) frequencies, c channels in g groups, b images, in real mu
 | ``cayley``     | (I + A)⁻¹(I − A)             | ≈ 11·F·c³/g²    | 4·F·c²·b/g |
 | ``reflection`` | I − 2V(VᴴV)⁻¹Vᴴ, Ŵ = V: c×r  | ≈ 16·F·c·r²     | 8·F·c·r·b  |
 
-``band`` < 1 builds matrices for the low frequencies only, about band²·F of them, and leaves the others alone.
+``band`` < 1 builds matrices for the low frequencies only, about band²·F of them; the others pass unchanged.
 """
 
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -26,7 +27,9 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Complex, Float
 
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.precision import at_least_float32
+from jaxiqa.core.pytrees import static
 from jaxiqa.layers.fourier import (
     Between,
     Coefficients,
@@ -38,29 +41,28 @@ from jaxiqa.layers.fourier import (
 from jaxiqa.layers.linear_algebra import HIGHEST, in_chunks
 from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.unitary import to_unitary
-from jaxiqa.precision import at_least_float32
 
 CHUNK_BYTES = 64 * 2**20
-"""Unitary matrices held at once; more frequencies than fit are worked through in chunks."""
+"""Bytes of unitary matrices held at once; more frequencies are processed in chunks."""
 
 BUILDERS = {
     "expm": lambda w: to_unitary(w, "auto"),
     "cayley": lambda w: to_unitary(w, "cayley"),
     "reflection": orthonormal_basis,
 }
-"""Name of a unitary map -> Ŵ to U, or, for reflections, to the basis Q of I − 2QQᴴ."""
+"""Name of a unitary map -> function from Ŵ to U, or, for reflections, to the basis Q of I − 2QQᴴ."""
 
 
-# Compiled under these names, by which `jaxiqa.lipschitz` knows them in a traced program.
+# Compiled under these names, by which `jaxiqa.lipschitz` recognises them in a traced program.
 @jax.jit
 def multiply_dense(matrices: Complex[Array, "k g n m"], z: Coefficients, low: Array | None = None) -> Coefficients:
-    """U(f) times the coefficients; those outside the positions ``low`` pass unchanged."""
+    """Multiply the coefficients by U(f); those outside the positions ``low`` pass unchanged."""
     return _within(low, z, lambda z: jnp.einsum("fbgi,fgoi->fbgo", z, matrices, precision=HIGHEST))
 
 
 @jax.jit
 def multiply_reflection(basis: Complex[Array, "k g n m"], z: Coefficients, low: Array | None = None) -> Coefficients:
-    """I − 2QQᴴ times the coefficients; those outside the positions ``low`` pass unchanged."""
+    """Multiply the coefficients by I − 2QQᴴ; those outside the positions ``low`` pass unchanged."""
     return _within(low, z, lambda z: reflect(z.swapaxes(1, 2), basis).swapaxes(1, 2))
 
 
@@ -73,17 +75,17 @@ class Spectrum:
     """The unitary matrices of an orthogonal convolution for maps of one size; call it to convolve.
 
     Attributes:
-        matrices: U(f), or Q(f) of U = I − 2QQᴴ, at the frequencies that have one; 8 bytes a number, or 16 of a float64
-            kernel. (Not checked as an array: JAX puts placeholders in the place of leaves, such as axes.)
+        matrices: U(f), or Q(f) of U = I − 2QQᴴ, at the frequencies with a matrix; 8 bytes per number, or 16 for a
+            float64 kernel. (Its type is not checked: JAX replaces leaves by placeholders, such as axes.)
         size: (h, w) of the maps.
         unitary: a key of `BUILDERS`.
         band: share of the frequency range that has matrices.
     """
 
     matrices: Any
-    size: tuple[int, int] = field(metadata={"static": True})
-    unitary: str = field(metadata={"static": True})
-    band: float = field(metadata={"static": True})
+    size: tuple[int, int] = static()
+    unitary: str = static()
+    band: float = static()
 
     def __call__(self, x: Float[Array, "b h w c"], *, between: Between | None = None) -> Float[Array, "b h w c"]:
         if x.shape[1:3] != self.size:
@@ -110,16 +112,16 @@ def unitary_spectrum(
     groups: int = 1,
     band: float = 1.0,
 ) -> Spectrum:
-    """The unitary matrices that ``kernel`` generates for maps of one size; arguments as in `orthogonal_convolve`.
+    """Return the unitary matrices that ``kernel`` generates for one map size; arguments as in `orthogonal_convolve`.
 
     >>> unitary_spectrum(jnp.zeros((3, 3, 2, 2)), (4, 5)).matrices.shape
     (12, 1, 2, 2)
     """
     _check(kernel, kernel.shape[2], unitary, groups)
-    phase = phases(kernel.shape[:2], size)
+    phase = phases((kernel.shape[0], kernel.shape[1]), size)
     low = _low(size, band)
     phase = phase if low is None else phase[low]
-    return Spectrum(BUILDERS[unitary](response(kernel, phase, groups)), tuple(size), unitary, band)
+    return Spectrum(BUILDERS[unitary](response(kernel, phase, groups)), (size[0], size[1]), unitary, band)
 
 
 @at_least_float32
@@ -132,18 +134,18 @@ def orthogonal_convolve(
     band: float = 1.0,
     between: Between | None = None,
 ) -> Float[Array, "b h w c"]:
-    """Circular convolution by the orthogonal map that ``kernel`` generates: ‖y‖ = ‖x‖.
+    """Convolve circularly by the orthogonal map that ``kernel`` generates: ‖y‖ = ‖x‖.
 
     Args:
         x: feature maps of any size.
         kernel: real, any height and width; n is c/groups, or the rank of a reflection.
         unitary: ``"expm"``, ``"cayley"`` or ``"reflection"``.
-        groups: the channels are divided into this many parts that do not mix.
-        band: share of the frequency range, per axis, that is acted on, in (0, 1]; higher frequencies pass unchanged.
+        groups: number of channel groups, which do not mix.
+        band: share of the frequency range, per axis, that is changed, in (0, 1]; higher frequencies pass unchanged.
         between: applied to the coefficients (orthonormal Fourier transform) after the unitary matrices.
 
-    Memory: beside the coefficients, the unitary matrices of as many frequencies as fit in `CHUNK_BYTES`, a few
-    times over. Where there are more, they are worked through in chunks, and a backward pass builds each again.
+    Memory: besides the coefficients, a few times the unitary matrices of as many frequencies as fit in `CHUNK_BYTES`.
+    More frequencies are processed in chunks, and a backward pass builds each chunk again.
 
     >>> x = jnp.arange(2.0 * 3 * 5 * 2).reshape(2, 3, 5, 2)
     >>> y = orthogonal_convolve(x, jax.random.normal(jax.random.key(0), (3, 3, 2, 2)))
@@ -152,11 +154,11 @@ def orthogonal_convolve(
     """
     dtype = jnp.promote_types(x.dtype, kernel.dtype)
     x, kernel = x.astype(dtype), kernel.astype(dtype)
-    size, c = x.shape[1:3], x.shape[3]
+    size, c = (x.shape[1], x.shape[2]), x.shape[3]
     _check(kernel, c, unitary, groups)
     low = _low(size, band)
-    phase = phases(kernel.shape[:2], size)
-    phase = jnp.asarray(phase if low is None else phase[low], jnp.promote_types(dtype, jnp.complex64))
+    table = phases((kernel.shape[0], kernel.shape[1]), size)
+    phase = jnp.asarray(table if low is None else table[low], jnp.promote_types(dtype, jnp.complex64))
 
     def apply(phase: Array, z: Coefficients) -> Coefficients:
         return MULTIPLIERS[unitary](BUILDERS[unitary](response(kernel, phase, groups)), z)
@@ -188,5 +190,5 @@ def _low(size: tuple[int, int], band: float) -> np.ndarray | None:
     return None if band == 1 else low_frequencies(size, band)
 
 
-def _within(low: Array | np.ndarray | None, z: Coefficients, function) -> Coefficients:
+def _within(low: Array | np.ndarray | None, z: Coefficients, function: Callable[[Any], Any]) -> Coefficients:
     return function(z) if low is None else z.at[low].set(function(z[low]))

@@ -17,19 +17,19 @@ COEFFICIENTS = (
 )
 
 RADIUS = {"float32": 1.46, "float64": 0.5}
-"""Spectral norm up to which the polynomial is right to rounding; a larger matrix is halved first, and squared after."""
+"""Spectral norm up to which the polynomial is exact up to rounding; larger matrices are halved first, then squared."""
 
 UNCHECKED = 8
-"""Squarings in a row before rounding is corrected: each doubles its distance from a unitary matrix, and a correction
-squares it."""
+"""Number of squarings between corrections of rounding: each squaring doubles the distance from a unitary matrix, and a
+correction squares that distance."""
 
 
 def taylor(a: Matrices) -> Matrices:
-    """exp(A) of skew-Hermitian matrices, before the last correction.
+    """Compute exp(A) of skew-Hermitian matrices, before the last correction.
 
-    A is halved s times until ‖A‖₂ is within `RADIUS`, by the bound ‖A‖₂ ≤ ‖A²‖_F^½, which costs nothing since A² is
-    needed anyway; s is the largest over the matrices. A² is taken of A over a power of two, so that it cannot overflow.
-    No correction of rounding has a derivative: forward mode gives the derivative of the polynomial.
+    A is halved s times until ‖A‖₂ is at most `RADIUS`, by the bound ‖A‖₂ ≤ ‖A²‖_F^½, which is free since A² is needed
+    anyway; s is the largest over the matrices. A² is computed from A divided by a power of two, so it cannot overflow.
+    Corrections of rounding are not differentiated: forward mode gives the derivative of the polynomial.
     """
     x = (a.real, a.imag) if jnp.iscomplexobj(a) else (a,)
     dtype = x[0].dtype
@@ -47,7 +47,7 @@ def taylor(a: Matrices) -> Matrices:
 
 
 def _polynomial(x: Parts, square: Parts) -> Parts:
-    """Degree 12 with four products in float32; the published coefficients are not exact enough for float64."""
+    """Evaluate degree 12 with four products in float32; the published coefficients are too inexact for float64."""
     cube = multiply(x, square)
     identity = jnp.eye(x[0].shape[-1], dtype=x[0].dtype)
     if x[0].dtype == jnp.float64:
@@ -62,7 +62,7 @@ def _polynomial(x: Parts, square: Parts) -> Parts:
 
 
 def _by_horner(identity: jax.Array, x: Parts, square: Parts, cube: Parts) -> Parts:
-    """Degree 14 in powers of the cube, Σₖ A³ᵏ (I/(3k)! + A/(3k+1)! + A²/(3k+2)!), with six products."""
+    """Evaluate degree 14 in powers of the cube, Σₖ A³ᵏ (I/(3k)! + A/(3k+1)! + A²/(3k+2)!), with six products."""
 
     def block(k: int) -> Parts:
         one, two, three = (1 / math.factorial(3 * k + i) for i in range(3))
@@ -76,7 +76,7 @@ def _by_horner(identity: jax.Array, x: Parts, square: Parts, cube: Parts) -> Par
 
 
 def _squared(u: Parts, times: jax.Array) -> Parts:
-    """U^(2^times), corrected after every `UNCHECKED` squarings."""
+    """Return U^(2^times), corrected after every `UNCHECKED` squarings."""
 
     def corrected(u: Parts) -> Parts:
         change = _sum((1, newton_schulz(u)), (-1, u))
@@ -90,13 +90,13 @@ def _squared(u: Parts, times: jax.Array) -> Parts:
 
 
 def _sum(*terms):
-    """Σ weight · matrix, of matrices as (real, imaginary)."""
+    """Return Σ weight · matrix, for matrices given as (real, imaginary)."""
     weights, matrices = zip(*terms, strict=True)
     return tuple(sum(w * part for w, part in zip(weights, parts, strict=True)) for parts in zip(*matrices, strict=True))
 
 
 def _power(exponent: jax.Array, dtype: jnp.dtype) -> jax.Array:
-    """2^exponent, exactly."""
+    """Return 2^exponent, exactly."""
     return jnp.ldexp(jnp.ones((), dtype), exponent)
 
 

@@ -1,4 +1,4 @@
-"""How far can a score move? Bounds of layers and networks that hold, and slopes around given images."""
+"""Bounds on how far a score can move: upper bounds of layers and networks, and slopes at given images."""
 
 from jaxiqa.lipschitz.local import (
     Clever,

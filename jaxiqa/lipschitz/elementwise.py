@@ -1,4 +1,4 @@
-"""Rules of operations that treat every entry alone."""
+"""Rules of elementwise operations."""
 
 import math
 from collections.abc import Callable
@@ -12,11 +12,11 @@ SLOPES = {
     **{"sin": 1.0, "cos": 1.0, "tanh": 1.0, "atan": 1.0, "asinh": 1.0},
     **{"logistic": 0.25, "erf": 2 / math.sqrt(math.pi), "erfc": 2 / math.sqrt(math.pi)},
 }
-"""Largest slope on the real line. None of them is bounded on the complex plane."""
+"""Largest slopes on the real line. On the complex plane, none of these functions has a largest slope."""
 
 
 def slope(value: float) -> Callable[[Operation], Gain]:
-    """Rule of a function of real numbers whose largest slope is ``value``."""
+    """Return the rule of a function of real numbers whose largest slope is ``value``."""
 
     def rule(op: Operation) -> Gain:
         return unbounded(f"{op.name} of complex numbers") if op.complex else Gain(value, "largest slope")
@@ -25,7 +25,7 @@ def slope(value: float) -> Callable[[Operation], Gain]:
 
 
 def entrywise(op: Operation, value: Any, method: str) -> Gain:
-    """Gain of a function of each entry whose slopes are at most ``value``, and of the copies that it makes of entries.
+    """Return the gain of an elementwise function with slopes of at most ``value``, including the copies it makes.
 
     Args:
         op: the operation.
@@ -42,19 +42,19 @@ def entrywise(op: Operation, value: Any, method: str) -> Gain:
 
 
 def one(op: Operation) -> Gain:
-    """Rule of what changes no distance, or only shrinks it: conjugates, absolute values, casts."""
+    """Rule of operations that change no distance, or only shrink it: conjugates, absolute values, casts."""
     return Gain(1.0, "1")
 
 
 def part(op: Operation) -> Gain:
-    """Rule of one operand of a sum or of a choice: 1, or √n where one number meets n."""
+    """Rule of one operand of a sum or of a choice: 1, or √n if one number is combined with n."""
     if op.copied is None:
         return unbounded("operands of different shapes")
     return Gain(math.sqrt(math.prod(op.out[axis] for axis in op.copied)), "copies" if op.copied else "1")
 
 
 def ordered_part(op: Operation) -> Gain:
-    """The same for the larger, the smaller, or the clamped: complex numbers are compared part by part, which jumps."""
+    """Rule of the larger, the smaller, or the clamped: as `part`; complex comparison is by parts and jumps."""
     return unbounded(f"{op.name} of complex numbers jumps") if op.complex else part(op)
 
 
@@ -66,7 +66,7 @@ def chosen_part(op: Operation) -> Gain:
 
 
 def multiply(op: Operation) -> Gain:
-    """By known factors: the largest; the norm of those that one number meets."""
+    """Rule of products with known factors: the largest factor, or the norm of those multiplied with one number."""
     factor = op.known[1 - op.moving]
     if factor is None:
         return unbounded("a product of two quantities that depend on the image, such as attention")
@@ -74,7 +74,7 @@ def multiply(op: Operation) -> Gain:
 
 
 def divide(op: Operation) -> Gain:
-    """By known divisors: the smallest decides."""
+    """Rule of division by known divisors: the smallest one determines the gain."""
     if op.known[1] is None:
         return unbounded("division by a quantity that depends on the image")
     divisor = magnitudes(op.known[1])

@@ -1,4 +1,4 @@
-"""Where a distribution ends: the reverse Weibull distribution, fitted to maxima."""
+"""The end point of a distribution: the reverse Weibull distribution, fitted to maxima."""
 
 import math
 from dataclasses import dataclass
@@ -7,10 +7,10 @@ import numpy as np
 from jaxtyping import Float
 
 STARTS = 32
-"""Locations that the likelihood is computed at, evenly on a logarithmic axis, before the best is refined."""
+"""Number of locations at which the likelihood is computed, evenly spaced on a log axis, before the best is refined."""
 
 SHAPES = (1.0, 1e4)
-"""Shapes that are allowed. Below 1 the density is infinite at the end, so that the largest sample always fits best."""
+"""Allowed shapes. Below 1 the density is infinite at the end point, so the largest sample would always fit best."""
 
 
 @dataclass(frozen=True)
@@ -18,10 +18,10 @@ class WeibullFit:
     """Maximum-likelihood fit of ``P(X ≤ x) = exp(−((location − x) / scale)^shape)``.
 
     Attributes:
-        location: where the distribution ends.
+        location: the end point of the distribution.
         shape, scale: of the distribution.
-        p_value: of the Kolmogorov–Smirnov test; small where the distribution does not fit.
-        found: False where the likelihood is largest at the highest location allowed, so that no end is seen.
+        p_value: of the Kolmogorov–Smirnov test; small if the distribution does not fit.
+        found: False if the likelihood is largest at the highest location allowed, so that no end point is found.
     """
 
     location: float
@@ -34,8 +34,8 @@ class WeibullFit:
 def fit_reverse_weibull(samples: Float[np.ndarray, " n"], *, limit: float = 2.0) -> WeibullFit:
     """Fit the distribution with its location between the largest sample and ``limit`` times that.
 
-    For each location the shape and the scale of largest likelihood are found directly, so that one number is searched.
-    Samples that are equal up to rounding end at their maximum.
+    For each location, the best shape and scale are found directly, so only one number is searched. If samples are equal
+    up to rounding, the end point is their maximum.
 
     Args:
         samples: positive; two or more.
@@ -72,12 +72,12 @@ def fit_reverse_weibull(samples: Float[np.ndarray, " n"], *, limit: float = 2.0)
 
 
 def _profile(samples: np.ndarray, location: float) -> tuple[float, float, float]:
-    """Log-likelihood, shape and scale of the best distribution that ends at ``location``."""
+    """Return log-likelihood, shape and scale of the best distribution that ends at ``location``."""
     from scipy import optimize
 
     distance = location - samples
-    unit = distance.max()
-    logs = np.log(distance / unit)  # at most 0, so that no power overflows
+    unit = np.max(distance)
+    logs: np.ndarray = np.log(distance / unit)  # at most 0, so no power overflows
 
     def slope(shape: float) -> float:  # derivative of the log-likelihood by the shape, negated; it increases
         powers = np.exp(shape * logs)

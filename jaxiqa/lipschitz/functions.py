@@ -1,8 +1,8 @@
-"""Rules of compiled functions of this project and of `jax.nn`, tighter than those of their parts.
+"""Rules of compiled functions of this project and of `jax.nn`, tighter than the rules of their parts.
 
-A program holds such a function under its name. Somebody else's function may have that name, and JAX keeps it for what
-it makes of the function: a derivative, a batched form. So the function is traced again for the same inputs, and its
-rule is used only if the two programs are the same, equation by equation.
+A traced program stores such a function under its name. Another function may have the same name, and JAX also keeps the
+name for a derivative or a batched form. So the function is traced again for the same inputs, and its rule is used only
+if the two programs are equal, equation by equation.
 """
 
 from collections.abc import Callable
@@ -15,18 +15,18 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxiqa.layers.activations import householder, max_min
-from jaxiqa.layers.depthwise import depthwise_conv
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.pooling import l2_pool
 from jaxiqa.layers.robust_block import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
-from jaxiqa.layers.wide_conv import wide_conv
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import entrywise, slope
 from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
 from jaxiqa.lipschitz.shapes import window_max
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, gram_bound, largest_norm
+from jaxiqa.nn.kernels.depthwise import depthwise_conv
+from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.wide import wide_conv
 
 ACTIVATION_SLOPES = {
     "silu": 1.0998393201288669,  # at x = 2.3994, where x·tanh(x / 2) = 2
@@ -40,12 +40,12 @@ ACTIVATION_SLOPES = {
 
 @dataclass(frozen=True)
 class Function:
-    """A function that is known by name.
+    """A function with a rule of its own.
 
     Attributes:
         original: the function.
         rule: its rule.
-        options: its static arguments, read from an operation that claims to be it.
+        options: reads its static arguments from an operation of this name.
     """
 
     original: Callable[..., Any]
@@ -53,14 +53,13 @@ class Function:
     options: Callable[[Operation], dict[str, Any]] = lambda op: {}
 
     def gain(self, op: Operation, program: ClosedJaxpr) -> Gain:
-        """What the rule gives, or no bound where ``program`` is another than that of the function."""
-        arguments = [
-            jax.ShapeDtypeStruct(v.aval.shape, v.aval.dtype, weak_type=v.aval.weak_type) for v in program.jaxpr.invars
-        ]
+        """Return the gain of the rule, or no bound if ``program`` is not that of the function."""
+        avals: list[Any] = [v.aval for v in program.jaxpr.invars]
+        arguments = [jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type) for aval in avals]
         options = self.options(op)
         try:
             traced = jax.make_jaxpr(lambda *given: self.original(*given, **options))(*arguments)
-        except (TypeError, ValueError):  # these arguments are not such as the function takes
+        except (TypeError, ValueError):  # the function does not accept these arguments
             return unbounded("another function of this name")
         own = traced.jaxpr.eqns[0].params.get("jaxpr") if len(traced.jaxpr.eqns) == 1 else None
         same = own is not None and _same_setting(own, program)
@@ -68,7 +67,7 @@ class Function:
 
 
 def _same(a: Jaxpr, b: Jaxpr) -> bool:
-    """Whether two programs are the same but for the names of their variables."""
+    """Return whether two programs are equal, except for the names of their variables."""
     twin: dict[Any, Any] = {}
 
     def define(first: list, second: list) -> bool:
@@ -81,8 +80,8 @@ def _same(a: Jaxpr, b: Jaxpr) -> bool:
             return False
         pairs = zip(first, second, strict=True)
         literal = [hasattr(u, "val") and hasattr(v, "val") and np.array_equal(u.val, v.val) for u, v in pairs]
-        pairs = zip(first, second, literal, strict=True)
-        return all(equal or (not hasattr(u, "val") and twin.get(u) is v) for u, v, equal in pairs)
+        found = zip(first, second, literal, strict=True)
+        return all(equal or (not hasattr(u, "val") and twin.get(u) is v) for u, v, equal in found)
 
     if not define([*a.constvars, *a.invars], [*b.constvars, *b.invars]) or len(a.eqns) != len(b.eqns):
         return False
@@ -107,7 +106,7 @@ def _same_setting(first: Any, second: Any) -> bool:
 
 
 def _padding(op: Operation) -> tuple[tuple[int, int], tuple[int, int]]:
-    """Padding of the maps, read from the equation that pads or convolves."""
+    """Return the padding of the maps, read from the equation that pads or convolves."""
     for eqn in op.inner:
         if eqn.primitive.name == "conv_general_dilated":
             (above, below), (left, right) = eqn.params["padding"]
@@ -119,12 +118,12 @@ def _padding(op: Operation) -> tuple[tuple[int, int], tuple[int, int]]:
 
 
 def _stride(op: Operation) -> tuple[int, int]:
-    """Stride over the maps; 1 where only one place is left, so that there is nothing to step over."""
+    """Return the stride over the maps; 1 if the output has only one position."""
     for eqn in op.inner:
         if eqn.primitive.name == "conv_general_dilated":
-            return tuple(map(int, eqn.params["window_strides"]))
+            return int(eqn.params["window_strides"][0]), int(eqn.params["window_strides"][1])
         if eqn.primitive.name == "slice" and eqn.invars[0].aval.ndim == 4 and eqn.params["strides"]:
-            return tuple(map(int, eqn.params["strides"][1:3]))
+            return int(eqn.params["strides"][1]), int(eqn.params["strides"][2])
     return 1, 1
 
 
@@ -134,7 +133,7 @@ def _precision(op: Operation) -> Any:
 
 
 def _depthwise_options(op: Operation) -> dict[str, Any]:
-    """Static arguments; a stride that skips all but one place of an axis cannot be seen, and changes nothing."""
+    """Return static arguments; a stride along an axis with one output position is unknown and has no effect."""
     return {"stride": _stride(op), "padding": _padding(op)}
 
 
@@ -146,7 +145,7 @@ def _depthwise(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel[:, :, None], op.shape[1:3], stride=_stride(op), groups=kernel.shape[-1])
+    bound = conv_norm(kernel[:, :, None], (op.shape[1], op.shape[2]), stride=_stride(op), groups=kernel.shape[-1])
     return Gain(bound.value, bound.method, bound.exact, linear=True)
 
 
@@ -154,7 +153,7 @@ def _grouped(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel, op.shape[1:3], stride=_stride(op), groups=op.shape[3] // kernel.shape[2])
+    bound = conv_norm(kernel, (op.shape[1], op.shape[2]), stride=_stride(op), groups=op.shape[3] // kernel.shape[2])
     return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 
@@ -162,7 +161,7 @@ def _wide(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel, op.shape[1:3])
+    bound = conv_norm(kernel, (op.shape[1], op.shape[2]))
     return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 
@@ -203,7 +202,7 @@ def _soft_threshold(op: Operation) -> Gain:
 
 
 def _real(method: str) -> Callable[[Operation], Gain]:
-    """Rule of a map of real numbers that keeps norms, whose first input alone may depend on the image."""
+    """Return the rule of a norm-preserving map of real numbers; only its first input may depend on the image."""
 
     def rule(op: Operation) -> Gain:
         if op.complex or op.moving != 0:
@@ -214,15 +213,15 @@ def _real(method: str) -> Callable[[Operation], Gain]:
 
 
 def _scaled_below(op: Operation) -> Gain:
-    """Rule of leaky ReLU and ELU, which have slope 1 above 0, and below it at most their setting."""
+    """Rule of leaky ReLU and ELU: slope 1 above 0, and at most their setting below."""
     if op.complex or op.moving != 0:
         return unbounded("complex numbers, or a slope that depends on the image")
-    below = op.known[1] if len(op.known) > 1 else 1.0  # their defaults are no steeper
+    below = op.known[1] if len(op.known) > 1 else 1.0  # default slopes are at most 1
     return max(entrywise(op, 1.0, "slope"), entrywise(op, below, "slope"), key=lambda gain: gain.upper)
 
 
 def _positive_setting(op: Operation) -> Gain:
-    """Rule of CELU and squareplus, which have slopes up to 1 if their setting is positive, else steep ones."""
+    """Rule of CELU and squareplus: slopes of at most 1 for a positive setting, otherwise steep."""
     if op.complex or op.moving != 0:
         return unbounded("complex numbers, or a setting that depends on the image")
     if len(op.known) > 1 and not (np.asarray(op.known[1]) > 0).all():
@@ -231,7 +230,7 @@ def _positive_setting(op: Operation) -> Gain:
 
 
 def _norm(op: Operation) -> Gain:
-    """Rule of Euclidean norms, over whichever axes."""
+    """Rule of Euclidean norms, over any axes."""
     return unbounded("a norm of complex numbers") if op.complex else Gain(1.0, "Euclidean norm")
 
 

@@ -29,7 +29,7 @@ def dot(op: Operation) -> Gain:
 
 
 def convolution(op: Operation) -> Gain:
-    """``conv_general_dilated`` of maps by a known kernel, padded with zeros, without input dilation."""
+    """``conv_general_dilated`` of maps by a known kernel, with zero padding and without input dilation."""
     numbers, params = op.params["dimension_numbers"], op.params
     if op.known[1 - op.moving] is None:
         return unbounded(PRODUCT)
@@ -42,14 +42,14 @@ def convolution(op: Operation) -> Gain:
         return unbounded("a convolution other than of maps by a fixed kernel, without input dilation")
     out_axis, in_axis, *spatial = numbers.rhs_spec
     kernel = np.asarray(op.known[1]).transpose(*spatial, in_axis, out_axis)
-    size = tuple(op.shapes[0][axis] for axis in numbers.lhs_spec[2:])
+    h, w = (op.shapes[0][axis] for axis in numbers.lhs_spec[2:])
     options = {"stride": params["window_strides"], "dilation": params["rhs_dilation"]}
-    bound = conv_norm(kernel, size, **options, groups=params["feature_group_count"])
+    bound = conv_norm(kernel, (h, w), **options, groups=params["feature_group_count"])
     return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 
 def total(op: Operation) -> Gain:
-    """``reduce_sum``: every sum of n entries is √n times as large as they are, if all are equal."""
+    """``reduce_sum``: the gain of a sum of n entries is √n, reached if all are equal."""
     return Gain(math.sqrt(math.prod(op.shape) // max(math.prod(op.out), 1)), "sum")
 
 
@@ -60,7 +60,7 @@ def running_sum(op: Operation) -> Gain:
 
 
 def windows(shape: tuple[int, ...], params: dict[str, Any]) -> list[np.ndarray] | None:
-    """Per axis, which values each window covers (0/1, ``windows side``); None for dilated windows."""
+    """Return, per axis, which values each window covers (0/1, ``windows side``); None for dilated windows."""
     if {*params.get("base_dilation", ()), *params.get("window_dilation", ())} - {1}:
         return None
     matrices = []

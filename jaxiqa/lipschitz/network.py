@@ -1,8 +1,8 @@
-"""An upper bound of how far a metric's score can move, from the program that computes it.
+"""An upper bound of how far a metric's score can move, computed from its traced program.
 
-The metric is traced, and the bound is carried through every operation of the trace, so that nothing can be left out
-and no structure has to be declared: sums add the bounds of their terms (a residual block is 1 + L), joined features
-add in squares, and an operation without a rule makes the bound infinite and says why.
+The bound is propagated through every operation of the trace. So nothing can be missed and no structure must be
+declared: sums add the bounds of their terms (a residual block is 1 + L), and joined features add in squares. An
+operation without a rule makes the bound infinite; the report gives the reason.
 """
 
 import math
@@ -16,7 +16,7 @@ from flax import nnx
 from jax.extend.core import ClosedJaxpr
 
 from jaxiqa import layers
-from jaxiqa.checks import check_number
+from jaxiqa.core.checks import check_number
 from jaxiqa.lipschitz.operation import jump
 from jaxiqa.lipschitz.rows import Report, Row
 from jaxiqa.lipschitz.rules import FUNCTIONS, JOINS, RULES, SEVERAL_RESULTS, Gain, Operation, unbounded
@@ -32,29 +32,29 @@ def report(
     lower: bool = True,
     steps: int = 20,
 ) -> Report:
-    """Bounds of every layer of a model, and of the model, for images of one shape.
+    """Return bounds of every layer of a model and of the whole model, for images of one shape.
 
     Args:
-        model: a metric or any other module, in inference mode here whatever its own; or a function of ``1 h w c``.
-            Orthogonal layers are built first (`jaxiqa.layers.materialize`).
+        model: a metric or any other module, used in inference mode whatever its own mode; or a function of ``1 h w c``.
+            Orthogonal layers are computed first (`jaxiqa.layers.materialize`).
         image_shape: (height, width, channels).
-        lower: whether to look for lower bounds where the upper one is not exact; they need a compilation each.
-        steps: of power iteration, for those; at least 1.
+        lower: whether to compute lower bounds if the upper bound is not exact; each needs a compilation.
+        steps: of power iteration for the lower bounds; at least 1.
 
     Returns:
-        A `Report`. Where a layer has no bound, its row and the whole say infinity, and the row says why.
+        A `Report`. If a layer has no bound, its row and the whole are infinite, and the row gives the reason.
 
     Raises:
-        ValueError: ``image_shape`` is no (height, width, channels), or the model does not take such images.
-        TypeError: ``model`` cannot be called, or is no program of JAX.
+        ValueError: ``image_shape`` is not (height, width, channels), or the model does not accept such images.
+        TypeError: ``model`` cannot be called, or JAX cannot trace it.
 
     >>> model = nnx.Linear(3, 2, rngs=nnx.Rngs(0))
     >>> found = report(model, (4, 5, 3))
     >>> bool(np.isclose(found.bound, np.linalg.norm(model.kernel[...], 2)))
     True
 
-    The bound is that of exact arithmetic; a float32 program also rounds. Rounding to fewer bits than float32 has, as in
-    a model that computes in bfloat16, is a step without a bound.
+    The bound is for exact arithmetic; a float32 program also rounds. Rounding to fewer bits than float32, as in a
+    model that computes in bfloat16, is a step function without a bound.
     """
     h, w, c = _checked_shape(image_shape)
     check_number("steps", steps, 1)
@@ -68,11 +68,11 @@ def report(
         graphdef, state = nnx.split(view)
         named, structure = jax.tree_util.tree_flatten_with_path(state)
         names, leaves = [_dotted(path) for path, _ in named], [leaf for _, leaf in named]
-        function = lambda leaves, x: nnx.merge(graphdef, structure.unflatten(leaves))(x)  # noqa: E731
+        function = lambda leaves, x: nnx.merge(graphdef, jax.tree.unflatten(structure, leaves))(x)  # noqa: E731
     try:
         traced = jax.make_jaxpr(function)(leaves, jax.ShapeDtypeStruct((1, h, w, c), jnp.float32))
-    except jax.errors.JAXTypeError as error:  # a value was asked for while tracing
-        raise TypeError(f"model is no program of JAX, so that it cannot be traced: {_first_line(error)}") from error
+    except jax.errors.JAXTypeError as error:  # the model needs a concrete value during tracing
+        raise TypeError(f"model cannot be traced by JAX, so it has no bound: {_first_line(error)}") from error
     except (TypeError, ValueError) as error:
         raise ValueError(
             f"model does not take images of image_shape={(h, w, c)} (height, width, channels): {_first_line(error)}"
@@ -94,7 +94,8 @@ def _checked_shape(image_shape: Any) -> tuple[int, int, int]:
         raise ValueError(f"image_shape={image_shape!r}: height, width and channels must be at least 1")
     if sides[2] > 4 >= sides[0]:
         raise ValueError(f"image_shape={image_shape!r} looks like (channels, height, width); channels come last")
-    return tuple(int(n) for n in sides)
+    h, w, c = (int(n) for n in sides)
+    return h, w, c
 
 
 def _first_line(error: Exception) -> str:
@@ -110,10 +111,12 @@ _TRIVIAL = {
 
 
 class _Analysis:
-    """Walks through a traced program, carrying bounds."""
+    """Propagate bounds through a traced program."""
 
     def __init__(self, steps: int):
-        self.steps, self.rows, self.scope, self.place = steps, [], [], ""
+        self.steps, self.place = steps, ""
+        self.rows: list[Row] = []
+        self.scope: list[str] = []
 
     def run(self, jaxpr: Any, arguments: list[Known | Moving]) -> list[Known | Moving]:
         values: dict[Any, Known | Moving] = dict(zip([*jaxpr.constvars, *jaxpr.invars], arguments, strict=True))
@@ -129,21 +132,22 @@ class _Analysis:
     def equation(self, eqn: Any, inputs: list[Known | Moving]) -> list[Known | Moving]:
         moving = [place for place, value in enumerate(inputs) if isinstance(value, Moving)]
         inner, name = called(eqn), eqn.primitive.name
+        known = [value for value in inputs if isinstance(value, Known)]
         if not moving and inner is None:
-            origin = frozenset().union(*(value.origin for value in inputs))
-            found = bind(eqn, [value.value for value in inputs])
+            origin: frozenset[str] = frozenset().union(*(value.origin for value in known))
+            found = bind(eqn, [value.value for value in known])
             return [Known(value, origin) for value in (found if eqn.primitive.multiple_results else [found])]
         if inner is not None:
             return self.function(eqn, inputs, moving, inner)
         if name in _PASSED_ON:
             return list(inputs)
         if len(eqn.outvars) > 1 and name not in SEVERAL_RESULTS:
-            return self.refuse(eqn, inputs, f"no rule for {name}: an operation with several results")
+            return [*self.refuse(eqn, inputs, f"no rule for {name}: an operation with several results")]
         join = self.single if len(moving) == 1 else self.several
         return [join(eqn, inputs, moving, output) for output in eqn.outvars]
 
     def function(self, eqn: Any, inputs: list, moving: list[int], inner: ClosedJaxpr) -> list[Known | Moving]:
-        """A call: by the rule of the function if it has one, else equation by equation."""
+        """Bound a call: by the rule of the function if it has one, else equation by equation."""
         name = eqn.params.get("name") or ""
         if name in FUNCTIONS and len(moving) == len(eqn.outvars) == 1:
             began = time.perf_counter()
@@ -157,13 +161,13 @@ class _Analysis:
         return found
 
     def single(self, eqn: Any, inputs: list, moving: list[int], output: Any) -> Moving:
-        """An operation with one input that depends on the image."""
+        """Bound an operation with one input that depends on the image."""
         began = time.perf_counter()
         operation = operation_of(eqn, inputs, moving[0], output)
         return self.layer(eqn, inputs, operation, _gain(operation), began)
 
     def several(self, eqn: Any, inputs: list, moving: list[int], output: Any) -> Moving:
-        """An operation with several inputs that depend on the image: their bounds are joined."""
+        """Bound an operation with several inputs that depend on the image, by joining their bounds."""
         name = eqn.primitive.name
         operations = [operation_of(eqn, inputs, place, output) for place in moving]
         gains = [_gain(operation) for operation in operations]
@@ -198,9 +202,9 @@ class _Analysis:
             x = jnp.zeros(operation.shape, operation.dtypes[place])
             lowest = float(power_iteration(operation.apply, x, jax.random.key(0), steps=self.steps))
             if not lowest <= gain.upper * (1 + 1e-4):
-                raise ArithmeticError(f"{name}: a norm of {lowest} was seen above the bound {gain.upper}; report this")
+                raise ArithmeticError(f"{name}: a norm of {lowest} exceeds the bound {gain.upper}; please report this")
         factors = (gain.upper, inputs[place].bound)
-        bound = math.prod(factors) if all(factors) else 0.0  # 0 · ∞ is 0: the other side does not depend on the image
+        bound = math.prod(factors) if all(factors) else 0.0  # 0 · ∞ is 0: a gain of 0 makes the result constant
         weights = gain.weights if gain.weights is not None else carried(operation)
         return self.add(eqn, inputs, name, gain, lowest, time.perf_counter() - began, bound, weights)
 
@@ -227,7 +231,7 @@ class _Analysis:
 
 
 def _gain(operation: Operation) -> Gain:
-    """What the rule of the primitive says, or why there is none."""
+    """Return the gain of the primitive's rule, or no bound with the reason."""
     name = operation.name
     rule = RULES.get(name)
     if rule is None:
@@ -242,7 +246,7 @@ def _dotted(path: tuple) -> str:
 
 
 def _common(origin: frozenset[str]) -> str:
-    """The module that all these weights belong to."""
+    """Return the module that all these weights belong to."""
     paths = [name.split(".")[:-1] or [name] for name in origin]
     if not paths:
         return ""

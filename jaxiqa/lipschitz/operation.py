@@ -1,6 +1,6 @@
 """One operation of a traced program, and how much it can amplify a change of its input in the Euclidean norm.
 
-A complex number counts as two real ones, so the norm of a complex array is √Σ|z|².
+A complex number counts as two real numbers, so the norm of a complex array is √Σ|z|².
 """
 
 import math
@@ -13,18 +13,18 @@ import jax.numpy as jnp
 import numpy as np
 
 FLOAT32_BITS = 23
-"""Bits after the point of float32. Bounds are of exact arithmetic, and rounding to fewer bits than these is a step."""
+"""Fraction bits of float32. Bounds are for exact arithmetic; rounding to fewer bits is a step function."""
 
 
 @dataclass(frozen=True)
 class Gain:
-    """What an operation does to distances.
+    """The effect of an operation on distances.
 
     Attributes:
-        upper: they grow at most so many times.
+        upper: the largest factor by which distances grow.
         method: how ``upper`` was found, or why there is none.
         exact: whether ``upper`` is the constant itself.
-        linear: whether a lower bound can be found by power iteration.
+        linear: whether power iteration can find a lower bound.
         weights: of the output, if it is half of a spectrum; see `jaxiqa.lipschitz.spectrum`.
     """
 
@@ -37,7 +37,7 @@ class Gain:
 
 @dataclass(frozen=True)
 class Operation:
-    """One equation, seen from one input that depends on the image.
+    """One equation, as a function of one input that depends on the image.
 
     Attributes:
         name: of the primitive, or of the compiled function.
@@ -45,8 +45,8 @@ class Operation:
         known: the values of the inputs, None for those that depend on the image.
         shapes, dtypes: of the inputs.
         out, out_dtype: shape and type of the output.
-        apply: the operation, as a function of the input at ``moving``; only where the others are known.
-        moving: position of the input that is asked about.
+        apply: the operation, as a function of the input at ``moving``; only if the others are known.
+        moving: position of this input.
         inner: equations of the compiled function, if it is one.
         weights: of the input, if it is half of a spectrum.
     """
@@ -65,19 +65,19 @@ class Operation:
 
     @property
     def shape(self) -> tuple[int, ...]:
-        """Shape of the input that is asked about."""
+        """Return the shape of the input at ``moving``."""
         return self.shapes[self.moving]
 
     @property
     def complex(self) -> bool:
-        """Whether any input, or the output, is complex."""
+        """Return whether any input, or the output, is complex."""
         return any(jnp.issubdtype(dtype, jnp.complexfloating) for dtype in (*self.dtypes, self.out_dtype))
 
     @property
     def copied(self) -> tuple[int, ...] | None:
-        """Axes of the output along which the input is copied; None where one shape does not follow from the other.
+        """Return the axes of the output along which the input is copied; None if its shape does not determine them.
 
-        JAX repeats single numbers, and axes of length 1, without a ``broadcast_in_dim``.
+        JAX repeats single numbers and axes of length 1 without a ``broadcast_in_dim``.
         """
         if self.shape == ():
             return tuple(range(len(self.out)))
@@ -88,14 +88,14 @@ class Operation:
 
 
 def unbounded(reason: str) -> Gain:
-    """No bound, because of ``reason``."""
+    """Return no bound, because of ``reason``."""
     return Gain(math.inf, reason, False)
 
 
 def jump(operation: Operation) -> str | None:
-    """Why an output of this type is a step function of the image, or None.
+    """Return why an output of this type is a step function of the image, or None.
 
-    Integers and truth values jump, and so do numbers that are rounded to fewer bits than float32 has.
+    Integers and truth values are step functions, and so are numbers rounded to fewer bits than float32 has.
     """
     source, target = operation.dtypes[operation.moving], operation.out_dtype
     if not jnp.issubdtype(target, jnp.inexact):
@@ -111,7 +111,7 @@ def jump(operation: Operation) -> str | None:
 
 
 def magnitudes(values: Any) -> np.ndarray:
-    """Absolute values in float64, of numbers of any type."""
+    """Return absolute values in float64, of numbers of any type."""
     values = np.asarray(values)
     kind = np.complex128 if jnp.issubdtype(values.dtype, jnp.complexfloating) else np.float64
     return np.asarray(np.abs(values.astype(kind)))

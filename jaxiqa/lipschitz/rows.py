@@ -1,4 +1,4 @@
-"""What a report of a network holds: a row per layer, the bound of the whole, and how they are shown."""
+"""The report of a network: a row per layer, the bound of the whole, and how to show them."""
 
 import csv
 import math
@@ -13,13 +13,13 @@ class Row:
     """One layer.
 
     Attributes:
-        name: of the layer, from the path of its weights; of the operation where there are none.
+        name: of the layer, from the path of its weights; of the operation if there are none.
         shape: of its output, for one image.
         method: how its own bound was found, or why there is none.
         lower, upper: bounds of its own Lipschitz constant.
         exact: whether ``upper`` is the constant itself, up to 1e-9.
-        seconds: that finding them took.
-        bound: of everything from the image up to here.
+        seconds: time spent on the bounds.
+        bound: of everything from the image to this layer.
     """
 
     name: str
@@ -34,12 +34,12 @@ class Row:
 
 @dataclass(frozen=True)
 class Report:
-    """What `report` found; print it, or read its rows.
+    """The result of `report`; print it, or read its rows.
 
     Attributes:
-        rows: one per layer, in the order they run.
+        rows: one per layer, in order of execution.
         bound: of the whole: |f(x) − f(y)| ≤ bound · ‖x − y‖₂ for images in [0, 1], in real arithmetic.
-        image_shape: of the images it holds for.
+        image_shape: of the images for which it holds.
     """
 
     rows: tuple[Row, ...]
@@ -69,7 +69,7 @@ class Report:
         return f"{text}\nLipschitz bound of the whole: {self.bound:.6g}"
 
     def save_csv(self, path: str | Path) -> None:
-        """Write the rows, and the whole as the last one."""
+        """Write the rows, and the whole as the last row."""
         with open(path, "w", newline="") as file:
             writer = csv.writer(file)
             writer.writerow([field.name for field in fields(Row)])
@@ -79,7 +79,7 @@ class Report:
     def plot(self, path: str | Path) -> None:
         """Draw every layer's bounds as bars on a logarithmic axis.
 
-        Layers whose constant is 1 by construction are left out, and counted in the title.
+        Layers whose constant is 1 by construction are not drawn; the title gives their number.
         """
         from matplotlib.figure import Figure
 
@@ -90,7 +90,7 @@ class Report:
         finite = [row.upper if math.isfinite(row.upper) else np.nan for row in drawn]
         axes.barh(places, finite, color="#4878a8", label="upper bound")
         axes.barh(places, [row.lower for row in drawn], height=0.35, color="#f0a050", label="lower bound")
-        for place, row in zip(places, drawn, strict=True):
+        for place, row in enumerate(drawn):
             if not math.isfinite(row.upper):
                 axes.text(1, place, f" unbounded: {row.method}", va="center", fontsize=7)
         axes.axvline(1, color="black", linewidth=0.8)

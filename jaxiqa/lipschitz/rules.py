@@ -1,7 +1,7 @@
 """Rules: how much each operation of a traced program can amplify a change of the image, in the Euclidean norm.
 
-A rule sees an `Operation` and one of its inputs that depends on the image, and gives a `Gain`. It states for which
-types, shapes and settings it holds, and never guesses: elsewhere it is `unbounded`, with the reason.
+A rule takes an `Operation` with one input that depends on the image, and returns a `Gain`. It states for which types,
+shapes and settings it holds, and never guesses: otherwise it returns `unbounded` with the reason.
 """
 
 import math
@@ -28,9 +28,10 @@ JOINS: dict[str, tuple[str, Callable[[list[float]], float]]] = {
     ),
     "complex": ("real and imaginary parts", lambda shares: math.hypot(*shares)),
 }
-"""Primitive -> how the bounds of several inputs that depend on the image are joined.
+"""Primitive -> how to join the bounds of several inputs that depend on the image.
 
-They add up in general. Where every entry of the output is an entry of one input, their squares do."""
+In general they add up. If every entry of the output is an entry of one input, their squares add up.
+"""
 
 SEVERAL_RESULTS = {"split", "unstack", "top_k"}
-"""Primitives of several results whose rule holds for each of them."""
+"""Primitives with several results whose rule holds for each of them."""

@@ -1,4 +1,4 @@
-"""Rules of operations whose outputs are entries of their inputs: moved, copied, selected, sorted."""
+"""Rules of operations whose outputs are entries of their inputs: moved, copied, selected or sorted."""
 
 import math
 from collections.abc import Callable
@@ -15,17 +15,17 @@ INDEX = "an index that depends on the image"
 
 
 def setting(op: Operation) -> Gain:
-    """Rule of an operation whose first input alone may depend on the image."""
+    """Rule of an operation of which only the first input may depend on the image."""
     return one(op) if op.moving == 0 else unbounded("a setting that depends on the image")
 
 
 def ordered(op: Operation) -> Gain:
-    """Rule of sorted or largest entries: complex numbers are compared part by part, which jumps."""
+    """Rule of sorted or largest entries; complex numbers are compared part by part, which jumps."""
     return unbounded(f"{op.name} of complex numbers jumps") if op.complex else one(op)
 
 
 def running(op: Operation) -> Gain:
-    """Rule of the largest so far: the first of n entries may decide about all n."""
+    """Rule of running maxima: the first of n entries may determine all n."""
     if op.complex:
         return unbounded(f"{op.name} of complex numbers jumps")
     return Gain(math.sqrt(op.shape[op.params["axis"]]), "√ of the entries after the first")
@@ -37,7 +37,7 @@ def copies(op: Operation) -> Gain:
 
 
 def window_max(op: Operation, params: dict[str, Any] | None = None) -> Gain:
-    """Rule of the largest or smallest of every window."""
+    """Rule of the largest or smallest value of every window."""
     matrices = windows(op.shape, params or op.params)
     if matrices is None:
         return unbounded("dilated windows")
@@ -45,7 +45,7 @@ def window_max(op: Operation, params: dict[str, Any] | None = None) -> Gain:
 
 
 def gather(op: Operation) -> Gain:
-    """Rule of ``gather`` at known indices: the entry that is taken most often decides."""
+    """Rule of ``gather`` at known indices: determined by the entry that is taken most often."""
     if op.moving != 0 or op.known[1] is None:
         return unbounded(INDEX)
     pull = jax.linear_transpose(op.apply, jax.ShapeDtypeStruct(op.shape, np.float32))
@@ -54,7 +54,7 @@ def gather(op: Operation) -> Gain:
 
 
 def dynamic(op: Operation) -> Gain:
-    """Rule of ``dynamic_slice`` and ``dynamic_update_slice`` at a known place."""
+    """Rule of ``dynamic_slice`` and ``dynamic_update_slice`` at a known position."""
     first = 1 if op.name == "dynamic_slice" else 2
     return unbounded(INDEX) if any(value is None for value in op.known[first:]) else one(op)
 
@@ -65,7 +65,7 @@ def scatter(op: Operation) -> Gain:
 
 
 def scatter_add(op: Operation) -> Gain:
-    """Rule of ``scatter-add`` at known indices: the place to which most entries are added decides."""
+    """Rule of ``scatter-add`` at known indices: determined by the position to which most entries are added."""
     if op.known[1] is None:
         return unbounded(INDEX)
     if op.moving == 0:

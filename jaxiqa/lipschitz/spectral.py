@@ -1,8 +1,9 @@
-"""Singular values of convolutions and dense maps: exact, from below, and from above.
+"""Singular values of convolutions and dense maps: exact values, lower bounds and upper bounds.
 
-What is called a bound is one: computed in float64 on the host, rounded up. Kernels are ``kh kw cin/groups cout``.
+Every bound is rigorous: computed in float64 on the host, rounded up. Kernels are ``kh kw cin/groups cout``.
 """
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -12,20 +13,20 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Complex, Float
 
-from jaxiqa.checks import check_choice
-from jaxiqa.types import PRNGKey
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.types import PRNGKey
 
 SLACK = 1 + 1e-10
 """Covers the rounding of float64 products and decompositions of matrices with a few thousand rows."""
 
 GRAM_ABOVE = 96
-"""Matrices with more rows than this are bounded by Gram iteration, which multiplies; smaller ones are decomposed."""
+"""Matrices with more rows than this are bounded by Gram iteration (products only); smaller ones are decomposed."""
 
 Kernel = Float[np.ndarray, "kh kw i cout"] | Complex[np.ndarray, "kh kw i cout"]
 
 GRIDS = (32, 16, 12, 8)
 BUDGET = 4e11
-"""Floating-point operations that the choice of a grid may cost."""
+"""Largest number of floating-point operations for the chosen grid."""
 
 
 @dataclass(frozen=True)
@@ -52,11 +53,11 @@ def transfer_matrices(
     dilation: tuple[int, int] = (1, 1),
     half: bool = False,
 ) -> Complex[np.ndarray, "f g o m"]:
-    """What a circular convolution on maps of size ``grid`` does to each frequency of its output.
+    """Return the matrices by which a circular convolution on maps of size ``grid`` multiplies each output frequency.
 
-    With stride s the s² frequencies that fall together become columns, each divided by s. With ``half`` only
-    frequencies that are not another's conjugate are given, which is enough for a real kernel. ``grid`` must be a
-    multiple of ``stride``.
+    With stride s, the s² frequencies that coincide become columns, each divided by s. With ``half``, only one of each
+    pair of conjugate frequencies is returned, which is enough for a real kernel. ``grid`` must be a multiple of
+    ``stride``.
     """
     kernel = _checked(kernel, grid, stride, groups, dilation)
     kh, kw, members, cout = kernel.shape
@@ -84,7 +85,7 @@ def circular_singular_values(
     groups: int = 1,
     dilation: tuple[int, int] = (1, 1),
 ) -> Float[np.ndarray, "f g m"]:
-    """All singular values of a circular convolution, exactly, by one SVD per output frequency.
+    """Return all singular values of a circular convolution, exactly, by one SVD per output frequency.
 
     Args:
         kernel: ``kh kw cin/groups cout``, of any size; taps beyond the map wrap around.
@@ -94,7 +95,7 @@ def circular_singular_values(
     >>> circular_singular_values(np.ones((3, 3, 1, 1)), (4, 4)).max().round(6)
     np.float64(9.0)
 
-    Reference: Sedghi, Gupta and Long, arXiv:1805.10408.
+    Reference: Sedghi, Gupta and Long, "The Singular Values of Convolutional Layers", arXiv:1805.10408.
     """
     matrices = transfer_matrices(kernel, size, stride=stride, groups=groups, dilation=dilation)
     return np.linalg.svd(matrices, compute_uv=False)
@@ -109,23 +110,23 @@ def conv_norm(
     dilation: tuple[int, int] = (1, 1),
     padding: str = "zeros",
 ) -> NormBound:
-    """An upper bound of a convolution's spectral norm.
+    """Return an upper bound of a convolution's spectral norm.
 
-    A zero-padded convolution is part of a circular one on a larger map, and the norm on every map is at most the
-    largest norm over all frequencies, of which a circular map of side n sees n. Between them, a trigonometric
-    polynomial of degree d exceeds its values on n > 2d equal steps by at most 1/cos(πd/n) (M. Riesz), so a coarse
-    grid bounds all maps at once.
+    A zero-padded convolution is part of a circular one on a larger map. The norm on every map is at most the largest
+    norm over all frequencies; a circular map of side n gives n of them. Between them, a trigonometric polynomial of
+    degree d exceeds its values on n > 2d equal steps by at most the factor 1/cos(πd/n) (M. Riesz). So a coarse grid
+    bounds all maps at once.
 
     Args:
         kernel: ``kh kw cin/groups cout``.
         size: (height, width) of the input.
         stride, groups, dilation: as in a network.
-        padding: ``"zeros"`` (any amount, none included) or ``"circular"``; there is no bound for other paddings here,
-            which copy values: their constants are larger.
+        padding: ``"zeros"`` (any amount, including none) or ``"circular"``. Other paddings copy values: their constants
+            are larger, and there is no bound for them here.
 
     Raises:
-        ValueError: an unknown padding; a size that is no multiple of the stride where ``padding="circular"``; a kernel,
-            size, stride, dilation or number of groups that cannot be.
+        ValueError: an unknown padding; a size that is not a multiple of the stride with ``padding="circular"``; an
+            invalid kernel, size, stride, dilation or number of groups.
 
     >>> conv_norm(np.ones((3, 3, 1, 1)), (8, 8), padding="circular")
     NormBound(value=9.0..., exact=True, method='SVD per frequency')
@@ -137,15 +138,16 @@ def conv_norm(
     if not np.isfinite(kernel).all():
         return NormBound(float("inf"), False, "the kernel has values that are not finite")
     half = not np.iscomplexobj(kernel)
-    options = {"stride": stride, "groups": groups, "dilation": dilation}
+    options: dict[str, Any] = {"stride": stride, "groups": groups, "dilation": dilation}
     if kernel.shape[:2] == (1, 1):
         matrices = kernel[0, 0].reshape(kernel.shape[2], groups, -1).transpose(1, 2, 0)
         return largest_norm(matrices)
     reach = [(k - 1) * d for k, d in zip(kernel.shape[:2], dilation, strict=True)]
     if padding == "circular":
-        whole = tuple(size)
+        h, w = size
     else:
-        whole = tuple(-(-(n + r) // s) * s for n, r, s in zip(size, reach, stride, strict=True))
+        h, w = (-(-(n + r) // s) * s for n, r, s in zip(size, reach, stride, strict=True))
+    whole = h, w
     rows = min(kernel.shape[3] // groups, kernel.shape[2] * stride[0] * stride[1])
     coarse = _grid(rows, groups, reach, stride)
     slack = np.prod([1 / np.cos(np.pi * (r / 2) / n) for r, n in zip(reach, coarse, strict=True)])
@@ -162,7 +164,7 @@ def conv_norm(
 
 
 def _checked(kernel: Any, size: Any, stride: Any, groups: int, dilation: Any) -> np.ndarray:
-    """The kernel in double precision, if all of these can be."""
+    """Check all of these; return the kernel in double precision."""
     kernel = np.asarray(kernel)
     if kernel.ndim != 4 or 0 in kernel.shape:
         raise ValueError(f"kernel has shape {kernel.shape}; expected kh kw cin/groups cout")
@@ -175,16 +177,16 @@ def _checked(kernel: Any, size: Any, stride: Any, groups: int, dilation: Any) ->
 
 
 def _grid(rows: int, groups: int, reach: list[int], stride: tuple[int, int]) -> tuple[int, int]:
-    """The finest grid within `BUDGET`, a multiple of the stride, and fine enough for the kernel's degree."""
+    """Return the finest grid within `BUDGET`: a multiple of the stride, fine enough for the kernel's degree."""
     for side in GRIDS:
-        grid = tuple(-(-max(side, 2 * r + 2) // s) * s for r, s in zip(reach, stride, strict=True))
-        if np.prod(grid) / np.prod(stride) / 2 * groups * 60 * rows**3 <= BUDGET:
+        h, w = (-(-max(side, 2 * r + 2) // s) * s for r, s in zip(reach, stride, strict=True))
+        if h * w / math.prod(stride) / 2 * groups * 60 * rows**3 <= BUDGET:
             break
-    return grid
+    return h, w
 
 
 def largest_norm(matrices: Complex[np.ndarray, "*batch n m"] | Float[np.ndarray, "*batch n m"]) -> NormBound:
-    """An upper bound of the largest spectral norm among matrices: by SVD, or by Gram iteration where that is costly.
+    """Return an upper bound of the largest spectral norm among matrices: by SVD, or by Gram iteration for large ones.
 
     >>> largest_norm(np.diag([3.0, 4.0])).value
     4.0...
@@ -201,10 +203,12 @@ def largest_norm(matrices: Complex[np.ndarray, "*batch n m"] | Float[np.ndarray,
 def gram_bound(
     matrices: Complex[np.ndarray, "*batch n m"] | Float[np.ndarray, "*batch n m"], *, iterations: int = 6
 ) -> Float[np.ndarray | np.float64, "*batch"]:
-    """Upper bounds of spectral norms: ‖W‖ ≤ ‖(WWᴴ)^(2^(t−1))‖_F^(1/2^t), rescaled so that nothing overflows.
+    """Return upper bounds of spectral norms: ‖W‖ ≤ ‖(WWᴴ)^(2^(t−1))‖_F^(1/2^t), rescaled so that nothing overflows.
 
-    After t iterations at most min(n, m)^(1/2^(t+1)) above the norm: 5 % for 512 rows and six.
-    Reference: Delattre et al., arXiv:2305.16173.
+    After t iterations they exceed the norm by at most the factor min(n, m)^(1/2^(t+1)): 5 % for 512 rows and six.
+
+    Reference: Delattre et al., "Efficient Bound of Lipschitz Constant for Convolutional Layers by Gram Iteration",
+    arXiv:2305.16173.
 
     >>> gram_bound(np.diag([3.0, 4.0])).round(6)
     np.float64(4.0)
@@ -229,12 +233,12 @@ def gram_bound(
 def power_iteration(
     function: Callable[[jax.Array], jax.Array], x: jax.Array, key: PRNGKey, *, steps: int = 30
 ) -> Float[jax.Array, ""]:
-    """A lower bound of ‖J‖₂, J the Jacobian of any function at ``x``; J is never formed.
+    """Return a lower bound of ‖J‖₂, J the Jacobian of any function at ``x``; J is never formed.
 
-    By products with Jᵀ and J. Both come from reverse mode: the pull-back is linear, and its own pull-back is J. So a
-    function needs no derivative in forward mode; where reverse mode cannot be taken twice, forward mode is used.
+    It multiplies by Jᵀ and J. Both come from reverse mode: the pull-back is linear, and its own pull-back is J. So a
+    function needs no derivative in forward mode; if reverse mode cannot be applied twice, forward mode is used.
 
-    The value is ‖Jv‖ for a unit vector v, so it lies below ‖J‖ however few steps are made.
+    The value is ‖Jv‖ for a unit vector v, so it is at most ‖J‖ after any number of steps.
 
     >>> round(float(power_iteration(lambda x: jnp.array([3.0, 4.0]) * x, jnp.zeros(2), jax.random.key(0))), 4)
     4.0
@@ -254,7 +258,7 @@ def power_iteration(
     def unit(v):
         return v / jnp.maximum(jnp.linalg.norm(v), jnp.finfo(v.dtype).tiny)
 
-    def adjoint(u):  # JAX pulls back with the transpose; conjugates make it the adjoint of a complex map
+    def adjoint(u):  # JAX pulls back with the transpose; conjugation turns it into the adjoint of a complex map
         return jnp.conj(pull(jnp.conj(u))[0])
 
     v = unit(jax.random.normal(key, x.shape, x.dtype))

@@ -1,10 +1,10 @@
-"""Half-spectra: why a real map's transform and its inverse both keep norms, and when they do not.
+"""Half-spectra: when the Fourier transform of a real map and its inverse preserve norms.
 
-The Fourier transform of a real map is known from half of its columns. In the norm ``√Σ w|z|²``, w = 2 for the columns
-whose conjugates are left out and w = 1 for the others, the orthonormal transform of a real map and the inverse are
-isometries. In the plain norm the inverse is not: its constant is √2. So a bound is carried in the weighted norm for as
-long as every operation keeps track of the weights; where one does not, the weights are dropped. That is sound, since
-they are at least 1. Padding has infinite weight: it does not depend on the image.
+The Fourier transform of a real map is determined by half of its columns. Use the norm ``√Σ w|z|²`` with w = 2 for
+columns whose conjugates are left out and w = 1 for the others: then the orthonormal transform of a real map and its
+inverse are isometries. In the plain norm the inverse is not: its constant is √2. So a bound is in the weighted norm as
+long as every operation propagates the weights; otherwise the weights are dropped. This is sound, since they are at
+least 1. Padding has infinite weight: it does not depend on the image.
 """
 
 import math
@@ -16,20 +16,20 @@ import numpy as np
 from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
 
 MOVES = {"reshape", "transpose", "squeeze", "slice", "rev"}
-"""Operations that put entries elsewhere."""
+"""Operations that move entries to other positions."""
 
 ENTRYWISE = {
     *("neg", "conj", "real", "imag", "abs", "copy", "copy_p", "stop_gradient", "name", "add", "sub", "add_any"),
     *("mul", "div", "convert_element_type", "complex", "soft_threshold"),
 }
-"""Operations of which each entry of the output depends on one entry of the input."""
+"""Operations for which each entry of the output depends on one entry of the input."""
 
 PER_FREQUENCY = {"multiply_dense", "multiply_reflection"}
-"""Functions of ``f b g c`` that mix the entries of the last axis only."""
+"""Functions of ``f b g c`` that mix only the entries of the last axis."""
 
 
 def column_weights(shape: tuple[int, ...], axis: int, width: int) -> np.ndarray:
-    """Weights of the half-spectrum of a map with ``width`` columns: 2 for columns that stand for two.
+    """Return weights of the half-spectrum of a map with ``width`` columns: 2 for columns that stand for two.
 
     >>> column_weights((5,), 0, 8).tolist(), column_weights((3,), 0, 5).tolist()
     ([1.0, 2.0, 2.0, 2.0, 1.0], [1.0, 2.0, 2.0])
@@ -42,7 +42,7 @@ def column_weights(shape: tuple[int, ...], axis: int, width: int) -> np.ndarray:
 
 
 def carried(op: Operation) -> np.ndarray | None:
-    """Weights of the output, where they follow from those of the input; else None."""
+    """Return weights of the output if those of the input determine them; else None."""
     if op.weights is None:
         return None
     if op.name in ENTRYWISE and op.shape == op.out:
@@ -57,9 +57,10 @@ def carried(op: Operation) -> np.ndarray | None:
 
 
 def inverse_gain(op: Operation, axis: int, width: int) -> float:
-    """Constant of the orthonormal inverse transform to a real map of ``width`` columns, in the norm of the input."""
+    """Return the constant of the orthonormal inverse transform to a real map of ``width`` columns, in the input's
+    norm."""
     wanted = column_weights(op.shape, axis, width)
-    return math.sqrt(float((wanted / (1.0 if op.weights is None else op.weights)).max(initial=0.0)))
+    return math.sqrt(float(np.max(wanted / (1.0 if op.weights is None else op.weights), initial=0.0)))
 
 
 def fft(op: Operation) -> Gain:

@@ -1,4 +1,4 @@
-"""What a traced program holds: values, equations, and equations that call other programs."""
+"""Parts of a traced program: values, equations, and equations that call other programs."""
 
 from typing import Any, NamedTuple
 
@@ -13,14 +13,14 @@ _INNER = ("jaxpr", "call_jaxpr", "fun_jaxpr")
 
 
 class Known(NamedTuple):
-    """A value that does not depend on the image, and the paths of the weights it comes from."""
+    """A value that does not depend on the image, and the paths of its weights."""
 
     value: Any
     origin: frozenset[str] = frozenset()
 
 
 class Moving(NamedTuple):
-    """A value that depends on the image, a bound of how fast, and the weights of the norm that this is in, if any."""
+    """A value that depends on the image, its bound, and the weights of the norm of this bound, if any."""
 
     bound: float
     weights: np.ndarray | None = None
@@ -29,7 +29,7 @@ class Moving(NamedTuple):
 def operation_of(
     eqn: Any, inputs: list, place: int, output: Any, *, name: str | None = None, inner: ClosedJaxpr | None = None
 ) -> Operation:
-    """The operation that ``output`` comes from, seen from the input at ``place``."""
+    """Return the operation that computes ``output``, as a function of the input at ``place``."""
 
     def apply(x: jax.Array) -> jax.Array:
         values = [x if i == place else value.value for i, value in enumerate(inputs)]
@@ -56,7 +56,7 @@ def bind(eqn: Any, values: list) -> Any:
 
 
 def called(eqn: Any) -> ClosedJaxpr | None:
-    """The program that this equation calls, if that is all it does."""
+    """Return the program that this equation calls, if it does nothing else."""
     if eqn.primitive.name not in _CALLS:
         return None
     inner = next(eqn.params[key] for key in _INNER if key in eqn.params)
@@ -64,8 +64,8 @@ def called(eqn: Any) -> ClosedJaxpr | None:
 
 
 def equations(program: ClosedJaxpr) -> tuple[Any, ...]:
-    """All equations, those of called programs in the place of the call."""
-    found = []
+    """Return all equations; calls are replaced by the equations of the called programs."""
+    found: list[Any] = []
     for eqn in program.jaxpr.eqns:
         inner = called(eqn)
         found += [eqn] if inner is None else equations(inner)

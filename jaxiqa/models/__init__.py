@@ -1,27 +1,22 @@
-"""Image-quality metrics: load a published one or build one, harden it, save it, and call it as a score function."""
+"""Image-quality metrics: load a published one, build a new one, harden it, save it, call it as a score function."""
 
-from importlib import import_module
-from typing import Any
+from jaxiqa.core.lazy import lazy
 
-# Where each public name lives. They are imported when asked for: JAX takes seconds, which --help does not have.
 HOMES = {
-    "BACKBONES": "backbones",
-    "MODELS": "registry",
-    "POSITIONS": "surgery",
-    "Linearity": "linearity",
-    "ScoreModel": "metric",
-    "build": "metric",
-    "fold_batch_norm": "fold",
-    "harden": "surgery",
-    "load": "loading",
-    "load_run": "loading",
-    "save": "store",
-    "score_fn": "metric",
+    "BACKBONES": "jaxiqa.nn.backbones",
+    "MODELS": "jaxiqa.models.registry",
+    "POSITIONS": "jaxiqa.models.hardening",
+    "Linearity": "jaxiqa.models.linearity",
+    "ScoreModel": "jaxiqa.models.score_model",
+    "build": "jaxiqa.models.score_model",
+    "export": "jaxiqa.models.exporting",
+    "fold_batch_norm": "jaxiqa.nn.fold",
+    "harden": "jaxiqa.models.hardening",
+    "load": "jaxiqa.models.loading",
+    "load_exported": "jaxiqa.models.exporting",
+    "load_run": "jaxiqa.models.loading",
+    "save": "jaxiqa.models.saved_model",
+    "score_fn": "jaxiqa.models.score_model",
 }
 __all__ = list(HOMES)
-
-
-def __getattr__(name: str) -> Any:
-    if name not in HOMES:
-        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module(f"{__name__}.{HOMES[name]}"), name)
+__getattr__ = lazy(__name__, HOMES)

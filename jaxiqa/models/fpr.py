@@ -1,4 +1,7 @@
-"""FPR (doi:10.1109/TIP.2022.3205770, "hallucinating pristine features"): patches that vote, its no-reference path."""
+"""The no-reference path of FPR, "No-Reference Image Quality Assessment by Hallucinating Pristine Features".
+
+doi:10.1109/TIP.2022.3205770. The score is a weighted mean over patches.
+"""
 
 from collections.abc import Sequence
 
@@ -8,24 +11,24 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_images
-from jaxiqa.layers.max_pool import max_pool
-from jaxiqa.models import convert
-from jaxiqa.models.convolution import conv
-from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Stages
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.images import check_images, check_unit_images
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.conv import conv
+from jaxiqa.nn.kernels.max_pool import max_pool
+from jaxiqa.nn.stages import Stages
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 SIDE = 64
-MOST = 1024  # patches of one image
+MOST = 1024  # largest number of patches per image
 
 
 def cut(images: Images) -> Float[Array, "b n 64 64 c"]:
-    """The 64 × 64 patches of images, side by side from the top left corner; what is left over on the right and at the
-    bottom is dropped. Their order is down the first column, then down the second, …
+    """Cut images into 64 × 64 patches, side by side from the top left corner.
+
+    A rest at the right and at the bottom is dropped. The order is down the first column, then down the second, …
 
     >>> cut(jnp.zeros((2, 150, 270, 3))).shape
     (2, 8, 64, 64, 3)
@@ -42,14 +45,14 @@ def gru(
     kernel: Float[Array, "hidden gates"],
     bias: Float[Array, " gates"],
 ) -> Float[Array, "b n hidden"]:
-    """A gated recurrent unit along axis 1, from a state of zeros, in PyTorch's form.
+    """Apply a gated recurrent unit along axis 1, from a zero state, in PyTorch's form.
 
     With i = ``inputs`` and k = h·``kernel`` + ``bias``, each of three parts (reset r, update z, new n),
     ``h ← (1 - z) · tanh(i_n + σ(i_r + k_r) · k_n) + z · h`` where ``z = σ(i_z + k_z)``.
 
     Args:
-        inputs: the input's share of the gates, its bias added.
-        kernel, bias: the state's share.
+        inputs: input part of the gates, its bias included.
+        kernel, bias: state part of the gates.
 
     Returns:
         The state after each step.
@@ -58,7 +61,7 @@ def gru(
     [0.5, 0.75]
     """
 
-    def step(state, gates):
+    def step(state: Array, gates: Array) -> tuple[Array, Array]:
         i_r, i_z, i_n = jnp.split(gates, 3, axis=-1)
         k_r, k_z, k_n = jnp.split(state @ kernel + bias, 3, axis=-1)
         z = jax.nn.sigmoid(i_z + k_z)
@@ -70,7 +73,7 @@ def gru(
 
 
 class ConvStage(nnx.Module):
-    """``times`` convolutions 3×3, each followed by a leaky ReLU (slope 0.2), then perhaps 2×2 max pooling."""
+    """``times`` 3×3 convolutions, each with a leaky ReLU (slope 0.2); then, if ``pool``, 2×2 max pooling."""
 
     def __init__(self, cin: int, cout: int, *, times: int = 2, pool: bool = True, rngs: nnx.Rngs):
         self.conv = nnx.List([conv(cout if i else cin, cout, 3, bias=True, rngs=rngs) for i in range(times)])
@@ -82,24 +85,24 @@ class ConvStage(nnx.Module):
         return max_pool(x, 2, 2) if self.pool else x
 
 
-class FPR(nnx.Module):
+class FPR(Metric):
     """``score = 100 - Σ w_i · s_i / Σ w_i`` over the 64 × 64 patches of an image.
 
-    From a patch's features come its opinion ``s_i = linear(linear(features_i))``, and through a GRU along the sequence
-    of patches its weight ``w_i = relu(linear(gru_i)) + 1e-8``, so that the score depends on the order of the patches.
+    The features of a patch give its opinion ``s_i = linear(linear(features_i))``. A GRU along the sequence of patches
+    gives its weight ``w_i = relu(linear(gru_i)) + 1e-8``. So the score depends on the order of the patches.
 
-    Protocol: the patches of an image in shuffled order, 1024 at most; no normalisation. The published weights give 0 to
-    100, larger for *worse* images (differential mean opinion scores): ``score`` is that, turned round here, once.
+    Protocol: the patches of an image in random order, at most 1024; no normalisation. The published weights give 0 to
+    100, larger for *worse* images (differential mean opinion scores). ``score`` is 100 minus that value.
     Published weights: Apache-2.0 licence.
 
     Args:
-        larger_is_worse: what the weights were trained to give. False, for weights trained on mean opinion scores,
-            leaves the raw output as it is.
+        larger_is_worse: meaning of the raw output. False, for weights trained on mean opinion scores, returns the raw
+            output unchanged.
         width: channels of the first stage, even.
         rngs: random numbers for the weights.
 
-    **Differs from the paper**: only what the no-reference score depends on is built; of a checkpoint's 16.6 million
-    parameters, 8.9 million serve the full-reference path and training, and are dropped.
+    **Differs from the paper**: only the no-reference path is built. Of a checkpoint's 16.6 million parameters, the
+    8.9 million of the full-reference path and of training are dropped.
 
     >>> model, images = nnx.eval_shape(lambda: FPR(rngs=nnx.Rngs(0))), jnp.zeros((2, 128, 192, 3))
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
@@ -107,7 +110,7 @@ class FPR(nnx.Module):
     """
 
     input_size = None
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, larger_is_worse: bool = True, width: int = 128, rngs: nnx.Rngs):
         self.larger_is_worse = larger_is_worse
@@ -122,23 +125,23 @@ class FPR(nnx.Module):
                 "scl2": (conv(width, width // 2, 3, padding=0, bias=True, rngs=rngs), width // 2),
             }
         )
-        features = 4 * (width // 2)  # 2 × 2 pixels are left
+        features = 4 * (width // 2)  # the last map is 2 × 2 pixels
         self.opinion = nnx.List([nnx.Linear(features, 32, rngs=rngs), nnx.Linear(32, 1, rngs=rngs)])
         self.gates = nnx.Linear(features, 96, rngs=rngs)
         self.recurrent = nnx.Linear(32, 96, rngs=rngs)
         self.weight = nnx.Linear(32, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(larger_is_worse=larger_is_worse, width=width)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of at least 64 × 64; higher is better."""
-        check_pictures(images)
+        """Return scores of RGB images in [0, 1] of at least 64 × 64; higher is better."""
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Float[Array, "b h2 64 c"]:
-        """The patches of each image one below the other, 1024 at most.
+        """Return at most 1024 patches of each image, stacked vertically.
 
-        Without ``key`` they keep the order of `cut`, and of more than 1024 patches the kept ones lie evenly in it; with
-        it, as in the official test, they are a random choice in random order, the same for all images of the batch.
+        Without ``key`` they have the order of `cut`; of more than 1024 patches, evenly spaced ones are kept. With
+        ``key`` they are a random choice in random order, as in the official test, the same for all images of the batch.
         """
         patches = cut(images)
         n = patches.shape[1]
@@ -146,15 +149,15 @@ class FPR(nnx.Module):
         order = np.arange(kept) * n // kept if key is None else jax.random.permutation(key, n)[:kept]
         return patches[:, order].reshape(len(images), kept * SIDE, SIDE, -1)
 
-    def network(self, pixels: Images) -> Scores:
-        """Scores of RGB pixels in [0, 1], of a picture or of patches one below the other: `cut` orders both alike."""
+    def raw(self, pixels: Images) -> Scores:
+        """Return scores of RGB pixels in [0, 1]: whole images or stacked patches; `cut` orders both in the same way."""
         scored = self.features(pixels, ("opinions", "weights"))
         weights = jax.nn.relu(scored["weights"][..., 0]) + 1e-8
         raw = jnp.sum(weights * scored["opinions"].reshape(weights.shape), 1) / jnp.sum(weights, 1)
         return 100 - raw if self.larger_is_worse else raw
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps by name.
+        """Return feature maps by name.
 
         Stages of the backbone, ``b·n h w c`` for n patches of an image; ``opinions`` (``b·n 1``), ``gru`` (``b n 32``)
         and ``weights`` before their ReLU (``b n 1``).
@@ -166,43 +169,44 @@ class FPR(nnx.Module):
         _, maps = self.backbone.run(patches.reshape(-1, *patches.shape[2:]), taps=wanted)
         found = {name: maps[name] for name in stages}
         if last in wanted:
-            flat = maps[last].transpose(0, 3, 1, 2).reshape(len(maps[last]), -1)  # PyTorch flattens c h w
+            flat = maps[last].transpose(0, 3, 1, 2).reshape(len(maps[last]), -1)  # PyTorch's order: c h w
             found["opinions"] = self.opinion[1](self.opinion[0](flat))
+            assert self.recurrent.bias is not None
             gates = self.gates(flat).reshape(*patches.shape[:2], -1)
             found["gru"] = gru(gates, self.recurrent.kernel[...], self.recurrent.bias[...])
             found["weights"] = self.weight(found["gru"])
         return {name: found[name] for name in names}
 
 
-def _keys() -> tuple[convert.Rule, ...]:
-    """The branch of the no-reference path begins with "s"; the rest serves the pristine image or training."""
+def _rules() -> tuple[key_map.Rule, ...]:
+    """Names of the no-reference path contain "s"; the others belong to the pristine image or to training."""
     stage = r"(sfl\d+)\.conv([12])\.conv\.0"
     places = {
         **{stage.replace("[12]", str(i + 1)): rf"backbone.stage.\1.conv.{i}" for i in range(2)},
         r"scl1\.conv\.conv\.0": "backbone.stage.scl1.conv.0",
         "scl2": "backbone.stage.scl2",
     }
-    rules = [rule for source, target in places.items() for rule in convert.conv(source, target)]
-    rules += [(rf"{source}\.bias", f"{target}.bias", convert.same) for source, target in places.items()]
-    rules += (*convert.linear("srl1", "opinion.0"), *convert.linear("srl2", "opinion.1"))
-    rules += convert.linear("swl2", "weight")
+    rules = [rule for source, target in places.items() for rule in key_map.conv(source, target)]
+    rules += [(rf"{source}\.bias", f"{target}.bias", key_map.same) for source, target in places.items()]
+    rules += (*key_map.linear("srl1", "opinion.0"), *key_map.linear("srl2", "opinion.1"))
+    rules += key_map.linear("swl2", "weight")
     for theirs, ours in (("ih", "gates"), ("hh", "recurrent")):
-        rules.append((rf"swl1\.weight_{theirs}_l0", f"{ours}.kernel", convert.linear_kernel))
-        rules.append((rf"swl1\.bias_{theirs}_l0", f"{ours}.bias", convert.same))
+        rules.append((rf"swl1\.weight_{theirs}_l0", f"{ours}.kernel", key_map.linear_kernel))
+        rules.append((rf"swl1\.bias_{theirs}_l0", f"{ours}.bias", key_map.same))
     unused = (r"fl[123]\..*", r"InvRescaleNet\..*", r"cl[12]\..*", r"rl[12]\..*", r"wl[12]\..*", r"gn\..*")
-    return (*rules, *((pattern, None, convert.same) for pattern in unused))
+    return (*rules, *((pattern, None, key_map.same) for pattern in unused))
 
 
-KEYS = _keys()
+RULES = _rules()
 
 _PAGE = "https://github.com/Baoliang93/FPR"
-FPR_NR = Published(
-    build=FPR,
-    keys=KEYS,
+FPR_SPEC = ModelSpec(
+    metric=FPR,
+    rules=RULES,
     title="FPR",
     paper="doi:10.1109/TIP.2022.3205770",
     protocol="64x64 patches side by side, up to 1024, in shuffled order",
     results="none known for KonIQ-10k",
     licence="Apache-2.0",
-    weights={name: Source(url=None, page=_PAGE) for name in ("tid2013", "live", "csiq", "kadid", "siqad", "scid")},
+    weights={name: WeightsUrl(url=None, page=_PAGE) for name in ("tid2013", "live", "csiq", "kadid", "siqad", "scid")},
 )

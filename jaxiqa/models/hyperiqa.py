@@ -1,7 +1,7 @@
 """HyperIQA (Su et al., "Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network", CVPR 2020).
 
-A ResNet-50 gives a vector of local distortions and, from its last stage, the weights of a small network that scores
-this vector: every image has a network of its own.
+A ResNet-50 gives a vector of local distortions. Its last stage also gives the weights of a small network that maps this
+vector to the score, so every image has its own weights.
 """
 
 from collections.abc import Sequence
@@ -11,29 +11,29 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images, check_number
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
-from jaxiqa.models.convolution import conv
-from jaxiqa.models.crops import grid_crops, random_crops, uniform_crops
-from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features, normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
+from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.conv import conv
+from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 CROP = 224
 RESIZED = (512, 384)
-CELLS = (8, 4, 2, 1)  # a 224x224 crop, pooled over 7x7 pixels of layer1 ... layer4
-HYPER = 112  # channels that the weights are made from
-TARGET = (224, 112, 56, 28, 14, 1)  # layers of the network that scores
+CELLS = (8, 4, 2, 1)  # side of layer1 ... layer4 of a 224x224 crop after pooling over 7x7 pixels
+HYPER = 112  # channels of the map that gives the weights
+TARGET = (224, 112, 56, 28, 14, 1)  # widths of the target network
 
 
 class Distortion(nnx.Module):
-    """Mean over 7x7 pixels, a 1x1 convolution to fewer channels, and a linear map of what that leaves.
+    """Mean over 7x7 pixels, a 1x1 convolution to fewer channels, and a linear map.
 
-    The original pools after the convolution; both are linear, so this is the same at a 49th of the work.
+    The original pools after the convolution. Both are linear, so the result is the same at 1/49 of the cost.
     """
 
     def __init__(self, features: int, reduced: int, cells: int, outputs: int, *, rngs: nnx.Rngs):
@@ -44,23 +44,23 @@ class Distortion(nnx.Module):
         return self.linear(_channels_first(self.conv(nnx.avg_pool(x, (7, 7), (7, 7)))))
 
 
-class HyperIQA(nnx.Module):
+class HyperIQA(Metric):
     """``score = t5(s(t4(s(t3(s(t2(s(t1(v))))))))``, s the sigmoid, ``t_i(x) = W_i x + b_i`` made from the image.
 
-    ``v`` (224 numbers) comes from all four layers of the backbone; ``W_1`` to ``W_4`` are 3x3 convolutions of a map
-    with 112 channels that three 1x1 convolutions make of ``layer4``; the rest are linear in that map's mean. Scores of
-    the published weights lie in about 0 to 100.
+    ``v`` (224 numbers) comes from all four layers of the backbone. Three 1x1 convolutions of ``layer4`` give a map with
+    112 channels: ``W_1`` to ``W_4`` are 3x3 convolutions of it, and the rest is linear in its mean. Scores of the
+    published weights are about 0 to 100.
 
-    Protocol: images are resized to 512x384 (height x width, whatever their aspect) and scored on 224x224 crops: 25
-    evenly spread ones (`crops.grid_positions`) or, with a key, 25 random ones as the authors do; the score is their
-    mean. The authors' demonstration takes 10.
+    Protocol: images are resized to 512x384 (height x width, without keeping the aspect ratio) and scored on 224x224
+    crops: 25 evenly spaced ones (`crops.grid_positions`), or with a key 25 random ones as the authors do. The score is
+    their mean. The authors' demonstration uses 10 crops.
 
     **Differs from the paper**: ``prepare`` does not round resized images to 8 bits.
 
     Args:
-        protocol: ``"official"``, or ``"pyiqa"``: native size and its own crops (`crops.uniform_crops`), never random.
-        crops: number of crops of every image.
-        width: channels of the backbone's first stage; 64 is the published one.
+        protocol: ``"official"``, or ``"pyiqa"``: native size and pyiqa's crops (`crops.uniform_crops`), never random.
+        crops: number of crops per image.
+        width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
     Raises:
@@ -73,7 +73,7 @@ class HyperIQA(nnx.Module):
     """
 
     input_size = (CROP, CROP)
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(
         self,
@@ -102,15 +102,15 @@ class HyperIQA(nnx.Module):
         )
         self.weights5 = nnx.Linear(HYPER, TARGET[4] * TARGET[5], rngs=rngs)
         self.biases = nnx.List([nnx.Linear(HYPER, outputs, rngs=rngs) for outputs in TARGET[1:]])
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(protocol=protocol, crops=crops, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
+        check_unit_images(images)
         return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b_n 224 224 c"]:
-        """The crops of all images, those of image 0 first; random ones with a key."""
+        """Return the crops of all images, those of image 0 first; random crops with a key."""
         check_images("images", images)
         if self.protocol == "pyiqa":
             return uniform_crops(images, CROP, self.crops)
@@ -119,18 +119,18 @@ class HyperIQA(nnx.Module):
             images = jax.image.resize(images, shape, "bilinear", antialias=True)
         return grid_crops(images, CROP, self.crops) if key is None else random_crops(images, CROP, self.crops, key)
 
-    def network(self, pixels: Images) -> Scores:
-        """One score per crop; ``ValueError`` unless the crops are 224x224."""
+    def raw(self, pixels: Images) -> Scores:
+        """Return one score per crop; raise ``ValueError`` unless the crops are 224x224."""
         return self.features(pixels, ("score",))["score"]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of crops by name.
+        """Return feature maps of crops by name.
 
-        Stages of the backbone; ``hyper`` (``b 7 7 112``), ``distortion`` (``b 224``), and of the network that scores:
-        its weights ``w1`` to ``w5`` (``b out in``), biases ``b1`` to ``b5`` (``b out``), layers ``t1`` to ``t4``
-        (``b out``, after the sigmoid) and ``score`` (``b``).
+        Stages of the backbone; ``hyper`` (``b 7 7 112``), ``distortion`` (``b 224``); of the target network: weights
+        ``w1`` to ``w5`` (``b out in``), biases ``b1`` to ``b5`` (``b out``), layers ``t1`` to ``t4`` (``b out``, after
+        the sigmoid) and ``score`` (``b``).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         layers = ("layer1", "layer2", "layer3", "layer4")
         stages = [name for name in names if name not in HEAD]
         if len(stages) < len(names) and pixels.shape[1:3] != (CROP, CROP):
@@ -165,39 +165,39 @@ HEAD = frozenset(("hyper", "distortion", "score", *(f"{kind}{i}" for kind in "wb
 
 
 def _channels_first(x: Features) -> Float[Array, "b n"]:
-    """Flattened in the order in which the original's layers put their values out."""
+    """Flatten in the order c h w of the original's layers."""
     return x.transpose(0, 3, 1, 2).reshape(x.shape[0], -1)
 
 
-def _biased(source: str, target: str) -> tuple[convert.Rule, ...]:
-    return (*convert.conv(source, target), (rf"{source}\.bias", f"{target}.bias", convert.same))
+def _biased(source: str, target: str) -> tuple[key_map.Rule, ...]:
+    return (*key_map.conv(source, target), (rf"{source}\.bias", f"{target}.bias", key_map.same))
 
 
-def _target_layer(i: int) -> tuple[convert.Rule, ...]:
-    weights = convert.linear(r"fc5w_fc", "weights5") if i == 5 else _biased(rf"fc{i}w_conv", f"weights.{i - 1}")
-    return (*weights, *convert.linear(rf"fc{i}b_fc", f"biases.{i - 1}"))
+def _target_layer(i: int) -> tuple[key_map.Rule, ...]:
+    weights = key_map.linear(r"fc5w_fc", "weights5") if i == 5 else _biased(rf"fc{i}w_conv", f"weights.{i - 1}")
+    return (*weights, *key_map.linear(rf"fc{i}b_fc", f"biases.{i - 1}"))
 
 
-KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"res\.{name}" for name in resnet.NAMES))),
-    *(rule for i in range(3) for rule in convert.conv(rf"res\.lda{i + 1}_pool\.0", f"distortions.{i}.conv")),
-    *(rule for i in range(3) for rule in convert.linear(rf"res\.lda{i + 1}_fc", f"distortions.{i}.linear")),
-    *convert.linear(r"res\.lda4_fc", "distortion4"),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"res\.{name}" for name in resnet.NAMES))),
+    *(rule for i in range(3) for rule in key_map.conv(rf"res\.lda{i + 1}_pool\.0", f"distortions.{i}.conv")),
+    *(rule for i in range(3) for rule in key_map.linear(rf"res\.lda{i + 1}_fc", f"distortions.{i}.linear")),
+    *key_map.linear(r"res\.lda4_fc", "distortion4"),
     *(rule for i in range(3) for rule in _biased(rf"conv1\.{2 * i}", f"hyper.{i}")),
     *(rule for i in range(1, 6) for rule in _target_layer(i)),
 )
 
-HYPERIQA = Published(
-    build=HyperIQA,
-    keys=KEYS,
+HYPERIQA_SPEC = ModelSpec(
+    metric=HyperIQA,
+    rules=RULES,
     title="HyperIQA",
     paper="Su et al., CVPR 2020",
     protocol="resized to 512x384, 25 crops of 224x224 (pyiqa: native size, 25 uniform crops)",
     results="KonIQ-10k .906 / .917",
     licence="code MIT; of the weights unknown",
     weights={
-        "koniq10k": Source(
+        "koniq10k": WeightsUrl(
             url=None, page="https://github.com/SSL92/hyperIQA", sha256="ff9277bc", size=109_768_650
-        )  # pyiqa's own file was trained anew and names its parameters differently: it does not load
+        )  # pyiqa's own file is not supported: it was retrained and has other parameter names
     },
 )

@@ -1,4 +1,7 @@
-"""KonCept512 (arXiv 1910.06180): one regression on the last map of an Inception-ResNet-v2."""
+"""KonCept512, one regression on the last map of an Inception-ResNet-v2.
+
+"KonIQ-10k: An Ecologically Valid Database for Deep Learning of Blind Image Quality Assessment", arXiv:1910.06180.
+"""
 
 import re
 from collections.abc import Mapping, Sequence
@@ -10,22 +13,22 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import inception_keras, inception_resnet_v2
-from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features, normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import inception_keras, inception_resnet_v2
+from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 EPSILON = 1e-5
-SMALLEST = 75  # side of an image that leaves one pixel of the last map
+SMALLEST = 75  # image side at which the last map has one pixel
 
 
 class Head(nnx.Module):
-    """Pooled features -> score: four linear maps; ReLU, then batch norm, after each of the first three."""
+    """Map pooled features to a score: four linear maps; ReLU, then batch norm, after each of the first three."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 2048, 1024, 256, 1)
@@ -35,7 +38,7 @@ class Head(nnx.Module):
         )
 
     def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
-        """What the last linear map reads."""
+        """Return the input of the last linear map."""
         for linear, norm in zip(self.linear[:-1], self.norm, strict=True):
             x = norm(jax.nn.relu(linear(x)))
         return x
@@ -44,22 +47,22 @@ class Head(nnx.Module):
         return self.linear[-1](self.hidden(x))[:, 0]
 
 
-class KonCept512(nnx.Module):
+class KonCept512(Metric):
     """``score = head(pool(inception_resnet_v2((pixels - 0.5) / 0.5)))``, a mean opinion score, about 0 to 100.
 
-    Protocol: the image as it is, in one pass. The published weights were trained on KonIQ-10k's pictures of 384 × 512
-    (h × w), whose last map is 10 × 14. Published weights: MIT licence.
+    Protocol: the image at its own size, in one pass. The published weights were trained on images of KonIQ-10k of
+    384 × 512 (h × w), whose last map is 10 × 14. Published weights: MIT licence.
 
     Args:
-        pooling: ``"official"`` averages the top left 8 × 8 of the last map, whatever lies beyond, and so takes maps
-            of 8 to 15 on both sides, which images of 299 to 554 pixels have. ``"full"`` averages the whole map of an
-            image of any size from 75 × 75: so does the paper's own Keras model, whose file is read too; with it
-            the weights for PyTorch give other scores.
+        pooling: ``"official"`` averages the top left 8 × 8 of the last map and ignores the rest. It accepts maps of 8
+            to 15 on both sides, that is images of 299 to 554 pixels. ``"full"`` averages the whole map of an image of
+            any size from 75 × 75, as the paper's Keras model does, whose file can be loaded too. The weights for
+            PyTorch give other scores with ``"full"``.
         width: channels of the first stage.
         rngs: random numbers for the weights.
 
-    **Differs from the paper**: no dropout, which scoring has no use for. The ``"official"`` pooling is what the
-    published PyTorch class does.
+    **Differs from the paper**: no dropout, which scoring does not use. The ``"official"`` pooling is that of the
+    published PyTorch class.
 
     >>> model, images = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0))), jnp.zeros((2, 384, 512, 3))
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
@@ -67,32 +70,32 @@ class KonCept512(nnx.Module):
     """
 
     input_size = None
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, pooling: str = "official", width: int = 32, rngs: nnx.Rngs):
         check_choice("pooling", pooling, ("official", "full"))
         self.pooling = pooling
         self.backbone = inception_resnet_v2.inception_resnet_v2(width=width, rngs=rngs)
         self.head = Head(self.backbone.widths[-1], rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(pooling=pooling, width=width)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
-        """Scores of RGB images in [0, 1]; higher is better. There is nothing random: ``key`` changes nothing."""
-        check_pictures(images)
+        """Return scores of RGB images in [0, 1]; higher is better. Nothing is random: ``key`` is ignored."""
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
-        """The images themselves."""
+        """Return the images unchanged."""
         check_images("images", images, minimum=SMALLEST)
         return images
 
-    def network(self, pixels: Images) -> Scores:
-        """Scores of RGB pixels in [0, 1]."""
+    def raw(self, pixels: Images) -> Scores:
+        """Return scores of RGB pixels in [0, 1]."""
         last, _ = self.backbone.run(self._normalised(pixels))
         return self.head(self._pool(last))
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps by name: stages of the backbone, ``pooled`` (``b 1536``), ``hidden`` (``b 256``)."""
+        """Return feature maps by name: stages of the backbone, ``pooled`` (``b 1536``), ``hidden`` (``b 256``)."""
         stages = [name for name in names if name not in ("pooled", "hidden")]
         last = self.backbone.order[-1]
         if len(stages) < len(names):
@@ -102,7 +105,7 @@ class KonCept512(nnx.Module):
         return {name: heads[name](maps[last]) if name in heads else maps[name] for name in names}
 
     def _normalised(self, pixels: Images) -> Features:
-        check_pictures(pixels, minimum=SMALLEST, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, minimum=SMALLEST, name="pixels", slack=OVERSHOOT)
         return normalise(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
 
     def _pool(self, last: Features) -> Float[Array, "b c"]:
@@ -111,29 +114,29 @@ class KonCept512(nnx.Module):
         h, w = last.shape[1:3]
         if not (8 <= h <= 15 and 8 <= w <= 15):
             raise ValueError(
-                f"the last map is {h}x{w}; pooling='official' takes 8x8 to 15x15, which images with sides of 299 to "
-                "554 pixels have; resize the images (the weights were trained at 384x512), or use pooling='full'"
+                f"the last map is {h}x{w}; pooling='official' takes 8x8 to 15x15, that is images with sides of 299 to "
+                "554 pixels; resize the images (the weights were trained at 384x512), or use pooling='full'"
             )
         return jnp.mean(last[:, :8, :8], (1, 2))
 
 
-# The published checkpoint: the parts of the backbone as members of one Sequential, whose members without weights count.
+# Published checkpoint: parts of the backbone are members of one Sequential; members without weights are counted too.
 INDICES = (0, 1, 2, 4, 5, 7, 8, 9, 10, 11, 12, 13, 14)
 PARTS = {
     rf"base\.{index}" + r"\.(\d+)" * part.count("("): stage
     for index, (part, stage) in zip(INDICES, inception_resnet_v2.PARTS.items(), strict=True)
 }
-KEYS = (
-    *convert.under("backbone", inception_resnet_v2.keys(PARTS)),
-    *(rule for i in range(4) for rule in convert.linear(rf"fc\.{4 * i}", f"head.linear.{i}")),
-    *(rule for i in range(3) for rule in convert.batch_norm(rf"fc\.{4 * i + 2}", f"head.norm.{i}")),
+RULES = (
+    *key_map.under("backbone", inception_resnet_v2.rules(PARTS)),
+    *(rule for i in range(4) for rule in key_map.linear(rf"fc\.{4 * i}", f"head.linear.{i}")),
+    *(rule for i in range(3) for rule in key_map.batch_norm(rf"fc\.{4 * i + 2}", f"head.norm.{i}")),
 )
 
 
 def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """The arrays of the paper's own Keras file under the names of the PyTorch checkpoint; others stay as they are.
+    """Rename the arrays of the paper's Keras file as in the PyTorch checkpoint; return other arrays unchanged.
 
-    The two frameworks' batch norms add 1e-3 and 1e-5 to the variance; those of the head get the difference.
+    Batch norm adds 1e-3 to the variance in Keras and 1e-5 in PyTorch; the head's variances get the difference.
     """
     if "fc_out.kernel" not in arrays:
         return dict(arrays)
@@ -155,14 +158,14 @@ def from_keras(arrays: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-KONCEPT512 = Published(
-    build=KonCept512,
-    keys=KEYS,
+KONCEPT_SPEC = ModelSpec(
+    metric=KonCept512,
+    rules=RULES,
     adapt=from_keras,
     title="KonCept512",
     paper="arXiv:1910.06180",
     protocol="native size (trained at 384x512), one pass",
     results="KonIQ-10k .912 / .927",
     licence="MIT",
-    weights={"koniq10k": Source(url=None, page="https://github.com/ZhengyuZhao/koniq-PyTorch")},
+    weights={"koniq10k": WeightsUrl(url=None, page="https://github.com/ZhengyuZhao/koniq-PyTorch")},
 )

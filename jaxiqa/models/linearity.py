@@ -1,13 +1,13 @@
-"""The Linearity metric (arXiv 2008.03889, "norm-in-norm"): a head on two levels of a backbone, three scores.
+"""The Linearity metric: a head on two levels of a backbone, three scores.
 
-**Differs from the paper**: any backbone can carry it, and ``prepare`` does not round resized images to 8 bits.
+"Norm-in-Norm Loss with Faster Convergence and Better Performance for Image Quality Assessment", arXiv:2008.03889.
+
+**Differs from the paper**: it works with any backbone, and ``prepare`` does not round resized images to 8 bits.
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from itertools import pairwise
-from math import inf, nan
-from typing import Any, Literal
+from typing import Literal
 
 import jax
 import jax.numpy as jnp
@@ -15,34 +15,21 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images, check_number
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import BACKBONES, resnet
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features, normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import BACKBONES, resnet
+from jaxiqa.nn.stages import Features, normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 Mode = Literal["train", "eval"]
 
 
-@dataclass(frozen=True)
-class Insertion:
-    """A block in the backbone: its stage's name, its place, its kind and the options it was made with."""
-
-    name: str
-    where: str
-    kind: str
-    options: tuple[tuple[str, Any], ...]
-
-
-class Calibration(nnx.Variable):
-    """Numbers that are fitted after training, not trained."""
-
-
 class Reduction(nnx.Module):
-    """Pooled features -> 64 values: three linear maps, each with batch norm, and one ReLU at the very end."""
+    """Map pooled features to 64 values: three linear maps, each with batch norm, and one ReLU at the end."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 1024, 256, 64)
@@ -57,7 +44,7 @@ class Reduction(nnx.Module):
         return jax.nn.relu(x)
 
 
-class Linearity(nnx.Module):
+class Linearity(Metric):
     """Quality score from two levels of a backbone.
 
     ``score = k · q + b``, ``q = regression([f6, f7])``, ``f_i = reduce_i(mean over pixels of tap_i)``. Training also
@@ -65,10 +52,10 @@ class Linearity(nnx.Module):
 
     Args:
         backbone: a name in `BACKBONES`.
-        width: channels of the backbone's first stage; None is the published width.
-        taps: the two stages the head reads, in their order; None is the backbone's default. Blocks inserted *after*
-            such a stage are part of what it reads.
-        input_size: (height, width) in pixels that images are resized to; None scores them as they are. The
+        width: channels of the backbone's first stage; None: as published.
+        taps: the two stages that the head reads, in their order; None: the backbone's default. Blocks inserted *after*
+            such a stage belong to what the head reads.
+        input_size: (height, width) in pixels to which images are resized; None scores them at their own size. The
             published models use (498, 664).
         rngs: random numbers for the weights.
 
@@ -80,6 +67,10 @@ class Linearity(nnx.Module):
     >>> model(jnp.zeros((2, 40, 56, 3))).shape
     (2,)
     """
+
+    loss_weights = {"q6": 0.1, "q7": 0.1, "score": 1.0}  # noqa: RUF012  arXiv:2008.03889
+    cancelled = (r"dr[67]\.linear\.\d+\.bias",)
+    restartable = True
 
     def __init__(
         self,
@@ -109,112 +100,64 @@ class Linearity(nnx.Module):
         self.regr6 = nnx.Linear(64, 1, rngs=rngs)
         self.regr7 = nnx.Linear(64, 1, rngs=rngs)
         self.regression = nnx.Linear(128, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()  # what jaxiqa.models.harden has put into the backbone
-        self.calibration = Calibration(jnp.array([1.0, 0.0, nan, nan]))  # k, b, lowest and highest score
+        self.keep(backbone=backbone, width=self.width, taps=self.taps, input_size=input_size)
 
-    def __call__(self, images: Images) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
-        return self.network(self.prepare(images))
+    def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
+        check_unit_images(images)
+        return self.network(self.prepare(images, key))
 
-    def prepare(self, images: Images) -> Float[Array, "b _ _ c"]:
-        """Images resized to ``input_size``: bilinear, antialiased where that shrinks them, differentiable."""
+    def prepare(self, images: Images, key: jax.Array | None = None) -> Float[Array, "b _ _ c"]:
+        """Resize images to ``input_size``: bilinear, antialiased when shrinking, differentiable."""
         check_images("images", images)
         if self.input_size is None or images.shape[1:3] == self.input_size:
             return images
         shape = (images.shape[0], *self.input_size, images.shape[3])
         return jax.image.resize(images, shape, "bilinear", antialias=True)
 
-    def network(self, pixels: Images) -> Scores:
-        """Scores of prepared images: ``k · q + b``."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
-        k, b = self.calibration[0], self.calibration[1]
+    def raw(self, pixels: Images) -> Scores:
+        """Return ``q`` of prepared images."""
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         levels = self._levels(normalise(pixels, self.mean, self.std))
-        return k * self.regression(jnp.concatenate(levels, axis=1))[:, 0] + b
+        return self.regression(jnp.concatenate(levels, axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        """Return feature maps of prepared images by name: stages of the backbone, ``f6`` and ``f7`` (``b 64``)."""
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         heads = {"f6": (self.dr6, self.taps[0]), "f7": (self.dr7, self.taps[1])}
         wanted = {heads[name][1] if name in heads else name for name in names}
         _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=tuple(sorted(wanted)))
         pooled = {name: reduce(jnp.mean(maps[tap], (1, 2))) for name, (reduce, tap) in heads.items() if name in names}
         return {name: pooled[name] if name in heads else maps[name] for name in names}
 
-    def outputs(self, pixels: Images) -> Float[Array, "b 3"]:
-        """``q6, q7, q`` of prepared images: the raw outputs that training compares with the labels."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
-        return self.outputs_from(normalise(pixels, self.mean, self.std))
+    def outputs(self, images: Images) -> dict[str, Scores]:
+        """Return ``q6``, ``q7`` and, as ``score``, ``q`` of prepared images: the outputs that are trained."""
+        check_unit_images(images, slack=OVERSHOOT)
+        return self.outputs_from(normalise(images, self.mean, self.std))
 
     def trunk(self, pixels: Images, stop: str) -> Features:
-        """What stage ``stop`` puts out for prepared images; `outputs_from` goes on from there."""
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        """Return the output of stage ``stop`` for prepared images; `outputs_from` continues from there."""
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         return self.backbone.run(normalise(pixels, self.mean, self.std), stop=stop)[0]
 
-    def outputs_from(self, activations: Features, start: str | None = None) -> Float[Array, "b 3"]:
-        """``q6, q7, q`` from what stage ``start`` put out; without ``start``, from normalised pixels."""
+    def outputs_from(self, activations: Features, start: str | None = None) -> dict[str, Scores]:
+        """Return `outputs` from the output of stage ``start``; without ``start``, from normalised pixels."""
         f6, f7 = self._levels(activations, start)
         q = self.regression(jnp.concatenate([f6, f7], axis=1))
-        return jnp.concatenate([self.regr6(f6), self.regr7(f7), q], axis=1)
+        return {"q6": self.regr6(f6)[:, 0], "q7": self.regr7(f7)[:, 0], "score": q[:, 0]}
 
     def _levels(self, activations: Features, start: str | None = None) -> tuple[Array, Array]:
         _, features = self.backbone.run(activations, start=start, taps=self.taps)
         pooled = [jnp.mean(features[tap], (1, 2)) for tap in self.taps]
         return self.dr6(pooled[0]), self.dr7(pooled[1])
 
-    @property
-    def score_range(self) -> tuple[float, float]:
-        """Lowest and highest score, as `calibrate` was told; ``ValueError`` before that."""
-        low, high = (float(value) for value in self.calibration[2:])
-        if not low < high:
-            raise ValueError("the model has no score_range yet: call model.calibrate(k=..., b=..., score_range=...)")
-        return low, high
 
-    def calibrate(self, *, k: float, b: float, score_range: tuple[float, float]) -> None:
-        """Set the map from raw outputs to scores, ``k · q + b``, and the range that gains are divided by.
-
-        Args:
-            k, b: slope and intercept, usually least squares of the labels on the training set.
-            score_range: (lowest, highest) score, in the units of ``k · q + b``.
-
-        >>> from jaxiqa.models import build
-        >>> model = build("resnet18", width=8)
-        >>> model.calibrate(k=8.0, b=61.0, score_range=(0.0, 100.0))
-        >>> model.score_range
-        (0.0, 100.0)
-        """
-        check_number("k", k, -inf, inf)
-        check_number("b", b, -inf, inf)
-        low, high = score_range
-        if not -inf < low < high < inf:
-            raise ValueError(f"score_range={score_range} must be (low, high), finite and low < high")
-        self.calibration = Calibration(jnp.array([k, b, low, high], jnp.float32))
-
-    def set_mode(self, *, head: Mode = "eval", backbone: Mode = "eval", axis_name: str | None = None) -> None:
-        """Say which batch norms follow the batch ("train") and which keep their running statistics ("eval").
-
-        Args:
-            head: the batch norms of the head.
-            backbone: those of the backbone and of inserted blocks; "eval" while the head trains is frozen batch norm.
-            axis_name: mapped axis (pmap, shard_map) over which batch statistics are averaged.
-        """
-        for mode, modules in ((backbone, [self.backbone]), (head, [self.dr6, self.dr7])):
-            check_choice("mode", mode, ("train", "eval"))
-            for module in modules:
-                module.set_attributes(
-                    nnx.BatchNorm,
-                    use_running_average=mode == "eval",
-                    axis_name=axis_name,
-                    raise_if_not_found=False,
-                )
-
-
-# The published checkpoints: torchvision's layers as members of one Sequential.
-KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
-    *(rule for i in range(3) for rule in convert.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),
-    *(rule for i in range(3) for rule in convert.batch_norm(rf"dr([67])\.{2 * i + 1}", rf"dr\1.norm.{i}")),
-    *convert.linear("(regr6|regr7|regression)", r"\1"),
+# The published checkpoints: torchvision's layers are members of one Sequential.
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"features\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+    *(rule for i in range(3) for rule in key_map.linear(rf"dr([67])\.{2 * i}", rf"dr\1.linear.{i}")),
+    *(rule for i in range(3) for rule in key_map.batch_norm(rf"dr([67])\.{2 * i + 1}", rf"dr\1.norm.{i}")),
+    *key_map.linear("(regr6|regr7|regression)", r"\1"),
 )
 
 
@@ -230,9 +173,10 @@ def _published(*, backbone: str = "resnext101_32x8d", rngs: nnx.Rngs) -> Lineari
     return Linearity(backbone, input_size=(498, 664), rngs=rngs)
 
 
-LINEARITY = Published(
-    build=_published,
-    keys=KEYS,
+LINEARITY_SPEC = ModelSpec(
+    metric=Linearity,
+    construct=_published,
+    rules=RULES,
     title="LinearityIQA",
     paper="arXiv:2008.03889",
     protocol="resized to 498x664 (bilinear, antialiased)",
@@ -241,7 +185,7 @@ LINEARITY = Published(
     extras=("k", "b"),
     finish=_calibrate,
     weights={
-        "p1q2": Source(None, "https://github.com/lidq92/LinearityIQA (p1q2.pth)"),
-        "p1q2plus0.1variant": Source(None, "https://github.com/lidq92/LinearityIQA (p1q2plus0.1variant.pth)"),
+        "p1q2": WeightsUrl(None, "https://github.com/lidq92/LinearityIQA (p1q2.pth)"),
+        "p1q2plus0.1variant": WeightsUrl(None, "https://github.com/lidq92/LinearityIQA (p1q2plus0.1variant.pth)"),
     },
 )

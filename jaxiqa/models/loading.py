@@ -1,6 +1,5 @@
-"""A published metric with its weights, whatever form they come in."""
+"""Load a published metric with weights from any supported source."""
 
-import inspect
 import json
 import os
 from collections.abc import Mapping
@@ -12,60 +11,62 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa.checks import check_choice
-from jaxiqa.models import convert, sources, store
-from jaxiqa.models.backbones import BACKBONES
-from jaxiqa.models.containers import Contents, from_mapping
-from jaxiqa.models.differences import SHOWN
-from jaxiqa.models.published import Published
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.differences import SHOWN
+from jaxiqa.core.registry import check_options
+from jaxiqa.models import saved_model
 from jaxiqa.models.registry import MODELS
-from jaxiqa.models.weights import contents
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import BACKBONES
+from jaxiqa.pretrained import download, key_map
+from jaxiqa.pretrained.containers import Contents, from_mapping
+from jaxiqa.pretrained.files import contents
 
 Weights = Mapping[str, Any] | str | os.PathLike[str]
 
 MODEL, OPTIONS = "jaxiqa_model", "jaxiqa_options"
-"""What the header of a converted file says: which model it is, and the options it was built with, as JSON."""
+"""Fields in the header of a converted file: the model's name, and its options as JSON."""
 
-load_run = store.load
+load_run = saved_model.load
 
 
 @dataclass(frozen=True)
 class Loaded:
-    """A metric, and what became of everything in the file.
+    """A metric, and how each entry of the file was used.
 
     Attributes:
         model: the metric.
         options: that it was built with.
-        mapped: where each array went.
-        extras: what is no parameter and was used (a calibration).
-        left_out: everything else in the file, by name, and what it is.
+        mapped: the parameter that each array became.
+        extras: entries used that are not parameters (a calibration).
+        left_out: entries not used: name -> what it is.
     """
 
     model: nnx.Module
     options: dict[str, Any]
-    mapped: list[convert.Mapped]
+    mapped: list[key_map.Mapped]
     extras: dict[str, np.ndarray]
     left_out: dict[str, str]
 
 
 def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
-    """A published metric with trained weights, in evaluation mode.
+    """Load a published metric with trained weights, in evaluation mode.
 
     Args:
         name: a key of `jaxiqa.models.MODELS`.
         weights: one of
 
             - a dict of arrays under the original parameter names;
-            - the path of a file as its authors published it, or in another format that `jaxiqa.models.weights.read`
-              knows, or written by ``python -m jaxiqa.models.convert``;
-            - a name in ``MODELS[name].weights``, which is downloaded once and kept;
-            - the folder of a training run, a file of it, or a folder above it that holds no other run.
+            - a path: a file as its authors published it, in another format that `jaxiqa.pretrained.files.read` reads,
+              or written by ``jaxiqa convert``;
+            - a name in ``MODELS[name].weights``: downloaded once and cached;
+            - the folder of a training run, a file in it, or a parent folder with only this run.
         **options: of the metric, such as its protocol; see its class.
 
     Raises:
-        FileNotFoundError: there is no such file, or it cannot be downloaded; the message says where to get it.
-        ValueError: an unknown name or option, a damaged file, or weights that do not fit: one error that lists every
-            missing, unknown and misshapen array, and says whose checkpoint it seems to be.
+        FileNotFoundError: the file does not exist or cannot be downloaded; the message says where to get it.
+        ValueError: an unknown name or option, a damaged file, or weights that do not fit. One message lists all
+            missing, unknown and misshapen arrays, and the model that the checkpoint seems to belong to.
 
     >>> load("musiq", weights="koniq10k")
     Traceback (most recent call last):
@@ -75,30 +76,23 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
 
 
 def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
-    """`load`, and what became of everything in the file."""
+    """Load as `load` does; also return how each entry of the file was used."""
     check_choice("name", name, MODELS)
     published = MODELS[name]
-    _check_options(name, published, options)
+    check_options(name, published.build, options, hidden=("rngs",))
     if isinstance(weights, Mapping):
         found = from_mapping(weights)
-        arrays = found.arrays | found.numbers  # nothing in a dict may be left over
+        arrays = found.arrays | found.numbers  # every entry of a dict must be used
         return _fill(name, published, replace(found, arrays=arrays, numbers={}), options, source=f"weights of {name}")
     path = _path(name, published, weights)
-    if folder := store.run_folder(path):
+    if folder := saved_model.run_folder(path):
         return Loaded(_run(name, folder, options), {}, [], {}, {})
     return _fill(name, published, contents(path), options, source=str(path))
 
 
-def _check_options(name: str, published: Published, options: Mapping[str, Any]) -> None:
-    parameters = inspect.signature(published.build).parameters
-    if not any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        for key in options:
-            check_choice(f"option of {name}", key, [parameter for parameter in parameters if parameter != "rngs"])
-
-
-def _path(name: str, published: Published, chosen: str | os.PathLike[str]) -> Path:
+def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Path:
     if isinstance(chosen, str) and chosen in published.weights:
-        return sources.fetch(published.weights[chosen], chosen, model=name)
+        return download.fetch(published.weights[chosen], chosen, model=name)
     path = Path(chosen).expanduser()
     if not path.exists():
         known = ", ".join(map(repr, published.weights)) or "none"
@@ -119,29 +113,30 @@ def _run(name: str, folder: Path, options: Mapping[str, Any]) -> nnx.Module:
     return model
 
 
-def _fill(name: str, published: Published, found: Contents, options: dict[str, Any], *, source: str) -> Loaded:
-    rules = published.keys
+def _fill(name: str, published: ModelSpec, found: Contents, options: dict[str, Any], *, source: str) -> Loaded:
+    rules = published.rules
     if owner := found.metadata.get(MODEL):
         if owner != name:
             raise ValueError(f"{source} holds a converted {owner}; load it as such: jaxiqa.load({owner!r}, ...)")
-        rules = convert.IDENTITY
+        rules = key_map.IDENTITY
         options = json.loads(found.metadata.get(OPTIONS, "{}")) | options
     everything = found.numbers | found.arrays
     extras = {key: everything[key] for key in published.extras if key in everything}
     arrays = {key: array for key, array in found.arrays.items() if key not in extras}
     if not owner:
-        arrays = convert.without_prefix(published.adapt(arrays), rules)
+        arrays = key_map.without_prefix(published.adapt(arrays), rules)
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0), **options))
     try:
-        mapped = convert.fill(model, arrays, rules, source=source)
+        mapped = key_map.fill(model, arrays, rules, source=source)
     except ValueError as error:
         raise ValueError(f"{_owner(name, model, arrays)}{error}{_unused(found)}") from None
+    model.reset_calibration()
     published.finish(model, extras)
     empty = [
         path for path, leaf in nnx.to_flat_state(nnx.state(model)) if isinstance(leaf.get_value(), jax.ShapeDtypeStruct)
     ]
     if empty:
-        raise RuntimeError(f"{name}: neither its KEYS nor its finish() sets {empty}")
+        raise RuntimeError(f"{name}: neither its rules nor its finish() sets {empty}")
     unused = {key: f"{value.tolist()}" for key, value in found.numbers.items() if key not in extras}
     return Loaded(model, options, mapped, extras, unused | found.left_out)
 
@@ -152,28 +147,28 @@ def _unused(found: Contents) -> str:
         return chosen
     names = [f"{key} ({what})" for key, what in list(found.left_out.items())[:SHOWN]]
     more = f" and {len(found.left_out) - SHOWN} more" if len(found.left_out) > SHOWN else ""
-    return f"{chosen}\n  not looked at: {', '.join(names)}{more}"
+    return f"{chosen}\n  not used: {', '.join(names)}{more}"
 
 
 def _owner(name: str, model: nnx.Module, arrays: Mapping[str, np.ndarray]) -> str:
-    """A line that says whose checkpoint this seems to be, if every array in it has a place there and not here."""
+    """Return a line that names the model this checkpoint seems to belong to: the one whose rules know every array."""
 
-    some = dict(list(arrays.items())[:20])  # most models are ruled out by these
+    some = dict(list(arrays.items())[:20])  # a quick test that excludes most models
 
     def fits(rules: Any, extras: tuple[str, ...] = ()) -> bool:
         return all(
-            all(key in extras or convert.knows(key, rules) for key in convert.without_prefix(part, rules))
+            all(key in extras or key_map.knows(key, rules) for key in key_map.without_prefix(part, rules))
             for part in (some, arrays)
         )
 
-    if fits(MODELS[name].keys):
+    if fits(MODELS[name].rules):
         return ""
-    if len(arrays.keys() & convert.parameters(model).keys()) * 2 > len(arrays):
+    if len(arrays.keys() & key_map.parameters(model).keys()) * 2 > len(arrays):
         return "this seems to be the model.safetensors of a training run, which needs the model.json beside it: "
     for other, published in MODELS.items():
-        if other != name and fits(published.keys, published.extras):
+        if other != name and fits(published.rules, published.extras):
             return f"this seems to be a checkpoint of {other}, to be loaded as jaxiqa.load({other!r}, ...): "
     for backbone, spec in BACKBONES.items():
-        if fits((*spec.keys, *spec.classifier_keys)):
+        if fits((*spec.rules, *spec.classifier_rules)):
             return f"this seems to be an image classifier such as {backbone}, not a quality metric: "
     return ""

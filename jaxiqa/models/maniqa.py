@@ -1,45 +1,50 @@
-"""The MANIQA metric (arXiv 2204.08958): a vision transformer, attention across channels, and Swin stages."""
+"""MANIQA: a vision transformer, attention across channels, and Swin stages.
+
+"MANIQA: Multi-dimension Attention Network for No-Reference Image Quality Assessment", arXiv:2204.08958.
+"""
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import swin, vit
-from jaxiqa.models.convolution import conv
-from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Stages, normalise
-from jaxiqa.models.transformer import attention
-from jaxiqa.models.weights import Source
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
+from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import swin, vit
+from jaxiqa.nn.conv import conv
+from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.stages import Stages, normalise
+from jaxiqa.nn.transformer import attention
 from jaxiqa.ops.cubic import resize_cubic
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 PROTOCOLS = ("official", "resize", "pyiqa")
 PARTS = ("fc_score", "fc_weight")
 CROP = 224
 CROPS = 20
 AT_ONCE = 5
-"""Crops that go through the network together, at most."""
+"""Largest number of crops in one pass through the network."""
 HALF = (0.5, 0.5, 0.5)
 
 
 class ChannelAttention(nnx.Module):
-    """Attention between the channels of a map: each is a token, its N = h·w values are the token's features.
+    """Attention between the channels of a map: each channel is a token with N = h·w features.
 
     With X the map as ``c N`` and q, k, v = X through three linear maps: ``A = softmax(q kᵀ / √N)`` (``c c``) and
     ``X + scramble(A v)``. The published network transposes ``A v`` to ``N c`` and then reads its numbers, row by row,
-    as ``c N`` again: value (i, j) of what is added is value (m mod c, m div c) of ``A v``, m = i·N + j. That mixes
-    pixels and channels without a purpose, but the weights were trained with it, so it is kept.
+    as ``c N`` again: value (i, j) of the added term is value (m mod c, m div c) of ``A v``, m = i·N + j. This mixes
+    pixels and channels for no reason, but the weights were trained with it, so it is kept.
 
     Args:
-        pixels: N; maps of another size do not fit the linear maps.
+        pixels: N; maps of any other size are not accepted.
         rngs: random numbers for the weights.
     """
 
@@ -58,7 +63,7 @@ class ChannelAttention(nnx.Module):
 
 
 class Head(nnx.Module):
-    """``linear2(relu(linear1(x)))``, one number per pixel."""
+    """Compute ``linear2(relu(linear1(x)))``, one number per pixel."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.linear1 = nnx.Linear(features, features, rngs=rngs)
@@ -68,47 +73,47 @@ class Head(nnx.Module):
         return self.linear2(jax.nn.relu(self.linear1(x)))[..., 0]
 
 
-class Maniqa(nnx.Module):
+class MANIQA(Metric):
     """Quality score of 224×224 crops: a weighted mean over 28×28 patches.
 
     ``score = Σ f w / Σ w``, ``f = relu(fc_score(z))``, ``w = sigmoid(fc_weight(z))`` per patch. ``z`` comes through
     the stages ``vit`` (blocks 6 to 9 of a ViT-B/8 side by side, 3072 channels), ``tablock1.0``, ``tablock1.1``
     (`ChannelAttention`), ``conv1``, ``swin1.0``, ``swin1.1``, and ``tablock2.0`` … ``swin2.1`` with half the channels.
-    A block inserted ``after:vit`` hardens the map in front of the transformer stages.
+    A block inserted ``after:vit`` hardens the input of the transformer stages.
 
-    Blocks 10 and 11 of the ViT, its last norm and classifier and one convolution of either Swin part were published
-    but no score depends on them: they are not computed, and dropped from checkpoints.
+    The published weights contain parts that no score depends on: blocks 10 and 11 of the ViT, its last norm and
+    classifier, and one convolution of each Swin part. They are not computed, and are dropped from checkpoints.
 
-    **Protocols.** ``"official"``: 20 crops at native size, an even grid (`jaxiqa.models.crops.grid_crops`) or
+    **Protocols.** ``"official"``: 20 crops at native size, on an even grid (`jaxiqa.nn.crops.grid_crops`) or at
     uniformly random positions with a key; the mean of their scores. ``"resize"``: the whole image, resized to 224×224
     as the authors did for KonIQ-10k's training and validation (`jaxiqa.ops.cubic.resize_cubic`).
-    ``"pyiqa"``: 20 crops on that toolbox's fixed grid (`jaxiqa.models.crops.uniform_crops`) and one ``Σ f w / Σ w``
+    ``"pyiqa"``: 20 crops on that toolbox's fixed grid (`jaxiqa.nn.crops.uniform_crops`) and one ``Σ f w / Σ w``
     over the patches of all crops.
 
-    Beside the weights, scoring a crop takes about 100 MiB on a CPU and its gradient 1.1 GiB, mostly attention weights;
-    a protocol's 20 crops go through in one batch, so score and attack images a few at a time.
+    On a CPU, scoring a crop needs about 100 MiB besides the weights, and its gradient 1.1 GiB, mostly attention
+    weights. A protocol's 20 crops are one batch, so score and attack few images at a time.
 
-    Scores are about 0 to 1, higher is better. The published weights are under Apache-2.0.
+    Scores are about 0 to 1; higher is better. The published weights are under Apache-2.0.
 
-    **Differs from the paper**: as its code does, with the order of values above; random crops may end at the last row
-    and column, and resized images are not rounded to 8 bits.
+    **Differs from the paper**: the order of values above follows its code; random crops may end at the last row and
+    column; resized images are not rounded to 8 bits.
 
     Args:
         protocol: ``"official"``, ``"resize"`` or ``"pyiqa"``.
         width: channels of a token of the ViT and of the first Swin part; a multiple of 24.
-        scale: of the branch of each Swin layer; pyiqa takes 0.13 for the weights trained on PIPAL.
+        scale: factor of the branch of each Swin layer; pyiqa uses 0.13 for the weights trained on PIPAL.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol, an impossible width; in a call, crops of an image smaller than 224 pixels.
+        ValueError: an unknown protocol, a width not allowed; in a call, crops of an image smaller than 224 pixels.
 
-    >>> model = nnx.eval_shape(lambda: Maniqa(width=24, rngs=nnx.Rngs(0)))
+    >>> model = nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
     (40, 224, 224, 3)
     """
 
     input_size = (CROP, CROP)
-    score_range = (0.0, 1.0)
+    published_range = (0.0, 1.0)
 
     def __init__(self, *, protocol: str = "official", width: int = 768, scale: float = 0.8, rngs: nnx.Rngs):
         check_choice("protocol", protocol, PROTOCOLS)
@@ -128,20 +133,20 @@ class Maniqa(nnx.Module):
                 stages[f"swin{part}.{i}"] = (layer, features)
             channels = features
         self.backbone = Stages(stages)
-        self.insertions: tuple = ()  # what jaxiqa.models.harden has put into the backbone
         self.fc_score = Head(channels, rngs=rngs)
         self.fc_weight = Head(channels, rngs=rngs)
+        self.keep(protocol=protocol, width=width, scale=scale)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1], as the protocol says; random crops with a key (``"official"``)."""
-        check_pictures(images)
+        """Return scores of RGB images in [0, 1] by the protocol; random crops with a key (``"official"``)."""
+        check_unit_images(images)
         sums = self._sums(self.prepare(images, key)).reshape(images.shape[0], -1, 2)
         if self.protocol == "pyiqa":
             sums = jnp.sum(sums, axis=1, keepdims=True)
-        return jnp.mean(sums[..., 0] / sums[..., 1], axis=1)
+        return self.calibrated(jnp.mean(sums[..., 0] / sums[..., 1], axis=1))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
-        """Crops of images, those of image 0 first, or resized images; see the class."""
+        """Return the crops of all images, those of image 0 first, or resized images; see the class."""
         check_images("images", images)
         if self.protocol == "resize":
             return resize_cubic(images, self.input_size)
@@ -151,23 +156,23 @@ class Maniqa(nnx.Module):
             return grid_crops(images, CROP, CROPS)
         return random_crops(images, CROP, CROPS, key)
 
-    def network(self, pixels: Images) -> Scores:
-        """One score per 224×224 crop: ``Σ f w / Σ w``."""
+    def raw(self, pixels: Images) -> Scores:
+        """Return one score per 224×224 crop: ``Σ f w / Σ w``."""
         sums = self._sums(pixels)
         return sums[:, 0] / sums[:, 1]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of crops by name.
+        """Return feature maps of crops by name.
 
         Stages of the backbone (``b 28 28 c``); of the ViT ``patch_embed`` (``b 784 c``) and ``block0`` … ``block9``
-        (``b 785 c``, the class token first); ``fc_score``, in front of its ReLU, and ``fc_weight``, behind its sigmoid
+        (``b 785 c``, the class token first); ``fc_score``, before its ReLU, and ``fc_weight``, after its sigmoid
         (``b 28 28``).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         x = normalise(pixels, HALF, HALF)
-        trunk = self.backbone.stage["vit"]
+        trunk: Any = self.backbone.stage["vit"]
         tokens = [name for name in names if name in trunk.parts]
         stages = [name for name in names if name not in (*trunk.parts, *PARTS)]
         heads = len(tokens) + len(stages) < len(names)
@@ -183,15 +188,15 @@ class Maniqa(nnx.Module):
         return {name: found[name] for name in names}
 
     def _sums(self, pixels: Images) -> Float[Array, "b 2"]:
-        """Of every crop, ``Σ f w`` and ``Σ w``.
+        """Return ``Σ f w`` and ``Σ w`` of every crop.
 
-        Backward, a crop needs 1.4 GB, so only a few at a time are kept; the others are computed again.
+        The gradient needs 1.4 GB per crop. So only a few crops are held at a time; the others are computed again.
         """
         count = len(pixels)
         if count <= AT_ONCE:
             return self._sums_at_once(pixels)
         chunk = max(size for size in range(1, AT_ONCE + 1) if count % size == 0)
-        # In a loop, nothing computed again can be merged with its first computation.
+        # In a loop, XLA cannot merge a recomputation with the first computation.
         some = jax.checkpoint(self._sums_at_once, prevent_cse=False)
         return jax.lax.map(some, pixels.reshape(-1, chunk, *pixels.shape[1:])).reshape(count, 2)
 
@@ -201,31 +206,31 @@ class Maniqa(nnx.Module):
         return jnp.stack([jnp.sum(jax.nn.relu(parts["fc_score"]) * weight, (1, 2)), jnp.sum(weight, (1, 2))], axis=1)
 
 
-KEYS = (
-    *convert.under("backbone.stage.vit", vit.keys(10, prefix=r"vit\.")),
-    *convert.linear(r"tablock(\d)\.(\d)\.(c_[qkv])", r"backbone.stage.tablock\1.\2.\3"),
-    (r"conv(\d)\.weight", r"backbone.stage.conv\1.kernel", convert.conv_kernel),
-    (r"conv(\d)\.bias", r"backbone.stage.conv\1.bias", convert.same),
-    *swin.keys(r"swintransformer(?P<part>\d)\.layers\.(?P<layer>\d)", r"backbone.stage.swin\g<part>.\g<layer>"),
-    (r"swintransformer\d\.downsample\..*", None, convert.same),
-    *convert.linear(r"(fc_score|fc_weight)\.0", r"\1.linear1"),
-    *convert.linear(r"(fc_score|fc_weight)\.3", r"\1.linear2"),
+RULES = (
+    *key_map.under("backbone.stage.vit", vit.rules(10, prefix=r"vit\.")),
+    *key_map.linear(r"tablock(\d)\.(\d)\.(c_[qkv])", r"backbone.stage.tablock\1.\2.\3"),
+    (r"conv(\d)\.weight", r"backbone.stage.conv\1.kernel", key_map.conv_kernel),
+    (r"conv(\d)\.bias", r"backbone.stage.conv\1.bias", key_map.same),
+    *swin.rules(r"swintransformer(?P<part>\d)\.layers\.(?P<layer>\d)", r"backbone.stage.swin\g<part>.\g<layer>"),
+    (r"swintransformer\d\.downsample\..*", None, key_map.same),
+    *key_map.linear(r"(fc_score|fc_weight)\.0", r"\1.linear1"),
+    *key_map.linear(r"(fc_score|fc_weight)\.3", r"\1.linear2"),
 )
 
 _HUB = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 _PAGE = "https://github.com/IIGROUP/MANIQA"
-MANIQA = Published(
-    build=Maniqa,
-    keys=KEYS,
+MANIQA_SPEC = ModelSpec(
+    metric=MANIQA,
+    rules=RULES,
     title="MANIQA",
     paper="arXiv:2204.08958",
     protocol="mean over 20 crops of 224x224",
     results="KonIQ-10k .930 / .946 (the authors' own 80/20 split)",
     licence="Apache-2.0",
     weights={
-        "koniq10k": Source(url=f"{_HUB}/resolve/main/ckpt_koniq10k.pt", page=f"{_PAGE}/releases/tag/Koniq10k"),
-        "kadid10k": Source(url=f"{_HUB}/resolve/main/ckpt_kadid10k.pt", page=_PAGE),
-        "pipal22": Source(
+        "koniq10k": WeightsUrl(url=f"{_HUB}/resolve/main/ckpt_koniq10k.pt", page=f"{_PAGE}/releases/tag/Koniq10k"),
+        "kadid10k": WeightsUrl(url=f"{_HUB}/resolve/main/ckpt_kadid10k.pt", page=_PAGE),
+        "pipal22": WeightsUrl(
             url=f"{_HUB}/resolve/main/MANIQA_PIPAL-ae6d356b.pth",
             page=f"{_PAGE}/releases/tag/PIPAL22",
             sha256="ae6d356b",

@@ -1,4 +1,7 @@
-"""MetaIQA (arXiv 2004.05508): a ResNet-18, its ImageNet classifier, and three layers on the 1000 class scores."""
+"""MetaIQA: a ResNet-18, its ImageNet classifier, and three layers on the 1000 class scores.
+
+"MetaIQA: Deep Meta-learning for No-Reference Image Quality Assessment", arXiv:2004.05508.
+"""
 
 from collections.abc import Sequence
 
@@ -7,22 +10,22 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
-from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import normalise
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
+from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.stages import normalise
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 SIDE = 224
 CLASSES = 1000
 
 
 class Hidden(nnx.Module):
-    """A linear map, batch norm and PReLU with one slope for all its units."""
+    """A linear map, batch norm and PReLU with one slope for all units."""
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.linear = nnx.Linear(features, hidden, rngs=rngs)
@@ -34,19 +37,19 @@ class Hidden(nnx.Module):
         return jax.nn.leaky_relu(x, self.slope[...])
 
 
-class MetaIQA(nnx.Module):
+class MetaIQA(Metric):
     """``score = sigmoid(fc3(hidden2(hidden1(classifier(mean over pixels of layer4)))))``, in (0, 1).
 
-    Protocol: the whole image is resized to 224x224, whatever its aspect, and scored in one pass. There is nothing
-    random in it, so a key changes nothing. The published files are priors, meant to be fine-tuned on the images that
-    are to be scored.
+    Protocol: the whole image is resized to 224x224, without keeping the aspect ratio, and scored in one pass. Nothing
+    is random: the key is ignored. The published files are priors, meant to be fine-tuned on the images that will be
+    scored.
 
-    **Differs from the paper**: the official script resizes with scikit-image, whose smoothing depends on its version;
-    here it is a triangle filter as wide as the reduction (Pillow's, without its rounding to 8 bits).
+    **Differs from the paper**: the official script resizes with scikit-image, whose smoothing depends on its version.
+    Here the filter is a triangle as wide as the reduction (Pillow's, without its rounding to 8 bits).
 
     Args:
         protocol: ``"official"`` resizes as above; ``"pyiqa"`` bilinearly without any smoothing.
-        width: channels of the backbone's first stage; 64 is the published one.
+        width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
     Raises:
@@ -59,7 +62,7 @@ class MetaIQA(nnx.Module):
     """
 
     input_size = (SIDE, SIDE)
-    score_range = (0.0, 1.0)
+    published_range = (0.0, 1.0)
 
     def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
         check_choice("protocol", protocol, ("official", "pyiqa"))
@@ -69,31 +72,31 @@ class MetaIQA(nnx.Module):
         self.hidden1 = Hidden(CLASSES, 1024, rngs=rngs)
         self.hidden2 = Hidden(1024, 512, rngs=rngs)
         self.fc3 = nnx.Linear(512, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b 224 224 c"]:
-        """Images resized to 224x224 as the protocol says."""
+        """Resize images to 224x224 by the protocol."""
         del key
         check_images("images", images)
         shape = (images.shape[0], SIDE, SIDE, images.shape[3])
         return jax.image.resize(images, shape, "bilinear", antialias=self.protocol == "official")
 
-    def network(self, pixels: Images) -> Scores:
-        """Scores of prepared images."""
+    def raw(self, pixels: Images) -> Scores:
+        """Return scores of prepared images."""
         return jax.nn.sigmoid(self.features(pixels, ("fc3",))["fc3"][:, 0])
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of prepared images by name.
+        """Return feature maps of prepared images by name.
 
         Stages of the backbone, ``classifier`` (``b 1000``), ``hidden1`` (``b 1024``), ``hidden2`` (``b 512``) and
         ``fc3`` (``b 1``, the score before the sigmoid).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         head = ("classifier", "hidden1", "hidden2", "fc3")
         wanted = {"layer4" if name in head else name for name in names}
         pixels = normalise(pixels, resnet.MEAN, resnet.STD)
@@ -105,37 +108,37 @@ class MetaIQA(nnx.Module):
         return {name: maps[name] for name in names}
 
 
-def _hidden(i: int) -> tuple[convert.Rule, ...]:
+def _hidden(i: int) -> tuple[key_map.Rule, ...]:
     head = "(?:net|head)"  # the authors' name, and pyiqa's
     return (
-        *convert.linear(rf"{head}\.fc{i}", f"hidden{i}.linear"),
-        *convert.batch_norm(rf"{head}\.bn{i}", f"hidden{i}.norm"),
-        (rf"{head}\.relu{i}\.weight", f"hidden{i}.slope", convert.same),
+        *key_map.linear(rf"{head}\.fc{i}", f"hidden{i}.linear"),
+        *key_map.batch_norm(rf"{head}\.bn{i}", f"hidden{i}.norm"),
+        (rf"{head}\.relu{i}\.weight", f"hidden{i}.slope", key_map.same),
     )
 
 
-KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"resnet_layer\.{name}" for name in resnet.NAMES))),
-    *convert.linear(r"resnet_layer\.fc", "classifier"),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"resnet_layer\.{name}" for name in resnet.NAMES))),
+    *key_map.linear(r"resnet_layer\.fc", "classifier"),
     *_hidden(1),
     *_hidden(2),
-    *convert.linear(r"(?:net|head)\.fc3", "fc3"),
+    *key_map.linear(r"(?:net|head)\.fc3", "fc3"),
 )
 
 _PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 
-METAIQA = Published(
-    build=MetaIQA,
-    keys=KEYS,
+METAIQA_SPEC = ModelSpec(
+    metric=MetaIQA,
+    rules=RULES,
     title="MetaIQA",
     paper="arXiv:2004.05508",
     protocol="resized to 224x224 (bilinear, antialiased; pyiqa: not antialiased)",
     results="KonIQ-10k .850 / .887, after fine-tuning on it",
     licence="none given",
     weights={
-        "tid2013": Source(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
-        "tid2013_kadid10k": Source(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
-        "pyiqa_prior": Source(url=f"{_PYIQA}/resolve/main/Metaiqa_prior.pth", page=_PYIQA),
-        "pyiqa_livec": Source(url=f"{_PYIQA}/resolve/main/Metaiqa_livec.pth", page=_PYIQA),
+        "tid2013": WeightsUrl(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
+        "tid2013_kadid10k": WeightsUrl(url=None, page="https://github.com/zhuhancheng/MetaIQA"),
+        "pyiqa_prior": WeightsUrl(url=f"{_PYIQA}/resolve/main/Metaiqa_prior.pth", page=_PYIQA),
+        "pyiqa_livec": WeightsUrl(url=f"{_PYIQA}/resolve/main/Metaiqa_livec.pth", page=_PYIQA),
     },
 )

@@ -1,122 +1,118 @@
-"""A new metric over a backbone, and any metric as a pure score function."""
+"""Base class of every quality metric: calibration, training outputs and inserted blocks."""
 
-import os
-from dataclasses import dataclass, field
-from functools import partial
-from typing import Any
+from collections.abc import Mapping
+from math import inf, nan
+from typing import Any, ClassVar
 
 import jax
-import numpy as np
+import jax.numpy as jnp
 from flax import nnx
+from jaxtyping import Array
 
-from jaxiqa.arguments import beside, check_pictures
-from jaxiqa.layers import materialize
-from jaxiqa.models import convert, weights
-from jaxiqa.models.backbones import BACKBONES
-from jaxiqa.models.fold import fold_batch_norm
-from jaxiqa.models.linearity import Linearity
-from jaxiqa.models.precision import set_compute_dtype
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.nn.stages import Insertion, Stages
 
 
-def build(
-    backbone: str,
-    *,
-    width: int | None = None,
-    taps: tuple[str, str] | None = None,
-    input_size: tuple[int, int] | None = None,
-    backbone_weights: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-) -> Linearity:
-    """A new Linearity metric: fresh heads over a fresh or an ImageNet-trained backbone.
-
-    Args:
-        backbone, width, taps, input_size: see `Linearity`.
-        backbone_weights: file with the published ImageNet weights of this backbone, in any format that
-            `jaxiqa.models.weights.read` knows: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``, the
-            converted ones or Keras' of ``mobilenet_v2``. The classifier in it is left out.
-        seed: of everything that starts at random.
-
-    Raises:
-        ValueError: the file does not hold exactly this backbone's weights; every key that differs is listed.
-
-    >>> build("resnet18", width=8).taps
-    ('layer3', 'layer4')
-    """
-    options = (("width", width), ("taps", taps), ("input_size", input_size))
-    model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0), **dict(options)))
-    # One program for all parameters, and a generator that compiles four times faster than the default.
-    key = jax.random.key(seed, impl="rbg")
-    nnx.update(model, _initial_state(backbone, options, backbone_weights is None, key))
-    if backbone_weights is not None:
-        spec = BACKBONES[backbone]
-        rules = (*spec.keys, *convert.without(spec.classifier_keys))
-        arrays = convert.without_prefix(spec.adapt(weights.contents(backbone_weights).arrays), rules)
-        convert.fill(model.backbone, arrays, rules, source=str(backbone_weights))
-    return model
+class Calibration(nnx.Variable):
+    """Numbers that are fitted after training, not trained: slope, intercept, lowest and highest score."""
 
 
-@partial(jax.jit, static_argnames=("backbone", "options", "with_backbone"))
-def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.Array) -> Any:
-    model = Linearity(backbone, rngs=nnx.Rngs(key), **dict(options))
-    return nnx.state(model, lambda path, _: with_backbone or path[0] != "backbone")
+class Metric(nnx.Module):
+    """A quality metric: ``score = k · raw(prepare(image)) + b``, averaged over the items that an image is cut into.
 
+    A subclass defines ``prepare``, ``raw`` and ``features``, and ends its ``__init__`` with `keep`.
+    `jaxiqa.models.spec.ModelSpec` says what each of them promises.
 
-@jax.tree_util.register_dataclass
-@dataclass(
-    frozen=True, eq=False, repr=False
-)  # compared, and hashed, as the object it is, so that `jax.jit(score)` works too
-class ScoreModel:
-    """A metric as a pytree that can be called: jitted functions take it as an argument.
-
-    Two models of one structure share every compiled program; their weights are data. In ``jax.jit(score)(images)`` they
-    are constants of a program of their own.
+    Attributes:
+        backbone: the stages into which `jaxiqa.models.harden` inserts blocks.
+        options: the arguments it was built with, as pairs; `jaxiqa.models.save` stores them.
+        input_size: (height, width) of the pixels if the protocol fixes it, or None.
+        published_range: (lowest, highest) score of the published weights, or None.
+        loss_weights: name of each training output -> weight of its loss in the total.
+        cancelled: patterns of parameters whose effect is cancelled by the batch norm after them. They are not trained:
+            their gradient is rounding noise, which Adam would scale up to full steps.
+        restartable: whether `trunk` and `outputs_from` exist, so that the output of frozen stages can be stored.
     """
 
-    graphdef: Any = field(metadata={"static": True})
-    state: Any
+    backbone: Stages
+    options: tuple[tuple[str, Any], ...]
+    input_size: tuple[int, int] | None = None
+    published_range: ClassVar[tuple[float, float] | None] = None
+    loss_weights: ClassVar[Mapping[str, float]] = {"score": 1.0}
+    cancelled: ClassVar[tuple[str, ...]] = ()
+    restartable: ClassVar[bool] = False
 
-    def __call__(self, images: Images) -> Scores:
-        check_pictures(images)
-        state = beside(images, self.state)
-        return nnx.merge(self.graphdef, state)(images)
+    def keep(self, **options: Any) -> None:
+        """Store the options of ``__init__`` and reset the calibration: k = 1, b = 0, the published range."""
+        self.options = tuple(options.items())
+        self.reset_calibration()
 
-    def __repr__(self) -> str:
-        count = sum(np.size(leaf) for leaf in jax.tree.leaves(self.state))
-        kind = type(nnx.merge(self.graphdef, self.state)).__name__
-        return f"ScoreModel({kind}, {count:,} numbers)"
+    def reset_calibration(self) -> None:
+        """Set k = 1, b = 0 and the published range."""
+        self.calibration = Calibration(jnp.array([1.0, 0.0, *(self.published_range or (nan, nan))], jnp.float32))
 
+    def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
+        """The pixels of all items, those of image 0 first."""
+        raise NotImplementedError
 
-def score_fn(
-    model: nnx.Module, image_size: tuple[int, int] | None = None, *, compute_dtype: str = "float32"
-) -> ScoreModel:
-    """The model as it is now, as a pure function ``images b h w c -> scores b``, in evaluation mode.
+    def raw(self, pixels: Images) -> Scores:
+        """Return the network's output for each prepared item; higher is better."""
+        raise NotImplementedError
 
-    Batch norms are folded into the layers before them (`jaxiqa.models.fold_batch_norm`), in float32; in bfloat16, where
-    folding was measured to move scores further, they stay.
+    def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
+        """Scores of RGB images in [0, 1]; higher is better."""
+        check_unit_images(images)
+        return self.network(self.prepare(images, key)).reshape(images.shape[0], -1).mean(1)
 
-    Args:
-        model: the metric; left as it was, and what happens to it later does not change the function.
-        image_size: (height, width) of the images that will be scored. With it, or where the protocol fixes the size of
-            what the network gets (``model.input_size``), orthogonal maps are built once and for all
-            (`jaxiqa.layers.materialize`); otherwise they are built anew in every call, which takes any size.
-        compute_dtype: ``"float32"``, or ``"bfloat16"`` for the backbone's convolutions and linear maps, which is
-            faster on accelerators; how far scores move, and what stays float32, says `jaxiqa.models.precision`.
+    def network(self, pixels: Images) -> Scores:
+        """Return one score per prepared item: ``k · raw(pixels) + b``; higher is better."""
+        return self.calibrated(self.raw(pixels))
 
-    >>> import jax.numpy as jnp
-    >>> score = score_fn(build("resnet18", width=8))
-    >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
-    (2,)
+    def calibrated(self, raw: Array) -> Array:
+        """Return ``k · raw + b``."""
+        return self.calibration[0] * raw + self.calibration[1]
 
-    Called outside ``jit``, it refuses images that are no ``b h w 3`` in [0, 1] (`jaxiqa.arguments.check_pictures`);
-    inside, where values cannot be looked at, those of another type or layout.
-    """
-    size = model.input_size or image_size
-    if compute_dtype == "float32":
-        model = fold_batch_norm(model, image_size or (384, 384))
-    else:
-        model = nnx.clone(model)
-        model.eval()
-        set_compute_dtype(model, compute_dtype)
-    model = materialize(model, size) if size else model
-    return ScoreModel(*nnx.split(model))
+    def outputs(self, images: Images) -> dict[str, Scores]:
+        """Return the outputs that are trained on labels, before calibration, by name; the score is from ``"score"``.
+
+        One value per image and output. By default there is one output, the score of the whole protocol.
+        """
+        return {"score": (self(images) - self.calibration[1]) / self.calibration[0]}
+
+    @property
+    def insertions(self) -> tuple[Insertion, ...]:
+        """Return the blocks that `jaxiqa.models.harden` inserted into the backbone."""
+        return self.backbone.insertions
+
+    @property
+    def score_range(self) -> tuple[float, float]:
+        """Return (lowest, highest) score, whose difference divides gains; raise ``ValueError`` if it is not set."""
+        low, high = (float(value) for value in self.calibration[2:])
+        if not low < high:
+            raise ValueError("the model has no score_range yet: call model.calibrate(k=..., b=..., score_range=...)")
+        return low, high
+
+    def calibrate(self, *, k: float, b: float, score_range: tuple[float, float]) -> None:
+        """Set the map from raw outputs to scores, ``k · raw + b``, and the score range, which divides gains.
+
+        Args:
+            k, b: slope and intercept, usually least squares of the labels on the training set.
+            score_range: (lowest, highest) score, in the units of ``k · raw + b``.
+
+        Raises:
+            ValueError: a number that is not finite, or low ≥ high.
+
+        >>> from jaxiqa.models import build
+        >>> model = build("resnet18", width=8)
+        >>> model.calibrate(k=8.0, b=61.0, score_range=(0.0, 100.0))
+        >>> model.score_range
+        (0.0, 100.0)
+        """
+        check_number("k", k, -inf, inf)
+        check_number("b", b, -inf, inf)
+        low, high = score_range
+        if not -inf < low < high < inf:
+            raise ValueError(f"score_range={score_range} must be (low, high), finite and low < high")
+        self.calibration = Calibration(jnp.array([k, b, low, high], jnp.float32))

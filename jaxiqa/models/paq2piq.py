@@ -1,4 +1,7 @@
-"""PaQ-2-PiQ (arXiv 1912.10088): one score for a picture and one for each of its patches, from pooled regions."""
+"""PaQ-2-PiQ: one score for an image and one for each of its patches, from pooled regions.
+
+"From Patches to Pictures (PaQ-2-PiQ): Mapping the Perceptual Space of Picture Quality", arXiv:1912.10088.
+"""
 
 from collections.abc import Sequence
 from itertools import pairwise
@@ -9,32 +12,31 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
-from jaxiqa.models.linearity import Insertion
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import Features
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
+from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.stages import Features
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 STRIDE = 32  # pixels per cell of layer4
 GRID = 20  # patches along each side
-MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many pictures
+MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many images
 
 
-class PaQ2PiQ(nnx.Module):
-    """``score = head(RoI of the whole image)``, over a ResNet-18 that sees pixels as they are.
+class PaQ2PiQ(Metric):
+    """``score = head(RoI of the whole image)``, over a ResNet-18 whose input is not normalised.
 
-    A region of interest (RoI) of ``layer4`` is max-pooled to 2x2 cells (`roi_max_pool`); their maximum and their mean
-    go through batch norm, a linear map, ReLU, batch norm and a linear map. `local_map` has a score for each patch of a
-    20x20 grid. Scores lie in about 0 to 100.
+    A region of interest (RoI) of ``layer4`` is max-pooled to 2x2 cells (`roi_max_pool`). Their maximum and their mean
+    go through batch norm, a linear map, ReLU, batch norm and a linear map. `local_map` gives a score for each patch of
+    a 20x20 grid. Scores are about 0 to 100.
 
-    Protocol: the image at its own size, one pass. There is nothing random in it, so a key changes nothing.
+    Protocol: the image at its own size, one pass. Nothing is random: the key is ignored.
 
     Args:
-        width: channels of the backbone's first stage; 64 is the published one.
+        width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
     >>> model = nnx.eval_shape(lambda: PaQ2PiQ(rngs=nnx.Rngs(0)))
@@ -44,7 +46,7 @@ class PaQ2PiQ(nnx.Module):
     """
 
     input_size = None
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
         self.backbone = resnet.RESNET18.build(width=width, rngs=rngs)
@@ -55,30 +57,30 @@ class PaQ2PiQ(nnx.Module):
         )
         self.linear1 = nnx.Linear(2 * channels, 512, rngs=rngs)
         self.linear2 = nnx.Linear(512, 1, rngs=rngs)
-        self.insertions: tuple[Insertion, ...] = ()
+        self.keep(width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1] of any size; higher is better."""
-        check_pictures(images)
+        """Return scores of RGB images in [0, 1] of any size; higher is better."""
+        check_unit_images(images)
         return self.network(self.prepare(images, key))
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Images:
-        """The images themselves."""
+        """Return the images unchanged."""
         del key
         check_images("images", images)
         return images
 
-    def network(self, pixels: Images) -> Scores:
-        """One score per image, from the region that is all of it."""
+    def raw(self, pixels: Images) -> Scores:
+        """Return one score per image, from the region that covers all of it."""
         return self._score(self._pooled(self._layer4(pixels), pixels.shape, 1))[:, 0, 0]
 
     def local_map(self, pixels: Images) -> Float[Array, "b 20 20"]:
-        """A score for each patch of a 20x20 grid over the image."""
+        """Return a score for each patch of a 20x20 grid over the image."""
         return self._score(self._pooled(self._layer4(pixels), pixels.shape, GRID))
 
     @staticmethod
     def normalised(scores: Float[Array, "*n"]) -> Float[Array, "*n"]:
-        """The published rescaling of scores, monotone and clipped to [0, 100], with m = 72.597, l = 7.798, r = 4.118.
+        """Rescale scores as published, monotone and clipped to [0, 100], with m = 72.597, l = 7.798, r = 4.118.
 
         ``m + m (s - m) / 4l`` below m, ``m + (100 - m) (s - m) / 4r`` above it.
 
@@ -89,12 +91,12 @@ class PaQ2PiQ(nnx.Module):
         return jnp.clip(MEAN + slope * (scores - MEAN), 0.0, 100.0)
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps by name: stages of the backbone, and three of all 401 regions, the whole image first.
+        """Return feature maps by name: stages of the backbone, and three of all 401 regions, the whole image first.
 
         ``roi_pool`` (``b 401 2 2 c``), ``concat_pool`` (``b 401 2c``: maximum, then mean) and ``hidden``
         (``b 401 512``, after the second batch norm).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         head = ("roi_pool", "concat_pool", "hidden")
         wanted = {"layer4" if name in head else name for name in names}
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
@@ -109,7 +111,7 @@ class PaQ2PiQ(nnx.Module):
         return self.features(pixels, ("layer4",))["layer4"]
 
     def _pooled(self, x: Features, shape: tuple[int, ...], count: int) -> Float[Array, "b n n 2 2 c"]:
-        """The regions of a ``count`` x ``count`` grid, each in 2x2 cells."""
+        """Return the regions of a ``count`` x ``count`` grid, each in 2x2 cells."""
         rows, columns = (roi_bins(side, cells, count) for side, cells in zip(shape[1:3], x.shape[1:3], strict=True))
         x = roi_max_pool(x, rows, columns)
         return x.reshape(x.shape[0], count, 2, count, 2, x.shape[3]).transpose(0, 1, 3, 2, 4, 5)
@@ -126,11 +128,11 @@ def _concat_pool(regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n features
 
 
 def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
-    """Along one axis: the cells that each bin of RoI pooling covers, for ``count`` regions with two bins each.
+    """Return, along one axis, the cells of each bin of RoI pooling, for ``count`` regions with two bins each.
 
     Region i lies between pixels ``i/count`` and ``(i+1)/count`` of ``side``. Both ends are divided by 32 and rounded
-    (halves up), and the second counts as inside. Its bins cover ``⌊j·n/2⌋ … ⌈(j+1)·n/2⌉`` of its n cells, as far as
-    these lie inside the map: neighbouring bins may share a cell, and a bin may be empty.
+    (halves up); the cell at the second end is included. Bin j covers ``⌊j·n/2⌋ … ⌈(j+1)·n/2⌉`` of the region's n cells,
+    clipped to the map: neighbouring bins may share a cell, and a bin may be empty.
 
     Args:
         side: of the image, in pixels.
@@ -138,7 +140,7 @@ def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
         count: of the regions.
 
     Returns:
-        Indices of cells, the last one repeated where a bin covers less than others; an empty bin holds -1.
+        Indices of cells; shorter bins repeat their last cell; an empty bin is filled with -1.
 
     >>> roi_bins(160, 5, 1).tolist()
     [[0, 1, 2], [3, 4, 4]]
@@ -156,7 +158,7 @@ def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
 
 
 def roi_max_pool(x: Features, rows: Int[np.ndarray, "n k"], columns: Int[np.ndarray, "m l"]) -> Float[Array, "b n m c"]:
-    """Maximum over each pair of a row bin and a column bin (`roi_bins`); 0 where either is empty.
+    """Return the maximum over each pair of a row bin and a column bin (`roi_bins`); 0 if either is empty.
 
     >>> x = jnp.arange(6.0).reshape(1, 2, 3, 1)
     >>> roi_max_pool(x, np.array([[0, 1], [-1, -1]]), np.array([[0], [2]]))[..., 0].tolist()
@@ -168,31 +170,31 @@ def roi_max_pool(x: Features, rows: Int[np.ndarray, "n k"], columns: Int[np.ndar
     return jnp.where(filled[:, :, None], x, 0.0)
 
 
-KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"body\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
-    *convert.batch_norm(r"head\.2", "norm1"),
-    *convert.linear(r"head\.4", "linear1"),
-    *convert.batch_norm(r"head\.6", "norm2"),
-    *convert.linear(r"head\.8", "linear2"),
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"body\.{i}" for i in (0, 1, 4, 5, 6, 7)))),
+    *key_map.batch_norm(r"head\.2", "norm1"),
+    *key_map.linear(r"head\.4", "linear1"),
+    *key_map.batch_norm(r"head\.6", "norm2"),
+    *key_map.linear(r"head\.8", "linear2"),
 )
 
 _AUTHORS = "https://github.com/baidut/PaQ-2-PiQ"
 _PYIQA = "https://huggingface.co/chaofengc/IQA-PyTorch-Weights"
 
-PAQ2PIQ = Published(
-    build=PaQ2PiQ,
-    keys=KEYS,
+PAQ2PIQ_SPEC = ModelSpec(
+    metric=PaQ2PiQ,
+    rules=RULES,
     title="PaQ-2-PiQ (RoIPool)",
     paper="arXiv:1912.10088",
     protocol="native size, one pass",
     results="KonIQ-10k .643 / .706, not trained on it",
     licence="code MIT; the authors' other repository, which holds the weights, CC-BY-NC-SA",
     weights={
-        "flive": Source(
+        "flive": WeightsUrl(
             url=f"{_AUTHORS}/releases/download/v1.0/RoIPoolModel-fit.10.bs.120.pth",
             page=f"{_AUTHORS}/releases",
         ),
-        "pyiqa": Source(
+        "pyiqa": WeightsUrl(
             url=f"{_PYIQA}/resolve/main/P2P_RoIPoolModel-fit.10.bs.120-ca69882e.pth",
             page=_PYIQA,
             sha256="ca69882e",

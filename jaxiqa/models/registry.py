@@ -1,24 +1,24 @@
 """The published metrics by name."""
 
-from jaxiqa.models.fpr import FPR_NR
-from jaxiqa.models.hyperiqa import HYPERIQA
-from jaxiqa.models.koncept import KONCEPT512
-from jaxiqa.models.linearity import LINEARITY
-from jaxiqa.models.maniqa import MANIQA
-from jaxiqa.models.metaiqa import METAIQA
-from jaxiqa.models.paq2piq import PAQ2PIQ
-from jaxiqa.models.published import Published
-from jaxiqa.models.spaq import SPAQ_BL
-from jaxiqa.models.tres import TRES
+from jaxiqa.models.fpr import FPR_SPEC
+from jaxiqa.models.hyperiqa import HYPERIQA_SPEC
+from jaxiqa.models.koncept import KONCEPT_SPEC
+from jaxiqa.models.linearity import LINEARITY_SPEC
+from jaxiqa.models.maniqa import MANIQA_SPEC
+from jaxiqa.models.metaiqa import METAIQA_SPEC
+from jaxiqa.models.paq2piq import PAQ2PIQ_SPEC
+from jaxiqa.models.spaq import SPAQ_SPEC
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.models.tres import TRES_SPEC
 
-MODELS: dict[str, Published] = {
-    "fpr": FPR_NR,
-    "hyperiqa": HYPERIQA,
-    "koncept512": KONCEPT512,
-    "linearity": LINEARITY,
-    "maniqa": MANIQA,
-    "metaiqa": METAIQA,
-    "paq2piq": PAQ2PIQ,
-    "spaq_bl": SPAQ_BL,
-    "tres": TRES,
+MODELS: dict[str, ModelSpec] = {
+    "fpr": FPR_SPEC,
+    "hyperiqa": HYPERIQA_SPEC,
+    "koncept512": KONCEPT_SPEC,
+    "linearity": LINEARITY_SPEC,
+    "maniqa": MANIQA_SPEC,
+    "metaiqa": METAIQA_SPEC,
+    "paq2piq": PAQ2PIQ_SPEC,
+    "spaq_bl": SPAQ_SPEC,
+    "tres": TRES_SPEC,
 }

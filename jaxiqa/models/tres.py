@@ -1,4 +1,7 @@
-"""The TReS metric (arXiv 2108.06858): a transformer over four pooled levels of a ResNet-50."""
+"""TReS: a transformer over four pooled levels of a ResNet-50.
+
+"No-Reference Image Quality Assessment via Transformers, Relative Ranking, and Self-Consistency", arXiv:2108.06858.
+"""
 
 from collections.abc import Sequence
 from functools import cache
@@ -9,16 +12,17 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import OVERSHOOT, check_pictures
-from jaxiqa.checks import check_choice, check_images
-from jaxiqa.models import convert
-from jaxiqa.models.backbones import resnet
-from jaxiqa.models.crops import Crops, grid_crops, random_crops, uniform_crops
-from jaxiqa.models.published import Published
-from jaxiqa.models.stages import normalise
-from jaxiqa.models.transformer import attend, layer_norm
-from jaxiqa.models.weights import Source
-from jaxiqa.types import Images, PRNGKey, Scores
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
+from jaxiqa.core.types import Images, PRNGKey, Scores
+from jaxiqa.models.metric import Metric
+from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.stages import normalise
+from jaxiqa.nn.transformer import attend, layer_norm
+from jaxiqa.pretrained import key_map
+from jaxiqa.pretrained.files import WeightsUrl
 
 LEVELS = ("layer1", "layer2", "layer3", "layer4")
 PARTS = ("pooled", "position", "encoder.0", "encoder.1", "encoder", "fc2")
@@ -27,7 +31,7 @@ CROPS = 50
 
 
 def unit_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """``x / max(‖x‖₂, 1e-12)``, the norm over channels; a zero vector stays zero and has gradient zero in the norm.
+    """Return ``x / max(‖x‖₂, 1e-12)``, the norm over channels; a zero vector stays zero, its norm has gradient zero.
 
     >>> print(jax.device_get(unit_channels(jnp.array([[[[3.0, 4.0], [0.0, 0.0]]]]))).round(3))
     [[[[0.6 0.8]
@@ -37,7 +41,7 @@ def unit_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def l2_pool_smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """``sqrt(g * x² + 1e-12)``, ``g = [1 2 1]ᵀ [1 2 1] / 16``: the root of a local mean square; zeros outside.
+    """Return ``sqrt(g * x² + 1e-12)``, ``g = [1 2 1]ᵀ [1 2 1] / 16``: the local root mean square, zero padding.
 
     >>> print(jax.device_get(l2_pool_smooth(jnp.ones((1, 3, 3, 1))))[0, 1, :, 0].round(3))
     [0.866 1.    0.866]
@@ -46,7 +50,7 @@ def l2_pool_smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
 
 
 def _smooth(x: Array, axis: int) -> Array:
-    """``[1 2 1] / 4`` along an axis. Fused into what follows it would be computed once per use: three times slower."""
+    """Apply ``[1 2 1] / 4`` along an axis. XLA must not fuse it: it would compute it once per use, 3 times slower."""
     count = x.shape[axis]
     zeros = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
     after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, count, axis=axis), zeros], axis)
@@ -55,7 +59,7 @@ def _smooth(x: Array, axis: int) -> Array:
 
 
 def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
-    """Means of the equal blocks that cut a map into ``size`` (height, width), which divides its sides.
+    """Return the means of the equal blocks that cut a map into ``size`` (height, width), which divides its sides.
 
     >>> block_mean(jnp.arange(8.0).reshape(1, 2, 4, 1), (1, 2)).ravel().tolist()
     [2.5, 4.5]
@@ -66,10 +70,11 @@ def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array
 
 @cache
 def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarray, "height width channels"]:
-    """Sines and cosines of the row (first half of the channels) and of the column (second half).
+    """Return sines and cosines of the row (first half of the channels) and of the column (second half).
 
     Channels 2i and 2i + 1 of a half of n channels are ``sin`` and ``cos`` of ``p / 10000^(2i / n)``, where
-    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise (arXiv 2005.12872).
+    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise. Reference: "End-to-End Object Detection
+    with Transformers", arXiv:2005.12872.
 
     Args:
         height, width: of the map.
@@ -93,9 +98,9 @@ def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarra
 
 
 class Projections(nnx.Module):
-    """Three linear maps of three inputs as one batched product: ``y_i = x_i W_iᵀ + b_i``.
+    """Apply three linear maps to three inputs as one batched product: ``y_i = x_i W_iᵀ + b_i``.
 
-    ``W_i`` is ``out in``, as published: a CPU multiplies by it faster than by ``in out``.
+    ``W_i`` is ``out in``, as published; on a CPU this is faster than ``in out``.
     """
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
@@ -108,9 +113,9 @@ class Projections(nnx.Module):
 
 
 class EncoderLayer(nnx.Module):
-    """``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
+    """Compute ``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
 
-    The position is added to what makes queries and keys, not to what makes values.
+    The position is added to the input of queries and keys, not of values.
     """
 
     def __init__(self, features: int, *, heads: int, hidden: int, rngs: nnx.Rngs):
@@ -130,37 +135,37 @@ class EncoderLayer(nnx.Module):
         return x + self.linear2(jax.nn.relu(self.linear1(self.norm2(x))))
 
 
-class TReS(nnx.Module):
+class TReS(Metric):
     """Quality score of 224×224 crops, averaged over the crops of an image.
 
     ``score = fc([fc2(mean of encoder(z)), mean of layer4])``. ``z`` has the four levels of the backbone side by side,
-    each made unit length over channels, smoothed (`l2_pool_smooth`) and averaged down to 7×7; the encoder is two
+    each normalised to unit length over channels, smoothed (`l2_pool_smooth`) and averaged to 7×7. The encoder has two
     pre-norm layers over its 49 tokens of 3840 channels.
 
-    The network was published with a second pass over the mirrored image. It only feeds a training loss, so it is
-    not computed here, and the backbone's unused classifier is dropped from checkpoints.
+    The published network has a second pass over the mirrored image. It is only used in a training loss, so it is not
+    computed here. The backbone's unused classifier is dropped from checkpoints.
 
-    **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, whatever the image's
-    orientation; bilinear, antialiased), then 50 crops: an even grid (`jaxiqa.models.crops.grid_crops`), or uniformly
+    **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, for any orientation of the
+    image; bilinear, antialiased), then 50 crops: on an even grid (`jaxiqa.nn.crops.grid_crops`), or at uniformly
     random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
-    (`jaxiqa.models.crops.uniform_crops`).
+    (`jaxiqa.nn.crops.uniform_crops`).
 
-    Beside the weights, scoring a crop takes about 45 MiB on a CPU and its gradient 170 MiB; the 50 of an image go in
-    one batch, one image after another.
+    On a CPU, scoring a crop needs about 45 MiB besides the weights, and its gradient 170 MiB. The 50 crops of an image
+    are one batch; images are scored one after another.
 
     Scores are MOS z-scores, about 0 to 100 on KonIQ-10k; higher is better. The published weights are under CMU's
     academic, non-commercial licence.
 
-    **Differs from the paper**: as its code does, layers normalise before attention, and resized images are not
-    rounded to 8 bits.
+    **Differs from the paper**: layers normalise before attention, as in its code, and resized images are not rounded
+    to 8 bits.
 
     Args:
         protocol: ``"official"`` or ``"pyiqa"``.
-        width: channels of the backbone's first stage; the rest scales with it. A multiple of 4.
+        width: channels of the backbone's first stage; all other widths scale with it. A multiple of 4.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol or an impossible width.
+        ValueError: an unknown protocol or a width that is not allowed.
 
     >>> model = nnx.eval_shape(lambda: TReS(width=8, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
@@ -168,7 +173,7 @@ class TReS(nnx.Module):
     """
 
     input_size = (CROP, CROP)
-    score_range = (0.0, 100.0)
+    published_range = (0.0, 100.0)
 
     def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
         check_choice("protocol", protocol, ("official", "pyiqa"))
@@ -176,27 +181,27 @@ class TReS(nnx.Module):
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
         self.protocol = protocol
         self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
-        self.insertions: tuple = ()  # what jaxiqa.models.harden has put into the backbone
         channels = sum(self.backbone.channels(level) for level in LEVELS)
         self.layer = nnx.List([EncoderLayer(channels, heads=16, hidden=width, rngs=rngs) for _ in range(2)])
         self.norm = layer_norm(channels, epsilon=1e-5, rngs=rngs)
         top = self.backbone.channels("layer4")
         self.fc2 = nnx.Linear(channels, top, rngs=rngs)
         self.fc = nnx.Linear(2 * top, 1, rngs=rngs)
+        self.keep(protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
-        """Scores of RGB images in [0, 1]: the mean over their crops, random ones with a key (``"official"``)."""
-        check_pictures(images)
+        """Return scores of RGB images in [0, 1]: the mean over crops, random ones with a key (``"official"``)."""
+        check_unit_images(images)
         crops = self.prepare(images, key)
-        parts = []
-        for part in jnp.split(crops, max(1, images.shape[0])):  # one image's crops at a time: 8 images took 7.5 GiB
+        parts: list[Array] = []
+        for part in jnp.split(crops, max(1, images.shape[0])):  # image by image: 8 images at once took 7.5 GiB
             if parts:
                 part, _ = jax.lax.optimization_barrier((part, parts[-1]))
             parts.append(jnp.mean(self.network(part)))
         return jnp.stack(parts)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
-        """50 crops per image, those of image 0 first; see the class."""
+        """Return 50 crops per image, those of image 0 first; see the class."""
         check_images("images", images)
         if self.protocol == "pyiqa":
             return uniform_crops(images, CROP, CROPS)
@@ -205,19 +210,19 @@ class TReS(nnx.Module):
             return grid_crops(images, CROP, CROPS)
         return random_crops(images, CROP, CROPS, key)
 
-    def network(self, pixels: Images) -> Scores:
-        """One score per 224×224 crop."""
+    def raw(self, pixels: Images) -> Scores:
+        """Return one score per 224×224 crop."""
         maps = self.features(pixels, ("fc2", "layer4"))
         return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps["layer4"], (1, 2))], axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Feature maps of crops by name.
+        """Return feature maps of crops by name.
 
-        Stages of the backbone; ``pooled`` (the encoder's input, ``b 7 7 c``), ``position`` (what is added to it for
-        queries and keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, behind the
-        last norm; all ``b 7 7 c``) and ``fc2`` (``b c``).
+        Stages of the backbone; ``pooled`` (the encoder's input, ``b 7 7 c``), ``position`` (added to it for queries and
+        keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, after the last norm;
+        all ``b 7 7 c``) and ``fc2`` (``b c``).
         """
-        check_pictures(pixels, name="pixels", slack=OVERSHOOT)
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         stages = {name for name in names if name not in PARTS}
@@ -230,7 +235,8 @@ class TReS(nnx.Module):
 
     def _parts(self, maps: dict[str, Array]) -> dict[str, Array]:
         smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in LEVELS]
-        pooled = jnp.concatenate([block_mean(x, smooth[-1].shape[1:3]) for x in smooth], axis=-1)
+        _, h, w, _ = smooth[-1].shape
+        pooled = jnp.concatenate([block_mean(x, (h, w)) for x in smooth], axis=-1)
         position = jnp.asarray(position_encoding(*pooled.shape[1:]))
         parts = {"pooled": pooled, "position": position[None]}
         tokens = pooled.reshape(pooled.shape[0], -1, pooled.shape[-1])
@@ -242,7 +248,7 @@ class TReS(nnx.Module):
 
 
 def _three_kernels(array: np.ndarray) -> np.ndarray:
-    """Queries, keys and values stacked along the outputs, ``3·out in`` -> ``3 out in``."""
+    """Stack queries, keys and values along the outputs, ``3·out in`` -> ``3 out in``."""
     return array.reshape(3, -1, array.shape[-1])
 
 
@@ -251,34 +257,34 @@ def _three_biases(array: np.ndarray) -> np.ndarray:
 
 
 _ENCODER = r"transformer\.encoder\.layers\.(\d)"
-KEYS = (
-    *convert.under("backbone", resnet.keys(tuple(rf"model\.{name}" for name in resnet.NAMES))),
-    *convert.without(convert.linear(r"model\.fc", "")),
-    (r"L2pooling_l\d\.filter", None, convert.same),  # always the filter of l2_pool_smooth
+RULES = (
+    *key_map.under("backbone", resnet.rules(tuple(rf"model\.{name}" for name in resnet.NAMES))),
+    *key_map.without(key_map.linear(r"model\.fc", "")),
+    (r"L2pooling_l\d\.filter", None, key_map.same),  # always the filter of l2_pool_smooth
     (rf"{_ENCODER}\.self_attn\.in_proj_weight", r"layer.\1.qkv.kernel", _three_kernels),
     (rf"{_ENCODER}\.self_attn\.in_proj_bias", r"layer.\1.qkv.bias", _three_biases),
-    *convert.linear(rf"{_ENCODER}\.self_attn\.out_proj", r"layer.\1.out"),
-    *convert.linear(rf"{_ENCODER}\.linear(\d)", r"layer.\1.linear\2"),
-    *convert.layer_norm(rf"{_ENCODER}\.norm(\d)", r"layer.\1.norm\2"),
-    *convert.layer_norm(r"transformer\.encoder\.norm", "norm"),
-    *convert.linear("(fc2|fc)", r"\1"),
+    *key_map.linear(rf"{_ENCODER}\.self_attn\.out_proj", r"layer.\1.out"),
+    *key_map.linear(rf"{_ENCODER}\.linear(\d)", r"layer.\1.linear\2"),
+    *key_map.layer_norm(rf"{_ENCODER}\.norm(\d)", r"layer.\1.norm\2"),
+    *key_map.layer_norm(r"transformer\.encoder\.norm", "norm"),
+    *key_map.linear("(fc2|fc)", r"\1"),
 )
 
-TRES = Published(
-    build=TReS,
-    keys=KEYS,
+TRES_SPEC = ModelSpec(
+    metric=TReS,
+    rules=RULES,
     title="TReS",
     paper="arXiv:2108.06858",
     protocol="resized to 512x384, mean over 50 crops of 224x224",
     results="KonIQ-10k .915 / .928",
     licence="CMU academic, non-commercial",
     weights={
-        "koniq10k": Source(
+        "koniq10k": WeightsUrl(
             url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/tres_koniq-f0502926.pth",
             page="https://github.com/isalirezag/TReS",
             sha256="f0502926",
         ),
-        "flive": Source(
+        "flive": WeightsUrl(
             url="https://huggingface.co/chaofengc/IQA-PyTorch-Weights/resolve/main/tres_flive-09b0de5b.pth",
             page="https://github.com/isalirezag/TReS",
             sha256="09b0de5b",

@@ -1,24 +1,24 @@
-"""k-means, seeded and compiled. For one set of points; vmap for several."""
+"""k-means with a random key, compiled. For one set of points; vmap for several."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Int
 
-from jaxiqa.precision import at_least_float32
-from jaxiqa.types import PRNGKey
+from jaxiqa.core.precision import at_least_float32
+from jaxiqa.core.types import PRNGKey
 
 
 @at_least_float32
 def kmeans(
     points: Float[Array, "n d"], key: PRNGKey, clusters: int, *, steps: int = 30
 ) -> tuple[Int[Array, " n"], Float[Array, "clusters d"]]:
-    """Lloyd's algorithm from a k-means++ start: a local minimum of Σ_i min_k ‖x_i − c_k‖².
+    """Run Lloyd's algorithm from a k-means++ start: a local minimum of Σ_i min_k ‖x_i − c_k‖².
 
     Args:
-        points: what is clustered.
-        key: of the start: each next centre is a point drawn by its squared distance to those before.
-        clusters: number of centres, ≥ 1. Where there are fewer distinct points, some stay without points.
-        steps: rounds of assigning points and moving centres.
+        points: the points to cluster.
+        key: of the start: each next centre is a point drawn by its squared distance to the previous centres.
+        clusters: number of centres, ≥ 1. With fewer distinct points, some centres have no points.
+        steps: number of rounds of assigning points and moving centres.
 
     Returns:
         Each point's nearest centre, and the centres.

@@ -1,15 +1,15 @@
-"""sRGB and CIELAB (D65), both ways, with gradients that are finite everywhere. Any leading axes."""
+"""sRGB and CIELAB (D65), in both directions, with gradients that are finite everywhere. Any leading axes."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.precision import at_least_float32
 
 Colors = Float[Array, "*b 3"]
 
-# IEC 61966-2-1 primaries and the D65 white point of the 2° observer, to the digits that scikit-image made customary.
+# IEC 61966-2-1 primaries and the D65 white point of the 2° observer, with the digits of scikit-image.
 XYZ_OF_RGB = np.array([[0.412453, 0.357580, 0.180423], [0.212671, 0.715160, 0.072169], [0.019334, 0.119193, 0.950227]])
 RGB_OF_XYZ = np.array(
     [[3.24048134, -1.53715152, -0.49853633], [-0.96925495, 1.87599, 0.04155593], [0.05564664, -0.20404134, 1.05731107]]
@@ -19,11 +19,11 @@ WHITE = np.array([0.95047, 1.0, 1.08883])
 
 @at_least_float32
 def rgb_to_lab(rgb: Colors) -> Colors:
-    """sRGB in [0, 1] -> L in [0, 100], a and b within about ±110.
+    """Convert sRGB in [0, 1] to L in [0, 100], a and b within about ±110.
 
         L = 116 f(Y) − 16,  a = 500 (f(X) − f(Y)),  b = 200 (f(Y) − f(Z))
 
-    with X, Y, Z linear, over those of white, and f the cube root, or 7.787 t + 16/116 up to 0.008856.
+    with X, Y, Z linear and divided by those of white; f is the cube root, or 7.787 t + 16/116 up to 0.008856.
 
     >>> [f"{value:.2f}" for value in rgb_to_lab(jnp.array([1.0, 0.0, 0.0]))]
     ['53.24', '80.09', '67.20']
@@ -37,10 +37,10 @@ def rgb_to_lab(rgb: Colors) -> Colors:
 
 @at_least_float32
 def lab_to_rgb(lab: Colors) -> Colors:
-    """L in [0, 100], a, b -> sRGB: the inverse of `rgb_to_lab` to the digits of its constants, about 1e-4.
+    """Convert L in [0, 100], a, b to sRGB: the inverse of `rgb_to_lab` up to the digits of its constants, about 1e-4.
 
-    Colours outside the gamut are cut off at 0 below, and not above: clip to [0, 1] where that is wanted. Their
-    gradient is zero in the channels cut off.
+    Colours outside the gamut are clipped at 0 below, but not above: clip to [0, 1] if needed. Their gradient is zero in
+    the clipped channels.
 
     >>> [f"{value:.2f}" for value in lab_to_rgb(jnp.array([53.24, 80.09, 67.2]))]
     ['1.00', '0.00', '0.00']
@@ -54,10 +54,10 @@ def lab_to_rgb(lab: Colors) -> Colors:
 
 
 def _above(x: Array, threshold: float) -> Array:
-    """x where a power of it is used, and elsewhere a number whose power has a finite slope."""
+    """Return x where a power of it is used, and elsewhere a number whose power has a finite slope."""
     return jnp.where(x > threshold, x, 1.0)
 
 
 def _apply(matrix: np.ndarray, colors: Colors) -> Colors:
-    """The matrix on every colour, in full precision on accelerators too."""
+    """Multiply every colour by the matrix, in full precision on accelerators too."""
     return jnp.einsum("...i,ji->...j", colors, jnp.asarray(matrix, colors.dtype), precision=jax.lax.Precision.HIGHEST)

@@ -1,4 +1,4 @@
-"""Bicubic resizing as OpenCV's ``INTER_CUBIC`` does it, which no resize of JAX or Pillow does."""
+"""Bicubic resizing as by OpenCV's ``INTER_CUBIC``, which JAX and Pillow do not offer."""
 
 from functools import cache
 
@@ -7,23 +7,27 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_images, check_number
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 
 
 @at_least_float32
 def resize_cubic(images: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
-    """Images resized to ``size``, not smoothed where that shrinks them, clipped to [0, 1] as 8-bit results are.
+    """Resize images to ``size`` without smoothing, and clip to [0, 1] like 8-bit results.
 
-    Output pixel i of an axis sits at ``p = (i + ½) · side / size - ½`` and is ``Σ_j k(p - j) x_j`` over the four
+    Output pixel i of an axis is at ``p = (i + ½) · side / size - ½`` and is ``Σ_j k(p - j) x_j`` over the four
     nearest j; pixels outside repeat the border. ``k(d) = (a + 2) d³ - (a + 3) d² + 1`` for d = |p - j| < 1 and
-    ``a (d³ - 5 d² + 8 d - 4)`` beyond, with a = -0.75 (`jax.image.resize` and Pillow take -0.5).
+    ``a (d³ - 5 d² + 8 d - 4)`` beyond, with a = -0.75 (`jax.image.resize` and Pillow use -0.5).
 
     **Differs from OpenCV**, which has 11-bit weights for 8-bit images and rounds its result to 8 bits.
 
     Args:
         images: in [0, 1].
         size: (height, width) of the result, at least 1.
+
+    Raises:
+        ValueError: bad images, or a size below 1.
 
     >>> row = jnp.array([0.0, 0.5, 0.5, 0.5]).reshape(1, 1, 4, 1)
     >>> print(resize_cubic(row, (1, 2)).ravel())
@@ -38,13 +42,13 @@ def resize_cubic(images: Float[Array, "b h w c"], size: tuple[int, int]) -> Floa
     highest = jax.lax.Precision.HIGHEST
     resized = jnp.einsum("ih,bhwc->biwc", rows, images, precision=highest)
     resized = jnp.einsum("jw,biwc->bijc", columns, resized, precision=highest)
-    # Rounding must not cut the gradient of flat black and white.
+    # Rounding errors must not zero the gradient of flat black and white.
     return jnp.where(jnp.abs(resized - 0.5) <= 0.5 + 1e-6, resized, jnp.clip(resized, 0, 1))
 
 
 @cache
 def cubic_weights(side: int, size: int) -> Float[np.ndarray, "size side"]:
-    """The weights of `resize_cubic` along one axis; every row sums to one.
+    """Return the weights of `resize_cubic` along one axis; every row sums to one.
 
     >>> cubic_weights(4, 2).tolist()
     [[0.5, 0.59375, -0.09375, 0.0], [0.0, -0.09375, 0.59375, 0.5]]

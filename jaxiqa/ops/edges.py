@@ -4,14 +4,14 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.precision import at_least_float32
 
 Plane = Float[Array, "h w"]
 
 
 @at_least_float32
 def luma(image: Float[Array, "h w 3"]) -> Plane:
-    """``0.299 R + 0.587 G + 0.114 B``.
+    """Return ``0.299 R + 0.587 G + 0.114 B``.
 
     >>> print(luma(jnp.array([[[1.0, 0.0, 0.0]]])))
     [[0.299]]
@@ -21,7 +21,7 @@ def luma(image: Float[Array, "h w 3"]) -> Plane:
 
 @at_least_float32
 def sobel(plane: Plane, axis: int) -> Plane:
-    """The signed Sobel derivative along ``axis``: ``[−1 0 1]`` there, ``[1 2 1]`` across; the border pixels repeat.
+    """Return the signed Sobel derivative along ``axis``: ``[−1 0 1]`` along it, ``[1 2 1]`` across; borders repeat.
 
     >>> sobel(jnp.array([[0.0, 1.0, 2.0]]), 1).tolist()
     [[4.0, 8.0, 4.0]]
@@ -37,7 +37,7 @@ def sobel(plane: Plane, axis: int) -> Plane:
 
 @at_least_float32
 def dilate(plane: Plane) -> Plane:
-    """The largest value of the 5x5 pixels around each, without the four corners.
+    """Return the largest value of the 5x5 pixels around each, without the four corners.
 
     >>> dilate(jnp.zeros((7, 7)).at[3, 3].set(1.0)).astype(int)[1:6, 1:6].tolist()
     [[0, 1, 1, 1, 0], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [1, 1, 1, 1, 1], [0, 1, 1, 1, 0]]

@@ -1,10 +1,10 @@
-"""Moving pixels: bilinear warps by a flow field, and how smooth such a field is. For one image; vmap for batches."""
+"""Bilinear warps by a flow field, and the smoothness of such a field. For one image; vmap for batches."""
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.precision import at_least_float32
 
 Flow = Float[Array, "h w 2"]
 """Displacement per pixel in pixels: rows (down) first, then columns (right)."""
@@ -16,7 +16,10 @@ def warp(image: Float[Array, "h w c"], flow: Flow) -> Float[Array, "h w c"]:
 
     Args:
         image: at least 2×2.
-        flow: where each output pixel looks, relative to itself, in pixels.
+        flow: the position where each output pixel is sampled, relative to itself, in pixels.
+
+    Raises:
+        ValueError: the image is smaller than 2×2.
 
     >>> image = jnp.arange(6.0).reshape(2, 3, 1)
     >>> warp(image, jnp.full((2, 3, 2), 0.5))[..., 0].tolist()
@@ -36,18 +39,21 @@ def warp(image: Float[Array, "h w c"], flow: Flow) -> Float[Array, "h w c"]:
 
 
 def _clip(position, last):
-    # jnp.clip halves the derivative at the bound itself, which is where a zero flow puts the border pixels.
+    # jnp.clip halves the derivative at the bound itself, where a zero flow puts the border pixels.
     return jnp.where((position >= 0) & (position <= last), position, jnp.clip(position, 0, last))
 
 
 @at_least_float32
 def flow_loss(flow: Flow, *, root: bool = True, padding: str = "symmetric") -> Float[Array, ""]:
-    """Σ over pixels p and their four diagonal neighbours q of (‖f_p − f_q‖² + 1e-8)^½, or without the root.
+    """Return Σ over pixels p and their four diagonal neighbours q of (‖f_p − f_q‖² + 1e-8)^½, or without the root.
 
     Args:
         flow: the field.
-        root: take the square root (the paper) or not (the benchmark of arXiv:2408.01541).
-        padding: what lies outside the image: ``"symmetric"`` (its own border) or ``"zero"`` flow.
+        root: take the square root (the paper) or not (the defense benchmark, arXiv:2408.01541).
+        padding: flow outside the image: ``"symmetric"`` (repeats the border) or ``"zero"``.
+
+    Raises:
+        ValueError: ``padding`` is unknown.
 
     >>> round(float(flow_loss(jnp.zeros((4, 6, 2)))), 6)  # 24 pixels, 4 neighbours, 1e-4 each
     0.0096

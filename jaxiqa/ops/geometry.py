@@ -1,23 +1,26 @@
-"""Rotation by any angle, pixel by pixel."""
+"""Where pixels go: rotation by any angle, and patterns repeated over an image."""
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_images
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 
 
 @jax.jit
 @at_least_float32
 def rotate(images: Float[Array, "b h w c"], degrees: float | Float[Array, ""]) -> Float[Array, "b h w c"]:
-    """Images turned counter-clockwise about their centre; each pixel takes the nearest one's value, or 0 outside.
+    """Rotate images counter-clockwise about their centre; each pixel takes the nearest one's value, or 0 outside.
 
-    With X, Y counted from the centre, a pixel looks at ``(cos a · X − sin a · Y, sin a · X + cos a · Y)``.
+    With X, Y measured from the centre, a pixel is sampled at ``(cos a · X − sin a · Y, sin a · X + cos a · Y)``.
 
     Args:
         images: of any size.
-        degrees: one angle a for all of them.
+        degrees: one angle a for all images.
+
+    Raises:
+        ValueError: bad images.
 
     >>> rotate(jnp.arange(4.0).reshape(1, 2, 2, 1), 90.0)[0, :, :, 0].tolist()
     [[1.0, 3.0], [0.0, 2.0]]
@@ -35,3 +38,18 @@ def rotate(images: Float[Array, "b h w c"], degrees: float | Float[Array, ""]) -
     place = jax.lax.optimization_barrier(place)  # computed once, not for every image and channel
     pixels = images.reshape(b, h * w, c)
     return jnp.take(pixels, place, axis=1, mode="fill", fill_value=0).reshape(images.shape)
+
+
+def tile(pattern: Float[Array, "*b h w c"], height: int, width: int) -> Float[Array, "*b height width c"]:
+    """Repeat a pattern down and to the right from the top left corner, and cut it off at ``height`` × ``width``.
+
+    Args:
+        pattern: values of any range; one pattern or several.
+        height: rows of the result, more or fewer than the pattern has.
+        width: columns of the result.
+
+    >>> tile(jnp.arange(3.0).reshape(1, 3, 1), 2, 5)[..., 0].tolist()
+    [[0.0, 1.0, 2.0, 0.0, 1.0], [0.0, 1.0, 2.0, 0.0, 1.0]]
+    """
+    h, w = pattern.shape[-3:-1]
+    return jnp.tile(pattern, (-(-height // h), -(-width // w), 1))[..., :height, :width, :]

@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_choice, check_images
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
+from jaxiqa.core.types import Images
 from jaxiqa.ops.filters import gaussian_blur
 from jaxiqa.ops.resize import resize_bilinear
-from jaxiqa.precision import at_least_float32
-from jaxiqa.types import Images
 
 # ITU-T T.81, tables K.1 and K.2.
 LUMA = np.array(
@@ -35,26 +36,29 @@ _WAVES = np.cos((2 * np.arange(8) + 1) * np.arange(8)[:, None] * np.pi / 16) / 2
 _WAVES[0] /= np.sqrt(2)
 DCT = np.kron(_WAVES, _WAVES)
 """The orthonormal transform of an 8×8 block, read row by row."""
-SIDE = 16  # of the squares that subsampled chroma is coded in
+SIDE = 16  # of the squares in which subsampled chroma is coded
 
 
 @partial(jax.jit, static_argnames="variant")
 @at_least_float32
 def jpeg(images: Images, quality: int | float | Array, *, variant: str = "paper") -> Images:
-    """Images after a JPEG codec with 4:2:0 chroma: everything but the lossless part.
+    """Apply a JPEG codec with 4:2:0 chroma to images: everything but the lossless part.
 
         YCbCr → 2×2 means of chroma → per 8×8 block: Dᵀ(T · round(D x / T)) → bilinear chroma → RGB, clipped
 
     D is the DCT and T the standard tables, scaled by ``quality`` (`quantization_tables`). Sides are padded to multiples
-    of 16. The gradient of rounding is taken as ``3 (x − round x)²``, which is that of ``round x + (x − round x)³``.
+    of 16. The gradient of rounding is ``3 (x − round x)²``, that of ``round x + (x − round x)³``.
 
     Args:
         images: ``b h w 3`` in [0, 1].
         quality: 1 to 100.
-        variant: ``"paper"`` pads by repeating the border and as little as is needed, as libjpeg does, and has no
-            gradient where the result is clipped. ``"benchmark"`` pads by reflection, 1 to 16 pixels, so that sides of
-            at least 17 pixels are needed; blurs chroma (3×3, σ = ½) before taking its means; and where the result is
-            clipped has a thousandth of the gradient.
+        variant: ``"paper"`` pads by repeating the border, as little as needed, as libjpeg does, and has no gradient
+            where the result is clipped. ``"benchmark"`` pads by reflection, 1 to 16 pixels, so sides must have at
+            least 17 pixels; blurs chroma (3×3, σ = ½) before taking its means; and has a thousandth of the gradient
+            where the result is clipped.
+
+    Raises:
+        ValueError: bad or too small images, or an unknown variant.
 
     >>> image = jnp.full((1, 5, 7, 3), 0.5)
     >>> bool(jnp.abs(jpeg(image, 90) - image).max() < 0.01)
@@ -75,14 +79,14 @@ def jpeg(images: Images, quality: int | float | Array, *, variant: str = "paper"
     luma = _quantized(luma - 128, tables[0]) + 128
     chroma = resize_bilinear(_quantized(_halved(chroma), tables[1]), wide)
     decoded = _mix(jnp.concatenate([luma, chroma], -1)[:, :h, :w], RGB_OF_YCC)
-    # Errors of rounding must not cut the gradient of flat black and white.
+    # Rounding errors must not zero the gradient of flat black and white.
     slope, room = (1e-3, 0.0) if variant == "benchmark" else (0.0, 1e-3)
     inside = jnp.abs(decoded - 127.5) <= 127.5 + room
     return _with_gradient_of(jnp.clip(decoded, 0, 255), jnp.where(inside, decoded, slope * decoded)) / 255
 
 
 def quantization_tables(quality: int | float | Array) -> Float[Array, "2 8 8"]:
-    """The standard tables for luma and chroma, scaled as libjpeg does: ``⌊(t s + 50) / 100⌋`` within 1 to 255.
+    """Return the standard tables for luma and chroma, scaled as in libjpeg: ``⌊(t s + 50) / 100⌋`` within 1 to 255.
 
     s is ``⌊5000 / quality⌋`` below 50, else ``200 − 2 quality``.
 
@@ -96,7 +100,7 @@ def quantization_tables(quality: int | float | Array) -> Float[Array, "2 8 8"]:
 
 
 def _mix(images: Array, matrix: np.ndarray) -> Array:
-    """The matrix on every colour."""
+    """Multiply every colour by the matrix."""
     parts = [images[..., i] for i in range(images.shape[-1])]
     return jnp.stack([sum(float(m) * part for m, part in zip(row, parts, strict=True)) for row in matrix], -1)
 
@@ -119,5 +123,5 @@ def _quantized(planes: Float[Array, "b h w c"], table: Float[Array, "8 8"]) -> F
 
 
 def _with_gradient_of(value: Array, other: Array) -> Array:
-    """``value``, to which is added a difference that is zero: only its gradient is felt."""
+    """Return ``value`` plus a difference that is zero, so that only the gradient changes."""
     return jax.lax.stop_gradient(value) + (other - jax.lax.stop_gradient(other))

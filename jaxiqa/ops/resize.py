@@ -1,4 +1,4 @@
-"""Bilinear resizing, smoothed or not where it shrinks, as PyTorch does it."""
+"""Bilinear resizing as in PyTorch, with or without antialiasing."""
 
 from functools import cache, partial
 
@@ -9,13 +9,14 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
-from jaxiqa.checks import check_images, check_number
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.checks import check_number
+from jaxiqa.core.images import check_images
+from jaxiqa.core.precision import at_least_float32
 
 BLOCK = (32, 16)
-"""Columns that are made in one matrix product, or more where they are made of no more than so many."""
+"""Output columns per matrix product, or more as long as they depend on at most this many input columns."""
 FEW = 4
-"""Channels up to which columns are made by matrix products."""
+"""Largest number of channels for which columns are computed by matrix products."""
 
 
 @partial(jax.jit, static_argnames=("size", "antialias"))
@@ -23,15 +24,18 @@ FEW = 4
 def resize_bilinear(
     images: Float[Array, "b h w c"], size: tuple[int, int], *, antialias: bool = True
 ) -> Float[Array, "b h2 w2 c"]:
-    """Images resized to ``size``: along each axis, pixel i of the result is ``Σ_j m_ij x_j``, see `bilinear_weights`.
+    """Resize images to ``size``: along each axis, pixel i of the result is ``Σ_j m_ij x_j``, see `bilinear_weights`.
 
-    Only the pixels with a weight are looked at: on a CPU 3 to 10 times faster than the product with the whole matrix.
-    Columns cost more than rows, so they are resized where rows are fewest: before they grow, after they shrink.
+    Only pixels with a weight are read: on a CPU 3 to 10 times faster than the product with the whole matrix.
+    Columns cost more than rows, so they are resized when there are fewest rows: before enlarging, after shrinking.
 
     Args:
         images: of any range.
         size: (height, width) of the result, at least 1.
-        antialias: smooth before shrinking; False looks at two pixels per axis only, whatever the factor.
+        antialias: smooth before shrinking; False reads only two pixels per axis, whatever the factor.
+
+    Raises:
+        ValueError: bad images, or a size below 1.
 
     >>> row = jnp.array([0.0, 0.0, 1.0, 1.0]).reshape(1, 1, 4, 1)
     >>> resize_bilinear(row, (1, 2), antialias=False).ravel().tolist()
@@ -45,16 +49,16 @@ def resize_bilinear(
     resized = images
     axes = (1, 2) if size[0] < images.shape[1] else (2, 1)
     for axis in axes:
-        # Fused with whatever looks at a pixel several times, such as another resize, each would be computed as often.
+        # If fused with an operation that reads a pixel several times, each pixel would be computed as often.
         resized = jax.lax.optimization_barrier(_resample(resized, axis, size[axis - 1], antialias))
     return resized
 
 
 @cache
 def bilinear_weights(side: int, size: int, antialias: bool) -> Float[np.ndarray, "size side"]:
-    """The weights along one axis: ``m_ij ∝ max(0, 1 − |p_i − j| / s)`` with ``p_i = (i + ½) · side / size − ½``.
+    """Return the weights along one axis: ``m_ij ∝ max(0, 1 − |p_i − j| / s)`` with ``p_i = (i + ½) · side / size − ½``.
 
-    s is ``side / size`` where that shrinks the image and ``antialias`` is set, else 1. Every row sums to one.
+    s is ``side / size`` if the image shrinks and ``antialias`` is set, else 1. Every row sums to one.
 
     >>> bilinear_weights(2, 4, True).tolist()
     [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
@@ -78,8 +82,8 @@ def _derivative(axis, size, antialias, primals, tangents):
 
 
 resample_p = Primitive("resample")
-"""The linear map of `_resample`, and its transpose, by a matrix that is as sparse. What JAX makes of the gathers,
-scatters, takes a CPU ten times as long."""
+"""The linear map of `_resample`, and its transpose by an equally sparse matrix. JAX's transpose of gathers, scatters,
+is ten times slower on a CPU."""
 
 
 def _compute(x: Array, *, axis: int, sides: tuple[int, int], antialias: bool, transposed: bool) -> Array:
@@ -112,20 +116,20 @@ batching.primitive_batchers[resample_p] = _batch
 
 def _product(weights: np.ndarray, x: Array, axis: int) -> Array:
     b, h, w, c = x.shape
-    if axis == 1:  # whole rows of numbers, w · c, are what a CPU reads fastest
+    if axis == 1:  # a CPU reads whole rows of numbers, w · c, fastest
         return _shifted_sum(weights, x.reshape(b, h, w * c), 1).reshape(b, -1, w, c)
     return _banded_product(weights, x) if c <= FEW else _shifted_sum(weights, x, 2)
 
 
 def _spans(weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Where the weights of each row begin and end; empty rows begin and end at 0."""
+    """Return where the weights of each row begin and end; empty rows begin and end at 0."""
     used = weights != 0
     last = np.where(used.any(1), weights.shape[1] - used[:, ::-1].argmax(1), 0)
     return used.argmax(1), last
 
 
 def _shifted_sum(weights: np.ndarray, x: Array, axis: int) -> Array:
-    """``weights`` times x along ``axis``, as a sum over the short span in which a row is not zero."""
+    """Multiply x by ``weights`` along ``axis``, as a sum over the short span in which a row is not zero."""
     first, last = _spans(weights)
     span = int((last - first).max())
     first = np.minimum(first, weights.shape[1] - span)
@@ -138,9 +142,9 @@ def _shifted_sum(weights: np.ndarray, x: Array, axis: int) -> Array:
 
 
 def _banded_product(weights: np.ndarray, x: Array) -> Array:
-    """``weights`` times x along the columns, as matrix products of the blocks that hold the band of the matrix.
+    """Multiply x by ``weights`` along the columns, as matrix products of the blocks that contain the matrix's band.
 
-    Every channel has the same weights, so a block is ``weights ⊗ I``: with few channels that is still less work than
+    Every channel has the same weights, so a block is ``weights ⊗ I``: with few channels this is still faster than
     reading pixels one by one.
     """
     b, h, _, c = x.shape
@@ -150,7 +154,7 @@ def _banded_product(weights: np.ndarray, x: Array) -> Array:
     parts = []
     for start in range(0, size, block):
         rows = slice(start, start + block)
-        low = int(first[rows].min(where=last[rows] > 0, initial=side - 1))  # empty rows begin nowhere
+        low = int(first[rows].min(where=last[rows] > 0, initial=side - 1))  # empty rows do not count
         high = max(int(last[rows].max()), low + 1)
         matrix = np.kron(weights[rows, low:high].T, np.eye(c))
         pixels = x[:, :, low:high].reshape(b * h, -1)

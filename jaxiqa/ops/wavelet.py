@@ -3,15 +3,15 @@
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
-from jaxiqa.precision import at_least_float32
+from jaxiqa.core.precision import at_least_float32
 
 
 @at_least_float32
 def haar_low(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
-    """The low-low band of one level of the orthonormal Haar transform: twice the mean of each 2x2 block.
+    """Return the low-low band of one level of the orthonormal Haar transform: twice the mean of each 2x2 block.
 
     Args:
-        images: of any height and width; an odd side is first extended by a row or column of zeros.
+        images: of any height and width; an odd side is first padded with a row or column of zeros.
 
     Returns:
         The band, of half the height and width, rounded up.
@@ -27,7 +27,7 @@ def haar_low(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
 
 @at_least_float32
 def haar_low_pass(images: Float[Array, "*b h w c"]) -> Float[Array, "*b h2 w2 c"]:
-    """Images rebuilt from `haar_low` alone: each 2x2 block replaced by its mean; odd sides come back one larger.
+    """Rebuild images from `haar_low` alone: each 2x2 block is replaced by its mean; an odd side grows by one.
 
     >>> haar_low_pass(jnp.array([[[1.0], [2.0], [4.0]]]))[..., 0].tolist()
     [[0.75, 0.75, 1.0, 1.0], [0.75, 0.75, 1.0, 1.0]]

@@ -1,69 +1,20 @@
-"""Attacked pictures to look at."""
+"""Examples of attacked images."""
 
-import io
-import zipfile
-import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
-from pathlib import Path
 
 import numpy as np
 from matplotlib.figure import Figure
 
-from jaxiqa.files import write_bytes
-from jaxiqa.reports.plots import inches, plain
-from jaxiqa.reports.summary import in_255ths
-
-
-@dataclass(frozen=True)
-class Example:
-    """One attacked picture; pixels are float ``h w c`` in [0, 1]."""
-
-    image: str
-    model: str
-    attack: str
-    epsilon: float | None
-    score: float
-    attacked_score: float
-    clean: np.ndarray
-    attacked: np.ndarray
-
-
-def save(example: Example, path: Path) -> None:
-    """Write one example to an ``.npz`` file, whole or not at all."""
-    buffer = io.BytesIO()
-    np.savez_compressed(buffer, **dict(vars(example), epsilon=np.nan if example.epsilon is None else example.epsilon))
-    write_bytes(path, buffer.getvalue())
-
-
-def load(path: Path) -> Example:
-    """Read what `save` wrote.
-
-    Raises:
-        FileNotFoundError: there is no such file.
-        ValueError: the file is damaged; names it.
-    """
-    try:
-        with np.load(path) as file:
-            epsilon = float(file["epsilon"])
-            return Example(
-                *(str(file[name]) for name in ("image", "model", "attack")),
-                None if np.isnan(epsilon) else epsilon,
-                *(float(file[name]) for name in ("score", "attacked_score")),
-                file["clean"],
-                file["attacked"],
-            )
-    except FileNotFoundError:
-        raise
-    except (ValueError, KeyError, TypeError, EOFError, OSError, RuntimeError, zipfile.BadZipFile, zlib.error) as error:
-        raise ValueError(f"{path} is damaged; delete it, and the same command makes it anew ({error})") from error
+from jaxiqa.reports.drawing import inches, plain, png
+from jaxiqa.reports.strengths import in_255ths
+from jaxiqa.results.examples import Example
 
 
 def amplification(difference: np.ndarray) -> float:
-    """The power of two, at least 1, that spreads all but the largest hundredth of the changes over the whole range.
+    """Return the power of two, at least 1, that scales all but the largest 1 % of the changes to the whole range.
 
-    A few large changes, as along the edges that a warp moves, would otherwise leave the rest grey.
+    Otherwise a few large changes, such as along edges moved by a warp, would leave the rest grey.
 
     >>> amplification(np.array([8 / 255])), amplification(np.zeros(3))
     (8.0, 1.0)
@@ -72,19 +23,19 @@ def amplification(difference: np.ndarray) -> float:
     return float(2 ** max(0.0, np.floor(np.log2(0.5 / size)))) if size > 0 else 1.0
 
 
-def sheet(examples: Sequence[Example]) -> bytes:
-    """PNG: per example the clean picture, the attacked one, and their difference.
+def example_grid(examples: Sequence[Example]) -> bytes:
+    """Return a PNG: per example the clean image, the attacked one, and their difference.
 
-    The difference is 0.5 + k · (attacked − clean), clipped to [0, 1]; k is `amplification` and stands above it.
+    The difference is 0.5 + k · (attacked − clean), clipped to [0, 1]; k is `amplification` and is in its title.
 
     Raises:
         ValueError: no examples.
     """
     if not examples:
-        raise ValueError("examples is empty; a sheet needs at least one")
+        raise ValueError("examples is empty; expected at least one example")
     columns = 2 if len(examples) > 1 else 1
     rows = -(-len(examples) // columns)
-    short = partial(plain, longest=24)  # what fits above a picture
+    short = partial(plain, longest=24)  # fits above an image
     aspect = max(example.clean.shape[0] / example.clean.shape[1] for example in examples)
     figure = Figure(figsize=(6.6 * columns, rows * (2.15 * aspect + 0.62)), layout="constrained")
     axes = figure.subplots(rows, 3 * columns, squeeze=False).reshape(-1, 3)
@@ -97,12 +48,10 @@ def sheet(examples: Sequence[Example]) -> bytes:
             f"\n{short(example.attack)}{strength}\nattacked: {example.attacked_score:.4g}",
             f"\ndifference × {factor:g}\nlargest {255 * np.abs(difference).max():.1f}/255",
         )
-        pictures = (example.clean, example.attacked, 0.5 + factor * difference)
-        for panel, title, picture in zip(panels, titles, pictures, strict=True):
-            panel.imshow(np.clip(picture, 0, 1), interpolation="nearest")
+        images = (example.clean, example.attacked, 0.5 + factor * difference)
+        for panel, title, image in zip(panels, titles, images, strict=True):
+            panel.imshow(np.clip(image, 0, 1), interpolation="nearest")
             panel.set_title(title, fontsize=8 * min(1.0, 2.1 / inches(title.splitlines(), 8)))
     for panel in axes.ravel():
         panel.set_axis_off()
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    return buffer.getvalue()
+    return png(figure, dpi=110)

@@ -1,144 +1,70 @@
-"""The table of results: csv in full precision, Markdown and terminal to read."""
+"""A table for reading: as HTML, which can be sorted, and as Markdown."""
 
-from pathlib import Path
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass, field
 
-from rich.table import Table
+from rich import table as rich_table
 from rich.text import Text
 
-from jaxiqa.files import write_text
-from jaxiqa.reports.sheet import Sheet, as_csv
-from jaxiqa.reports.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, named, overall
+Entry = tuple[str, float | None]
+"""The text shown, and the number for sorting; None is a dash, and stays last."""
 
 
-def columns(summary: Summary, *, every_strength: bool) -> list[str]:
-    """Columns in the order of the paper's tables; single strengths only on request."""
-    names = ["SROCC", "PLCC"] + (["KROCC"] if every_strength else [])
-    for attack, epsilons in summary.attacks.items():
-        for gain in GAINS if every_strength else ("AbsGain", "R-score"):
-            names.append(overall(gain, attack, epsilons))
-            if every_strength and None not in epsilons:
-                names += [column(gain, attack, epsilon) for epsilon in epsilons]
-        if every_strength:
-            names += [column(change, attack, epsilon) for change in CHANGES for epsilon in epsilons]
-    return [*names, "s / epoch", "s / test", *(["parameters"] if every_strength else [])]
+@dataclass(frozen=True)
+class Table:
+    """One table.
+
+    Attributes:
+        title: heading of the table.
+        header: names of the columns.
+        rows: per row, text or an `Entry` for each column.
+        notes: definitions of the numbers, for notes below the table.
+        text: number of text columns, from the left.
+        folded: shown on request, and not sortable.
+    """
+
+    title: str
+    header: Sequence[str]
+    rows: Sequence[Sequence[str | Entry]]
+    notes: Sequence[str] = field(default=())
+    text: int = 1
+    folded: bool = False
+
+    def render(self) -> rich_table.Table:
+        """Return the table for the terminal, without intervals, for which it is too narrow."""
+        table = rich_table.Table(title=Text(self.title, "table.title"), title_justify="left")
+        for number, name in enumerate(self.header):
+            table.add_column(Text(name), justify="left" if number < self.text else "right", no_wrap=number == 0)
+        for row in self.rows:
+            table.add_row(*(Text(item if isinstance(item, str) else item[0].partition(" ±")[0]) for item in row))
+        return table
+
+    def markdown(self) -> list[str]:
+        """Return the lines of the table.
+
+        >>> Table("", ["a", "b"], [["x|y", ("0.50", 0.5)]]).markdown()
+        ['| a | b |', '|---|---:|', '| x\\\\|y | 0.50 |']
+        """
+        rule = "|" + "---|" * self.text + "---:|" * (len(self.header) - self.text)
+        shown = [[item if isinstance(item, str) else item[0] for item in row] for row in (self.header, *self.rows)]
+        head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in shown]
+        return [head, rule, *body]
+
+    def markdown_notes(self) -> list[str]:
+        """Return the notes as lines of a list.
+
+        >>> Table("", [], [], ["*a* is b"]).markdown_notes()
+        ['- \\\\*a\\\\* is b']
+        """
+        return [f"- {as_markdown(note)}" for note in self.notes]
 
 
-def notes(summary: Summary) -> list[str]:
-    """What the numbers are, exactly: for under the table."""
-    strengths = [
-        f"{attack} at {', '.join(map(named, epsilons))}"
-        for attack, epsilons in summary.attacks.items()
-        if None not in epsilons
-    ]
-    lines = [
-        f"SROCC and PLCC on {summary.test_images} pictures with labels; attacks on {summary.attacked_images} pictures.",
-        "AbsGain = mean of s̃(attacked) − s̃(clean), signed: lower is more robust. s̃ = (score − low) / (high − low), "
-        f"where low and high are {SCORE_RANGES[summary.score_range]}.",
-        "R-score = mean of log₁₀( max(1 − s̃, s̃) / (|s̃(attacked) − s̃| + 1e-6) ): higher is more robust.",
-        "AUC = trapezoids over ε divided by the range of ε, so it has the unit of the value itself; "
-        "for one strength it is that value. Where strengths are levels, equally visible ones, their plain mean.",
-    ]
-    if strengths:
-        lines.append("Strengths: " + "; ".join(strengths) + ".")
-    lines.append(
-        f"Mean ± standard deviation over seeds {', '.join(map(str, summary.seeds))}."
-        if len(summary.seeds) > 1
-        else f"One seed ({', '.join(map(str, summary.seeds))})."
-    )
-    lines.append("s / epoch: optimisation steps alone, median. s / test: scoring the labelled pictures once, compiled.")
-    lines.append(
-        "Bands in plots and intervals by strength: 95 % by Student's t over the attacked pictures, each averaged over "
-        "seeds, so without the deviation between trainings. |Gain| = mean of |s̃(attacked) − s̃(clean)|."
-    )
-    lines.append(
-        "8 bit: the attacked image as it is stored, every change cut off to whole steps of 1/255 towards the clean "
-        "image, and scored again; so it is nowhere further from the clean image than the attacked one."
-    )
-    lines.append(
-        "SSIM and Linf: means over the images, of the attacked one, before it is stored, against the clean one."
-    )
-    lines += [f"Masked gradients, checked for and no sign found: {checks}." for checks in summary.passed]
-    lines += [f"Warning, masked gradients? {sign}." for sign in summary.masked]
-    return lines + [f"Missing: {what}." for what in summary.missing]
+def as_markdown(text: str) -> str:
+    """Escape text for Markdown: no markup, no link, no HTML, no formula, no end of a cell.
 
-
-def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
-    """Header and lines of the long table: every attack at every strength, the models below one another."""
-    lines = []
-    for attack, epsilons in summary.attacks.items():
-        for epsilon in epsilons:
-            for model in summary.models:
-                value = summary.cells.get((model, column("AbsGain", attack, epsilon)))
-                interval = value.interval if value else None
-                lines.append(
-                    [attack, named(epsilon), model]
-                    + [cell(summary, model, column(gain, attack, epsilon)) for gain in GAINS]
-                    + [cell(summary, model, column(change, attack, epsilon)) for change in CHANGES]
-                    + ["–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]
-                )
-    return ["attack", "ε", "model", *GAINS, *CHANGES, "AbsGain, 95 %"], lines
-
-
-def cell(summary: Summary, model: str, name: str) -> str:
-    """A value as people read it, with its deviation over seeds; a dash where there is none."""
-    value = summary.cells.get((model, name))
-    if value is None:
-        return "–"
-    digits = 1 if name.startswith("s /") else 3
-    text = f"{value.mean:.{digits}f}"
-    return f"{text} ± {value.std:.{digits}f}" if value.seeds > 1 else text
-
-
-def write_csv(summary: Summary, path: Path) -> None:
-    """One row per model; for each column its mean, and its deviation where there are several seeds."""
-    names = columns(summary, every_strength=True)
-    several = len(summary.seeds) > 1
-    lines = [["model", *(part for name in names for part in ([name, f"{name} std"] if several else [name]))]]
-    for model in summary.models:
-        row = [model]
-        for name in names:
-            value = summary.cells.get((model, name))
-            row.append("" if value is None else repr(value.mean))
-            if several:
-                row.append("" if value is None else repr(value.std))
-        lines.append(row)
-    write_text(path, as_csv(lines))
-
-
-def sheets(summary: Summary) -> list[Sheet]:
-    """The table, and the long one with every attack at every strength."""
-    names = columns(summary, every_strength=False)
-    rows = [
-        [model, *((cell(summary, model, name), _mean(summary, model, name)) for name in names)]
-        for model in summary.models
-    ]
-    found = [Sheet("Results", ["model", *names], rows, notes(summary))]
-    if summary.attacks:
-        header, lines = strengths(summary)
-        found.append(Sheet("Every attack at every strength", header, lines, text=3, folded=True))
-    return found
-
-
-def _mean(summary: Summary, model: str, name: str) -> float | None:
-    value = summary.cells.get((model, name))
-    return None if value is None else value.mean
-
-
-def write_markdown(summary: Summary, path: Path) -> None:
-    """The table, its notes, and the long table by strength."""
-    main, *long = sheets(summary)
-    lines = [*main.markdown(), "", *main.markdown_notes()]
-    for sheet in long:
-        lines += ["", "By strength:", "", *sheet.markdown()]
-    write_text(path, "\n".join([*lines, ""]))
-
-
-def render(summary: Summary) -> Table:
-    """The same for the terminal, one line per column, since a terminal is narrow and models are few."""
-    table = Table()
-    table.add_column("")
-    for model in summary.models:
-        table.add_column(Text(model), justify="right")
-    for name in columns(summary, every_strength=False):
-        table.add_row(Text(name), *(cell(summary, model, name) for model in summary.models))
-    return table
+    >>> print(as_markdown("a_b | <b> $x$ _c_"))
+    a_b \\| &lt;b> \\$x\\$ \\_c\\_
+    """
+    text = re.sub(r"[\\|`*\[$~]|(?<![^\W_])_|_(?![^\W_])", r"\\\g<0>", text)  # _ inside a word is no markup
+    return text.replace("&", "&amp;").replace("<", "&lt;")

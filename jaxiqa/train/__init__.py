@@ -1,1 +1,1 @@
-"""Training: losses, one data-parallel step, checkpoints that resume exactly, and the loop around them."""
+"""Training: losses, a data-parallel step, checkpoints with exact resume, and the training loop."""

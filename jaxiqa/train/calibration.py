@@ -1,4 +1,4 @@
-"""The linear mapping from a metric's raw output to the scale of human scores."""
+"""The linear map from a metric's raw output to the scale of human scores."""
 
 import numpy as np
 from jaxtyping import Float
@@ -7,11 +7,11 @@ from jaxiqa.train.divergence import LARGEST_SPREAD, differ
 
 
 def fit_linear(raw: Float[np.ndarray, " n"], mos: Float[np.ndarray, " n"]) -> tuple[float, float]:
-    """Least squares: the (k, b) that minimise Σ(k·raw + b − mos)², fitted on the training set.
+    """Fit (k, b) by least squares: minimise Σ(k·raw + b − mos)² on the training set.
 
     Raises:
-        FloatingPointError: raw scores are not finite, equal to float32's precision, spread by more than
-            `jaxiqa.train.divergence.LARGEST_SPREAD`, or grow as quality falls: the training failed.
+        FloatingPointError: the training failed: raw scores are not finite, are equal up to float32's precision, have a
+            standard deviation above `jaxiqa.train.divergence.LARGEST_SPREAD`, or fall as quality rises.
 
     >>> k, b = fit_linear(np.array([0.0, 1.0, 2.0]), np.array([10.0, 30.0, 50.0]))
     >>> round(k, 6), round(b, 6)
@@ -24,7 +24,7 @@ def fit_linear(raw: Float[np.ndarray, " n"], mos: Float[np.ndarray, " n"]) -> tu
         raise FloatingPointError("all raw scores of the training set are equal; the metric has learnt nothing")
     if np.std(raw) > LARGEST_SPREAD:
         raise FloatingPointError(
-            f"training diverged: raw scores of the training set spread by {np.std(raw):.3g}, where about 1 is usual"
+            f"training diverged: the standard deviation of raw training scores is {np.std(raw):.3g}; about 1 is usual"
         )
     k, b = np.polyfit(raw, mos, 1)
     if k <= 0:

@@ -1,8 +1,8 @@
-"""Checkpoints that are noticed when damaged.
+"""Checkpoints with detection of damage.
 
-Orbax writes and restores the arrays. It restores a flipped bit without a word, so each finished step is sealed by a
-manifest: the step's number, the SHA-256 digest of each of its files, and one of the manifest itself. Only a step that
-matches its manifest is restored; otherwise the newest earlier one is. Files that were not sealed are none of its parts.
+Orbax writes and restores the arrays. It restores a flipped bit without an error. So each finished step is sealed by a
+manifest: the step's number, the SHA-256 digest of each of its files, and a digest of the manifest itself. Only a step
+that matches its manifest is restored, else the newest earlier one that does. Files without a seal are ignored.
 """
 
 import hashlib
@@ -17,17 +17,17 @@ from typing import Any
 import jax
 import orbax.checkpoint as ocp
 
-from jaxiqa.files import DamagedError, check_space, open_sealed, sealed_json, write_text
+from jaxiqa.core.files import DamagedError, check_space, open_sealed, sealed_json, write_text
 
 log = logging.getLogger(__name__)
 SUFFIX = ".sha256.json"
 SHOWN = 20
 SPARE = 2**17
-"""Bytes that must be free beside those of the arrays, for what describes them."""
+"""Free bytes needed besides those of the arrays, for metadata."""
 
 
 class CheckpointCorruptError(ValueError):
-    """No stored step can be trusted."""
+    """No stored step is intact."""
 
 
 class Checkpoints:
@@ -45,7 +45,7 @@ class Checkpoints:
         self.folder = Path(folder).absolute()
         with _explained(self.folder.parent):
             self.folder.mkdir(parents=True, exist_ok=True)
-        # Orbax deletes nothing itself: a step goes only after a newer one is complete, manifest included.
+        # Orbax must delete nothing: a step is deleted only after a newer one is complete, manifest included.
         self.manager = ocp.CheckpointManager(
             self.folder,
             options=ocp.CheckpointManagerOptions(max_to_keep=None),
@@ -58,19 +58,19 @@ class Checkpoints:
 
     def __exit__(self, *_: object) -> None:
         self.manager.close()
-        for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Ctrl-C fell into a save
+        for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Ctrl-C interrupted a save
             shutil.rmtree(unfinished, ignore_errors=True)
 
     def save(self, step: int, state: Any) -> None:
-        """Write ``state``, wait until it is complete, seal it with a manifest and drop the oldest steps.
+        """Write ``state``, wait until it is complete, seal it with a manifest and delete the oldest steps.
 
-        A step that a killed run left without its manifest is written again. Later steps, which only another run can
-        have left, stay and do not count.
+        A step without a manifest, from a killed run, is written again. Later steps, which only another run can have
+        written, stay and are not counted.
 
         Raises:
             OSError: the folder cannot be written; the message names it.
-            WriteError: there is not room enough on the disk. Nothing is begun then, for a write that fails in between
-                fills the terminal with tracebacks from other threads.
+            WriteError: the disk has not enough room. Nothing is written then: a write that fails halfway fills the
+                terminal with tracebacks from other threads.
         """
         check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + SPARE)
         with _explained(self.folder):
@@ -84,13 +84,13 @@ class Checkpoints:
                 self._manifest(old).unlink(missing_ok=True)
 
     def restore(self, template: Any) -> tuple[int, Any] | None:
-        """The newest undamaged step and its state, or None where nothing was ever saved.
+        """Return the newest undamaged step and its state, or None if nothing was ever saved.
 
         Args:
             template: a state of the same structure, shapes and types.
 
-        A single step without a manifest is what a run leaves that is killed while it writes its first one: it is not
-        used, which is logged.
+        A run that is killed while it writes its first step leaves a single step without a manifest. It is not used,
+        and a warning is logged.
 
         Raises:
             CheckpointCorruptError: steps exist, but none is intact.
@@ -109,12 +109,12 @@ class Checkpoints:
         if sealed or len(steps) > 1:
             raise CheckpointCorruptError(
                 f"no checkpoint in {self.folder} is intact (steps {steps}; step {steps[0]}: "
-                f"{self._damage(steps[0])}); delete the folder to train anew"
+                f"{self._damage(steps[0])}); delete the folder to train again"
             )
         return None
 
     def _steps(self) -> list[int]:
-        """All that have a folder or a manifest, the newest first."""
+        """Return all steps that have a folder or a manifest, newest first."""
         manifests = {path.name.removesuffix(SUFFIX) for path in self.folder.glob(f"*{SUFFIX}")}
         return sorted({*self.manager.all_steps(), *(int(name) for name in manifests if name.isdecimal())}, reverse=True)
 
@@ -122,7 +122,7 @@ class Checkpoints:
         return self.folder / f"{step}{SUFFIX}"
 
     def _damage(self, step: int) -> str | None:
-        """What is wrong with a step, or None."""
+        """Return what is wrong with a step, or None."""
         path = self._manifest(step)
         if not path.exists():
             return f"its manifest {path.name} is missing"
@@ -139,7 +139,7 @@ class Checkpoints:
             return f"its manifest is that of step {number}"
         found = _digests(self.folder / str(step), files)
         if stray := sorted(_files(self.folder / str(step)) - files.keys()):
-            log.info("checkpoint %s: %s is no part of it", self.folder / str(step), stray[0])
+            log.info("checkpoint %s: ignoring %s, which is not part of it", self.folder / str(step), stray[0])
         changed = [name for name in sorted(files) if files[name] != found.get(name)]
         missing = [name for name in changed if name not in found]
         if missing:
@@ -149,18 +149,18 @@ class Checkpoints:
 
 @contextmanager
 def _explained(folder: Path) -> Iterator[None]:
-    """Name the folder where the system refuses to write; Orbax raises errors of several kinds for it."""
+    """Name the folder in errors of the system; Orbax raises errors of several types for them."""
     try:
         yield
     except (OSError, ValueError, RuntimeError) as error:
         problem = _why_not_written(folder)
         if problem is None and not isinstance(error, OSError):
             raise
-        raise OSError(f"no checkpoint can be written in {folder} ({problem or error}); mend it and go on") from error
+        raise OSError(f"no checkpoint can be written in {folder} ({problem or error}); fix this and resume") from error
 
 
 def _why_not_written(folder: Path) -> str | None:
-    """What the system says to a megabyte in the folder."""
+    """Try to write a megabyte in the folder; return the system's error, or None."""
     path = folder / f".{os.getpid()}.tmp"
     try:
         path.write_bytes(bytes(2**20))
@@ -177,25 +177,25 @@ def _files(folder: Path) -> set[str]:
 
 
 def _digests(folder: Path, names: Iterable[str] | None = None) -> dict[str, str]:
-    """Of these files of the folder that exist, or of all."""
+    """Return the digests of those of these files that exist, or of all files in the folder."""
     names = _files(folder) if names is None else [name for name in names if (folder / name).is_file()]
     return {name: hashlib.sha256((folder / name).read_bytes()).hexdigest() for name in sorted(names)}
 
 
 def _named(tree: Any) -> dict[str, Any]:
-    """The leaves by their path, in the order of the tree."""
+    """Return the leaves by their path, in the order of the tree."""
     leaves = jax.tree_util.tree_leaves_with_path(tree)
     return {jax.tree_util.keystr(path, simple=True, separator="."): leaf for path, leaf in leaves}
 
 
 def _abstract(leaf: Any) -> Any:
-    """Restore onto this process's first device, whatever wrote the checkpoint."""
+    """Restore to this process's first device, whatever device wrote the checkpoint."""
     device = jax.sharding.SingleDeviceSharding(jax.local_devices()[0])
     return jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=device)
 
 
 def _check_same(wanted: dict[str, Any], stored: dict[str, Any], where: Path) -> None:
-    """Compare with what was written: Orbax itself converts another type without a word."""
+    """Compare with the stored arrays: Orbax converts another type without an error."""
     if set(wanted) != set(stored):
         different = sorted(set(wanted) ^ set(stored))
         more = f" and {len(different) - SHOWN} more" if len(different) > SHOWN else ""

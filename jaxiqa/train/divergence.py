@@ -1,5 +1,5 @@
-"""Signs that a training has diverged, although no loss was infinite: batch norms and losses that ignore the scale of
-scores hide it."""
+"""Signs that a training has diverged although no loss was infinite: batch norms, and losses that ignore the scale of
+scores, hide it."""
 
 from typing import Any
 
@@ -9,24 +9,23 @@ import numpy as np
 from jaxtyping import Array, Float
 
 GROWTH = 1000.0
-"""Root mean square of the weights at the end of an epoch, as a multiple of that at the start, above which a training
-has diverged."""
+"""A training has diverged if the root mean square of the weights at the end of an epoch is more than this multiple of
+that at the start."""
 
 SMALL_START = 0.1
-"""What counts as the root mean square at the start where it is smaller: weights may start at 0 and grow to anything
-usual."""
+"""Lower limit for the root mean square at the start: weights may start at 0 and grow to any usual size."""
 
 LARGEST_SPREAD = 1e6
-"""Standard deviation of raw scores above which an epoch cannot be judged. Labels are standardised while training, so
-that scores spread by about 1, or by up to millions while batch norms' running statistics have yet to catch up."""
+"""Standard deviation of raw scores above which an epoch cannot be judged. Labels are standardised in training, so
+scores spread by about 1, or by up to millions while the running statistics of batch norms still adapt."""
 
 SETTLED = 1000
-"""Steps by which they have: 0.9^1000 is left of what they were at the start, and nearly as little of older weights."""
+"""Steps after which they have adapted: 0.9^1000 of their initial values is left, and little of older weights."""
 
 
 @jax.jit
 def rms(tree: Any) -> Float[Array, ""]:
-    """Root mean square over all numbers of a tree; infinite or NaN where one of them is.
+    """Return the root mean square over all numbers of a tree; infinite or NaN if one of them is.
 
     >>> round(float(rms({"a": jnp.array([3.0, 4.0]), "b": jnp.array([0.0])})), 4)
     2.8868
@@ -39,12 +38,12 @@ def rms(tree: Any) -> Float[Array, ""]:
 
 
 def check_weights(start: float, params: Any, batch_stats: Any, step: int) -> None:
-    """Raise ``FloatingPointError`` where the weights have exploded since the start.
+    """Raise ``FloatingPointError`` if the weights have exploded since the start.
 
     Args:
         start: `rms` of the parameters before the first step.
-        params, batch_stats: as they are.
-        step: steps done, for the message.
+        params, batch_stats: the current ones.
+        step: number of steps done, for the message.
     """
     now = float(rms(params))
     if not np.isfinite(now) or now > GROWTH * max(start, SMALL_START):
@@ -56,10 +55,10 @@ def check_weights(start: float, params: Any, batch_stats: Any, step: int) -> Non
 
 
 def unjudged(scores: Float[np.ndarray, " n"]) -> str | None:
-    """Why validation scores say nothing about an epoch; None where they do.
+    """Return why validation scores cannot judge an epoch, or None if they can.
 
-    Such an epoch does not end a training: with running statistics from a few steps, scores of a sound metric may still
-    be anything. Only a training all of whose epochs are like that has failed (`check_scores`).
+    Such an epoch does not end a training: with running statistics from a few steps, scores of a sound metric may have
+    any value. A training fails only if all its epochs are like that (`check_scores`).
 
     >>> unjudged(np.array([1.0, np.inf])), unjudged(np.array([0.0, 1e12])), unjudged(np.ones(3))
     ('1 of 2 validation scores is not finite', 'validation scores spread by 5e+11', 'all validation scores are equal')
@@ -73,9 +72,9 @@ def unjudged(scores: Float[np.ndarray, " n"]) -> str | None:
 
 
 def check_scores(scores: Float[np.ndarray, " n"], step: int, total: int) -> None:
-    """Raise ``FloatingPointError`` where no epoch up to this ``step`` could be judged, and none after it will be.
+    """Raise ``FloatingPointError`` if no epoch up to this ``step`` could be judged and none after it will be.
 
-    Equal scores may differ once a rate has warmed up; others are waited for until running statistics have `SETTLED`.
+    Equal scores may differ after a learning rate's warm-up; the other problems may end until step `SETTLED`.
 
     >>> check_scores(np.array([1.0, 1e9]), 3, 4000)
     >>> check_scores(np.array([1.0, 1e9]), 2000, 4000)
@@ -87,7 +86,7 @@ def check_scores(scores: Float[np.ndarray, " n"], step: int, total: int) -> None
 
 
 def differ(scores: Float[np.ndarray, " n"]) -> bool:
-    """Whether scores differ by more than what float32 rounds.
+    """Return whether scores differ by more than float32's rounding.
 
     >>> differ(np.array([1.0, 1.1])), differ(np.array([1e6, 1e6 + 0.06]))
     (True, False)

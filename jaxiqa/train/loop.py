@@ -1,4 +1,4 @@
-"""The training loop: epochs, validation, the best epoch, checkpoints, and going on after a kill."""
+"""The training loop: epochs, validation, the best epoch, checkpoints, and resume."""
 
 import json
 import logging
@@ -10,29 +10,30 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxiqa.core.files import write_text, writing
 from jaxiqa.data.pipeline import training_batches
-from jaxiqa.files import write_text, writing
-from jaxiqa.metrics.correlation import srocc
+from jaxiqa.measures.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
+from jaxiqa.train.examples import Examples
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.sources import Source
-from jaxiqa.train.state import Parts, TrainState, Tree, put_together, start
-from jaxiqa.train.step import PLAIN, Augment, Penalty, make_step
+from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, start
+from jaxiqa.train.step import DEFAULTS, Augment, Penalty, make_step
 
 log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Fit:
-    """The outcome of `fit`: the parameters of the best epoch, and how they came about."""
+class FitResult:
+    """The result of `fit`: the parameters of the best epoch, and its numbers."""
 
     params: Tree
     batch_stats: Tree
@@ -43,10 +44,10 @@ class Fit:
 
 
 def fit(
-    parts: Parts,
+    parts: SplitModel,
     optimizer: optax.GradientTransformation,
-    train: Source,
-    validation: Source,
+    train: Examples,
+    validation: Examples,
     *,
     epochs: int,
     batch_size: int,
@@ -61,40 +62,40 @@ def fit(
     backend: str = "pmap",
     devices: list | None = None,
     progress: Callable[[int, int, float], None] = lambda step, steps, best: None,
-) -> Fit:
-    """Train, keeping the epoch with the highest validation SROCC.
+) -> FitResult:
+    """Train, and keep the epoch with the highest validation SROCC.
 
-    Called again with the same arguments and folder after a kill, it goes on from the last checkpoint and ends with
-    the same parameters, bit for bit. On SIGTERM and Ctrl-C it saves at the current step and exits.
+    Called again with the same arguments and folder after a kill, it resumes from the last checkpoint and ends with the
+    same parameters, bit for bit. On SIGTERM and Ctrl-C it saves the current step and exits.
 
     Args:
-        parts: the metric, taken apart.
+        parts: the metric, from `jaxiqa.train.state.split_model`.
         optimizer: see `jaxiqa.train.state.make_optimizer`.
-        train: examples with ``mos``, which is standardised here.
+        train: examples with ``mos``, which are standardised here.
         validation: examples that decide the best epoch.
         epochs: passes over ``train``.
         batch_size: over all devices together.
         loss: a key of `LOSSES`.
         flip: mirror half of the examples.
         masks: pruning masks over ``parts.params``.
-        seed: of shuffling and flipping, and of the keys that ``augment`` is given.
-        folder: receives ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
-        augment: what each batch becomes before it is trained on, see `jaxiqa.train.step.Augment`; its labels are the
-            standardised ones.
-        penalty: what is added to the loss, see `jaxiqa.train.step.Penalty`.
-        attacked_mode: batch norm in the score function that both see, "eval" or "train".
+        seed: of shuffling and flipping, and of the keys passed to ``augment``.
+        folder: for ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
+        augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are the standardised
+            ones.
+        penalty: is added to the loss, see `jaxiqa.train.step.Penalty`.
+        attacked_mode: mode of batch norms in the score function of both, "eval" or "train".
         backend: ``"pmap"`` or ``"shard_map"``.
         devices: all local ones by default.
-        progress: called after each step with (steps done, steps in all, best SROCC so far).
+        progress: called after each step with (steps done, number of steps, best SROCC so far).
 
     Raises:
-        FloatingPointError: the loss is not finite, or weights or statistics of batch norms have exploded; names the
-            step. Or of no epoch validation scores could be judged: not finite, spread by over 1e6, or equal.
-        WriteError: the folder cannot be written; what was saved before stays.
-        ValueError: fewer training examples than ``batch_size``, or stored activations where pictures are needed.
+        FloatingPointError: the loss is not finite, or weights or statistics of batch norms exploded; the message names
+            the step. Or no epoch's validation scores could be judged: not finite, spread by over 1e6, or equal.
+        WriteError: the folder cannot be written; saved files stay.
+        ValueError: fewer training examples than ``batch_size``, or stored activations where images are needed.
     """
     if train.after and (augment or penalty):
-        raise ValueError(f"train holds the output of {train.after!r}; attacks and penalties need pictures")
+        raise ValueError(f"train holds the output of {train.after!r}; attacks and penalties need images")
     if len(train) < batch_size:
         raise ValueError(f"batch_size={batch_size} is larger than the training set ({len(train)} examples)")
     per_epoch = len(train) // batch_size
@@ -102,8 +103,8 @@ def fit(
 
     step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS, attacked_mode=attacked_mode)
     step = data_parallel(step, backend=backend, devices=devices)
-    constants = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
-    constants |= {"augment": augment or PLAIN["augment"], "penalty": penalty or PLAIN["penalty"], "seed": seed}
+    constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
+    constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 
     with writing(folder), Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
@@ -111,7 +112,7 @@ def fit(
         restored = checkpoints.restore(state)
         if restored:
             state = restored[1]
-            log.info("going on after step %d of %d", int(state.step), total)
+            log.info("resuming after step %d of %d", int(state.step), total)
         done = int(state.step)
         history = _metrics_until(folder / "metrics.jsonl", done // per_epoch)
         best = float(state.best_srocc)
@@ -141,12 +142,12 @@ def fit(
                 _check_finite(losses, done)
                 if done % per_epoch:
                     checkpoints.save(done, state)
-                text = f"step {done} of {total} is saved; the same command goes on from there"
+                text = f"step {done} of {total} is saved; run the same command to resume"
                 raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
-    if not int(state.best_epoch):  # a run that was stopped after its last step
+    if not int(state.best_epoch):  # the run was stopped after its last step
         check_scores(score(state.params, state.batch_stats, validation, batch_size), total, total)
-    return Fit(
+    return FitResult(
         state.best_params,
         state.best_batch_stats,
         int(state.best_epoch),
@@ -155,15 +156,15 @@ def fit(
     )
 
 
-def raw_scores(parts: Parts, after: str | None) -> Callable[[Tree, Tree, Source, int], np.ndarray]:
+def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Examples, int], np.ndarray]:
     """Build ``(params, batch_stats, source, batch_size) -> uncalibrated scores`` in inference mode; compiled once."""
 
     @jax.jit
     def score(params: Tree, batch_stats: Tree, fixed: Tree, inputs: jax.Array) -> jax.Array:
-        model = put_together(replace(parts, fixed=fixed), params, batch_stats)
-        return (model.outputs_from(inputs, after) if after else model.outputs(inputs))[:, 2]
+        model = merge_model(replace(parts, fixed=fixed), params, batch_stats)
+        return (model.outputs_from(inputs, after) if after else model.outputs(inputs))["score"]
 
-    def all_scores(params: Tree, batch_stats: Tree, source: Source, batch_size: int) -> np.ndarray:
+    def all_scores(params: Tree, batch_stats: Tree, source: Examples, batch_size: int) -> np.ndarray:
         return np.concatenate(
             [
                 np.asarray(score(params, batch_stats, parts.fixed, jnp.asarray(inputs)))[:valid]
@@ -212,7 +213,7 @@ def _check_finite(losses: list[jax.Array], done: int) -> None:
 
 
 def _metrics_until(path: Path, epoch: int) -> list[dict]:
-    """The rows of finished epochs; an epoch that will be run again is dropped, and one that is lost is named."""
+    """Return the rows of finished epochs; drop an epoch that will run again, and name lost ones."""
     rows = {}
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
@@ -222,15 +223,15 @@ def _metrics_until(path: Path, epoch: int) -> list[dict]:
             log.warning("%s: a line cannot be read: %.60s", path, line)
     finished = range(1, epoch + 1)
     if lost := [number for number in finished if number not in rows]:
-        log.warning("%s: epochs %s are missing; the training itself goes on exactly", path, lost)
+        log.warning("%s: epochs %s are missing; the training itself resumes exactly", path, lost)
     return [rows[number] for number in finished if number in rows]
 
 
 @contextmanager
 def stop_signal() -> Iterator[list[int]]:
-    """What has come of SIGTERM and SIGINT, so that the loop can save and leave; a second one ends it at once.
+    """Yield the list of SIGTERM and SIGINT received, so that the loop can save and exit; a second one ends it at once.
 
-    Only the main thread can listen. Where SIGINT is ignored, or handled by somebody else, it is left so.
+    Only the main thread can handle signals. If SIGINT is ignored or has another handler, it is not changed.
     """
     came: list[int] = []
     if threading.current_thread() is not threading.main_thread():

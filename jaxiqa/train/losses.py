@@ -1,23 +1,35 @@
 """Losses between predicted and human scores of one batch.
 
-All but `mse` compare a whole batch at once, so under data parallelism they must see the batch of every device:
-`jaxiqa.train.step` gathers predictions before it calls them.
+All but `mse` compare a whole batch, so under data parallelism they need the batch of all devices:
+`jaxiqa.train.step` gathers the predictions before it calls them.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
+import chex
 import jax.numpy as jnp
 from jaxtyping import Array, Float
+
+
+def check_scores(predictions: Array, mos: Array) -> None:
+    """Raise ``ValueError`` unless both are ``b``: a column of predictions minus a row of labels would be a matrix.
+
+    >>> check_scores(jnp.zeros((4, 1)), jnp.zeros(4))
+    Traceback (most recent call last):
+    ValueError: [Chex] Assertion assert_rank failed: ...
+    """
+    chex.assert_rank([predictions, mos], 1, exception_type=ValueError)
+    chex.assert_equal_shape([predictions, mos], exception_type=ValueError)
 
 
 def norm_in_norm(
     predictions: Float[Array, " b"], mos: Float[Array, " b"], *, p: float = 1.0, q: float = 2.0
 ) -> Float[Array, ""]:
-    """Distance between the two batches after each is centred and divided by its own norm.
+    """Return the distance between two batches, each centred and divided by its own norm.
 
     x̂ = (x − mean x) / (‖x − mean x‖_q + 1e-8),  loss = (‖p̂ − ŷ‖_p / C)^p  with the largest possible value
     C = 2·b^max(0, 1/p − 1/q), so the loss lies in [0, 1]. It ignores offset and scale of the predictions; with
-    p = q = 2 it equals (1 − PLCC) / 2. One image alone has nothing to compare with: loss 0.
+    p = q = 2 it equals (1 − PLCC) / 2. A single image has nothing to compare to: loss 0.
 
     Args:
         predictions: scores in any unit.
@@ -32,10 +44,11 @@ def norm_in_norm(
     Reference: Li, Jiang, Jiang, "Norm-in-Norm Loss with Faster Convergence and Better Performance for Image Quality
     Assessment", arXiv:2008.03889.
     """
+    check_scores(predictions, mos)
 
-    def normalise(x):
+    def normalise(x: Array) -> Array:
         centred = x - jnp.mean(x)
-        # The tiny constant keeps the gradient of the root finite where all values are equal.
+        # The tiny constant keeps the gradient of the root finite if all values are equal.
         norm = jnp.sum(jnp.abs(centred) ** q + 1e-30) ** (1 / q)
         return centred / (norm + 1e-8)
 
@@ -45,16 +58,17 @@ def norm_in_norm(
 
 
 def mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """Mean squared error, mean((p − y)²), in the square of the scores' unit.
+    """Return the mean squared error, mean((p − y)²), in the square of the scores' unit.
 
     >>> float(mse(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
     2.0
     """
+    check_scores(predictions, mos)
     return jnp.mean((predictions - mos) ** 2)
 
 
 def plcc(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """(1 − Pearson correlation) / 2, in [0, 1]; offset and scale of the predictions do not matter.
+    """Return (1 − Pearson correlation) / 2, in [0, 1]; it ignores offset and scale of the predictions.
 
     >>> mos = jnp.array([10.0, 40.0, 80.0])
     >>> round(float(plcc(-mos, mos)), 4)
@@ -69,16 +83,18 @@ LOSSES: dict[str, Callable[[Float[Array, " b"], Float[Array, " b"]], Float[Array
     "plcc": plcc,
 }
 
-HEAD_WEIGHTS = (0.1, 0.1, 1.0)
-"""Weights of the two auxiliary heads and of the final regression in the total loss (arXiv:2008.03889)."""
 
-
-def total_loss(loss: Callable, outputs: Float[Array, "b 3"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """0.1·loss(q6) + 0.1·loss(q7) + loss(q): every head of a Linearity metric learns the scores.
+def total_loss(
+    loss: Callable,
+    outputs: Mapping[str, Float[Array, " b"]],
+    mos: Float[Array, " b"],
+    weights: Mapping[str, float],
+) -> Float[Array, ""]:
+    """Return Σ weight · loss(output, mos) over the training outputs (`jaxiqa.models.metric.Metric.loss_weights`).
 
     >>> mos = jnp.array([10.0, 40.0, 80.0])
-    >>> outputs = jnp.stack([mos, mos, mos], axis=1)
-    >>> round(float(total_loss(norm_in_norm, outputs, mos)), 4)
-    0.0
+    >>> outputs = {"q6": -mos, "score": mos}
+    >>> round(float(total_loss(plcc, outputs, mos, {"q6": 0.1, "score": 1.0})), 4)
+    0.1
     """
-    return sum(weight * loss(outputs[:, head], mos) for head, weight in enumerate(HEAD_WEIGHTS))
+    return sum(weight * loss(outputs[name], mos) for name, weight in weights.items())

@@ -1,4 +1,4 @@
-"""Data parallelism: one step function over all local devices. The only file that knows pmap and shard_map."""
+"""Data parallelism: one step function over all local devices. The only file with pmap and shard_map."""
 
 from collections.abc import Callable
 from typing import Any
@@ -7,27 +7,27 @@ import jax
 import numpy as np
 from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
 
 AXIS = "data"
-"""Name of the device axis that collectives inside a step refer to."""
+"""Name of the device axis for collectives inside a step."""
 
 
 def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None = None) -> Callable:
     """Run ``step(state, constants, batch) -> (state, metrics)`` on every device, each with its share of the batch.
 
-    ``state`` and ``constants`` are the same on all devices and come back as single arrays; every leaf of ``batch``
-    is divided along its first axis. Inside, ``step`` takes means over `AXIS` of its loss and of its gradients: the
-    one style that is right under both back ends.
+    ``state`` and ``constants`` are the same on all devices and are returned as single arrays; every leaf of ``batch``
+    is split along its first axis. ``step`` takes means over `AXIS` of its loss and of its gradients: the only style
+    that is correct in both back ends.
 
     Args:
-        step: pure function, written for one device's share.
-        backend: ``"pmap"`` or ``"shard_map"``; the results agree to rounding.
+        step: pure function for one device's share.
+        backend: ``"pmap"`` or ``"shard_map"``; their results agree up to rounding.
         devices: the devices to use; all local ones by default.
 
     Returns:
-        A compiled function with the same arguments. ``state`` is donated. ``ValueError`` if a batch cannot be
-        divided evenly.
+        A compiled function with the same arguments; it donates ``state``, and raises ``ValueError`` if a batch cannot
+        be split evenly.
     """
     check_choice("backend", backend, ["pmap", "shard_map"])
     devices = list(devices or jax.local_devices())
@@ -40,16 +40,17 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
             step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, devices=devices, donate_argnums=0
         )
     else:
-        # Without the check of what varies: an attack's loop starts from constants, which it would not let vary later.
-        specs = {"in_specs": (everywhere, everywhere, shared), "out_specs": everywhere}
-        parallel = jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs), donate_argnums=0)
+        # Without check_vma: an attack's loop starts from constants, which that check does not allow to vary later.
+        specs = (everywhere, everywhere, shared)
+        mapped = jax.shard_map(step, mesh=mesh, check_vma=False, in_specs=specs, out_specs=everywhere)
+        parallel = jax.jit(mapped, donate_argnums=0)
 
     def place(tree: Any) -> Any:
-        """Every leaf where a step leaves it: a new one elsewhere would make XLA compile the step once more."""
+        """Move every leaf to where a step leaves it: from elsewhere, XLA would compile the step once more."""
         there = lambda leaf: getattr(leaf, "sharding", None) == placement  # noqa: E731
         return jax.tree.map(lambda leaf: leaf if there(leaf) else jax.device_put(leaf, placement), tree)
 
-    latest: tuple[Any, Any] = (None, None)  # constants, and what `place` made of them
+    latest: tuple[Any, Any] = (None, None)  # constants, and `place` of them
 
     def run(state: Any, constants: Any, batch: Any) -> Any:
         nonlocal latest

@@ -1,4 +1,4 @@
-"""What the folder of a trained variant already holds, and whether it may be gone on with. Only inside its lock."""
+"""Check what the folder of a variant already contains, and whether training may resume in it. Needs its lock."""
 
 import json
 from pathlib import Path
@@ -8,17 +8,17 @@ from jaxiqa.config.identity import differences
 
 
 def earlier_run(folder: Path, described: dict[str, Any], names: list[str]) -> dict[str, Any] | None:
-    """The content of training.json where this very training is finished, else None.
+    """Return the content of training.json if exactly this training is finished, else None.
 
-    A folder without a checkpoint or a model is as good as empty: a start that failed leaves nothing to keep.
+    A folder without a checkpoint or a model counts as empty: a failed start leaves nothing worth keeping.
 
     Args:
         folder: of the run.
-        described: what is to be trained, see `jaxiqa.config.describe`.
+        described: the training to do, see `jaxiqa.config.describe`.
         names: of the variants in it, see `jaxiqa.config.identity.chain`.
 
     Raises:
-        ValueError: the folder holds another training; names each field that differs, with both values.
+        ValueError: the folder contains another training; the message names each field that differs, with both values.
     """
     if not holds_work(folder):
         return None
@@ -30,7 +30,7 @@ def earlier_run(folder: Path, described: dict[str, Any], names: list[str]) -> di
 
 
 def holds_work(folder: Path) -> bool:
-    """Whether something was trained here: a model, or a step of a checkpoint."""
+    """Return whether the folder contains a model or a step of a checkpoint."""
     kept = any((folder / name).exists() for name in ("training.json", "model.json", "model.safetensors"))
     checkpoints = folder / "checkpoints"
     names = [path.name for path in checkpoints.iterdir()] if checkpoints.is_dir() else []

@@ -1,4 +1,4 @@
-"""Everything about a training that can be known before it starts, found in seconds and named by its field."""
+"""Check a training before it starts: find in seconds everything that is wrong, and name its field."""
 
 import dataclasses
 import inspect
@@ -10,21 +10,20 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa import attacks, data, models
+from jaxiqa import attacks, data, models, networks
 from jaxiqa.config import Adversarial, Data, Experiment, blocks_of, check_experiment
 from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.models import auxiliary
-from jaxiqa.pruning import check_masks
-from jaxiqa.train.state import take_apart
+from jaxiqa.train.pruning import check_masks
+from jaxiqa.train.state import split_model
 from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, stages_of
 
 
 def check_training(experiment: Experiment) -> None:
-    """Raise ``ValueError`` for whatever is wrong in an experiment and needs no file to be seen: names, places, sizes
-    and options of everything that is trained.
+    """Raise ``ValueError`` for every mistake in an experiment that can be found without files: names, places, sizes and
+    options of everything that is trained.
 
-    Models are built as shapes alone, so that it takes a second or two.
+    Models are built as shapes only, so it takes a second or two.
     """
     check_experiment(experiment)
     _check_data("data", experiment.data)
@@ -40,13 +39,13 @@ def check_training(experiment: Experiment) -> None:
         if variant.prune:
             frozen = frozen_stages(model, variant.training.freeze)
             with named(f"variants.{name}.prune"):
-                check_masks(take_apart(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
+                check_masks(split_model(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 
 
 def check_devices(experiment: Experiment) -> None:
-    """Raise ``ValueError`` unless every batch can be divided among this machine's devices; only training needs that."""
+    """Raise ``ValueError`` unless every batch can be split over this machine's devices; only training needs this."""
     devices = len(jax.local_devices())
     for name, variant in experiment.variants.items():
         if (size := variant.training.batch_size) % devices:
@@ -57,13 +56,13 @@ def check_devices(experiment: Experiment) -> None:
 
 
 def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
-    """Read the weights that the variants in ``pending`` need, before anything is trained.
+    """Read the weights that the variants in ``pending`` need, before any training.
 
     Returns:
         The networks that lower labels of attacked images, by their entry in the config.
 
     Raises:
-        ValueError, FileNotFoundError: a file that does not exist or does not fit; names the field.
+        ValueError, FileNotFoundError: a file does not exist or does not fit; the message names the field.
     """
     chosen = experiment.model
     if chosen.weights and any(experiment.variants[name].parent is None for name in pending):
@@ -77,24 +76,24 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
         if not network or network in found:
             continue
         where = f"variants.{name}.training.adversarial.distance"
-        if network.name not in auxiliary.AUXILIARY:
-            raise ValueError(f"{where}.name={network.name!r}{suggestion(network.name, auxiliary.AUXILIARY)}")
-        files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
-        files = {argument: path for argument, path in files.items() if path}
+        if network.name not in networks.NETWORKS:
+            raise ValueError(f"{where}.name={network.name!r}{suggestion(network.name, networks.NETWORKS)}")
+        named_files = {"weights": network.weights, "backbone_weights": network.backbone_weights}
+        files = {argument: path for argument, path in named_files.items() if path}
         for argument, path in files.items():
             _check_file(f"{where}.{argument}", path)
         with named(where):
-            found[network] = auxiliary.load(network.name, **{key: data.resolve(path) for key, path in files.items()})
+            found[network] = networks.load(network.name, **{key: data.resolve(path) for key, path in files.items()})
     return found
 
 
 def check_counts(experiment: Experiment, counts: dict[str, int], pending: Collection[str]) -> None:
-    """Raise ``ValueError`` unless there are enough images to train on and to validate with.
+    """Raise ``ValueError`` unless there are enough images for training and validation.
 
     Args:
         experiment: the experiment.
         counts: images by split.
-        pending: variants that are to be trained.
+        pending: variants to train.
     """
     for part, least, why in (("train", 2, "to learn from"), ("val", 2, "for a correlation")):
         if part not in counts:
@@ -115,7 +114,7 @@ def check_counts(experiment: Experiment, counts: dict[str, int], pending: Collec
 
 
 def check_splits(experiment: Experiment, splits: dict, pending: Collection[str]) -> None:
-    """`check_counts`, and whether the labels differ and the images fit the model."""
+    """Run `check_counts`; also check that labels differ and that the images fit the model."""
     check_counts(experiment, {part: len(split) for part, split in splits.items()}, pending)
     for part in ("train", "val"):
         if splits[part].mos is None:
@@ -127,7 +126,7 @@ def check_splits(experiment: Experiment, splits: dict, pending: Collection[str])
 
 
 def known_counts(chosen: Data) -> dict[str, int] | None:
-    """Images by split where the config says it all, so that they need not be made to be counted."""
+    """Return images by split if the config determines them, so that they need not be generated to be counted."""
     if chosen.name != "builtin" or chosen.source is not None:
         return None
     defaults = inspect.signature(data.DATASETS["builtin"]).parameters
@@ -136,11 +135,11 @@ def known_counts(chosen: Data) -> dict[str, int] | None:
 
 
 def check_forward(experiment: Experiment, shapes: dict[str, Any], size: tuple[int, int]) -> None:
-    """Raise ``ValueError`` where images of this size cannot pass a variant as it trains, or its attack.
+    """Raise ``ValueError`` if images of this size cannot pass a variant in training, or its attack.
 
     Args:
         experiment: the experiment.
-        shapes: what `abstract_models` made of it.
+        shapes: the result of `abstract_models`.
         size: (height, width) of the images.
     """
     images = jax.ShapeDtypeStruct((2, *size, 3), np.float32)
@@ -171,17 +170,17 @@ def _pass(model: Any, trunk: tuple[str, ...], images: Any) -> None:
 
 
 def _known_size(experiment: Experiment) -> tuple[int, int] | None:
-    """(height, width) of the images that train, where the config says it."""
+    """Return (height, width) of the training images, if the config determines it."""
     if experiment.model.input_size or known_counts(experiment.data) is None:
         return experiment.model.input_size
     default = inspect.signature(data.DATASETS["builtin"]).parameters["size"].default
     size = tuple(experiment.data.options.get("size", default))
-    return size if len(size) == 2 else None  # the data set says what is wrong with it
+    return size if len(size) == 2 else None  # the data set reports what is wrong with it
 
 
 @contextmanager
 def named(label: str) -> Iterator[None]:
-    """Put the field's name before what is wrong with it."""
+    """Add the field's name to an error."""
     try:
         yield
     except (ValueError, TypeError) as error:
@@ -189,10 +188,10 @@ def named(label: str) -> Iterator[None]:
 
 
 def abstract_models(experiment: Experiment) -> dict[str, Any]:
-    """The metric that each variant trains, as shapes; one object where variants have the same blocks.
+    """Return the metric of each variant, as shapes; one object for variants with the same blocks.
 
     Raises:
-        ValueError: the backbone, a tap or a block does not fit; names the field.
+        ValueError: the backbone, a tap or a block does not fit; the message names the field.
     """
     if taps := experiment.model.taps:
         bare = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, taps=None))
@@ -217,10 +216,11 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
 
 def _build(experiment: Experiment, *, weights: bool) -> Any:
     chosen = experiment.model
-    options = {"width": chosen.width, "taps": chosen.taps, "input_size": chosen.input_size}
+    options: dict[str, Any] = {"width": chosen.width, "taps": chosen.taps, "input_size": chosen.input_size}
     if not weights:
         with named("model"):
             return models.Linearity(chosen.backbone, rngs=nnx.Rngs(0), **options)
+    assert chosen.weights is not None  # or there are none to look into
     path = data.resolve(chosen.weights)
     return nnx.eval_shape(lambda: models.build(chosen.backbone, backbone_weights=path, **options))
 
@@ -262,14 +262,15 @@ def _check_attack(where: str, chosen: Adversarial) -> None:
     for option in chosen.options:
         if option not in known:
             raise ValueError(f"{where}.options: {chosen.attack} has no option {option!r}{suggestion(option, known)}")
-    in_pixels = getattr(kind, "strength", "epsilon") == "epsilon" and chosen.options.get("norm", "linf") == "linf"
+    in_pixels = attacks.strength_option(chosen.attack) == "epsilon" and chosen.options.get("norm", "linf") == "linf"
     if in_pixels and chosen.epsilon > 1:
         raise ValueError(f"{where}.epsilon={chosen.epsilon} is above 1; write {chosen.epsilon:g} / 255")
     with named(where):
         attack = augmentation(chosen, low=0.0, high=1.0, distance=_nothing).args[0]
-    if hasattr(attack, "run"):
+    if isinstance(attack, attacks.QueryAttack):
         raise ValueError(
-            f"{where}.attack={chosen.attack!r} asks for scores from outside a training step; choose a white-box attack"
+            f"{where}.attack={chosen.attack!r} is a black-box attack, which a training step cannot run; choose a "
+            "white-box attack"
         )
 
 
@@ -282,5 +283,5 @@ def _check_file(where: str, path: str) -> None:
     if not found.is_file():
         raise FileNotFoundError(
             f"{where}={path!r}: {found} {'is a folder' if found.is_dir() else 'does not exist'}; "
-            "relative paths lie under $JAXIQA_DATA (./data without it)"
+            "relative paths are under $JAXIQA_DATA (./data without it)"
         )

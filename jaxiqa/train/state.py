@@ -1,7 +1,8 @@
-"""What changes while a metric trains, as one pytree of plain arrays, and the optimiser that changes it."""
+"""The state of a training as one pytree of plain arrays, and the optimiser that changes it."""
 
 import hashlib
-from collections.abc import Collection
+import re
+from collections.abc import Collection, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -12,7 +13,9 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
-from jaxiqa.types import Images, Scores
+from jaxiqa.core.pytrees import STATIC, static
+from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.metric import Metric
 
 Tree = dict[Any, Any]
 """Nested dict of arrays, keyed by module path."""
@@ -21,9 +24,9 @@ Tree = dict[Any, Any]
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class TrainState:
-    """Everything a killed run needs to go on exactly; the position in the data is ``step`` itself.
+    """Everything a killed run needs for an exact resume; the position in the data is ``step`` itself.
 
-    Leaves are arrays; JAX's own tree functions also put other things in their places, so they carry no types.
+    Leaves are arrays; JAX's tree functions also put other objects in their places, so they have no types.
     """
 
     step: Any  # int32
@@ -38,10 +41,10 @@ class TrainState:
 
 
 @dataclass(frozen=True)
-class Parts:
-    """A metric taken apart: what trains, what does not, and how to put it together in either mode.
+class SplitModel:
+    """A metric split into trained parameters and the rest, with a structure for either mode.
 
-    ``training`` and ``inference`` differ only in the mode of batch normalisation.
+    ``training`` and ``inference`` differ only in the mode of batch normalisation. ``loss_weights`` are the metric's.
     """
 
     training: nnx.GraphDef
@@ -50,26 +53,28 @@ class Parts:
     fixed: Tree
     batch_stats: Tree
     other: Tree
+    loss_weights: Mapping[str, float]
 
 
-def take_apart(model: nnx.Module, *, frozen: Collection[str] = (), batch_norm: str = "train") -> Parts:
-    """Split a Linearity metric for training.
+def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str = "train") -> SplitModel:
+    """Split a metric for training.
 
     Args:
-        model: the metric; left as it was.
-        frozen: backbone stages whose parameters do not train.
-        batch_norm: ``"train"``, or ``"frozen"`` to keep the backbone's running statistics. The head's batch
-            normalisation always follows the batch; that of frozen stages never does.
+        model: the metric; it is not changed.
+        frozen: backbone stages whose parameters are not trained.
+        batch_norm: ``"train"``, or ``"frozen"`` to use the backbone's running statistics. The head's batch norms
+            always use the batch; those of frozen stages never do.
+
+    Parameters that a batch norm cancels (`jaxiqa.models.metric.Metric.cancelled`) are not trained.
     """
 
     def trains(path: tuple, variable: nnx.Variable) -> bool:
-        # Batch normalisation subtracts the heads' biases again. Their gradient is rounding noise, which Adam would
-        # scale up to full steps, different ones for every number of devices.
-        cancelled = path[0] in ("dr6", "dr7") and path[1] == "linear" and path[-1] == "bias"
+        name = ".".join(map(str, path))
+        cancelled = any(re.fullmatch(pattern, name) for pattern in model.cancelled)
         held = path[:2] == ("backbone", "stage") and path[2] in frozen
         return isinstance(variable, nnx.Param) and not (held or cancelled)
 
-    def split(training: bool):
+    def split(training: bool) -> tuple[Any, ...]:
         view = nnx.clone(model)
         view.eval()
         for path, module in nnx.iter_modules(view):
@@ -80,21 +85,22 @@ def take_apart(model: nnx.Module, *, frozen: Collection[str] = (), batch_norm: s
 
     training, *states = split(training=True)
     inference = split(training=False)[0]
-    return Parts(training, inference, *(nnx.to_pure_dict(state) for state in states))
+    params, fixed, batch_stats, other = map(nnx.to_pure_dict, states)
+    return SplitModel(training, inference, params, fixed, batch_stats, other, model.loss_weights)
 
 
-def put_together(
-    parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
-) -> nnx.Module:
-    """The metric with these parameters; gradients flow through it to ``params``.
+def merge_model(
+    parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
+) -> Any:
+    """Return the metric with these parameters; gradients flow through it to ``params``.
 
-    In training mode the batch norms that follow the batch share its statistics over the devices of ``axis_name``.
+    In training mode, batch norms that use the batch share its statistics over the devices of ``axis_name``.
     """
     graphdef = parts.training if training else parts.inference
     return _merge(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
 
 
-def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | None) -> nnx.Module:
+def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | None) -> Any:
     model = nnx.merge(graphdef, *states, copy=True)
     for _, module in nnx.iter_modules(model):
         if isinstance(module, nnx.BatchNorm):
@@ -105,24 +111,24 @@ def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | No
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RawScore:
-    """The uncalibrated score of prepared images, ``b h w c -> b``: what attacks and penalties see while training.
+    """The uncalibrated score of prepared images, ``b h w c -> b``, for attacks and penalties in training.
 
-    A pytree, so that jitted functions take it as an argument; differentiable in its parameters. What batch norms
-    in training mode would remember of the images is forgotten.
+    A pytree, so that jitted functions take it as an argument; differentiable in its parameters. Updates of running
+    statistics by batch norms in training mode are discarded.
     """
 
-    graphdef: Any = field(metadata={"static": True})
+    graphdef: Any = field(metadata=STATIC)
     states: tuple[Tree, ...]
-    axis_name: str | None = field(metadata={"static": True})
+    axis_name: str | None = static()
 
     def __call__(self, images: Images) -> Scores:
-        return _merge(self.graphdef, self.states, self.axis_name).outputs(images)[:, 2]
+        return _merge(self.graphdef, self.states, self.axis_name).outputs(images)["score"]
 
 
 def raw_score_fn(
-    parts: Parts, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
+    parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
 ) -> RawScore:
-    """`put_together` as a score function."""
+    """Return `merge_model` as a score function."""
     graphdef = parts.training if training else parts.inference
     return RawScore(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
 
@@ -136,15 +142,15 @@ def make_optimizer(
     decay_factor: float,
     pretrained: frozenset[str] = frozenset(),
 ) -> optax.GradientTransformation:
-    """Adam with a staircase decay, and a lower rate for the stages that start from trained weights.
+    """Return Adam with a staircase decay, and a lower rate for stages that start from trained weights.
 
     Args:
         params: the trained parameters, by module path.
         learning_rate: of the head and of inserted blocks.
-        backbone_factor: the rate of the ``pretrained`` stages, as a share of ``learning_rate``.
-        decay_every: steps after which the rate is multiplied by ``decay_factor``, again and again.
+        backbone_factor: rate of the ``pretrained`` stages divided by ``learning_rate``.
+        decay_every: number of steps after which, repeatedly, the rate is multiplied by ``decay_factor``.
         decay_factor: in (0, 1].
-        pretrained: names of the backbone stages that learn at the lower rate.
+        pretrained: names of the backbone stages with the lower rate.
     """
 
     def adam(rate: float) -> optax.GradientTransformation:
@@ -160,9 +166,9 @@ def make_optimizer(
     )
 
 
-def start(parts: Parts, optimizer: optax.GradientTransformation) -> TrainState:
-    """The state before the first step."""
-    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  buffers are donated, so no two may be shared
+def start(parts: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
+    """Return the state before the first step."""
+    copy = lambda tree: jax.tree.map(jnp.copy, tree)  # noqa: E731  buffers are donated, so none may be shared
     return TrainState(
         step=jnp.int32(0),
         params=copy(parts.params),
@@ -176,8 +182,8 @@ def start(parts: Parts, optimizer: optax.GradientTransformation) -> TrainState:
     )
 
 
-def digest(parts: Parts, stages: Collection[str]) -> str:
-    """SHA-256 of everything that these backbone stages compute with: equal digests, equal activations."""
+def digest(parts: SplitModel, stages: Collection[str]) -> str:
+    """Return the SHA-256 of everything these backbone stages compute with: equal digests, equal activations."""
     held = [
         tree.get("backbone", {}).get("stage", {}).get(stage)
         for tree in (parts.fixed, parts.batch_stats, parts.other)

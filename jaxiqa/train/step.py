@@ -1,45 +1,52 @@
-"""One optimisation step, written for one device's share of the batch."""
+"""One optimisation step, for one device's share of the batch."""
 
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import optax
 from flax import nnx
 from jaxtyping import Array, Float, Key
 
-from jaxiqa.pruning import apply_masks
+from jaxiqa.core.types import ScoreFn
 from jaxiqa.train.losses import total_loss
-from jaxiqa.train.state import Parts, TrainState, Tree, put_together, raw_score_fn
-from jaxiqa.types import ScoreFn
+from jaxiqa.train.pruning import apply_masks
+from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, raw_score_fn
 
 Augment = Callable[..., tuple[Array, Array]]
-"""``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch to train on, from the metric as it
-stands, one device's pictures with their labels, a random key for each, and what brings the values of all devices
-together. A pytree."""
+"""``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch for training. It gets the current
+metric, one device's images with their labels, a random key for each, and a function that gathers values of all devices.
+A pytree."""
 
 Penalty = Callable[..., Float[Array, ""]]
-"""``penalty(score_fn, images, gather=...)``: what is added to the loss, differentiable in ``score_fn``. A pytree."""
+"""``penalty(score_fn, images, gather=...)``: is added to the loss; differentiable in ``score_fn``. A pytree."""
 
 
-def as_it_is(score_fn: ScoreFn, images: Array, mos: Array, keys: Any, *, gather: Callable) -> tuple[Array, Array]:
-    """The `Augment` that leaves the batch alone."""
+def identity_augment(
+    score_fn: ScoreFn, images: Array, mos: Array, keys: Any, *, gather: Callable
+) -> tuple[Array, Array]:
+    """Return the batch unchanged: an `Augment`."""
     return images, mos
 
 
-def nothing(score_fn: ScoreFn, images: Array, *, gather: Callable) -> Float[Array, ""]:
-    """The `Penalty` that costs nothing."""
+def zero_penalty(score_fn: ScoreFn, images: Array, *, gather: Callable) -> Float[Array, ""]:
+    """Return zero: a `Penalty`."""
     return jnp.float32(0)
 
 
-PLAIN = {"augment": jax.tree_util.Partial(as_it_is), "penalty": jax.tree_util.Partial(nothing), "seed": 0}
-"""The constants of a step that trains on the batch as it comes."""
+DEFAULTS = {
+    "augment": jax.tree_util.Partial(identity_augment),
+    "penalty": jax.tree_util.Partial(zero_penalty),
+    "seed": 0,
+}
+"""The constants of a step on the unchanged batch."""
 
 
 def make_step(
-    parts: Parts,
+    parts: SplitModel,
     loss: Callable,
     optimizer: optax.GradientTransformation,
     *,
@@ -49,17 +56,17 @@ def make_step(
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, Float[Array, ""]]]:
     """Build ``step(state, constants, batch) -> (state, loss)``.
 
-    ``constants`` holds ``fixed`` (parameters that do not train), ``other`` (the metric's remaining variables),
-    ``masks`` (0/1 arrays by module path: what pruning removed stays removed), an `Augment`, a `Penalty` and the
-    ``seed`` of their random keys (`PLAIN` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
+    ``constants`` holds ``fixed`` (parameters that are not trained), ``other`` (the metric's remaining variables),
+    ``masks`` (0/1 arrays by module path, which keep pruned weights at zero), an `Augment`, a `Penalty` and the
+    ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
     with ``after``, ``activation``: the output of the frozen stage ``after``.
 
-    The score function that ``augment`` and ``penalty`` see has its batch norms in ``attacked_mode``, "eval" or "train".
-    Every picture's key comes from the seed, the step and its place in the whole batch, so that a killed run goes on
-    exactly and the number of devices does not matter.
+    In the score function of ``augment`` and ``penalty``, batch norms are in ``attacked_mode``, "eval" or "train".
+    Every image's key depends on the seed, the step and its position in the whole batch. So a killed run resumes
+    exactly, and the number of devices does not matter.
 
-    The predictions of all devices are gathered before the loss, which compares them with one another, and the mean
-    over devices is taken both inside the loss and of the gradients.
+    The predictions of all devices are gathered before the loss, which compares them with one another. The mean over
+    devices is taken inside the loss and of the gradients.
     """
 
     def mean(tree: Any) -> Any:
@@ -85,16 +92,19 @@ def make_step(
             score_fn(state.params), given, mos, keys(constants["seed"], state.step, len(mos)), gather=gather
         )
 
+        chex.assert_equal_shape_prefix([inputs, labels], 1, exception_type=ValueError)
+
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
-            model = put_together(whole, params, state.batch_stats, training=True, axis_name=axis_name)
+            model = merge_model(whole, params, state.batch_stats, training=True, axis_name=axis_name)
             outputs = model.outputs_from(inputs, after) if after else model.outputs(inputs)
-            value = total_loss(loss, gather(outputs), gather(labels))
+            value = total_loss(loss, jax.tree.map(gather, outputs), gather(labels), parts.loss_weights)
             value = value + constants["penalty"](score_fn(params), given, gather=gather)
             return mean(value), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
         (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(mean(gradients), state.optimizer, state.params)
         params = apply_masks(optax.apply_updates(state.params, updates), constants["masks"])
+        chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)  # or every step would compile again
         state = replace(
             state,
             step=state.step + 1,

@@ -1,4 +1,4 @@
-"""What a variant of an experiment trains: the model with its blocks, what is frozen, what is added to the loss."""
+"""What a variant of an experiment trains: the model with its blocks, frozen stages, additions to the loss."""
 
 import inspect
 from collections.abc import Callable
@@ -11,26 +11,28 @@ from jax.tree_util import Partial
 from jaxiqa import attacks, models
 from jaxiqa.config import Adversarial, Block, NormPenalty, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
+from jaxiqa.core import registry
 from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.models.metric import Metric
 
 BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
 
 
-def insert_blocks(model: nnx.Module, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
-    """Insert the variant's blocks, in their order.
+def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
+    """Insert the variant's blocks, in order.
 
     Args:
-        model: the metric that the variant starts from; changed in place.
+        model: the metric from which the variant starts; changed in place.
         variant: the variant.
         rngs: random numbers for the weights of all blocks.
-        where: its field in the config, for messages.
+        where: its field in the config, for errors.
 
     Returns:
-        The names of the blocks that stay as they are.
+        The names of the blocks that are not trained.
 
     Raises:
-        ValueError: an unknown place or option; names the field.
+        ValueError: an unknown place or option; the message names the field.
     """
     held = []
     for label, block in blocks_of(variant, where).items():
@@ -46,17 +48,17 @@ def insert_blocks(model: nnx.Module, variant: Variant, *, rngs: nnx.Rngs, where:
     return tuple(held)
 
 
-def _check_block(where: str, block: Block, model: nnx.Module) -> None:
-    """Raise ``ValueError`` for a stage or an option that does not exist, with the nearest that does."""
+def _check_block(where: str, block: Block, model: Metric) -> None:
+    """Raise ``ValueError`` for a stage or option that does not exist; the message suggests the nearest name."""
     stage, known = block.where.partition(":")[2], stages_of(model)
     if stage not in known:
         raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
-    parameters = inspect.signature(BLOCKS[block.kind].__init__).parameters
+    parameters = registry.parameters(BLOCKS[block.kind])
     open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a block without options
     allowed = [
         option
         for option, parameter in parameters.items()
-        if option not in ("self", "features", "rngs") and parameter.kind not in open_ended
+        if option not in ("features", "rngs") and parameter.kind not in open_ended
     ]
     for option in block.options:
         if option not in allowed:
@@ -66,14 +68,14 @@ def _check_block(where: str, block: Block, model: nnx.Module) -> None:
             raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: 40}}")
 
 
-def stages_of(model: nnx.Module) -> list[str]:
-    """The names of the backbone's groups of stages, then of its stages."""
+def stages_of(model: Metric) -> list[str]:
+    """Return the names of the backbone's groups of stages, then of its stages."""
     order = model.backbone.order
     return list(dict.fromkeys([*(stage.partition(".")[0] for stage in order), *order]))
 
 
-def _free_name(model: nnx.Module, kind: str) -> str:
-    """``robust_block``, then ``robust_block_2`` and so on."""
+def _free_name(model: Metric, kind: str) -> str:
+    """Return ``robust_block``, or else ``robust_block_2`` and so on."""
     names, number, name = {insertion.name for insertion in model.insertions}, 1, kind
     while name in names:
         number += 1
@@ -81,33 +83,33 @@ def _free_name(model: nnx.Module, kind: str) -> str:
     return name
 
 
-def frozen_stages(model: nnx.Module, freeze: str | None) -> tuple[str, ...]:
-    """All stages up to ``freeze``; none for None."""
+def frozen_stages(model: Metric, freeze: str | None) -> tuple[str, ...]:
+    """Return all stages up to ``freeze``; none for None."""
     return model.backbone.order[: model.backbone.span(freeze)[1] + 1] if freeze else ()
 
 
 def needs_images(variant: Variant) -> bool:
-    """Whether training changes or moves the images, so that a frozen trunk's output cannot be stored."""
+    """Return whether training changes or shifts the images, so that a frozen trunk's output cannot be stored."""
     return bool(variant.training.adversarial or variant.training.norm_penalty)
 
 
 def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Callable | None = None) -> Any:
-    """Attacked copies beside the images of a batch, as `jaxiqa.train.loop.fit` takes them.
+    """Return the `augment` of `jaxiqa.train.loop.fit`: attacked copies besides the images of a batch.
 
     Args:
-        chosen: the config's.
+        chosen: from the config.
         low, high: lowest and highest label, standardised.
         distance: the network of the label "lpips".
 
     Raises:
         ValueError: an attack or option that does not exist, or a strength out of range.
     """
-    strength = getattr(attacks.ATTACKS.get(chosen.attack), "strength", "epsilon")
+    strength = attacks.strength_option(chosen.attack)
     if strength in chosen.options:
-        raise ValueError(f"options.{strength} is what `epsilon` sets; leave it out of options")
+        raise ValueError(f"options.{strength} is set by `epsilon`; remove it from options")
     return Partial(
         partial(adversarial_batch, target=chosen.target),
-        attacks.make(chosen.attack, **chosen.options, **{strength: chosen.epsilon}),
+        attacks.make(chosen.attack, **{**chosen.options, strength: chosen.epsilon}),
         low=low,
         high=high,
         distance=distance or Partial(LABELS[chosen.label]),
@@ -116,5 +118,5 @@ def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Call
 
 
 def slope_penalty(chosen: NormPenalty) -> Any:
-    """The price of steep scores, as `jaxiqa.train.loop.fit` takes it."""
+    """Return the `penalty` of `jaxiqa.train.loop.fit`: a price on steep scores."""
     return Partial(partial(norm_penalty, scale_free=chosen.scale_free), step=chosen.step, weight=chosen.weight)

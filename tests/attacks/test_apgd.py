@@ -1,17 +1,17 @@
-"""Auto-PGD: optima of a linear score, the paper's algorithm written out in NumPy, restarts, what is refused."""
+"""Auto-PGD: optima of a linear score, the paper's algorithm in NumPy, restarts, refused options."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks.apgd import APGD, windows
+from jaxiqa.core.keys import image_keys
 
 KEY = jax.random.key(3)
 
 
-def pictures(shape=(2, 6, 5, 3), seed=0):
+def make_images(shape=(2, 6, 5, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -20,7 +20,7 @@ def linear(images):
 
 
 def wavy(images):
-    """A score with many maxima, whose gradient `wavy_numpy` knows."""
+    """A score with many maxima; `wavy_numpy` computes its gradient."""
     a, b, c = wave(images.shape[1:])
     return (a * jnp.sin(b * images + c)).sum((1, 2, 3))
 
@@ -38,7 +38,7 @@ def wavy_numpy(image):
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize("steps", [1, 12])
 def test_linf_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps, random_start):
-    images = pictures()
+    images = make_images()
     images = images.at[0].set(jnp.round(images[0]))  # pixels that are already at 0 or 1
     gradient = jax.grad(lambda x: linear(x).sum())(images)
     attacked = APGD(0.1, steps=steps, random_start=random_start)(linear, images, KEY)
@@ -46,7 +46,7 @@ def test_linf_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps, ra
 
 
 def largest_in_l2_ball(clean, direction, epsilon):
-    """Maximum of a linear score over ball and box: the Lagrange conditions leave one unknown, found in float64."""
+    """Return the maximum of a linear score over ball and box, by the Lagrange conditions in float64."""
     from scipy.optimize import brentq
 
     move = lambda scale: np.clip(clean + scale * direction, 0, 1) - clean  # noqa: E731
@@ -56,7 +56,7 @@ def largest_in_l2_ball(clean, direction, epsilon):
 
 @pytest.mark.parametrize("epsilon", [0.3, 2.0])
 def test_l2_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon):
-    images = pictures()
+    images = make_images()
     attacked = np.float64(APGD(epsilon, steps=60, norm="l2")(linear, images, KEY))
     clean, direction = np.float64(images), np.float64(jax.grad(lambda x: linear(x).sum())(images)[0])
     for before, after in zip(clean, attacked, strict=True):
@@ -66,7 +66,7 @@ def test_l2_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon):
 
 
 def apgd_in_numpy(clean, epsilon, steps, norm):
-    """Algorithm 1 of arXiv:2003.01690 for one image away from 0 and 1; also how often the step was halved."""
+    """Run Algorithm 1 of arXiv:2003.01690 for one image away from 0 and 1; also count the halvings of the step."""
 
     def project(x):
         offset = x - clean
@@ -100,8 +100,8 @@ def apgd_in_numpy(clean, epsilon, steps, norm):
 
 
 @pytest.mark.parametrize(("norm", "epsilon"), [("linf", 0.1), ("l2", 0.3)])
-def test_a_score_with_many_maxima_is_climbed_as_in_the_paper(norm, epsilon):
-    images = 0.3 + 0.4 * pictures()
+def test_steps_on_a_score_with_many_maxima_equal_the_papers_algorithm(norm, epsilon):
+    images = 0.3 + 0.4 * make_images()
     attacked = APGD(epsilon, steps=40, norm=norm, random_start=False)(wavy, images, KEY)
     for clean, found in zip(images, attacked, strict=True):
         expected, halvings = apgd_in_numpy(np.float64(clean), epsilon, 40, norm)
@@ -110,7 +110,7 @@ def test_a_score_with_many_maxima_is_climbed_as_in_the_paper(norm, epsilon):
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 10, 37])
-def test_windows_of_any_number_of_steps_lie_end_to_end(steps):
+def test_windows_cover_any_number_of_steps_without_gaps(steps):
     lengths = windows(steps)
     ends = np.flatnonzero(lengths)
     np.testing.assert_array_equal(np.cumsum(lengths[ends]), ends)
@@ -119,7 +119,7 @@ def test_windows_of_any_number_of_steps_lie_end_to_end(steps):
 
 @pytest.mark.slow
 def test_restarts_keep_the_best_and_a_batch_equals_its_images():
-    images = 0.3 + 0.4 * pictures((3, 4, 5, 3))
+    images = 0.3 + 0.4 * make_images((3, 4, 5, 3))
     once, thrice = (APGD(0.1, steps=5, restarts=count)(wavy, images, KEY) for count in (1, 3))
     assert (wavy(thrice) >= wavy(once)).all()
     assert (wavy(thrice) > wavy(once)).any()
@@ -128,8 +128,8 @@ def test_restarts_keep_the_best_and_a_batch_equals_its_images():
 
 
 @pytest.mark.parametrize("bad", [jnp.nan, jnp.inf])
-def test_a_score_that_breaks_on_the_way_is_reported(bad):
-    def breaks(images):  # finite at the clean images, not where the second one is led
+def test_a_score_that_becomes_nan_during_the_attack_is_reported(bad):
+    def breaks(images):  # finite at the clean images, NaN on the way of the second
         scores = images.mean((1, 2, 3))
         return jnp.where((jnp.arange(len(images)) == 1) & (scores > 0.55), bad, scores)
 
@@ -138,6 +138,6 @@ def test_a_score_that_breaks_on_the_way_is_reported(bad):
 
 
 @pytest.mark.parametrize("options", [{"restarts": 0}, {"restarts": 2, "random_start": False}])
-def test_restarts_that_make_no_sense_are_refused(options):
+def test_bad_numbers_of_restarts_are_refused(options):
     with pytest.raises(ValueError, match="restarts"):
         APGD(0.1, **options)

@@ -1,4 +1,4 @@
-"""What every attack promises, and what single ones must reach."""
+"""The contract of every attack, and results that single attacks must reach."""
 
 import dataclasses
 from functools import partial
@@ -7,11 +7,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa import attacks
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import ATTACKS, FITTED, UAP, fit_facpa, fit_uap, make
+from jaxiqa.core.keys import image_keys
 
 EPSILON = 8 / 255
 
@@ -45,9 +45,9 @@ FAST = {
     "stadv": {"steps": 4, "score_scale": 1.0},
     "zhang": {"distance": mean_square, "steps": 3, "step_size": 0.01, "score_scale": 1.0},
 }
-"""Options under which every attack of the registry is quick, apart from its ε."""
+"""Options that make every attack of the registry quick, without ε."""
 MINIMUM = {"korhonen": 3, "patch_rs": 3, "stadv": 2}
-"""Pixels that the sides of an image have at least."""
+"""Smallest side of an image, in pixels."""
 FITTING = {
     "uap": {"epsilon": EPSILON, "batch_size": 3},
     "facpa": {"network": jax.tree_util.Partial(lambda shift, x: jnp.tanh(x + shift), jnp.zeros(3)), "multiple": 1},
@@ -59,7 +59,7 @@ def is_bounded(name):
 
 
 def an_attack(name, images, **options):
-    """A quick attack of this name; a fitted one has been fitted on these images."""
+    """Return a quick attack of this name; a fitted one is fitted on these images."""
     if name == "uap":
         return fit_uap(score, images, KEY, epsilon=EPSILON, epochs=2, batch_size=2, **options)
     if name == "facpa":
@@ -73,22 +73,22 @@ NAMES = [*ATTACKS, *FITTED]
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_no_step_compiles_the_metric_twice(name):
-    """Published metrics take up to half a minute, and a state of another type after the first step is enough for it."""
+def test_the_metric_is_compiled_once(name):
+    """Compiling a published metric takes up to 30 s. A state that changes its type compiles it twice."""
     traced = []
 
     def counted(images):
         traced.append(images.shape)
         return score(images)
 
-    run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, pictures())
-    run(counted, pictures(), KEY)
-    assert len(traced) == len(set(traced))  # black-box attacks ask about batches of several sizes
+    run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, make_images())
+    run(counted, make_images(), KEY)
+    assert len(traced) == len(set(traced))  # black-box attacks score batches of several sizes
 
 
 @pytest.mark.parametrize("name", [slow(name) if name == "korhonen" else name for name in NAMES])
 def test_the_contract(name):
-    images = pictures()
+    images = make_images()
     attack = an_attack(name, images)
     attacked = attack(score, images, KEY)
     assert attacked.shape == images.shape
@@ -102,7 +102,7 @@ def test_the_contract(name):
     gains = score(attacked) - score(images)
     if name in FITTED:
         assert float(gains.mean()) > 1e-3
-    elif name == "cadv":  # painting anew comes first, whatever that does to the score
+    elif name == "cadv":  # recolouring comes first and may lower the score
         opposite = an_attack(name, images, objective="lower")(score, images, KEY)
         assert (score(attacked) > score(opposite) + 1e-4).all()
     else:
@@ -117,7 +117,7 @@ def test_the_contract(name):
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("size", [(1, 1), slow((2, 2)), slow((1, 7)), (5, 3)])
 def test_tiny_images_are_attacked_or_refused_clearly(name, size):
-    images = pictures((1, *size, 3))
+    images = make_images((1, *size, 3))
     if min(size) < MINIMUM.get(name, 1):
         with pytest.raises(ValueError, match=f"at least {MINIMUM[name]} pixels"):
             an_attack(name, images)(score, images, KEY)
@@ -132,14 +132,14 @@ def test_tiny_images_are_attacked_or_refused_clearly(name, size):
     "images", [jnp.zeros((4, 4, 3)), jnp.full((1, 4, 4, 3), 255.0), jnp.zeros((1, 4, 4, 3), jnp.uint8)]
 )
 def test_images_of_the_wrong_kind_are_refused(name, images):
-    attack = an_attack(name, pictures((2, 4, 4, 3)))
+    attack = an_attack(name, make_images((2, 4, 4, 3)))
     with pytest.raises(Exception, match=r"images|b h w c"):
         attack(score, images, KEY)
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name != "cadv"])
-def test_lowering_is_raising_the_negative(name):
-    images = pictures()
+def test_lower_equals_raising_the_negative_score(name):
+    images = make_images()
     change = score(an_attack(name, images, objective="lower")(score, images, KEY)) - score(images)
     assert float(change.mean()) < -1e-3 if name in FITTED else bool((change < -1e-3).all())
 
@@ -150,41 +150,41 @@ def test_a_score_that_is_not_finite_is_reported_with_its_image(name, bad):
     def broken(images):
         return jnp.where(jnp.arange(len(images)) == 1, bad, 1.0) * images.mean((1, 2, 3))
 
-    run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, pictures())
+    run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, make_images())
     with pytest.raises(ValueError, match="finite"):
-        run(broken, pictures(), KEY)
+        run(broken, make_images(), KEY)
 
 
-def test_fitting_reports_scores_that_are_not_finite_though_their_gradient_is():
+def test_fitting_reports_non_finite_scores_with_a_finite_gradient():
     with pytest.raises(ValueError, match="non-finite"):
-        fit_uap(lambda x: x.mean((1, 2, 3)) + jnp.nan, pictures(), KEY, epsilon=EPSILON)
+        fit_uap(lambda x: x.mean((1, 2, 3)) + jnp.nan, make_images(), KEY, epsilon=EPSILON)
 
 
 @pytest.mark.parametrize("name", ["pgd", "stadv"])
 def test_an_attack_on_constant_images_runs_inside_the_jit_of_a_model(name):
-    images, weight = pictures((1, 4, 4, 3)), jnp.ones((4, 4, 3))
+    images, weight = make_images((1, 4, 4, 3)), jnp.ones((4, 4, 3))
     attack = an_attack(name, images)
     inside = jax.jit(lambda w: attack(lambda x: (x * w).sum((1, 2, 3)), images, KEY))(weight)
     np.testing.assert_allclose(inside, attack(lambda x: (x * weight).sum((1, 2, 3)), images, KEY), atol=1e-5)
 
 
-def test_a_universal_perturbation_helps_on_images_it_has_not_seen_and_survives_the_disk(tmp_path):
-    attack = fit_uap(score, pictures((8, 9, 14, 3), seed=1), KEY, epsilon=EPSILON, epochs=20, batch_size=3)
-    others = pictures((6, 9, 14, 3), seed=2)
+def test_a_universal_perturbation_raises_scores_of_other_images_and_survives_saving(tmp_path):
+    attack = fit_uap(score, make_images((8, 9, 14, 3), seed=1), KEY, epsilon=EPSILON, epochs=20, batch_size=3)
+    others = make_images((6, 9, 14, 3), seed=2)
     gain = float((score(attack(None, others, KEY)) - score(others)).mean())
     noise = jax.random.rademacher(KEY, others.shape[1:], jnp.float32) * EPSILON
     assert gain > 3 * abs(float((score(jnp.clip(others + noise, 0, 1)) - score(others)).mean()))
-    attacks.save(attack, tmp_path / "a" / "uap.safetensors")
-    np.testing.assert_array_equal(attacks.load(tmp_path / "a" / "uap.safetensors").delta, attack.delta)
+    attacks.save_uap(attack, tmp_path / "a" / "uap.safetensors")
+    np.testing.assert_array_equal(attacks.load_uap(tmp_path / "a" / "uap.safetensors").delta, attack.delta)
     (tmp_path / "bad.safetensors").write_bytes(b"nothing")
     with pytest.raises(ValueError, match=r"bad\.safetensors"):
-        attacks.load(tmp_path / "bad.safetensors")
+        attacks.load_uap(tmp_path / "bad.safetensors")
     with pytest.raises(ValueError, match="3 channels"):
-        UAP(attack.delta)(None, pictures((1, 9, 14, 1)), KEY)
+        UAP(attack.delta)(None, make_images((1, 9, 14, 1)), KEY)
 
 
 def test_a_smoother_flow_is_cheaper_and_weaker():
-    images = pictures((2, 16, 16, 3))
+    images = make_images((2, 16, 16, 3))
     free, dear = (
         attacks.StAdv(flow_weight=weight, score_scale=1.0, steps=10)(score, images, KEY) for weight in (0.0, 10.0)
     )
@@ -209,6 +209,6 @@ def test_a_smoother_flow_is_cheaper_and_weaker():
         ("ifgsm", {"epsilon": 0.1, "objective": "up"}, "objective"),
     ],
 )
-def test_bad_options_are_named(name, options, message):
+def test_errors_name_the_bad_option(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)

@@ -1,4 +1,4 @@
-"""What the black-box attacks promise, and what they must reach where the optimum is known."""
+"""Black-box attacks: their contract, and the gain they must reach on scores with a known optimum."""
 
 import heapq
 import math
@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
+from jaxiqa.attacks.engine.schedule import phase
 from jaxiqa.attacks.nes import NES
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
-from jaxiqa.attacks.schedule import phase
 from jaxiqa.attacks.square import Square, _bump
+from jaxiqa.core.keys import image_keys
 
 pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
 
@@ -36,7 +36,7 @@ ATTACKS = {
 BUDGETS = {"nes": 62, "nes_benchmark": 62, "one_pixel": 41, "one_pixel_benchmark": 41}
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -50,8 +50,8 @@ def wavy(images):
 
 
 @pytest.mark.parametrize("name", ATTACKS)
-def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name):
-    attack, images = ATTACKS[name], pictures()
+def test_black_box_attacks_keep_the_budget_the_ball_and_the_best_image(name):
+    attack, images = ATTACKS[name], make_images()
     result = attack.run(wavy, images, KEY)
     change = result.images - images
     assert result.images.dtype == images.dtype
@@ -64,11 +64,11 @@ def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name)
     np.testing.assert_array_equal(result.queries, BUDGETS.get(name, 40))
     np.testing.assert_allclose(result.scores, wavy(result.images), atol=1e-6)
     gains = result.scores - wavy(images)
-    # A few dozen queries need not suffice where the start is worse than the clean image, which is then returned.
-    assert (gains > 0).all() if attack.probes else (gains >= 0).all()
+    # If the start is worse than the clean image, a few dozen queries may not suffice: the clean image is returned.
+    assert (gains > 0).all() if attack.estimates_gradient else (gains >= 0).all()
     np.testing.assert_array_equal(attack(wavy, images, KEY), result.images)
     alone = attack(wavy, images[2:], image_keys(KEY, 3)[2:])
-    # The benchmark's NES divides by the length of a difference of scores at σ = 0.001, which rounding reaches.
+    # The benchmark's NES divides by the length of a difference of scores at σ = 0.001, which is near rounding.
     np.testing.assert_allclose(alone[0], result.images[2], atol=2e-4 if name == "nes_benchmark" else 1e-5)
 
 
@@ -77,15 +77,15 @@ def test_black_box_attacks_keep_their_budget_their_ball_and_the_best_image(name)
 def test_black_box_attacks_work_on_tiny_images(name, size):
     small = {"nes": {"steps": 2}, "one_pixel": {"generations": 1}, "patch_rs": {"area": 1}}.get(name, {})
     small |= {} if name in ("nes", "one_pixel") else {"queries": 6}
-    images = pictures((1, *size, 3))
+    images = make_images((1, *size, 3))
     assert replace(ATTACKS[name], **small)(wavy, images, KEY).shape == images.shape
 
 
 def test_images_too_small_for_a_window_or_patch_are_refused():
     with pytest.raises(ValueError, match="at least 3 pixels"):
-        Square(0.5, norm="l2")(wavy, pictures((1, 2, 9, 3)), KEY)
+        Square(0.5, norm="l2")(wavy, make_images((1, 2, 9, 3)), KEY)
     with pytest.raises(ValueError, match="at least 20 pixels"):
-        PatchRS(400)(wavy, pictures((1, 19, 30, 3)), KEY)
+        PatchRS(400)(wavy, make_images((1, 19, 30, 3)), KEY)
 
 
 def cosine(x, y):
@@ -93,8 +93,8 @@ def cosine(x, y):
 
 
 def test_nes_steps_along_the_gradient():
-    """A step of the benchmark's variant is the estimate itself; n pairs in d dimensions give a cosine of √(n/(n+d))."""
-    images = 0.25 + pictures((1, 6, 5, 3)) / 2
+    """A step of the benchmark variant is the estimate itself; n pairs in d dimensions give a cosine of √(n/(n+d))."""
+    images = 0.25 + make_images((1, 6, 5, 3)) / 2
     attack = NES(1.0, steps=1, pairs=1000, batch_size=2000, variant="benchmark")
     moved = attack(wavy, images, KEY) - images
     gradient = jax.grad(lambda x: wavy(x).sum())(images)
@@ -102,8 +102,8 @@ def test_nes_steps_along_the_gradient():
     assert abs(float(jnp.linalg.norm(moved)) - 0.1) < 1e-6
 
 
-def test_nes_follows_the_sign_and_halves_its_rate_where_it_does_not_help():
-    images = 0.25 + pictures((1, 6, 5, 3)) / 2
+def test_nes_follows_the_sign_and_halves_its_rate_without_gain():
+    images = 0.25 + make_images((1, 6, 5, 3)) / 2
     attack = NES(0.05, steps=1, pairs=1000, batch_size=2000)
     moved = attack(wavy, images, KEY) - images
     agree = jnp.sign(moved) == jnp.sign(jax.grad(lambda x: wavy(x).sum())(images))
@@ -118,7 +118,7 @@ def test_nes_follows_the_sign_and_halves_its_rate_where_it_does_not_help():
     np.testing.assert_allclose(rates, [0.01] * 4 + [0.005] * 5 + [0.0025])
 
 
-def test_nes_of_the_benchmark_repeats_its_noise_every_32_pixels():
+def test_nes_in_the_benchmark_variant_repeats_its_noise_every_32_pixels():
     images = jnp.full((1, 40, 70, 3), 0.5)
     moved = (NES(1.0, steps=1, pairs=2, variant="benchmark")(wavy, images, KEY) - images)[0]
     np.testing.assert_allclose(moved[:8], moved[32:], atol=1e-6)
@@ -131,7 +131,7 @@ def linear(direction):
 
 
 def test_square_reaches_most_of_a_linear_optimum_in_linf():
-    images, direction = pictures((2, 7, 8, 3)), weights((7, 8, 3))
+    images, direction = make_images((2, 7, 8, 3)), weights((7, 8, 3))
     result = Square(0.1, queries=1500).run(linear(direction), images, KEY)
     best = linear(direction)(jnp.clip(images + 0.1 * jnp.sign(direction), 0, 1))
     clean = linear(direction)(images)
@@ -139,16 +139,16 @@ def test_square_reaches_most_of_a_linear_optimum_in_linf():
 
 
 def test_square_gains_much_of_a_linear_optimum_in_l2():
-    images, direction = 0.4 + 0.2 * pictures((2, 11, 16, 3)), weights((11, 16, 3))
+    images, direction = 0.4 + 0.2 * make_images((2, 11, 16, 3)), weights((11, 16, 3))
     result = Square(1.0, queries=1000, norm="l2").run(linear(direction), images, KEY)
     gain = result.scores - linear(direction)(images)
-    # torchattacks 3.5.1 reaches 0.22 to 0.24 of the optimum on such weights at 32×32, this one there 0.26 to 0.28.
+    # On such weights at 32×32 torchattacks 3.5.1 reaches 0.22 to 0.24 of the optimum, jaxiqa 0.26 to 0.28.
     assert (gain > 0.3 * jnp.linalg.norm(direction)).all()
     np.testing.assert_allclose(jnp.linalg.norm((result.images - images).reshape(2, -1), axis=1), 1, atol=1e-5)
 
 
-def test_the_bump_is_the_paper_s():
-    """η of equation (2) in arXiv 1912.00049, added up square by square, in a 7×7 window at row 1, column 2."""
+def test_the_l2_bump_equals_the_papers_formula():
+    """η of equation (2) in arXiv:1912.00049, summed square by square, in a 7×7 window at row 1, column 2."""
     side, expected = 7, np.zeros((7, 7))
     for first, height in ((0, 3), (3, 4)):
         rectangle = np.zeros((height, side))
@@ -163,7 +163,7 @@ def test_the_bump_is_the_paper_s():
     assert abs(np.linalg.norm(bump) - 1) < 1e-6
 
 
-def test_square_looks_everywhere_and_the_benchmark_s_in_the_corner_alone():
+def test_square_covers_the_image_and_its_benchmark_variant_a_corner_only():
     images = jnp.full((1, 257, 300, 3), 0.5)
     brightness = lambda x: x.mean((1, 2, 3))  # noqa: E731
     changed = {}
@@ -175,12 +175,12 @@ def test_square_looks_everywhere_and_the_benchmark_s_in_the_corner_alone():
     assert not changed["benchmark"][256:].any()
     assert not changed["benchmark"][:, 256:].any()
     repainted = np.asarray(Square(0.1, queries=300, share=0.8)(brightness, images, KEY))[0, ..., 0]
-    rows, columns = np.nonzero(repainted != repainted[:1])  # no stripe any more
+    rows, columns = np.nonzero(repainted != repainted[:1])  # rows that no longer equal the first: the stripes are gone
     assert rows.max() > 250
     assert columns.max() > 290
 
 
-def test_the_schedule_is_the_published_table_rescaled():
+def test_the_schedule_of_square_is_the_published_table_rescaled():
     table = [(10, 1), (50, 2), (200, 4), (500, 8), (1000, 16), (2000, 32), (4000, 64), (6000, 128), (8000, 256)]
     for total in (10_000, 777, 30):
         for iteration in {0, 1, total // 100, total // 50, total // 7, total // 3, total - 1}:
@@ -191,14 +191,14 @@ def test_the_schedule_is_the_published_table_rescaled():
 
 @pytest.mark.parametrize("candidates", [1, 5])
 def test_parsimonious_reaches_the_optimum_of_an_additive_score(candidates):
-    images, direction = pictures((2, 5, 7, 3)), weights((5, 7, 3))
+    images, direction = make_images((2, 5, 7, 3)), weights((5, 7, 3))
     attack = Parsimonious(0.1, queries=600, block=4, candidates=candidates)
     attacked = attack(linear(direction), images, KEY)
     np.testing.assert_allclose(attacked, jnp.clip(images + 0.1 * jnp.sign(direction), 0, 1), atol=1e-6)
 
 
 def lazy_greedy(objective, order, budget):
-    """The paper's search with a heap, on one set of single values, until ``budget`` evaluations are used."""
+    """Run the paper's search with a heap on one set of single values, until ``budget`` evaluations are used."""
     signs, left, best = -np.ones(len(order)), budget - 1, -np.inf
 
     def ask(signs):
@@ -238,8 +238,8 @@ def lazy_greedy(objective, order, budget):
 
 
 @pytest.mark.parametrize("budget", [90, 130, 260])
-def test_parsimonious_walks_as_the_lazy_greedy_search_with_a_heap(budget):
-    """On a quadratic score with interactions, where bounds do go stale, and wrong."""
+def test_parsimonious_equals_the_lazy_greedy_search_with_a_heap(budget):
+    """The score is quadratic with interactions, so that bounds become outdated and wrong."""
     random = np.random.default_rng(0)
     pull, push = random.normal(size=(60, 60)) / 4, random.normal(size=60)
     images = jnp.full((1, 4, 5, 3), 0.5)
@@ -264,7 +264,7 @@ def test_parsimonious_flips_whole_blocks_per_channel():
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
 def test_one_pixel_changes_no_more_pixels_than_allowed_and_finds_their_colour(variant):
-    images = pictures((2, 6, 11, 3)) / 2
+    images = make_images((2, 6, 11, 3)) / 2
     attack = OnePixel(2, population=40, generations=40, variant=variant)
     result = attack.run(lambda x: x.sum((1, 2, 3)), images, KEY)
     changed = (result.images != images).any(-1).sum((1, 2))
@@ -275,13 +275,13 @@ def test_one_pixel_changes_no_more_pixels_than_allowed_and_finds_their_colour(va
     assert (result.queries == 1641).all()
 
 
-def test_of_two_pixels_in_one_place_the_last_counts():
+def test_the_last_of_two_pixels_at_one_position_is_drawn():
     genes = jnp.array([[0.5, 0.5, 0.1, 0.1, 0.1], [0.0, 0.99, 0.2, 0.2, 0.2], [0.5, 0.5, 0.3, 0.3, 0.3]])
     image = OnePixel(3).render(None, jnp.zeros((3, 3, 3)), genes)
     np.testing.assert_allclose(image[..., 0], np.array([[0, 0, 0.2], [0, 0.3, 0], [0, 0, 0]]))
 
 
-def test_the_benchmark_s_populations_are_scipy_s():
+def test_one_pixel_in_the_benchmark_variant_has_scipys_populations():
     for pixels, population in ((10, 300), (20, 300), (40, 200)):
         attack = OnePixel(pixels, variant="benchmark")
         assert (attack.candidates, attack.iterations) == (population, 11)
@@ -289,7 +289,7 @@ def test_the_benchmark_s_populations_are_scipy_s():
 
 
 def test_patch_rs_changes_one_square_to_pure_colours():
-    images = 0.1 + 0.8 * pictures((3, 9, 14, 3))
+    images = 0.1 + 0.8 * make_images((3, 9, 14, 3))
     direction = weights((9, 14, 3))
     result = PatchRS(11, queries=300).run(linear(direction), images, KEY)  # 11 pixels hold a square of 3×3
     for image, attacked in zip(images, result.images, strict=True):
@@ -303,8 +303,8 @@ def test_patch_rs_changes_one_square_to_pure_colours():
     assert (result.scores - linear(direction)(images) > 0.7 * places.max((1, 2))).all()
 
 
-def test_patch_rs_returns_the_clean_image_where_every_patch_loses():
-    images = pictures((1, 9, 14, 3))
+def test_patch_rs_returns_the_clean_image_if_every_patch_lowers_the_score():
+    images = make_images((1, 9, 14, 3))
     attack = PatchRS(9, queries=20)
     result = attack.run(lambda x: -jnp.abs(x - images).sum((1, 2, 3)), images, KEY)
     np.testing.assert_array_equal(result.images, images)
@@ -329,6 +329,6 @@ def test_patch_rs_returns_the_clean_image_where_every_patch_loses():
         (lambda: PatchRS(batch_size=0), "batch_size"),
     ],
 )
-def test_bad_options_of_black_box_attacks_are_named(make, message):
+def test_errors_name_the_bad_option_of_a_black_box_attack(make, message):
     with pytest.raises(ValueError, match=message):
         make()

@@ -1,12 +1,12 @@
-"""cAdv with a colourisation that can be written down; its clusters, hints and smoothing against SciPy and counting."""
+"""cAdv with a simple colourisation; its clusters are compared with SciPy, its hints are counted."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
-from jaxiqa.attacks.cadv import CAdv, _start, even_colors, random_pixels, smoothed
+from jaxiqa.attacks.cadv import CAdv, _start, even_colors, random_pixels
+from jaxiqa.core.keys import image_keys
 from jaxiqa.ops.clustering import kmeans
 from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
 
@@ -16,7 +16,7 @@ KEY = jax.random.key(4)
 
 
 def spread(lightness, hints, mask):
-    """Hints by their mask, spread over the 3×3 pixels around: a colourisation that is smooth in both."""
+    """Spread the masked hints over 3×3 pixels: a colourisation that is smooth in hints and mask."""
     total = hints * (mask + 0.5)
     for axis in (1, 2):
         total = total + jnp.roll(total, 1, axis) + jnp.roll(total, -1, axis)
@@ -27,17 +27,9 @@ def redness(images):
     return 100 * (images[..., 0] - images[..., 1:].mean(-1)).mean((1, 2))
 
 
-def pictures(count=3, size=(9, 14), seed=0):
-    """Colours near enough to grey for the colourisation above to stay among what RGB can show."""
+def make_images(count=3, size=(9, 14), seed=0):
+    """Return images near grey: their recolouring stays in the RGB range."""
     return jax.random.uniform(jax.random.key(seed), (count, *size, 3), minval=0.35, maxval=0.65)
-
-
-@pytest.mark.parametrize("shape", [(30, 41), (3, 50), (1, 1)])
-def test_smoothing_is_scipys(shape):
-    from scipy.ndimage import gaussian_filter
-
-    x = np.random.default_rng(0).normal(size=(*shape, 2)).astype(np.float32)
-    np.testing.assert_allclose(jax.jit(smoothed)(x), gaussian_filter(x, (3, 3, 0), mode="reflect"), atol=2e-6)
 
 
 def test_k_means_finds_the_groups_and_moves_to_a_local_minimum():
@@ -62,8 +54,8 @@ def test_k_means_finds_the_groups_and_moves_to_a_local_minimum():
     assert len(set(labels.tolist())) == 1
 
 
-def test_hints_are_true_colors_in_the_most_even_clusters():
-    """Left, two flat areas; right, two of random colours: of four clusters the two flat ones are chosen."""
+def test_hints_are_image_colors_from_the_clusters_of_lowest_variance():
+    """Two flat areas on the left, two of random colours on the right: of four clusters the flat ones are chosen."""
     lab = np.full((48, 96, 3), 60.0, np.float32)
     lab[:, :24, 1:], lab[:, 24:48, 1:] = (-40, 40), (-40, -40)
     random = np.random.default_rng(0)
@@ -72,7 +64,7 @@ def test_hints_are_true_colors_in_the_most_even_clusters():
     allowed = np.asarray(even_colors(jnp.asarray(lab[..., 1:]), KEY, clusters=4, chosen=2))
     assert allowed[:, :40].all()
     assert not allowed[:, 56:].any()
-    images = jnp.asarray(pictures(2, (12, 17)))
+    images = jnp.asarray(make_images(2, (12, 17)))
     counts = {"clusters": 8, "chosen": 4, "hints": 20}
     lightness, variables = _start(images, image_keys(KEY, 2), **counts)
     lab, hinted = rgb_to_lab(images), np.asarray(variables[..., 2] == 0.5)
@@ -94,8 +86,8 @@ def test_random_pixels_are_drawn_evenly_from_the_allowed_ones():
 
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
-def test_a_picture_is_painted_anew_with_its_own_lightness_and_a_raised_score(variant):
-    images = pictures()
+def test_an_image_is_recolored_with_its_own_lightness_and_a_higher_score(variant):
+    images = make_images()
     options = {"variant": variant, "step_size": 0.02}
     attacked = CAdv(spread, **options)(redness, images, KEY)
     assert attacked.shape == images.shape
@@ -118,15 +110,15 @@ def test_a_picture_is_painted_anew_with_its_own_lightness_and_a_raised_score(var
 
 
 def test_cadv_under_jit_with_a_traced_step_size():
-    images = pictures(2)
+    images = make_images(2)
     traced = jax.jit(lambda size: CAdv(spread, step_size=size, steps=3)(redness, images, KEY))
     for size in (0.001, 0.05):
         np.testing.assert_allclose(traced(size), CAdv(spread, step_size=size, steps=3)(redness, images, KEY), atol=1e-5)
 
 
-def test_the_first_step_is_adams_and_only_the_paper_keeps_the_range():
-    """Adam's first step is the sign of the gradient; a large one leaves the range, unless it is cut off."""
-    images = pictures(2)
+def test_the_first_step_is_adams_and_only_the_paper_variant_clips_it():
+    """Adam's first step is the sign of the gradient; a large step leaves the range unless it is clipped."""
+    images = make_images(2)
     lightness, start = _start(images, image_keys(KEY, 2), clusters=8, chosen=4, hints=50)
 
     @jax.jit
@@ -144,21 +136,21 @@ def test_the_first_step_is_adams_and_only_the_paper_keeps_the_range():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 3), (1, 9)])
-def test_cadv_takes_tiny_and_flat_images(size):
-    for images in (pictures(1, size), jnp.full((1, *size, 3), 0.5), jnp.zeros((1, *size, 3)), jnp.ones((1, *size, 3))):
+def test_cadv_accepts_tiny_and_flat_images(size):
+    for images in (make_images(1, size), *(jnp.full((1, *size, 3), value) for value in (0.5, 0.0, 1.0))):
         attacked = CAdv(spread, steps=2)(redness, images, KEY)
         assert attacked.shape == images.shape
         assert np.isfinite(attacked).all()
 
 
-def test_cadv_reports_what_is_not_finite_or_not_allowed():
+def test_cadv_reports_non_finite_scores_and_bad_options():
     def broken(images):
         return jnp.where(jnp.arange(len(images)) == 1, jnp.nan, 1.0) * redness(images)
 
     with pytest.raises(ValueError, match=r"non-finite .* on images 1 of 3"):
-        CAdv(spread, steps=2)(broken, pictures(), KEY)
+        CAdv(spread, steps=2)(broken, make_images(), KEY)
     with pytest.raises(ValueError, match=r"colorize returned shape \(3, 9, 14, 1\)"):
-        CAdv(lambda lightness, hints, mask: mask, steps=2)(redness, pictures(), KEY)
+        CAdv(lambda lightness, hints, mask: mask, steps=2)(redness, make_images(), KEY)
     with pytest.raises(ValueError, match="expected 3 channels last"):
         CAdv(spread)(redness, jnp.zeros((1, 4, 4, 4)), KEY)
     for name, value in (

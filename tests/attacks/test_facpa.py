@@ -1,4 +1,4 @@
-"""FACPA with small networks: what it adds, how it learns, files."""
+"""FACPA with small networks: its perturbation, its training, its files."""
 
 from functools import partial
 
@@ -9,20 +9,20 @@ import pytest
 from flax import nnx
 
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
-from jaxiqa.attacks.uap import UAP, save
-from jaxiqa.models.auxiliary import Network, UNet
+from jaxiqa.attacks.uap import UAP, save_uap
+from jaxiqa.networks import Network, UNet
 
 KEY = jax.random.key(2)
 EPSILON = 10 / 255
 
 
-def pictures(count=3, size=(9, 14), seed=0):
+def make_images(count=3, size=(9, 14), seed=0):
     return jax.random.uniform(jax.random.key(seed), (count, *size, 3), minval=0.2, maxval=0.8)
 
 
 @partial(jax.jit, static_argnames=("seed", "depth"))
 def small(seed=0, depth=2) -> Network:
-    """A narrow network; its kernels are scaled as its few channels ask for."""
+    """Return a narrow network; its kernels are scaled for its few channels."""
     network = Network(*nnx.split(UNet(width=6, depth=depth, rngs=nnx.Rngs(seed))))
     return jax.tree.map(lambda weights: 8 * weights, network)
 
@@ -33,8 +33,8 @@ def run(network, images):
 
 
 def patches(count, size, seed):
-    """Pictures of 4×4 patches, each of one colour."""
-    colors = pictures(count, (4, 4), seed)
+    """Images of 4×4 patches, each of one colour."""
+    colors = make_images(count, (4, 4), seed)
     return colors.repeat(4, 1).repeat(4, 2)[:, : size[0], : size[1]]
 
 
@@ -43,8 +43,8 @@ def contrast(images):
 
 
 @pytest.mark.slow
-def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_left_part():
-    network, images = small(), pictures()
+def test_an_image_is_padded_to_the_multiple_and_the_benchmark_variant_repeats_its_top_left():
+    network, images = small(), make_images()
     padded = np.pad(np.asarray(images), ((0, 0), (0, 3), (0, 2), (0, 0)), mode="symmetric")
     drawn = run(network, jnp.asarray(padded))[:, :9, :14]
     attacked = FACPA(network, amplitude=0.5, multiple=4)(None, images, KEY)
@@ -54,12 +54,12 @@ def test_a_picture_is_padded_to_the_multiple_and_the_benchmark_repeats_the_top_l
     repeated = part[:, np.arange(9)[:, None] % 8, np.arange(14) % 12]
     attacked = FACPA(network, amplitude=0.8, multiple=4, variant="benchmark")(None, images, KEY)
     np.testing.assert_allclose(attacked, images + 8 / 255 * repeated, atol=1e-6)
-    with pytest.raises(ValueError, match="images are 3x14; variant='benchmark' takes sides of at least 4"):
+    with pytest.raises(ValueError, match="images are 3x14; variant='benchmark' needs sides of at least 4"):
         FACPA(network, multiple=4, variant="benchmark")(None, images[:, :3], KEY)
 
 
-def test_amplitudes_share_a_program_and_images_do_not_see_each_other():
-    network, images, traces = small(), pictures(), []
+def test_amplitudes_share_a_program_and_images_are_independent():
+    network, images, traces = small(), make_images(), []
 
     @jax.jit
     def attacked(network, amplitude):
@@ -78,14 +78,14 @@ def test_amplitudes_share_a_program_and_images_do_not_see_each_other():
 
 
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (5, 3)])
-def test_facpa_takes_tiny_images(size):
-    attacked = FACPA(small(), multiple=4)(None, pictures(1, size), KEY)
+def test_facpa_accepts_tiny_images(size):
+    attacked = FACPA(small(), multiple=4)(None, make_images(1, size), KEY)
     assert attacked.shape == (1, *size, 3)
     assert np.isfinite(attacked).all()
 
 
-def test_a_network_learns_what_suits_each_picture_and_raises_others(tmp_path):
-    """The best perturbation, ε · sign(x − 0.5), depends on the picture: that of another one raises nothing."""
+def test_a_network_learns_a_perturbation_for_each_image_and_generalises(tmp_path):
+    """The best perturbation, ε · sign(x − 0.5), depends on the image: that of another image gains nothing."""
     calls = []
     attack = fit_facpa(
         contrast, patches(16, (12, 16), seed=1), KEY, network=small(), multiple=4, epochs=30, step_size=5e-3,
@@ -96,7 +96,7 @@ def test_a_network_learns_what_suits_each_picture_and_raises_others(tmp_path):
     added = attack(None, others, KEY) - others
     best = 1000 * EPSILON
     gains, strange = (contrast(others + change) - contrast(others) for change in (added, jnp.roll(added, 1, 0)))
-    print("gains:", gains, "by another picture's perturbation:", strange, "largest possible:", best)
+    print("gains:", gains, "by another image's perturbation:", strange, "largest possible:", best)
     assert float(gains.min()) > 0.3 * best
     assert float(gains.mean()) > 0.4 * best
     assert float(strange.mean()) < 0.25 * best
@@ -106,34 +106,34 @@ def test_a_network_learns_what_suits_each_picture_and_raises_others(tmp_path):
     np.testing.assert_array_equal(load_facpa(path, template)(None, others, KEY), attack(None, others, KEY))
 
 
-def test_facpa_files_that_do_not_fit_are_named(tmp_path):
+def test_errors_name_facpa_files_that_do_not_match(tmp_path):
     path = tmp_path / "facpa.safetensors"
     save_facpa(FACPA(small(), amplitude=0.25, epsilon=0.5, multiple=4, variant="benchmark"), path)
     read = load_facpa(path, small(seed=1))
     assert (read.amplitude, read.epsilon, read.multiple, read.variant) == (0.25, 0.5, 4, "benchmark")
     assert all(map(np.array_equal, jax.tree.leaves(read.network), jax.tree.leaves(small())))
-    with pytest.raises(ValueError, match="does not fit this network") as caught:
+    with pytest.raises(ValueError, match="does not match this network") as caught:
         load_facpa(path, small(depth=3))
     assert "missing" in str(caught.value)
     assert "of another shape" in str(caught.value)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(ValueError, match=r"facpa\.safetensors: not a whole file"):
+    with pytest.raises(ValueError, match=r"facpa\.safetensors: damaged file"):
         load_facpa(path, small())
-    save(UAP(jnp.zeros((2, 2, 3))), path)
+    save_uap(UAP(jnp.zeros((2, 2, 3))), path)
     with pytest.raises(ValueError, match="holds a fitted uap, not a facpa"):
         load_facpa(path, small())
 
 
-def test_facpa_reports_what_is_not_finite_or_not_allowed():
-    images = pictures()
+def test_facpa_reports_non_finite_scores_and_bad_options():
+    images = make_images()
     with pytest.raises(ValueError, match="non-finite scores or gradients at step 1 of 5"):
         fit_facpa(lambda x: jnp.nan * contrast(x), images, KEY, network=small(), multiple=4)
-    with pytest.raises(ValueError, match="network gave values that are not finite"):
+    with pytest.raises(ValueError, match="network returned values that are not finite"):
         FACPA(lambda x: x * jnp.nan, multiple=4)(None, images, KEY)
     with pytest.raises(ValueError, match=r"network returned shape \(3, 12, 16\)"):
         FACPA(lambda x: x.mean(-1), multiple=4)(None, images, KEY)
     for network in (lambda x: x, jax.tree_util.Partial(jnp.multiply, jnp.arange(3))):
-        with pytest.raises(ValueError, match="network has no floating leaves"):
+        with pytest.raises(ValueError, match="network must be a pytree with leaves to train"):
             fit_facpa(contrast, images, KEY, network=network, multiple=4)
     for options in ({"amplitude": -1.0}, {"epsilon": 2.0}, {"multiple": 0}, {"variant": "bench"}):
         with pytest.raises(ValueError, match=next(iter(options))):

@@ -1,4 +1,4 @@
-"""What functions of images are given: type, layout, range, precision, devices; each refusal says what to do."""
+"""Checks of images: type, layout, range, precision, devices; each error names the remedy."""
 
 import subprocess
 import sys
@@ -8,13 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 from test_attacks import EPSILON, NAMES, an_attack, is_bounded, slow
 
 from jaxiqa import attacks, models
-from jaxiqa.arguments import _SEEN, check_pictures
 from jaxiqa.attacks import make
-from jaxiqa.attacks.batch import finish
+from jaxiqa.attacks.engine.gradients import finish
+from jaxiqa.core.images import _SEEN, check_unit_images
 
 RNG = np.random.default_rng(0)
 UNIT = RNG.random((2, 12, 10, 3)).astype(np.float32)
@@ -37,38 +37,38 @@ WRONG = {
 
 
 @pytest.mark.parametrize("kind", WRONG)
-def test_images_of_another_kind_are_refused_with_what_to_do(kind):
+def test_images_of_a_wrong_kind_are_refused_with_a_remedy(kind):
     images, error, message = WRONG[kind]
     with pytest.raises(error, match=message):
-        check_pictures(images)
+        check_unit_images(images)
     if isinstance(images, np.ndarray):
         with pytest.raises(error, match=message):
-            check_pictures(jnp.asarray(images))
+            check_unit_images(jnp.asarray(images))
 
 
-def test_rounding_is_no_error_and_an_array_is_looked_at_once():
+def test_rounding_errors_are_accepted_and_an_array_is_checked_once():
     for dtype in ("float32", "float16", "bfloat16"):
-        check_pictures(jnp.asarray([[[[0.0, 0.5, 1.0]]]], dtype) * (1 + float(jnp.finfo(dtype).eps)))
+        check_unit_images(jnp.asarray([[[[0.0, 0.5, 1.0]]]], dtype) * (1 + float(jnp.finfo(dtype).eps)))
     images = jnp.asarray(UNIT)
     before = len(_SEEN)
-    check_pictures(images)
+    check_unit_images(images)
     assert len(_SEEN) == before + 1
-    check_pictures(images)
+    check_unit_images(images)
     assert len(_SEEN) == before + 1
     del images
     assert len(_SEEN) == before
 
 
-def test_what_is_traced_is_asked_for_its_layout_alone():
-    jax.jit(check_pictures)(jnp.full((1, 4, 4, 3), 255.0))
+def test_traced_arrays_are_checked_for_layout_only():
+    jax.jit(check_unit_images)(jnp.full((1, 4, 4, 3), 255.0))
     with pytest.raises(ValueError, match="3 channels last"):
-        jax.eval_shape(check_pictures, jnp.zeros((1, 3, 4, 4)))
+        jax.eval_shape(check_unit_images, jnp.zeros((1, 3, 4, 4)))
 
 
 SMALL = {"backbone": "resnet18", "width": 8}
 
 
-def test_a_metric_and_its_score_function_refuse_what_attacks_refuse():
+def test_a_metric_and_its_score_function_refuse_the_same_images_as_attacks():
     metric = models.build(**SMALL)
     score_fn = models.score_fn(metric)
     for images, error, message in WRONG.values():
@@ -85,7 +85,7 @@ def test_a_metric_and_its_score_function_refuse_what_attacks_refuse():
 
 @pytest.mark.parametrize("name", ["spaq_bl", *map(slow, sorted(set(models.MODELS) - {"linearity", "spaq_bl"}))])
 def test_every_published_metric_refuses_pixels_of_0_to_255(name):
-    # Its weights are not needed: the refusal comes before them.
+    # Weights are not needed: the images are refused first.
     metric = nnx.eval_shape(lambda: models.MODELS[name].build(rngs=nnx.Rngs(0)))
     with pytest.raises(ValueError, match="images has values in"):
         metric(jnp.full((1, 300, 300, 3), 255.0))
@@ -93,8 +93,9 @@ def test_every_published_metric_refuses_pixels_of_0_to_255(name):
         metric(jnp.zeros((1, 3, 300, 300)))
 
 
-def test_lists_and_paths_are_refused_by_name_where_no_types_are_checked():
-    """The tests check annotations, which come first; users do not."""
+@pytest.mark.slow
+def test_lists_and_paths_are_refused_without_type_checks():
+    """Type checks are off, as for users: in the other tests they come first."""
     program = """
 import numpy as np, jax
 from jaxiqa import attacks, models
@@ -130,7 +131,7 @@ for attack in (PGD(0.1), Square(0.1), NES(0.1)):
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
-def test_a_score_function_and_a_published_metric_are_shown_in_one_line():
+def test_the_repr_of_a_score_function_and_of_a_published_metric_is_one_line():
     assert repr(models.score_fn(models.build(**SMALL))).startswith("ScoreModel(Linearity, ")
     for shown in (repr(models.score_fn(models.build(**SMALL))), *map(repr, models.MODELS.values())):
         assert "\n" not in shown
@@ -139,10 +140,10 @@ def test_a_score_function_and_a_published_metric_are_shown_in_one_line():
 
 @pytest.mark.parametrize("dtype", [slow("float16"), "bfloat16"])
 @pytest.mark.parametrize("name", [name if name in ("fgsm", "square", "uap") else slow(name) for name in NAMES])
-def test_half_precision_stays_in_the_ball_and_in_its_type(name, dtype):
-    images = jnp.asarray(pictures(), dtype)
+def test_half_precision_images_stay_in_the_ball_and_keep_their_type(name, dtype):
+    images = jnp.asarray(make_images(), dtype)
     given = lambda x: score(x.astype(jnp.float32))  # noqa: E731
-    attacked = an_attack(name, pictures())(given, images, KEY)
+    attacked = an_attack(name, make_images())(given, images, KEY)
     assert attacked.dtype == images.dtype
     change = np.abs(np.asarray(attacked, np.float64) - np.asarray(images, np.float64))
     assert change.max() > 0
@@ -152,8 +153,8 @@ def test_half_precision_stays_in_the_ball_and_in_its_type(name, dtype):
 
 @pytest.mark.parametrize("dtype", [slow("float16"), "bfloat16"])
 @pytest.mark.parametrize("name", ["pgd", slow("apgd"), slow("square")])
-def test_half_precision_stays_in_the_l2_ball(name, dtype):
-    images = jnp.asarray(pictures(), dtype)
+def test_half_precision_images_stay_in_the_l2_ball(name, dtype):
+    images = jnp.asarray(make_images(), dtype)
     options = {"queries": 20} if name == "square" else {"steps": 4}
     attacked = make(name, epsilon=0.5, norm="l2", **options)(lambda x: score(x.astype(jnp.float32)), images, KEY)
     change = (np.asarray(attacked, np.float64) - np.asarray(images, np.float64)).reshape(len(images), -1)
@@ -167,11 +168,11 @@ def test_rounding_goes_towards_the_clean_image():
     assert rounded.dtype == jnp.bfloat16
     distance = lambda x: np.abs(np.asarray(x, np.float64) - np.asarray(clean, np.float64))  # noqa: E731
     assert (distance(rounded) <= distance(attacked)).all()
-    assert (np.abs(distance(rounded) - distance(attacked)) <= 2.0**-8).all()  # no more than a place
+    assert (np.abs(distance(rounded) - distance(attacked)) <= 2.0**-8).all()  # at most one unit in the last place
 
 
 X64 = """
-import sys; sys.path.insert(0, "tests/attacks")
+import sys; sys.path[:0] = ["tests/attacks", "tests/helpers"]
 import jax; jax.config.update("jax_enable_x64", True)
 import numpy as np, jax.numpy as jnp
 from test_attacks import NAMES, an_attack, is_bounded, EPSILON
@@ -188,12 +189,12 @@ for dtype in ("float32", "float64"):
 
 
 @pytest.mark.slow
-def test_all_attacks_run_with_x64_as_without():
+def test_all_attacks_run_with_x64():
     subprocess.run([sys.executable, "-c", X64], check=True, timeout=600)
 
 
-@pytest.mark.parametrize("name", ["pgd", "square", *map(slow, sorted({*NAMES} - {"pgd", "square"}))])
-def test_a_score_function_on_one_device_meets_images_on_several(name):
+@pytest.mark.parametrize("name", ["pgd", *map(slow, sorted({*NAMES} - {"pgd"}))])
+def test_a_score_function_on_one_device_accepts_images_on_several(name):
     devices = jax.local_devices()
     assert len(devices) > 1
     weight = jax.device_put(RNG.standard_normal((9, 14, 3)).astype(np.float32), devices[0])

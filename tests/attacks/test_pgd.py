@@ -1,18 +1,18 @@
-"""PGD against optima that are known: those of linear scores, and SciPy's projections."""
+"""PGD against known optima of linear scores, and projections against SciPy."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 
 from jaxiqa.attacks import PGD
-from jaxiqa.attacks.threat import project_l2, project_linf
+from jaxiqa.attacks.engine.threat_model import project_l2, project_linf
 
 
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_linf_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps):
-    images = pictures((2, 6, 5, 3))
+    images = make_images((2, 6, 5, 3))
     images = images.at[0].set(jnp.round(images[0]))  # pixels that are already at 0 or 1
     direction = jax.random.normal(jax.random.key(1), images.shape[1:])
     attacked = PGD(0.1, steps=steps, random_start=False)(lambda x: (x * direction).sum((1, 2, 3)), images, KEY)
@@ -20,7 +20,7 @@ def test_linf_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps
 
 
 def best_in_l2_ball(clean, direction, epsilon):
-    """Maximum of a linear score over ball and box, by its Lagrange conditions and bisection in float64."""
+    """Return the maximum of a linear score over ball and box, by Lagrange conditions and bisection in float64."""
     clean, direction = np.asarray(clean, np.float64), np.asarray(direction, np.float64)
     low, high = 0.0, 1e6
     for _ in range(200):
@@ -32,7 +32,7 @@ def best_in_l2_ball(clean, direction, epsilon):
 
 @pytest.mark.parametrize("epsilon", [0.3, 2.0])
 def test_l2_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon):
-    images = pictures((2, 6, 5, 3))
+    images = make_images((2, 6, 5, 3))
     direction = jax.random.normal(jax.random.key(1), images.shape[1:])
     attack = PGD(epsilon, steps=60, norm="l2", random_start=False, step_size=epsilon)
     attacked = attack(lambda x: (x * direction).sum((1, 2, 3)), images, KEY)
@@ -43,9 +43,9 @@ def test_l2_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon
 
 
 @pytest.mark.parametrize("norm", ["linf", "l2"])
-def test_more_steps_help_and_a_random_start_follows_its_key(norm):
+def test_more_steps_raise_the_score_and_the_key_decides_the_random_start(norm):
     epsilon = 8 / 255 if norm == "linf" else 0.5
-    images = pictures()
+    images = make_images()
     clean = score(images)
     for steps in (1, 10):
         assert (score(PGD(epsilon, steps=steps, norm=norm)(score, images, KEY)) > clean).all()
@@ -57,7 +57,7 @@ def test_more_steps_help_and_a_random_start_follows_its_key(norm):
 
 @pytest.mark.parametrize("epsilon", [0.05, 0.4])
 def test_projections_are_the_nearest_points(epsilon):
-    """Against SciPy's constrained minimiser, on a box whose lower bound is not zero."""
+    """Compare with SciPy's constrained minimiser, on a box whose lower bound is not zero."""
     from scipy.optimize import minimize
 
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The driver of the black-box attacks: stopping image by image, counting, packing, and metrics that are not JAX."""
+"""The driver of black-box attacks: stopping per image, counting, packing, and metrics outside JAX."""
 
 from dataclasses import replace
 
@@ -7,16 +7,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import PGD, sweep
-from jaxiqa.attacks.external import from_callable
+from jaxiqa.attacks.engine.host_metric import from_callable
+from jaxiqa.attacks.engine.objective import Maximize, Target
+from jaxiqa.attacks.engine.queries import run_queries
 from jaxiqa.attacks.nes import NES
-from jaxiqa.attacks.objective import MoveTo, Push
 from jaxiqa.attacks.one_pixel import OnePixel
 from jaxiqa.attacks.parsimonious import Parsimonious
 from jaxiqa.attacks.patch_rs import PatchRS
-from jaxiqa.attacks.queries import run_queries
 from jaxiqa.attacks.square import Square
+from jaxiqa.core.keys import image_keys
 
 pytestmark = pytest.mark.slow  # the contract of all attacks is in test_attacks.py
 
@@ -34,7 +34,7 @@ def score(images):
 
 
 # Two images stop early, one at once, two never.
-UNTIL = score(IMAGES) + jnp.array([0.01, 9.0, -1.0, 0.02, 9.0])
+THRESHOLD = score(IMAGES) + jnp.array([0.01, 9.0, -1.0, 0.02, 9.0])
 
 
 def same(first, second):
@@ -44,28 +44,28 @@ def same(first, second):
 
 
 @pytest.mark.parametrize("attack", ALL, ids=lambda attack: type(attack).__name__)
-def test_an_image_stops_alone_and_packing_changes_nothing(attack):
-    budget = 1 + attack.candidates * attack.iterations + attack.probes
-    attack = replace(attack, objective=Push(1.0, UNTIL), batch_size=50)
+def test_each_image_stops_on_its_own_and_packing_changes_nothing(attack):
+    budget = 1 + attack.candidates * attack.iterations + attack.estimates_gradient
+    attack = replace(attack, objective=Maximize(1.0, THRESHOLD), batch_size=50)
     packed, together = (
         run_queries(attack, score, IMAGES, KEY, chunk=2),
         run_queries(attack, score, IMAGES, KEY, chunk=99),
     )
     same(packed, together)
-    reached = np.asarray(score(packed.images) > UNTIL)
+    reached = np.asarray(score(packed.images) > THRESHOLD)
     assert reached[2]
     assert not reached[1]
     np.testing.assert_array_equal(packed.images[2], IMAGES[2])
-    assert packed.queries[2] == 1 + attack.probes
+    assert packed.queries[2] == 1 + attack.estimates_gradient
     assert (packed.queries[np.array([1, 4])] == budget).all()
     stopped = packed.queries < budget
     assert reached[stopped].all()
     assert stopped.sum() >= 2
 
 
-def test_an_image_that_stops_is_where_it_was_in_a_longer_run():
+def test_a_stopped_image_equals_a_run_of_as_many_steps():
     keys = image_keys(KEY, 5)
-    stopped = replace(NES_, objective=Push(1.0, UNTIL)).run(score, IMAGES, KEY)
+    stopped = replace(NES_, objective=Maximize(1.0, THRESHOLD)).run(score, IMAGES, KEY)
     for i in (0, 3):
         steps = int(stopped.queries[i] - 2) // NES_.candidates
         assert steps < NES_.steps
@@ -80,7 +80,7 @@ def test_few_sizes_are_compiled_and_groups_do_not_matter():
         sizes.append(len(images))
         return score(images)
 
-    attack = replace(SQUARE, objective=Push(1.0, UNTIL))
+    attack = replace(SQUARE, objective=Maximize(1.0, THRESHOLD))
     whole = run_queries(attack, watched, IMAGES, KEY, chunk=3)
     assert set(sizes) <= {5, 4, 2, 1}
     assert len(sizes) == len(set(sizes))
@@ -92,8 +92,8 @@ def test_few_sizes_are_compiled_and_groups_do_not_matter():
 
 
 @pytest.mark.parametrize("attack", [SQUARE, replace(NES_, batch_size=4), ALL[2]], ids=lambda a: type(a).__name__)
-def test_a_compiled_search_equals_a_stepped_one(attack, monkeypatch):
-    attack, images = replace(attack, objective=Push(1.0, UNTIL[:3])), IMAGES[:3]
+def test_a_compiled_search_equals_an_uncompiled_one(attack, monkeypatch):
+    attack, images = replace(attack, objective=Maximize(1.0, THRESHOLD[:3])), IMAGES[:3]
     eager = attack.run(score, images, KEY)
     same(jax.jit(lambda x, w: attack.run(lambda y: w * score(y), x, KEY))(images, 1.0), eager)
     inside = jax.jit(lambda w: attack(lambda x: score(x) * w, images, image_keys(KEY, 3)))(1.0)
@@ -121,13 +121,13 @@ def test_a_python_metric_gives_the_same_images_and_every_call_is_counted(attack)
         asked.append(len(pixels))
         return np.asarray(score(jnp.asarray(pixels)))
 
-    attack = replace(attack, objective=Push(1.0, UNTIL))
+    attack = replace(attack, objective=Maximize(1.0, THRESHOLD))
     result = attack.run(from_callable(python), IMAGES, KEY)
     same(result, attack.run(score, IMAGES, KEY))
     assert sum(asked) == int(result.queries.sum())
 
 
-def test_a_python_metric_sees_what_it_asked_for():
+def test_a_python_metric_gets_its_type_and_layout():
     seen = []
 
     def python(pixels):
@@ -154,7 +154,7 @@ def test_a_pytorch_metric_is_attacked():
     same(SQUARE.run(from_callable(model), IMAGES, KEY), SQUARE.run(score, IMAGES, KEY))
 
 
-def test_bad_python_metrics_are_named():
+def test_errors_name_a_bad_python_metric():
     def wrong(pixels):
         return pixels.mean()
 
@@ -162,7 +162,7 @@ def test_bad_python_metrics_are_named():
         SQUARE(from_callable(wrong), IMAGES, KEY)
     with pytest.raises(ValueError, match=r"tool returned shape \(6, 7\) for one image"):
         SQUARE(from_callable(lambda x: x.mean(-1), batched=False, name="tool"), IMAGES, KEY)
-    with pytest.raises(ValueError, match="tool returned scores that are not finite: nan"):
+    with pytest.raises(ValueError, match="tool returned a score that is not finite: nan"):
         SQUARE(from_callable(lambda x: x.mean((1, 2, 3)) + np.nan, name="tool"), IMAGES, KEY)
     metric = from_callable(lambda x: x.mean((1, 2, 3)), name="tool")
     with pytest.raises(TypeError, match=r"tool is a Python callable.*Square"):
@@ -174,8 +174,8 @@ def test_bad_python_metrics_are_named():
 
 
 @pytest.mark.parametrize("attack", [SQUARE, NES_], ids=lambda attack: type(attack).__name__)
-def test_scores_that_become_infinite_on_the_way_are_reported_with_their_image(attack):
-    def broken(images):  # once the first image, which alone has a black corner, has moved
+def test_scores_that_become_infinite_during_the_attack_are_reported_with_their_image(attack):
+    def broken(images):  # once the first image, the only one with a black corner, has changed
         black = images[:, :2, :2].sum((1, 2, 3)) < 2
         moved = images[:, :2, :2].sum((1, 2, 3)) > 0
         return jnp.where(black & moved, jnp.inf, score(images))
@@ -187,11 +187,11 @@ def test_scores_that_become_infinite_on_the_way_are_reported_with_their_image(at
 
 def test_other_objectives_and_progress():
     target = score(IMAGES) - 0.01
-    result = replace(SQUARE, queries=400, objective=MoveTo(target, within=0.001)).run(score, IMAGES, KEY)
+    result = replace(SQUARE, queries=400, objective=Target(target, tolerance=0.001)).run(score, IMAGES, KEY)
     assert (jnp.abs(result.scores - target) < 0.001).all()
     assert (result.queries < 400).all()
-    heard = []
-    replace(SQUARE, batch_size=2).run(score, IMAGES, KEY, progress=lambda done, total: heard.append((done, total)))
-    assert heard == sorted(heard)
-    assert heard[-1] == (5 * 59, 5 * 59)
-    assert len(heard) > 3
+    calls = []
+    replace(SQUARE, batch_size=2).run(score, IMAGES, KEY, progress=lambda done, total: calls.append((done, total)))
+    assert calls == sorted(calls)
+    assert calls[-1] == (5 * 59, 5 * 59)
+    assert len(calls) > 3

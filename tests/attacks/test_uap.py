@@ -1,4 +1,4 @@
-"""Universal patterns: exact optima, NumPy's own steps, other sizes, amplitudes, files."""
+"""Universal patterns: exact optima, the same steps in NumPy, other sizes, amplitudes, files."""
 
 import jax
 import jax.numpy as jnp
@@ -6,10 +6,11 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
-from jaxiqa.arguments import image_keys
-from jaxiqa.attacks.fitting import Learner, fit
-from jaxiqa.attacks.storage import write
-from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load, save, tiled
+from jaxiqa.attacks.engine.fitting import Learner, fit
+from jaxiqa.attacks.engine.storage import write
+from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load_uap, save_uap
+from jaxiqa.core.keys import image_keys
+from jaxiqa.ops.geometry import tile
 
 KEY = jax.random.key(5)
 EPSILON = 8 / 255
@@ -18,7 +19,7 @@ METHODS = sorted(LEARNERS)
 
 
 def inner(count=5, size=(6, 9), seed=0):
-    """Images that ±ε does not push out of [0, 1]."""
+    """Return images that stay in [0, 1] under ±ε."""
     return jax.random.uniform(jax.random.key(seed), (count, *size, 3), minval=0.2, maxval=0.8)
 
 
@@ -27,7 +28,7 @@ def linear(images):
 
 
 def curved(images):
-    """Pulls every value towards a colour, each image with its own force."""
+    """Score the distance of every value to a colour; each image has its own weight."""
     force = 1 + images[:, :1, :1].mean((1, 2, 3), keepdims=True)
     return -(jax.lax.stop_gradient(force) * (images - jnp.array([0.9, 0.1, 0.5])) ** 2).sum((1, 2, 3))
 
@@ -38,8 +39,8 @@ def curved_gradient(image):
 
 
 @pytest.mark.parametrize("method", METHODS)
-def test_fitting_nears_the_optimum_of_a_linear_score(method):
-    """The best pattern is ε · sign(w). Adam reaches it; steps along the gradient are slow where w is small."""
+def test_fitting_approaches_the_optimum_of_a_linear_score(method):
+    """The best pattern is ε · sign(w). Adam reaches it; gradient steps are slow where w is small."""
     uap = fit_uap(linear, inner(), KEY, epsilon=EPSILON, method=method, epochs=60, batch_size=2)
     assert float(jnp.abs(uap.delta).max()) <= EPSILON + 1e-7
     best = float(EPSILON * jnp.abs(WEIGHTS).sum())
@@ -67,7 +68,7 @@ def test_a_pattern_is_learned_on_one_set_and_works_on_another_of_another_size(me
 
 
 def adam(gradients, start, rate, epsilon):
-    """Adam as its paper writes it, clipped after every step; ``gradients`` yields functions of the pattern."""
+    """Run Adam as in its paper, clipped after every step; ``gradients`` yields functions of the pattern."""
     delta, mean, square = start.astype(np.float64), 0.0, 0.0
     for t, gradient in enumerate(gradients, start=1):
         g = -gradient(delta)
@@ -82,7 +83,7 @@ def orders(key, epochs, count):
 
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
-def test_the_optimised_form_takes_adams_steps(variant):
+def test_the_optimised_variant_takes_adams_steps(variant):
     images = np.asarray(inner(5, (10, 13)))
     if variant == "benchmark":  # centre crops, a start of 1e-4, and the benchmark's own numbers
         uap = fit_uap(curved, jnp.asarray(images), KEY, variant=variant, size=(6, 9))
@@ -111,7 +112,7 @@ def test_the_optimised_form_takes_adams_steps(variant):
     np.testing.assert_allclose(uap.delta, expected, atol=2e-6)
 
 
-def test_the_cumulative_form_adds_normalised_gradients_of_single_images():
+def test_the_cumulative_variant_adds_normalised_gradients_of_single_images():
     images = inner(4)
     uap = fit_uap(curved, images, KEY, epsilon=0.05, method="cumulative", epochs=2, step_size=0.01)
     delta = np.zeros(images.shape[1:])
@@ -122,17 +123,17 @@ def test_the_cumulative_form_adds_normalised_gradients_of_single_images():
     assert np.abs(delta).max() > 0.049
 
 
-def test_a_pattern_is_repeated_over_larger_images_and_cut_off_on_smaller_ones():
+def test_a_pattern_is_tiled_on_larger_images_and_cropped_on_smaller_ones():
     delta = jax.random.uniform(KEY, (4, 5, 3), minval=-0.1, maxval=0.1)
     for height, width in ((4, 5), (11, 13), (3, 2), (1, 17)):
         expected = np.asarray(delta)[np.arange(height)[:, None] % 4, np.arange(width) % 5]
-        np.testing.assert_array_equal(tiled(delta, height, width), expected)
+        np.testing.assert_array_equal(tile(delta, height, width), expected)
         images = inner(2, (height, width))
         attacked = UAP(delta, amplitude=0.5)(None, images, KEY)
         np.testing.assert_allclose(attacked, np.asarray(images) + 0.5 * expected, atol=1e-7)
 
 
-def test_many_amplitudes_are_one_program():
+def test_all_amplitudes_share_one_program():
     uap, images, traces = UAP(jnp.full((2, 2, 3), EPSILON)), inner(3), []
 
     @jax.jit
@@ -147,7 +148,7 @@ def test_many_amplitudes_are_one_program():
     assert len(traces) == 1
 
 
-def test_nan_is_reported_with_the_step_and_the_images_at_which_it_began():
+def test_nan_is_reported_with_its_first_step_and_images():
     images = inner(5).at[3, 0, 0, 0].set(0.123)
 
     def score(x):
@@ -164,7 +165,7 @@ def test_nan_is_reported_with_the_step_and_the_images_at_which_it_began():
 def test_nan_after_some_epochs_is_reported_with_its_step():
     learner = Learner(lambda delta, x, epsilon: x + delta, LEARNERS["cumulative"].optimiser)
 
-    def score(x):  # the pattern grows by 0.1 a step; its sixth value is one too many
+    def score(x):  # the pattern grows by 0.1 a step; its sixth value is too large
         return jnp.where(x.max() > 0.45, jnp.nan, 1.0) * x.mean((1, 2, 3))
 
     options = {"epsilon": 1.0, "step_size": 0.1, "epochs": 4, "batch_size": 1}
@@ -172,7 +173,7 @@ def test_nan_after_some_epochs_is_reported_with_its_step():
         fit(learner, jnp.zeros(()), score, jnp.zeros((2, 3, 3, 3)), KEY, **options)
 
 
-def test_progress_is_told_every_step():
+def test_progress_is_called_every_step():
     calls = []
     fit_uap(
         linear, inner(5), KEY, epsilon=0.1, epochs=2, batch_size=2, progress=lambda *arguments: calls.append(arguments)
@@ -182,55 +183,55 @@ def test_progress_is_told_every_step():
     assert notes[-1] > notes[0]
 
 
-def test_files_say_what_they_hold(tmp_path):
+def test_fitted_files_load_back_and_errors_name_bad_files(tmp_path):
     uap = UAP(jax.random.normal(KEY, (3, 4, 3)), amplitude=0.25)
     path = tmp_path / "new" / "uap.safetensors"
-    save(uap, path)
-    read = load(path)
+    save_uap(uap, path)
+    read = load_uap(path)
     np.testing.assert_array_equal(read.delta, uap.delta)
     assert read.amplitude == 0.25
-    old = tmp_path / "old.safetensors"  # before there was a header
+    old = tmp_path / "old.safetensors"  # an old file without a header
     safetensors.numpy.save_file({"delta": np.asarray(uap.delta)}, old)
-    np.testing.assert_array_equal(load(old).delta, uap.delta)
+    np.testing.assert_array_equal(load_uap(old).delta, uap.delta)
     bad = tmp_path / "bad.safetensors"
     for content in (b"nothing", b"", path.read_bytes()[:-8], path.read_bytes() + b"0"):
         bad.write_bytes(content)
-        with pytest.raises(ValueError, match=r"bad\.safetensors: not a whole file"):
-            load(bad)
+        with pytest.raises(ValueError, match=r"bad\.safetensors: damaged file"):
+            load_uap(bad)
     for arrays, kind, message in (
         ({"delta": uap.delta}, "facpa", "holds a fitted facpa, not a uap"),
-        ({"delta": uap.delta.at[0].set(jnp.nan)}, "uap", "NaN or infinite"),
+        ({"delta": uap.delta.at[0].set(jnp.nan)}, "uap", "delta .*must hold finite"),
         ({"delta": uap.delta[0]}, "uap", "not a fitted pattern"),
         ({"delta": uap.delta, "other": uap.delta}, "uap", "not a fitted pattern"),
     ):
         write(bad, kind, arrays, {})
         with pytest.raises(ValueError, match=rf"bad\.safetensors: .*{message}"):
-            load(bad)
+            load_uap(bad)
     with pytest.raises(FileNotFoundError, match="absent"):
-        load(tmp_path / "absent.safetensors")
+        load_uap(tmp_path / "absent.safetensors")
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({}, "needs epsilon"),
+        ({}, "epsilon is missing"),
         ({"epsilon": 8.0}, "epsilon"),
         ({"epsilon": 0.1, "method": "optimized"}, "'optimised'"),
         ({"epsilon": 0.1, "variant": "bench"}, "'benchmark'"),
         ({"method": "cumulative", "variant": "benchmark"}, "no variant 'benchmark'"),
-        ({"variant": "benchmark"}, "images are 6x9; .* crops of 256x256"),
+        ({"variant": "benchmark"}, "images are 6x9; .*256x256"),
         ({"epsilon": 0.1, "epochs": 0}, "epochs"),
         ({"epsilon": 0.1, "batch_size": 0}, "batch_size"),
         ({"epsilon": 0.1, "step_size": -1.0}, "step_size"),
         ({"epsilon": 0.1, "size": (0, 4)}, "size"),
     ],
 )
-def test_fitting_options_out_of_range_are_named(options, message):
+def test_errors_name_fitting_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         fit_uap(linear, inner(), KEY, **options)
 
 
-def test_images_that_a_pattern_does_not_fit_are_refused():
+def test_images_that_do_not_match_the_pattern_are_refused():
     with pytest.raises(ValueError, match="expected 3 channels last"):
         UAP(jnp.zeros((2, 2, 3)))(None, jnp.zeros((1, 4, 4, 1)), KEY)
     with pytest.raises(ValueError, match="amplitude"):

@@ -8,21 +8,26 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from small_metric import KEY, pictures, score
+from small_metric import KEY, make_images, score
 from test_attacks import EPSILON, FAST, an_attack, is_bounded, slow
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks import ATTACKS, NES, PGD, check_masking, fit_uap, from_callable, make, sweep
-from jaxiqa.attacks.objective import MoveTo, Push, outrank
+from jaxiqa.attacks.engine.objective import Maximize, Target, outrank
+from jaxiqa.core.keys import image_keys
 
-SINKING = {"-1.0": Push(-1.0), "-1": Push(-1), "list": Push([-1, -1, -1]), "array": Push(-np.ones(3, np.float32))}
+SINKING = {
+    "-1.0": Maximize(-1.0),
+    "-1": Maximize(-1),
+    "list": Maximize([-1, -1, -1]),
+    "array": Maximize(-np.ones(3, np.float32)),
+}
 
 
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
 @pytest.mark.parametrize("kind", ["-1.0", "list", *map(slow, ("-1", "array", "until inf", "until -inf"))])
-def test_a_push_down_is_lower(name, kind):
-    infinite = {"until inf": Push(-1.0, float("inf")), "until -inf": Push(-1.0, float("-inf"))}
-    images = pictures((3, 9, 14, 3))
+def test_maximize_with_a_negative_sign_equals_lower(name, kind):
+    infinite = {"until inf": Maximize(-1.0, float("inf")), "until -inf": Maximize(-1.0, float("-inf"))}
+    images = make_images((3, 9, 14, 3))
     expected = an_attack(name, images, objective="lower").run(score, images, KEY)
     found = an_attack(name, images, objective=(SINKING | infinite)[kind]).run(score, images, KEY)
     np.testing.assert_array_equal(found.images, expected.images)
@@ -31,12 +36,12 @@ def test_a_push_down_is_lower(name, kind):
 
 
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
-def test_each_image_is_pushed_its_own_way(name):
-    images = pictures((2, 9, 14, 3))
-    result = an_attack(name, images, objective=Push([1, -1])).run(score, images, KEY)
+def test_each_image_moves_in_its_own_direction(name):
+    images = make_images((2, 9, 14, 3))
+    result = an_attack(name, images, objective=Maximize([1, -1])).run(score, images, KEY)
     gains = np.asarray(result.scores - score(images))
     assert gains[0] > 0 > gains[1]
-    # Past their partners they are left alone: the first is there already, the second nearly.
+    # Past its partner an image is not changed further: the first is there already, the second nearly.
     pair = outrank(score(images), score(images) + jnp.array([-1e-4, 1e-4]))
     result = an_attack(name, images, objective=pair).run(score, images, KEY)
     assert result.scores[0] < score(images)[0] - 1e-4
@@ -46,34 +51,34 @@ def test_each_image_is_pushed_its_own_way(name):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        (lambda: Push(0.0), "sign"),
-        (lambda: Push(float("nan")), "sign"),
-        (lambda: Push([1, 2]), "sign"),
-        (lambda: Push(1.0, float("nan")), "until"),
-        (lambda: MoveTo(float("inf")), "target"),
-        (lambda: MoveTo(1.0, -1.0), "within"),
-        (lambda: MoveTo(1.0, float("nan")), "within"),
+        (lambda: Maximize(0.0), "sign"),
+        (lambda: Maximize(float("nan")), "sign"),
+        (lambda: Maximize([1, 2]), "sign"),
+        (lambda: Maximize(1.0, float("nan")), "threshold"),
+        (lambda: Target(float("inf")), "target"),
+        (lambda: Target(1.0, -1.0), "tolerance"),
+        (lambda: Target(1.0, float("nan")), "tolerance"),
         (lambda: make("pgd", epsilon=0.1, objective="up"), "objective"),
     ],
 )
-def test_objectives_that_make_no_sense_are_refused(wrong, message):
+def test_bad_objectives_are_refused(wrong, message):
     with pytest.raises(ValueError, match=message):
         wrong()
 
 
 @pytest.mark.parametrize("name", ["pgd", "square", "madc"])
 def test_an_objective_for_another_number_of_images_is_refused(name):
-    images = pictures((2, 9, 14, 3))
+    images = make_images((2, 9, 14, 3))
     with pytest.raises(ValueError, match=r"objective.sign has shape \(3,\) for 2 images"):
-        an_attack(name, images, objective=Push([1, -1, 1]))(score, images, KEY)
+        an_attack(name, images, objective=Maximize([1, -1, 1]))(score, images, KEY)
 
 
 @pytest.mark.parametrize("name", [name if name in ("pgd", "nes") else slow(name) for name in ATTACKS])
 @pytest.mark.parametrize("wanted", [1e-4, slow(-1e-3), slow(0.02)])
-def test_no_image_ends_further_from_a_target_than_it_began(name, wanted):
-    images = pictures((2, 9, 14, 3))
+def test_no_score_ends_further_from_its_target(name, wanted):
+    images = make_images((2, 9, 14, 3))
     target = score(images) + wanted * jnp.array([1, -1])
-    attacked = an_attack(name, images, objective=MoveTo(target))(score, images, KEY)
+    attacked = an_attack(name, images, objective=Target(target))(score, images, KEY)
     left, begun = np.abs(score(attacked) - target), abs(wanted)
     assert (left <= begun + 1e-6).all()
     if name in ("fgsm", "ifgsm", "pgd", "apgd") and wanted < 0.02:  # less than the attack can move
@@ -83,10 +88,10 @@ def test_no_image_ends_further_from_a_target_than_it_began(name, wanted):
 
 
 @pytest.mark.slow
-def test_targets_hold_in_sweeps_under_jit_and_with_l2():
-    images = pictures((2, 9, 14, 3))
+def test_targets_work_in_sweeps_under_jit_and_with_l2():
+    images = make_images((2, 9, 14, 3))
     target = score(images) + 1e-3
-    attack = PGD(0.5, norm="l2", steps=4, objective=MoveTo(target))
+    attack = PGD(0.5, norm="l2", steps=4, objective=Target(target))
     found = sweep(attack, score, images, KEY, [0.2, 0.5])
     assert float(jnp.abs(jax.vmap(score)(found) - target).max()) < 2e-5
     inside = jax.jit(lambda x: attack(score, x, KEY))(images)
@@ -94,8 +99,8 @@ def test_targets_hold_in_sweeps_under_jit_and_with_l2():
 
 
 @pytest.mark.parametrize("batch_size", [1, 2])
-def test_a_pattern_is_fitted_to_what_is_wanted_of_each_image_whatever_their_order(batch_size):
-    """The dark image scores by its red, the bright one by its blue; one is to rise, the other to fall."""
+def test_a_pattern_is_fitted_to_the_objective_of_each_image_in_any_order(batch_size):
+    """The dark image is scored by its red, the bright one by its blue; one score shall rise, the other fall."""
     images = jnp.array([0.3, 0.7]).reshape(2, 1, 1, 1) * jnp.ones((2, 3, 5, 3))
 
     def told(x):
@@ -103,11 +108,11 @@ def test_a_pattern_is_fitted_to_what_is_wanted_of_each_image_whatever_their_orde
         return jnp.where(bright, x[..., 2].mean((1, 2)), x[..., 0].mean((1, 2)))
 
     options = {"epsilon": EPSILON, "epochs": 6, "batch_size": batch_size}
-    fitted = fit_uap(told, images, KEY, objective=Push([1, -1]), **options)
+    fitted = fit_uap(told, images, KEY, objective=Maximize([1, -1]), **options)
     assert float(fitted.delta[..., 0].min()) > 0
     assert float(fitted.delta[..., 2].max()) < 0
     with pytest.raises(ValueError, match=r"objective\.sign"):
-        fit_uap(told, images, KEY, objective=Push([1, -1, 1]), **options)
+        fit_uap(told, images, KEY, objective=Maximize([1, -1, 1]), **options)
 
 
 STRENGTHS = [8, 1.5, -0.1, float("nan"), "8/255", True, None, np.float32(2), np.array([0.1]), 1j]
@@ -118,8 +123,8 @@ STRENGTHS = [8, 1.5, -0.1, float("nan"), "8/255", True, None, np.float32(2), np.
 def test_a_strength_is_checked_in_a_sweep_as_in_the_attack(name, wrong):
     attack = make(name, epsilon=0.1, **FAST[name])
     with pytest.raises(Exception, match=r"strengths|epsilon"):
-        sweep(attack, score, pictures(), KEY, [2 / 255, wrong])
-    if isinstance(wrong, float | np.floating):  # of another type the tests' own check of annotations speaks first
+        sweep(attack, score, make_images(), KEY, [2 / 255, wrong])
+    if isinstance(wrong, float | np.floating):  # other types are refused by the type checks of the tests first
         with pytest.raises(ValueError, match="epsilon="):
             make(name, epsilon=wrong, **FAST[name])
 
@@ -133,11 +138,11 @@ OTHERS += [("one_pixel", "pixels", wrong) for wrong in (0, True)] + [("patch_rs"
 def test_strengths_of_other_units_are_checked_too(name, field, wrong):
     attack = make(name, **FAST[name])
     with pytest.raises(ValueError, match=rf"strengths\[0\]: {field}="):
-        sweep(attack, score, pictures(), KEY, [wrong])
+        sweep(attack, score, make_images(), KEY, [wrong])
 
 
 def test_strengths_may_be_lists_arrays_and_traced():
-    images, attack = pictures(), make("fgsm", epsilon=0.1)
+    images, attack = make_images(), make("fgsm", epsilon=0.1)
     expected = sweep(attack, score, images, KEY, [0.0, 0.1, 1])
     for strengths in (np.array([0, 0.1, 1]), jnp.array([0, 0.1, 1]), (0, np.float64(0.1), 1)):
         np.testing.assert_allclose(sweep(attack, score, images, KEY, strengths), expected, atol=1e-6)
@@ -163,25 +168,25 @@ def torch_like_metric(x):
 
 @pytest.mark.parametrize("metric", [numpy_metric, looping_metric, torch_like_metric])
 @pytest.mark.parametrize("name", ["pgd", "square", *map(slow, ("fgsm", "apgd", "madc", "stadv", "nes"))])
-def test_a_metric_that_is_not_jax_is_told_about_from_callable(name, metric):
+def test_the_error_for_a_metric_outside_jax_names_from_callable(name, metric):
     with pytest.raises(TypeError, match=r"from_callable.*NES, Square"):
-        an_attack(name, pictures())(metric, pictures(), KEY)
+        an_attack(name, make_images())(metric, make_images(), KEY)
     with pytest.raises(TypeError, match="from_callable"):
-        check_masking(metric, pictures(), KEY)
+        check_masking(metric, make_images(), KEY)
     with pytest.raises(TypeError, match="from_callable"):
-        fit_uap(metric, pictures(), KEY, epsilon=EPSILON)
+        fit_uap(metric, make_images(), KEY, epsilon=EPSILON)
 
 
-def test_other_errors_of_a_metric_stay_its_own():
+def test_other_errors_of_a_metric_are_not_changed():
     def wrong(x):
         raise TypeError("my own")
 
     with pytest.raises(TypeError, match=r"^my own"):
-        PGD(0.1)(wrong, pictures(), KEY)
+        PGD(0.1)(wrong, make_images(), KEY)
 
 
 def test_a_metric_outside_jax_is_attacked_within_its_own_bounds():
-    images = 255 * pictures()
+    images = 255 * make_images()
     metric = from_callable(lambda x: np.asarray(x).mean((1, 2, 3)))
     attack = make("square", epsilon=EPSILON, queries=20, bounds=(0.0, 255.0))
     attacked = attack(metric, images, KEY)
@@ -203,9 +208,9 @@ def test_nes_gives_the_same_image_alone_and_in_a_batch_of_a_real_metric():
 
 
 def test_nes_returns_the_image_it_stopped_at():
-    images = pictures((2, 9, 14, 3))
+    images = make_images((2, 9, 14, 3))
     target = score(images) + 0.004
-    attack = replace(an_attack("nes", images), steps=30, objective=MoveTo(target, within=0.001))
+    attack = replace(an_attack("nes", images), steps=30, objective=Target(target, tolerance=0.001))
     result = attack.run(score, images, KEY)
     assert float(jnp.abs(result.scores - target).max()) <= 0.002
 
@@ -213,11 +218,11 @@ def test_nes_returns_the_image_it_stopped_at():
 PROGRAM = """
 import jax.numpy as jnp
 from jaxiqa import attacks
-from jaxiqa.attacks.objective import Push, as_objective
+from jaxiqa.attacks.engine.objective import Maximize, as_objective
 given = [lambda name=name, field=field, wrong=wrong: attacks.make(name, **{field: wrong}) for name, field in
          [("pgd", "epsilon"), ("square", "epsilon"), ("nes", "epsilon"), ("madc", "step_size"), ("one_pixel", "pixels")]
          for wrong in ("8/255", True, 1j, [0.1], jnp.float32(-1), -1)]
-given += [lambda: Push("1"), lambda: Push(True), lambda: as_objective(50), lambda: attacks.OnePixel(1.5)]
+given += [lambda: Maximize("1"), lambda: Maximize(True), lambda: as_objective(50), lambda: attacks.OnePixel(1.5)]
 for number, wrong in enumerate(given):
     try:
         wrong()
@@ -228,6 +233,6 @@ for number, wrong in enumerate(given):
 """
 
 
-def test_options_of_another_type_are_refused_where_no_types_are_checked():
-    """The tests check annotations, which come first; users do not."""
+def test_options_of_a_wrong_type_are_refused_without_type_checks():
+    """Type checks are off, as for users: in the other tests they come first."""
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=120)

@@ -1,4 +1,4 @@
-"""MADC, Korhonen, Zhang, SSAH and stAdv: what all promise in both variants, the benchmark's numbers, what is theirs."""
+"""MADC, Korhonen, Zhang, SSAH and stAdv: their contract, the benchmark's numbers, properties of single attacks."""
 
 import json
 
@@ -7,13 +7,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import image_keys
 from jaxiqa.attacks.apgd import APGD
 from jaxiqa.attacks.korhonen import Korhonen, signed_activity, spatial_activity
 from jaxiqa.attacks.madc import MADC, project_out
 from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv, _lbfgs, _no_past
 from jaxiqa.attacks.zhang import Zhang
+from jaxiqa.core.keys import image_keys
 from jaxiqa.ops.edges import dilate, sobel
 from jaxiqa.ops.wavelet import haar_low
 
@@ -24,7 +24,7 @@ MIX = np.random.default_rng(5).normal(size=(3, 4)) / 2
 
 
 def score(images):
-    """A small smooth metric of every pixel and of neighbours."""
+    """Score every pixel and its neighbours smoothly."""
     x = images + 0.5 * jnp.roll(images, 1, 1) - jnp.roll(images, 1, 2)
     return jnp.tanh(x @ MIX).mean((1, 2)) @ jnp.array([1.0, -2.0, 0.5, 1.5])
 
@@ -33,7 +33,7 @@ def squared(images, clean):
     return jnp.mean((images - clean) ** 2, (1, 2, 3))
 
 
-def pictures(shape=(2, 9, 14, 3), seed=0):
+def make_images(shape=(2, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -56,8 +56,8 @@ ALL = [*VARIANTS, ("apgd", "paper")]
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
-def test_the_promises_of_every_attack(name, variant):
-    images = pictures()
+def test_every_attack_passes_the_contract_in_both_variants(name, variant):
+    images = make_images()
     attack = make(name, variant)
     assert hasattr(attack, attack.strength)
     attacked = attack(score, images, KEY)
@@ -72,7 +72,7 @@ def test_the_promises_of_every_attack(name, variant):
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
 def test_a_score_can_be_lowered_too(name, variant):
-    images = pictures()
+    images = make_images()
     assert (score(make(name, variant, "lower")(score, images, KEY)) < score(images) - 1e-4).all()
 
 
@@ -82,7 +82,7 @@ def test_a_score_that_is_not_finite_is_reported(name, variant):
         return jnp.where(jnp.arange(len(images)) == 1, jnp.nan, 1.0) * images.mean((1, 2, 3))
 
     with pytest.raises(ValueError, match="images 1 of 2"):
-        make(name, variant)(broken, pictures(), KEY)
+        make(name, variant)(broken, make_images(), KEY)
 
 
 @pytest.mark.parametrize(("name", "variant"), ALL)
@@ -90,14 +90,14 @@ def test_images_of_few_pixels_are_attacked_or_refused(name, variant):
     smallest = {"korhonen": 3, "stadv": 2}.get(name, 1)
     attack = make(name, variant, steps=1)
     flat = lambda images: images.mean((1, 2, 3))  # noqa: E731
-    assert np.isfinite(attack(flat, pictures((1, smallest, smallest + 1, 3)), KEY)).all()
+    assert np.isfinite(attack(flat, make_images((1, smallest, smallest + 1, 3)), KEY)).all()
     if smallest > 1:
         with pytest.raises(ValueError, match=f"at least {smallest} pixels"):
-            attack(flat, pictures((1, smallest - 1, 5, 3)), KEY)
+            attack(flat, make_images((1, smallest - 1, 5, 3)), KEY)
 
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
-def test_a_variant_brings_its_own_defaults(name, variant):
+def test_a_variant_has_its_own_defaults(name, variant):
     steps = {"madc": (10, 8), "korhonen": (50, 10), "zhang": (200, 10), "ssah": (150, 10), "stadv": (20, 3)}
     assert make(name, variant, steps=None).steps == steps[name][variant == "benchmark"]
 
@@ -112,7 +112,7 @@ def test_a_variant_brings_its_own_defaults(name, variant):
         ({"objective": "up"}, "objective"),
     ],
 )
-def test_options_out_of_range_are_named(options, message):
+def test_errors_name_options_out_of_range(options, message):
     with pytest.raises(ValueError, match=message):
         SSAH(**options)
 
@@ -146,7 +146,7 @@ class Toy:
         ("stadv_lr25", StAdv(score_scale=60.0, variant="benchmark"), 1e-4),
     ],
 )
-def test_the_benchmark_variant_ends_where_the_benchmark_does(shared, run, attack, tolerance):
+def test_the_benchmark_variant_equals_the_benchmark(shared, run, attack, tolerance):
     toy = Toy(shared)
     attacked = attack(toy, toy.image, KEY)
     np.testing.assert_allclose(attacked[0], np.moveaxis(toy.arrays[f"toy_{run}"], 0, -1), atol=tolerance)
@@ -177,7 +177,7 @@ def adam_in_numpy(gradient, x, step_size, steps):
 
 
 def test_the_benchmark_variant_of_zhang_is_adam_on_distance_minus_score():
-    clean = np.float64(pictures((1, 5, 7, 3)).at[..., 0].set(0.0))
+    clean = np.float64(make_images((1, 5, 7, 3)).at[..., 0].set(0.0))
     weights = np.random.default_rng(2).normal(size=clean.shape)
     attack = Zhang(squared, step_size=0.02, score_scale=4.0, distance_weight=3.0, variant="benchmark")
     attacked = attack(lambda x: (x * weights.astype(np.float32)).mean((1, 2, 3)), jnp.asarray(clean, jnp.float32), KEY)
@@ -185,7 +185,7 @@ def test_the_benchmark_variant_of_zhang_is_adam_on_distance_minus_score():
     np.testing.assert_allclose(attacked, expected, atol=1e-5)
 
 
-def test_lbfgs_is_that_of_pytorch_with_one_iteration_a_call():
+def test_lbfgs_equals_pytorchs_with_one_iteration_per_call():
     torch = pytest.importorskip("torch")
     random = np.random.default_rng(6)
     bowl, wave = random.uniform(0.1, 2, (3, 4, 2)), random.normal(size=(3, 4, 2))
@@ -211,7 +211,7 @@ def test_lbfgs_is_that_of_pytorch_with_one_iteration_a_call():
     assert min(curvatures[1:]) < 0 < max(curvatures[1:])  # pairs were left out and kept
 
 
-# What is particular to one of them
+# Properties of single attacks
 
 
 def rmse(images, clean):
@@ -220,15 +220,15 @@ def rmse(images, clean):
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
 def test_madc_stays_within_its_rmse(variant):
-    images = pictures()
+    images = make_images()
     attacked = MADC(step_size=0.1, max_rmse=0.04, variant=variant)(score, images, KEY)
     np.testing.assert_allclose(rmse(attacked, images), 0.04, atol=5e-4)
     assert (rmse(attacked, images) <= 0.04 + 1e-6).all()
 
 
-def test_madc_exchanges_distortion_for_score():
-    """From the second step on at right angles to the distortion: on a curved score more gain at hardly more RMSE."""
-    images = pictures()
+def test_madc_raises_the_score_at_nearly_constant_distortion():
+    """From the second step on, steps are orthogonal to the distortion: more gain at nearly the same RMSE."""
+    images = make_images()
     curved = lambda x: jnp.sin(9 * x + jnp.arange(3.0)).mean((1, 2, 3))  # noqa: E731
     one, ten = (MADC(step_size=0.03, steps=steps)(curved, images, KEY) for steps in (1, 10))
     np.testing.assert_allclose(rmse(one, images), 0.03, atol=2e-3)
@@ -236,16 +236,16 @@ def test_madc_exchanges_distortion_for_score():
     assert (gain > rmse(ten, images) / rmse(one, images)).all()
 
 
-def test_madc_on_a_linear_score_takes_one_step_and_leaves_rounding_alone():
-    images = 0.4 + 0.2 * pictures()
+def test_madc_on_a_linear_score_stops_after_one_step():
+    images = 0.4 + 0.2 * make_images()
     weights = np.random.default_rng(2).normal(size=images.shape[1:]).astype(np.float32)
     attacked = MADC(step_size=0.02)(lambda x: (x * weights).sum((1, 2, 3)), images, KEY)
     expected = images + 0.02 * weights / np.sqrt(np.mean(weights**2))
     np.testing.assert_allclose(attacked, expected, atol=1e-5)
 
 
-def test_madc_asks_for_an_rmse_that_the_pulls_cannot_reach_and_ends():
-    attacked = MADC(step_size=0.01, max_rmse=1e-5, variant="benchmark", steps=2)(score, pictures(), KEY)
+def test_madc_ends_if_its_corrections_cannot_reach_the_rmse():
+    attacked = MADC(step_size=0.01, max_rmse=1e-5, variant="benchmark", steps=2)(score, make_images(), KEY)
     assert np.isfinite(attacked).all()
 
 
@@ -261,7 +261,7 @@ def test_edges_equal_scipy(size):
     np.testing.assert_array_equal(dilate(jnp.asarray(plane)), ndimage.grey_dilation(plane, footprint=footprint))
 
 
-def test_korhonen_changes_only_what_is_near_an_edge():
+def test_korhonen_changes_pixels_near_edges_only():
     images = jnp.full((1, 12, 20, 3), 0.3).at[:, :, 4:].set(0.6)
     mask = spatial_activity(images[0])
     assert float(mask.max()) == 1
@@ -272,7 +272,7 @@ def test_korhonen_changes_only_what_is_near_an_edge():
 
 
 def test_korhonen_keeps_the_best_image_and_returns_a_flat_one():
-    images = pictures()
+    images = make_images()
     peak = lambda x: -jnp.mean((x - images) ** 2, (1, 2, 3)) + 0.01 * score(x)  # noqa: E731
     attacked = Korhonen(step_size=0.2, steps=9, score_scale=1.0)(peak, images, KEY)
     assert (peak(attacked) >= peak(images)).all()
@@ -281,22 +281,22 @@ def test_korhonen_keeps_the_best_image_and_returns_a_flat_one():
         np.testing.assert_array_equal(Korhonen(steps=2, variant=variant)(score, flat, KEY), flat)
 
 
-def test_a_dearer_distance_keeps_zhang_nearer():
-    images = pictures()
+def test_a_larger_distance_weight_keeps_zhang_nearer_to_the_image():
+    images = make_images()
     cheap, dear = (Zhang(squared, score_scale=1.0, distance_weight=w, steps=40)(score, images, KEY) for w in (0.1, 100))
     assert (score(cheap) > score(dear)).all()
     assert (squared(dear, images) < 0.3 * squared(cheap, images)).all()
 
 
-def test_a_dearer_low_band_leaves_ssah_the_high_ones():
-    images = pictures()
+def test_a_larger_low_band_weight_moves_ssah_to_high_frequencies():
+    images = make_images()
     free, dear = (SSAH(score_scale=1.0, low_weight=w, step_size=0.01, steps=30)(score, images, KEY) for w in (0.0, 1e3))
     low = [float(jnp.abs(haar_low(x) - haar_low(images)).mean()) for x in (free, dear)]
     assert low[1] < 0.2 * low[0]
     assert (score(dear) > score(images) + 1e-4).all()
 
 
-def test_a_score_without_slope_leaves_every_pixel_where_it_was():
-    images = pictures()
+def test_a_constant_score_leaves_every_pixel_unchanged():
+    images = make_images()
     constant = lambda x: 0 * x.mean((1, 2, 3)) + 3  # noqa: E731
     np.testing.assert_allclose(StAdv(variant="benchmark")(constant, images, KEY), images, atol=1e-6)

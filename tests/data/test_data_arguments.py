@@ -1,4 +1,4 @@
-"""Arguments of data functions that are wrong are named before any image is read, with what is allowed."""
+"""Wrong arguments of data functions are refused before any image is read; errors state the allowed values."""
 
 import inspect
 import json
@@ -8,13 +8,13 @@ import pytest
 from PIL import Image
 
 from jaxiqa import data
-from jaxiqa.data.clive import clive
-from jaxiqa.data.folder import folder
-from jaxiqa.data.prepare import Arguments, main
+from jaxiqa.cli.prepare import Arguments, prepare
+from jaxiqa.data.datasets.clive import clive
+from jaxiqa.data.datasets.folder import folder
 
 builtin, resized, load, select_subset = map(
     inspect.unwrap, (data.builtin, data.resized, data.load, data.select_subset)
-)  # without the checks of types, which tests switch on and users do not
+)  # without type checks, which only the tests switch on
 folder, clive = map(inspect.unwrap, (folder, clive))
 
 
@@ -42,7 +42,7 @@ def test_sizes_are_pairs_of_whole_numbers(size):
             resized(builtin(size=(16, 16), train=1, val=1, test=1)["val"], size)
 
 
-def test_sizes_of_all_kinds_that_are_right():
+def test_correct_sizes_of_all_types_are_accepted():
     splits = builtin(size=[np.int64(16), 20], train=1, val=1, test=1)
     assert splits["val"].read(0).shape == (16, 20, 3)
     assert resized(splits["val"], np.array([1, 5])).read(0).shape == (1, 5, 3)
@@ -56,13 +56,13 @@ def test_sizes_of_all_kinds_that_are_right():
 
 @pytest.mark.parametrize("name", ["train", "val", "test", "seed"])
 @pytest.mark.parametrize("value", [-1, 1.5, "4", None, True, [4]])
-def test_numbers_of_made_up_images_are_whole(name, value):
+def test_numbers_of_synthetic_images_must_be_integers(name, value):
     with pytest.raises(ValueError, match=rf"^{name}=.* is not allowed; expected an integer >= "):
         builtin(**({"size": (16, 16), "train": 1, "val": 1, "test": 1} | {name: value}))
 
 
 @pytest.mark.parametrize("value", ["0.1", 1.0, -0.1, float("nan"), None, [0.1], True, 0.01, 0.99])
-def test_a_test_fraction_that_is_none_or_leaves_a_split_empty(source, value):
+def test_a_bad_test_fraction_is_refused(source, value):
     with pytest.raises(ValueError, match=r"^test_fraction="):
         clive(source, test_fraction=value)
 
@@ -71,12 +71,12 @@ SHARES = [(0.8, 0.2), 0.8, "0.8,0.1,0.1", ("0.8", 0.1, 0.1), None, (0.8, 0.1, 0.
 
 
 @pytest.mark.parametrize("split", [*SHARES, (np.nan, 0.5, 0.5), (0.98, 0.01, 0.01), (0.5, 0.49, 0.01)])
-def test_shares_that_are_none_or_leave_a_split_empty(source, split):
+def test_bad_shares_are_refused(source, split):
     with pytest.raises(ValueError, match=r"^split="):
         folder(source, csv="plain.csv", split=split)
 
 
-def test_shares_of_nothing_and_the_default_of_few_images(source, tmp_path):
+def test_shares_of_zero_and_few_images_are_handled(source, tmp_path):
     assert {k: len(v) for k, v in folder(source, csv="plain.csv", split=(0.5, 0, 0.5)).items()} == {
         "train": 5,
         "test": 5,
@@ -95,24 +95,24 @@ def test_shares_of_nothing_and_the_default_of_few_images(source, tmp_path):
         ({"image_column": "file"}, r"scores\.csv: has no column 'file'"),
         ({"split_column": "part"}, r"scores\.csv: has no column 'part'"),
         ({"csv": "other.csv"}, r"other\.csv does not exist"),
-        ({"csv": 3}, "csv=3; give a name"),
-        ({"csv": ""}, "csv=''; give a name"),
-        ({"image_column": None}, "image_column=None; give a name"),
-        ({"mos_range": 5}, r"mos_range=5; give \(lowest, highest\)"),
-        ({"mos_range": "0,10"}, r"mos_range='0,10'; give \(lowest, highest\)"),
-        ({"mos_range": ("a", "b")}, r"mos_range=\('a', 'b'\); give"),
-        ({"mos_range": (10, 0)}, r"mos_range=\(10, 0\); give"),
-        ({"mos_range": (0, np.nan)}, r"mos_range=.*; give"),
+        ({"csv": 3}, "csv=3 is not allowed"),
+        ({"csv": ""}, "csv='' is not allowed"),
+        ({"image_column": None}, "image_column=None is not allowed"),
+        ({"mos_range": 5}, r"mos_range=5 is not allowed; expected \(lowest, highest\)"),
+        ({"mos_range": "0,10"}, r"mos_range='0,10' is not allowed; expected \(lowest, highest\)"),
+        ({"mos_range": ("a", "b")}, r"mos_range=\('a', 'b'\) is not allowed"),
+        ({"mos_range": (10, 0)}, r"mos_range=\(10, 0\) is not allowed"),
+        ({"mos_range": (0, np.nan)}, r"mos_range=.* is not allowed"),
         ({"mos_range": (0, 5)}, r"4 problems\n  row 8: 6\.png has the score '6'"),
         ({"seed": 1.5}, "seed=1.5 is not allowed"),
     ],
 )
-def test_options_of_a_folder_are_named(source, options, message):
+def test_errors_name_options_of_a_folder(source, options, message):
     with pytest.raises(ValueError, match=message):
         folder(source, **options)
 
 
-def test_options_of_load_are_named(source):
+def test_errors_name_options_of_load(source):
     with pytest.raises(ValueError, match=r"option of data set 'folder'='score_colum' is not allowed; .*score_column"):
         load("folder", source=str(source), score_colum="mos")
     for limit in (1.5, "3", 0, True):
@@ -121,12 +121,12 @@ def test_options_of_load_are_named(source):
 
 
 @pytest.mark.parametrize("name", ["nope", "Clive", None, 3, ["folder"], {"a": 1}])
-def test_unknown_data_sets_are_named(name):
+def test_errors_name_unknown_data_sets(name):
     with pytest.raises(ValueError, match=r"data set=.* is not allowed; choose from 'builtin', 'clive'"):
         load(name)
 
 
-def test_a_folder_may_be_text_and_images_that_do_not_exist_are_named_with_their_rows(source, tmp_path):
+def test_a_folder_may_be_a_string_and_missing_images_are_named_with_their_rows(source, tmp_path):
     assert len(folder(str(source))["train"]) == 7
     (tmp_path / "scores.csv").write_text("image,mos\nnone.png,1\n0.png,2\n")
     with pytest.raises(ValueError, match=r"2 problems\n  row 2: none\.png is missing.*\n  row 3: 0\.png is missing"):
@@ -135,7 +135,7 @@ def test_a_folder_may_be_text_and_images_that_do_not_exist_are_named_with_their_
 
 @pytest.mark.parametrize("name", ["count", "clusters", "seed"])
 @pytest.mark.parametrize("value", ["3", 2.5, None, -1])
-def test_numbers_of_a_subset_are_whole(source, name, value):
+def test_numbers_of_a_subset_must_be_integers(source, name, value):
     with pytest.raises(ValueError, match=rf"^{name}="):
         select_subset(folder(source)["train"], **({"count": 4, "clusters": 2} | {name: value}))
 
@@ -149,14 +149,14 @@ def test_positions_of_a_split_are_checked(source):
             call(split, [0, 99])
         with pytest.raises(ValueError, match="indices are of type float64"):
             call(split, [0.5])
-    with pytest.raises(ValueError, match="chooses none of 7 images"):
+    with pytest.raises(ValueError, match="selects none of 7 images"):
         images(split, slice(7, 9))
 
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
     out = tmp_path_factory.mktemp("prepared")
-    main(Arguments("builtin", out, options=("size=64,64", "train=4", "val=4", "test=4")))
+    prepare(Arguments("builtin", out, options=("size=64,64", "train=4", "val=4", "test=4")))
     return out, {path: path.read_bytes() for path in (out / "builtin" / "1.0.0").iterdir()}
 
 
@@ -177,13 +177,13 @@ def test_a_damaged_description_of_a_prepared_set_is_named(prepared, name, conten
         flipped = bytearray(before)
         flipped[len(before) // 2] ^= 1
         path.write_bytes({b"cut": before[: len(before) // 2], b"flipped": bytes(flipped)}.get(content, content))
-    if name == "digests.sealed" and content is None:  # as of a set from before there were digests
+    if name == "digests.sealed" and content is None:  # an old set without digests
         load("builtin", source=str(out))
         return
     if not sealed and content == b"flipped":
-        return  # nothing tells
+        return  # cannot be detected
     message = (
-        "holds no prepared one"
+        "holds no prepared data set"
         if (name, content) == ("dataset_info.json", None)
         else r"1\.0\.0 is damaged \(.*; delete"
     )
@@ -191,7 +191,7 @@ def test_a_damaged_description_of_a_prepared_set_is_named(prepared, name, conten
         load("builtin", source=str(out))
 
 
-def test_a_changed_score_of_a_prepared_set_is_noticed(prepared):
+def test_a_changed_score_of_a_prepared_set_is_detected(prepared):
     out, whole = prepared
     for path, before in whole.items():
         path.write_bytes(before)

@@ -11,7 +11,7 @@ from jaxiqa.data import DATASETS, load
 SMALL = {"size": (20, 28), "train": 12, "val": 8, "test": 8}
 
 
-def write_pictures(folder, count):
+def write_images(folder, count):
     random = np.random.default_rng(0)
     folder.mkdir(exist_ok=True)
     for i in range(count):
@@ -25,7 +25,7 @@ def write_table(path, *lines):
 
 @pytest.fixture(scope="module", params=DATASETS)
 def arguments(request, tmp_path_factory):
-    """How to load each data set: from the reference data, or from a few made-up pictures laid out alike."""
+    """Return the arguments to load each data set: the reference data, or a few random images in the same layout."""
     name = request.param
     if name == "builtin":
         return {"name": name, **SMALL}
@@ -36,17 +36,17 @@ def arguments(request, tmp_path_factory):
             pytest.skip("JAXIQA_SHARED does not name a folder with the reference data")
         return {"name": name, "source": f"{shared}/data/{name}"}
     if name == "koniq10k":
-        images = write_pictures(folder / "1024x768", 20)
+        images = write_images(folder / "1024x768", 20)
         parts = ["training"] * 12 + ["validation"] * 4 + ["test"] * 4
         rows = [f"{image},{50 + i},{part}" for i, (image, part) in enumerate(zip(images, parts, strict=True))]
         write_table(folder / "koniq10k_distributions_sets.csv", "image_name,MOS,set", *rows)
     else:
-        images = write_pictures(folder, 20)
+        images = write_images(folder, 20)
         write_table(folder / "scores.csv", "image,mos", *[f"{image},{i}" for i, image in enumerate(images)])
     return {"name": name, "source": str(folder)}
 
 
-def test_every_data_set_keeps_the_contract(arguments):
+def test_every_data_set_passes_the_contract(arguments):
     splits, again = load(**arguments), load(**arguments)
     assert splits
     assert set(splits) <= {"train", "val", "test"}
@@ -77,7 +77,7 @@ def test_every_data_set_keeps_the_contract(arguments):
             assert split.mos_range[0] <= split.mos.min() <= split.mos.max() <= split.mos_range[1]
 
 
-def test_a_limit_keeps_the_first_pictures():
+def test_a_limit_keeps_the_first_images():
     splits = load("builtin", **SMALL)
     limited = load("builtin", limit=3, **SMALL)
     for part, split in limited.items():
@@ -104,7 +104,7 @@ def test_clive_has_the_official_numbers(shared):
 
 
 def test_koniq10k_has_the_official_numbers(shared, tmp_path):
-    """With empty files for the pictures, which are the user's to supply."""
+    """The image files are empty: the user supplies the real ones."""
     table = (shared / "data" / "koniq10k" / "koniq10k_distributions_sets.csv").read_text()
     (tmp_path / "koniq10k_distributions_sets.csv").write_text(table)
     with pytest.raises(ValueError, match=r"512x384 does not exist.*koniq-10k-database"):
@@ -120,7 +120,7 @@ def test_koniq10k_has_the_official_numbers(shared, tmp_path):
 
 @pytest.mark.parametrize(("name", "table"), [("clive", "scores.csv"), ("nips2017", "images.csv")])
 def test_digests_are_checked_where_the_table_has_them(tmp_path, name, table):
-    write_pictures(tmp_path, 1)
+    write_images(tmp_path, 1)
     write_table(tmp_path / table, "image,mos,split,sha256", f"0.png,1,train,{'0' * 64}")
     with pytest.raises(ValueError, match=r"row 2: 0\.png does not match the digest"):
         load(name, source=str(tmp_path))
@@ -129,8 +129,8 @@ def test_digests_are_checked_where_the_table_has_them(tmp_path, name, table):
     load(name, source=str(tmp_path))
 
 
-def test_a_random_split_of_a_folder_has_the_stated_shares_and_follows_its_seed(tmp_path):
-    images = write_pictures(tmp_path, 50)
+def test_a_random_split_of_a_folder_has_the_given_shares_and_depends_on_the_seed(tmp_path):
+    images = write_images(tmp_path, 50)
     write_table(tmp_path / "scores.csv", "image,mos", "", *[f"{image},{i}" for i, image in enumerate(images)])
     first, other = load("folder", source=str(tmp_path)), load("folder", source=str(tmp_path), seed=1)
     assert [len(first[part]) for part in ("train", "val", "test")] == [40, 5, 5]
@@ -147,27 +147,29 @@ def test_a_random_split_of_a_folder_has_the_stated_shares_and_follows_its_seed(t
 
 @pytest.mark.parametrize(("column", "options"), [("split", {}), ("fold", {"split_column": "fold"})])
 def test_a_folder_keeps_the_split_of_its_table(tmp_path, column, options):
-    write_pictures(tmp_path / "pictures", 3)
-    rows = [f"pictures/{i}.png,{i},{part}" for i, part in enumerate(("val", "test", "train"))]
+    write_images(tmp_path / "images", 3)
+    rows = [f"images/{i}.png,{i},{part}" for i, part in enumerate(("val", "test", "train"))]
     write_table(tmp_path / "labels.csv", f"file,score,{column}", *rows)
     splits = load(
         "folder", source=str(tmp_path), csv="labels.csv", image_column="file", score_column="score", **options
     )
     assert {part: split.ids for part, split in splits.items()} == {
-        "train": ("pictures/2.png",),
-        "val": ("pictures/0.png",),
-        "test": ("pictures/1.png",),
+        "train": ("images/2.png",),
+        "val": ("images/0.png",),
+        "test": ("images/1.png",),
     }
 
 
 def test_a_folder_without_scores_is_all_test(tmp_path):
-    write_table(tmp_path / "scores.csv", "image", *write_pictures(tmp_path, 3))
+    write_table(tmp_path / "scores.csv", "image", *write_images(tmp_path, 3))
     splits = load("folder", source=str(tmp_path), score_column=None)
     assert set(splits) == {"test"}
     assert splits["test"].mos is None
+    splits = load("folder", source=str(tmp_path), score_column=None, mos_range=(1, 5))  # 0 is outside
+    assert splits["test"].mos is None
 
 
-def test_unknown_names_options_and_folders_say_what_is_allowed(tmp_path, monkeypatch):
+def test_errors_of_unknown_names_options_and_folders_list_the_allowed_ones(tmp_path, monkeypatch):
     with pytest.raises(ValueError, match="'builtin', 'clive'"):
         load("live")
     with pytest.raises(ValueError, match="'size'"):
@@ -178,9 +180,9 @@ def test_unknown_names_options_and_folders_say_what_is_allowed(tmp_path, monkeyp
             load(name)
 
 
-def test_relative_sources_lie_under_the_data_folder(monkeypatch):
-    monkeypatch.setenv("JAXIQA_DATA", "/pictures")
-    assert str(data.resolve("clive")) == "/pictures/clive"
+def test_relative_sources_are_below_the_data_folder(monkeypatch):
+    monkeypatch.setenv("JAXIQA_DATA", "/images")
+    assert str(data.resolve("clive")) == "/images/clive"
     assert str(data.resolve("/else/where")) == "/else/where"
     monkeypatch.delenv("JAXIQA_DATA")
     assert str(data.resolve("clive")) == "data/clive"

@@ -13,7 +13,7 @@ COLOUR = np.random.default_rng(0).integers(0, 256, (6, 10, 3), np.uint8)
 
 
 def raw_png(width, height, *, bits, colour_type, data):
-    """A PNG file that Pillow would not write."""
+    """Encode a PNG file that Pillow cannot write."""
 
     def chunk(kind, body):
         return struct.pack(">I", len(body)) + kind + body + struct.pack(">I", zlib.crc32(kind + body))
@@ -77,7 +77,7 @@ def test_two_tone_and_grey_with_transparency(tmp_path, mode):
 
 
 def test_sixteen_bit_colour(tmp_path):
-    """Pillow cannot write it, so the file is put together here."""
+    """Pillow cannot write it, so the test builds the file."""
     rows = b"".join(b"\0" + (row.astype(">u2") * 257).tobytes() for row in COLOUR)
     (tmp_path / "a.png").write_bytes(raw_png(10, 6, bits=16, colour_type=2, data=zlib.compress(rows)))
     np.testing.assert_array_equal(read_image(tmp_path / "a.png"), COLOUR)
@@ -107,7 +107,7 @@ def png():
     ("content", "message"),
     [
         (b"", "empty"),
-        (b"not a picture", "cannot be decoded"),
+        (b"not an image", "cannot be decoded"),
         (png()[:-5000], "cannot be decoded"),
         (png()[:20], "cannot be decoded"),
         (b"GIF89a\0\0\0\0\0\0\0;", "cannot be decoded|no pixels"),
@@ -135,7 +135,7 @@ def test_missing_files_and_folders_are_named(tmp_path):
         read_image(tmp_path)
 
 
-def test_a_huge_picture_is_refused_before_it_is_unpacked(tmp_path):
+def test_a_huge_image_is_refused_before_decoding(tmp_path):
     content = raw_png(50000, 50000, bits=1, colour_type=0, data=zlib.compress(b"\0" * 100))
     (tmp_path / "bomb.png").write_bytes(content)
     with pytest.raises(ValueError, match="pixels allowed"):
@@ -159,7 +159,7 @@ TURNED = {
     0: lambda x: x,
     9: lambda x: x,
 }
-"""EXIF's orientations, and two that do not exist."""
+"""All EXIF orientations, and two invalid ones."""
 
 
 @pytest.mark.parametrize("orientation", TURNED)

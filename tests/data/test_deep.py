@@ -1,15 +1,11 @@
 """Channels of 2 to 16 bits: every value v of at most m becomes round(255 v / m), in every format and layout."""
 
 import io
-import sys
-from pathlib import Path
 
+import image_files as files
 import numpy as np
 import pytest
 from PIL import Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-import files
 
 from jaxiqa.data.decode import decode
 
@@ -95,7 +91,7 @@ def test_tiff_of_16_bits_in_cmyk():
 
 @pytest.mark.parametrize("compression", ["tiff_lzw", "tiff_adobe_deflate", "packbits"])
 def test_compressed_tiff_of_16_bits(compression):
-    """Written by Pillow from grey, and its tags then say that three neighbours are one colour."""
+    """Pillow writes it from grey; then its tags are changed to three samples per pixel."""
     values = samples(3)
     buffer = io.BytesIO()
     Image.fromarray(values.reshape(7, 33).astype(np.uint16)).save(buffer, "TIFF", compression=compression)
@@ -143,7 +139,7 @@ def test_jpeg_2000_of_16_bits(suffix):
 
 
 def test_jpeg_2000_colour_deeper_than_8_bits_is_refused():
-    """Pillow would cut it; the depth is that of the stream inside the container."""
+    """Pillow would truncate it; the depth is that of the stream inside the container."""
     buffer = io.BytesIO()
     Image.fromarray(RANDOM.integers(0, 256, (40, 44, 3), np.uint8)).save(buffer, "JPEG2000")
     content = bytearray(buffer.getvalue())
@@ -163,6 +159,6 @@ def test_jpeg_2000_colour_deeper_than_8_bits_is_refused():
         (b"Pf 2 2 -1.0\n" + bytes(16), "floating-point"),
     ],
 )
-def test_what_cannot_be_read_in_full_is_refused(content, message):
+def test_formats_that_lose_precision_are_refused(content, message):
     with pytest.raises(ValueError, match=rf"a\.tif: .*{message}"):
         decode(content, "a.tif")

@@ -1,16 +1,12 @@
-"""Only listed formats are decoded, and never more pixels than allowed: also not those that a file holds inside."""
+"""Only listed formats are decoded, and never more pixels than allowed, embedded streams included."""
 
 import io
 import struct
-import sys
-from pathlib import Path
 
+import image_files as files
 import numpy as np
 import pytest
 from PIL import EpsImagePlugin, Image
-
-sys.path.insert(0, str(Path(__file__).parent))
-import files
 
 from jaxiqa.data import decode as decoding
 from jaxiqa.data.decode import decode, read_image
@@ -24,7 +20,7 @@ def saved(kind, size=(40, 24), mode="RGB", **options):
 
 
 @pytest.mark.parametrize("kind", FORMATS)
-def test_every_listed_format_is_read_whatever_the_file_is_called(kind):
+def test_every_listed_format_is_read_under_any_file_name(kind):
     assert decode(saved(kind), "a.png").shape == (24, 40, 3)
     with pytest.raises(ValueError, match=r"40x24 pixels, more than the 959 allowed"):
         decode(saved(kind), "a.png", max_pixels=959)
@@ -39,12 +35,12 @@ def test_names_of_listed_formats_are_found_in_folders(suffix):
 def test_other_formats_are_refused_by_content_and_run_nothing(kind, monkeypatch):
     monkeypatch.setattr(EpsImagePlugin, "Ghostscript", None)
     content = saved(kind, (32, 32)) if kind != "ICNS" else saved(kind, (128, 128))
-    with pytest.raises(ValueError, match=r"photo\.png: cannot be decoded: its content is .*; read are AVIF"):
+    with pytest.raises(ValueError, match=r"photo\.png: cannot be decoded: its content is .*; supported are AVIF"):
         decode(content, "photo.png")
 
 
-def test_the_size_inside_counts_and_not_that_of_the_container():
-    """A JPEG 2000 stream, a WebP frame and a TIFF tile that are larger than the image around them says."""
+def test_the_size_of_the_stream_counts_not_that_of_the_container():
+    """A JPEG 2000 stream, a WebP frame and a TIFF tile that are larger than their container states."""
     stream = bytearray(saved("JPEG2000"))
     struct.pack_into(">II", stream, stream.index(b"jp2c\xff\x4f\xff\x51") + 12, 60000, 60000)
     webp = saved("WEBP", exif=b"Exif\0\0" + bytes(10))
@@ -68,7 +64,7 @@ def test_a_file_larger_than_the_limit_is_not_read_in_full(tmp_path, monkeypatch)
     with open(tmp_path / "a.png", "wb") as file:
         file.truncate(2**34)  # sparse
     monkeypatch.setattr(decoding, "MAX_BYTES", 1000)
-    with pytest.raises(ValueError, match="more than the 1000 bytes allowed"):
+    with pytest.raises(ValueError, match="larger than the 1000 bytes allowed"):
         read_image(tmp_path / "a.png")
 
 
@@ -86,7 +82,7 @@ def test_a_file_cut_anywhere_is_read_or_refused(kind):
 
 
 @pytest.mark.parametrize("entry", [(282, 2, 3, b"72\0\0"), (282, 5, 1, b"\xff\xff\xff\xff"), (700, 99, 1, b"\0\0\0\0")])
-def test_an_odd_tag_beside_the_rotation_leaves_the_rotation(entry):
+def test_a_damaged_tag_does_not_affect_the_rotation(entry):
     image = np.random.default_rng(0).integers(0, 256, (16, 24, 3), np.uint8)
     buffer = io.BytesIO()
     Image.fromarray(image).save(buffer, "JPEG", quality=95)

@@ -27,11 +27,11 @@ def same(a, b):
 
 @pytest.mark.parametrize("start", [0, 1, 7, 13])
 @pytest.mark.parametrize("threads", [1, 4])
-def test_a_stream_that_starts_later_goes_on_exactly(start, threads):
+def test_a_stream_that_starts_later_gives_the_same_batches(start, threads):
     assert same(stream(0, 20)[start:], stream(start, 20 - start, threads=threads))
 
 
-def test_a_new_process_goes_on_with_the_same_batches():
+def test_a_new_process_gives_the_same_batches():
     code = """
 import hashlib, itertools
 import numpy as np
@@ -51,13 +51,13 @@ def test_a_stream_can_start_far_in():
     assert batch["index"].shape == (4,)
 
 
-def test_a_batch_larger_than_the_data_reaches_into_the_next_epochs():
+def test_a_batch_larger_than_the_data_spans_epochs():
     (batch,) = stream(0, 1, batch_size=30)
     assert set(Counter(batch["index"].tolist()).values()) == {3}
 
 
 @pytest.mark.parametrize("options", [{"batch_size": 0}, {"start": -1}])
-def test_impossible_numbers_are_refused(options):
+def test_numbers_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         stream(**{"start": 0, "steps": 1, **options})
 
@@ -89,7 +89,7 @@ def test_images_are_resized_mirrored_and_in_unit_range(cache_bytes):
     assert plain["mos"] == split.mos[1]
 
 
-def test_pictures_that_fit_in_memory_are_read_once():
+def test_images_that_fit_in_memory_are_read_once():
     split = load("builtin", size=(20, 28), train=4, val=4, test=4)["train"]
     reads = []
 
@@ -111,7 +111,7 @@ def test_training_needs_scores():
         image_fetch(replace(split, mos=None), None)
 
 
-def test_scoring_keeps_the_order_and_counts_what_is_real():
+def test_scoring_keeps_the_order_and_counts_images_without_padding():
     split = load("builtin", size=(20, 28), train=7, val=4, test=4)["train"]
     batches = list(scoring_batches(split, 3, size=None))
     assert [valid for _, valid, _ in batches] == [3, 3, 1]

@@ -9,9 +9,9 @@ from jaxiqa.data.subset import colourfulness, shares, spatial_information
 
 
 def kinds(counts, *, scored=True, seed=0):
-    """Pictures of some plainly different kinds: flat grey, grey noise, saturated colours; the kind is in the name."""
+    """Images of clearly different kinds: flat grey, grey noise, saturated colours; the kind is in the name."""
     random = np.random.default_rng(seed)
-    pictures, names = [], []
+    images, names = [], []
     for kind, count in enumerate(counts):
         for i in range(count):
             if kind == 0:
@@ -20,16 +20,16 @@ def kinds(counts, *, scored=True, seed=0):
                 pixels = np.repeat(random.integers(0, 256, (14, 18, 1)), 3, axis=2)
             else:
                 pixels = np.stack([np.full((14, 18), v) for v in random.integers((200, 0, 0), (256, 30, 30))], -1)
-            pictures.append(pixels.astype(np.uint8))
+            images.append(pixels.astype(np.uint8))
             names.append(f"{kind}-{i}")
     order = random.permutation(len(names))
-    pictures, names = [pictures[i] for i in order], tuple(names[i] for i in order)
+    images, names = [images[i] for i in order], tuple(names[i] for i in order)
     mos = np.array([20.0 + 30 * int(name[0]) for name in names], np.float32) if scored else None
-    return Split("made/test", names, mos, None, pictures.__getitem__)
+    return Split("made/test", names, mos, None, images.__getitem__)
 
 
 @pytest.mark.parametrize("scored", [True, False])
-def test_each_cluster_gives_as_many_and_the_order_is_kept(scored):
+def test_each_cluster_gives_the_same_number_and_the_order_is_kept(scored):
     split = kinds((9, 14, 7), scored=scored)
     subset = select_subset(split, 12, clusters=3)
     assert sorted(image[0] for image in subset.ids) == ["0"] * 4 + ["1"] * 4 + ["2"] * 4
@@ -39,13 +39,13 @@ def test_each_cluster_gives_as_many_and_the_order_is_kept(scored):
     assert scored is False or subset.mos.tolist() == [split.mos[place] for place in places]
 
 
-def test_the_seed_decides_and_nothing_else():
+def test_the_subset_depends_on_the_seed_only():
     split = kinds((9, 14, 7))
     first, again, other = (select_subset(split, 9, clusters=3, seed=seed).ids for seed in (0, 0, 1))
     assert first == again != other
 
 
-def test_what_a_small_cluster_lacks_the_others_give(caplog):
+def test_other_clusters_replace_the_missing_images_of_a_small_one(caplog):
     split = kinds((10, 2, 10))
     with caplog.at_level(logging.WARNING):
         subset = select_subset(split, 12, clusters=3)
@@ -55,7 +55,7 @@ def test_what_a_small_cluster_lacks_the_others_give(caplog):
     assert len(select_subset(split, 22, clusters=11)) == 22
 
 
-def test_human_scores_alone_can_make_the_clusters():
+def test_clusters_can_be_made_from_human_scores_alone():
     split = load("builtin", size=(16, 20), train=1, val=1, test=30)["test"]
     scores = np.repeat([0.0, 1e4], 15).astype(np.float32)
     grey = Split("x/test", split.ids, scores, None, lambda index: np.full((9, 9, 3), 90, np.uint8))
@@ -82,14 +82,14 @@ def test_features_by_hand():
 
 @pytest.mark.parametrize(
     ("count", "clusters", "message"),
-    [(10, 3, "no multiple"), (33, 3, "count=33"), (0, 3, "count=0"), (4, 0, "clusters=0")],
+    [(10, 3, "not a multiple"), (33, 3, "count=33"), (0, 3, "count=0"), (4, 0, "clusters=0")],
 )
-def test_bad_choices_are_refused(count, clusters, message):
+def test_bad_options_are_refused(count, clusters, message):
     with pytest.raises(ValueError, match=message):
         select_subset(kinds((9, 14, 7)), count, clusters=clusters)
 
 
-def test_resized_pictures_are_read_at_the_size_asked_for():
+def test_resized_images_have_the_requested_size():
     split = kinds((2, 2, 2))
     assert resized(split, None) is split
     small = resized(split, (7, 9))

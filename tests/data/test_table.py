@@ -25,7 +25,7 @@ def error_of(folder, **options):
     return str(error.value)
 
 
-def test_every_fault_is_found_at_once_and_named_with_its_row(folder):
+def test_all_faults_are_in_one_error_with_their_rows(folder):
     write(folder, "0.png,1", "1.png,nan", "0.png,3", "9.png,4", "2.png,good", ",5", "3.png,inf")
     message = error_of(folder)
     for expected in ("row 3: 1.png", "'nan'", "row 4: 0.png appears twice, first in row 2", "row 5: 9.png is missing",
@@ -39,7 +39,7 @@ def test_a_score_outside_the_scale_is_a_fault(folder):
     assert "row 3: 1.png has the score '101'" in error_of(folder, mos_range=(0.0, 100.0))
 
 
-def test_a_missing_column_lists_those_there_are(folder):
+def test_the_error_for_a_missing_column_lists_the_existing_ones(folder):
     write(folder, "0.png,1", header="image,score")
     assert "has no column 'mos'; its columns are 'image', 'score'" in error_of(folder)
 
@@ -57,8 +57,8 @@ def test_a_missing_table_is_an_error(folder):
 def test_a_row_with_a_decimal_comma_is_not_read_as_another_score(folder):
     write(folder, "0.png,1", "1.png,77,38", "2.png")
     message = error_of(folder)
-    assert "row 3: has not as many values as the header has columns (2)" in message
-    assert "row 4: has not" in message
+    assert "row 3 has 3 values; the header has 2 columns" in message
+    assert "row 4 has 1 value; the header has 2 columns" in message
 
 
 def test_row_numbers_are_those_of_an_editor(folder):
@@ -80,14 +80,14 @@ def test_many_faults_are_counted(folder):
     assert "row 22" not in message
 
 
-def test_a_file_that_is_no_csv_is_named(folder):
+def test_an_error_names_a_file_that_is_not_csv(folder):
     (folder / "scores.csv").write_bytes("image,mos\nphoto-é.png,1\n".encode("latin-1"))
-    assert "is not a csv in UTF-8" in error_of(folder)
+    assert "is not a valid csv in UTF-8" in error_of(folder)
 
 
-def test_a_column_that_is_there_twice_is_an_error(folder):
+def test_a_duplicate_column_is_an_error(folder):
     write(folder, "0.png,1,2", header="image,mos,mos")
-    assert "more than one column 'mos'" in error_of(folder)
+    assert "more than one column named 'mos'" in error_of(folder)
 
 
 def test_an_unknown_split_is_named_with_its_row(folder):
@@ -95,18 +95,18 @@ def test_an_unknown_split_is_named_with_its_row(folder):
     assert "row 3: 1.png belongs to the split 'training'; expected one of train, val, test" in error_of(folder)
 
 
-def test_a_byte_order_mark_is_no_part_of_the_first_column(folder):
+def test_a_byte_order_mark_is_not_part_of_the_first_column(folder):
     (folder / "scores.csv").write_bytes(b"\xef\xbb\xbfimage,mos,split\n0.png,1,val\n")
     assert load("folder", source=str(folder))["val"].ids == ("0.png",)
 
 
-def test_checking_is_quiet_without_a_terminal(folder, capfd):
+def test_checking_prints_nothing_without_a_terminal(folder, capfd):
     write(folder, *[f"{i}.png,{i}" for i in range(4)])
     validate(load("folder", source=str(folder), split=(1, 0, 0))["train"])
     assert capfd.readouterr() == ("", "")
 
 
-def test_a_damaged_picture_is_found_before_training_with_its_row(folder):
+def test_a_damaged_image_is_found_before_training_with_its_row(folder):
     write(folder, *[f"{i}.png,{i}" for i in range(4)])
     content = (folder / "2.png").read_bytes()
     (folder / "2.png").write_bytes(content[: len(content) // 2])
@@ -118,12 +118,12 @@ def test_a_damaged_picture_is_found_before_training_with_its_row(folder):
     assert "row 5" in str(error.value)
 
 
-def test_mixed_sizes_are_named_where_one_size_is_needed(folder):
+def test_mixed_sizes_are_an_error_where_one_size_is_needed(folder):
     Image.new("RGB", (5, 5)).save(folder / "1.png")
     write(folder, *[f"{i}.png,{i}" for i in range(4)])
     split = load("folder", source=str(folder), split=(1.0, 0.0, 0.0))["train"]
     validate(split)
-    with pytest.raises(ValueError, match=r"row 3: 1\.png is 5x5, most are 8x6"):
+    with pytest.raises(ValueError, match=r"row 3: 1\.png is 5x5, most images are 8x6"):
         validate(split, uniform=True)
 
 
@@ -140,7 +140,7 @@ def test_a_digest_that_does_not_match_is_a_fault(shared, tmp_path):
 
 
 @pytest.mark.parametrize("other", ["./0.png", "sub/../0.png", "link.png", "hard.png", "sub//../0.png"])
-def test_one_file_by_two_spellings_appears_twice(folder, other):
+def test_one_file_under_two_spellings_counts_as_a_duplicate(folder, other):
     (folder / "sub").mkdir()
     (folder / "link.png").symlink_to("0.png")
     (folder / "hard.png").hardlink_to(folder / "0.png")
@@ -149,7 +149,7 @@ def test_one_file_by_two_spellings_appears_twice(folder, other):
 
 
 @pytest.mark.parametrize("other", ["../1.png", "sub/../../1.png", "/dev/zero", "../../../../dev/zero", "a\x1bb.png"])
-def test_a_name_outside_the_folder_is_refused_by_name(folder, other):
+def test_the_error_names_a_path_outside_the_folder(folder, other):
     (folder.parent / "1.png").write_bytes((folder / "1.png").read_bytes())
     write(folder, "0.png,1", f"{other},2")
     message = error_of(folder)
@@ -158,7 +158,7 @@ def test_a_name_outside_the_folder_is_refused_by_name(folder, other):
 
 
 @pytest.mark.parametrize("kind", ["fifo", "device", "folder", "dead link"])
-def test_what_is_no_regular_file_is_refused_by_name(folder, kind):
+def test_the_error_names_a_path_that_is_no_regular_file(folder, kind):
     other = folder / "x.png"
     make = {"fifo": lambda: os.mkfifo(other), "device": lambda: other.symlink_to("/dev/zero"),
             "folder": other.mkdir, "dead link": lambda: other.symlink_to("gone")}  # fmt: skip
@@ -168,7 +168,7 @@ def test_what_is_no_regular_file_is_refused_by_name(folder, kind):
 
 
 @pytest.mark.parametrize(("stored", "listed"), [("NFC", "NFD"), ("NFD", "NFC")])
-def test_names_are_found_whichever_way_their_accents_are_written(folder, stored, listed):
+def test_names_are_found_in_any_unicode_normal_form(folder, stored, listed):
     place = folder / unicodedata.normalize(stored, "Fotos für é")
     place.mkdir()
     (folder / "0.png").rename(place / unicodedata.normalize(stored, "Ärger.png"))
@@ -197,10 +197,10 @@ def test_spaces_semicolons_tabs_and_decimal_commas(folder, text):
 
 def test_a_quote_that_is_never_closed_is_an_error(folder):
     write(folder, '"0.png,1', "1.png,2")
-    assert "is not a csv in UTF-8" in error_of(folder)
+    assert "is not a valid csv in UTF-8" in error_of(folder)
 
 
-def test_a_number_is_not_guessed(folder):
+def test_ambiguous_numbers_are_refused(folder):
     write(folder, "0.png,1_0", "1.png,٣")
     assert "2 problems" in error_of(folder)
 
@@ -210,7 +210,7 @@ def test_a_table_that_is_a_device_is_refused(folder):
     assert "is a device, not a file" in error_of(folder)
 
 
-def test_a_split_is_one_line_and_gives_images_by_one_call(folder):
+def test_the_repr_of_a_split_is_one_line_and_one_call_gives_images(folder):
     write(folder, *[f"{i}.png,{i}" for i in range(4)])
     split = load("folder", source=str(folder), split=(1.0, 0.0, 0.0))["train"]
     assert repr(split) == "Split('folder/train', 4 images, scores 0 to 3)"

@@ -37,7 +37,7 @@ def test_the_expectation_may_change_the_size_of_images():
         eot(score, noisy, KEY)
 
 
-def test_bpda_computes_the_defense_and_the_gradient_of_its_surrogate():
+def test_bpda_has_the_value_of_the_defense_and_the_gradient_of_the_surrogate():
     rounded = lambda x, key: jnp.round(x * 4) / 4  # noqa: E731
     blurred = lambda x, key: (x + jnp.roll(x, 1, 1)) / 2  # noqa: E731
     np.testing.assert_array_equal(bpda(rounded, blurred)(IMAGES, KEY), rounded(IMAGES, KEY))
@@ -49,8 +49,8 @@ def test_bpda_computes_the_defense_and_the_gradient_of_its_surrogate():
         bpda(lambda x, key: x[:, ::2])(IMAGES, KEY)
 
 
-def test_an_adaptive_attack_moves_what_a_transferred_one_does_not():
-    """Behind a rounding that swallows small changes only an attack that sees it picks the right pixels."""
+def test_an_adaptive_attack_succeeds_where_a_transferred_one_fails():
+    """Rounding removes small changes: only an attack through the rounding chooses the right pixels."""
     rounded = lambda x, key: jnp.round(x * 8) / 8  # noqa: E731
     defended = lambda x: score(rounded(x, KEY))  # noqa: E731
     attack = PGD(8 / 255, steps=20, random_start=False)
@@ -86,10 +86,10 @@ class Rounded:
         return jnp.round(images * self.levels) / self.levels
 
 
-def test_adaptive_does_what_the_purifier_asks_for():
+def test_adaptive_uses_the_surrogate_and_the_draws_of_the_purifier():
     keys = jax.random.split(KEY, 4)
     defended = adaptive(score, Rounded(8.0), keys)
-    assert len(defended.keys) == 1  # one draw of what is not random
+    assert len(defended.keys) == 1  # a deterministic purifier is drawn once
     np.testing.assert_allclose(defended(IMAGES), score(Rounded(8.0)(IMAGES)), atol=1e-6)
     found = jax.grad(lambda x: defended(x).sum())(IMAGES)
     np.testing.assert_allclose(found, 2 * jax.grad(lambda x: score(x).sum())(Rounded(8.0)(IMAGES)), atol=1e-6)

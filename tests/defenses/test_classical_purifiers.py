@@ -10,16 +10,16 @@ from jaxiqa.defenses import bpda
 from jaxiqa.defenses.purify import JPEG, Crop, DiffJPEG, RandomNoise, Rotate, make
 from jaxiqa.defenses.purify.geometry import cropped
 from jaxiqa.ops.geometry import rotate
-from jaxiqa.ops.similarity import psnr
+from jaxiqa.ops.ssim import psnr
 
 KEY = jax.random.key(3)
 EXACT = 1e-7
-"""Of numbers that are stored as float32."""
+"""Tolerance for numbers stored as float32."""
 
 
 @pytest.fixture(scope="module")
 def oracle(shared):
-    """Outputs of the benchmark's purifiers on two crops of Kodak pictures."""
+    """Outputs of the benchmark's purifiers on two crops of Kodak images."""
     return dict(np.load(shared / "oracles/public/04_purifiers.npz"))
 
 
@@ -54,7 +54,7 @@ CASES = [
 
 @pytest.mark.parametrize("image", ["img0", "img1"])
 @pytest.mark.parametrize(("name", "purifier", "options", "tolerance"), CASES, ids=[case[0] for case in CASES])
-def test_gives_what_the_benchmark_gave(oracle, image, name, purifier, options, tolerance):
+def test_outputs_equal_those_of_the_benchmark(oracle, image, name, purifier, options, tolerance):
     purified = make(purifier, **options)(given(oracle, image))[0]
     if name.endswith("sampled"):
         purified = purified[oracle["upscale_rows"]][:, oracle["upscale_cols"]]
@@ -76,7 +76,7 @@ def test_diffjpeg_has_the_benchmarks_gradient(oracle, image, quality):
 
 @pytest.mark.parametrize("image", ["img0", "img1"])
 @pytest.mark.parametrize("angle", [12.5, -41.0])
-def test_rotation_finds_the_same_pixels(oracle, image, angle):
+def test_rotation_equals_the_benchmarks(oracle, image, angle):
     np.testing.assert_array_equal(rotate(given(oracle, image), angle)[0], oracle[f"{image}__rotate_{angle}"])
 
 
@@ -89,7 +89,7 @@ def test_rotation_draws_its_angle_evenly_and_fills_with_zero():
     np.testing.assert_allclose(np.quantile(black, [0.25, 0.5, 0.75]), np.quantile(exact, [0.25, 0.5, 0.75]), atol=0.02)
 
 
-def test_a_crop_is_a_part_of_the_picture_from_every_place_it_fits():
+def test_a_crop_is_part_of_the_image_and_reaches_every_position():
     images = jnp.arange(2 * 6 * 7 * 3.0).reshape(2, 6, 7, 3) / 252
     squares = jax.vmap(lambda key: cropped(images, 5, key))(jax.random.split(KEY, 200))
     corners = {(i, j): images[:, i : i + 5, j : j + 5] for i in range(2) for j in range(3)}
@@ -102,7 +102,7 @@ def test_a_crop_is_a_part_of_the_picture_from_every_place_it_fits():
         Crop(8)(images, KEY)
 
 
-def test_noise_has_its_strength_and_is_one_draw_for_all_images():
+def test_noise_has_the_given_sigma_and_is_one_draw_for_all_images():
     images = jnp.full((2, 64, 80, 3), 0.5)
     noise = RandomNoise(0.05)(images, KEY) - images
     assert abs(float(noise.std()) - 0.05) < 0.05 * 4 / np.sqrt(2 * noise[0].size)
@@ -121,13 +121,13 @@ def test_the_codec_runs_inside_programs_and_under_vmap():
     np.testing.assert_array_equal(both, jnp.stack([eager[0, 0], eager[1, 1]]))
 
 
-def test_the_codec_rounds_and_the_benchmarks_cuts_off():
+def test_the_codec_rounds_and_the_benchmark_variant_truncates():
     images = jnp.full((1, 16, 16, 3), 127.6 / 255)
     np.testing.assert_allclose(255 * JPEG(100)(images), 128, atol=1e-4)
     np.testing.assert_allclose(255 * JPEG(100, variant="benchmark")(images), 127, atol=1e-4)
 
 
-def test_the_codec_has_the_gradient_of_its_surrogate_and_none_of_its_own():
+def test_the_codec_has_no_gradient_and_its_surrogate_has_one():
     images = jax.random.uniform(KEY, (1, 16, 24, 3))
     purify = JPEG(60)
     with pytest.raises(ValueError, match=r"use defenses\.bpda"):
@@ -140,18 +140,18 @@ def test_the_codec_has_the_gradient_of_its_surrogate_and_none_of_its_own():
 @pytest.mark.parametrize(
     "qualities", [(1, 2, 5, 10, 50, 60, 90, 100), pytest.param(range(1, 101), marks=pytest.mark.slow)]
 )
-def test_the_two_codecs_agree_as_stated(shared, qualities):
-    """On photographs, two of which were JPEG files before."""
+def test_the_two_codecs_agree_within_the_stated_tolerance(shared, qualities):
+    """On photographs, two of which were JPEG files."""
     names = ["kodak/kodim01.png", "kodak/kodim05.png", "clive/1003.jpg", "clive/1006.jpg"]
-    pictures = [np.asarray(Image.open(shared / "data" / name).convert("RGB"))[:384, :500] for name in names]
-    images = jnp.asarray(np.stack(pictures), jnp.float32) / 255
+    crops = [np.asarray(Image.open(shared / "data" / name).convert("RGB"))[:384, :500] for name in names]
+    images = jnp.asarray(np.stack(crops), jnp.float32) / 255
     stated = {1: 33, 5: 36, 60: 42, 90: 44, 100: 49}
     for quality in qualities:
         least = max(db for start, db in stated.items() if start <= quality)
         assert float(psnr(DiffJPEG(quality)(images), JPEG(quality)(images)).min()) >= least
 
 
-def test_an_attack_through_the_median_follows_its_surrogate():
+def test_an_attack_through_the_median_uses_its_surrogate():
     images = jax.random.uniform(KEY, (1, 8, 9, 3))
     purify = make("median_blur", kernel_size=3)
     adaptive = bpda(purify, purify.surrogate)

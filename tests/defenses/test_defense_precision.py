@@ -1,10 +1,10 @@
-"""What purifiers and certifiers do with images of half and of double precision, and with options of a wrong type."""
+"""Purifiers and certifiers with half and double precision images, and with options of a wrong type."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_purifiers_contract import KEY, a_purifier, pictures
+from test_purifiers_contract import KEY, a_purifier, make_images
 from test_smoothing import NAMES, a_certifier, score
 
 from jaxiqa.defenses.purify import PURIFIERS, make
@@ -16,7 +16,7 @@ ROUNDING = {"float16": 2e-3, "bfloat16": 1e-2}
 @pytest.mark.parametrize("kind", ROUNDING)
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_a_purifier_of_half_precision_images_computes_in_float32_and_rounds_once(name, kind):
-    images, purify = pictures().astype(kind), a_purifier(name)
+    images, purify = make_images().astype(kind), a_purifier(name)
     purified = purify(images, KEY)
     assert purified.dtype == images.dtype
     assert 0 <= float(purified.min()) <= float(purified.max()) <= 1
@@ -25,7 +25,7 @@ def test_a_purifier_of_half_precision_images_computes_in_float32_and_rounds_once
 
 
 @pytest.mark.parametrize("name", PURIFIERS)
-def test_a_purifier_of_double_precision_images_keeps_it(name):
+def test_a_purifier_keeps_double_precision(name):
     with jax.enable_x64(True):
         images = jnp.asarray(np.random.default_rng(0).random((2, 9, 14, 3)))
         purified = a_purifier(name)(images, KEY)
@@ -37,8 +37,8 @@ def test_a_purifier_of_double_precision_images_keeps_it(name):
 @pytest.mark.parametrize(
     "name", [name if name in ("rs", "ms") else pytest.param(name, marks=pytest.mark.slow) for name in NAMES]
 )
-def test_a_certifier_adds_its_noise_in_float32_whatever_the_type(name, kind):
-    images = pictures().astype(jnp.bfloat16).astype(jnp.float32)  # what all types can hold
+def test_a_certifier_adds_its_noise_in_float32_for_any_type(name, kind):
+    images = make_images().astype(jnp.bfloat16).astype(jnp.float32)  # values that all types represent
     images = (images * 64).round() / 64
     expected = a_certifier(name)(score, images, KEY)
     with jax.enable_x64(kind == "float64"):
@@ -80,7 +80,7 @@ def test_scores_of_double_precision_are_not_rounded_before_they_are_compared():
     ],
 )
 def test_options_of_a_wrong_type_or_value_are_refused_when_a_purifier_is_made(name, options, message):
-    with pytest.raises(Exception, match=message):  # ValueError, or the type checker's where it comes first
+    with pytest.raises(Exception, match=message):  # ValueError, or the type checker's error if it comes first
         make(name, **options)
 
 

@@ -1,4 +1,4 @@
-"""Diffusion arithmetic against recorded tables and steps of the original."""
+"""Diffusion tables and steps against records of the original."""
 
 import json
 
@@ -95,12 +95,12 @@ def test_a_respaced_diffusion_keeps_the_noise_of_the_steps_it_visits():
     for ours, theirs in zip(jax.tree.leaves(whole), jax.tree.leaves(schedule), strict=True):
         np.testing.assert_allclose(ours, theirs, rtol=1e-9)
     for steps in ([], [70, 35], [3, 3], [-1, 4], [1000]):
-        with pytest.raises(ValueError, match="is not allowed; expected ascending ones"):
+        with pytest.raises(ValueError, match="is not allowed; expected ascending numbers"):
             diffusion.respace(schedule, steps)
 
 
-def test_the_true_noise_leads_back_to_the_image():
-    """A network that knows the clean image removes exactly the noise, whatever is drawn on the way."""
+def test_the_true_noise_restores_the_image():
+    """An exact network, made from the clean image, removes the noise for any random draws."""
     clean = jax.random.uniform(jax.random.key(0), (2, 5, 4, 3), minval=-1.0)
     schedule = diffusion.linear_schedule()
     told = []
@@ -118,7 +118,7 @@ def test_the_true_noise_leads_back_to_the_image():
     assert told[0].shape == (2,)
 
 
-def test_steps_back_are_the_same_compiled_or_not_in_a_loop_or_not_and_follow_the_key():
+def test_reverse_steps_are_equal_with_and_without_jit_and_depend_on_the_key():
     schedule = diffusion.linear_schedule()
     weight = jax.random.normal(jax.random.key(0), (3, 6))
     network = jax.tree_util.Partial(lambda w, x, t: jnp.tanh(x @ w + t[:, None, None, None] / 10), weight)

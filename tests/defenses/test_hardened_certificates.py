@@ -1,4 +1,4 @@
-"""Certificates of models with materialized layers, whose matrices are leaves like any other."""
+"""Certificates of models with materialized layers; their matrices are pytree leaves."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_a_score_with_built_matrices_is_certified_without_chunks(kind, unitary):
     assert found.label.shape == (2,)
 
 
-def test_a_spectrum_may_hold_what_jax_puts_in_the_place_of_leaves():
+def test_a_spectrum_works_with_tree_map_and_vmap():
     spectrum = unitary_spectrum(jnp.ones((3, 3, 2, 2)), (4, 5))
     axes = jax.tree.map(lambda _: None, spectrum)
     assert axes.matrices is None

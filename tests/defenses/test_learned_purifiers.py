@@ -1,11 +1,11 @@
-"""Purifiers with a network: sizes, ranges, keys, gradients and errors, with networks whose answer is known."""
+"""Purifiers with a network: sizes, ranges, keys, gradients and errors, on networks with known outputs."""
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.arguments import check_pictures
+from jaxiqa.core.images import check_unit_images
 from jaxiqa.defenses.diffusion import ask, denoise_step, linear_schedule
 from jaxiqa.defenses.purify.diffpure import DiffPure
 from jaxiqa.defenses.purify.disco import DISCO
@@ -15,7 +15,7 @@ from jaxiqa.defenses.purify.real_esrgan import RealESRGAN
 
 
 def partial(function):
-    """With a weight, as a network has."""
+    """Return a pytree function with a weight, like a network."""
     return jax.tree_util.Partial(function, jnp.float32(0.9))
 
 
@@ -45,14 +45,14 @@ PURIFIERS = {
 NAMES = sorted(PURIFIERS)
 
 
-def pictures(size=(9, 14), count=2):
+def make_images(size=(9, 14), count=2):
     return jax.random.uniform(jax.random.key(7), (count, *size, 3))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_what_every_purifier_keeps(name):
-    """Shape, range, type, key; one by one as in a batch; compiled as not; a gradient that is finite and not zero."""
-    purify, images, key = PURIFIERS[name], pictures(), jax.random.key(0)
+def test_every_purifier_keeps_shape_range_type_and_key(name):
+    """Check shape, range, type and key; image by image, batched and compiled results; a finite, nonzero gradient."""
+    purify, images, key = PURIFIERS[name], make_images(), jax.random.key(0)
     given = None if not purify.random else key
     out = purify(images, given)
     assert out.shape == images.shape
@@ -74,44 +74,44 @@ def test_what_every_purifier_keeps(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_bad_input_is_refused_by_name(name):
+def test_errors_name_the_bad_input(name):
     purify, key = PURIFIERS[name], jax.random.key(0)
     for images, message in (
-        (255 * pictures(), r"images has values in \[.*\]; expected \[0, 1\]"),
-        (pictures().at[0, 0, 0, 0].set(jnp.nan), r"images has values in \[nan, nan\]; expected \[0, 1\]"),
-        (pictures()[..., :1], r"images has shape \(2, 9, 14, 1\); expected 3 channels"),
-        (pictures()[:0], r"images has shape \(0, 9, 14, 3\); expected at least one image"),
+        (255 * make_images(), r"images has values in \[.*\]; expected \[0, 1\]"),
+        (make_images().at[0, 0, 0, 0].set(jnp.nan), r"images has values in \[nan, nan\]; expected \[0, 1\]"),
+        (make_images()[..., :1], r"images has shape \(2, 9, 14, 1\); expected 3 channels"),
+        (make_images()[:0], r"images has shape \(0, 9, 14, 3\); expected at least one image"),
     ):
         with pytest.raises(ValueError, match=message):
             purify(images, key)
 
 
-def test_other_arrays_are_refused_where_types_are_not_checked():
+def test_other_arrays_are_refused_without_type_checks():
     with pytest.raises(ValueError, match=r"images has shape \(9, 14, 3\); expected four axes"):
-        check_pictures(pictures()[0])
+        check_unit_images(make_images()[0])
     with pytest.raises(ValueError, match="images has dtype uint8"):
-        check_pictures(np.zeros((1, 4, 4, 3), np.uint8))
+        check_unit_images(np.zeros((1, 4, 4, 3), np.uint8))
 
 
 def test_networks_that_return_another_shape_are_refused():
-    images = pictures()
+    images = make_images()
     for purify in (Filter(lambda x: x[:, 1:]), Filter(lambda x: x[..., :1]), MPRNet(lambda x: x[:1])):
         with pytest.raises(ValueError, match="network returned shape"):
             purify(images)
-    with pytest.raises(ValueError, match="expected a multiple of sides"):
+    with pytest.raises(ValueError, match="expected a multiple of both sides"):
         RealESRGAN(lambda x: x.repeat(2, 1))(images)
     with pytest.raises(ValueError, match=r"network returned shape .* and size \(9, 14\)"):
         DISCO(lambda x, size: x[:, 1:])(images)
 
 
-def test_mprnet_sees_mirrored_pictures_and_gives_back_what_was_not_mirrored():
+def test_mprnet_pads_by_reflection_and_crops_the_result():
     seen = []
 
     def network(x):
         seen.append(x.shape)
         return x.at[:, 9:].set(jnp.nan).at[:, :, 14:].set(jnp.nan) if x.shape[1] == 16 else x
 
-    images = pictures()
+    images = make_images()
     np.testing.assert_array_equal(MPRNet(network)(images), images)
     assert seen == [(2, 16, 16, 3)]
     padded = []
@@ -120,11 +120,11 @@ def test_mprnet_sees_mirrored_pictures_and_gives_back_what_was_not_mirrored():
     expected = np.pad(images, ((0, 0), (0, 7), (0, 2), (0, 0)), mode="reflect")
     np.testing.assert_array_equal(padded[0], expected)
     for size in ((1, 1), (1, 5), (8, 16)):
-        np.testing.assert_array_equal(MPRNet(lambda x: x)(pictures(size)), pictures(size))
+        np.testing.assert_array_equal(MPRNet(lambda x: x)(make_images(size)), make_images(size))
 
 
-def test_real_esrgan_comes_back_to_size_unless_told_otherwise():
-    images = pictures()
+def test_real_esrgan_restores_the_size_by_default():
+    images = make_images()
     np.testing.assert_allclose(
         RealESRGAN(lambda x: x.repeat(4, 1).repeat(4, 2))(images).mean(), images.mean(), rtol=0.01
     )
@@ -137,7 +137,7 @@ def test_real_esrgan_comes_back_to_size_unless_told_otherwise():
 
 
 def test_disco_draws_at_any_size():
-    images, asked = pictures(), []
+    images, asked = make_images(), []
 
     def network(x, size):
         asked.append(size)
@@ -154,8 +154,8 @@ def test_disco_draws_at_any_size():
 
 
 @pytest.mark.slow
-def test_diffpure_is_noise_and_steps_back_by_hand():
-    purify, images, key = DiffPure(partial(diffusion), steps=3, size=None), pictures((8, 6)), jax.random.key(3)
+def test_diffpure_equals_noise_and_reverse_steps_by_hand():
+    purify, images, key = DiffPure(partial(diffusion), steps=3, size=None), make_images((8, 6)), jax.random.key(3)
     schedule = linear_schedule()
 
     def by_hand(images):
@@ -182,12 +182,12 @@ def test_diffpure_works_at_the_networks_size_and_smooths_first_unless_as_in_the_
         seen.append(x.shape)
         return jnp.zeros((*x.shape[:3], 6))
 
-    white = jnp.zeros((1, 16, 16, 3)).at[:, 1::4, 1::4].set(1)  # one of the four pixels a bilinear sample meets
+    white = jnp.zeros((1, 16, 16, 3)).at[:, 1::4, 1::4].set(1)  # one of the four pixels of a bilinear sample
     smooth, as_run = (
         DiffPure(network, steps=1, size=(4, 4), variant=variant)(white, jax.random.key(0))
         for variant in ("paper", "benchmark")
     )
-    assert seen == [(1, 4, 4, 3)]  # one program serves both
+    assert seen == [(1, 4, 4, 3)]  # both share one program
     assert smooth.shape == as_run.shape == white.shape
     resized = [jax.image.resize(white, (1, 4, 4, 3), "bilinear", antialias=antialias) for antialias in (True, False)]
     assert abs(float(as_run.mean() - smooth.mean())) > 0.1

@@ -1,4 +1,4 @@
-"""What every purifier of the registry promises."""
+"""The contract of every purifier of the registry."""
 
 import dataclasses
 
@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.data.scenes import scene
+from jaxiqa.data.synthetic.scenes import scene
 from jaxiqa.defenses import bpda
 from jaxiqa.defenses.purify import PRESETS, PURIFIERS, make
 
@@ -33,13 +33,13 @@ QUICK = {
 }
 """Options for small images; for a learned purifier, a small network."""
 MINIMUM = {"crop": 6, "gaussian_blur": 2, "median_blur": 2, "unsharp": 2}
-"""Pixels that the sides of an image have at least, with these options."""
+"""Smallest side of an image in pixels, with these options."""
 NO_GRADIENT = {"jpeg"}
-"""Purifiers that refuse to be differentiated."""
+"""Purifiers that refuse differentiation."""
 SIZES = [(9, 14), (17, 8)]
 
 
-def pictures(size=SIZES[0], count=3, seed=0):
+def make_images(size=SIZES[0], count=3, seed=0):
     return jax.random.uniform(jax.random.key(seed), (count, *size, 3))
 
 
@@ -51,7 +51,7 @@ def a_purifier(name, **options):
 def test_the_contract(name):
     purify = a_purifier(name)
     for size in SIZES:
-        images = pictures(size)
+        images = make_images(size)
         purified = purify(images, KEY)
         assert purified.shape == images.shape
         assert purified.dtype == images.dtype
@@ -64,8 +64,8 @@ def test_the_contract(name):
 
 
 @pytest.mark.parametrize("name", PURIFIERS)
-def test_randomness_is_what_is_said(name):
-    purify, images = a_purifier(name), pictures()
+def test_only_random_purifiers_depend_on_the_key(name):
+    purify, images = a_purifier(name), make_images()
     if purify.random:
         outputs = jax.vmap(purify, (None, 0))(images, jax.random.split(KEY, 4))
         assert (outputs != outputs[0]).any()
@@ -77,8 +77,8 @@ def test_randomness_is_what_is_said(name):
 
 
 @pytest.mark.parametrize("name", PURIFIERS)
-def test_the_gradient_is_finite_or_refused_and_a_surrogate_fills_in(name):
-    purify, images = a_purifier(name), pictures()
+def test_the_gradient_is_finite_or_refused_and_then_a_surrogate_has_one(name):
+    purify, images = a_purifier(name), make_images()
     if name in NO_GRADIENT:
         with pytest.raises(ValueError, match="has no gradient"):
             jax.grad(lambda x: purify(x, KEY).sum())(images)
@@ -108,7 +108,7 @@ def test_the_output_of_flat_black_and_white_is_in_range_with_a_finite_gradient(n
 @pytest.mark.parametrize("name", PURIFIERS)
 @pytest.mark.parametrize("size", [(1, 1), (2, 5)])
 def test_tiny_images_are_purified_or_refused_clearly(name, size):
-    images = pictures(size, count=1)
+    images = make_images(size, count=1)
     if min(size) < MINIMUM.get(name, 1):
         with pytest.raises(ValueError, match=f"at least {MINIMUM[name]} pixels"):
             a_purifier(name)(images, KEY)
@@ -140,7 +140,7 @@ def test_images_of_the_wrong_kind_are_refused(name, kind):
 
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_a_purifier_is_a_pytree_whose_strength_may_be_traced(name):
-    purify, images = a_purifier(name), pictures()
+    purify, images = a_purifier(name), make_images()
     again = jax.jit(lambda purify, x: purify(x, KEY))(purify, images)
     np.testing.assert_allclose(again, purify(images, KEY), atol=1e-5)
 
@@ -171,7 +171,7 @@ def test_every_purifier_has_presets_of_its_own_options():
         assert all(set(preset) <= fields for preset in presets)
 
 
-def test_the_presets_are_those_that_were_published(shared):
+def test_the_presets_are_the_published_ones(shared):
     import json
 
     published = json.loads((shared / "oracles/benchmark_presets/defence_presets.json").read_text())
@@ -203,6 +203,6 @@ def test_the_presets_are_those_that_were_published(shared):
         ("random_noise", {"sigma": float("nan")}, "sigma"),
     ],
 )
-def test_bad_options_are_named(name, options, message):
+def test_errors_name_the_bad_option(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)

@@ -1,4 +1,4 @@
-"""Functions that return another shape than they should are named, and never broadcast."""
+"""Functions that return a wrong shape are refused, and never broadcast."""
 
 import jax
 import jax.numpy as jnp
@@ -25,7 +25,7 @@ def test_a_defended_metric_has_one_score_per_image(wrong, draws):
 
 @pytest.mark.parametrize("last", [3, 4, 12])
 @pytest.mark.parametrize("batch", [1, None])
-def test_a_diffusion_network_says_six_channels_of_every_pixel(last, batch):
+def test_a_diffusion_network_returns_six_channels_per_pixel(last, batch):
     network = lambda x, t: jnp.zeros((batch or len(x), *x.shape[1:3], last))  # noqa: E731
     with pytest.raises(ValueError, match="network returned shape"):
         make("diffpure", network=network, steps=1, size=None)(IMAGES, KEY)
@@ -48,5 +48,5 @@ def test_adversarial_batches_are_checked(options, message):
     given = {"attack": lambda f, x, k: x, "images": IMAGES, "mos": jnp.array([10.0, 90.0]), "low": 0.0, "high": 100.0}
     given |= options
     attack, images, mos = given.pop("attack"), given.pop("images"), given.pop("mos")
-    with pytest.raises(Exception, match=message):  # ValueError, or the type checker's where it comes first
+    with pytest.raises(Exception, match=message):  # ValueError, or the type checker's error if it comes first
         adversarial_batch(attack, mean, images, mos, KEY, **given)

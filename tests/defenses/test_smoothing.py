@@ -1,4 +1,4 @@
-"""What every certifier promises, and that its certificates hold where the truth is known."""
+"""The contract of every certifier, and certificates against known truths."""
 
 import dataclasses
 
@@ -9,12 +9,12 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from jaxiqa.arguments import image_keys
+from jaxiqa.core.keys import image_keys
+from jaxiqa.core.types import Certificate, Certifier
 from jaxiqa.defenses.smoothing import CERTIFIERS, DRS, MS, RS, make, noise
 from jaxiqa.defenses.smoothing.bounds import median_ranks
+from jaxiqa.defenses.smoothing.noisy_copies import Denoised, Noisy
 from jaxiqa.defenses.smoothing.sampling import sampler
-from jaxiqa.defenses.smoothing.views import Denoised, Noisy
-from jaxiqa.types import Certificate, Certifier
 
 KEY = jax.random.key(5)
 gaussian = jax.jit(noise.gaussian, static_argnames="shape")
@@ -25,7 +25,7 @@ def slow(value):
 
 
 def score(images):
-    """A small smooth metric that works on any size and looks at every pixel."""
+    """Score images of any size smoothly; every pixel counts."""
     return jnp.tanh(4 * (images - 0.45)).mean((1, 2)) @ jnp.array([1.0, -0.5, 0.7])
 
 
@@ -34,7 +34,7 @@ def blur(images):
 
 
 def network(x, t):
-    """Sees a third of the image as noise, and more of it the later the step."""
+    """Predict a third of the image as noise, and more at later steps."""
     return jnp.concatenate([x * (0.3 + t[:, None, None, None] / 1000), jnp.tanh(x)], -1)
 
 
@@ -48,7 +48,7 @@ SMALL = {
     "ms": {},
     "dms": {"denoise": blur},
 }
-"""Options under which every certifier of the registry is quick."""
+"""Options that make every certifier of the registry quick."""
 NAMES = list(CERTIFIERS)
 
 
@@ -57,7 +57,7 @@ def a_certifier(name, **options):
     return make(name, **SMALL[name] | few | options)
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
@@ -75,17 +75,17 @@ def agree(one, other, atol=0.0):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract(name):
-    images, certify = pictures(), a_certifier(name)
+    images, certify = make_images(), a_certifier(name)
     assert isinstance(certify, Certifier)
-    heard = []
-    found = certify(score, images, KEY, lambda done, total: heard.append((done, total)))
+    calls = []
+    found = certify(score, images, KEY, lambda done, total: calls.append((done, total)))
     assert isinstance(found, Certificate)
     assert all(array.shape == (3,) for array in arrays(found).values())
     assert (found.sigma, found.alpha, found.noise) == (0.12, 0.001, "gaussian")
     assert found.n.tolist() == [60, 60, 60]
     samples = 60 * 3 if name in ("ms", "dms") else 80 * 3
-    assert heard[-1] == (samples, samples)
-    assert [done for done, _ in heard] == sorted({done for done, _ in heard})
+    assert calls[-1] == (samples, samples)
+    assert [done for done, _ in calls] == sorted({done for done, _ in calls})
     if name in ("ms", "dms"):
         assert found.label is None
         assert (found.lower < found.score).all()
@@ -104,7 +104,7 @@ def test_the_contract(name):
     agree(found, certify(score, images, KEY))
     other = certify(score, images, jax.random.key(6))
     assert any((arrays(other)[key] != value).any() for key, value in arrays(found).items())
-    # Scores may differ by rounding where their batch differs, and a radius jumps where one score changes its class.
+    # Scores in other batches may differ by rounding; a radius jumps if one score changes its class.
     atol = 1e-6
     agree(found, a_certifier(name, chunk=7)(score, images, KEY), atol)
     keys = image_keys(KEY, 3)
@@ -117,7 +117,7 @@ def test_the_contract(name):
 @pytest.mark.parametrize("name", [name if name in ("rs", "ms") else slow(name) for name in NAMES])
 @pytest.mark.parametrize("size", [(1, 1), slow((7, 4))])
 def test_any_size(name, size):
-    found = a_certifier(name)(score, pictures((1, *size, 3)), KEY)
+    found = a_certifier(name)(score, make_images((1, *size, 3)), KEY)
     assert all(np.isfinite(value).all() for value in arrays(found).values())
     assert found.size == ((8, 8) if name in ("ddrs", "densepure") else size)
 
@@ -135,7 +135,7 @@ def test_any_size(name, size):
     ],
 )
 def test_bad_images_are_refused(name, images, message):
-    with pytest.raises(Exception, match=message):  # ValueError, or the type checker's where it comes first
+    with pytest.raises(Exception, match=message):  # ValueError, or the type checker's error if it comes first
         a_certifier(name)(score, jnp.asarray(images), KEY)
 
 
@@ -147,7 +147,7 @@ def test_scores_that_are_not_finite_or_not_one_per_image_are_refused(name):
     with pytest.raises(ValueError, match=r"non-finite scores for noisy copies of images 0, 2$"):
         a_certifier(name, **blind)(bright, images, KEY)
     with pytest.raises(ValueError, match="one score per image"):
-        a_certifier(name)(lambda x: x.mean(), pictures(), KEY)
+        a_certifier(name)(lambda x: x.mean(), make_images(), KEY)
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -182,18 +182,18 @@ def test_too_few_samples_are_refused_before_sampling(name):
         ("densepure", {"score_range": RANGE, "network": network, "votes": 0}, "votes"),
     ],
 )
-def test_bad_options_are_named(name, options, message):
+def test_errors_name_the_bad_option(name, options, message):
     with pytest.raises(ValueError, match=message):
         make(name, **options)
 
 
 def test_a_bad_chunk_a_bad_key_and_a_trace_are_refused():
     with pytest.raises(ValueError, match="chunk"):
-        a_certifier("ms", chunk=0)(score, pictures(), KEY)
+        a_certifier("ms", chunk=0)(score, make_images(), KEY)
     with pytest.raises(ValueError, match="one key per image"):
-        a_certifier("ms")(score, pictures(), jax.random.split(KEY, 2))
+        a_certifier("ms")(score, make_images(), jax.random.split(KEY, 2))
     with pytest.raises(ValueError, match="traced"):
-        jax.jit(lambda x: a_certifier("ms")(score, x, KEY).score)(pictures())
+        jax.jit(lambda x: a_certifier("ms")(score, x, KEY).score)(make_images())
 
 
 def linear(weight):
@@ -202,7 +202,7 @@ def linear(weight):
 
 @dataclasses.dataclass(frozen=True)
 class Truth:
-    """A linear score of grey images under noise that never meets the borders of [0, 1]: Gaussian, known exactly."""
+    """A linear score of grey images under noise that stays inside [0, 1]: exactly Gaussian."""
 
     images: jax.Array
     weight: jax.Array
@@ -218,8 +218,8 @@ def truth(count, sigma):
     return Truth(images, weight, np.asarray(linear(weight)(images), np.float64), sigma * norm, norm)
 
 
-def test_the_median_s_interval_holds_as_often_as_it_says():
-    """h(x + δ) = h(x) + w·δ for a linear score: over all δ of norm ε it spans ± ε‖w‖."""
+def test_the_interval_of_the_median_has_the_stated_coverage():
+    """For a linear score h(x + δ) = h(x) + w·δ: over all δ of norm ε it spans ± ε‖w‖."""
     alpha, count = 0.1, 200
     known = truth(count, 0.05)
     certify = MS(epsilon=0.03, sigma=0.05, n=80, alpha=alpha, chunk=400)
@@ -228,13 +228,13 @@ def test_the_median_s_interval_holds_as_often_as_it_says():
     allowed = stats.binom.ppf(0.9999, count, alpha)
     missed = (found.lower > known.mean - spread).sum(), (found.upper < known.mean + spread).sum()
     assert max(missed) <= allowed
-    # and not by being wide: the next samples inwards would fail too often, for ranks that are the best there are
+    # The interval is not too wide: the next ranks inwards would fail too often.
     assert sum(missed) > 0
     np.testing.assert_allclose(found.score, known.mean, atol=5 * 1.2533 * known.deviation / np.sqrt(80))
 
 
 def share(known, found, push=0.0):
-    """The true probability of the label, with the score moved by ``push``."""
+    """Return the true probability of the label, with the score moved by ``push``."""
     borders = np.concatenate([[-np.inf], found.edges, [np.inf]])
     between = [
         (border - known.mean - push) / known.deviation for border in (borders[found.label], borders[found.label + 1])
@@ -242,8 +242,8 @@ def share(known, found, push=0.0):
     return special.ndtr(between[1]) - special.ndtr(between[0])
 
 
-def test_the_radius_holds_as_often_as_it_says():
-    """A class is left where the score crosses an edge, at distance |edge - score| / ‖w‖, or at its other edge."""
+def test_the_radius_has_the_stated_coverage():
+    """The class changes where the score crosses either edge, at a distance of |edge - score| / ‖w‖."""
     alpha, count = 0.1, 200
     known = truth(count, 0.05)
     low, high = float(known.mean.min()), float(known.mean.max())
@@ -254,12 +254,12 @@ def test_the_radius_holds_as_often_as_it_says():
     wrong = found.radius[kept] > 0.05 * special.ndtri(share(known, found)[kept])
     assert wrong.sum() <= stats.binom.ppf(0.9999, count, alpha)
     assert wrong.sum() > 0
-    # Where the bound is right, the class holds: push the score by the radius straight to either edge.
+    # Where the bound is correct, the class stays if the score moves by the radius towards either edge.
     for push in (-found.radius * known.norm, found.radius * known.norm):
         assert (share(known, found, push)[kept][~wrong] >= 0.5 - 1e-9).all()
 
 
-def test_stopping_early_decides_the_same_with_fewer_samples():
+def test_early_stopping_gives_the_same_decisions_with_fewer_samples():
     known = truth(60, 0.05)
     low, high = float(known.mean.min()), float(known.mean.max())
     options = {"score_range": (low, high), "sigma": 0.05, "n0": 20, "n": 320, "classes": 4, "chunk": 400}
@@ -285,8 +285,8 @@ def test_stopping_early_decides_the_same_with_fewer_samples():
 
 
 def test_equal_samples():
-    """A constant score: every vote is the same and every order statistic too."""
-    images = pictures()
+    """A constant score gives equal votes and equal order statistics."""
+    images = make_images()
     constant = lambda x: jnp.full(len(x), 0.25)  # noqa: E731
     found = a_certifier("ms")(constant, images, KEY)
     np.testing.assert_array_equal([found.lower, found.score, found.upper], 0.25)
@@ -297,26 +297,44 @@ def test_equal_samples():
 
 
 def test_one_sample():
-    found = RS(score_range=RANGE, n0=1, n=1, alpha=0.6)(score, pictures(), KEY)
+    found = RS(score_range=RANGE, n0=1, n=1, alpha=0.6)(score, make_images(), KEY)
     assert set(np.round(found.radius, 9)) <= {0.0, round(0.12 * special.ndtri(0.6), 9)}
-    with pytest.raises(ValueError, match="n=3"):  # one sample lies on one side of a quantile, whatever alpha is
+    with pytest.raises(ValueError, match="n=3"):  # one sample is on one side of a quantile, for any alpha
         MS(epsilon=0.001, n=1, alpha=0.6)
-    found = MS(epsilon=0.001, n=3, alpha=0.6)(score, pictures(), KEY)
+    found = MS(epsilon=0.001, n=3, alpha=0.6)(score, make_images(), KEY)
     assert (found.lower < found.upper).all()
 
 
-def test_denoisers_see_what_their_variant_says():
+def test_denoisers_get_the_input_of_their_variant():
     images, words = jnp.ones((4, 3, 3, 3)), jnp.zeros((4, 2), jnp.uint32)
     above = lambda x: jnp.where(x > 1, 0.2, 0.7)  # noqa: E731
     seen = {v: Denoised(0.1, above, v)(images, words, jnp.arange(4)) for v in ("paper", "benchmark")}
     assert 0.3 < float((seen["paper"] == 0.2).mean()) < 0.7
     assert (seen["benchmark"] == 0.7).all()
     with pytest.raises(ValueError, match="expected the same shape"):
-        DRS(lambda x: x[:, 1:], score_range=RANGE)(score, pictures(), KEY)
+        DRS(lambda x: x[:, 1:], score_range=RANGE)(score, make_images(), KEY)
 
 
-def test_the_benchmark_s_median_takes_the_ranks_below():
-    images = pictures()
+@pytest.mark.parametrize("variant", ["paper", "benchmark"])
+@pytest.mark.parametrize(("name", "plain"), [("drs", RS), ("dms", MS)])
+def test_a_denoised_certifier_equals_the_plain_one_with_a_denoiser(name, plain, variant):
+    certify = a_certifier(name, variant=variant)
+    assert isinstance(certify, plain)
+    same = plain(**{field.name: getattr(certify, field.name) for field in dataclasses.fields(certify)})
+    agree(certify(score, make_images(), KEY), same(score, make_images(), KEY))
+    with pytest.raises(TypeError, match="denoise"):
+        type(certify)(**{name: value for name, value in SMALL[name].items() if name != "denoise"})
+    with pytest.raises(Exception, match="denoise"):  # ValueError, or the type checker's error if it comes first
+        a_certifier(name, denoise=None)
+
+
+def test_without_a_denoiser_both_variants_are_equal():
+    images = make_images()
+    agree(a_certifier("rs")(score, images, KEY), a_certifier("rs", variant="benchmark")(score, images, KEY))
+
+
+def test_the_benchmark_variant_of_the_median_takes_the_lower_ranks():
+    images = make_images()
     drawn = np.sort(sampler(Noisy(0.12), score, images, KEY, 60, 16).scores(np.arange(3), 0, 60)[..., 0], 1)
     paper, other = a_certifier("ms")(score, images, KEY), a_certifier("ms", variant="benchmark")(score, images, KEY)
     lower, upper = median_ranks(60, 0.05, 0.12, 0.001)

@@ -15,10 +15,10 @@ from jaxiqa.defenses.smoothing.bounds import (
     median_ranks,
     radius,
     refuse_few,
+    stopping_schedule,
     upper_rank,
 )
-from jaxiqa.defenses.smoothing.classes import class_edges, classify
-from jaxiqa.defenses.smoothing.looks import looks
+from jaxiqa.defenses.smoothing.class_certificate import class_edges, classify
 
 
 @pytest.fixture(scope="module")
@@ -39,7 +39,7 @@ def test_bounds_and_radii_are_those_of_the_reference(oracle):
         assert (found < 0.5) == abstains
 
 
-def test_published_radii_come_out_of_their_counts(oracle):
+def test_published_radii_follow_from_their_counts(oracle):
     arrays, _ = oracle
     kept = arrays["published_count"] >= 0
     found = radius(clopper_pearson(arrays["published_count"][kept], 1000, 0.001), 0.12)
@@ -78,7 +78,7 @@ def test_any_number_of_classes(classes):
     found = classify(np.concatenate([[-100.0], np.linspace(-2.0, 5.0, 10_001), [100.0]]), edges)
     assert set(found.tolist()) == set(range(classes))
     assert (np.diff(found) >= 0).all()
-    np.testing.assert_array_equal(classify(edges, edges), np.arange(classes - 1))  # an edge belongs to the class below
+    np.testing.assert_array_equal(classify(edges, edges), np.arange(classes - 1))  # an edge is part of the class below
     np.testing.assert_array_equal(classify(np.nextafter(edges, np.inf), edges), np.arange(1, classes))
 
 
@@ -102,7 +102,7 @@ def test_the_binomial_test_inverts_the_bound(n, alpha):
     np.testing.assert_allclose(stats.binom.cdf(k[:-1], n, upper[:-1]), alpha, rtol=1e-6)
 
 
-def test_the_radius_begins_at_a_half():
+def test_the_radius_is_zero_at_a_probability_of_a_half():
     below, above = np.nextafter(0.5, 0), np.nextafter(0.5, 1)
     np.testing.assert_array_equal(radius(np.array([0.0, below, 0.5]), 0.12), 0)
     assert radius(np.array(above), 0.12) > 0
@@ -112,7 +112,7 @@ def test_the_radius_begins_at_a_half():
 @pytest.mark.parametrize("p", [0.02, 0.5, 0.66, 0.999])
 @pytest.mark.parametrize("alpha", [1e-6, 0.05, 0.6])
 @pytest.mark.parametrize("n", [1, 9, 200])
-def test_ranks_by_trying_them_all(n, p, alpha):
+def test_ranks_equal_those_of_an_exhaustive_search(n, p, alpha):
     q = np.arange(1, n + 1)
     right = q[(q >= math.ceil(p * n)) & (stats.binom.cdf(q - 1, n, p) > 1 - alpha)]
     assert upper_rank(n, p, alpha) == (right[0] if len(right) else n + 1)
@@ -131,9 +131,9 @@ def test_too_few_samples_are_refused_with_the_least_number():
     refuse_few(10, lambda n: n >= 10, "no radius")
 
 
-def test_looks_spend_alpha_and_end_with_all_samples():
+def test_the_looks_share_alpha_and_end_with_all_samples():
     for n in (1, 2, 5, 16, 1000):
-        plan = looks(n, 0.01, early=True)
+        plan = stopping_schedule(n, 0.01, early=True)
         sizes, shares = zip(*plan, strict=True)
         assert sizes[-1] == n
         assert list(sizes) == sorted(set(sizes))
@@ -141,10 +141,10 @@ def test_looks_spend_alpha_and_end_with_all_samples():
 
 
 @pytest.mark.parametrize("true", [0.55, 0.97])
-def test_stopping_early_keeps_the_coverage(true):
-    """However sampling ends, the best bound of all looks so far is above the truth with probability alpha at most.
+def test_early_stopping_keeps_the_coverage(true):
+    """For any stopping rule, the best bound of all looks exceeds the truth with probability at most alpha.
 
-    Here it ends in the worst way: whenever a bound is wrong. With the whole of alpha at every look that fails.
+    The test uses the worst rule: stop when a bound is wrong. Spending all of alpha at every look would fail it.
     """
     alpha, runs, n = 0.05, 40_000, 320
     hits = np.random.default_rng(7).random((runs, n)) < true
@@ -155,8 +155,8 @@ def test_stopping_early_keeps_the_coverage(true):
             best = np.maximum(best, clopper_pearson(hits[:, :size].sum(1), size, share))
         return (best > true).mean()
 
-    assert failures(looks(n, alpha, early=True)) <= alpha
-    # Four standard deviations above alpha: peeking without paying for it is noticed.
-    assert failures([(size, alpha) for size, _ in looks(n, alpha, early=True)]) > alpha + 4 * math.sqrt(
+    assert failures(stopping_schedule(n, alpha, early=True)) <= alpha
+    # Four standard deviations above alpha: looks without a correction of alpha would exceed it.
+    assert failures([(size, alpha) for size, _ in stopping_schedule(n, alpha, early=True)]) > alpha + 4 * math.sqrt(
         alpha * (1 - alpha) / runs
     )

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from scipy import special
 
-from jaxiqa.arguments import image_keys
+from jaxiqa.core.keys import image_keys
 from jaxiqa.defenses import diffusion
 from jaxiqa.defenses.smoothing import DDRS, DensePure, noise
 from jaxiqa.defenses.smoothing.densepure import Reversed
-from jaxiqa.defenses.smoothing.resizing import resize_norm
+from jaxiqa.defenses.smoothing.noisy_copies import resize_norm
 from jaxiqa.ops.resize import resize_bilinear
 
 KEY = jax.random.key(5)
@@ -27,21 +27,21 @@ def slow(value):
 
 
 def score(images):
-    """A small smooth metric that works on any size and looks at every pixel."""
+    """Score images of any size smoothly; every pixel counts."""
     return jnp.tanh(4 * (images - 0.45)).mean((1, 2)) @ jnp.array([1.0, -0.5, 0.7])
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
 def network(x, t):
-    """Sees a third of the image as noise, and more of it the later the step."""
+    """Predict a third of the image as noise, and more at later steps."""
     return jnp.concatenate([x * (0.3 + t[:, None, None, None] / 1000), jnp.tanh(x)], -1)
 
 
 def knowing(clean, schedule):
-    """A network that tells the noise in x exactly, knowing the clean image; its variance is the lesser one."""
+    """Return a network that predicts the noise in x exactly, from the clean image; its variance is the smaller one."""
 
     def tell(clean, x, t):
         index = jnp.searchsorted(jnp.asarray(schedule.timesteps, x.dtype), t)[:, None, None, None]
@@ -52,9 +52,9 @@ def knowing(clean, schedule):
 
 
 @pytest.mark.parametrize("kind", [DDRS, DensePure])
-def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
-    """x̂₀ is then the resized image, whatever the noise: every copy has the same score."""
-    images = pictures((1, 12, 10, 3))
+def test_an_exact_denoiser_gives_the_largest_radius(kind):
+    """x̂₀ is the resized image for any noise: every copy has the same score."""
+    images = make_images((1, 12, 10, 3))
     small = resize_bilinear(images, (8, 8))
     certify = kind(knowing(small, diffusion.linear_schedule()), score_range=RANGE, n0=5, n=40, size=8, chunk=8)
     found = certify(lambda x: score(x) - score(small)[0] + 0.25, images, KEY)
@@ -64,23 +64,23 @@ def test_a_diffusion_that_knows_the_image_gives_the_largest_radius(kind):
 
 
 @pytest.mark.parametrize("shape", [(20, 4, 8), slow((12, 10, 8)), slow((5, 7, 8))])
-def test_no_difference_grows_more_than_the_norm_of_the_resize(shape):
+def test_the_norm_of_the_resize_equals_that_of_its_matrix(shape):
     h, w, side = shape
     matrix = jax.jacobian(lambda x: resize_bilinear(x.reshape(1, h, w, 1), (side, side)).ravel())(jnp.zeros(h * w))
     exact = np.linalg.norm(np.asarray(matrix, np.float64), 2)
     np.testing.assert_allclose(resize_norm(h, w, side), exact, rtol=1e-5)
 
 
-def test_densepure_visits_its_steps_and_lets_ways_back_vote():
+def test_densepure_visits_its_steps_and_votes_over_reverse_runs():
     certify = DensePure(network, score_range=RANGE)
     assert certify.schedule().timesteps.tolist() == [35, 70]
-    images, words = pictures((2, 5, 6, 3)), jax.random.key_data(image_keys(KEY, 2))
+    images, words = make_images((2, 5, 6, 3)), jax.random.key_data(image_keys(KEY, 2))
     samples = jnp.array([4, 4])
     view = partial(Reversed, network, certify.schedule(), 0.12)
     copies = jax.jit(lambda *a: view(3, "paper")(*a))(images, words, samples).reshape(2, 3, 5, 6, 3)
     assert float(jnp.abs(copies[:, 0] - copies[:, 1]).max()) > 1e-3
     fixed = jax.jit(lambda *a: view(1, "benchmark")(*a))(images, words, samples)
-    # By hand, from the formulas of the diffusion: 70 -> 35 -> 0, the reverse noise that of no key.
+    # By hand, from the formulas of the diffusion: 70 -> 35 -> 0, with the fixed reverse noise.
     x = 2 * (images + 0.12 * gaussian(words, samples, (5, 6, 3))) - 1
     short = certify.schedule()
     x = jnp.float32(short.signal[1]) * x
@@ -91,8 +91,8 @@ def test_densepure_visits_its_steps_and_lets_ways_back_vote():
 
 
 @pytest.mark.slow
-def test_a_majority_of_votes_is_surer_than_one():
-    """The score of one pixel leaves its class by the noise of the way back, which the votes average out."""
+def test_more_votes_give_a_larger_radius():
+    """The noise of the reverse steps moves the score of one pixel out of its class; votes average that noise."""
 
     def wavering(x, t):
         return jnp.concatenate([jnp.zeros_like(x), jnp.ones_like(x)], -1)

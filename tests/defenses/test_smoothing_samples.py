@@ -9,10 +9,10 @@ import numpy as np
 import pytest
 from scipy import special, stats
 
-from jaxiqa.arguments import image_keys
+from jaxiqa.core.keys import image_keys
 from jaxiqa.defenses.smoothing import MS, noise
+from jaxiqa.defenses.smoothing.noisy_copies import Noisy
 from jaxiqa.defenses.smoothing.sampling import fitting_chunk, sampler
-from jaxiqa.defenses.smoothing.views import Noisy
 
 KEY = jax.random.key(5)
 gaussian = jax.jit(noise.gaussian, static_argnames="shape")
@@ -20,15 +20,15 @@ stream, threefry = jax.jit(noise.stream), jax.jit(noise.threefry)
 
 
 def score(images):
-    """A small smooth metric that works on any size and looks at every pixel."""
+    """Score images of any size smoothly; every pixel counts."""
     return jnp.tanh(4 * (images - 0.45)).mean((1, 2)) @ jnp.array([1.0, -0.5, 0.7])
 
 
-def pictures(shape=(3, 9, 14, 3), seed=0):
+def make_images(shape=(3, 9, 14, 3), seed=0):
     return jax.random.uniform(jax.random.key(seed), shape)
 
 
-def test_the_cipher_is_jax_s_own():
+def test_threefry_equals_that_of_jax():
     key, counters = jnp.array([123, 456], jnp.uint32), jnp.arange(14, dtype=jnp.uint32)
     mine = jnp.concatenate(threefry((key[0], key[1]), (counters[:7], counters[7:])))
     np.testing.assert_array_equal(mine, jax.extend.random.threefry_2x32(key, counters))
@@ -51,8 +51,8 @@ def test_the_noise_is_gaussian_and_independent():
     assert abs(np.corrcoef(np.asarray(other).reshape(2, -1)[1], flat[45])[0, 1]) < 5 / np.sqrt(flat.shape[1])
 
 
-def test_the_end_points_of_the_noise_are_finite():
-    """The words that become the least and the greatest values, by the formula of the docstring."""
+def test_the_extreme_values_of_the_noise_are_finite():
+    """The words of the smallest and largest values, by the formula of the docstring."""
     signed = jnp.array([-(2**23), -1, 0, 2**23 - 1], jnp.int32)
     values = jnp.sqrt(2.0) * jax.lax.erf_inv((signed.astype(jnp.float32) + 0.5) * jnp.float32(2**-23))
     exact = special.ndtri((np.asarray(signed, np.float64) + 0.5) / 2**24 + 0.5)
@@ -60,8 +60,8 @@ def test_the_end_points_of_the_noise_are_finite():
     assert 5.4 < float(values[-1]) < 5.43
 
 
-def test_samples_are_independent_of_chunk_and_devices_to_the_bit():
-    images = pictures()
+def test_samples_do_not_depend_on_chunk_and_devices():
+    images = make_images()
     first = lambda x: x[:, 2, 3, 1]  # noqa: E731
     every = [
         sampler(Noisy(0.12), first, images, KEY, 40, chunk).scores(np.arange(3), 0, 40) for chunk in (1, 8, 40, 64)
@@ -76,7 +76,7 @@ def test_samples_are_independent_of_chunk_and_devices_to_the_bit():
     np.testing.assert_array_equal(part, every[0][[2, 0], 10:25])
 
 
-def test_a_model_is_compiled_once_whatever_the_batch_the_strength_and_the_weights():
+def test_a_model_is_compiled_once_for_all_batches_strengths_and_weights():
     traces = []
 
     def traced(w, x):
@@ -85,12 +85,12 @@ def test_a_model_is_compiled_once_whatever_the_batch_the_strength_and_the_weight
 
     for number, count in enumerate((3, 1, 2)):
         certify = MS(n=60, sigma=0.1 + 0.01 * number, chunk=16)
-        certify(jax.tree_util.Partial(traced, jnp.float32(number)), pictures()[:count], KEY)
+        certify(jax.tree_util.Partial(traced, jnp.float32(number)), make_images()[:count], KEY)
     assert len(traces) == 1
 
 
-def test_the_chunk_fits_memory_and_wastes_little():
-    held = sampler(Noisy(0.12), score, pictures((1, 16, 16, 3)), KEY, 1000, None)
+def test_the_chunk_fits_in_memory_and_pads_little():
+    held = sampler(Noisy(0.12), score, make_images((1, 16, 16, 3)), KEY, 1000, None)
     devices = held.divided.num_devices
     assert held.chunk == 25 * devices if devices == 1 else 1000 % held.chunk <= held.chunk
     assert -(-1000 // held.chunk) * held.chunk <= 1000 + devices * 2

@@ -1,4 +1,4 @@
-"""Certificates against scores whose smoothed value is known exactly everywhere in the ball."""
+"""Certificates against scores with an exactly known smoothed value everywhere in the ball."""
 
 import dataclasses
 
@@ -20,7 +20,7 @@ SHAPES = {
     "valley": lambda p: jnp.abs(p - 0.2),
     "waves": lambda p: jnp.sin(9 * p),
 }
-"""Score of the projection p = w · x, ‖w‖ = 1, which is Gaussian under noise: within ε of x it moves by up to ε."""
+"""Scores of the projection p = w · x, ‖w‖ = 1: p is Gaussian under noise, and changes by at most ε within ε of x."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -45,7 +45,7 @@ QUANTILES = special.ndtri((np.arange(4001) + 0.5) / 4001)
 
 
 def smoothed(shape, points):
-    """Scores of a dense grid of the noise around each point, ``points grid``, all equally likely."""
+    """Return the scores on a dense, equally likely grid of the noise around each point, ``points grid``."""
     return np.asarray(shape(points[..., None] + SIGMA * QUANTILES))
 
 
@@ -86,8 +86,8 @@ def test_no_image_within_the_radius_has_another_class(name, target):
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
 @pytest.mark.parametrize("options", [{}, {"denoise": lambda x: 0.5 * x + 0.25}])
 @pytest.mark.parametrize(("epsilon", "n"), [(0.1, 300), (0.15, 300), (0.2, 300), (0.25, 1000)])
-def test_no_image_is_dropped_before_its_bounds_are_finite(variant, options, epsilon, n):
-    """With ε above σ the inner ranks, which say that an interval is wide, exist before those of its own bounds do."""
+def test_no_image_stops_before_its_bounds_are_finite(variant, options, epsilon, n):
+    """If ε > σ, the inner ranks, which show that an interval is wide, exist before the ranks of its bounds."""
     certify = (DMS if options else MS)(epsilon=epsilon, n=n, target=1e-5, variant=variant, chunk=2000, **options)
     found = certify(lambda x: x.mean((1, 2, 3)), jax.random.uniform(KEY, (4, 3, 5, 3)), KEY)
     assert np.isfinite(found.lower).all()
@@ -96,15 +96,15 @@ def test_no_image_is_dropped_before_its_bounds_are_finite(variant, options, epsi
     assert not found.abstained.any()
 
 
-def test_bounds_of_several_looks_never_cross_the_score():
-    """With a large alpha the best bounds of five looks contradict the last median at times."""
+def test_bounds_of_several_looks_always_contain_the_score():
+    """With a large alpha the best bounds of five looks sometimes exclude the last median."""
     certify = MS(epsilon=1e-4, sigma=SIGMA, n=48, alpha=0.95, target=1e-9, chunk=800)
     found = certify(case("line").score, case("line").images, KEY)
     assert ((found.lower <= found.score) & (found.score <= found.upper)).all()
 
 
-def test_an_image_never_abstains_because_sampling_ended_early():
-    """Far below the target the side of the radius is clear at once; whether there is a class is asked all the same."""
+def test_early_stopping_never_makes_an_image_abstain():
+    """The radius is clearly on one side of the target at once; the class must be tested all the same."""
     known = case("line")
     options = {"score_range": (-0.2, 0.6), "sigma": SIGMA, "n0": 15, "n": 640, "classes": 5, "chunk": 800}
     full = RS(**options)(known.score, known.images, KEY)

@@ -1,4 +1,4 @@
-"""Defenses against the adversarial set and against attacks that know them: what is written, and read again."""
+"""Defenses against transferred and adaptive attacks: rows and files that are written and read back."""
 
 import hashlib
 from dataclasses import replace
@@ -6,18 +6,18 @@ from dataclasses import replace
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from own_purifiers import MINE, score, subject
+from own_purifiers import MINE, evaluated, score
 from PIL import Image
 
 from jaxiqa.config import Adaptive, Align, Attack, Data, Defense, Evaluation
-from jaxiqa.evaluation import attacked as attacking_stage
-from jaxiqa.evaluation import defended, stored
-from jaxiqa.evaluation.attacked import attack_all
-from jaxiqa.evaluation.defended import defend_all
-from jaxiqa.evaluation.purifiers import build
-from jaxiqa.evaluation.strengths import Strength, strengths_of
-from jaxiqa.evaluation.subject import Subject
-from jaxiqa.types import DefenseRow, ResultRow, StoredRow
+from jaxiqa.evaluation import adversarial_set, defense_stage
+from jaxiqa.evaluation import attack_stage as attacking_stage
+from jaxiqa.evaluation.attack_stage import run_attacks
+from jaxiqa.evaluation.build_defense import build
+from jaxiqa.evaluation.defense_stage import defend_all
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.evaluation.strengths import strengths_of
+from jaxiqa.results.rows import DefenseRow, ResultRow, StoredRow, Strength
 
 VISIBLE = Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2))
 
@@ -36,9 +36,9 @@ def evaluation(file):
 
 
 def run(root, evaluation, split):
-    attack_all(subject(root), evaluation, split, store=True, examples=1)
-    defend_all(subject(root), evaluation, split)
-    return subject(root).rows(DefenseRow)
+    run_attacks(evaluated(root), evaluation, split, store=True, examples=1)
+    defend_all(evaluated(root), evaluation, split)
+    return evaluated(root).rows(DefenseRow)
 
 
 def key_of(row):
@@ -52,7 +52,7 @@ def whole(tmp_path_factory, split):
     return root, run(root, evaluation.__wrapped__(root / "mine.py"), split)
 
 
-def test_every_cell_has_its_rows_and_they_say_what_happened(whole, split):
+def test_every_cell_has_rows_with_correct_numbers(whole, split):
     root, rows = whole
     strengths = {"IFGSM": [2 / 255, 8 / 255], "visible": ["weak", "medium", "strong"]}
     expected = {
@@ -66,7 +66,7 @@ def test_every_cell_has_its_rows_and_they_say_what_happened(whole, split):
         ("adaptive", defense, "IFGSM", 8 / 255, image) for defense in ("shift", "mirror") for image in split.ids
     }
     assert sorted(map(key_of, rows), key=str) == sorted(expected, key=str)
-    results = {(row.attack, row.level or row.epsilon, row.image): row for row in subject(root).rows(ResultRow)}
+    results = {(row.attack, row.level or row.epsilon, row.image): row for row in evaluated(root).rows(ResultRow)}
     for row in rows:
         result = results[row.attack, row.level or row.epsilon, row.image]
         assert (row.clean, row.epsilon) == (pytest.approx(result.score, abs=1e-3), result.epsilon)
@@ -82,8 +82,8 @@ def pixels(split, image):
     return split.read(split.ids.index(image))[None] / np.float32(255)
 
 
-def test_an_attack_that_knows_the_defense_passes_it(whole):
-    """What raises a score raises nothing behind the mirror, unless it was made through the mirror."""
+def test_an_adaptive_attack_raises_scores_behind_the_defense(whole):
+    """Behind the mirror only an attack through the mirror raises the score."""
     gains = {
         mode: np.mean([r.purified - r.purified_clean for r in whole[1] if (r.mode, *key_of(r)[1:4]) == (mode, *cell)])
         for cell in [("mirror", "IFGSM", 8 / 255)]
@@ -95,9 +95,9 @@ def test_an_attack_that_knows_the_defense_passes_it(whole):
             assert row.purified > row.purified_clean
 
 
-def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(whole, split):
+def test_a_clean_and_its_attacked_image_share_a_draw_and_images_do_not(whole, split):
     root, _ = whole
-    made = defended.Defended(subject(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
+    made = defense_stage.Defended(evaluated(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
     images = np.stack([split.read(i) for i in range(3)]) / np.float32(255)
     images = jnp.asarray(np.clip(images, 0.4, 0.6))
     moved = made._purified(0, images) - images
@@ -108,8 +108,8 @@ def test_clean_and_attacked_image_get_the_same_draw_and_images_get_their_own(who
 
 
 @pytest.mark.slow
-def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp_path, evaluation, split, monkeypatch):
-    add, calls = Subject.add, []
+def test_a_killed_run_ends_with_the_same_rows(whole, tmp_path, evaluation, split, monkeypatch):
+    add, calls = EvaluatedModel.add, []
 
     def killed(self, rows):
         calls.append(rows)
@@ -117,7 +117,7 @@ def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp
             raise KeyboardInterrupt
         add(self, rows)
 
-    monkeypatch.setattr(Subject, "add", killed)
+    monkeypatch.setattr(EvaluatedModel, "add", killed)
     for _ in range(100):
         try:
             rows = run(tmp_path, evaluation, split)
@@ -129,7 +129,7 @@ def test_a_run_that_was_killed_ends_with_the_rows_of_one_that_was_not(whole, tmp
     assert len(rows) == len(expected)
     for row in rows:
         assert replace(row, seconds=0.0) == replace(expected[key_of(row)], seconds=0.0)
-    assert len(subject(tmp_path).rows(ResultRow)) == 5 * 5
+    assert len(evaluated(tmp_path).rows(ResultRow)) == 5 * 5
 
 
 def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, evaluation, split, monkeypatch):
@@ -142,56 +142,56 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
     assert {path: path.stat().st_mtime_ns for path in files} == files
     mirror = {key_of(replace(r, defense="late")): r.purified for r in rows if r.defense == "mirror"}
     assert {key_of(row): row.purified for row in late} == {k: v for k, v in mirror.items() if k[0] == "transfer"}
-    # What is scored is the file: its pixels, not those the attack had in memory.
+    # The pixels of the stored file are scored, not those in memory.
     row = next(row for row in late if row.level == "strong")
     path = root / "images" / "m-seed0" / "visible" / "strong" / f"{row.image}.png"
     stored_score = score(np.asarray(Image.open(path))[None, :, ::-1] / np.float32(255))
     assert row.purified == pytest.approx(float(stored_score[0]), abs=1e-3)
 
 
-def test_a_damaged_picture_is_noticed_and_a_missing_one_is_made_again(tmp_path, evaluation, split):
+def test_a_damaged_image_is_detected_and_a_missing_one_is_attacked_again(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, adaptive=Adaptive())
-    attack_all(subject(tmp_path), less, split, store=True, examples=0)
-    path = stored.place(subject(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
+    run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
+    path = adversarial_set.png_path(evaluated(tmp_path), "IFGSM", Strength(8 / 255), split.ids[1])
     content = path.read_bytes()
     digest = hashlib.sha256(content).hexdigest()
     Image.new("RGB", (28, 20)).save(path)
-    with pytest.raises(ValueError, match=r"\.png is not the file that was stored; delete it"):
-        defend_all(subject(tmp_path), less, split)
+    with pytest.raises(ValueError, match=r"\.png was changed after it was stored; delete it"):
+        defend_all(evaluated(tmp_path), less, split)
     path.unlink()
-    attack_all(subject(tmp_path), less, split, store=True, examples=0)
+    run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
     assert hashlib.sha256(path.read_bytes()).hexdigest() == digest
-    defend_all(subject(tmp_path), less, split)
-    assert len(subject(tmp_path).rows(ResultRow)) == 5
-    assert len(subject(tmp_path).rows(StoredRow)) == 6
-    assert len(subject(tmp_path).rows(DefenseRow)) == 15
+    defend_all(evaluated(tmp_path), less, split)
+    assert len(evaluated(tmp_path).rows(ResultRow)) == 5
+    assert len(evaluated(tmp_path).rows(StoredRow)) == 6
+    assert len(evaluated(tmp_path).rows(DefenseRow)) == 15
 
 
-def test_images_that_were_not_kept_are_made_when_a_defense_needs_them(tmp_path, evaluation, split):
+def test_images_that_were_not_stored_are_attacked_again_for_a_defense(tmp_path, evaluation, split):
     less = replace(evaluation, attacks={"IFGSM": Attack("ifgsm", (8 / 255,), {"steps": 1})}, defenses={})
-    attack_all(subject(tmp_path), less, split, store=False, examples=0)
-    rows = subject(tmp_path).rows(ResultRow)
+    run_attacks(evaluated(tmp_path), less, split, store=False, examples=0)
+    rows = evaluated(tmp_path).rows(ResultRow)
     assert not (tmp_path / "images").exists()
-    attack_all(subject(tmp_path), less, split, store=True, examples=0)
-    assert subject(tmp_path).rows(ResultRow) == rows
+    run_attacks(evaluated(tmp_path), less, split, store=True, examples=0)
+    assert evaluated(tmp_path).rows(ResultRow) == rows
     assert len(list((tmp_path / "images").rglob("*.png"))) == 5
 
 
-def test_aligned_strengths_are_found_once_and_change_pictures_equally(whole, split):
+def test_aligned_strengths_are_found_once_and_reach_the_psnr(whole, split):
     root, _ = whole
     path = root / "aligned" / "m-seed0" / "visible.json"
     before = path.stat().st_mtime_ns
-    found = strengths_of(subject(root), "visible", VISIBLE, split)
+    found = strengths_of(evaluated(root), "visible", VISIBLE, split)
     assert path.stat().st_mtime_ns == before
     assert [strength.level for strength in found] == ["weak", "medium", "strong"]
     assert found[0].epsilon < found[1].epsilon < found[2].epsilon
-    rows = [row for row in subject(root).rows(ResultRow) if row.attack == "visible" and row.image in split.ids[:2]]
+    rows = [row for row in evaluated(root).rows(ResultRow) if row.attack == "visible" and row.image in split.ids[:2]]
     for level, wanted in {"weak": 40, "medium": 35, "strong": 30}.items():
         psnr = [-20 * np.log10(row.l2 / np.sqrt(20 * 28 * 3)) for row in rows if row.level == level]
         assert np.mean(psnr) == pytest.approx(wanted, abs=0.9)  # a tenth of the amplitude
 
 
 def test_levels_of_a_budget_need_no_run(split, tmp_path):
-    found = strengths_of(subject(tmp_path), "x", Attack("square", aligned=Align("budget")), split)
+    found = strengths_of(evaluated(tmp_path), "x", Attack("square", aligned=Align("budget")), split)
     assert found == (Strength(2 / 255, "weak"), Strength(4 / 255, "medium"), Strength(8 / 255, "strong"))
     assert not list(tmp_path.iterdir())

@@ -1,4 +1,4 @@
-"""A network that nothing trains is never a random one: in configs, in the stages, and where an API is given one."""
+"""A random network is refused if nothing trains it: in configs, in stages and in the API."""
 
 from dataclasses import replace
 
@@ -7,13 +7,12 @@ import jax.numpy as jnp
 import pytest
 from flax import nnx
 
-from jaxiqa import attacks
+from jaxiqa import attacks, networks
 from jaxiqa.config import Attack, Certifier, Data, Defense, Evaluation, Network
 from jaxiqa.config.evaluation import check_evaluation
 from jaxiqa.defenses import adversarial_batch, purify, smoothing
-from jaxiqa.evaluation import certified, purifiers
+from jaxiqa.evaluation import build_defense, certify_stage
 from jaxiqa.evaluation.networks import load_networks
-from jaxiqa.models import auxiliary
 
 FIT = Data("builtin", limit=2)
 
@@ -39,19 +38,19 @@ CASES = [(kind, label) for kind, parts in REFUSED.items() for label in parts]
 
 
 @pytest.mark.parametrize(("kind", "label"), CASES)
-def test_a_config_names_the_field(kind, label):
+def test_a_config_with_a_fresh_network_is_an_error_that_names_the_field(kind, label):
     evaluation = replace(Evaluation(data=FIT, attacks={}), **{kind: {label: REFUSED[kind][label]}})
     with pytest.raises(ValueError, match=rf"evaluation\.{kind}\.{label}\.networks\.\w+ has no weights"):
         check_evaluation(evaluation)
 
 
 @pytest.mark.parametrize(("kind", "label"), CASES)
-def test_a_stage_refuses_too(kind, label):
+def test_a_stage_refuses_a_fresh_network(kind, label):
     chosen = REFUSED[kind][label]
     build = {
         "attacks": lambda: load_networks(chosen.networks),
-        "defenses": lambda: purifiers.build(label, chosen),
-        "certifiers": lambda: certified.build(label, chosen),
+        "defenses": lambda: build_defense.build(label, chosen),
+        "certifiers": lambda: certify_stage.build(label, chosen),
     }[kind]
     with pytest.raises(ValueError, match=r"networks\.\w+\.weights is missing"):
         build()
@@ -63,17 +62,17 @@ def test_an_attack_that_trains_its_network_may_start_from_a_fresh_one():
 
 
 def random_network(name):
-    """What `auxiliary.build` gives, as far as it is looked at."""
-    return auxiliary.AUXILIARY[name].wrap(None, None, fresh=True)
+    """Return a stand-in for the result of `networks.build`."""
+    return networks.NETWORKS[name].wrap(None, None, fresh=True)
 
 
-def test_what_build_gives_says_so():
-    assert auxiliary.build("fcn").fresh
-    assert not auxiliary.Network(*nnx.split(auxiliary.FCN(rngs=nnx.Rngs(0)))).fresh
+def test_the_repr_of_a_fresh_network_states_it():
+    assert networks.build("fcn").fresh
+    assert not networks.Network(*nnx.split(networks.FCN(rngs=nnx.Rngs(0)))).fresh
 
 
 @pytest.mark.parametrize("name", ["dncnn", "fcn", "mprnet", "real_esrgan", "disco", "diffpure"])
-def test_a_purifier_refuses_a_fresh_network_and_none(name):
+def test_a_purifier_refuses_a_fresh_network_and_no_network(name):
     network = random_network("adm" if name == "diffpure" else name)
     for given, message in ((network, "random weights"), (None, "network=None"), (name, f"network='{name}'")):
         with pytest.raises(ValueError, match=message):
@@ -88,7 +87,7 @@ def test_a_certifier_refuses_a_fresh_network_when_it_is_made(name, option):
     options = {} if name == "dms" else {"score_range": (0.0, 1.0)}
     with pytest.raises(ValueError, match=f"{option} has random weights"):
         smoothing.make(name, **options, **{option: random_network("dncnn")})
-    with pytest.raises(Exception, match=f"{option}"):  # ValueError, or the type checker's where it comes first
+    with pytest.raises(Exception, match=f"{option}"):  # ValueError, or the type checker's error if it comes first
         smoothing.make(name, **options, **{option: "dncnn"})
 
 
@@ -106,6 +105,21 @@ def test_attacks_and_adversarial_training_refuse_a_fresh_distance():
         )  # fmt: skip
 
 
-def test_weights_none_is_no_file():
+def test_weights_none_is_not_a_file_name():
     with pytest.raises(ValueError, match="weights=None: dncnn needs a file"):
-        auxiliary.load("dncnn", weights=None)
+        networks.load("dncnn", weights=None)
+
+
+def test_a_network_is_read_once_while_its_file_is_unchanged(tmp_path, monkeypatch):
+    path = tmp_path / "fcn.safetensors"
+    networks.save("fcn", networks.build("fcn", seed=1), path)
+    chosen, load, read = {"network": Network("fcn", str(path))}, networks.load, []
+    monkeypatch.setattr(networks, "load", lambda name, **files: read.append(name) or load(name, **files))
+    first, again = load_networks(chosen)["network"], load_networks(dict(chosen))["network"]
+    assert first is again
+    assert len(read) == 1
+    networks.save("fcn", networks.build("fcn", seed=2), path)
+    other = load_networks(chosen)["network"]
+    assert len(read) == 2
+    x = jnp.full((1, 4, 5, 3), 0.3)
+    assert not jnp.array_equal(first(x), other(x))

@@ -1,4 +1,4 @@
-"""A purifier of one's own: from a file or the command line, described when it is none, and in the leaderboard."""
+"""Custom purifiers: from a file or the command line, in errors and in the leaderboard."""
 
 import csv
 import hashlib
@@ -9,16 +9,16 @@ from pathlib import Path
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from own_purifiers import MINE, score, subject
+from own_purifiers import MINE, evaluated, score
 
+from jaxiqa.cli.options import take_defenses
 from jaxiqa.config import Defense, Network
-from jaxiqa.config.command_line import take_defenses
-from jaxiqa.evaluation import defended
+from jaxiqa.evaluation import defense_stage
+from jaxiqa.evaluation.build_defense import build, source_digest
 from jaxiqa.evaluation.networks import weight_digests
-from jaxiqa.evaluation.purifiers import build, source_digest
 
 
-def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_path):
+def test_errors_of_a_custom_purifier_describe_the_interface(file, split, tmp_path):
     for name, options, message in (
         (f"{tmp_path}/nowhere.py:X", {}, "does not exist"),
         (f"{file}:Nothing", {}, "has no Nothing"),
@@ -32,18 +32,18 @@ def test_a_purifier_of_ones_own_is_described_when_it_is_none(file, split, tmp_pa
     with pytest.raises(ValueError, match="preset=1"):
         build("own", Defense(f"{file}:Shift", preset=1))
     for kind, message in (
-        ("range", r"values from \d+\.\d+ to 2\d\d"),
-        ("nan", "values from nan"),
-        ("channels", r"\(2, 20, 28, 1\) of images"),
-        ("one", r"\(20, 28, 3\) of images"),
+        ("range", r"values in \[\d+\.\d+, 2\d\d"),
+        ("nan", r"values in \[nan"),
+        ("channels", r"\(2, 20, 28, 1\) for images"),
+        ("one", r"\(20, 28, 3\) for images"),
     ):
         wrong = build("own", Defense(f"{file}:Wrong", {"kind": kind}))
-        with pytest.raises(ValueError, match=f"defense 'own' made .*{message}"):
-            defended.Defended(subject(tmp_path), "own", wrong, split)
+        with pytest.raises(ValueError, match=f"defense 'own' returned .*{message}"):
+            defense_stage.Defended(evaluated(tmp_path), "own", wrong, split)
 
 
-def test_a_function_will_do_and_may_change_the_size(file, split, tmp_path):
-    made = defended.Defended(subject(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
+def test_a_custom_purifier_may_be_a_function_and_change_the_size(file, split, tmp_path):
+    made = defense_stage.Defended(evaluated(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
     images = np.stack([split.read(0)]) / np.float32(255)
     scores, ssim, psnr = made._judge(0, images, jnp.asarray(images))
     np.testing.assert_allclose(scores, score(images[:, ::2]), atol=1e-3)  # of a scale of 100
@@ -51,14 +51,14 @@ def test_a_function_will_do_and_may_change_the_size(file, split, tmp_path):
     assert 5 < psnr[0] < 60
 
 
-def test_the_file_belongs_to_what_rows_are_told_apart_by(file):
+def test_the_digest_of_the_file_is_part_of_the_evaluation(file):
     before = source_digest(Defense(f"{file}:Shift"))
     file.write_text(MINE + "\n# changed\n")
     assert source_digest(Defense(f"{file}:Shift")) != before
     assert source_digest(Defense("jpeg")) is None
 
 
-def test_the_weights_belong_to_it_too(tmp_path, monkeypatch):
+def test_the_digest_of_the_weights_is_part_of_the_evaluation(tmp_path, monkeypatch):
     monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
     assert weight_digests({"network": Network("facpa_unet")}) == {}
     (tmp_path / "a.safetensors").write_bytes(b"old")
@@ -128,10 +128,10 @@ def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
         assert {**line, "rank": ""} == {**after[label], "rank": ""}
     assert after["plain"]["cells, adaptive"] == after["flip"]["cells, adaptive"]
     assert "Shift amount=0.05" in (tmp_path / "run" / "leaderboard.html").read_text()
-    assert set(after) == (run("evaluate.py").returncode == 0 and set(board()))  # others' rows stay
+    assert set(after) == (run("evaluate.py").returncode == 0 and set(board()))  # rows of others stay
     file.write_text(MINE + "# changed")
     refused = run("evaluate.py", "--defense", f"plain={file}:Mirror")
-    assert "rows of another defense plain:" in refused.stderr
-    assert "give it another label" in refused.stderr
+    assert "rows for a different defense plain:" in refused.stderr
+    assert "use a new label" in refused.stderr
     wrong = run("evaluate.py", "--defense", f"{file}:Shift,amuont=1")
     assert "error: evaluation.defenses.Shift amuont=1: " in wrong.stderr

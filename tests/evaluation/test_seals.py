@@ -1,4 +1,4 @@
-"""What an evaluation stores and reads again is sealed: a changed byte is noticed and named, the file made again."""
+"""Stored files of an evaluation are sealed: a changed byte is detected and named, and the file is made again."""
 
 import json
 import logging
@@ -6,17 +6,17 @@ import logging
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from own_purifiers import subject
+from own_purifiers import evaluated
 
-from jaxiqa.attacks.storage import read, write
+from jaxiqa.attacks.engine.storage import read, write
 from jaxiqa.config import Align, Attack, Data, Evaluation
-from jaxiqa.evaluation import stored
-from jaxiqa.evaluation.attacked import attack_all, example_path
-from jaxiqa.evaluation.fitted import fitted_attacks
+from jaxiqa.core.files import DamagedError, open_sealed, sealed_json
+from jaxiqa.evaluation import adversarial_set
+from jaxiqa.evaluation.attack_stage import example_path, run_attacks
+from jaxiqa.evaluation.fitted_attacks import fitted_attacks
 from jaxiqa.evaluation.strengths import strengths_of
-from jaxiqa.files import DamagedError, open_sealed, sealed_json
-from jaxiqa.reports.examples import load
-from jaxiqa.types import ResultRow, StoredRow
+from jaxiqa.results.examples import load
+from jaxiqa.results.rows import ResultRow, StoredRow
 
 OTHERS = Data("builtin", options={"size": (20, 28), "train": 3, "val": 2, "test": 1})
 UAP = Attack("uap", (0.1,), {"epochs": 1}, fit_on=OTHERS, fit_split="train")
@@ -24,7 +24,7 @@ ALIGNED = Attack("ifgsm", None, {"steps": 1}, aligned=Align("psnr", ladder=(0.01
 
 
 def damages(content):
-    """The content with a byte flipped in many places, cut, emptied, longer."""
+    """Yield the content with flipped bytes, cut, emptied, and extended."""
     for place in {*range(0, len(content), max(1, len(content) // 25)), len(content) - 1}:
         changed = bytearray(content)
         changed[place] ^= 1 << place % 8
@@ -32,7 +32,7 @@ def damages(content):
     yield from (content[:-1], content[: len(content) // 2], b"", content + b" ")
 
 
-def test_every_flipped_byte_of_a_fitted_file_is_noticed(tmp_path):
+def test_every_flipped_byte_of_a_fitted_file_is_detected(tmp_path):
     path = tmp_path / "a.safetensors"
     arrays = {"delta": jnp.arange(6.0).reshape(1, 2, 3), "a.b": jnp.ones(())}
     write(path, "uap", arrays, {"amplitude": 0.5})
@@ -42,18 +42,18 @@ def test_every_flipped_byte_of_a_fitted_file_is_noticed(tmp_path):
             changed = bytearray(whole)
             changed[place] ^= 1 << bit
             path.write_bytes(changed)
-            with pytest.raises(DamagedError, match=r"a\.safetensors: not a whole file"):
+            with pytest.raises(DamagedError, match=r"a\.safetensors: damaged file"):
                 read(path, "uap")
     for length in range(len(whole)):
         path.write_bytes(whole[:length])
-        with pytest.raises(DamagedError, match=r"a\.safetensors: not a whole file"):
+        with pytest.raises(DamagedError, match=r"a\.safetensors: damaged file"):
             read(path, "uap")
 
 
 @pytest.mark.parametrize(
     "content", [{"weak": {"strength": 0.125, "curve": [[0.1, 2.5], [0.2, 3]]}}, {"步": "é", "n": 1}]
 )
-def test_every_flipped_byte_of_sealed_json_is_noticed(content):
+def test_every_flipped_byte_of_sealed_json_is_detected(content):
     text = sealed_json(content)
     assert open_sealed(text) == content
     assert json.loads(text).keys() == {*content, "sha256"}
@@ -69,8 +69,8 @@ def test_every_flipped_byte_of_sealed_json_is_noticed(content):
 
 
 @pytest.mark.parametrize("kind", ["fitted", "aligned"])
-def test_what_was_learnt_is_made_again_where_it_is_damaged(tmp_path, split, kind, caplog):
-    made = subject(tmp_path)
+def test_damaged_fitted_files_are_fitted_again(tmp_path, split, kind, caplog):
+    made = evaluated(tmp_path)
 
     def learn():
         if kind == "fitted":
@@ -96,8 +96,8 @@ def test_what_was_learnt_is_made_again_where_it_is_damaged(tmp_path, split, kind
     np.testing.assert_array_equal(learn(), first)
 
 
-def test_another_digit_in_an_aligned_strength_is_noticed(tmp_path, split, caplog):
-    made = subject(tmp_path)
+def test_another_digit_in_an_aligned_strength_is_detected(tmp_path, split, caplog):
+    made = evaluated(tmp_path)
     first = strengths_of(made, "x", ALIGNED, split)
     (path,) = (tmp_path / "aligned").rglob("*.json")
     content = json.loads(path.read_text())
@@ -107,10 +107,10 @@ def test_another_digit_in_an_aligned_strength_is_noticed(tmp_path, split, caplog
     assert "changed after it was written" in caplog.text
 
 
-def test_stored_images_and_examples_that_are_damaged_are_made_again(tmp_path, split, caplog):
-    made = subject(tmp_path)
+def test_damaged_stored_images_and_examples_are_made_again(tmp_path, split, caplog):
+    made = evaluated(tmp_path)
     evaluation = Evaluation(data=OTHERS, attacks={"A": Attack("ifgsm", (0.1,), {"steps": 1})})
-    run = lambda: attack_all(made, evaluation, split, store=True, examples=1)  # noqa: E731
+    run = lambda: run_attacks(made, evaluation, split, store=True, examples=1)  # noqa: E731
     run()
     rows, images = made.rows(ResultRow), sorted((tmp_path / "images").rglob("*.png"))
     before = [path.read_bytes() for path in images]
@@ -124,7 +124,9 @@ def test_stored_images_and_examples_that_are_damaged_are_made_again(tmp_path, sp
         assert [path.read_bytes() for path in images] == before
         assert [str(path) for path in images if f"{path} is damaged" in caplog.text] == [str(images[1]), str(images[3])]
     assert made.rows(ResultRow) == rows
-    assert stored.digests(made, verify=True).keys() == {(row.attack, row.image, 0.1) for row in made.rows(StoredRow)}
+    assert adversarial_set.digests(made, verify=True).keys() == {
+        (row.attack, row.image, 0.1) for row in made.rows(StoredRow)
+    }
     path = example_path(tmp_path, "m", "A", 0)
     for damaged in damages(path.read_bytes()):
         path.write_bytes(damaged)

@@ -1,4 +1,4 @@
-"""Hardened models build their orthogonal maps for one size of image; defenses that change the size are scored too."""
+"""Hardened models, whose orthogonal maps are built for one image size, with defenses that change the size."""
 
 import jax
 import jax.numpy as jnp
@@ -10,11 +10,11 @@ from jaxiqa import models
 from jaxiqa.config import Certifier, Data, Defense, Evaluation
 from jaxiqa.data import load
 from jaxiqa.defenses.adaptive import adaptive
-from jaxiqa.evaluation import certified
-from jaxiqa.evaluation.defended import Defended
-from jaxiqa.evaluation.purifiers import build, check_size
-from jaxiqa.evaluation.subject import Subject
-from jaxiqa.types import CertificateRow, ModelRow
+from jaxiqa.evaluation import certify_stage
+from jaxiqa.evaluation.build_defense import build, check_size
+from jaxiqa.evaluation.defense_stage import Defended
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.results.rows import CertificateRow, ModelRow
 
 CHANGING = {
     "resize": {"scale": 0.6, "keep_size": False},
@@ -35,9 +35,9 @@ def model():
     return made
 
 
-def subject(root, model):
-    made = Subject("m", 0, root=root, folder=root / "m", size=(36, 44), batch=2)
-    made.__dict__["model"] = model  # in place of a trained one
+def evaluated(root, model):
+    made = EvaluatedModel("m", 0, root=root, folder=root / "m", size=(36, 44), batch=2)
+    made.__dict__["model"] = model  # replaces a trained one
     return made
 
 
@@ -49,7 +49,7 @@ def defense(name):
     "name", [name if name == "resize" else pytest.param(name, marks=pytest.mark.slow) for name in CHANGING]
 )
 def test_a_defense_may_change_the_size(name, tmp_path, model, split):
-    of = subject(tmp_path, model)
+    of = evaluated(tmp_path, model)
     check_size(of, name, build(name, defense(name)))
     made = Defended(of, name, build(name, defense(name)), split)
     assert made.size != of.size
@@ -62,7 +62,7 @@ def test_a_defense_may_change_the_size(name, tmp_path, model, split):
 
 @pytest.mark.slow
 def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, model, split):
-    of = subject(tmp_path, model)
+    of = evaluated(tmp_path, model)
     made = Defended(of, "crop", build("crop", defense("crop")), split)
     images = np.stack([split.read(i) for i in range(2)]).astype(np.float32) / 255
     gradient = jax.grad(lambda x: adaptive(of.score_at(made.size), made.purifier, made.keys[:1])(x).sum())(images)
@@ -71,24 +71,24 @@ def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, mo
 
 @pytest.mark.parametrize("name", ["ddrs", pytest.param("densepure", marks=pytest.mark.slow)])
 def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
-    of = subject(tmp_path, model)
+    of = evaluated(tmp_path, model)
     of.add([ModelRow("m", 0, 10, -1e3, 1e3, 0.8, 1.5, 0.2, 0)])
     silent = lambda x, t: jnp.zeros((*x.shape[:3], 6))  # noqa: E731
-    monkeypatch.setattr(certified, "load_networks", lambda networks: {"network": silent})
+    monkeypatch.setattr(certify_stage, "load_networks", lambda networks: {"network": silent})
     few = Certifier(name, {"size": 40, "n": 12, "n0": 4, "chunk": 8}, images=1)
-    certified.certify_all(of, Evaluation(data=Data("builtin"), attacks={}, certifiers={"c": few}), split)
+    certify_stage.certify_all(of, Evaluation(data=Data("builtin"), attacks={}, certifiers={"c": few}), split)
     (row,) = of.rows(CertificateRow)
     assert row.n == 12
 
 
-def test_a_size_that_cannot_be_is_refused_before_anything_is_attacked(tmp_path, model):
-    of = subject(tmp_path, model)
+def test_a_bad_size_is_refused_before_the_attacks(tmp_path, model):
+    of = evaluated(tmp_path, model)
     with pytest.raises(ValueError, match=r"defense 'large' on images of 36x44: .*at least 64"):
         check_size(of, "large", build("large", Defense("crop", {"size": 64})))
 
 
-def test_what_cannot_be_traced_is_tried_on_one_image(tmp_path, model):
+def test_a_defense_that_cannot_be_traced_is_tried_on_one_image(tmp_path, model):
     host = lambda images, key: np.asarray(images)[:, ::2]  # noqa: E731
-    check_size(subject(tmp_path, model), "mine", host)
+    check_size(evaluated(tmp_path, model), "mine", host)
     with pytest.raises(ValueError, match="defense 'mine' on images of 36x44: no"):
-        check_size(subject(tmp_path, model), "mine", lambda images, key: (_ for _ in ()).throw(ValueError("no")))
+        check_size(evaluated(tmp_path, model), "mine", lambda images, key: (_ for _ in ()).throw(ValueError("no")))

@@ -1,7 +1,7 @@
 """Random programs of operations that have Lipschitz rules, for `test_fuzz_lipschitz`.
 
-A program is a list of steps; each draws an operation and its operands from the values so far. Constants are numbers of
-the generator, the same for float32 (which the report traces) and float64 (in which the truth is computed).
+A program is a list of steps. Each step draws an operation and its operands from the values so far. Constants come from
+the generator: the same for float32 (which the report traces) and float64 (for the true slope).
 """
 
 from collections.abc import Callable
@@ -11,26 +11,27 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxiqa.layers import depthwise_conv, householder, l2_pool, max_min
+from jaxiqa.layers import householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.grouped_conv import grouped_conv
 from jaxiqa.layers.robust_block import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
-from jaxiqa.layers.wide_conv import wide_conv
+from jaxiqa.nn.kernels.depthwise import depthwise_conv
+from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.wide import wide_conv
 
 LARGEST = 400  # values in an array
 Step = Callable[[list], jax.Array]
 
 
 class Draws:
-    """What a program is drawn with: random numbers, and the shapes and types of the values so far."""
+    """State of the generator: random numbers, and the shapes and types of the values so far."""
 
     def __init__(self, seed: int):
         self.random = np.random.default_rng(seed)
         self.values: list[jax.ShapeDtypeStruct] = []
 
     def pick(self, fits=lambda v: True) -> int:
-        """Place of a value, late ones more often."""
+        """Draw the index of a value; late values are more likely."""
         places = [i for i, v in enumerate(self.values) if fits(v)]
         if not places:
             raise LookupError
@@ -93,14 +94,14 @@ def unary(function, fits=inexact):
 
 
 def with_constant(function, fits=inexact, nonzero=False):
-    """A known operand on either side: an array, one number, or a row along the last axis."""
+    """Combine with a constant on either side: an array, one number, or a row along the last axis."""
 
     def draw(d: Draws) -> Step:
         i = d.pick(fits)
         shape = d.values[i].shape
         form = d.one_of(shape, (), shape[-1:], (1,) * max(len(shape) - 1, 0) + shape[-1:])
         if shape == () and d.integer(0, 1):
-            form = (d.integer(1, 5), 3)  # one number meets an array
+            form = (d.integer(1, 5), 3)  # one number is broadcast to an array
         if 1 in shape and d.integer(0, 1):  # so does each entry along an axis of length 1
             form = tuple(d.integer(1, 4) if side == 1 else side for side in shape)
         constant = d.numbers(*form, like=d.values[i] if d.integer(0, 1) else None)
@@ -116,12 +117,12 @@ def with_constant(function, fits=inexact, nonzero=False):
 
 
 def meets(a: tuple[int, ...], b: tuple[int, ...]) -> bool:
-    """Whether arrays of these shapes can be added; ranks differ only where one is a single number."""
+    """Return whether arrays of these shapes can be added; ranks differ only if one is a single number."""
     return () in (a, b) or (len(a) == len(b) and all(1 in (m, n) or m == n for m, n in zip(a, b, strict=True)))
 
 
 def of_two(function, fits=inexact):
-    """Two values of one shape, or whose shapes differ in axes of length 1, or one of which is a single number."""
+    """Combine two values of equal shapes, of shapes that differ in axes of length 1, or with a single number."""
 
     def draw(d: Draws) -> Step:
         i = d.pick(fits)
@@ -142,7 +143,7 @@ def axis_of(function, fits=has_axes):
 
 
 def reduced(function, fits=has_axes):
-    """Over some axes or all; with none left the result is one number, which then meets arrays."""
+    """Reduce over some axes or all; without axes left the result is one number, which is then broadcast."""
 
     def draw(d: Draws) -> Step:
         i = d.pick(fits)
@@ -208,7 +209,7 @@ def gathered(d: Draws) -> Step:
 
 
 def written(d: Draws) -> Step:
-    """Entries of one value set to, or added to, those of another or a constant."""
+    """Set entries of a value to, or add to them, those of another value or a constant."""
     i = d.pick(has_axes)
     n = d.values[i].shape[0]
     places = d.random.integers(0, n, d.integer(1, 4)).astype(np.int32)
@@ -257,7 +258,7 @@ def joined(d: Draws) -> Step:
 
 
 def clamped(d: Draws) -> Step:
-    """Between numbers, between arrays that move, or between one number that moves and the next."""
+    """Clamp between constants, between arrays that depend on the input, or between single such numbers."""
     i = d.pick(real)
     v0 = d.values[i]
     low, high = sorted(d.random.normal(size=2).tolist())
@@ -275,7 +276,7 @@ def clamped(d: Draws) -> Step:
 
 
 def multiplied(d: Draws) -> Step:
-    """By a matrix, on either side, or in batches."""
+    """Multiply by a matrix, on either side, or in batches."""
     i = d.pick(has_axes)
     v0 = d.values[i]
     matrix = d.numbers(v0.shape[-1], d.integer(1, 4), like=v0)
@@ -331,7 +332,7 @@ def pooled(d: Draws) -> Step:
 
 
 def transformed(d: Draws) -> Step:
-    """Fourier transforms, there and back, the spectrum changed between them in ways that keep norms or do not."""
+    """Apply a Fourier transform, a change of the spectrum that keeps norms or does not, and the inverse."""
     i = d.pick(maps)
     _, h, w, c = d.values[i].shape
     size = (h, w + d.integer(-1, 2) if w > 2 else w)
@@ -378,7 +379,7 @@ def transformed(d: Draws) -> Step:
 
 
 def activated(d: Draws) -> Step:
-    """Functions that are known by name, on real numbers, and their derivatives, which have the same names."""
+    """Apply real functions that have a rule by name, and their derivatives, which have the same names."""
     i = d.pick(real)
     slope = float(d.random.normal()) * 2
     n = d.values[i].shape[-1] if d.values[i].ndim else 1
@@ -409,7 +410,7 @@ def activated(d: Draws) -> Step:
 
 
 def stepped(d: Draws) -> Step:
-    """What jumps, or has no rule: the bound has to be infinite wherever such a value is used."""
+    """Apply discontinuous operations, or operations without a rule: the bound must be infinite where they are used."""
     i = d.pick(inexact)
     j = d.pick(has_axes)
     n = d.values[j].shape[0]
@@ -466,7 +467,7 @@ def draw(seed: int) -> tuple[Callable[[jax.Array], jax.Array], tuple[int, int, i
             step = d.one_of(*OPERATIONS)(d)
             found = jax.eval_shape(lambda *v, step=step: step(v), *d.values)
         except (LookupError, TypeError, ValueError, ZeroDivisionError):
-            continue  # this operation does not take such values
+            continue  # this operation does not accept such values
         if 0 < found.size <= LARGEST and jnp.issubdtype(found.dtype, jnp.inexact):
             steps.append(step)
             d.values.append(found)

@@ -9,10 +9,8 @@ import tempfile
 from functools import cache
 from pathlib import Path
 
-import pytest
-
-sys.path.insert(0, str(Path(__file__).parent))
 import mutate
+import pytest
 
 NAMES = ("a.png", "b c.png", "é.png", "sub/d.png")
 
@@ -27,7 +25,7 @@ def _folder():
 
 
 def read(content):
-    """What the worker does with a table."""
+    """Read a table in the worker."""
     from jaxiqa import data
 
     (_folder() / "scores.csv").write_bytes(content)
@@ -40,7 +38,7 @@ def seeds():
     rows = "".join(f"{name},{10 * number}.5,train\n" for number, name in enumerate(NAMES))
     tables = [f"image,mos,split\n{rows}", "\ufeffimage;mos\r\n" + "".join(f'"{name}";1,5\r\n' for name in NAMES)]
     tables += ["image\tmos\n" + "".join(f"{name}\t1\n" for name in NAMES), "image,mos\n../a.png,1\n/dev/zero,2\n"]
-    remark = "; ".join(["what a rater wrote about it"] * 20)  # damage here leaves the table sound
+    remark = "; ".join(["what a rater wrote about it"] * 20)  # damage here does not affect the table
     tables += ["image,mos,remark\n" + "".join(f'{name},1,"{remark}"\n' for name in NAMES)] * 3
     found = [table.encode() for table in tables]
     if shared := os.environ.get("JAXIQA_SHARED"):

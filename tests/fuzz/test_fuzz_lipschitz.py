@@ -14,20 +14,20 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.compiled import make_room
+from jaxiqa.core.compiled import make_room
 from jaxiqa.lipschitz import report
 from jaxiqa.lipschitz.functions import FUNCTIONS
 from jaxiqa.lipschitz.rules import RULES
 from tests.fuzz.programs import draw
 
 ROUNDING = 1e-4
-"""The report's constants are those of the float32 program, the truth is computed from float64 ones."""
+"""Tolerance: the report uses constants of the float32 program, the truth those in float64."""
 UNTRIED = {"copy", "copy_p", "name", "sharding_constraint", "reduce_precision"}
-"""Rules that change nothing, or (the last) are refused."""
+"""Rules without an effect, or (the last) always refused."""
 
 
 def points(size, key):
-    """Where slopes are looked for: images, numbers of either sign, equal values, single peaks, and nothing."""
+    """Return starting points: images, numbers of either sign, equal values, single peaks, zeros."""
     shape = (1, *size)
     normal = jax.random.normal(key, (6, *shape), jnp.float64)
     peaks = jnp.zeros((2, *shape)).at[:, 0, 0, 0, 0].set(jnp.array([9.0, -9.0]))
@@ -35,7 +35,7 @@ def points(size, key):
 
 
 def truth(program, size, seed):
-    """The steepest that was found: of Jacobians, of pairs after gradient ascent, and between neighbours on lines."""
+    """Return the largest slope found: Jacobians, pairs after gradient ascent, neighbours on lines."""
 
     def flat(x):
         y = program(x).ravel()
@@ -85,14 +85,14 @@ def check(seed):
     result = {"seed": seed, "bound": found.bound, "names": names}
     if math.isfinite(found.bound):
         steepest = truth(program, size, seed)
-        steepest = [value for value in steepest if not math.isnan(value)]  # of a branch that is not taken
+        steepest = [value for value in steepest if not math.isnan(value)]  # from a branch that is not taken
         result |= {"truth": max(steepest), "steepest": steepest}
         result["violated"] = max(steepest) > found.bound * (1 + ROUNDING) + 1e-7
     return result
 
 
 def used(jaxpr):
-    """Names of all operations and functions of a program."""
+    """Return the names of all operations and functions of a program."""
     names = set()
     for eqn in jaxpr.eqns:
         names |= {eqn.primitive.name, eqn.params.get("name", "")}
@@ -104,7 +104,7 @@ def used(jaxpr):
 
 
 @pytest.mark.slow
-def test_no_random_program_is_steeper_than_its_bound():
+def test_no_random_program_exceeds_its_bound():
     results = [check(seed) for seed in range(100)]
     finite = [result for result in results if "truth" in result]
     assert [result for result in finite if result["violated"]] == []

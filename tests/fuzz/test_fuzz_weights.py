@@ -1,4 +1,4 @@
-"""Damaged files of weights: no hang, no gigabyte, and no error but the documented ones.
+"""Damaged weight files: no hang, no gigabytes of memory, and only documented errors.
 
 python tests/fuzz/test_fuzz_weights.py 2000        the full count, in all formats together
 """
@@ -14,16 +14,13 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 
+import mutate
 import numpy as np
 import pytest
 import safetensors.numpy
+from torch_writer import Stub, tensor, torch_legacy, torch_zip
 
-FOLDER = Path(__file__).parent
-sys.path[:0] = [str(FOLDER), str(FOLDER.parent / "models"), str(FOLDER.parent.parent)]  # a worker has no other
-import mutate  # noqa: E402
-from torch_writer import Stub, tensor, torch_legacy, torch_zip  # noqa: E402
-
-from jaxiqa.models import weights  # noqa: E402
+from jaxiqa.pretrained import files as weights
 
 COUNT = int(os.environ.get("JAXIQA_FUZZ", "300"))
 SEED = 20
@@ -39,7 +36,7 @@ def arrays(random):
 
 
 def seeds() -> dict[str, list[bytes]]:
-    """Small sound files of every format, as their own tools write them."""
+    """Return small sound files of every format, written by their own tools."""
     random = np.random.default_rng(0)
     found = arrays(random)
     state = OrderedDict((name, tensor(array.reshape(-1).copy(), array.shape)) for name, array in found.items())
@@ -66,7 +63,7 @@ def seeds() -> dict[str, list[bytes]]:
 
 
 def repacked(formats: dict[str, list[bytes]]) -> dict[str, tuple[list[bytes], Callable[[bytes], bytes]]]:
-    """What lies inside checksums, and how it is put there again: damage to it alone comes past them."""
+    """Return content protected by checksums, with functions that pack it again: damage inside passes the checksums."""
 
     def records(content: bytes) -> dict[str, bytes]:
         with zipfile.ZipFile(io.BytesIO(content)) as archive:
@@ -110,14 +107,14 @@ def keras(path: Path, found: dict[str, np.ndarray]) -> list[bytes]:
 
 
 def head_of(path: Path) -> bytes:
-    """The real header of a large file, over the arrays that fit into the first 100 KB."""
+    """Return the real header of a large file, restricted to arrays in the first 100 KB."""
     with safetensors.safe_open(path, framework="np") as file:
         small = {name: file.get_tensor(name) for name in file.keys() if file.get_slice(name).get_shape()[0:1] <= [64]}  # noqa: SIM118
     return safetensors.numpy.save({name: array for name, array in small.items() if array.nbytes < 5000})
 
 
 def read(content: bytes) -> None:
-    """What a worker does with each file; h5py's own libraries read from disk, so all do."""
+    """Read a file in the worker, from disk since h5py needs that."""
     with tempfile.NamedTemporaryFile(dir="/dev/shm" if Path("/dev/shm").is_dir() else None) as file:
         file.write(content)
         file.flush()
@@ -125,7 +122,7 @@ def read(content: bytes) -> None:
 
 
 def fuzz(count: int, formats: dict[str, list[bytes]], seed: int = SEED) -> dict[str, mutate.Outcome]:
-    """Damaged files of each format, ``count`` in all."""
+    """Read ``count`` damaged files, over all formats."""
     inside = repacked(formats)
     share = -(-count // (len(formats) + len(inside)))
     keep = Path(os.environ["JAXIQA_FUZZ_KEEP"]) if "JAXIQA_FUZZ_KEEP" in os.environ else None

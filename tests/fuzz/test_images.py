@@ -1,4 +1,4 @@
-"""Damaged images: whatever the bytes, an array or an error that names the file, within 10 s and 1 GiB.
+"""Damaged images: any bytes give an array or an error that names the file, within 10 s and 1 GiB.
 
 python tests/fuzz/test_images.py 2000
 """
@@ -8,18 +8,15 @@ import os
 import sys
 from pathlib import Path
 
+import image_files as files
+import mutate
 import numpy as np
 import pytest
 from PIL import Image
 
-sys.path.insert(0, str(Path(__file__).parent))
-sys.path.insert(0, str(Path(__file__).parent.parent / "data"))
-import files
-import mutate
-
 
 def read(content):
-    """What the worker does with a file."""
+    """Read a file in the worker."""
     from jaxiqa.data.decode import decode
 
     pixels = decode(content, "a.png")
@@ -29,7 +26,7 @@ def read(content):
 
 
 def seeds():
-    """A sound file of every format and depth, and real photographs where there are some."""
+    """Return a sound file of every format and depth, and real photographs if available."""
     random = np.random.default_rng(0)
     image = Image.fromarray(random.integers(0, 256, (24, 40, 3), np.uint8))
     exif = Image.Exif()

@@ -1,4 +1,4 @@
-"""What every public function is held to: its number types, and its derivatives of the first and second order."""
+"""Checks for every public function: number types, and derivatives of the first and second order."""
 
 import jax
 import jax.numpy as jnp
@@ -8,7 +8,7 @@ HALVES = ("float16", "bfloat16")
 
 
 def inexact_types(function, *arrays):
-    """All types of fractions in the traced program."""
+    """Return all inexact types in the traced program."""
     found = set()
 
     def visit(jaxpr):
@@ -25,7 +25,7 @@ def inexact_types(function, *arrays):
 
 
 def check_half(function, arrays, dtype):
-    """Half in, half out: the result of float32, rounded once."""
+    """Check that half-precision input gives the float32 result, rounded once to half precision."""
     rounded = [jnp.asarray(a, dtype) for a in arrays]
     found = jax.tree.leaves(function(*rounded))
     exact = jax.tree.leaves(function(*(a.astype(jnp.float32) for a in rounded)))
@@ -37,7 +37,7 @@ def check_half(function, arrays, dtype):
 
 
 def check_float64(function, arrays):
-    """Float64 in, float64 out, and nothing narrower in between; the numbers are those of float32 to its rounding."""
+    """Check that float64 stays float64 throughout, and that the result equals that of float32 within its rounding."""
     narrow = jax.tree.leaves(function(*(jnp.asarray(a, jnp.float32) for a in arrays)))
     with jax.enable_x64(True):
         wide = [jnp.asarray(a, jnp.float64) for a in arrays]
@@ -51,11 +51,11 @@ def check_float64(function, arrays):
 
 
 def check_derivatives(function, arrays, *, squared=True):
-    """Jv is the change of the value, ⟨u, Jv⟩ = ⟨Jᵀu, v⟩, and the Hessian's products, two ways, are the changes of the
-    gradient; in float64.
+    """Check in float64: Jv equals the change of the value, ⟨u, Jv⟩ = ⟨Jᵀu, v⟩, and Hessian products, computed in two
+    ways, equal the change of the gradient.
 
-    ``squared``: of a sum of squares; otherwise of a sum, and without the first, for what has a gradient that is not its
-    own.
+    ``squared``: check a sum of squares; otherwise check a sum, and skip the first check, for functions whose gradient
+    is not their own.
     """
     random = np.random.default_rng(0)
     with jax.enable_x64(True):

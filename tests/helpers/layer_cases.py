@@ -8,20 +8,10 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa import layers
-from jaxiqa.layers import (
-    fourier,
-    grouped_conv,
-    kernel_bounds,
-    linear_algebra,
-    orthogonal_dense,
-    resampling_conv,
-    robust_block,
-    sll,
-    unitary_spectrum,
-    wide_conv,
-)
-from jaxiqa.layers import max_pool as max_pooling
-from jaxiqa.layers.depthwise import grouped_convolution, shifted_products
+from jaxiqa.layers import fourier, kernel_bounds, linear_algebra, orthogonal_dense, robust_block, sll, unitary_spectrum
+from jaxiqa.nn.kernels import grouped, resampling, wide
+from jaxiqa.nn.kernels import max_pool as max_pooling
+from jaxiqa.nn.kernels.depthwise import depthwise_conv, grouped_convolution, shifted_products
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 5, 7, 4))
@@ -35,12 +25,12 @@ def complex_parts(function):
 
 
 def skew(function):
-    """Of the matrix that has the upper triangle of a: exact in any type."""
+    """Return the skew matrix with the upper triangle of a: exact in any type."""
     return lambda a: function(jnp.triu(a, 1) - jnp.triu(a, 1).swapaxes(-1, -2))
 
 
 def span(v):
-    """What a basis is for: its derivative is right for functions of the span."""
+    """Return the reflection at the span: the derivative of a basis is correct for functions of its span only."""
     return layers.reflect(jnp.broadcast_to(jnp.eye(5, dtype=v.dtype), (2, 5, 5)), layers.orthonormal_basis(v))
 
 
@@ -48,10 +38,6 @@ FUNCTIONS = {
     "almost_orthogonal": (layers.almost_orthogonal, [KERNEL[..., :3]]),
     "average_pool": (lambda x: layers.average_pool(x, 3, 2), [X]),
     "cayley": (skew(layers.cayley), [SQUARE]),
-    "depthwise_conv": (
-        partial(layers.depthwise_conv, stride=(2, 1), padding=((1, 1), (0, 1))),
-        [X, RANDOM.normal(size=(3, 2, 4))],
-    ),
     "depth_to_space": (lambda x: layers.depth_to_space(x, 2), [X]),
     "expm_eigh": (skew(layers.expm_eigh), [SQUARE]),
     "expm_taylor": (skew(layers.expm_taylor), [SQUARE]),
@@ -82,13 +68,17 @@ MACHINERY = {
     "adjoint": (linear_algebra.adjoint, [TALL]),
     "convolve": (kernel_bounds.convolve, [X, KERNEL[..., :3]]),
     "dense": (orthogonal_dense.dense, [X, TALL[0, :3].repeat(2, 1)[:, :4]]),
+    "depthwise_conv": (
+        partial(depthwise_conv, stride=(2, 1), padding=((1, 1), (0, 1))),
+        [X, RANDOM.normal(size=(3, 2, 4))],
+    ),
     "descend": (sll.descend, [X, KERNEL, RANDOM.normal(size=4), np.full(4, 3.0)]),
-    "doubling_conv": (resampling_conv.doubling_conv, [EVEN, RANDOM.normal(size=(4, 4, 3, 2))]),
+    "doubling_conv": (resampling.doubling_conv, [EVEN, RANDOM.normal(size=(4, 4, 3, 2))]),
     "from_frequencies": (lambda x: fourier.from_frequencies(fourier.to_frequencies(x), (5, 7)), [X]),
-    "grouped_conv": (partial(grouped_conv.grouped_conv, stride=(2, 1), padding=PADS), [X, KERNEL[:, :2, :2]]),
+    "grouped_conv": (partial(grouped.grouped_conv, stride=(2, 1), padding=PADS), [X, KERNEL[:, :2, :2]]),
     "grouped_convolution": (lambda x, k: grouped_convolution(x, k, (2, 1), PADS), [X, KERNEL[:, :2, 0]]),
     "halving_conv": (
-        partial(resampling_conv.halving_conv, padding=((1, 1), (1, 1))),
+        partial(resampling.halving_conv, padding=((1, 1), (1, 1))),
         [EVEN, RANDOM.normal(size=(4, 4, 3, 2))],
     ),
     "max_pool": (lambda x: max_pooling.max_pool(x, 3, 2, PADS), [X]),
@@ -101,15 +91,15 @@ MACHINERY = {
     "to_frequencies": (fourier.to_frequencies, [X]),
     "soft_threshold": (lambda x, t: robust_block.soft_threshold(x + 0j, t), [X, np.full(4, 0.3)]),
     "transposed": (kernel_bounds.transposed, [KERNEL[..., :3]]),
-    "wide_conv": (partial(wide_conv.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),
+    "wide_conv": (partial(wide.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),
 }
-"""What the layers are made of."""
+"""Internal functions of the layers."""
 NO_FRACTIONS = {"check_odd", "is_wide", "low_frequencies", "low_pass_mask", "phases", "square_window", "windows"}
-"""They are given sizes, or look at shapes only."""
-OF_OTHERS = {"children", "constant", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
-"""They compute nothing with what they are given, or it is a function that computes."""
+"""Functions that take sizes, or read shapes only."""
+OF_OTHERS = {"children", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
+"""Functions that compute nothing with their arguments, or take a function."""
 COMPLEX = {"multiply", "multiply_dense", "multiply_reflection", "response", "taylor"}
-"""Of complex matrices, which have no half precision; the public functions above run through them."""
+"""Functions of complex matrices, which have no half precision; the public functions above call them."""
 
 MODULES = {
     "AOL": lambda: layers.AOL(4, 3, rngs=nnx.Rngs(0)),
@@ -126,4 +116,4 @@ MODULES = {
     "materialize": lambda: layers.materialize(layers.OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (5, 7)),
     "Spectrum": lambda: layers.unitary_spectrum(jnp.asarray(KERNEL, float), (5, 7)),
 }
-NO_ARRAYS = {"PEERS", "average_pool_constant", "coverage", "square_pool_constant"}
+NO_ARRAYS = {"BASELINES", "average_pool_constant", "coverage", "square_pool_constant"}

@@ -1,23 +1,21 @@
-"""Every public function of `jaxiqa.ops` that takes arrays, with some; odd, non-square sizes."""
+"""Every public function of `jaxiqa.ops` that takes arrays, with test arrays of odd, non-square sizes."""
 
 from functools import partial
 
 import jax
 import numpy as np
 
-from jaxiqa.ops import clustering, color, cubic, edges, filters, flow, geometry, jpeg, resize, similarity, wavelet
-from jaxiqa.ops.ms_ssim import ms_ssim
-from jaxiqa.ops.uniform_ssim import uniform_ssim
+from jaxiqa.ops import clustering, color, cubic, edges, filters, flow, geometry, jpeg, resize, ssim, wavelet
 
 RANDOM = np.random.default_rng(0)
 
 
-def pictures(*shape):
+def make_images(*shape):
     return RANDOM.uniform(0.1, 0.9, shape)
 
 
-IMAGES = pictures(2, 11, 8, 3)
-PAIR = [pictures(2, 13, 17, 3), pictures(2, 13, 17, 3)]
+IMAGES = make_images(2, 11, 8, 3)
+PAIR = [make_images(2, 13, 17, 3), make_images(2, 13, 17, 3)]
 OPS = {
     "kmeans": (lambda x: clustering.kmeans(x, jax.random.key(0), 3, steps=4), [RANDOM.normal(size=(9, 2))]),
     "rgb_to_lab": (color.rgb_to_lab, [IMAGES]),
@@ -27,19 +25,21 @@ OPS = {
     "sobel": (partial(edges.sobel, axis=1), [IMAGES[0, ..., 0]]),
     "dilate": (edges.dilate, [IMAGES[0, ..., 0]]),
     "gaussian_blur": (lambda x: filters.gaussian_blur(x, 5, 0.9), [IMAGES]),
+    "separable_filter": (lambda x: filters.separable_filter(x, [0.25, 0.7, 0.1], divisor=1.1), [IMAGES]),
     "median_blur": (lambda x: filters.median_blur(x, 3), [IMAGES]),
     "warp": (flow.warp, [IMAGES[0], RANDOM.normal(size=(11, 8, 2))]),
     "flow_loss": (flow.flow_loss, [RANDOM.normal(size=(5, 4, 2))]),
     "rotate": (lambda x: geometry.rotate(x, 33.0), [IMAGES]),
-    "jpeg": (lambda x: jpeg.jpeg(x, 37.3), [pictures(1, 19, 21, 3)]),
+    "tile": (lambda x: geometry.tile(x, 19, 5), [IMAGES]),
+    "jpeg": (lambda x: jpeg.jpeg(x, 37.3), [make_images(1, 19, 21, 3)]),
     "quantization_tables": (jpeg.quantization_tables, [np.array(37.25)]),
     "resize_bilinear": (partial(resize.resize_bilinear, size=(5, 19)), [IMAGES]),
-    "ssim": (similarity.ssim, PAIR),
-    "psnr": (similarity.psnr, PAIR),
-    "uniform_ssim": (uniform_ssim, PAIR),
-    "ms_ssim": (ms_ssim, [pictures(1, 161, 164, 1), pictures(1, 161, 164, 1)]),
+    "ssim": (ssim.ssim, PAIR),
+    "psnr": (ssim.psnr, PAIR),
+    "uniform_ssim": (ssim.uniform_ssim, PAIR),
+    "ms_ssim": (ssim.ms_ssim, [make_images(1, 161, 164, 1), make_images(1, 161, 164, 1)]),
     "haar_low": (wavelet.haar_low, [IMAGES]),
     "haar_low_pass": (wavelet.haar_low_pass, [IMAGES]),
 }
-NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights"}
-"""Functions that are given sizes only; the weights are float64 and rounded to the type of the images at last."""
+NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights", "gaussian_weights"}
+"""Functions that take sizes only; their weights are float64, rounded to the type of the images at the end."""

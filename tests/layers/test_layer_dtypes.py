@@ -26,7 +26,10 @@ from layer_cases import (
 )
 
 from jaxiqa import layers
-from jaxiqa.layers import wide_conv
+from jaxiqa.nn import kernels
+
+ONE_FAST = ["bfloat16", pytest.param("float16", marks=pytest.mark.slow)]
+"""Both half-precision types; one is enough for the quick tests."""
 
 
 def test_every_public_name_is_among_the_cases():
@@ -35,7 +38,9 @@ def test_every_public_name_is_among_the_cases():
 
 def test_every_function_that_layers_are_made_of_is_among_the_cases():
     modules = [
-        importlib.import_module(f"jaxiqa.layers.{found.name}") for found in pkgutil.iter_modules(layers.__path__)
+        importlib.import_module(f"{room.__name__}.{found.name}")
+        for room in (layers, kernels)
+        for found in pkgutil.iter_modules(room.__path__)
     ]
     functions = {
         name
@@ -44,13 +49,13 @@ def test_every_function_that_layers_are_made_of_is_among_the_cases():
         if callable(value) and not isinstance(value, type) and getattr(value, "__module__", None) == module.__name__
     }
     public = {name for name in functions if not name.startswith("_")} - {"materialize"}
-    assert public == set(FUNCTIONS) | set(MACHINERY) | NO_ARRAYS - {"PEERS"} | NO_FRACTIONS | OF_OTHERS | COMPLEX
+    assert public == set(FUNCTIONS) | set(MACHINERY) | NO_ARRAYS - {"BASELINES"} | NO_FRACTIONS | OF_OTHERS | COMPLEX
 
 
 CASES = FUNCTIONS | MORE | MACHINERY
 JOINED = {"cayley of complex", "basis of complex", "orthonormal_basis", "from_frequencies", "product"}
-"""There are no complex numbers of half precision, or the case joins two functions; `product` is the function that the
-others call with what they have widened."""
+"""Cases without half precision: complex numbers, or two joined functions; the others call `product` with arrays that
+they have widened."""
 WIDENED = {"dense", "descend"}
 
 
@@ -62,7 +67,7 @@ def test_half_precision_is_float32_rounded_once(name, dtype):
 
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("name", sorted(WIDENED))
-def test_what_a_layer_with_weights_computes_stays_float32(name, dtype):
+def test_layers_with_weights_return_float32(name, dtype):
     function, arrays = CASES[name]
     rounded = [jnp.asarray(a, dtype) for a in arrays]
     found = function(*rounded)
@@ -72,7 +77,7 @@ def test_what_a_layer_with_weights_computes_stays_float32(name, dtype):
 
 @pytest.mark.parametrize(("narrow", "wide"), [("bfloat16", "float32"), ("float16", "float64"), ("float32", "float64")])
 @pytest.mark.parametrize("name", ["convolve", "grouped_conv", "wide_conv"])
-def test_a_map_and_a_kernel_of_two_types_give_what_jax_promotes_them_to(name, narrow, wide):
+def test_a_map_and_a_kernel_of_two_types_are_promoted_as_in_jax(name, narrow, wide):
     function, (x, kernel) = CASES[name]
     with jax.enable_x64(True):
         x, kernel = jnp.asarray(x, narrow), jnp.asarray(kernel, wide)
@@ -83,10 +88,10 @@ def test_a_map_and_a_kernel_of_two_types_give_what_jax_promotes_them_to(name, na
             np.testing.assert_array_equal(found, exact)
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", ONE_FAST)
 def test_a_wide_convolution_by_taps_is_rounded_once(dtype, monkeypatch):
-    """A large map is not gathered: it is one product per tap, and their sum."""
-    monkeypatch.setattr(wide_conv, "GATHERED", 0)
+    """A large map is not gathered: it is a sum of one product per tap."""
+    monkeypatch.setattr("jaxiqa.nn.kernels.wide.GATHERED", 0)
     jax.clear_caches()
     check_half(*MACHINERY["wide_conv"], dtype)
     jax.clear_caches()
@@ -108,26 +113,26 @@ def test_forward_mode_and_second_order(name):
     check_derivatives(*CASES[name])
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", ONE_FAST)
 @pytest.mark.parametrize("name", MODULES)
 def test_layers_widen_maps_of_half_precision(name, dtype):
-    """Their weights are float32, and so is what they give; one without weights gives what it is given."""
+    """Layers with float32 weights return float32; a layer without weights keeps the type of its input."""
     layer, x = MODULES[name](), jnp.asarray(X, dtype)
     found, exact = layer(x), layer(x.astype(jnp.float32))
     assert found.dtype == (dtype if name == "SquarePool" else jnp.float32)
     np.testing.assert_array_equal(found, exact.astype(found.dtype))
 
 
-@pytest.mark.parametrize("dtype", HALVES)
+@pytest.mark.parametrize("dtype", ONE_FAST)
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"SquarePool", "materialize", "Spectrum"}))
-def test_layers_whose_weights_were_rounded_still_run(name, dtype):
+def test_layers_with_half_precision_weights_run(name, dtype):
     layer = MODULES[name]()
     nnx.update(layer, jax.tree.map(lambda p: p.astype(dtype), nnx.state(layer, nnx.Param)))
     assert np.isfinite(np.asarray(layer(jnp.asarray(X, dtype)), np.float32)).all()
 
 
 @pytest.mark.parametrize("name", MODULES)
-def test_layers_of_float64_are_never_narrowed_and_take_maps_of_either_type(name):
+def test_layers_of_float64_are_never_narrowed_and_accept_float32_maps(name):
     with jax.enable_x64(True):
         layer, x = MODULES[name](), jnp.asarray(X)
         if name in ("Bottleneck", "RobustBlock"):  # Flax's convolutions start as float32 everywhere
@@ -153,7 +158,7 @@ def test_layers_have_forward_mode_and_second_order(name):
 
 
 def dense_convolution(x, kernel, function):
-    """Frequency by frequency, with NumPy and SciPy only: y(f) = U(Ŵ(f)) x(f)."""
+    """Compute y(f) = U(Ŵ(f)) x(f) frequency by frequency, with NumPy and SciPy only."""
     _, h, w, _ = x.shape
     rows, columns = (np.arange(n) - n // 2 for n in kernel.shape[:2])
     z = np.fft.fft2(x, axes=(1, 2))

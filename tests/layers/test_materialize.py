@@ -11,7 +11,7 @@ OPTIONS = [{}, {"unitary": "reflection"}, {"groups": 2, "unitary": "cayley"}, {"
 
 
 @pytest.mark.parametrize("options", OPTIONS, ids=str)
-def test_a_built_layer_computes_what_the_layer_does_and_so_does_its_gradient(options):
+def test_a_built_layer_has_the_values_and_gradients_of_the_layer(options):
     layer = OrthogonalConv(4, **{"cout": 4, **options}, rngs=nnx.Rngs(0))
     built = materialize(layer, (6, 8))
     np.testing.assert_allclose(built(X), layer(X), atol=1e-6)
@@ -19,7 +19,7 @@ def test_a_built_layer_computes_what_the_layer_does_and_so_does_its_gradient(opt
     np.testing.assert_allclose(*gradients, atol=1e-5)
 
 
-def test_a_built_copy_has_no_parameters_to_disagree_with_and_follows_none():
+def test_a_built_copy_has_no_parameters_and_does_not_change_with_the_layer():
     layer = OrthogonalConv(4, 4, rngs=nnx.Rngs(0))
     built = materialize(layer, (6, 8))
     before = built(X)
@@ -30,7 +30,7 @@ def test_a_built_copy_has_no_parameters_to_disagree_with_and_follows_none():
     np.testing.assert_allclose(materialize(layer, (6, 8))(X), layer(X), atol=1e-6)
 
 
-def test_another_size_is_refused_and_named():
+def test_another_size_is_refused():
     built = materialize(OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (6, 8))
     with pytest.raises(ValueError, match="6x8 and was given one of 8x6"):
         built(X.swapaxes(1, 2))
@@ -40,7 +40,7 @@ def test_another_size_is_refused_and_named():
 
 @pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"reduce": "orthogonal"}, {"shrink": 0.2, "low_pass": 0.5}], ids=str)
-def test_blocks(options):
+def test_a_block_can_be_materialized(options):
     block = RobustBlock(4, 3, rngs=nnx.Rngs(0), **options)
     built = materialize(block, (6, 8), channels=4)
     np.testing.assert_allclose(built(X), block(X), atol=1e-6)

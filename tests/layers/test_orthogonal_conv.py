@@ -22,14 +22,14 @@ def worst_singular_value(kernel, size, unitary, **options):
 
 
 def dense(function, size, cin):
-    """The matrix of a linear map of feature maps, column by column, in float64."""
+    """Return the matrix of a linear map of feature maps, column by column, in float64."""
     h, w = size
     basis = jnp.eye(h * w * cin).reshape(-1, h, w, cin)
     return np.asarray(function(basis), np.float64).reshape(len(basis), -1).T
 
 
 def trained(layer, steps=100):
-    """After Adam steps that pull the map towards a random target, at a rate that drives ‖A‖ up."""
+    """Train with Adam towards a random target, at a rate that increases ‖A‖."""
     graphdef, params = nnx.split(layer)
     x = jax.random.normal(jax.random.key(1), (2, 6, 5, layer.cin))
     target = jax.random.normal(jax.random.key(2), (2, 6, 5, layer.cout))
@@ -67,7 +67,7 @@ def layers(request):
 
 @pytest.mark.parametrize("size", SIZES)
 def test_every_singular_value_is_one_before_and_after_training(layers, size):
-    """The layer at one frequency is U(f) times the 1×1 maps around it, so these are all its singular values."""
+    """At each frequency the layer is U(f) times its 1×1 maps, so these are all its singular values."""
     fresh, later = layers
     assert np.abs(np.asarray(fresh.kernel[...]) - np.asarray(later.kernel[...])).max() > 0.1
     for layer in layers:
@@ -81,7 +81,7 @@ def test_every_singular_value_is_one_before_and_after_training(layers, size):
 
 @pytest.mark.parametrize("options", [{}, {"groups": 2}, {"unitary": "reflection"}, {"band": 0.5}, {"stride": 2}])
 @pytest.mark.parametrize(("cin", "cout"), [(4, 4), (4, 6), (6, 4)])
-def test_every_form_is_dense_orthogonal_an_isometry_or_a_co_isometry(options, cin, cout):
+def test_every_form_is_orthogonal_an_isometry_or_a_co_isometry(options, cin, cout):
     layer = OrthogonalConv(cin, cout, **options, use_bias=False, rngs=nnx.Rngs(3))
     size = (6, 4)
     values = np.linalg.svd(dense(layer, size, cin), compute_uv=False)
@@ -92,7 +92,7 @@ def test_every_form_is_dense_orthogonal_an_isometry_or_a_co_isometry(options, ci
 
 
 @pytest.mark.parametrize("unitary", ["expm", "reflection"])
-def test_both_components_of_the_orthogonal_group_are_reached(unitary):
+def test_maps_of_both_determinants_are_reached(unitary):
     signs = set()
     for seed in range(6):
         layer = OrthogonalConv(
@@ -102,7 +102,7 @@ def test_both_components_of_the_orthogonal_group_are_reached(unitary):
     assert signs == {-1.0, 1.0}
 
 
-def test_a_band_leaves_higher_frequencies_to_the_fixed_base_alone():
+def test_above_the_band_only_the_fixed_base_acts():
     layer = OrthogonalConv(4, 4, band=0.5, use_bias=False, rngs=nnx.Rngs(4))
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 4)).astype(np.float32)
     found = np.fft.rfft2(np.asarray(layer(jnp.asarray(x))), axes=(1, 2)).reshape(-1, 4)
@@ -113,7 +113,7 @@ def test_a_band_leaves_higher_frequencies_to_the_fixed_base_alone():
     assert np.abs(found[low] - base[low]).max() > 0.5
 
 
-def test_groups_do_not_mix_behind_the_base():
+def test_groups_do_not_mix_after_the_base():
     kernel = 0.3 * jax.random.normal(jax.random.key(5), (3, 3, 6, 3))
     x = jnp.zeros((1, 4, 5, 6)).at[..., :3].set(jax.random.normal(jax.random.key(6), (1, 4, 5, 3)))
     y = orthogonal_convolve(x, kernel, groups=2)
@@ -171,7 +171,9 @@ def test_the_map_is_the_exponential_of_the_dense_skew_part():
     np.testing.assert_allclose(found, expected, atol=3e-6)
 
 
-@pytest.mark.parametrize(("cin", "cout"), [(3, 5), (5, 3), (4, 4), (1, 3), (3, 1)])
+@pytest.mark.parametrize(
+    ("cin", "cout"), [(3, 5), (5, 3), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((4, 4), (1, 3), (3, 1)))]
+)
 def test_unequal_channels_give_an_isometry_or_a_co_isometry(cin, cout):
     fresh = OrthogonalConv(cin, cout, use_bias=False, rngs=nnx.Rngs(1))
     for layer in (fresh, trained(fresh)):
@@ -182,7 +184,7 @@ def test_unequal_channels_give_an_isometry_or_a_co_isometry(cin, cout):
 
 
 def test_one_set_of_parameters_is_the_same_filter_at_two_resolutions():
-    """On a map that is periodic with the smaller size, both give the same values."""
+    """On a map with the period of the smaller size, both give the same values."""
     kernel = 0.2 * jax.random.normal(jax.random.key(5), (3, 3, 3, 3))
     x = jax.random.normal(jax.random.key(6), (1, 6, 5, 3))
     small = orthogonal_convolve(x, kernel)
@@ -191,7 +193,7 @@ def test_one_set_of_parameters_is_the_same_filter_at_two_resolutions():
 
 
 @pytest.mark.slow
-def test_working_through_frequencies_in_chunks_changes_neither_values_nor_gradients(monkeypatch):
+def test_chunks_of_frequencies_change_neither_values_nor_gradients(monkeypatch):
     kernel = 0.2 * jax.random.normal(jax.random.key(7), (3, 3, 3, 3))
     x = jax.random.normal(jax.random.key(8), (2, 7, 6, 3))
 
@@ -205,6 +207,7 @@ def test_working_through_frequencies_in_chunks_changes_neither_values_nor_gradie
         np.testing.assert_allclose(a, b, rtol=2e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_equals_finite_differences():
     kernel = np.asarray(0.2 * jax.random.normal(jax.random.key(9), (3, 3, 2, 2)))
     x = jax.random.normal(jax.random.key(10), (1, 4, 5, 2))

@@ -7,11 +7,11 @@ import optax
 import pytest
 from flax import nnx
 
-from jaxiqa.layers import PEERS, SLL, SOC
+from jaxiqa.layers import BASELINES, SLL, SOC
 from jaxiqa.layers.kernel_bounds import norm_bound, overlaps
 
 PAIRS = {"soc": [(3, 3), (3, 5), (5, 3)], "aol": [(3, 3), (3, 5), (5, 3)], "sandwich": [(3, 5), (5, 3)]}
-CASES = [(name, *pair) for name in PEERS for pair in PAIRS.get(name, [(4, 4)])]
+CASES = [(name, *pair) for name in BASELINES for pair in PAIRS.get(name, [(4, 4)])]
 
 
 def singular_values(layer, x):
@@ -20,7 +20,7 @@ def singular_values(layer, x):
 
 
 def stretched(layer, x):
-    """After Adam steps that try to make the output as large as possible."""
+    """Train with Adam to make the output as large as possible."""
     graphdef, params = nnx.split(layer)
     optimizer = optax.adam(0.05)
     state = optimizer.init(params)
@@ -35,7 +35,7 @@ def stretched(layer, x):
 @pytest.mark.parametrize(("name", "cin", "cout"), CASES)
 def test_no_direction_is_amplified_before_and_after_training(name, cin, cout):
     x = jax.random.normal(jax.random.key(0), (1, 5, 4, cin))
-    fresh = PEERS[name](cin, cout, rngs=nnx.Rngs(0))
+    fresh = BASELINES[name](cin, cout, rngs=nnx.Rngs(0))
     later = stretched(fresh, x)
     assert later(x).shape == (1, 5, 4, cout)
     before, after = singular_values(fresh, x), singular_values(later, x)
@@ -90,7 +90,7 @@ def test_overlaps_are_the_absolute_correlations():
     np.testing.assert_allclose(overlaps(jnp.asarray(kernel)), expected, rtol=1e-5)
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="cin=3 and cout=4"):
         SLL(3, 4, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="must be odd"):

@@ -15,7 +15,7 @@ def test_the_average_pools_constant_is_its_largest_singular_value(size, window, 
 
 
 def worst_slope(function, size, tries=200):
-    """The largest ratio found between distances, by steps along the function's own gradient."""
+    """Return the largest ratio of distances found by steps along the gradient."""
     x = jax.random.normal(jax.random.key(0), (1, *size, 1))
     jacobian = jax.jit(jax.jacobian(lambda x: function(x).ravel()))
     best = 0.0
@@ -42,7 +42,7 @@ def test_the_l2_pools_constant_is_attained_and_its_gradient_at_zero_is_zero(wind
     assert not np.asarray(jax.grad(lambda x: l2_pool(x, 2).sum())(jnp.zeros((1, 4, 4, 1)))).any()
 
 
-def test_invertible_down_sampling_moves_every_value_and_changes_none():
+def test_invertible_down_sampling_permutes_the_values():
     x = jax.random.normal(jax.random.key(0), (2, 6, 9, 4))
     y = space_to_depth(x, 3)
     assert y.shape == (2, 2, 3, 36)

@@ -17,7 +17,7 @@ def random_matrix(c, r, real=False):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("real", [False, True])
-def test_it_is_the_formula_and_its_gradient(real):
+def test_value_and_gradient_equal_the_formula(real):
     v, direction = random_matrix(5, 2, real), random_matrix(5, 2, real)[::-1]
     weights = np.random.default_rng(1).normal(size=(2, 5, 5))
 
@@ -37,7 +37,7 @@ def test_it_is_the_formula_and_its_gradient(real):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("case", ["zero", "repeated", "tiny"])
-def test_dependent_columns_stay_unitary_with_finite_gradients(case):
+def test_dependent_columns_give_a_unitary_matrix_with_finite_gradients(case):
     v = jnp.asarray(random_matrix(5, 2)[0], jnp.complex64)
     v = {"zero": 0 * v, "repeated": v.at[:, 1].set(v[:, 0]), "tiny": v * jnp.array([1.0, 1e-12])}[case]
     u = np.asarray(unitary(v), np.complex128)

@@ -16,8 +16,9 @@ def paper_block(**options):
     return RobustBlock(8, 4, rngs=nnx.Rngs(0), **options)
 
 
+@pytest.mark.slow
 def test_defect_scale_always_one():
-    """There the kernel's scale cannot matter and the map is within 0.025 of [I; 0]: no channel beyond mid is used."""
+    """In the paper's block the scale of the kernel has no effect, and the map is within 0.025 of [I; 0]."""
     block = paper_block()
     u = np.asarray(unitary_spectrum(block.orthogonal.kernel[...], (29, 29)).matrices[:, 0])
     distance = np.linalg.norm(u - np.eye(4), axis=(1, 2)) / np.linalg.norm(np.eye(4))
@@ -29,9 +30,10 @@ def test_defect_scale_always_one():
     assert energy[4:].sum() > 0.2 * energy.sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(7, 9), (9, 7), (29, 29), (6, 5), (5, 6)])
 def test_defect_odd_widths_lose_a_column(size):
-    """There 29×29 comes out as 29×28 and with a smaller norm."""
+    """In the paper's block 29×29 becomes 29×28, with a smaller norm."""
     block = RobustBlock(8, 4, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(1), (1, *size, 8))
     y = block(x)
@@ -40,9 +42,10 @@ def test_defect_odd_widths_lose_a_column(size):
     assert float(jnp.linalg.norm(signal)) == pytest.approx(float(jnp.linalg.norm(middle)), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"reduce": "orthogonal"}, {"unitary": "cayley"}, {"shrink": 0.1}])
 def test_defect_block_never_trained(options):
-    """Every parameter of the block has a gradient, and a few steps change what the block does."""
+    """Every parameter of the block has a gradient, and a few steps change its output."""
     block = RobustBlock(8, 4, rngs=nnx.Rngs(0), **options)
     graphdef, params = nnx.split(block)
     target = jax.random.normal(jax.random.key(2), X.shape)
@@ -108,6 +111,7 @@ def test_the_papers_form_has_the_papers_shape():
     assert jax.eval_shape(block, jnp.zeros((1, 32, 42, 16))).shape == (1, 29, 29, 16)
 
 
+@pytest.mark.slow
 def test_1024_channels_at_32_by_42_train_without_gigabytes():
     block = nnx.eval_shape(lambda: RobustBlock(1024, 200, rngs=nnx.Rngs(0)))
     graphdef, params = nnx.split(block)
@@ -117,7 +121,7 @@ def test_1024_channels_at_32_by_42_train_without_gigabytes():
     assert memory.temp_size_in_bytes < 1e9, f"{memory.temp_size_in_bytes / 1e6:.0f} MB"
 
 
-def test_the_control_has_the_blocks_shape_without_its_orthogonality():
+def test_the_bottleneck_has_the_blocks_shapes_and_is_not_orthogonal():
     control = Bottleneck(8, 4, rngs=nnx.Rngs(0))
     assert control(X).shape == X.shape
     assert not any("orthogonal" in str(path) for path, _ in nnx.iter_graph(control))
@@ -135,7 +139,7 @@ def test_the_control_has_the_blocks_shape_without_its_orthogonality():
         {"shrink": -1.0},
     ],
 )
-def test_bad_options_are_named(options):
+def test_errors_name_the_bad_option(options):
     with pytest.raises(ValueError, match=next(iter(options))):
         RobustBlock(8, **{"mid": 4, **options}, rngs=nnx.Rngs(0))
 

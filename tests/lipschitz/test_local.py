@@ -11,7 +11,7 @@ from flax import nnx
 from jaxiqa import models
 from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobian_norms, largest_slope, local, report
 from jaxiqa.lipschitz.extreme_value import fit_reverse_weibull
-from jaxiqa.models.transformer import attend
+from jaxiqa.nn.transformer import attend
 from jaxiqa.ops.resize import resize_bilinear
 
 WEIGHTS = jax.random.normal(jax.random.key(0), (5, 4, 3))
@@ -26,7 +26,7 @@ def curved(images):
     return jnp.sin(3 * linear(images)) + images[:, 0, 0, 0] ** 2
 
 
-def test_gradient_norms_are_those_of_each_image_alone():
+def test_gradient_norms_equal_those_of_single_images():
     np.testing.assert_allclose(gradient_norms(linear, IMAGES), jnp.linalg.norm(WEIGHTS), rtol=1e-5)
     np.testing.assert_allclose(gradient_norms(linear, IMAGES, "linf"), jnp.abs(WEIGHTS).sum(), rtol=1e-5)
     with jax.enable_x64(True):  # one of the slopes is a small difference of large numbers
@@ -76,7 +76,7 @@ def test_a_certified_interval_holds_under_the_worst_change_and_is_tight_for_a_li
     np.testing.assert_allclose(linear(IMAGES + 0.05 * WEIGHTS / jnp.linalg.norm(WEIGHTS)), l2_high, rtol=1e-4)
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_the_bad_argument():
     for call in (
         lambda: gradient_norms(linear, IMAGES, "l1"),
         lambda: certified_interval(linear, IMAGES, 0.1, 1.0, "l1"),
@@ -90,7 +90,7 @@ def test_bad_arguments_are_named():
 
 @jax.custom_vjp
 def doubled(x):
-    """A function that has a derivative in reverse mode only."""
+    """A function with a derivative in reverse mode only."""
     return jnp.sin(2 * x)
 
 
@@ -106,8 +106,8 @@ FUNCTIONS = {
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
-def test_jacobian_norms_take_the_mode_that_works(name):
-    """Reverse mode twice gives what forward after reverse gives; complex values count as two numbers."""
+def test_jacobian_norms_use_reverse_mode_if_forward_mode_fails(name):
+    """Reverse mode twice gives the same as forward over reverse; complex values count as two numbers."""
     function = FUNCTIONS[name]
 
     def flat(x):
@@ -122,7 +122,7 @@ def test_jacobian_norms_take_the_mode_that_works(name):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["resnet18", "maniqa"])
 def test_jacobian_norms_of_metrics_with_and_without_attention_equal_gradient_norms(name):
-    """A score is one number, so that its Jacobian is its gradient."""
+    """A score is one number, so its Jacobian is its gradient."""
     if name == "resnet18":
         metric, side = models.build(name, width=8), 48
     else:
@@ -134,7 +134,7 @@ def test_jacobian_norms_of_metrics_with_and_without_attention_equal_gradient_nor
 
 
 def noisy(images):
-    """A score whose largest gradients look like draws of a distribution without an end."""
+    """A score whose largest gradients look like draws of an unbounded distribution."""
     return jnp.sin(40 * linear(images)) * images[:, 0, 0, 0] + images.mean((1, 2, 3))
 
 
@@ -152,8 +152,8 @@ def test_clever_stays_between_the_largest_sample_and_its_limit(score, seed):
         np.testing.assert_array_equal(np.isnan(found.p_value), ~found.fitted)
 
 
-def test_a_failed_fit_is_said(recwarn):
-    gumbel = np.random.default_rng(0).gumbel(10, 1, 400)  # the maxima of normal numbers have no end
+def test_a_failed_fit_is_reported(recwarn):
+    gumbel = np.random.default_rng(0).gumbel(10, 1, 400)  # the maxima of normal numbers are unbounded
     assert not fit_reverse_weibull(gumbel, limit=1.5).found
     score = lambda x: jnp.exp(3 * x.mean((1, 2, 3)))  # noqa: E731
     found = None
@@ -178,8 +178,8 @@ def test_the_fit_finds_the_end_of_the_distribution(shape, end):
     assert fit.p_value > 0.01
 
 
-def test_the_fit_survives_the_samples_that_made_it_explode():
-    """Few, skewed maxima such as those of a network: an unbounded fit put the end at 3.6e6."""
+def test_the_fit_is_stable_for_samples_that_once_made_it_diverge():
+    """Few, skewed maxima, as of a network: an unconstrained fit gave an end point of 3.6e6."""
     from scipy import stats
 
     random = np.random.default_rng(0)
@@ -230,8 +230,8 @@ def test_images_of_another_range_or_layout_are_refused(call, wrong):
         CALLS[call](images)
 
 
-def test_lists_and_paths_are_refused_by_name_where_no_types_are_checked():
-    """The tests check annotations, which come first; users do not."""
+def test_lists_and_paths_are_refused_without_type_checks():
+    """Type checks are off, as for users: in the other tests they come first."""
     program = """
 import jax
 from jaxiqa import lipschitz
@@ -267,7 +267,7 @@ def test_certified_intervals_check_their_bound():
             certified_interval(linear, IMAGES, **bad)
 
 
-def test_a_score_of_another_shape_is_named():
+def test_a_score_of_a_wrong_shape_is_refused():
     for call in (
         lambda f: gradient_norms(f, IMAGES),
         lambda f: largest_slope(f, IMAGES, IMAGES),
@@ -289,7 +289,7 @@ def test_jacobian_norms_check_their_arguments():
 
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16", "float64"])
 def test_other_types_of_images(dtype):
-    """Gradients are of the type of the images; norms are summed in float32, so that no type of few bits spoils them."""
+    """Gradients have the type of the images; norms are summed in float32, without loss of precision."""
     with jax.enable_x64(dtype == "float64"):
         images = jnp.asarray(IMAGES, dtype)
         score = lambda x: (x * 0.5).sum((1, 2, 3))  # noqa: E731

@@ -11,7 +11,7 @@ WEIGHTS = jax.random.normal(jax.random.key(0), (5, 4, 3))
 @pytest.mark.filterwarnings("ignore:clever")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_images_of_half_precision_are_widened_first(dtype):
-    """Otherwise the rounding of two scores, over the length of a small change, is above the true constant, 1."""
+    """Otherwise rounding of two scores, divided by a small change, exceeds the true constant, 1."""
     unit = WEIGHTS / jnp.linalg.norm(WEIGHTS)
     score = lambda x: (x * unit.astype(x.dtype)).sum((1, 2, 3))  # noqa: E731
     narrow = jax.random.uniform(jax.random.key(5), (64, *WEIGHTS.shape)).astype(dtype)

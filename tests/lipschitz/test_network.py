@@ -1,4 +1,4 @@
-"""lower ≤ the dense singular value ≤ upper, for every kind of layer and join; random inputs would hide errors."""
+"""lower ≤ the dense singular value ≤ upper, for every kind of layer and join. Random inputs would hide errors."""
 
 import csv
 import math
@@ -10,12 +10,13 @@ import pytest
 from flax import nnx
 
 from jaxiqa import layers
-from jaxiqa.layers import OrthogonalConv, RobustBlock, depthwise_conv
-from jaxiqa.layers.grouped_conv import grouped_conv
-from jaxiqa.layers.max_pool import max_pool
-from jaxiqa.layers.wide_conv import wide_conv
+from jaxiqa.layers import OrthogonalConv, RobustBlock
 from jaxiqa.lipschitz import report
 from jaxiqa.models import build, harden
+from jaxiqa.nn.kernels.depthwise import depthwise_conv
+from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.max_pool import max_pool
+from jaxiqa.nn.kernels.wide import wide_conv
 
 SIZE = (6, 8)
 RANDOM = np.random.default_rng(0)
@@ -61,7 +62,7 @@ LINEAR = {
     "orthogonal": OrthogonalConv(3, 4, rngs=nnx.Rngs(1)),
     "1-Lipschitz block": RobustBlock(3, 2, reduce="orthogonal", low_pass=0.6, rngs=nnx.Rngs(2)),
 }
-# Where the bound of a join adds up what cannot happen at once.
+# Here the bound of a join adds terms that cannot occur together.
 LOOSE = {"residual": 1.6, "difference": 1.5, "residual of strided": 1.6, "concatenated": 1.4, "stacked": 1.4}
 LOOSE |= {"transformed": 1.5, "circular": 4}
 
@@ -73,7 +74,7 @@ def dense_norm(function, cin=3):
 
 
 @pytest.mark.parametrize("name", LINEAR)
-def test_the_bound_lies_above_the_dense_norm_and_not_far_above(name):
+def test_the_bound_is_above_the_dense_norm_and_close(name):
     found = report(LINEAR[name], (*SIZE, 3), lower=False)
     norm = dense_norm(LINEAR[name])
     assert norm <= found.bound * (1 + 1e-6)
@@ -86,7 +87,7 @@ def test_the_bound_lies_above_the_dense_norm_and_not_far_above(name):
 @pytest.mark.parametrize(
     "name", ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide", "in groups"]
 )
-def test_one_layers_own_bounds_enclose_its_norm(name):
+def test_the_bounds_of_one_layer_enclose_its_norm(name):
     rows = [row for row in report(LINEAR[name], (*SIZE, 3), steps=60).rows if "bias" not in row.name]
     norm = dense_norm(LINEAR[name])
     assert len(rows) == 1
@@ -112,8 +113,8 @@ NONLINEAR = {
 
 
 @pytest.mark.parametrize("name", NONLINEAR)
-def test_no_pair_of_points_is_further_apart_than_the_bound_allows(name):
-    """The Jacobian at many points, peaks among them, which is where pooling is steepest."""
+def test_slopes_between_points_stay_below_the_bound(name):
+    """Check the Jacobian at many points, also at peaks, where pooling is steepest."""
     function, worst = NONLINEAR[name], 0.0
     jacobian = jax.jit(jax.jacobian(lambda x: function(x).ravel()))
     for seed in range(12):
@@ -150,7 +151,7 @@ UNKNOWN = {
 
 
 @pytest.mark.parametrize("name", UNKNOWN)
-def test_what_has_no_rule_is_infinite_with_the_reason(name):
+def test_operations_without_a_rule_have_an_infinite_bound_and_a_reason(name):
     function, reason = UNKNOWN[name]
     found = report(function, (*SIZE, 3))
     assert found.bound == math.inf
@@ -159,7 +160,7 @@ def test_what_has_no_rule_is_infinite_with_the_reason(name):
     assert not any(math.isnan(row.upper) for row in found.rows)
 
 
-def test_somebody_elses_function_of_a_known_name_gets_no_rule():
+def test_another_function_of_a_known_name_has_no_rule():
     @jax.jit
     def soft_threshold(x):
         return 100 * x
@@ -167,13 +168,13 @@ def test_somebody_elses_function_of_a_known_name_gets_no_rule():
     assert report(soft_threshold, (*SIZE, 3)).bound == pytest.approx(100)
 
 
-def test_the_lower_bound_of_a_layer_that_contradicts_its_claim_would_show(monkeypatch):
-    """The report's own cross-check: a rule that understates is caught by power iteration."""
+def test_a_rule_that_understates_is_detected_by_the_lower_bound(monkeypatch):
+    """The report checks its bounds by power iteration: a rule that understates is detected."""
     from jaxiqa.lipschitz import network
     from jaxiqa.lipschitz.rules import Gain
 
     monkeypatch.setitem(network.RULES, "conv_general_dilated", lambda op: Gain(0.1, "wrong", False, linear=True))
-    with pytest.raises(ArithmeticError, match=r"above the bound 0\.1"):
+    with pytest.raises(ArithmeticError, match=r"the bound 0\.1"):
         report(LINEAR["conv"], (*SIZE, 3))
 
 
@@ -187,7 +188,7 @@ def models():
 
 
 @pytest.mark.slow
-def test_every_weight_of_a_whole_metric_is_accounted_for(models):
+def test_the_report_uses_every_weight_of_a_metric(models):
     for model, found in models:
         names = {row.name for row in found.rows}
         weights = [
@@ -195,14 +196,14 @@ def test_every_weight_of_a_whole_metric_is_accounted_for(models):
             for path, _ in nnx.to_flat_state(nnx.state(model, nnx.Param))
             if path[-1] == "kernel"
         ]
-        unused = {"regr6", "regr7"}  # training's own outputs, not the score's
+        unused = {"regr6", "regr7"}  # outputs for training only, not for the score
         missing = [name for name in weights if not any(name.startswith(row) or row.startswith(name) for row in names)]
         assert set(missing) <= unused, missing
         assert 1 < found.bound < math.inf
 
 
 @pytest.mark.slow
-def test_the_score_of_a_whole_metric_is_no_steeper_than_its_bound(models):
+def test_slopes_of_a_metric_stay_below_its_bound(models):
     images = jax.random.uniform(jax.random.key(0), (4, 32, 40, 3))
     for model, found in models:
         gradient = jax.jit(jax.grad(lambda x, model=model: model(x).sum()))(images)
@@ -217,6 +218,7 @@ def test_mobilenet_has_a_finite_bound():
     assert sum("depthwise" in row.name for row in found.rows) == 17
 
 
+@pytest.mark.slow
 def test_a_report_prints_saves_and_draws(models, tmp_path):
     _, found = models[1]
     text = str(found)

@@ -23,7 +23,7 @@ CASES = {
 
 
 def dense(kernel, size, padding, *, stride=(1, 1), groups=1, dilation=(1, 1)):
-    """The whole matrix of the convolution, from its action on a basis."""
+    """Return the whole matrix of the convolution, from its action on a basis."""
     kh, kw, members, _ = kernel.shape
     basis = np.eye(size[0] * size[1] * members * groups).reshape(-1, *size, members * groups)
     reach = [(k - 1) * d for k, d in zip((kh, kw), dilation, strict=True)]
@@ -80,7 +80,7 @@ def test_a_coarse_grid_bounds_every_size_at_once(case, monkeypatch):
 
 
 def test_the_grid_correction_is_needed_and_enough():
-    """A kernel whose largest frequency lies between the grid's: the grid alone would be too low."""
+    """The largest frequency of the kernel is between grid points: the grid alone would be too low."""
     taps = np.cos(2 * np.pi * 1.5 / 8 * np.arange(-3, 4))
     kernel = np.outer(taps, taps)[:, :, None, None]
     true = circular_singular_values(kernel, (256, 256)).max()
@@ -129,7 +129,7 @@ def test_power_iteration_is_a_lower_bound_of_any_functions_jacobian(steps):
 
 @pytest.mark.parametrize("padding", ["symmetric", "reflect", "edge", "SAME", None])
 def test_an_unknown_padding_is_refused(padding):
-    """Padding that copies values has a larger constant: a 1x3 kernel at the edge of a map of one value counts twice."""
+    """Padding that copies values has a larger constant: at the edge a 1x3 kernel counts a value twice."""
     with pytest.raises((ValueError, TypeError), match=r"'zeros', 'circular'|Expected type"):
         conv_norm(np.ones((3, 3, 1, 1)), (4, 4), padding=padding)
 
@@ -145,7 +145,7 @@ def test_an_unknown_padding_is_refused(padding):
         ({"size": (4, 4), "groups": 2}, "groups=2"),
     ],
 )
-def test_impossible_convolutions_are_named(options, message):
+def test_impossible_convolutions_are_refused(options, message):
     with pytest.raises(ValueError, match=message):
         conv_norm(np.ones((3, 3, 1, 3)), **options)
 

@@ -1,4 +1,4 @@
-"""docs/models.md says what the records of the published metrics say."""
+"""The tables of docs/models.md match the records of the published metrics."""
 
 from pathlib import Path
 
@@ -12,7 +12,7 @@ PAGE = Path(__file__).parents[2] / "docs" / "models.md"
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_metric_has_its_rows(name):
+def test_the_rows_of_a_metric_match_its_record(name):
     published = MODELS[name]
     model = nnx.eval_shape(lambda: published.build(rngs=nnx.Rngs(0)))
     parameters = sum(leaf.size for leaf in jax.tree.leaves(nnx.state(model, nnx.Param)))

@@ -10,8 +10,9 @@ import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import MODELS, convert, harden
-from jaxiqa.models.fpr import FPR, KEYS, cut, gru
+from jaxiqa.models import MODELS, harden
+from jaxiqa.models.fpr import FPR, RULES, cut, gru
+from jaxiqa.pretrained import key_map
 
 TAPS = ["sfl1", "sfl21", "sfl22", "sfl23", "sfl3", "scl1", "scl2", "opinions", "gru", "weights"]
 
@@ -36,7 +37,7 @@ def grid(patches: jax.Array) -> list[list[int]]:
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     published = MODELS["fpr"]
-    raw = replace(published, build=partial(published.build, larger_is_worse=False))
+    raw = replace(published, construct=partial(published.build, larger_is_worse=False))
     parity.check(shared, "fpr", raw, TAPS)
 
 
@@ -49,7 +50,7 @@ def test_patches_come_in_the_official_order(shared):
         assert grid(patches[:12]) == expected["grid_row_col_in_order"]
 
 
-def test_what_does_not_fill_a_patch_is_dropped(model):
+def test_incomplete_patches_are_dropped(model):
     image = coded(150, 270)
     strip = model.prepare(image)
     assert strip.shape == (1, 8 * 64, 64, 1)
@@ -82,7 +83,7 @@ def test_a_key_shuffles_the_patches(model):
 
 
 @pytest.mark.slow
-def test_a_batch_is_its_images_one_by_one_and_prepared_or_not(model):
+def test_a_batch_equals_its_images_with_and_without_prepare(model):
     x = jax.random.uniform(jax.random.key(0), (2, 130, 200, 3))
     scores = model(x)
     np.testing.assert_allclose(jnp.concatenate([model(x[:1]), model(x[1:])]), scores, rtol=1e-6)
@@ -90,14 +91,14 @@ def test_a_batch_is_its_images_one_by_one_and_prepared_or_not(model):
 
 
 @pytest.mark.slow
-def test_the_score_is_turned_round_once(model):
+def test_the_score_is_negated_once(model):
     x = jax.random.uniform(jax.random.key(0), (2, 64, 128, 3))
     score = model(x)
     model.larger_is_worse = False
     np.testing.assert_allclose(100 - score, model(x), atol=1e-4)
 
 
-def test_the_score_is_the_weighted_mean_of_the_opinions(model):
+def test_the_score_is_the_weighted_mean_of_the_patch_scores(model):
     x = jax.random.uniform(jax.random.key(0), (2, 128, 128, 3))
     features = model.features(x, ("opinions", "weights"))
     weights = np.maximum(features["weights"][..., 0], 0) + 1e-8
@@ -127,8 +128,8 @@ def test_gru_against_numpy():
 def test_only_the_no_reference_path_is_kept(shared):
     record, _ = parity.read(shared, "fpr")
     model = nnx.eval_shape(lambda: FPR(rngs=nnx.Rngs(0)))
-    kept = sum(variable.size for variable in convert.parameters(model).values())
-    unused = [pattern for pattern, target, _ in KEYS if target is None]
+    kept = sum(variable.size for variable in key_map.parameters(model).values())
+    unused = [pattern for pattern, target, _ in RULES if target is None]
     dropped = {key: np.prod(s) for key, s, _ in record["keys"] if any(re.fullmatch(p, key) for p in unused)}
     assert kept + sum(dropped.values()) == 16_576_388
     assert not any(key.startswith("s") for key in dropped)

@@ -7,9 +7,10 @@ import tiny
 from flax import nnx
 from scipy.special import expit
 
-from jaxiqa.models import convert, harden
-from jaxiqa.models.crops import grid_positions
-from jaxiqa.models.hyperiqa import HYPERIQA, HyperIQA
+from jaxiqa.models import harden
+from jaxiqa.models.hyperiqa import HYPERIQA_SPEC, HyperIQA
+from jaxiqa.nn.crops import grid_positions
+from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(1), (2, 224, 224, 3))
 
@@ -31,7 +32,7 @@ def network(model):
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     names = ["layer1", "layer2", "layer3", "layer4", "hyper", "distortion", "w1", "w4", "b4", "w5", "t1", "t3"]
-    parity.check(shared, "hyperiqa", HYPERIQA, names)
+    parity.check(shared, "hyperiqa", HYPERIQA_SPEC, names)
 
 
 def coordinates(height: int, width: int) -> jax.Array:
@@ -52,7 +53,7 @@ def test_official_crops_cover_the_resized_image():
 
 
 def test_official_protocol_resizes_to_height_512_and_width_384():
-    """Twice as high and four times as wide: the mean of rows 0 and 1 is 1/2, that of columns 0 to 3 is 3/2."""
+    """The input is twice as high and four times as wide: rows 0 and 1 average to 1/2, columns 0 to 3 to 3/2."""
     prepared = abstract(crops=1).prepare(coordinates(1024, 1536))
     np.testing.assert_allclose(prepared[0, :, 0, 0], 2 * (144 + np.arange(224)) + 0.5, rtol=1e-4)
     np.testing.assert_allclose(prepared[0, 0, :, 1], 4 * (80 + np.arange(224)) + 1.5, rtol=1e-4)
@@ -66,7 +67,7 @@ def test_random_crops_follow_the_key():
     assert len(first) == 3
 
 
-def test_pyiqa_crops_leave_the_size_alone():
+def test_pyiqa_crops_do_not_resize():
     prepared = abstract(protocol="pyiqa").prepare(coordinates(301, 254))
     # (301 - 224) // 5 = 15 and (254 - 224) // 5 = 6
     assert corners(prepared) == [(15 * i, 6 * j) for i in range(5) for j in range(5)]
@@ -76,7 +77,7 @@ def test_pyiqa_crops_leave_the_size_alone():
     ("options", "message"),
     [({"protocol": "mine"}, "protocol='mine' is not allowed"), ({"crops": 0}, "crops=0 is outside")],
 )
-def test_bad_options_are_named(options, message):
+def test_errors_name_the_bad_option(options, message):
     with pytest.raises(ValueError, match=message):
         abstract(**options)
 
@@ -87,23 +88,23 @@ def test_the_network_takes_only_crops_of_its_size(model):
 
 
 @pytest.mark.slow
-def test_a_batch_is_its_images_one_by_one(model, network):
+def test_a_batch_equals_its_images_one_by_one(model, network):
     images = jax.random.uniform(jax.random.key(0), (3, 97, 150, 3))
     scores = jax.jit(lambda x: model(x))(images)
     assert np.std(scores) > 1e-4
     np.testing.assert_allclose(scores, [network(model.prepare(image[None])).mean() for image in images], rtol=1e-4)
 
 
-def test_pooling_before_the_convolution_is_the_same(model):
-    """The original convolves first and pools what that gives."""
+def test_pooling_before_the_convolution_gives_the_same(model):
+    """The original convolves first and pools the result."""
     lda = model.distortions[0]
     x = jax.random.normal(jax.random.key(0), (2, 56, 56, 16))
     pooled = nnx.avg_pool(lda.conv(x), (7, 7), (7, 7)).transpose(0, 3, 1, 2).reshape(2, -1)
     np.testing.assert_allclose(lda(x), lda.linear(pooled), atol=1e-5)
 
 
-def test_every_image_has_a_network_of_its_own(model):
-    """Each crop's score again, from its own weights and in NumPy."""
+def test_every_image_has_its_own_network(model):
+    """Compute each crop's score from its own weights in NumPy."""
     names = ["distortion", "score", *(f"{kind}{i}" for kind in "wb" for i in range(1, 6))]
     maps = jax.tree.map(np.asarray, jax.jit(lambda x: model.features(x, names))(X))
     for k in range(2):
@@ -117,7 +118,7 @@ def test_every_image_has_a_network_of_its_own(model):
 
 def test_pyiqa_checkpoint_is_refused(model):
     with pytest.raises(ValueError, match="unknown"):
-        convert.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA.keys, source="pyiqa")
+        key_map.fill(model, {"base_model.conv1.weight": np.zeros((64, 3, 7, 7))}, HYPERIQA_SPEC.rules, source="pyiqa")
 
 
 @pytest.mark.slow

@@ -7,8 +7,9 @@ import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import MODELS, convert, harden, load
+from jaxiqa.models import MODELS, harden, load
 from jaxiqa.models.koncept import KonCept512
+from jaxiqa.pretrained import key_map
 
 TAPS = ["conv2d_1a", "mixed_5b", "block35", "mixed_6a", "block17", "block8.8", "conv2d_7b", "pooled", "hidden"]
 
@@ -68,7 +69,7 @@ def test_images_are_scored_as_they_are(narrow):
 
 @pytest.mark.parametrize("size", [(298, 384), (384, 555)])
 def test_sizes_that_the_official_pooling_cannot_take_are_refused(narrow, size):
-    with pytest.raises(ValueError, match=r"8x8 to 15x15, which images with sides of 299 to 554 .*pooling='full'"):
+    with pytest.raises(ValueError, match=r"8x8 to 15x15, .* 299 to 554 pixels.*pooling='full'"):
         shape(narrow, *size)
 
 
@@ -81,7 +82,7 @@ def test_images_without_a_last_map_and_other_poolings_are_refused(narrow):
 
 @pytest.mark.slow
 def test_can_be_hardened_where_the_paper_does(narrow):
-    """arXiv:2506.04951 puts its block between block8 and conv2d_7b."""
+    """arXiv:2506.04951 inserts its block between block8 and conv2d_7b."""
 
     def hardened() -> KonCept512:
         model = KonCept512(width=2, rngs=nnx.Rngs(0))
@@ -94,9 +95,10 @@ def test_can_be_hardened_where_the_paper_does(narrow):
     assert shape(model, 384, 512) == (2,)
 
 
+@pytest.mark.slow
 def test_the_papers_own_keras_file_is_read(narrow):
-    """Layer names are those of its training code; its batch norms add 1e-3 to the variance, ours in the head 1e-5."""
-    parameters, generator = convert.parameters(narrow), np.random.default_rng(0)
+    """Layer names are those of the training code; its batch norms add 1e-3 to the variance, ours in the head 1e-5."""
+    parameters, generator = key_map.parameters(narrow), np.random.default_rng(0)
     backbone = {name.removeprefix("backbone."): p for name, p in parameters.items() if name.startswith("backbone.")}
     arrays, expected = keras_inception.write(backbone, generator, first=1)
     for i, layer in enumerate(("fc_fc0", "fc_fc1", "fc_fc2", "fc_out")):
@@ -106,7 +108,7 @@ def test_the_papers_own_keras_file_is_read(narrow):
         for part in ("gamma", "beta", "moving_mean", "moving_variance"):
             arrays[f"fc_bn{i}.{part}"] = generator.random(parameters[f"head.norm.{i}.mean"].shape, np.float32)
     model = load("koncept512", arrays, width=2, pooling="full")
-    found = convert.parameters(model)
+    found = key_map.parameters(model)
     for name, values in expected.items():
         np.testing.assert_array_equal(found[f"backbone.{name}"][...], values)
 

@@ -9,8 +9,9 @@ import tiny
 from flax import nnx
 from PIL import Image
 
-from jaxiqa.models import build, convert, harden, score_fn
-from jaxiqa.models.linearity import KEYS, Calibration, Linearity
+from jaxiqa.models import build, harden, score_fn
+from jaxiqa.models.linearity import RULES, Linearity
+from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
 
@@ -23,11 +24,11 @@ def model():
 @pytest.mark.slow
 @pytest.mark.parametrize("backbone", ["resnet101", "resnext101_32x8d"])
 def test_agrees_with_the_original_class(shared, backbone):
-    """Scores, every tap and the input gradient, within the tolerances that come with the record."""
+    """Compare scores, taps and the input gradient, within the tolerances of the record."""
     record, expected = parity.read(shared, f"linearity_{backbone}")
     model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0)))
-    convert.fill(model, parity.weights(record), KEYS, source=backbone)
-    model.calibration = Calibration(jnp.array([1.0, 0.0, 0.0, 1.0]))
+    key_map.fill(model, parity.weights(record), RULES, source=backbone)
+    model.calibrate(k=1.0, b=0.0, score_range=(0.0, 1.0))
     graphdef, state = nnx.split(model)
     names = ("maxpool", "layer1", "layer2", "layer3", "f6", "layer4", "f7")
 
@@ -42,9 +43,9 @@ def test_agrees_with_the_original_class(shared, backbone):
     (_, (score, outputs, features)), gradient = run(pixels, state)
     taps = [features[name].transpose(0, 3, 1, 2) if features[name].ndim == 4 else features[name] for name in names]
     parity.compare(record, expected, score, taps, gradient, output="q")
-    for i, name in enumerate(("q6", "q7")):
+    for name in ("q6", "q7"):
         np.testing.assert_allclose(
-            outputs[:, i], expected[f"out_{name}_f64"], rtol=record["suggested_tolerance"]["score_rel"]
+            outputs[name], expected[f"out_{name}_f64"], rtol=record["suggested_tolerance"]["score_rel"]
         )
 
 
@@ -52,7 +53,7 @@ def test_published_calibration_gives_the_published_scale(shared):
     record, expected = parity.read(shared, "linearity_resnet101")
     k, b = (record["score_mapping"][name][0] for name in "kb")
     model = tiny.metric()
-    raw = model.outputs(X)[:, 2]
+    raw = model.outputs(X)["score"]
     model.calibrate(k=k, b=b, score_range=(0.0, 100.0))
     np.testing.assert_allclose(model.network(X), k * raw + b, rtol=1e-5)
     np.testing.assert_allclose(k * expected["out_q"] + b, expected["out_mapped"], rtol=1e-6)
@@ -69,53 +70,23 @@ def test_prepare_agrees_with_pillow(size):
     assert np.abs(prepared - expected).max() < 1.01 / 255
 
 
-def test_prepare_leaves_the_right_size_alone():
+def test_prepare_does_not_change_images_of_the_right_size():
     for size in (None, (40, 56)):
         model = tiny.abstract(input_size=size)
         assert model.prepare(X) is X
 
 
 @pytest.mark.parametrize("stop", ["layer2.0", "layer3"])
-def test_going_on_from_stored_activations_changes_nothing(model, stop):
+def test_continuing_from_stored_activations_changes_nothing(model, stop):
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
-    np.testing.assert_allclose(model.outputs_from(model.trunk(X, stop), stop), model.outputs(X), rtol=1e-5, atol=1e-6)
+    found, expected = model.outputs_from(model.trunk(X, stop), stop), model.outputs(X)
+    for name in ("q6", "q7", "score"):
+        np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
-def test_activations_behind_a_tap_are_refused(model):
+def test_activations_after_a_tap_are_refused(model):
     with pytest.raises(ValueError, match=r"does not pass 'layer3'; the stages are conv1, maxpool, layer1.0"):
         model.outputs_from(model.trunk(X, "layer4.0"), "layer4.0")
-
-
-def moving(model) -> set[str]:
-    """Running variances that scoring a batch changes."""
-    before = {name: np.asarray(v[...]) for name, v in convert.parameters(model).items()}
-    model.outputs(X)
-    after = convert.parameters(model).items()
-    return {name for name, v in after if name.endswith(".var") and not np.array_equal(v[...], before[name])}
-
-
-def test_modes_say_which_batch_norms_follow_the_batch(model):
-    statistics = {name for name in convert.parameters(model) if name.endswith(".var")}
-    head = {name for name in statistics if name.startswith("dr")}
-    assert moving(model) == set()
-    model.set_mode(head="train")
-    assert moving(model) == head
-    model.set_mode(backbone="train")
-    assert moving(model) == statistics - head
-    model.set_mode()
-    assert moving(model) == set()
-
-
-@pytest.mark.slow
-def test_batch_statistics_are_averaged_over_the_mapped_axis(model):
-    model.set_mode(head="train", backbone="train", axis_name="device")
-    assert model.backbone.stage["layer4.1"].bn2.axis_name == "device"
-    graphdef, state = nnx.split(model.dr6)
-    parts = jax.random.normal(jax.random.key(1), (2, 4, 32))
-    halves = jax.vmap(lambda s, x: nnx.merge(graphdef, s)(x), in_axes=(None, 0), axis_name="device")(state, parts)
-    model.set_mode(head="train", backbone="train")
-    np.testing.assert_allclose(halves.reshape(8, 64), model.dr6(parts.reshape(8, 32)), atol=1e-4)
-    assert not np.allclose(halves[0], model.dr6(parts[0]), atol=1e-2)  # what each device would make of its own half
 
 
 def test_there_is_no_score_range_before_calibration(model):
@@ -136,7 +107,7 @@ def test_there_is_no_score_range_before_calibration(model):
         ({"input_size": (0, 5)}, "input_size=0 is outside"),
     ],
 )
-def test_bad_arguments_are_named(options, message):
+def test_errors_name_the_bad_argument(options, message):
     with pytest.raises(ValueError, match=message):
         build(**{"backbone": "resnet18", "width": 8, **options})
 

@@ -10,9 +10,9 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import MODELS, harden
-from jaxiqa.models.backbones.swin import merge, partition, relative_positions, shift_mask
-from jaxiqa.models.crops import grid_positions
-from jaxiqa.models.maniqa import ChannelAttention, Maniqa
+from jaxiqa.models.maniqa import MANIQA, ChannelAttention
+from jaxiqa.nn.backbones.swin import merge, partition, relative_positions, shift_mask
+from jaxiqa.nn.crops import grid_positions
 
 NAMES = [
     "patch_embed",
@@ -22,26 +22,26 @@ NAMES = [
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 231, 301, 3))
 
 
-def abstract(**options) -> Maniqa:
-    return nnx.eval_shape(lambda: Maniqa(width=24, rngs=nnx.Rngs(0), **options))
+def abstract(**options) -> MANIQA:
+    return nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0), **options))
 
 
-def jitted(model: Maniqa, call):
-    """``call(model, x)`` as one compiled program."""
+def jitted(model: MANIQA, call):
+    """Compile ``call(model, x)`` as one program."""
     graphdef, state = nnx.split(model)
     return lambda x: jax.jit(lambda state, x: call(nnx.merge(graphdef, state), x))(state, x)
 
 
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
-    """Although its last blocks are not computed: no output depends on them."""
+    """The last blocks are not computed: no output depends on them."""
     layout = {i: lambda maps: maps[0].reshape(784, 1) for i in (8, 9)}
     parity.check(shared, "maniqa", MODELS["maniqa"], NAMES, layout=layout)
 
 
-def test_only_what_no_score_depends_on_is_dropped(shared):
+def test_only_weights_that_no_score_depends_on_are_dropped(shared):
     record, expected = parity.read(shared, "maniqa")
-    rules = MODELS["maniqa"].keys
+    rules = MODELS["maniqa"].rules
     targets = {key: next(rule[1] for rule in rules if re.fullmatch(rule[0], key)) for key, *_ in record["keys"]}
     dropped = {key for key, target in targets.items() if target is None}
     unused = {
@@ -54,15 +54,15 @@ def test_only_what_no_score_depends_on_is_dropped(shared):
     np.testing.assert_array_equal(shift_mask((28, 28), 4, 2), expected["const_1"])
 
 
-def test_windows_merge_to_the_map_they_were_cut_from():
+def test_merging_windows_restores_the_map():
     x = jax.random.normal(jax.random.key(0), (2, 8, 12, 3))
     windows = partition(x, 4)
     np.testing.assert_array_equal(windows[1], x[0, :4, 4:8].reshape(16, 3))
     np.testing.assert_array_equal(merge(windows, (8, 12), 4), x)
 
 
-def test_channel_attention_reads_its_product_in_the_wrong_order():
-    """Value (i, j) of what is added is value (m mod c, m div c) of A v, m = i N + j."""
+def test_channel_attention_keeps_the_authors_order_of_the_product():
+    """Value (i, j) of the added term is value (m mod c, m div c) of A v, m = i N + j."""
     b, h, w, c = 2, 2, 3, 4
     layer = ChannelAttention(h * w, rngs=nnx.Rngs(0))
     x = np.asarray(jax.random.normal(jax.random.key(1), (b, h, w, c)))
@@ -111,7 +111,7 @@ def test_images_are_prepared_one_by_one(protocol):
 
 
 @pytest.mark.slow
-def test_scores_are_averaged_as_the_protocol_says(monkeypatch):
+def test_scores_are_averaged_as_in_the_protocol(monkeypatch):
     """The mean of ratios, or the ratio of sums."""
     monkeypatch.setattr("jaxiqa.models.maniqa.CROPS", 2)
     model = tiny.filled(abstract())
@@ -142,7 +142,7 @@ def test_a_hardened_model_scores_through_its_block():
 
 
 @pytest.mark.slow
-def test_parts_of_the_vit_are_read_behind_a_block_in_front_of_it():
+def test_a_block_before_the_vit_changes_its_features():
     model, x = tiny.filled(abstract()), IMAGES[:1, :224, :224]
 
     def read(model, x):
@@ -155,11 +155,11 @@ def test_parts_of_the_vit_are_read_behind_a_block_in_front_of_it():
     assert not np.allclose(before, after)
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'resize', 'pyiqa'"):
-        Maniqa(protocol="pyqa", rngs=nnx.Rngs(0))
+        MANIQA(protocol="pyqa", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="width=100 is not allowed; it must be a multiple of 24"):
-        Maniqa(width=100, rngs=nnx.Rngs(0))
+        MANIQA(width=100, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="images is 223x300; both sides must be at least 224 pixels"):
         abstract().prepare(jnp.zeros((1, 223, 300, 3)))
     with pytest.raises(ValueError, match="pixels is 224x225; this network takes crops of 224x224"):
@@ -172,7 +172,7 @@ def test_bad_arguments_are_named():
 def test_a_few_crops_at_a_time_give_the_same_scores_and_gradients_in_less_memory(monkeypatch):
     monkeypatch.setattr("jaxiqa.models.maniqa.CROPS", 6)
     model = tiny.filled(abstract())
-    with jax.enable_x64(True):  # random weights like these enlarge rounding a thousand times
+    with jax.enable_x64(True):  # these random weights amplify rounding a thousand times
         graphdef, state = nnx.split(model)
         state, images = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (state, IMAGES[:1]))
         results = {}

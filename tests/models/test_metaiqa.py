@@ -7,8 +7,9 @@ import tiny
 from flax import nnx
 from PIL import Image
 
-from jaxiqa.models import convert, harden
-from jaxiqa.models.metaiqa import KEYS, METAIQA, MetaIQA
+from jaxiqa.models import harden
+from jaxiqa.models.metaiqa import METAIQA_SPEC, RULES, MetaIQA
+from jaxiqa.pretrained import key_map
 
 X = jax.random.uniform(jax.random.key(1), (2, 224, 224, 3))
 
@@ -29,7 +30,7 @@ def network(model):
 
 def test_agrees_with_the_original_class(shared):
     stages = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
-    parity.check(shared, "metaiqa", METAIQA, [*stages, "classifier", "hidden1", "hidden2", "fc3"])
+    parity.check(shared, "metaiqa", METAIQA_SPEC, [*stages, "classifier", "hidden1", "hidden2", "fc3"])
 
 
 def test_pyiqa_names_the_head_differently(shared):
@@ -38,8 +39,8 @@ def test_pyiqa_names_the_head_differently(shared):
     renamed = {key.replace("net.", "head.") if key.startswith("net.") else key: arrays[key] for key in arrays}
     models = [nnx.eval_shape(lambda: MetaIQA(rngs=nnx.Rngs(0))) for _ in range(2)]
     for model, checkpoint in zip(models, (arrays, renamed), strict=True):
-        convert.fill(model, checkpoint, KEYS, source="demo")
-    ours, theirs = (convert.parameters(model) for model in models)
+        key_map.fill(model, checkpoint, RULES, source="demo")
+    ours, theirs = (key_map.parameters(model) for model in models)
     assert any(key.startswith("head.") for key in renamed)
     for name in ours:
         np.testing.assert_array_equal(ours[name][...], theirs[name][...])
@@ -55,7 +56,7 @@ def test_official_protocol_resizes_as_pillow_does(size):
 
 
 def test_pyiqa_protocol_reads_the_four_nearest_pixels():
-    """From 1120 = 5 · 224 pixels a side, output i lies at 5i + 2 exactly: every fifth pixel is taken as it is."""
+    """For 1120 = 5 · 224 pixels a side, output i is at 5i + 2 exactly: every fifth pixel is copied."""
     image = jax.random.uniform(jax.random.key(0), (1, 1120, 672, 1)).repeat(3, axis=3)
     prepared = abstract(protocol="pyiqa").prepare(image)
     np.testing.assert_allclose(prepared, image[:, 2::5, 1::3], atol=1e-5)
@@ -67,7 +68,7 @@ def test_unknown_protocol_is_refused():
 
 
 @pytest.mark.slow
-def test_a_batch_is_its_images_one_by_one(model, network):
+def test_a_batch_equals_its_images_one_by_one(model, network):
     images = jax.random.uniform(jax.random.key(0), (3, 97, 150, 3))
     scores = jax.jit(lambda x: model(x))(images)
     assert ((scores > 0) & (scores < 1)).all()
@@ -80,7 +81,7 @@ def test_a_key_changes_nothing(model):
     np.testing.assert_array_equal(model.prepare(X), model.prepare(X, jax.random.key(0)))
 
 
-def test_features_need_no_more_of_the_network_than_their_own_part(model):
+def test_features_returns_the_requested_stages_only(model):
     pixels = jax.random.uniform(jax.random.key(0), (1, 64, 64, 3))
     assert set(model.features(pixels, ("layer1",))) == {"layer1"}
     with pytest.raises(ValueError, match="stage 'fc4' does not exist; the stages are conv1"):

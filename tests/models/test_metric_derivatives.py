@@ -10,7 +10,7 @@ from flax import nnx
 from jaxiqa.models import MODELS, score_fn
 
 SIZES = {"maniqa": (224, 224), "koncept512": (299, 320), "spaq_bl": (224, 240)}
-"""The others take any size."""
+"""The others accept any size."""
 
 
 def score_of(name):
@@ -36,7 +36,7 @@ def test_forward_mode_agrees_with_the_gradient(name):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", sorted(MODELS))
-def test_the_second_order_can_be_traced_forward_and_reverse(name):
+def test_second_derivatives_can_be_traced_in_both_modes(name):
     score, images = score_of(name)
     gradient = jax.grad(lambda x: score(x).sum())
     shapes = jax.eval_shape(lambda x: jax.jvp(gradient, (x,), (x,))[1], images)

@@ -9,7 +9,7 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import harden
-from jaxiqa.models.paq2piq import PAQ2PIQ, PaQ2PiQ, roi_bins, roi_max_pool
+from jaxiqa.models.paq2piq import PAQ2PIQ_SPEC, PaQ2PiQ, roi_bins, roi_max_pool
 
 X = jax.random.uniform(jax.random.key(1), (2, 97, 150, 3))
 
@@ -26,9 +26,9 @@ def network(model):
 
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
-    """Scores of the image and of all patches, every tap, and the input gradients of both."""
+    """Compare the scores of the image and of all patches, every tap, and both input gradients."""
     record, expected = parity.read(shared, "paq2piq")
-    model = parity.filled(PAQ2PIQ, record)
+    model = parity.filled(PAQ2PIQ_SPEC, record)
     graphdef, state = nnx.split(model)
     names = ("maxpool", "layer1", "layer2", "layer3", "layer4", "roi_pool", "concat_pool", "hidden")
 
@@ -69,7 +69,7 @@ def test_corners_and_scale_are_those_of_the_original(shared):
 
 
 def loops(x: np.ndarray, region: tuple[int, int, int, int]) -> np.ndarray:
-    """RoI pooling of one region (x1, y1, x2, y2 in pixels) of a map ``h w c``, straight from its definition."""
+    """Pool one region (x1, y1, x2, y2 in pixels) of a map ``h w c`` by the definition of RoI pooling."""
     x1, y1, x2, y2 = (int(np.floor(np.float32(value) / 32 + 0.5)) for value in region)
     out = np.zeros((2, 2, x.shape[2]), np.float32)
     for i in range(2):
@@ -96,7 +96,7 @@ def test_pooling_of_all_regions(height, width):
 
 
 def test_the_gradient_of_a_repeated_cell_is_not_multiplied():
-    """Cell 4 fills its bin up, three times over."""
+    """Cell 4 fills its whole bin three times."""
     x = jnp.arange(10.0).reshape(1, 5, 2, 1)
     rows, columns = roi_bins(160, 5, 1), roi_bins(64, 2, 1)
     gradient = jax.grad(lambda x: roi_max_pool(x, rows, columns).sum())(x)
@@ -110,20 +110,20 @@ def test_images_of_any_size(model, size):
     assert jax.eval_shape(lambda x: model.local_map(x), images).shape == (3, 20, 20)
 
 
-def test_a_batch_is_its_images_one_by_one(model, network):
+def test_a_batch_equals_its_images_one_by_one(model, network):
     scores = jax.jit(lambda x: model(x))(jnp.concatenate([X, X[:1] ** 2]))
     assert np.std(scores) > 1e-4
     np.testing.assert_allclose(scores[:2], network(X), rtol=1e-5)
     np.testing.assert_allclose(scores[1:], network(jnp.stack([X[1], X[0] ** 2])), rtol=1e-5)
 
 
-def test_images_go_in_as_they_are(model):
+def test_images_are_not_resized(model):
     assert model.prepare(X) is X
     assert model.prepare(X, jax.random.key(0)) is X
 
 
-def test_the_score_of_the_image_needs_no_other_region(model):
-    """Nothing in the program has as many entries as there are patches."""
+def test_the_score_of_the_image_computes_no_other_region(model):
+    """No array of the program has as many entries as there are patches."""
     text = str(jax.make_jaxpr(lambda x: model.network(x))(X))
     assert "2,40," not in text
     assert "2,40," in str(jax.make_jaxpr(lambda x: model.local_map(x))(X))

@@ -1,4 +1,4 @@
-"""The Lipschitz report of every published metric: finite where it can be, and where it cannot, a row says why."""
+"""The Lipschitz report of every published metric: a finite bound, or a row with the reason."""
 
 import math
 
@@ -9,7 +9,7 @@ from flax import nnx
 from jaxiqa.lipschitz import report
 from jaxiqa.models import MODELS, harden
 
-# Narrow, and image sizes that their protocols take.
+# Narrow metrics, and image sizes that their protocols accept.
 OPTIONS = {
     "fpr": ({"width": 4}, (64, 128)),
     "hyperiqa": ({"width": 4, "crops": 2}, (60, 80)),
@@ -22,7 +22,7 @@ OPTIONS = {
     "tres": ({"width": 4}, (60, 80)),
 }
 UNBOUNDED = ("fpr", "hyperiqa", "maniqa", "tres")
-"""Their heads multiply what depends on the image by what depends on the image."""
+"""Metrics whose heads multiply two values that both depend on the image."""
 
 
 @pytest.mark.slow

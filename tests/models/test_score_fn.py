@@ -40,10 +40,10 @@ def test_batch_equals_its_images_one_by_one_under_vmap_and_jit():
     )
 
 
-def test_scoring_is_in_evaluation_mode_and_leaves_the_model_as_it_was():
+def test_scoring_is_in_evaluation_mode_and_does_not_change_the_model():
     model = tiny.metric()
     expected = model(X)
-    model.set_mode(head="train", backbone="train")
+    model.train()
     np.testing.assert_allclose(score_fn(model)(X), expected, rtol=5e-5)  # folding batch norm rounds differently
     assert not model.dr6.norm[0].use_running_average
 
@@ -56,7 +56,7 @@ def test_images_of_any_size_are_resized_inside_and_differentiably():
 
 
 @pytest.mark.slow
-def test_a_whole_metric_is_built_by_score_fn_and_takes_fewer_operations():
+def test_score_fn_materializes_a_metric_and_saves_operations():
     model = tiny.metric()
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
     harden(model, "before:layer1", mid=4, name="early", reduce="orthogonal", rngs=nnx.Rngs(2))
@@ -69,7 +69,7 @@ def test_a_whole_metric_is_built_by_score_fn_and_takes_fewer_operations():
         built(images[:, :32])
 
 
-def test_a_model_that_resizes_its_images_is_always_built_and_takes_every_size():
+def test_a_model_that_resizes_is_always_materialized_and_accepts_every_size():
     model = tiny.metric(input_size=(40, 56))
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
     images = jax.random.uniform(jax.random.key(1), (2, 33, 21, 3))

@@ -9,14 +9,14 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import harden
-from jaxiqa.models.spaq import SPAQ_BL, SpaqBL
+from jaxiqa.models.spaq import SPAQ_SPEC, SPAQBaseline
 
 X = jax.random.uniform(jax.random.key(1), (2, 224, 224, 3))
 
 
 @pytest.fixture(scope="module")
 def model():
-    return tiny.filled(nnx.eval_shape(lambda: SpaqBL(width=4, rngs=nnx.Rngs(0))))
+    return tiny.filled(nnx.eval_shape(lambda: SPAQBaseline(width=4, rngs=nnx.Rngs(0))))
 
 
 @pytest.fixture(scope="module")
@@ -26,11 +26,11 @@ def network(model):
 
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
-    parity.check(shared, "spaq_bl", SPAQ_BL, ["maxpool", "layer1", "layer2", "layer3", "layer4", "pool"])
+    parity.check(shared, "spaq_bl", SPAQ_SPEC, ["maxpool", "layer1", "layer2", "layer3", "layer4", "pool"])
 
 
-def test_patches_lie_where_the_original_has_them(shared, model):
-    """Each patch is recognised by its first pixel, which holds its coordinates."""
+def test_patches_are_at_the_positions_of_the_original(shared, model):
+    """The first pixel of each patch holds its coordinates."""
     record, _ = parity.read(shared, "spaq_bl")
     for name, patches in record["protocol"]["patches"].items():
         height, width = (int(part[1:]) for part in name.split("_"))

@@ -10,8 +10,8 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import MODELS, harden
-from jaxiqa.models.crops import grid_positions
 from jaxiqa.models.tres import TReS, l2_pool_smooth, unit_channels
+from jaxiqa.nn.crops import grid_positions
 
 NAMES = [*(f"layer{i}" for i in (1, 2, 3, 4)), "encoder.0", "pooled", "encoder", "fc2", "position"]
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 301, 453, 3))
@@ -22,14 +22,14 @@ def abstract(**options) -> TReS:
 
 
 def jitted(method):
-    """A method of a narrow model as a compiled function of its arguments."""
+    """Compile a method of a narrow model as a function of its arguments."""
     graphdef, state = nnx.split(method.__self__)
     return lambda *x: jax.jit(lambda state, *x: getattr(nnx.merge(graphdef, state), method.__name__)(*x))(state, *x)
 
 
 @pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
-    """Although the pass over the mirrored image is not computed: no output depends on it."""
+    """The pass over the mirrored image is not computed: no output depends on it."""
     layout = {
         4: lambda maps: maps.reshape(2, 49, -1).transpose(1, 0, 2),
         8: lambda maps: maps.transpose(0, 3, 1, 2).repeat(2, axis=0),
@@ -37,10 +37,10 @@ def test_agrees_with_the_original_class(shared):
     parity.check(shared, "tres", MODELS["tres"], NAMES, layout=layout)
 
 
-def test_only_what_no_score_depends_on_is_dropped(shared):
+def test_only_weights_that_no_score_depends_on_are_dropped(shared):
     record, expected = parity.read(shared, "tres")
     targets = {
-        key: next(rule[1] for rule in MODELS["tres"].keys if re.fullmatch(rule[0], key)) for key, *_ in record["keys"]
+        key: next(rule[1] for rule in MODELS["tres"].rules if re.fullmatch(rule[0], key)) for key, *_ in record["keys"]
     }
     dropped = {key for key, target in targets.items() if target is None and not key.endswith("num_batches_tracked")}
     assert dropped == {"model.fc.weight", "model.fc.bias", *(f"L2pooling_l{i}.filter" for i in (1, 2, 3, 4))}
@@ -85,6 +85,7 @@ def test_pyiqa_crops_lie_on_its_grid_at_native_size():
     assert abstract(protocol="pyiqa").prepare(IMAGES[:, :100, :150]).shape == (100, 224, 224, 3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["official", "pyiqa"])
 def test_images_are_prepared_one_by_one(protocol):
     model = abstract(protocol=protocol)
@@ -113,12 +114,13 @@ def test_a_hardened_model_scores_through_its_block():
     assert len(model.insertions) == 1
 
 
-def test_the_gradient_is_finite_where_all_channels_are_zero():
+@pytest.mark.slow
+def test_the_gradient_is_finite_if_all_channels_are_zero():
     gradient = jax.grad(lambda x: l2_pool_smooth(unit_channels(x)).sum())(jnp.zeros((1, 3, 3, 4)))
     assert np.isfinite(gradient).all()
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'pyiqa'"):
         TReS(protocol="pyqa", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="pixels is 223x224; this network takes crops of 224x224"):

@@ -1,4 +1,4 @@
-"""Colours against recorded numbers of the usual implementation, and their gradients against differences."""
+"""Colour conversions against recorded numbers of a standard implementation, and gradients against differences."""
 
 import jax
 import jax.numpy as jnp
@@ -9,7 +9,7 @@ from jaxiqa.ops.color import lab_to_rgb, rgb_to_lab
 
 
 def grid(count: int = 6) -> jnp.ndarray:
-    """All corners, edges and greys of the RGB cube, and what lies around the curves' thresholds."""
+    """Return all corners, edges and greys of the RGB cube, and values around the thresholds of the curves."""
     levels = jnp.concatenate([jnp.linspace(0, 1, count), jnp.array([0.04045, 0.0031308, 0.04, 0.0405, 1e-4])])
     return jnp.stack(jnp.meshgrid(levels, levels, levels), -1).reshape(-1, 3)
 
@@ -30,14 +30,14 @@ def test_colors_are_the_recorded_ones(shared):
     np.testing.assert_allclose(lab_to_rgb(random), expected, rtol=2e-5, atol=1e-5)
 
 
-def test_colors_come_back():
+def test_colors_convert_back():
     colors = grid()
     np.testing.assert_allclose(lab_to_rgb(rgb_to_lab(colors)), colors, atol=5e-4)
     assert float(rgb_to_lab(jnp.ones(3))[0]) == 100.0
 
 
 @pytest.mark.slow
-def test_gradients_are_finite_everywhere_and_right_inside():
+def test_gradients_are_finite_everywhere_and_correct_inside():
     colors = grid()
     wild = jnp.array([[0.0, 0, 0], [100, 0, 0], [0, 120, -120], [100, -120, 120], [-20, 5, 5], [130, 0, 200]])
     for function, points in ((rgb_to_lab, colors), (lab_to_rgb, rgb_to_lab(colors)), (lab_to_rgb, wild)):

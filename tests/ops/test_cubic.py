@@ -7,7 +7,7 @@ from jaxiqa.ops.cubic import resize_cubic
 
 
 def by_formula(x: np.ndarray, size: int) -> np.ndarray:
-    """A row, pixel by pixel, from the four-tap weights as OpenCV's documentation of a = -0.75 gives them."""
+    """Resize a row pixel by pixel with OpenCV's four-tap weights for a = -0.75."""
     a, result = -0.75, []
     for i in range(size):
         p = (i + 0.5) * len(x) / size - 0.5
@@ -43,6 +43,6 @@ def test_flat_black_and_white_keep_their_gradient(value):
     np.testing.assert_allclose(gradient.sum(), 30, rtol=1e-5)
 
 
-def test_bad_arguments_are_named():
+def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="size=0 is outside"):
         resize_cubic(jnp.zeros((1, 4, 4, 3)), (0, 4))

@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 from scipy import ndimage
 
-from jaxiqa.ops.filters import gaussian_blur, median_blur
+from jaxiqa.ops.filters import gaussian_blur, gaussian_weights, median_blur, separable_filter
 
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 7, 12, 3))
 
@@ -42,6 +42,31 @@ def test_the_blur_is_scipys(size, sigma):
         np.asarray(IMAGES, np.float64), (0, sigma, sigma, 0), mode="mirror", truncate=truncate
     )
     np.testing.assert_allclose(gaussian_blur(IMAGES, size, sigma), expected, atol=1e-6)
+
+
+@pytest.mark.parametrize("shape", [(30, 41), (3, 50), (1, 1)])
+@pytest.mark.parametrize(("border", "mode"), [("symmetric", "reflect"), ("reflect", "mirror"), ("valid", "mirror")])
+def test_a_filter_is_scipys_at_every_border(shape, border, mode):
+    images = jax.random.normal(jax.random.key(0), (2, *shape, 2))
+    weights = gaussian_weights(25, 3.0) if border == "symmetric" else [0.2, -0.5, 0.9]
+    least = {"symmetric": 1, "reflect": 2, "valid": 3}[border]
+    if min(shape) < least:
+        with pytest.raises(ValueError, match=f"at least {least} pixels"):
+            separable_filter(images, weights, border)
+        return
+    expected = np.asarray(images, np.float64)
+    for axis in (1, 2):
+        expected = ndimage.correlate1d(expected, weights, axis, mode=mode) / 2
+    expected = expected[:, 1:-1, 1:-1] if border == "valid" else expected
+    found = jax.jit(lambda x: separable_filter(x, weights, border, divisor=2.0))(images)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+
+
+def test_other_borders_and_even_windows_are_refused():
+    with pytest.raises(ValueError, match="border='zero' is not allowed"):
+        separable_filter(IMAGES, [1.0], "zero")
+    with pytest.raises(ValueError, match="odd integer"):
+        separable_filter(IMAGES, [0.5, 0.5])
 
 
 @pytest.mark.parametrize("filtered", [lambda x: gaussian_blur(x, 11, 1.0), lambda x: median_blur(x, 11)])

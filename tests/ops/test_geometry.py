@@ -12,7 +12,7 @@ def test_quarter_turns_of_a_square_are_exact(turns):
     np.testing.assert_array_equal(rotate(images, 90.0 * turns), jnp.rot90(images, turns, (1, 2)))
 
 
-def test_a_half_turn_of_any_picture_reverses_it_and_a_quarter_leaves_the_middle():
+def test_a_half_turn_reverses_any_image_and_a_quarter_turn_keeps_the_middle():
     images = jax.random.uniform(jax.random.key(0), (1, 6, 10, 3))
     np.testing.assert_array_equal(rotate(images, 180.0), images[:, ::-1, ::-1])
     turned = rotate(images, 90.0)
@@ -20,7 +20,7 @@ def test_a_half_turn_of_any_picture_reverses_it_and_a_quarter_leaves_the_middle(
     np.testing.assert_array_equal(turned[:, :, :2], 0)
 
 
-def test_the_gradient_goes_where_the_pixels_came_from():
+def test_the_gradient_is_rotated_back():
     images = jax.random.uniform(jax.random.key(0), (1, 7, 8, 3))
     weights = jax.random.normal(jax.random.key(1), images.shape)
     gradient = jax.grad(lambda x: (rotate(x, 23.0) * weights).sum())(images)

@@ -18,14 +18,14 @@ def test_the_tables_are_those_of_libjpeg(quality):
 
 
 def waves(u, v):
-    """One wave of a block in grey, of amplitude 100 (of 255) about the middle."""
+    """Return one grey wave of a block, of amplitude 100 (of 255) around the middle."""
     axis = np.cos((2 * np.arange(8) + 1) * np.array([[u], [v]]) * np.pi / 16)
     block = 128 + 100 * np.outer(axis[0], axis[1])
     return jnp.asarray(np.tile(block, (2, 2))[None, ..., None].repeat(3, -1) / 255, jnp.float32)
 
 
 @pytest.mark.parametrize(("u", "v"), [(0, 1), (3, 2), (7, 7)])
-def test_a_wave_is_rounded_to_a_step_of_its_table(u, v):
+def test_a_wave_is_quantised_to_a_step_of_its_table(u, v):
     norm = np.sqrt((8 if u == 0 else 4) * (8 if v == 0 else 4))
     step = float(quantization_tables(30)[0, u, v])
     kept = np.round(100 * norm / step) * step / norm
@@ -34,7 +34,7 @@ def test_a_wave_is_rounded_to_a_step_of_its_table(u, v):
 
 
 def test_the_gradient_of_a_wave_is_that_of_the_rounding():
-    """Three times the squared distance to the whole number, along the wave; by a half where nothing is rounded."""
+    """Along the wave the gradient is three times the squared distance to the nearest integer."""
     with jax.enable_x64(True):
         wave = jnp.asarray(np.asarray(waves(3, 2), np.float64) - 128 / 255)
         step = float(quantization_tables(30)[0, 3, 2])
@@ -46,7 +46,7 @@ def test_the_gradient_of_a_wave_is_that_of_the_rounding():
 
 @pytest.mark.parametrize("variant", ["paper", "benchmark"])
 @pytest.mark.parametrize("size", [(17, 40), (32, 48)])
-def test_any_size_comes_back(variant, size):
+def test_any_size_is_kept(variant, size):
     images = jax.random.uniform(jax.random.key(0), (2, *size, 3))
     coded = jpeg(images, 100, variant=variant)
     assert coded.shape == images.shape
@@ -55,8 +55,8 @@ def test_any_size_comes_back(variant, size):
 
 
 @pytest.mark.parametrize(("variant", "slope"), [("paper", 0.0), ("benchmark", 1e-3)])
-def test_what_is_clipped_passes_little(variant, slope):
-    """Grey above white: only the mean of its blocks matters, and rounding passes what it passes inside."""
+def test_clipped_values_pass_little_gradient(variant, slope):
+    """For grey above white only the mean of a block matters; rounding passes the same gradient as inside."""
     with jax.enable_x64(True):
         white = jnp.ones((1, 17, 17, 3))
         slope_at = jax.grad(lambda level: jpeg(level * white, 50, variant=variant).sum())

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.ops.ms_ssim import ms_ssim
+from jaxiqa.ops.ssim import ms_ssim
 
 
 def pair(shared, name, dtype):
@@ -17,15 +17,15 @@ def pair(shared, name, dtype):
 @pytest.mark.parametrize("name", ["pair0", "pair1"])  # even and odd sides
 def test_it_equals_the_reference(shared, name):
     with jax.enable_x64(True):
-        reference, picture, expected = pair(shared, name, np.float64)
-        value = float(jax.jit(ms_ssim)(jnp.asarray(reference), jnp.asarray(picture))[0])
+        reference, distorted, expected = pair(shared, name, np.float64)
+        value = float(jax.jit(ms_ssim)(jnp.asarray(reference), jnp.asarray(distorted))[0])
     assert value == pytest.approx(expected["ms_ssim_win64"], rel=0, abs=1e-9)
 
 
 @pytest.mark.slow
-def test_equal_images_are_at_the_top_and_opposite_ones_have_a_finite_gradient():
+def test_equal_images_score_1_and_negatives_have_a_finite_gradient():
     image = jax.random.uniform(jax.random.key(0), (1, 161, 163, 1))
-    images = jnp.concatenate([image, 1 - image])  # the opposite picture correlates negatively with the first
+    images = jnp.concatenate([image, 1 - image])  # the negative correlates negatively with the image
 
     @jax.jit
     @jax.grad

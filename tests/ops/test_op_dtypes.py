@@ -16,7 +16,9 @@ from jaxiqa.ops.cubic import cubic_weights, resize_cubic
 from jaxiqa.ops.filters import gaussian_blur, median_blur
 from jaxiqa.ops.jpeg import quantization_tables
 from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
-from jaxiqa.ops.similarity import psnr, ssim
+from jaxiqa.ops.ssim import psnr, ssim
+
+SLOW = pytest.mark.slow
 
 
 def test_every_public_function_is_among_the_cases():
@@ -49,7 +51,7 @@ def test_forward_mode_and_second_order(name):
     check_derivatives(*OPS[name], squared=name != "jpeg")
 
 
-def test_tables_of_any_type_of_quality_are_fractions_of_at_least_32_bits():
+def test_jpeg_tables_are_at_least_float32_for_any_type_of_quality():
     assert quantization_tables(50).dtype == quantization_tables(jnp.float16(50)).dtype == jnp.float32
     with jax.enable_x64(True):
         assert quantization_tables(jnp.float64(50)).dtype == jnp.float64
@@ -85,7 +87,7 @@ ORACLES = {
 
 
 @pytest.mark.parametrize("name", ORACLES)
-def test_float64_is_exact_to_its_own_rounding(name):
+def test_float64_is_accurate_to_its_rounding(name):
     ours, theirs = ORACLES[name]
     with jax.enable_x64(True):
         np.testing.assert_allclose(ours(jnp.asarray(IMAGES)), theirs(IMAGES), rtol=0, atol=1e-14)

@@ -9,7 +9,7 @@ IMAGES = jax.random.uniform(jax.random.key(0), (2, 13, 22, 3))
 
 
 @pytest.mark.parametrize("size", [(5, 9), (13, 22), (40, 31), (1, 1)])
-def test_smoothed_resizing_is_pillows(size):
+def test_antialiased_resizing_equals_pillows(size):
     planes = np.asarray(IMAGES).transpose(0, 3, 1, 2).reshape(-1, 13, 22)
     expected = [np.asarray(Image.fromarray(plane).resize(size[::-1], Image.Resampling.BILINEAR)) for plane in planes]
     expected = np.stack(expected).reshape(2, 3, *size).transpose(0, 2, 3, 1)
@@ -17,7 +17,7 @@ def test_smoothed_resizing_is_pillows(size):
 
 
 @pytest.mark.parametrize("size", [(5, 9), (40, 31)])
-def test_unsmoothed_resizing_looks_at_the_two_nearest_pixels(size):
+def test_resizing_without_antialiasing_reads_the_two_nearest_pixels(size):
     rows, columns = ((np.arange(n) + 0.5) * side / n - 0.5 for n, side in zip(size, (13, 22), strict=True))
     whole = np.asarray(IMAGES, np.float64)
     tall = np.apply_along_axis(lambda x: np.interp(rows, np.arange(13), x), 1, whole)
@@ -48,6 +48,6 @@ def test_wide_images_and_many_channels_are_multiplied_by_the_same_matrices(shape
     np.testing.assert_allclose(pull(found)[0], back, rtol=1e-5, atol=1e-5)
 
 
-def test_bad_sizes_are_named():
+def test_bad_sizes_are_refused():
     with pytest.raises(ValueError, match="size=0 is outside"):
         resize_bilinear(IMAGES, (0, 4))

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from jaxiqa.ops.uniform_ssim import uniform_ssim
+from jaxiqa.ops.ssim import uniform_ssim
 
 
 def test_equals_scikit_image(shared):
@@ -14,12 +14,12 @@ def test_equals_scikit_image(shared):
     expected = json.loads((folder / "03_image_quality.json").read_text())["expected"]
     for pair in ("pair0", "pair1"):
         numbers = expected[pair]
-        pictures = [arrays[f"{pair}_{side}"][None] / 255 for side in ("ref", "dist")]
+        images = [arrays[f"{pair}_{side}"][None] / 255 for side in ("ref", "dist")]
         with jax.enable_x64(True):
-            exact = jax.jit(uniform_ssim)(*(jnp.asarray(picture, jnp.float64) for picture in pictures))
+            exact = jax.jit(uniform_ssim)(*(jnp.asarray(image, jnp.float64) for image in images))
             assert exact.dtype == jnp.float64
         assert float(exact[0]) == pytest.approx(numbers["ssim_skimage_default"], abs=1e-10)
-        rounded = jax.jit(uniform_ssim)(*(jnp.asarray(picture, jnp.float32) for picture in pictures))
+        rounded = jax.jit(uniform_ssim)(*(jnp.asarray(image, jnp.float32) for image in images))
         assert float(rounded[0]) == pytest.approx(numbers["ssim_skimage_default"], abs=1e-5)
 
 

@@ -7,13 +7,13 @@ import pytest
 
 from jaxiqa.config.experiment import TAKEN
 from jaxiqa.reports import write_defenses, write_report
-from jaxiqa.reports.defense_tables import certificates, table4
-from jaxiqa.reports.defenses import ADAPTIVE, MATCHED, TRANSFER, pool, summarise_defenses
-from jaxiqa.reports.leaderboard import WHY, leaderboard, write_leaderboard
-from jaxiqa.reports.rows import append_rows, read_rows
-from jaxiqa.reports.summary import ends_of, summarise
-from jaxiqa.reports.table import columns, strengths
-from jaxiqa.types import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, ResultRow
+from jaxiqa.reports.attacks.summary import ends_of, summarise
+from jaxiqa.reports.attacks.tables import columns, strengths
+from jaxiqa.reports.defenses.leaderboard import WHY, leaderboard, write_leaderboard
+from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, pool, summarise_defenses
+from jaxiqa.reports.defenses.tables import certificates, table4
+from jaxiqa.results.jsonl import append_rows, read_rows
+from jaxiqa.results.rows import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, ResultRow
 
 IMAGES = [f"{i}.png" for i in range(4)]
 MOS = {image: 10.0 * i for i, image in enumerate(IMAGES)}
@@ -22,7 +22,7 @@ LEVELS = {"weak": 0.01, "medium": 0.02, "strong": 0.04}
 
 
 def row(image, model, level, defense, mode, *, shift, gain):
-    """f(P(x)) is ``shift`` above f(x), f(P(x')) ``gain`` above that."""
+    """Return a row with f(P(x)) = f(x) + ``shift`` and f(P(x')) = f(P(x)) + ``gain``."""
     clean = 30.0 + 5 * IMAGES.index(image)
     return DefenseRow(
         image, model, 0, "PGD", LEVELS[level] * (2 if model == "b" else 1), level, defense, mode,
@@ -42,7 +42,7 @@ def rows(defenses=("flip", "blur")):
     return made
 
 
-def test_views_by_hand():
+def test_summaries_by_hand():
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     assert found.labels == (UNDEFENDED, "flip", "blur")
     # without a defense: gains 10, 20, 30 over ranges of 100 and 200
@@ -57,7 +57,7 @@ def test_views_by_hand():
     assert flip["Q"].interval == pytest.approx((1.8, 1.8))
     assert flip["SROCC clear"].mean == flip["SROCC adv"].mean == pytest.approx(1)
     assert found.view("flip", ADAPTIVE)["D"].mean == pytest.approx(22.5)
-    # what the adaptive attack corresponds to: level medium alone; without a defense the two are the same
+    # the adaptive attack uses level medium only; without a defense both modes are equal
     assert found.view("flip", MATCHED)["D"].mean == pytest.approx(3.75)
     assert found.view(UNDEFENDED, ADAPTIVE)["D"].mean == pytest.approx(15)
     assert found.view("flip", TRANSFER, model="b", strength="strong")["D"].mean == pytest.approx(5)
@@ -73,7 +73,7 @@ def test_intervals_are_over_images():
     assert found["D"].interval == pytest.approx((22 - half, 22 + half))
 
 
-def test_equal_pictures_are_counted_and_capped():
+def test_equal_images_are_counted_and_capped():
     made = [replace(r, psnr=None) if r.image == "0.png" else r for r in rows()]
     found = summarise_defenses(made, ENDS)
     assert found.capped == sum(r.image == "0.png" for r in made)
@@ -84,7 +84,7 @@ def test_equal_pictures_are_counted_and_capped():
     assert (benchmark.mean, benchmark.interval) == (np.inf, None)
 
 
-def test_what_is_missing_is_said_and_twice_is_refused():
+def test_missing_rows_are_reported_and_duplicates_refused():
     made = rows()
     gone = [
         r for r in made if not (r.defense == "flip" and r.model == "b" and r.level == "weak" and r.image == "1.png")
@@ -101,32 +101,36 @@ def test_what_is_missing_is_said_and_twice_is_refused():
     assert (empty.labels, empty.cells, empty.images) == ((), (), 0)
 
 
-def test_the_leaderboard_ranks_those_that_were_run_on_everything():
-    sheet = leaderboard(summarise_defenses([*rows(("flip", "blur", "late"))], ENDS, mos=MOS))
-    by_name = {line[0]: line for line in sheet.rows}
-    assert [line[0] for line in sheet.rows] == [UNDEFENDED, "flip", "blur", "late"]
+def test_the_leaderboard_ranks_defenses_with_all_cells():
+    table = leaderboard(summarise_defenses([*rows(("flip", "blur", "late"))], ENDS, mos=MOS))
+    by_name = {line[0]: line for line in table.rows}
+    assert [line[0] for line in table.rows] == [UNDEFENDED, "flip", "blur", "late"]
     assert by_name["flip"][1][0] == "1"
     assert by_name["blur"][1][0] == by_name[UNDEFENDED][1][0] == "–"
     assert by_name["flip"][2][0] == "22.50"
-    why = sheet.header.index(WHY)
+    why = table.header.index(WHY)
     assert [by_name[name][why][0] for name in ("flip", "blur", UNDEFENDED)] == [
         "", "no adaptive attack", "the metric alone",
     ]  # fmt: skip
     assert by_name["blur"][2] == ("–", None)
     alike = [replace(r, defense="mine", purified=r.purified - 12) for r in rows() if r.defense == "flip"]
-    sheet = leaderboard(summarise_defenses([*rows(), *alike], ENDS))
-    assert [(line[0], line[1][0]) for line in sheet.rows][:3] == [("mine", "1"), (UNDEFENDED, "–"), ("flip", "2")]
+    table = leaderboard(summarise_defenses([*rows(), *alike], ENDS))
+    assert [(line[0], line[1][0]) for line in table.rows][:3] == [
+        ("mine", "1"),
+        (UNDEFENDED, "–"),
+        ("flip", "2"),
+    ]
     assert not any(
-        name.startswith("SROCC") and line[i][1] for line in sheet.rows for i, name in enumerate(sheet.header)
+        name.startswith("SROCC") and line[i][1] for line in table.rows for i, name in enumerate(table.header)
     )
 
 
 @pytest.mark.parametrize("names", [("flip",), ("flip", "blur"), ("mine", "blur", "jpeg")])
-def test_there_is_no_rank_without_adaptive_attacks_in_any_output(names, tmp_path):
+def test_no_output_has_a_rank_without_adaptive_attacks(names, tmp_path):
     found = summarise_defenses([r for r in rows(names) if r.mode == "transfer"], ENDS, mos=MOS)
-    sheet = write_leaderboard(found, tmp_path, title="t", facts={})
-    assert {line[1][0] for line in sheet.rows} == {"–"}
-    assert any("none has a rank" in note and "evaluation.adaptive.attacks" in note for note in sheet.notes)
+    table = write_leaderboard(found, tmp_path, title="t", facts={})
+    assert {line[1][0] for line in table.rows} == {"–"}
+    assert any("none has a rank" in note and "evaluation.adaptive.attacks" in note for note in table.notes)
     with open(tmp_path / "leaderboard.csv") as file:
         board = list(csv.DictReader(file))
     assert {
@@ -135,16 +139,16 @@ def test_there_is_no_rank_without_adaptive_attacks_in_any_output(names, tmp_path
     html = (tmp_path / "leaderboard.html").read_text()
     assert html.count("no adaptive attack") == len(names)
     assert "none has a rank" in html
-    assert sum("no adaptive attack" in line for line in sheet.markdown()) == len(names)
+    assert sum("no adaptive attack" in line for line in table.markdown()) == len(names)
 
 
-def test_fewer_cells_are_the_reason_and_a_weak_adaptive_attack_is_named():
+def test_a_missing_rank_names_missing_cells_and_a_weak_adaptive_attack():
     made = [r for r in rows() if not (r.defense == "blur" and r.level == "weak")]
     made += [replace(r, defense="blur", mode="adaptive") for r in made if (r.defense, r.level) == ("blur", "medium")]
-    sheet = leaderboard(summarise_defenses(made, ENDS))
-    reasons = {line[0]: line[sheet.header.index(WHY)][0] for line in sheet.rows}
+    table = leaderboard(summarise_defenses(made, ENDS))
+    reasons = {line[0]: line[table.header.index(WHY)][0] for line in table.rows}
     assert reasons["blur"] == "4 of 6 transferred cells"
-    assert not any("did less" in note for note in sheet.notes)
+    assert not any("did less" in note for note in table.notes)
     feeble = [
         replace(r, purified=r.purified_clean) if r.mode == "adaptive" and r.defense == "flip" else r for r in made
     ]
@@ -168,8 +172,8 @@ def proofs():
 
 
 def test_certified_defenses_by_hand():
-    sheet = certificates(proofs(), ENDS, MOS)
-    lines = {(line[0], line[2]): dict(zip(sheet.header, line, strict=True)) for line in sheet.rows}
+    table = certificates(proofs(), ENDS, MOS)
+    lines = {(line[0], line[2]): dict(zip(table.header, line, strict=True)) for line in table.rows}
     assert set(lines) == {("MS", "clean"), ("RS", "clean"), ("RS", "PGD (medium)")}
     assert lines["MS", "clean"]["Cert.RD full"][1] == pytest.approx(0.06)
     assert lines["MS", "clean"]["Cert.RD one"][1] == pytest.approx(0.04)
@@ -183,26 +187,26 @@ def test_certified_defenses_by_hand():
 
 
 @pytest.mark.parametrize("known", [True, False])
-def test_a_model_without_a_score_range_is_named_and_keeps_what_needs_none(known):
+def test_a_model_without_a_score_range_is_named_and_keeps_its_other_numbers(known):
     others = [replace(row, model="b", seed=seed) for row in proofs() for seed in (0, 3)]
     ends = ENDS if known else {}
     assert ("b", 3) not in ends
-    sheet = certificates([*proofs(), *others], ends, MOS)
-    lines = {(line[0], line[1], line[2]): dict(zip(sheet.header, line, strict=True)) for line in sheet.rows}
+    table = certificates([*proofs(), *others], ends, MOS)
+    lines = {(line[0], line[1], line[2]): dict(zip(table.header, line, strict=True)) for line in table.rows}
     for model in {f"{m} seed {s}" for m, s in [("a", 0), ("b", 0), ("b", 3)] if (m, s) not in ends}:
         assert lines["MS", model, "clean"]["Cert.RD full"] == ("–", None)
         assert lines["MS", model, "clean"]["SROCC"][1] == pytest.approx(1)
         assert lines["RS", model, "clean"]["Cert.R"][1] == pytest.approx(0.15)
-        assert [note for note in sheet.notes if note.startswith(f"{model} has no score range, so Cert.RD of MS is")]
+        assert [note for note in table.notes if note.startswith(f"{model} has no score range, so Cert.RD of MS is")]
     assert known == (lines["MS", "a seed 0", "clean"]["Cert.RD full"][1] is not None)
-    assert known == (not any(note.startswith("a seed 0 has") for note in sheet.notes))
+    assert known == (not any(note.startswith("a seed 0 has") for note in table.notes))
 
 
-def test_everything_is_written_and_part_of_the_page(tmp_path):
+def test_all_tables_and_plots_are_on_the_page(tmp_path):
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     other = summarise_defenses([*rows(), *(replace(r, defense="<mine>") for r in rows() if r.defense == "flip")], ENDS)
     options = {"title": "a test", "facts": {"command": "python x.py"}}
-    sheets, pictures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
+    tables, figures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
     results = [
         ResultRow(
             r.image, r.model, 0, r.attack, r.epsilon, r.clean, r.attacked, r.attacked, 0.1, 1.0, 0.9, None, 0.1, r.level
@@ -212,7 +216,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     ]  # fmt: skip
     cards = [ModelRow(model, 0, 1000, 0.0, 100.0, 0.8, 1.5, 0.2, 0) for model in ("a", "b")]
     summary = summarise(results, [], cards, score_range="model")
-    page = write_report(tmp_path, summary, [], defended=sheets, figures=pictures, **options).read_text()
+    page = write_report(tmp_path, summary, [], defended=tables, figures=figures, **options).read_text()
     assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', page)
     assert page.count("data:image/png;base64,") == 5
     for title in ("transfer", "adaptive", "matched", "Leaderboard", "Certified defenses"):
@@ -231,7 +235,7 @@ def test_everything_is_written_and_part_of_the_page(tmp_path):
     chosen = [c for c in cells if (c["model"], c["strength"], c["defense"]) == ("b", "strong", "flip")]
     assert float(chosen[0]["D"]) == pytest.approx(5)
     assert float(chosen[0]["AbsGain low"]) == pytest.approx(0.075)
-    assert {path.name for path in tmp_path.iterdir()} <= set(TAKEN)  # no variant may have such a name
+    assert {path.name for path in tmp_path.iterdir()} <= set(TAKEN)  # not a valid name of a variant
     markdown = (tmp_path / "defenses.md").read_text()
     assert "| flip | 3.75 ± 0.00 |" in markdown
 
@@ -258,7 +262,7 @@ def test_attacks_at_levels_compare_between_models_whose_strengths_differ():
     assert ends_of(cards, results, score_range="baseline") == {("a", 0): (30.0, 45.0), ("b", 0): (30.0, 45.0)}
 
 
-def test_rows_from_before_there_were_levels_are_read(tmp_path):
+def test_old_rows_without_levels_are_read(tmp_path):
     result = ResultRow("i", "a", 0, "PGD", 0.1, 1.0, 2.0, 2.0, 0.1, 1.0, 0.9, None, 0.1)
     append_rows(tmp_path / "rows.jsonl", [result])
     text = (tmp_path / "rows.jsonl").read_text()

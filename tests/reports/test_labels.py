@@ -1,4 +1,4 @@
-"""Any label that `check_labels` lets through is shown as it is, everywhere that a report shows it."""
+"""Every label that `check_labels` accepts is shown unchanged everywhere in a report."""
 
 import csv
 import io
@@ -14,16 +14,16 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from rich.console import Console
 
-from jaxiqa import terminal
-from jaxiqa.files import check_labels, safe_name
+from jaxiqa.core import progress as terminal
+from jaxiqa.core.files import check_labels, safe_name
 from jaxiqa.reports import write_defenses, write_report
-from jaxiqa.reports.defense_tables import certificates
-from jaxiqa.reports.defenses import summarise_defenses
-from jaxiqa.reports.examples import Example
-from jaxiqa.reports.plots import told_apart
-from jaxiqa.reports.summary import summarise
-from jaxiqa.reports.table import render
-from jaxiqa.types import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, PredictionRow, ResultRow
+from jaxiqa.reports.attacks.summary import summarise
+from jaxiqa.reports.attacks.tables import render
+from jaxiqa.reports.defenses.summary import summarise_defenses
+from jaxiqa.reports.defenses.tables import certificates
+from jaxiqa.reports.drawing import told_apart
+from jaxiqa.results.examples import Example
+from jaxiqa.results.rows import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, PredictionRow, ResultRow
 
 LABELS = [
     "[/]", "$x^2$", "<script>alert(1)</script>", "=1+1", "图像质量", "🙂 :smile:", "n" * 200, "\"double\" 'single'",
@@ -35,7 +35,7 @@ EPSILONS = (2 / 255, 8 / 255)
 
 
 class Page(HTMLParser):
-    """The texts of a page's cells, notes, headings and alternatives, and the names of all its elements."""
+    """Texts of a page's cells, notes, headings and alt attributes, and the names of all its elements."""
 
     def __init__(self, text):
         super().__init__(convert_charrefs=True)
@@ -54,7 +54,7 @@ class Page(HTMLParser):
 
 
 def rows_of(labels):
-    """Rows of both kinds of report, in which every label names a model, an attack, a defense and a certifier."""
+    """Return rows of both reports; each label is used for a model, an attack, a defense and a certifier."""
     pairs, random = list(zip(labels, [*labels[1:], labels[0]], strict=True)), np.random.default_rng(0)
     results, predictions, defended, proofs = [], [], [], []
     for i, image in enumerate(IMAGES):
@@ -82,28 +82,28 @@ def rows_of(labels):
 
 
 def write(labels, folder):
-    """Both kinds of report; returns what is shown on the terminal."""
+    """Write both reports; return the terminal output."""
     results, predictions, cards, defended, proofs = rows_of(labels)
     ends = {(model, 0): (0.0, 100.0) for model in labels}
     found = summarise_defenses(defended, ends)
     options = {"title": labels[0], "facts": {"command": f"python evaluate.py {labels[0]}"}}
-    sheets, pictures = write_defenses(folder, found, found, certificates(proofs, ends, None), **options)
+    tables, plots = write_defenses(folder, found, found, certificates(proofs, ends, None), **options)
     summary = summarise(results, predictions, cards, score_range="model")
     summary = replace(summary, missing=tuple(f"{label} seed 0: no rows" for label in labels))
     clean = np.full((20, 30, 3), 0.5, np.float32)
     examples = [Example(IMAGES[2], label, label, 8 / 255, 40.0, 70.0, clean, clean + 8 / 255) for label in labels[-3:]]
-    write_report(folder, summary, examples, defended=sheets, figures=pictures, **options)
-    return [render(summary), *(sheet.render() for sheet in sheets)]
+    write_report(folder, summary, examples, defended=tables, figures=plots, **options)
+    return [render(summary), *(table.render() for table in tables)]
 
 
 @pytest.fixture(scope="module")
 def figures():
-    """Every figure that is drawn."""
+    """All figures that are drawn."""
     drawn, original = [], Figure.savefig
 
     def savefig(figure, *arguments, **options):
         drawn.append(figure)
-        figure.set_dpi(options["dpi"])  # boxes are measured in the resolution that everything was placed for
+        figure.set_dpi(options["dpi"])  # measure boxes at the resolution of the layout
         original(figure, *arguments, **options)
 
     with pytest.MonkeyPatch.context() as patch:
@@ -116,12 +116,12 @@ def report(tmp_path_factory, figures):
     check_labels("variants", LABELS)
     folder = tmp_path_factory.mktemp("report")
     with warnings.catch_warnings():
-        warnings.simplefilter("error")  # matplotlib warns of letters that its font lacks, and where nothing fits
+        warnings.simplefilter("error")  # matplotlib warns about missing letters and layouts that do not fit
         return folder, write(LABELS, folder)
 
 
 @pytest.mark.parametrize("name", ["report.html", "leaderboard.html"])
-def test_pages_show_every_label_and_hold_no_element_of_its(report, name):
+def test_pages_show_every_label_as_text(report, name):
     page = Page((report[0] / name).read_text())
     plain = Page((report[0] / name).read_text().replace("&lt;", "").replace("&#34;", ""))
     assert page.elements == plain.elements
@@ -130,7 +130,7 @@ def test_pages_show_every_label_and_hold_no_element_of_its(report, name):
 
 
 @pytest.mark.parametrize("name", ["table.md", "defenses.md"])
-def test_markdown_shows_every_label(report, name):
+def test_markdown_shows_every_label_as_text(report, name):
     text = (report[0] / name).read_text()
     page = Page(MarkdownIt("commonmark", {"html": True}).enable(["table", "strikethrough"]).render(text))
     assert set(page.elements) <= {"h2", "table", "thead", "tbody", "tr", "th", "td", "ul", "li", "p"}
@@ -143,7 +143,7 @@ def test_markdown_shows_every_label(report, name):
     ("name", "columns"),
     [("table.csv", ["model"]), ("defenses.csv", ["model", "attack", "defense"]), ("leaderboard.csv", ["defense"])],
 )
-def test_csv_files_hold_every_label_and_no_formula(report, name, columns):
+def test_csv_files_contain_every_label_and_no_formula(report, name, columns):
     text = (report[0] / name).read_text()
     cells = [cell for line in csv.reader(io.StringIO(text)) for cell in line]
     for cell in cells:
@@ -161,7 +161,7 @@ def test_the_terminal_shows_every_label(report):
     assert {label for label in LABELS if label != "a|b"} <= cells
 
 
-def test_lines_of_the_terminal_are_shown_as_they_are(capsys):
+def test_terminal_lines_are_not_parsed_as_markup(capsys):
     for label in LABELS:
         terminal.say(label)
         terminal.note(label)
@@ -176,13 +176,13 @@ def assert_nothing_is_cut_off(figures):
         texts = [text for text in figure.findobj(lambda artist: hasattr(artist, "get_text")) if text.get_text()]
         for text in texts:
             box = text.get_window_extent(renderer)
-            ticks = re.fullmatch(r"[−\d.]+", text.get_text())  # those beyond the ends of an axis are not drawn
+            ticks = re.fullmatch(r"[−\d.]+", text.get_text())  # texts beyond the ends of an axis are not drawn
             if text.get_visible() and not ticks:
                 inside = box.x0 >= -1 and box.y0 >= -1 and box.x1 <= page.x1 + 1 and box.y1 <= page.y1 + 1
                 assert inside, (text.get_text(), box, page)
 
 
-def test_plots_name_every_label_once_and_cut_nothing_off(report, figures):
+def test_plots_show_every_label_once_and_in_full(report, figures):
     assert len(figures) == 6
     shown = told_apart(LABELS)
     assert len(set(shown.values())) == len(LABELS)
@@ -204,14 +204,12 @@ def test_a_report_of_one_name_fits_its_plots(label, figures, tmp_path):
 
 
 @pytest.mark.parametrize("label", ["a\nb", "a\tb", "", "  ", "a\x1b[31m", "\u202eabc"])
-def test_labels_that_no_line_can_show_are_refused(label):
-    with pytest.raises(
-        ValueError, match=r"variants: .* is no label; write at least one visible character, on one line"
-    ):
+def test_unprintable_labels_are_refused(label):
+    with pytest.raises(ValueError, match=r"variants: .* is not a label; .*one visible character, on one line"):
         check_labels("variants", [label])
 
 
-def test_every_label_has_a_file_name_of_its_own(tmp_path):
+def test_every_label_has_its_own_file_name(tmp_path):
     names = {safe_name(label) for label in LABELS}
     assert len(names) == len(LABELS)
     for name in names:

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from jaxiqa.reports import write_report
-from jaxiqa.reports.examples import Example, amplification, load, save, sheet
-from jaxiqa.reports.rows import append_rows, read_rows
-from jaxiqa.reports.summary import summarise
-from jaxiqa.reports.table import columns, render, strengths, write_markdown
-from jaxiqa.types import ModelRow, PredictionRow, ResultRow
+from jaxiqa.reports.attacks.summary import summarise
+from jaxiqa.reports.attacks.tables import columns, render, strengths, write_markdown
+from jaxiqa.reports.examples import amplification, example_grid
+from jaxiqa.results.examples import Example, load, save
+from jaxiqa.results.jsonl import append_rows, read_rows
+from jaxiqa.results.rows import ModelRow, PredictionRow, ResultRow
 
 EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 IMAGES = [f"{i}.png" for i in range(5)]
@@ -53,7 +54,7 @@ def test_cells_by_hand():
     summary = summarise(*rows(), score_range="mos", mos_range=(0.0, 100.0))
     cell = summary.cells["base", "AbsGain PGD-1 @ 4/255"]
     assert (cell.mean, cell.std) == (pytest.approx(0.16), pytest.approx(0.02 / np.sqrt(2)))
-    # a straight line from 7.5 at 2/255 to 30 at 8/255: mean height 18.75, and 2 more for seed 1
+    # a line from 7.5 at 2/255 to 30 at 8/255: mean 18.75; seed 1 is 2 higher
     assert summary.cells["base", "AbsGain AUC PGD-1"].mean == pytest.approx(0.1975)
     assert summary.cells["hard", "AbsGain stAdv"].mean == pytest.approx(0.11)
     ratio = [np.log10(max(1 - s, s) / (0.1 + 1e-6)) for s in (0.4, 0.45, 0.5, 0.55, 0.6)]
@@ -64,7 +65,7 @@ def test_cells_by_hand():
     assert summary.cells["base", "SROCC"].std > 0
 
 
-def test_every_range_divides_by_its_own_ends():
+def test_gains_are_divided_by_the_chosen_score_range():
     results, predictions, cards = rows(seeds=(0,))
     model = summarise(results, predictions, cards, score_range="model").cells["hard", "AbsGain stAdv"].mean
     assert model == pytest.approx(10 / 70)
@@ -76,7 +77,7 @@ def test_every_range_divides_by_its_own_ends():
         summarise(results, predictions, cards, score_range="own")
 
 
-def test_what_is_missing_is_said_and_not_averaged_over():
+def test_missing_rows_are_reported_and_not_averaged():
     results, predictions, cards = rows(seeds=(0,))
     results = [row for row in results if not (row.model == "hard" and row.epsilon == 4 / 255 and row.image == "3.png")]
     summary = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
@@ -116,7 +117,7 @@ def test_contradictory_rows_are_refused():
         summarise(results, predictions, flat, score_range="model")
 
 
-def test_whatever_is_left_out_is_counted():
+def test_omitted_rows_are_counted():
     results, predictions, cards = rows()
     summary = summarise(
         results, predictions[:-1], [card for card in cards if (card.model, card.seed) != ("hard", 0)],
@@ -131,7 +132,7 @@ def test_whatever_is_left_out_is_counted():
     assert summary.cells["hard", "AbsGain stAdv"].seeds == 1
 
 
-def test_the_long_table_has_every_strength_and_says_what_is_missing(tmp_path):
+def test_the_long_table_has_every_strength_and_reports_missing_rows(tmp_path):
     results, predictions, cards = rows(seeds=(0,))
     results = [row for row in results if not (row.model == "hard" and row.attack == "stAdv")]
     summary = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
@@ -148,7 +149,7 @@ def test_the_long_table_has_every_strength_and_says_what_is_missing(tmp_path):
     assert cells == {1 + len(columns(summary, every_strength=False)), len(header)}
 
 
-def test_names_are_text_not_markup():
+def test_names_are_shown_as_text():
     from rich.console import Console
 
     results, predictions, cards = rows(seeds=(0,))
@@ -161,11 +162,11 @@ def test_names_are_text_not_markup():
     assert "base[red]" in console.export_text()
 
 
-def test_differences_are_never_shrunk_and_one_stray_pixel_does_not_hide_the_rest():
+def test_amplification_is_at_least_1_and_ignores_outliers():
     assert amplification(np.full(100, 0.9)) == 1
     assert amplification(np.array([1.0] + [8 / 255] * 999)) == 8
     with pytest.raises(ValueError, match="examples is empty"):
-        sheet([])
+        example_grid([])
 
 
 def examples():
@@ -177,7 +178,7 @@ def examples():
     ]
 
 
-def test_the_report_is_complete_and_loads_nothing(tmp_path):
+def test_the_report_is_complete_and_self_contained(tmp_path):
     summary = summarise(*rows(), score_range="mos", mos_range=(0.0, 100.0))
     page = write_report(tmp_path, summary, examples(), title="a <test>", facts={"command": "python x.py"})
     text = page.read_text()
@@ -195,17 +196,17 @@ def test_the_report_is_complete_and_loads_nothing(tmp_path):
     assert "2/255, 4/255, 8/255" in markdown
 
 
-def test_examples_survive_the_disk(tmp_path):
+def test_examples_load_back(tmp_path):
     for number, example in enumerate(examples()):
         save(example, tmp_path / f"{number}.npz")
         back = load(tmp_path / f"{number}.npz")
         assert (back.image, back.model, back.epsilon, back.score) == (
             example.image, example.model, example.epsilon, example.score)  # fmt: skip
         np.testing.assert_array_equal(back.attacked, example.attacked)
-    assert sheet(examples()[:1]).startswith(b"\x89PNG")
+    assert example_grid(examples()[:1]).startswith(b"\x89PNG")
 
 
-def test_rows_survive_a_kill_in_the_middle_of_a_line(tmp_path):
+def test_rows_survive_a_kill_within_a_line(tmp_path):
     path, (results, _, _) = tmp_path / "results.jsonl", rows(seeds=(0,))
     append_rows(path, results[:3])
     path.write_bytes(path.read_bytes()[:-20])
@@ -243,20 +244,20 @@ def test_damaged_rows_are_named_and_values_that_are_not_finite_are_refused(tmp_p
         read_rows(tmp_path / "other.jsonl", ResultRow)
 
 
-def test_every_changed_byte_of_a_sealed_line_is_noticed(tmp_path):
+def test_every_changed_byte_of_a_sealed_line_is_detected(tmp_path):
     path, (results, _, _) = tmp_path / "results.jsonl", rows(seeds=(0,))
     append_rows(path, results[:3])
     whole = path.read_bytes()
     for place in range(len(whole)):
         path.write_bytes(whole[:place] + bytes([whole[place] ^ 1]) + whole[place + 1 :])
-        if place == len(whole) - 1:  # the newline: what is left is a torn line, whose row is made again
+        if place == len(whole) - 1:  # the newline: the torn line is dropped and its row is made again
             assert read_rows(path, ResultRow) == results[:2]
             continue
         with pytest.raises(ValueError, match=r"results\.jsonl line [123]"):
             read_rows(path, ResultRow)
 
 
-def test_lines_from_before_there_were_seals_are_accepted_before_sealed_ones_only(tmp_path):
+def test_old_lines_without_seals_are_accepted_only_before_sealed_ones(tmp_path):
     path, (results, _, _) = tmp_path / "results.jsonl", rows(seeds=(0,))
     append_rows(path, results[:2])
     old = [re.sub(', "seal": "[0-9a-f]{16}"', "", line) for line in path.read_text().splitlines(keepends=True)]
@@ -267,5 +268,5 @@ def test_lines_from_before_there_were_seals_are_accepted_before_sealed_ones_only
     path.write_text("".join([*lines[2:], *old]))
     with pytest.raises(ValueError, match=r"line 3 has no seal, but a line before it has one: .*delete the line"):
         read_rows(path, ResultRow)
-    path.write_text("".join([*lines[:2], lines[3]]))  # a line that is gone is no damage: its row is made again
+    path.write_text("".join([*lines[:2], lines[3]]))  # a missing line is not damage: its row is made again
     assert read_rows(path, ResultRow) == [*results[:2], results[3]]

@@ -1,8 +1,7 @@
-"""Training on attacked pictures: it resumes exactly, runs on several devices, and leaves plain training as it was."""
+"""Training on attacked images: it resumes exactly, runs on several devices, and does not change plain training."""
 
 import json
 from dataclasses import replace
-from pathlib import Path
 
 import jax
 import jax.numpy as jnp
@@ -12,36 +11,42 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from jaxiqa import attacks
-from jaxiqa.attacks import apgd, loop
+from jaxiqa.attacks import apgd
+from jaxiqa.attacks.engine import loop
 from jaxiqa.config import Adversarial, NormPenalty, Training
 from jaxiqa.defenses import adversarial_batch, norm_penalty
-from jaxiqa.ops.similarity import ssim
+from jaxiqa.models.metric import Metric
+from jaxiqa.ops.ssim import ssim
+from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.sources import Source
-from jaxiqa.train.state import make_optimizer, put_together, raw_score_fn, start, take_apart
-from jaxiqa.train.step import PLAIN, make_step
+from jaxiqa.train.state import make_optimizer, merge_model, raw_score_fn, split_model, start
+from jaxiqa.train.step import DEFAULTS, make_step
 
 COUNT, SIZE = 16, (33, 40)
 
 
-class Metric(nnx.Module):
-    """As little as has a head, a batch norm and three outputs: every step below compiles six passes through it."""
+class Small(Metric):
+    """The smallest model with a head, a batch norm and three outputs: every step compiles six passes of it."""
+
+    loss_weights = {"low": 0.1, "high": 0.1, "score": 1.0}  # noqa: RUF012
 
     def __init__(self):
         rngs = nnx.Rngs(0)
         self.conv = nnx.Conv(3, 6, (5, 5), strides=3, use_bias=False, rngs=rngs)
         self.norm = nnx.BatchNorm(6, use_running_average=True, momentum=0.9, rngs=rngs)
         self.heads = nnx.Linear(6, 3, rngs=rngs)
+        self.keep()
 
     def outputs(self, pixels):
-        return self.heads(jnp.tanh(self.norm(self.conv(pixels))).mean((1, 2)))
+        low, high, score = self.heads(jnp.tanh(self.norm(self.conv(pixels))).mean((1, 2))).T
+        return {"low": low, "high": high, "score": score}
 
 
 @pytest.fixture(scope="module")
 def parts():
-    return take_apart(Metric())
+    return split_model(Small())
 
 
 def augment():
@@ -77,7 +82,7 @@ def source():
     def fetch(index, mirrored):
         return {"image": images[index][:, ::-1] if mirrored else images[index], "mos": mos[index]}
 
-    return Source(fetch, mos)
+    return Examples(fetch, mos)
 
 
 def run(parts, folder, progress=lambda *_: None):
@@ -100,7 +105,7 @@ def run(parts, folder, progress=lambda *_: None):
     )
 
 
-def test_a_killed_run_goes_on_exactly(parts, tmp_path):
+def test_a_killed_run_resumes_exactly(parts, tmp_path):
     def kill(done, *_):
         if done == 3:  # after the first epoch and its checkpoint, in the second
             raise Killed
@@ -121,7 +126,7 @@ def test_a_killed_run_goes_on_exactly(parts, tmp_path):
 
 def test_stored_activations_cannot_be_attacked(parts, tmp_path):
     stored = replace(source(), after="layer1.0")
-    with pytest.raises(ValueError, match=r"layer1.0.*need pictures"):
+    with pytest.raises(ValueError, match=r"layer1.0.*need images"):
         fit(
             parts,
             optimizer(parts, 1e-3),
@@ -148,7 +153,7 @@ def train(parts, devices, backend="pmap", attacked_mode="eval", steps=3, **const
     tuner = optimizer(parts, 1e-4)
     step = make_step(parts, LOSSES["norm_in_norm"], tuner, axis_name=AXIS, attacked_mode=attacked_mode)
     step = data_parallel(step, backend=backend, devices=jax.local_devices()[:devices])
-    constants = {"fixed": parts.fixed, "other": parts.other, "masks": {}, **PLAIN, **constants}
+    constants = {"fixed": parts.fixed, "other": parts.other, "masks": {}, **DEFAULTS, **constants}
     state, losses, random = start(parts, tuner), [], np.random.default_rng(0)
     for _ in range(steps):
         batch = {"image": random.uniform(size=(8, *SIZE, 3)), "mos": random.normal(size=8)}
@@ -159,7 +164,7 @@ def train(parts, devices, backend="pmap", attacked_mode="eval", steps=3, **const
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("backend", "attacked_mode"), [("pmap", "eval"), ("pmap", "train"), ("shard_map", "eval")])
-def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
+def test_two_devices_attack_and_train_as_one_does(parts, backend, attacked_mode):
     added = {
         "augment": augment(),
         "penalty": Partial(norm_penalty, step=0.01, weight=1e-5),
@@ -173,11 +178,11 @@ def test_two_devices_attack_and_train_like_one(parts, backend, attacked_mode):
             for (path, a), (_, b) in zip(leaves(getattr(two[0], name)), leaves(getattr(one[0], name)), strict=True):
                 np.testing.assert_allclose(a, b, atol=1e-5, err_msg=path)
         plain = train(wide(parts), 1, steps=1)
-    assert abs(plain[1][0] - one[1][0]) > 1e-3  # the attacked copies and the penalty are felt
+    assert abs(plain[1][0] - one[1][0]) > 1e-3  # the attacked copies and the penalty have an effect
 
 
 @pytest.mark.slow
-def test_the_loop_that_accelerators_run_is_accepted_by_both_back_ends(parts, monkeypatch):
+def test_both_back_ends_accept_the_loop_of_accelerators(parts, monkeypatch):
     unrolled = train(parts, 2, steps=1, augment=augment())[1]
     monkeypatch.setattr(apgd, "iterate", lambda step, state, steps, *c: loop._compiled_loop(step, state, steps, c))
     for backend in ("pmap", "shard_map"):
@@ -185,8 +190,7 @@ def test_the_loop_that_accelerators_run_is_accepted_by_both_back_ends(parts, mon
 
 
 def test_a_configs_settings_reach_the_step(parts, monkeypatch):
-    monkeypatch.syspath_prepend(str(Path(__file__).parent.parent.parent))
-    from train import additions
+    from jaxiqa.train.experiment import additions
 
     assert additions(Training(epochs=1), source(), {}) == {"attacked_mode": "eval"}
     adversarial = Adversarial(4 / 255, "fgsm", {}, label="ssim", penalty=0.5, target="score")
@@ -204,11 +208,12 @@ def test_a_configs_settings_reach_the_step(parts, monkeypatch):
     assert float(added["penalty"](brightness, images, gather=gather)) == pytest.approx(1.5, rel=1e-3)  # ‖∇‖₁ is 1
 
 
+@pytest.mark.slow
 def test_the_attacked_score_is_the_metrics_own_in_either_mode(parts):
     images = jnp.asarray(np.random.default_rng(1).uniform(size=(4, *SIZE, 3)), jnp.float32)
     scores = [
         raw_score_fn(parts, parts.params, parts.batch_stats, training=training)(images) for training in (False, True)
     ]
-    expected = put_together(parts, parts.params, parts.batch_stats).outputs(images)[:, 2]
+    expected = merge_model(parts, parts.params, parts.batch_stats).outputs(images)["score"]
     np.testing.assert_allclose(scores[0], expected, atol=1e-6)
     assert float(jnp.abs(scores[1] - scores[0]).max()) > 1e-3

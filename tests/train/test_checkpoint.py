@@ -21,7 +21,7 @@ def folder(tmp_path):
 
 
 def array_file(folder, step):
-    """The largest file of a step: its arrays."""
+    """Return the largest file of a step: its arrays."""
     return max((p for p in (folder / str(step)).rglob("*") if p.is_file()), key=lambda p: p.stat().st_size)
 
 
@@ -39,12 +39,12 @@ def test_the_newest_of_the_kept_steps_is_restored(folder):
     np.testing.assert_array_equal(restored["w"], state(3)["w"])
 
 
-def test_nothing_saved_is_none(tmp_path):
+def test_without_checkpoints_restore_returns_none(tmp_path):
     with Checkpoints(tmp_path) as checkpoints:
         assert checkpoints.restore(state(0)) is None
 
 
-def test_a_flipped_bit_is_noticed_and_the_step_before_is_used(folder, caplog):
+def test_a_flipped_bit_is_detected_and_the_previous_step_is_used(folder, caplog):
     flip_a_bit(array_file(folder, 3))
     with Checkpoints(folder) as checkpoints:
         step, restored = checkpoints.restore(state(0))
@@ -54,7 +54,7 @@ def test_a_flipped_bit_is_noticed_and_the_step_before_is_used(folder, caplog):
     assert "does not match its digest" in caplog.text
 
 
-def test_a_missing_file_is_noticed(folder):
+def test_a_missing_file_is_detected(folder):
     array_file(folder, 3).unlink()
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.restore(state(0))[0] == 2
@@ -88,7 +88,7 @@ def test_manifest_lists_every_file_of_the_step(folder):
 
 
 def restored_step(folder):
-    """The step that is restored, and whether it is the content of this step."""
+    """Return the restored step, and whether its content is that of this step."""
     with Checkpoints(folder) as checkpoints:
         step, restored = checkpoints.restore(state(0))
     assert restored["step"] == step
@@ -107,14 +107,14 @@ def test_a_step_copied_to_another_number_with_its_manifest_is_not_restored(folde
     shutil.copy(folder / "2.sha256.json", folder / "7.sha256.json")
     assert restored_step(folder) == 3
     assert "its manifest is that of step 2" in caplog.text
-    with Checkpoints(folder) as checkpoints:  # nor does it push a sound step out
+    with Checkpoints(folder) as checkpoints:  # and it does not replace a sound step
         checkpoints.save(4, state(4))
         assert {3, 4} <= set(checkpoints.manager.all_steps())
     assert restored_step(folder) == 4
 
 
 @pytest.mark.parametrize("with_manifests", [True, False])
-def test_two_swapped_steps_are_noticed(folder, with_manifests):
+def test_two_swapped_steps_are_detected(folder, with_manifests):
     swap(folder / "2", folder / "3")
     if with_manifests:
         swap(folder / "2.sha256.json", folder / "3.sha256.json")
@@ -143,14 +143,14 @@ def shortened(text):
         shortened,
     ],
 )
-def test_a_manifest_that_is_none_is_not_trusted(folder, manifest, caplog):
+def test_a_damaged_manifest_is_not_trusted(folder, manifest, caplog):
     path = folder / "3.sha256.json"
     path.write_text(manifest(path.read_text()) if callable(manifest) else manifest)
     assert restored_step(folder) == 2
     assert "3.sha256.json" in caplog.text
 
 
-def test_manifests_that_are_gone_are_said(folder, caplog):
+def test_missing_manifests_are_reported(folder, caplog):
     (folder / "3.sha256.json").unlink()
     (folder / "2.sha256.json").unlink()
     with (
@@ -158,7 +158,7 @@ def test_manifests_that_are_gone_are_said(folder, caplog):
         pytest.raises(CheckpointCorruptError, match=r"step 3: its manifest 3\.sha256\.json is missing"),
     ):
         checkpoints.restore(state(0))
-    shutil.rmtree(folder / "2")  # one alone is what a run leaves that is killed at its first checkpoint
+    shutil.rmtree(folder / "2")  # a single step is normal for a run killed at its first checkpoint
     with Checkpoints(folder) as checkpoints:
         assert checkpoints.restore(state(0)) is None
     assert "is not used: its manifest 3.sha256.json is missing" in caplog.text
@@ -167,7 +167,7 @@ def test_manifests_that_are_gone_are_said(folder, caplog):
 @pytest.mark.parametrize(
     "where", ["3/.DS_Store", "3/default/d/._x", ".DS_Store", "notes/x", "3 copy/x", "3.backup", "12"]
 )
-def test_stray_files_are_no_part_of_a_checkpoint(folder, where):
+def test_other_files_are_not_part_of_a_checkpoint(folder, where):
     (folder / where).parent.mkdir(parents=True, exist_ok=True)
     (folder / where).write_bytes(b"stray")
     assert restored_step(folder) == 3
@@ -177,7 +177,7 @@ def test_stray_files_are_no_part_of_a_checkpoint(folder, where):
 
 
 @pytest.mark.parametrize("left", [["default"], ["_CHECKPOINT_METADATA"], []])
-def test_partial_folders_are_noticed(folder, left, caplog):
+def test_partial_folders_are_detected(folder, left, caplog):
     for path in (folder / "3").iterdir():
         if path.name not in left:
             shutil.rmtree(path) if path.is_dir() else path.unlink()
@@ -187,7 +187,7 @@ def test_partial_folders_are_noticed(folder, left, caplog):
     assert restored_step(folder) == 2
 
 
-def test_what_cannot_be_written_names_the_folder(tmp_path, monkeypatch):
+def test_the_error_names_a_folder_that_cannot_be_written(tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     with pytest.raises(OSError, match=f"no checkpoint can be written in {tmp_path}/file"):
         Checkpoints(tmp_path / "file" / "checkpoints")

@@ -1,4 +1,4 @@
-"""Training that has diverged without a NaN is noticed, and healthy training is not."""
+"""Training that diverges without a NaN is stopped, and healthy training is not."""
 
 from dataclasses import replace
 
@@ -10,12 +10,12 @@ import pytest
 
 from jaxiqa import models
 from jaxiqa.train.divergence import check_scores, check_weights, differ, rms, unjudged
+from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
-from jaxiqa.train.sources import Source
-from jaxiqa.train.state import take_apart
+from jaxiqa.train.state import split_model
 
 
-def test_the_root_mean_square_neither_overflows_nor_hides_what_is_not_finite():
+def test_the_root_mean_square_neither_overflows_nor_hides_nan():
     assert float(rms({"a": jnp.full(4, 1e31), "b": jnp.zeros(12)})) == pytest.approx(5e30, rel=1e-5)
     assert not np.isfinite(float(rms([jnp.array([1.0, jnp.nan])])))
     assert not np.isfinite(float(rms([jnp.array([1.0, -jnp.inf])])))
@@ -23,7 +23,7 @@ def test_the_root_mean_square_neither_overflows_nor_hides_what_is_not_finite():
 
 
 @pytest.mark.parametrize(("factor", "healthy"), [(1.0, True), (50.0, True), (2e3, False), (1e31, False)])
-def test_weights_that_have_exploded_are_named_with_their_step(factor, healthy):
+def test_exploded_weights_are_reported_with_the_step(factor, healthy):
     params, stats = {"kernel": jax.random.normal(jax.random.key(0), (3, 8))}, {"mean": jnp.ones(8)}
     now = {"kernel": params["kernel"] * factor}
     if healthy:
@@ -33,14 +33,14 @@ def test_weights_that_have_exploded_are_named_with_their_step(factor, healthy):
             check_weights(float(rms(params)), now, stats, 7)
 
 
-def test_statistics_of_batch_norms_that_are_not_finite_are_noticed():
+def test_non_finite_batch_norm_statistics_are_detected():
     params = {"kernel": jnp.ones(3)}
     check_weights(1.0, params, {}, 1)
     with pytest.raises(FloatingPointError, match="step 5 statistics of batch norms"):
         check_weights(1.0, params, {"var": jnp.array([1.0, jnp.inf])}, 5)
 
 
-def test_scores_that_cannot_be_judged_are_said_why():
+def test_unusable_scores_are_reported_with_a_reason():
     assert unjudged(np.array([-30.0, 0.1, 200.0])) is None
     assert unjudged(np.array([5.88e3, -5.88e3, 0.0])) is None  # seen in healthy first epochs at learning_rate=3e-2
     assert unjudged(np.array([np.nan, np.inf, 1.0])) == "2 of 3 validation scores are not finite"
@@ -51,12 +51,12 @@ def test_scores_that_cannot_be_judged_are_said_why():
 
 
 @pytest.mark.parametrize("scores", [[0.0, 1e12], [np.nan, 1.0], [2.0, 2.0]])
-def test_scores_that_cannot_be_judged_are_waited_for_and_not_for_ever(scores):
+def test_unusable_scores_are_accepted_for_a_limited_number_of_steps(scores):
     scores = np.array(scores)
     check_scores(scores, 999, 5000)
     with pytest.raises(FloatingPointError, match=r"no epoch can be judged; at step 30 .*validation scores"):
         check_scores(scores, 30, 30)
-    if np.ptp(scores) == 0:  # a rate that warms up
+    if np.ptp(scores) == 0:  # the learning rate warms up
         check_scores(scores, 4000, 5000)
     else:
         with pytest.raises(FloatingPointError, match="at step 4000"):
@@ -65,7 +65,7 @@ def test_scores_that_cannot_be_judged_are_waited_for_and_not_for_ever(scores):
 
 
 @pytest.mark.parametrize(("start", "now"), [(0.0, 0.3), (1e-9, 0.5), (1e-4, 2.0)])
-def test_weights_that_start_at_nothing_may_grow_to_something(start, now):
+def test_weights_that_start_at_zero_may_grow(start, now):
     check_weights(start, {"bias": jnp.full(7, now)}, {}, 3)
     with pytest.raises(FloatingPointError, match="at step 3 the weights' root mean square is 1e\\+06"):
         check_weights(start, {"bias": jnp.full(7, 1e6)}, {}, 3)
@@ -73,7 +73,7 @@ def test_weights_that_start_at_nothing_may_grow_to_something(start, now):
 
 @pytest.mark.parametrize("value", [np.inf, -np.inf, np.nan, 1e20])
 @pytest.mark.parametrize("place", ["first", "last"])
-def test_one_number_of_one_parameter_is_enough(value, place):
+def test_one_non_finite_number_is_enough(value, place):
     params = {"first": jnp.ones((3, 5)), "middle": jnp.ones((2, 3, 4)), "last": jnp.ones(1)}
     params[place] = params[place].at[..., -1].set(value)
     with pytest.raises(FloatingPointError, match="at step 11 the weights"):
@@ -81,7 +81,7 @@ def test_one_number_of_one_parameter_is_enough(value, place):
 
 
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
-def test_many_numbers_of_few_bits_do_not_overflow(dtype):
+def test_large_half_precision_arrays_do_not_overflow(dtype):
     params = {"kernel": jnp.full((300, 301), 2.0, dtype), "none": jnp.zeros((0, 3), dtype), "zero": jnp.zeros(5, dtype)}
     assert float(rms(params)) == pytest.approx(2.0, rel=1e-3)
     check_weights(2.0, params, {}, 1)
@@ -89,18 +89,18 @@ def test_many_numbers_of_few_bits_do_not_overflow(dtype):
 
 
 def train(folder, *, rate, edit=lambda path, leaf: leaf, count=8, batch=8, epochs=3, loss="norm_in_norm", levels=None):
-    """A small training from scratch; ``edit`` changes the parameters at the start."""
+    """Train a small metric from scratch; ``edit`` changes the initial parameters."""
     random = np.random.default_rng(0)
     images = (random.uniform(size=(count, 1, 1, 1)) * random.uniform(size=(count, 20, 24, 3))).astype(np.float32)
     mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
     labels = mos if levels is None else np.round(mos / mos.max() * levels).astype(np.float32)
-    parts = take_apart(models.build("resnet18", width=8, input_size=None))
+    parts = split_model(models.build("resnet18", width=8, input_size=None))
     parts = replace(parts, params=jax.tree_util.tree_map_with_path(edit, parts.params))
     return fit(
         parts,
         optax.adam(rate),
-        Source(lambda i, mirrored: {"image": images[i], "mos": labels[i]}, labels),
-        Source(lambda i, mirrored: {"image": images[i], "mos": mos[i]}, mos),
+        Examples(lambda i, mirrored: {"image": images[i], "mos": labels[i]}, labels),
+        Examples(lambda i, mirrored: {"image": images[i], "mos": mos[i]}, mos),
         epochs=epochs, batch_size=batch, loss=loss, flip=True, masks={}, seed=0, folder=folder,
         devices=jax.local_devices()[:1],
     )  # fmt: skip
@@ -114,7 +114,7 @@ def last_layers_are_zero(path, leaf):
 @pytest.mark.parametrize(
     "options",
     [
-        {"rate": 0.1, "epochs": 6},  # one step an epoch: spreads of 1e4 to 1e7 until batch norms' statistics are there
+        {"rate": 0.1, "epochs": 6},  # one step an epoch: spreads of 1e4 to 1e7 until batch-norm statistics settle
         {"rate": 1e-3, "edit": last_layers_are_zero, "loss": "plcc"},
         {"rate": 3e-2, "edit": last_layers_are_zero, "loss": "mse"},
         {"rate": 1e-2, "batch": 2, "levels": 1, "epochs": 1},  # many batches of equal labels
@@ -130,13 +130,13 @@ def test_a_healthy_training_is_never_stopped(options, tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("loss", ["norm_in_norm", "mse"])
 @pytest.mark.parametrize("rate", [1e6, 1e20])
-def test_a_training_that_explodes_is_stopped_at_its_first_epoch(rate, loss, tmp_path):
+def test_a_diverging_training_is_stopped_in_its_first_epoch(rate, loss, tmp_path):
     with pytest.raises(FloatingPointError, match=r"at step [1-4]\b"):
         train(tmp_path, rate=rate, loss=loss, count=16, batch=4)
 
 
 @pytest.mark.slow
-def test_a_metric_that_says_the_same_of_every_image_is_named(tmp_path):
+def test_a_metric_with_constant_scores_is_an_error(tmp_path):
     with pytest.raises(
         FloatingPointError, match="training failed: no epoch can be judged; at step 3 all validation scores are equal"
     ):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 from scipy.stats import pearsonr
 
+from jaxiqa.models import Linearity
 from jaxiqa.train.losses import LOSSES, mse, norm_in_norm, plcc, total_loss
 
 
@@ -22,7 +23,10 @@ def test_norm_in_norm_equals_the_reference_with_its_gradient(shared, batch):
             assert float(norm_in_norm(heads[:, head], mos)) == pytest.approx(expected["per_head"][head], abs=1e-10)
             squared = norm_in_norm(heads[:, head], mos, p=2.0, q=2.0)
             assert float(squared) == pytest.approx(expected["p2q2_per_head"][head], abs=1e-10)
-        value, gradient = jax.value_and_grad(lambda x: total_loss(norm_in_norm, x, mos))(heads)
+        weights = Linearity.loss_weights
+        value, gradient = jax.value_and_grad(
+            lambda x: total_loss(norm_in_norm, dict(zip(weights, x.T, strict=True)), mos, weights)
+        )(heads)
     assert float(value) == pytest.approx(expected["total"], abs=1e-10)
     for head in range(3):
         np.testing.assert_allclose(gradient[:, head], arrays[f"{batch}_grad{head}"], atol=1e-9)
@@ -38,7 +42,7 @@ def test_mse_is_in_squared_units():
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_every_loss_and_gradient_is_finite_where_all_values_are_equal(name):
+def test_every_loss_and_gradient_is_finite_for_equal_values(name):
     value, gradient = jax.value_and_grad(LOSSES[name])(jnp.ones(4), jnp.arange(4.0))
     assert np.isfinite(value)
     assert np.isfinite(gradient).all()

@@ -80,12 +80,12 @@ def test_two_kills_change_nothing(run, uninterrupted, tmp_path):
 
 
 @pytest.mark.slow
-def test_a_polite_stop_saves_where_it_is(run, uninterrupted, tmp_path):
+def test_a_run_stopped_by_sigterm_resumes_exactly(run, uninterrupted, tmp_path):
     process = run(tmp_path)
     wait_for((tmp_path / "baseline" / "seed0" / "metrics.jsonl").exists, process)
     process.send_signal(signal.SIGTERM)
     assert process.wait() != 0
-    assert "the same command goes on" in process.stderr.read()
+    assert "run the same command to resume" in process.stderr.read()
     process = run(tmp_path)
     assert process.wait() == 0, process.stderr.read()
     assert_same(tmp_path, uninterrupted)

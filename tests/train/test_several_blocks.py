@@ -1,4 +1,4 @@
-"""A variant of several blocks, two of one kind, from training to report; killed once on the way."""
+"""A variant with several blocks, two of one kind, from training to report, killed once in between."""
 
 import csv
 import json
@@ -68,7 +68,7 @@ def finish(script, folder):
 
 @pytest.fixture(scope="module")
 def workdir(tmp_path_factory):
-    """Trained, killed after the second variant's first epoch, gone on with, and evaluated."""
+    """Train, kill after the first epoch of the second variant, resume, and evaluate."""
     folder = tmp_path_factory.mktemp("several")
     (folder / "own.py").write_text(CONFIG)
     process = started("train.py", folder)
@@ -89,7 +89,7 @@ def parameters(model):
     return {name: {path: np.asarray(leaf[...]) for path, leaf in flat if name in path} for name in NAMES}
 
 
-def test_blocks_of_one_kind_are_numbered_and_a_place_may_be_an_earlier_block():
+def test_blocks_of_one_kind_are_numbered_and_may_follow_an_earlier_block():
     def made(*blocks):
         model = models.build("resnet18", width=8)
         held.append(
@@ -111,7 +111,7 @@ def test_blocks_of_one_kind_are_numbered_and_a_place_may_be_an_earlier_block():
 
 
 @pytest.mark.slow
-def test_every_block_that_trains_has_moved_and_the_others_have_not(workdir):
+def test_only_trainable_blocks_change(workdir):
     start = models.load_run(workdir / "baseline" / "seed0")
     insert_blocks(start, Variant(Training(epochs=1), block=BLOCKS), rngs=nnx.Rngs(jax.random.key(0, impl="rbg")))
     trained = jaxiqa.load("linearity", weights=workdir / "several" / "seed0")
@@ -125,7 +125,7 @@ def test_every_block_that_trains_has_moved_and_the_others_have_not(workdir):
 
 
 @pytest.mark.slow
-def test_the_loaded_model_scores_as_the_run_did_and_everything_was_attacked_and_reported(workdir):
+def test_the_loaded_model_scores_as_in_training_and_every_variant_is_evaluated(workdir):
     model = jaxiqa.load("linearity", weights=workdir / "several" / "seed0")
     split = load("builtin", size=(33, 47), train=24, val=12, test=12)["test"]
     images = np.stack([split.read(i) for i in range(len(split))]).astype(np.float32) / 255

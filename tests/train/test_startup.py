@@ -1,4 +1,4 @@
-"""What is wrong in a training is said before it starts: the field by its full name, and what to write instead."""
+"""Faults of a training are reported before it starts, with the full field name and the remedy."""
 
 import json
 import subprocess
@@ -40,7 +40,8 @@ def smoke():
 
 def with_variant(experiment, **changes):
     return replace(
-        experiment, variants={"baseline": Variant(PLAIN), "odd": replace(Variant(PLAIN, parent="baseline"), **changes)}
+        experiment,
+        variants={"baseline": Variant(PLAIN), "odd": replace(Variant(PLAIN, parent="baseline"), **changes)},
     )
 
 
@@ -73,8 +74,8 @@ BAD = [
     (attacked(0.01, options={"step": 1}), r"adversarial\.options: apgd has no option 'step'; did you mean 'steps'"),
     (attacked(0.01, "pgdd"), r"adversarial\.attack='pgdd'; did you mean 'pgd'"),
     (attacked(0.01, "uap"), r"adversarial\.attack='uap' is fitted on other images"),
-    (attacked(0.01, "square", {}), r"adversarial\.attack='square' asks for scores"),
-    (attacked(0.01, "pgd", {"epsilon": 0.1}), r"adversarial: options\.epsilon is what `epsilon` sets"),
+    (attacked(0.01, "square", {}), r"adversarial\.attack='square' is a black-box attack"),
+    (attacked(0.01, "pgd", {"epsilon": 0.1}), r"adversarial: options\.epsilon is set by `epsilon`"),
     (attacked(0.01, "pgd", {"steps": 0}), r"adversarial: steps=0"),
     (attacked(0.01, label="ms_ssim"), r"adversarial: images of 33x47 pixels"),
     ({"prune": Prune(0.001)}, r"prune: amount=0\.001 removes nothing"),
@@ -107,20 +108,20 @@ def test_a_model_that_cannot_be_built_is_refused_at_once(smoke, model, message):
 
 def test_a_batch_is_divided_among_the_devices_of_a_training(smoke):
     odd = with_variant(smoke, training=replace(PLAIN, batch_size=7))
-    check_training(odd)  # an evaluation does not mind
+    check_training(odd)  # an evaluation accepts it
     with pytest.raises(ValueError, match=r"variants\.odd\.training\.batch_size=7 cannot be divided among 2 devices"):
         check_devices(odd)
     check_devices(smoke)
 
 
-def test_data_sets_and_their_options_are_known(smoke):
+def test_unknown_data_sets_and_options_are_refused(smoke):
     with pytest.raises(ValueError, match=r"data\.name='builtn'; did you mean 'builtin'"):
         check_training(replace(smoke, data=Data("builtn")))
     with pytest.raises(ValueError, match=r"data\.options: folder has no option 'cvs'; did you mean 'csv'"):
         check_training(replace(smoke, data=Data("folder", options={"cvs": "a.csv"})))
 
 
-def test_what_is_right_passes(smoke):
+def test_correct_experiments_pass(smoke):
     several = (Block("after:layer1", options={"mid": 4}), Block("after:layer3", options={"mid": 4}))
     sound = [
         {"block": several, "prune": Prune(0.1, "l1")},
@@ -147,12 +148,12 @@ def test_blocks_of_one_kind_are_numbered_and_a_child_adds_to_its_parents(smoke):
     assert shapes["baseline"].insertions == ()
 
 
-def test_files_are_looked_for_before_anything_is_trained(smoke, tmp_path, monkeypatch):
+def test_files_are_checked_before_training(smoke, tmp_path, monkeypatch):
     monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
     missing = replace(smoke, model=replace(smoke.model, weights="none.pth"))
     with pytest.raises(FileNotFoundError, match=r"model\.weights='none\.pth': .*does not exist"):
         check_files(missing, ["baseline"])
-    assert check_files(missing, ["hardened"]) == {}  # starts from a model that is trained
+    assert check_files(missing, ["hardened"]) == {}  # starts from a trained model
     (tmp_path / "none.pth").write_bytes(b"no weights")
     with pytest.raises(ValueError, match=r"model\.weights: "):
         check_files(missing, ["baseline"])
@@ -164,7 +165,7 @@ def test_files_are_looked_for_before_anything_is_trained(smoke, tmp_path, monkey
         check_files(with_variant(smoke, training=replace(PLAIN, adversarial=unknown)), ["odd"])
 
 
-def test_numbers_of_images_are_checked_before_they_are_made(smoke):
+def test_numbers_of_images_are_checked_before_they_are_generated(smoke):
     made = Data("builtin", limit=6, options={"size": (33, 47), "train": 64, "val": 1})
     assert known_counts(made) == {"train": 6, "val": 1, "test": 6}
     assert known_counts(Data("folder")) is None
@@ -176,7 +177,7 @@ def test_numbers_of_images_are_checked_before_they_are_made(smoke):
         check_counts(smoke, {"train": 8}, [])
 
 
-def test_scores_that_cannot_be_learnt_from_are_refused(smoke):
+def test_constant_and_missing_scores_are_refused(smoke):
     splits = data.load("builtin", size=(20, 20), train=16, val=4, test=1)
     check_splits(smoke, splits, ["baseline"])
     flat = replace(splits["val"], mos=np.full(4, 3.0, np.float32))
@@ -190,7 +191,7 @@ def described(experiment, name):
     return describe(experiment, name, 0), chain(experiment, name)
 
 
-def test_a_folder_without_a_checkpoint_is_empty_and_another_training_is_named_by_field_and_value(smoke, tmp_path):
+def test_a_folder_without_a_checkpoint_is_reused_and_the_error_names_the_changed_field(smoke, tmp_path):
     (tmp_path / "config.json").write_text(json.dumps({"anything": 1}))
     (tmp_path / "metrics.jsonl").write_text("")
     (tmp_path / "checkpoints").mkdir()
@@ -200,7 +201,7 @@ def test_a_folder_without_a_checkpoint_is_empty_and_another_training_is_named_by
     now, names = described(smoke, "hardened")
     (tmp_path / "config.json").write_text(json.dumps(now))
     assert holds_work(tmp_path)
-    assert earlier_run(tmp_path, now, names) is None  # to be gone on with
+    assert earlier_run(tmp_path, now, names) is None  # can be resumed
     longer = replace(smoke.variants["baseline"], training=replace(smoke.variants["baseline"].training, epochs=25))
     other = replace(smoke, variants={**smoke.variants, "baseline": longer})
     with pytest.raises(ValueError, match=r"another training \(variants\.baseline\.training\.epochs: 2 -> 25\)$"):
@@ -214,18 +215,18 @@ def test_a_folder_without_a_checkpoint_is_empty_and_another_training_is_named_by
         earlier_run(tmp_path, now, names)
 
 
-def test_what_changes_nothing_of_a_training_is_no_part_of_it(smoke):
+def test_fields_without_an_effect_on_training_are_not_compared(smoke):
     own = replace(smoke, data=Data("folder", options={"csv": "a.csv"}))
     ranged = replace(smoke, data=Data("folder", options={"csv": "a.csv", "mos_range": (0, 100)}))
     assert describe(own, "hardened", 0) == describe(ranged, "hardened", 0)
     old = describe(own, "hardened", 0)
-    old["data"]["options"]["mos_range"] = [0, 5]  # as versions before wrote it
+    old["data"]["options"]["mos_range"] = [0, 5]  # written by earlier versions
     assert differences(old, *described(ranged, "hardened")) == []
     other = replace(own, data=replace(own.data, options={"csv": "b.csv"}), seeds=(3,))
     assert differences(old, *described(other, "hardened")) == ["data.options.csv: 'a.csv' -> 'b.csv'"]
 
 
-def test_one_block_is_described_as_before_and_several_in_their_order(smoke):
+def test_the_description_of_one_block_is_unchanged_and_several_keep_their_order(smoke):
     block = Block("after:layer3", options={"mid": 8})
     alone, listed = (with_variant(smoke, block=chosen) for chosen in (block, (block,)))
     assert describe(alone, "odd", 0) == describe(listed, "odd", 0)
@@ -246,7 +247,7 @@ def run(*arguments):
 
 
 @pytest.mark.slow
-def test_a_failed_start_leaves_nothing_that_refuses_the_correction(smoke, tmp_path):
+def test_a_failed_start_leaves_no_files(smoke, tmp_path):
     for wrong in (["--model.weights", "nowhere.pth"], ["--variants.hardened.block.where", "after:layer9"]):
         failed = run("--workdir", str(tmp_path / "run"), *wrong)
         assert failed.returncode == 1

@@ -1,17 +1,16 @@
-"""Purifiers, which clean images before a metric sees them: ``purify(images, key) -> images``.
+"""Purifiers, which clean images before a metric scores them: ``purify(images, key) -> images``.
 
-`PURIFIERS` maps a name to a frozen dataclass of options that is such a function; `PRESETS` to the strengths that the
-defense benchmark (arXiv 2408.01541) published for it, weakest first.
+`PURIFIERS` maps a name to a purifier class: a frozen dataclass whose fields are the options. `PRESETS` maps it to the
+strengths that the defense benchmark ("Guardians of Image Quality", arXiv:2408.01541) published, weakest first.
 
-All images of a call get the same random numbers, so a batch equals its images one by one, and a picture and its
-attacked copy can be compared under one draw. `random` says whether there are any; `surrogate` is what an adaptive
-attack differentiates (`jaxiqa.defenses.bpda`) where the purifier itself has no useful gradient, and None elsewhere.
+All images of a call get the same random numbers. So a batch equals its images one by one, and an image and its attacked
+copy can be compared under one draw. `random` tells whether a purifier uses random numbers. `surrogate` is what an
+adaptive attack differentiates (`jaxiqa.defenses.bpda`) if the purifier has no useful gradient; otherwise it is None.
 """
 
-import dataclasses
 from typing import Any
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.registry import build
 from jaxiqa.defenses.purify.blur import GaussianBlur, MedianBlur, Unsharp
 from jaxiqa.defenses.purify.color_quantization import ColorQuantization
 from jaxiqa.defenses.purify.diffjpeg import DiffJPEG
@@ -91,14 +90,15 @@ __all__ = [
 
 
 def make(name: str, **options: Any) -> Any:
-    """The purifier of this name with these options.
+    """Create a purifier by name.
 
     Args:
         name: a key of `PURIFIERS`.
         **options: fields of the purifier.
 
     Raises:
-        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
+        ValueError: the name or an option is unknown, an option is missing, or a value is out of range; the message
+            lists what is allowed.
 
     >>> make("jpeg", quality=30).quality
     30
@@ -106,12 +106,4 @@ def make(name: str, **options: Any) -> Any:
     Traceback (most recent call last):
     ValueError: option of resize='size' is not allowed; choose from 'scale', 'keep_size', 'variant'
     """
-    check_choice("purifier", name, PURIFIERS)
-    fields = {field.name: field for field in dataclasses.fields(PURIFIERS[name])}
-    for option in options:
-        check_choice(f"option of {name}", option, fields)
-    for field in fields.values():
-        missing = field.default is dataclasses.MISSING and field.default_factory is dataclasses.MISSING
-        if missing and field.name not in options:
-            raise ValueError(f"{name} needs {field.name}; see jaxiqa.defenses.purify.{PURIFIERS[name].__name__}")
-    return PURIFIERS[name](**options)
+    return build(PURIFIERS, "purifier", name, options)

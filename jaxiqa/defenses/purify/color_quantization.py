@@ -6,31 +6,31 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_strength, computed, identity
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class ColorQuantization:
-    """Every value becomes the nearest of n equally spaced ones: ``round((n − 1) x) / (n − 1)``, ties to even.
+    """Round every value to the nearest of n equally spaced levels: ``round((n − 1) x) / (n − 1)``, ties to even.
 
-    Its gradient is zero. Give an adaptive attack ``bpda(purify, purify.surrogate)``: the surrogate is the identity,
-    which is what the staircase is on average.
+    Its gradient is zero. For an adaptive attack use ``bpda(purify, purify.surrogate)``: the surrogate is the identity,
+    which the rounding equals on average.
 
     Args:
         levels: n, a whole number, at least 2.
 
-    Calling it takes images ``b h w 3`` in [0, 1] and returns as many of the same size. The key is not used.
+    Takes images ``b h w 3`` in [0, 1], returns images of the same size; the key is not used.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here.
+        ValueError: an option or the images are out of range.
 
     >>> ColorQuantization(levels=3)(jnp.full((1, 1, 1, 3), 0.3))[0, 0, 0].tolist()
     [0.5, 0.5, 0.5]
 
-    Reference: Xu et al., "Feature squeezing", arXiv 1704.01155.
+    Reference: Xu et al., "Feature Squeezing: Detecting Adversarial Examples in Deep Neural Networks", arXiv:1704.01155.
     """
 
     levels: Number = 16
@@ -38,11 +38,11 @@ class ColorQuantization:
     random: ClassVar[bool] = False
     surrogate: ClassVar = staticmethod(identity)
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("levels", self.levels, 2, whole=True)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return computed(images, lambda x: _quantize(x, self.levels))
 
 

@@ -1,4 +1,4 @@
-"""A network that gives back a cleaner picture, in front of the metric."""
+"""A filter network in front of the metric."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -6,31 +6,33 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures, trained
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.pytrees import trained
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_drawn, computed
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Filter:
-    """``clip(network(x), 0, 1)``: FCN, a filter that was trained to take one kind of attack off; DnCNN, a denoiser.
+    """Purify by a filter network: ``clip(network(x), 0, 1)``. FCN is trained to remove one attack; DnCNN is a denoiser.
 
     Args:
-        network: ``b h w 3 -> b h w 3``, a pytree that can be called: ``jaxiqa.models.auxiliary.load`` of "fcn" or
-            "dncnn", with their authors' weights or with a file that ``python -m jaxiqa.defenses.train_filter`` wrote.
+        network: ``b h w 3 -> b h w 3``, a callable pytree: ``jaxiqa.networks.load`` of "fcn" or "dncnn", with the
+            weights of the authors or of ``jaxiqa train-filter``.
 
-    Calling it takes images ``b h w 3`` in [0, 1] and returns such; it uses no key. It is differentiable.
+    Takes images ``b h w 3`` in [0, 1], returns images; the key is not used. It is differentiable.
 
     Raises:
-        ValueError: the images are not as stated, or the network's result has another shape.
+        ValueError: the images are out of range, or the network returned another shape.
 
     >>> images = jnp.full((1, 3, 5, 3), 0.5)
     >>> print(Filter(lambda x: 3 * x)(images).max())
     1.0
 
-    Reference: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541 (FCN); Zhang et al., "Beyond a Gaussian
-    denoiser", arXiv:1608.03981 (DnCNN), as a defense: Salman et al., "Denoised smoothing", arXiv:2003.01908.
+    Reference: FCN: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541. DnCNN: Zhang et al., "Beyond a
+    Gaussian Denoiser: Residual Learning of Deep CNN for Image Denoising", arXiv:1608.03981; as a defense: Salman et
+    al., "Denoised Smoothing: A Provable Defense for Pretrained Classifiers", arXiv:2003.01908.
     """
 
     network: Any
@@ -38,12 +40,12 @@ class Filter:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         del key
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return computed(images, lambda x: _filtered(self.network, x))
 
 

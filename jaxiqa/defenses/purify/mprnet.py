@@ -1,4 +1,4 @@
-"""MPRNet: a large restoration network, trained to take a camera's noise off, in front of the metric."""
+"""MPRNet: a large restoration network in front of the metric, trained to remove camera noise."""
 
 from dataclasses import dataclass
 from typing import Any, ClassVar
@@ -6,9 +6,10 @@ from typing import Any, ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures, trained
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.pytrees import trained
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import check_drawn, computed
-from jaxiqa.types import Images, PRNGKey
 
 MULTIPLE = 8
 
@@ -16,16 +17,18 @@ MULTIPLE = 8
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class MPRNet:
-    """``clip(network(x), 0, 1)``; the network sees the picture mirrored below and to the right to multiples of 8.
+    """Purify by a network: ``clip(network(x), 0, 1)``; images are padded by reflection to multiples of 8.
+
+    The padding is at the bottom and on the right; it is cut off again.
 
     Args:
-        network: ``b h w 3 -> b h w 3``, a pytree that can be called, such as
-            ``jaxiqa.models.auxiliary.load("mprnet", weights=...)``.
+        network: ``b h w 3 -> b h w 3``, a callable pytree, such as
+            ``jaxiqa.networks.load("mprnet", weights=...)``.
 
-    Calling it takes images ``b h w 3`` in [0, 1] of any size and returns such; it uses no key. It is differentiable.
+    Takes images ``b h w 3`` in [0, 1] of any size, returns images; the key is not used. It is differentiable.
 
     Raises:
-        ValueError: the images are not as stated, or the network's result has another shape.
+        ValueError: the images are out of range, or the network returned another shape.
 
     >>> images = jnp.full((1, 3, 5, 3), 0.5)
     >>> sizes = []
@@ -33,7 +36,7 @@ class MPRNet:
     >>> purified.shape, sizes
     ((1, 3, 5, 3), [(1, 8, 8, 3)])
 
-    Reference: Zamir et al., "Multi-stage progressive image restoration", arXiv:2102.02808.
+    Reference: Zamir et al., "Multi-Stage Progressive Image Restoration", arXiv:2102.02808.
     """
 
     network: Any
@@ -41,12 +44,12 @@ class MPRNet:
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         object.__setattr__(self, "network", trained("network", self.network))
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Images:
         del key
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         return computed(images, lambda x: _restored(self.network, x))
 
 

@@ -1,4 +1,4 @@
-"""What every purifier promises, and what it refuses."""
+"""Checks and conversions shared by all purifiers."""
 
 from collections.abc import Callable
 from typing import Any
@@ -8,12 +8,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Real
 
-from jaxiqa.arguments import is_traced
-from jaxiqa.checks import check_choice, check_number
-from jaxiqa.types import Images
+from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.pytrees import is_traced
+from jaxiqa.core.types import Images
 
 VARIANTS = ("paper", "benchmark")
-Number = int | float | np.integer | np.floating | Real[Array, "..."]  # an array where it is traced or swept over
+Number = int | float | np.integer | np.floating | Real[Array, "..."]  # an array if traced or swept over
 
 
 def check_strength(
@@ -25,7 +25,7 @@ def check_strength(
     open_low: bool = False,
     whole: bool = False,
 ) -> None:
-    """Raise ``ValueError`` unless a strength is a number, or an array of numbers, in its range; tracers pass.
+    """Check that a strength is a number, or an array of numbers, in its range; else ``ValueError``; tracers pass.
 
     >>> check_strength("quality", jnp.array([50, 500]), 1, 100, whole=True)
     Traceback (most recent call last):
@@ -35,7 +35,7 @@ def check_strength(
     ValueError: quality='50' is not allowed; expected a number
     """
     if is_traced(value) or type(value) is object or isinstance(value, jax.ShapeDtypeStruct | jax.core.ShapedArray):
-        return  # what JAX puts in the place of numbers
+        return  # placeholders that JAX puts in place of numbers
     if isinstance(value, bool) or not isinstance(value, int | float | np.number | np.ndarray | jax.Array):
         raise ValueError(f"{name}={value!r} is not allowed; expected a number")
     for one in np.ravel(np.asarray(value)).tolist():
@@ -45,7 +45,7 @@ def check_strength(
 
 
 def check_side(name: str, value: Any) -> None:
-    """Raise ``ValueError`` unless ``value`` is a whole number of pixels or steps, at least 1.
+    """Check that ``value`` is a whole number of pixels or steps, at least 1; otherwise raise ``ValueError``.
 
     >>> check_side("size", 2.5)
     Traceback (most recent call last):
@@ -57,7 +57,7 @@ def check_side(name: str, value: Any) -> None:
 
 
 def check_size(name: str, size: Any) -> None:
-    """Raise ``ValueError`` unless ``size`` is None or (height, width).
+    """Check that ``size`` is None or (height, width); otherwise raise ``ValueError``.
 
     >>> check_size("size", 256)
     Traceback (most recent call last):
@@ -72,9 +72,9 @@ def check_size(name: str, size: Any) -> None:
 
 
 def computed(images: Images, function: Callable[[Images], Array]) -> Array:
-    """``function`` of the images in float32 (float64 stays), its result in the images' type again.
+    """Compute ``function`` in float32 (float64 stays float64) and convert the result to the type of the images.
 
-    So a purifier of float16 or bfloat16 images draws, blurs and codes as that of float32 does, and rounds once.
+    So purifiers of float16 or bfloat16 images use the same noise and arithmetic as for float32, and round once.
 
     >>> computed(jnp.full((1, 2, 2, 3), 0.3, jnp.bfloat16), lambda x: x / 3).dtype.name
     'bfloat16'
@@ -83,18 +83,18 @@ def computed(images: Images, function: Callable[[Images], Array]) -> Array:
 
 
 def check_key(name: str, key: Any) -> None:
-    """Raise ``ValueError`` unless ``key`` is one random key.
+    """Check that ``key`` is one random key; otherwise raise ``ValueError``.
 
     >>> check_key("random_noise", None)
     Traceback (most recent call last):
-    ValueError: random_noise needs one key, as of jax.random.key(0); got None
+    ValueError: random_noise needs one key, such as jax.random.key(0); got None
     """
     if not hasattr(key, "dtype") or not jnp.issubdtype(key.dtype, jax.dtypes.prng_key) or key.shape != ():
-        raise ValueError(f"{name} needs one key, as of jax.random.key(0); got {key!r}")
+        raise ValueError(f"{name} needs one key, such as jax.random.key(0); got {key!r}")
 
 
 def keep_size_of(purifier: Any) -> None:
-    """For ``__post_init__``: check ``variant``, and let it decide ``keep_size`` where that is None.
+    """Check ``variant``; if ``keep_size`` is None, set it by the variant; for ``__post_init__``.
 
     >>> from jaxiqa.defenses.purify.resize import Resize
     >>> Resize().keep_size, Resize(variant="benchmark").keep_size
@@ -106,7 +106,7 @@ def keep_size_of(purifier: Any) -> None:
 
 
 def identity(images: Images, key: Any = None) -> Images:
-    """The surrogate of purifiers whose output is close to their input.
+    """Return the images: the surrogate of purifiers whose output is close to their input.
 
     >>> float(identity(jnp.zeros((1, 1, 1, 3))).sum())
     0.0
@@ -115,7 +115,7 @@ def identity(images: Images, key: Any = None) -> Images:
 
 
 def check_drawn(drawn: Array, images: Images) -> Array:
-    """``drawn``, refused unless it has the shape of ``images``.
+    """Check that ``drawn`` has the shape of ``images`` and return it.
 
     >>> check_drawn(jnp.zeros((1, 4, 4, 1)), jnp.zeros((1, 4, 4, 3)))
     Traceback (most recent call last):

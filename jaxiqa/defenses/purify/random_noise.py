@@ -6,29 +6,29 @@ from typing import ClassVar
 import jax
 import jax.numpy as jnp
 
-from jaxiqa.arguments import check_pictures
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import Number, check_key, check_strength, computed
-from jaxiqa.types import Images, PRNGKey
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RandomNoise:
-    """The same Gaussian noise on all images: ``clip(x + σ n, 0, 1)``.
+    """Add the same Gaussian noise to all images: ``clip(x + σ n, 0, 1)``.
 
     Args:
         sigma: standard deviation σ in [0, 1] pixel units, at least 0.
 
-    Calling it takes images ``b h w 3`` in [0, 1] and a key, and returns as many of the same size.
+    Takes images ``b h w 3`` in [0, 1] and a key, returns images of the same size.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here, or the key is missing.
+        ValueError: an option or the images are out of range, or the key is missing.
 
     >>> noisy = RandomNoise(sigma=0.1)(jnp.full((2, 40, 50, 3), 0.5), jax.random.key(0))
     >>> bool(abs(noisy.std() - 0.1) < 0.005), bool((noisy[0] == noisy[1]).all())
     (True, True)
 
-    Reference: Gushchin et al., arXiv 2408.01541.
+    Reference: Gushchin et al., "Guardians of Image Quality", arXiv:2408.01541.
     """
 
     sigma: Number = 0.01
@@ -36,11 +36,11 @@ class RandomNoise:
     random: ClassVar[bool] = True
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("sigma", self.sigma, 0)
 
     def __call__(self, images: Images, key: PRNGKey) -> Images:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         check_key("random_noise", key)
         return computed(images, lambda x: _noisy(x, self.sigma, key))
 

@@ -1,6 +1,6 @@
-"""Images made smaller, and larger again."""
+"""Shrink images, and enlarge them again."""
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from functools import partial
 from typing import ClassVar
 
@@ -8,53 +8,54 @@ import jax
 import numpy as np
 from jaxtyping import Array, Float
 
-from jaxiqa.arguments import check_pictures
-from jaxiqa.checks import check_choice
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.pytrees import static
+from jaxiqa.core.types import Images, PRNGKey
 from jaxiqa.defenses.purify.purifier import VARIANTS, check_strength, computed, keep_size_of
 from jaxiqa.ops.resize import resize_bilinear
-from jaxiqa.types import Images, PRNGKey
 
 FULL = (384, 512)
-"""What the benchmark enlarged every picture to."""
+"""Height and width to which the benchmark enlarged every image."""
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Resize:
-    """Bilinear resizing to ``⌊scale · h⌋ × ⌊scale · w⌋`` pixels (at least one), and back to the input's size.
+    """Resize bilinearly to ``⌊scale · h⌋ × ⌊scale · w⌋`` pixels (at least one), and back to the input's size.
 
     Args:
         scale: in (0, 1].
-        keep_size: back to the input's size; False leaves the image small. None: as the variant does.
-        variant: ``"paper"`` smooths before it shrinks and keeps the size; ``"benchmark"`` looks at two pixels per
-            axis whatever the scale, and leaves the image small, for the metric to see so.
+        keep_size: True: resize back to the input's size; False: return the small image; None: the variant decides.
+        variant: ``"paper"`` shrinks with antialiasing and keeps the size; ``"benchmark"`` interpolates two pixels per
+            axis at every scale and returns the small image, which the metric then scores.
 
-    Calling it takes images ``b h w 3`` in [0, 1] and returns as many. The key is not used.
+    Takes images ``b h w 3`` in [0, 1], returns as many images; the key is not used.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here.
+        ValueError: an option or the images are out of range.
 
     >>> import jax.numpy as jnp
     >>> images = jnp.zeros((1, 9, 14, 3))
     >>> Resize(0.5)(images).shape, Resize(0.5, keep_size=False)(images).shape
     ((1, 9, 14, 3), (1, 4, 7, 3))
 
-    Reference: Guo et al., arXiv 1711.00117.
+    Reference: Guo et al., "Countering Adversarial Images using Input Transformations", arXiv:1711.00117.
     """
 
-    scale: int | float = field(default=0.5, metadata={"static": True})
-    keep_size: bool | None = field(default=None, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    scale: int | float = static(0.5)
+    keep_size: bool | None = static(None)
+    variant: str = static("paper")
 
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("scale", self.scale, 0, 1, open_low=True)
         keep_size_of(self)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         small, size = partial(_shrunk, scale=self.scale, variant=self.variant), images.shape[1:3]
         return computed(images, lambda x: resize_bilinear(small(x), size) if self.keep_size else small(x))
 
@@ -62,39 +63,39 @@ class Resize:
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class Upscale:
-    """Bilinear upscale of an image that was made smaller by ``scale`` first: `Resize`, always back to full size.
+    """Shrink an image by ``scale`` and enlarge it bilinearly: `Resize`, always back to full size.
 
     Args:
         scale: in (0, 1].
-        variant: ``"paper"`` smooths before it shrinks and returns to the input's size; ``"benchmark"`` looks at two
-            pixels per axis whatever the scale, and enlarges to 384×512 whatever the input's size.
+        variant: ``"paper"`` shrinks with antialiasing and enlarges to the input's size; ``"benchmark"`` interpolates
+            two pixels per axis at every scale and enlarges to 384×512 for every input size.
 
-    Calling it takes images ``b h w 3`` in [0, 1] and returns as many. The key is not used.
+    Takes images ``b h w 3`` in [0, 1], returns as many images; the key is not used.
 
     Raises:
-        ValueError: an option or the images are outside what is stated here.
+        ValueError: an option or the images are out of range.
 
     >>> import jax.numpy as jnp
     >>> Upscale(0.25)(jnp.zeros((1, 9, 14, 3))).shape, Upscale(variant="benchmark")(jnp.zeros((1, 9, 14, 3))).shape
     ((1, 9, 14, 3), (1, 384, 512, 3))
 
-    Reference: Mustafa et al., arXiv 1901.01677.
+    Reference: Mustafa et al., "Image Super-Resolution as a Defense Against Adversarial Attacks", arXiv:1901.01677.
 
-    **Differs from the paper**: a bilinear filter takes the place of a super-resolution network, as in the benchmark.
+    **Differs from the paper**: a bilinear filter replaces the super-resolution network, as in the benchmark.
     """
 
-    scale: int | float = field(default=0.5, metadata={"static": True})
-    variant: str = field(default="paper", metadata={"static": True})
+    scale: int | float = static(0.5)
+    variant: str = static("paper")
 
     random: ClassVar[bool] = False
     surrogate: ClassVar[None] = None
 
-    def __post_init__(self):
+    def __post_init__(self) -> None:
         check_strength("scale", self.scale, 0, 1, open_low=True)
         check_choice("variant", self.variant, VARIANTS)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Float[Array, "b h2 w2 3"]:
-        check_pictures(images, channels=3)
+        check_unit_images(images, channels=3)
         small, size = partial(_shrunk, scale=self.scale, variant=self.variant), images.shape[1:3]
         return computed(images, lambda x: resize_bilinear(small(x), size if self.variant == "paper" else FULL))
 
@@ -104,9 +105,10 @@ def _shrunk(images, scale, variant):
 
 
 def scaled_size(images: Images, scale: float) -> tuple[int, int]:
-    """Height and width times ``scale``, rounded down as float32 products are, at least 1.
+    """Return height and width times ``scale``, as float32 products, rounded down, at least 1.
 
     >>> scaled_size(jax.numpy.zeros((1, 100, 7, 3)), 0.1)
     (10, 1)
     """
-    return tuple(max(1, int(np.float32(side) * np.float32(scale))) for side in images.shape[1:3])
+    h, w = (max(1, int(np.float32(side) * np.float32(scale))) for side in images.shape[1:3])
+    return h, w

@@ -1,12 +1,11 @@
 """Randomised smoothing: ``certify(score_fn, images, key) -> Certificate``.
 
-`CERTIFIERS` maps a name to a frozen dataclass of options that is such a function.
+`CERTIFIERS` maps a name to a certifier class: a frozen dataclass whose fields are the options.
 """
 
-import dataclasses
 from typing import Any
 
-from jaxiqa.checks import check_choice
+from jaxiqa.core.registry import build
 from jaxiqa.defenses.smoothing.ddrs import DDRS
 from jaxiqa.defenses.smoothing.densepure import DensePure
 from jaxiqa.defenses.smoothing.median import DMS, MS
@@ -18,14 +17,15 @@ __all__ = ["CERTIFIERS", "DDRS", "DMS", "DRS", "MS", "RS", "DensePure", "make"]
 
 
 def make(name: str, **options: Any) -> Any:
-    """The certifier of this name with these options.
+    """Create a certifier by name.
 
     Args:
         name: a key of `CERTIFIERS`.
         **options: fields of the certifier.
 
     Raises:
-        ValueError: an unknown name or option, a missing one, or a value out of range; says what is allowed.
+        ValueError: the name or an option is unknown, an option is missing, or a value is out of range; the message
+            lists what is allowed.
 
     >>> make("ms", n=500).n
     500
@@ -33,11 +33,4 @@ def make(name: str, **options: Any) -> Any:
     Traceback (most recent call last):
     ValueError: rs needs score_range; see jaxiqa.defenses.smoothing.RS
     """
-    check_choice("certifier", name, CERTIFIERS)
-    fields = {field.name: field for field in dataclasses.fields(CERTIFIERS[name])}
-    for option in options:
-        check_choice(f"option of {name}", option, fields)
-    for field in fields.values():
-        if field.default is dataclasses.MISSING and field.name not in options:
-            raise ValueError(f"{name} needs {field.name}; see jaxiqa.defenses.smoothing.{CERTIFIERS[name].__name__}")
-    return CERTIFIERS[name](**options)
+    return build(CERTIFIERS, "certifier", name, options)

@@ -1,4 +1,4 @@
-"""What samples prove: Clopper-Pearson bounds, radii, and the order statistics that enclose a quantile. Float64."""
+"""Statistics of certificates, in float64: Clopper-Pearson bounds, radii, order statistics that enclose a quantile."""
 
 import math
 from collections.abc import Callable
@@ -7,13 +7,13 @@ import numpy as np
 from jaxtyping import Float, Int
 from scipy import special, stats
 
-from jaxiqa.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number
 
 Probability = Float[np.ndarray, "*b"]
 
 
 def check_share(name: str, value: float) -> None:
-    """Raise ``ValueError`` unless ``0 < value < 1``.
+    """Check that ``0 < value < 1``; otherwise raise ``ValueError``.
 
     >>> check_share("alpha", 1.0)
     Traceback (most recent call last):
@@ -24,11 +24,11 @@ def check_share(name: str, value: float) -> None:
 
 
 def clopper_pearson(successes: Int[np.ndarray, "*b"] | int, n: int, alpha: float) -> Probability:
-    """One-sided lower bound of a probability, of which ``successes`` of ``n`` were seen.
+    """Compute the one-sided lower bound of a probability from ``successes`` in ``n`` trials.
 
         p with P(Bin(n, p) >= successes) = alpha:  the alpha-quantile of Beta(k, n - k + 1);  0 for k = 0
 
-    It is above the true probability with probability ``alpha`` at most; for k = n it is ``alpha ** (1 / n)``.
+    The bound is above the true probability with probability at most ``alpha``; for k = n it is ``alpha ** (1 / n)``.
 
     >>> print(clopper_pearson(1000, 1000, 0.001).round(6))
     0.993116
@@ -40,7 +40,7 @@ def clopper_pearson(successes: Int[np.ndarray, "*b"] | int, n: int, alpha: float
 
 
 def clopper_pearson_upper(successes: Int[np.ndarray, "*b"] | int, n: int, alpha: float) -> Probability:
-    """The other side: below the true probability with probability ``alpha`` at most.
+    """Compute the one-sided upper bound: below the true probability with probability at most ``alpha``.
 
     >>> print(clopper_pearson_upper(0, 1000, 0.001).round(6))
     0.006884
@@ -49,20 +49,25 @@ def clopper_pearson_upper(successes: Int[np.ndarray, "*b"] | int, n: int, alpha:
 
 
 def radius(probability: Probability, sigma: float) -> Float[np.ndarray, "*b"]:
-    """Radius within which the class stays, ``sigma · Φ⁻¹(p)``, 0 for p < 1/2 (abstention); finite also for p = 1.
+    """Compute the radius within which the class is constant, ``sigma · Φ⁻¹(p)``; 0 for p < 1/2 (abstention).
+
+    It is finite for p = 1 too.
 
     >>> print(radius(clopper_pearson(1000, 1000, 0.001), 0.12).round(6))
     0.295592
 
-    Reference: Cohen et al., arXiv 1902.02918, Theorem 1 with p_B = 1 - p_A.
+    Reference: Cohen et al., "Certified Adversarial Robustness via Randomized Smoothing", arXiv:1902.02918, Theorem 1
+    with p_B = 1 - p_A.
     """
     return np.asarray(sigma * special.ndtri(np.clip(probability, 0.5, np.nextafter(1.0, 0.0))))
 
 
 def upper_rank(n: int, p: float, alpha: float) -> int:
-    """The least q >= ⌈p n⌉ for which the q-th smallest of n samples is not below the p-quantile, but for ``alpha``:
+    """Return the least q >= ⌈p n⌉ such that the q-th smallest of n samples bounds the p-quantile from above:
 
-        P(Bin(n, p) >= q) < alpha,   n + 1 where there is none
+        P(Bin(n, p) >= q) < alpha,   n + 1 if there is none
+
+    The bound fails with probability below ``alpha``.
 
     >>> upper_rank(1000, 0.6615388804893103, 0.001)
     708
@@ -74,9 +79,11 @@ def upper_rank(n: int, p: float, alpha: float) -> int:
 
 
 def lower_rank(n: int, p: float, alpha: float) -> int:
-    """The greatest q <= ⌊p n⌋ for which the q-th smallest of n samples is not above the p-quantile, but for ``alpha``:
+    """Return the greatest q <= ⌊p n⌋ such that the q-th smallest of n samples bounds the p-quantile from below:
 
-        P(Bin(n, p) < q) < alpha,   0 where there is none
+        P(Bin(n, p) < q) < alpha,   0 if there is none
+
+    The bound fails with probability below ``alpha``.
 
     >>> lower_rank(1000, 0.33846111951068963, 0.001)
     293
@@ -88,26 +95,28 @@ def lower_rank(n: int, p: float, alpha: float) -> int:
 
 
 def median_ranks(n: int, epsilon: float, sigma: float, alpha: float, variant: str = "paper") -> tuple[int, int]:
-    """Ranks, from 1 upwards, of the samples that enclose the median score of every image within ``epsilon``.
+    """Return the ranks, from 1, of the samples that enclose the median score of every image within ``epsilon``.
 
-    The median of an image at Euclidean distance ``epsilon`` is a quantile of this one: at least its
-    Φ(-ε/σ)-quantile, at most its Φ(ε/σ)-quantile. Each of the two ranks is right with probability 1 - ``alpha``.
+    The median score of an image at Euclidean distance ``epsilon`` lies between two quantiles of this image: the
+    Φ(-ε/σ)-quantile and the Φ(ε/σ)-quantile. Each of the two bounds holds with probability 1 - ``alpha``.
 
     Args:
         n: number of samples.
         epsilon: Euclidean distance, in the unit of ``sigma``.
         sigma: standard deviation of the noise.
         alpha: probability that one bound fails.
-        variant: ``"paper"``; or ``"benchmark"``, whose ranks are each one lower (the samples are sorted downwards and
-            counted from 0, so that the pair is (n - q_u, n - q_l)): valid below, one sample short above.
+        variant: ``"paper"``; or ``"benchmark"``, whose ranks are both lower by one (it sorts in descending order and
+            counts from 0, so the pair is (n - q_u, n - q_l)). Its lower bound is valid, its upper bound is one sample
+            too low.
 
     Returns:
-        Lower and upper rank; 0 and n + 1 stand for -∞ and ∞.
+        Lower and upper rank; 0 means -∞, n + 1 means ∞.
 
     >>> median_ranks(1000, 0.05, 0.12, 0.001), median_ranks(1000, 0.05, 0.12, 0.001, "benchmark")
     ((293, 708), (292, 707))
 
-    Reference: Chiang et al., arXiv 2007.03730.
+    Reference: Chiang et al., "Detection as Regression: Certified Object Detection by Median Smoothing",
+    arXiv:2007.03730.
     """
     check_choice("variant", variant, ("paper", "benchmark"))
     lower = lower_rank(n, special.ndtr(-epsilon / sigma), alpha)
@@ -116,7 +125,7 @@ def median_ranks(n: int, epsilon: float, sigma: float, alpha: float, variant: st
 
 
 def least(feasible: Callable[[int], bool], limit: int = 10**7) -> int | None:
-    """The least n >= 1 that is feasible, where all larger ones are too; None where none up to ``limit`` is.
+    """Return the least feasible n >= 1, if all larger n are feasible too; None if none up to ``limit`` is feasible.
 
     >>> least(lambda n: n * n > 50), least(lambda n: False)
     (8, None)
@@ -134,7 +143,7 @@ def least(feasible: Callable[[int], bool], limit: int = 10**7) -> int | None:
 
 
 def refuse_few(n: int, feasible: Callable[[int], bool], nothing: str) -> None:
-    """Raise ``ValueError`` where ``n`` samples can prove nothing, whatever they are; says how many could.
+    """Check that ``n`` samples can certify anything; else raise ``ValueError`` with the number that can.
 
     >>> refuse_few(9, lambda n: 0.001 ** (1 / n) > 0.5, "at alpha=0.001 no radius")
     Traceback (most recent call last):
@@ -145,3 +154,23 @@ def refuse_few(n: int, feasible: Callable[[int], bool], nothing: str) -> None:
         enough = least(feasible)
         limit = "any n" if enough is None else f"fewer than n={enough}"
         raise ValueError(f"n={n} is too small: {nothing} can be certified with {limit}")
+
+
+LOOKS = 5
+
+
+def stopping_schedule(n: int, alpha: float, *, early: bool) -> list[tuple[int, float]]:
+    """Return the sample sizes at which bounds are computed, and the share of ``alpha`` of each: early stopping.
+
+    Without ``early``: all samples, all of ``alpha``. With it: n/16, n/8, n/4, n/2 and n (rounded up), with equal shares
+    of ``alpha``. By the union bound, the bounds at all sizes hold together with probability 1 - ``alpha``, whenever
+    sampling stops and for whatever reason. So the best of them may be reported. The cost: the bound at n samples is
+    that of alpha / 5, a little wider.
+
+    >>> stopping_schedule(1000, 0.001, early=False)
+    [(1000, 0.001)]
+    >>> stopping_schedule(100, 0.05, early=True)
+    [(7, 0.01), (13, 0.01), (25, 0.01), (50, 0.01), (100, 0.01)]
+    """
+    sizes = sorted({math.ceil(n / 2**halvings) for halvings in range(LOOKS)}) if early else [n]
+    return [(size, alpha / len(sizes)) for size in sizes]

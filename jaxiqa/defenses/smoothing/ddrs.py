@@ -1,4 +1,4 @@
-"""Smoothing behind a diffusion model: one step takes the noise away."""
+"""Randomised smoothing with one denoising step of a diffusion model."""
 
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
@@ -7,19 +7,19 @@ from typing import Any, ClassVar
 import jax
 from jaxtyping import Array, Int
 
-from jaxiqa.arguments import trained
+from jaxiqa.core.pytrees import trained
+from jaxiqa.core.types import Certificate, Images, ScoreFn
 from jaxiqa.defenses.diffusion import ask, linear_schedule, noise, predict_clean, step_of_sigma
+from jaxiqa.defenses.smoothing.class_certificate import ClassSampling, certify_class
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
-from jaxiqa.defenses.smoothing.resizing import check_size, resized_to
+from jaxiqa.defenses.smoothing.noisy_copies import check_size, resized_to
 from jaxiqa.defenses.smoothing.sampling import Progress
-from jaxiqa.defenses.smoothing.voting import certify_class, check_voting
-from jaxiqa.types import Certificate, Images, ScoreFn
 
 
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class OneShot:
-    """``x̂_0(√ᾱ x + √(1 − ᾱ) noise)``: diffused to index t, and the clean image the network sees in it."""
+    """``x̂_0(√ᾱ x + √(1 − ᾱ) noise)``: diffuse to index t, then predict the clean image by the network."""
 
     network: Any
     schedule: Any
@@ -35,46 +35,38 @@ class OneShot:
 
 
 @dataclass(frozen=True)
-class DDRS:
-    """Diffusion-denoised smoothing: `RS` of the class of what one step of a diffusion model makes of a noisy image.
+class DDRS(ClassSampling):
+    """Diffusion-denoised smoothing: `RS` on noisy images that one step of a diffusion model denoises.
 
-    The image is resized to ``size``, noised by the diffusion itself at the first index t whose noise is at least σ
-    (√(1/ᾱ − 1) >= 2σ, images being in [-1, 1] there), predicted clean, and scored at that size. The radius is σ's,
-    which is right because the noise is not less. It is one over the *resized* image; ``input_radius`` of the
-    certificate is what it means for the image given.
+    The image is resized to ``size`` and diffused to the first index t whose noise is at least σ (√(1/ᾱ − 1) >= 2σ,
+    since images are in [-1, 1] there). The network predicts the clean image, which is scored at that size. The radius
+    is computed with σ, which is valid because the noise is not less. It holds for the *resized* image; ``input_radius``
+    of the certificate holds for the given image.
 
     Args:
-        network: ``(x b h w 3 in [-1, 1], t b) -> b h w 6``, see `jaxiqa.defenses.diffusion`; best a pytree that can be
-            called.
+        network: ``(x b h w 3 in [-1, 1], t b) -> b h w 6``, see `jaxiqa.defenses.diffusion`; best a callable pytree.
         score_range, sigma, n0, n, alpha, classes, target, chunk: as for `jaxiqa.defenses.smoothing.RS`.
-        size: side that images are resized to; None leaves them as they are.
+        size: side to which images are resized; None: no resize.
 
-    Calling it, and its errors: as for `RS`; also a sigma beyond the diffusion's noise.
+    Call and errors: as for `RS`; also an error if sigma is above the noise of the diffusion.
 
     >>> certify = DDRS(network=lambda x, t: jax.numpy.zeros((*x.shape[:3], 6)), score_range=(0.0, 1.0), n=50, size=8)
     >>> found = certify(lambda x: x.mean((1, 2, 3)), jax.numpy.full((1, 4, 6, 3), 0.57), jax.random.key(0))
     >>> found.label.tolist(), found.size
     ([6], (8, 8))
 
-    Reference: Carlini et al., arXiv 2206.10550.
+    Reference: Carlini et al., "(Certified!!) Adversarial Robustness for Free!", arXiv:2206.10550.
 
-    **Differs from the paper**: the noise is the schedule's at index t, up to 1 % more than σ; the paper interpolates.
+    **Differs from the paper**: the noise is that of the schedule at index t, up to 1 % more than σ; the paper
+    interpolates.
     """
 
     network: Callable[..., Any]
     _: KW_ONLY
-    score_range: tuple[float, float]
-    sigma: float = 0.12
-    n0: int = 100
-    n: int = 1000
-    alpha: float = 0.001
-    classes: int = 12
-    target: float | None = None
-    chunk: int | None = None
     size: int | None = 256
 
-    def __post_init__(self):
-        check_voting(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
         trained("network", self.network)
         check_size(self.size)
         step_of_sigma(linear_schedule(), self.sigma)

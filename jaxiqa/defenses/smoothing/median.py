@@ -1,29 +1,28 @@
-"""Median smoothing: an interval that the median score of noisy copies cannot leave."""
+"""Median smoothing: certify an interval of the median score of noisy copies."""
 
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
-from typing import Any, Protocol, runtime_checkable
+from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 
-from jaxiqa.arguments import trained
-from jaxiqa.checks import check_choice, check_count
-from jaxiqa.defenses.smoothing.bounds import check_share, median_ranks, refuse_few
-from jaxiqa.defenses.smoothing.inputs import check_chunk, check_option
-from jaxiqa.defenses.smoothing.looks import looks
-from jaxiqa.defenses.smoothing.sampling import Progress, sampler
-from jaxiqa.defenses.smoothing.views import Denoised, Noisy
-from jaxiqa.types import Certificate, Images, ScoreFn
+from jaxiqa.core.checks import check_option
+from jaxiqa.core.pytrees import trained
+from jaxiqa.core.types import Certificate, Images, ScoreFn
+from jaxiqa.defenses.smoothing.bounds import median_ranks, refuse_few, stopping_schedule
+from jaxiqa.defenses.smoothing.noisy_copies import noisy_view
+from jaxiqa.defenses.smoothing.sampling import Progress, Sampling, sampler
 
 
-@dataclass(frozen=True)
-class MS:
-    """Median smoothing: the median score under noise, and bounds of it for every image within ``epsilon``.
+@dataclass(frozen=True, kw_only=True)
+class MS(Sampling):
+    """Median smoothing: certify the median score under noise, with bounds for every image within ``epsilon``.
 
         q_l-th smallest of n scores  <=  median score of x + δ  <=  q_u-th smallest,   ‖δ‖₂ <= epsilon
 
-    with the ranks of `jaxiqa.defenses.smoothing.bounds.median_ranks`. What is smoothed is ``score_fn(clip(x, 0, 1))``:
-    clipping the noisy image belongs to the metric, and the certificate holds for any metric.
+    with the ranks of `jaxiqa.defenses.smoothing.bounds.median_ranks`. What is smoothed is ``score_fn(clip(x, 0, 1))``,
+    or ``score_fn(clip(denoise(x), 0, 1))`` with a denoiser: clipping and denoising belong to the metric, and the
+    certificate holds for any metric.
 
     Args:
         epsilon: Euclidean norm of the change, > 0, in [0, 1] pixel units over the whole image.
@@ -31,18 +30,20 @@ class MS:
         n: noisy copies of each image.
         alpha: probability, in (0, 1), that ``lower`` does not hold, and that ``upper`` does not.
         target: None: all n samples are used. A width > 0, in the metric's units: an image is done once its bounds are
-            finite and say on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.looks`.
+            finite and say on which side of it the width of its interval lies; see `jaxiqa.defenses.smoothing.bounds`.
         chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
-        variant: ``"paper"``, or ``"benchmark"``: each bound is the sample one rank below, and the score is the lower
-            of two middle samples instead of their mean.
+        denoise: None, or ``b h w 3 -> b h w 3``, for images with noise of ``sigma``, whose values leave [0, 1]; best a
+            pytree that can be called.
+        variant: ``"paper"``, or ``"benchmark"``: each bound is the sample one rank below, the score is the lower of two
+            middle samples instead of their mean, and noisy images are clipped before the denoiser.
 
     Calling it takes ``score_fn`` (``b h w 3 -> b``), images ``b h w 3`` in [0, 1], a key, or one per image, and an
-    optional ``progress(done, total)``, and returns a `jaxiqa.types.Certificate` with ``score`` and finite bounds,
+    optional ``progress(done, total)``, and returns a `jaxiqa.core.types.Certificate` with ``score`` and finite bounds,
     ``lower <= score <= upper``.
 
     Raises:
-        ValueError: an option, the images or the key are not as stated here; ``n`` samples are too few for any bound,
-            said before sampling, with the least n; a score is not finite.
+        ValueError: an option, the images or the key are not allowed; ``n`` samples are too few for any bound (raised
+            before sampling, with the least n); a score is not finite.
 
     >>> import jax
     >>> images = jax.numpy.full((1, 4, 6, 3), 0.5)
@@ -50,36 +51,39 @@ class MS:
     >>> bool(found.lower[0] < found.score[0] < found.upper[0]), found.n.tolist()
     (True, [200])
 
-    Reference: Chiang et al., arXiv 2007.03730.
+    Reference: Chiang et al., "Detection as Regression: Certified Object Detection by Median Smoothing",
+    arXiv:2007.03730.
     """
 
-    _: KW_ONLY
     epsilon: float = 0.05
-    sigma: float = 0.12
-    n: int = 1000
-    alpha: float = 0.001
-    target: float | None = None
-    chunk: int | None = None
+    denoise: Callable[[Images], Images] | None = None
     variant: str = "paper"
 
-    def __post_init__(self):
-        check_bounding(self)
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_option("epsilon", self.epsilon, open_low=True)
+        noisy_view(self.sigma, self.denoise, self.variant)  # checks both
+        if self.target is not None:
+            check_option("target", self.target, open_low=True)
+
+        def enough(n):
+            size, share = stopping_schedule(n, self.alpha, early=self.target is not None)[-1]
+            lower, upper = median_ranks(size, self.epsilon, self.sigma, share, self.variant)
+            return lower >= 1 and upper <= size
+
+        stated = f"at alpha={self.alpha}, sigma={self.sigma} no interval for epsilon={self.epsilon}"
+        refuse_few(self.n, enough, stated)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
-        return certify_median(self, Noisy(self.sigma), score_fn, images, key, progress)
+        view = noisy_view(self.sigma, self.denoise, self.variant)
+        return certify_median(self, view, score_fn, images, key, progress)
 
 
 @dataclass(frozen=True)
-class DMS:
-    """Denoised median smoothing: `MS` of ``score_fn(clip(denoise(x), 0, 1))``.
+class DMS(MS):
+    """Denoised median smoothing: `MS` with a denoiser, which must be given.
 
-    Args:
-        denoise: ``b h w 3 -> b h w 3``, for images with noise of ``sigma`` that leave [0, 1]; best a pytree that can be
-            called.
-        epsilon, sigma, n, alpha, target, chunk: as for `MS`.
-        variant: ``"paper"``, or ``"benchmark"``: as for `MS`, and noisy images are clipped before the denoiser.
-
-    Calling it, and its errors: as for `MS`.
+    Arguments, call and errors are those of `MS`; ``denoise`` may be the first positional argument.
 
     >>> import jax
     >>> certify = DMS(denoise=lambda x: 0.5 * x + 0.25, n=100)
@@ -87,72 +91,29 @@ class DMS:
     >>> print(found.score.round(1))
     [0.5]
 
-    Reference: Chiang et al., arXiv 2007.03730; Salman et al., arXiv 2003.01908 (denoised smoothing).
+    Reference: Chiang et al., "Detection as Regression: Certified Object Detection by Median Smoothing",
+    arXiv:2007.03730; Salman et al., "Denoised Smoothing: A Provable Defense for Pretrained Classifiers",
+    arXiv:2003.01908.
     """
 
-    denoise: Callable[[Images], Images]
-    _: KW_ONLY
-    epsilon: float = 0.05
-    sigma: float = 0.12
-    n: int = 1000
-    alpha: float = 0.001
-    target: float | None = None
-    chunk: int | None = None
-    variant: str = "paper"
+    denoise: Callable[[Images], Images] = field()  # field() removes the default of MS
 
     def __post_init__(self):
-        check_bounding(self)
-        trained("denoise", self.denoise)
-
-    def __call__(self, score_fn: ScoreFn, images: Images, key: Any, progress: Progress = None) -> Certificate:
-        view = Denoised(self.sigma, trained("denoise", self.denoise), self.variant)
-        return certify_median(self, view, score_fn, images, key, progress)
-
-
-@runtime_checkable
-class Bounding(Protocol):
-    """The options that `MS` and `DMS` share, documented there."""
-
-    epsilon: float
-    sigma: float
-    n: int
-    alpha: float
-    target: float | None
-    chunk: int | None
-    variant: str
-
-
-def check_bounding(options: Bounding) -> None:
-    """Raise ``ValueError`` where an option is out of range, or where n samples give no finite bounds."""
-    check_option("epsilon", options.epsilon, open_low=True)
-    check_option("sigma", options.sigma, open_low=True)
-    check_count("n", options.n, 1)
-    check_share("alpha", options.alpha)
-    check_chunk(options.chunk)
-    check_choice("variant", options.variant, ("paper", "benchmark"))
-    if options.target is not None:
-        check_option("target", options.target, open_low=True)
-
-    def enough(n):
-        size, share = looks(n, options.alpha, early=options.target is not None)[-1]
-        lower, upper = median_ranks(size, options.epsilon, options.sigma, share, options.variant)
-        return lower >= 1 and upper <= size
-
-    stated = f"at alpha={options.alpha}, sigma={options.sigma} no interval for epsilon={options.epsilon}"
-    refuse_few(options.n, enough, stated)
+        trained("denoise", self.denoise)  # None is no denoiser
+        super().__post_init__()
 
 
 def certify_median(
-    options: Bounding, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress
+    options: MS, view: Any, score_fn: ScoreFn, images: Images, key: Any, progress: Progress
 ) -> Certificate:
-    """The certificate of `MS`, for what the view makes of noisy copies."""
+    """Compute the certificate of `MS` for the noisy copies that ``view`` makes."""
     sampled = sampler(view, score_fn, images, key, options.n, options.chunk)
     count, active = len(images), np.arange(len(images))
     scores = np.zeros((count, options.n))
     n, score = np.zeros(count, int), np.zeros(count)
     lower, upper = np.full(count, -np.inf), np.full(count, np.inf)
     before = 0
-    for size, share in looks(options.n, options.alpha, early=options.target is not None):
+    for size, share in stopping_schedule(options.n, options.alpha, early=options.target is not None):
         scores[active, before:size] = sampled.scores(active, before, size, progress)[..., 0]
         ordered = np.sort(scores[active, :size], 1)
         ranks = median_ranks(size, options.epsilon, options.sigma, share, options.variant)
@@ -167,7 +128,7 @@ def certify_median(
             active = active[(width > options.target) & ~wide]
             if not len(active):
                 break
-    # The bounds of one look may miss the median of another, though seldom; wider bounds hold as well.
+    # In rare cases the bounds at one sample size miss the median at another. Wider bounds are valid too.
     lower, upper = np.minimum(lower, score), np.maximum(upper, score)
     return Certificate(
         radius=np.full(count, float(options.epsilon)),
@@ -176,7 +137,7 @@ def certify_median(
         sigma=float(options.sigma),
         alpha=float(options.alpha),
         noise="gaussian",
-        size=tuple(images.shape[1:3]),
+        size=(images.shape[1], images.shape[2]),
         score=score,
         lower=lower,
         upper=upper,
@@ -184,13 +145,13 @@ def certify_median(
 
 
 def _ranked(ordered, ranks):
-    """The samples of these two ranks; infinite where a rank is off the end."""
+    """Return the samples of these two ranks; ±infinity if a rank is outside 1..n."""
     padded = np.pad(ordered, ((0, 0), (1, 1)), constant_values=((0, 0), (-np.inf, np.inf)))
     return padded[:, ranks[0]], padded[:, ranks[1]]
 
 
 def _least_width(ordered, options, share):
-    """The least width of the interval that infinitely many samples would give, from the bounds' other sides."""
+    """Return a lower bound of the interval's width for infinitely many samples, from the opposite bounds."""
     from_above, from_below = median_ranks(ordered.shape[1], -options.epsilon, options.sigma, share)
     below, above = _ranked(ordered, (from_below, from_above))
     return above - below

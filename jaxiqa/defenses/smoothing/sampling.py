@@ -1,4 +1,4 @@
-"""Monte-Carlo: the scores of many noisy copies of each image, chunk by chunk, over all devices."""
+"""Monte-Carlo: the options of sampling, and the scores of many noisy copies of each image, chunk by chunk."""
 
 import os
 from collections.abc import Callable
@@ -12,26 +12,62 @@ import numpy as np
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
-from jaxiqa.arguments import as_pytree, check_pictures, image_keys, is_traced
-from jaxiqa.checks import check_count
-from jaxiqa.types import Images, ScoreFn
+from jaxiqa.core.checks import check_chunk, check_count, check_option
+from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.keys import image_keys
+from jaxiqa.core.pytrees import as_pytree, is_traced
+from jaxiqa.core.types import Images, ScoreFn
+from jaxiqa.defenses.smoothing.bounds import check_share
 
 SHARE = 0.7
-"""Share of the free memory that is planned with: others use the machine too."""
+"""Share of the free memory that is used for planning: other programs use the machine too."""
 
 LARGEST = {"cpu": 32}
-"""Copies per device beyond which nothing gets faster, by backend; 256 elsewhere."""
+"""Largest number of copies per device, by backend; 256 elsewhere. More copies are not faster."""
 
 Progress = Callable[[int, int], Any] | None
 
 
+@dataclass(frozen=True, kw_only=True)
+class Sampling:
+    """The options that all certifiers share; each certifier is a frozen dataclass that inherits them.
+
+    Args:
+        sigma: standard deviation of the noise, > 0, in [0, 1] pixel units.
+        n: noisy copies of each image that the bounds are computed from, >= 1.
+        alpha: probability, in (0, 1), that a bound does not hold.
+        target: None: all n samples are used. A number: an image is done once its bounds decide on which side of
+            ``target`` it lies; see `jaxiqa.defenses.smoothing.bounds.stopping_schedule`.
+        chunk: noisy copies scored at once on each device; None chooses. The samples do not depend on it.
+
+    Raises:
+        ValueError: an option is out of range.
+
+    >>> Sampling(alpha=1.0)
+    Traceback (most recent call last):
+    ValueError: alpha=1.0 is outside (0, 1)
+    """
+
+    sigma: float = 0.12
+    n: int = 1000
+    alpha: float = 0.001
+    target: float | None = None
+    chunk: int | None = None
+
+    def __post_init__(self):
+        check_option("sigma", self.sigma, open_low=True)
+        check_count("n", self.n, 1)
+        check_share("alpha", self.alpha)
+        check_chunk(self.chunk)
+
+
 @dataclass(frozen=True)
 class Sampler:
-    """The images of one certificate on the devices, ready to be sampled; made by `sampler`.
+    """The images of one certificate on the devices, ready for sampling; create it by `sampler`.
 
-    Sample s of an image is the same noise in whatever chunk and on whatever device it falls, and only scores come back
-    to the host. One chunk is computed while the scores of the one before it are fetched; the chunks are Python's, since
-    XLA runs a convolution in a CPU loop body many times slower (jax#12868).
+    Sample s of an image has the same noise in any chunk and on any device. Only scores are copied to the host. One
+    chunk is computed while the scores of the previous one are fetched. The chunks are a Python loop, since XLA runs a
+    convolution in a CPU loop body many times slower (jax#12868).
     """
 
     view: Any
@@ -44,10 +80,10 @@ class Sampler:
     def scores(
         self, which: Int[np.ndarray, " k"], first: int, last: int, progress: Progress = None
     ) -> Float[np.ndarray, "k n votes"]:
-        """Scores of samples ``first`` to ``last - 1`` of the images ``which``, float32.
+        """Score samples ``first`` to ``last - 1`` of the images ``which``; float32.
 
         Raises:
-            ValueError: a score is not finite; names the images.
+            ValueError: a score is not finite; the message names the images.
         """
         image = np.repeat(which, last - first).astype(np.int32)
         sample = np.tile(np.arange(first, last, dtype=np.int32), len(which))
@@ -66,13 +102,13 @@ class Sampler:
         return scores
 
     def _dispatch(self, image, sample, start):
-        take = np.minimum(np.arange(start, start + self.chunk), len(image) - 1)  # the last one fills the last chunk
+        take = np.minimum(np.arange(start, start + self.chunk), len(image) - 1)  # pads the last chunk
         image, sample = jax.device_put((image[take], sample[take]), self.divided)
         return _score(self.score_fn, _see(self.view, *_pick(self.images, self.words, image), sample), self.view.votes)
 
 
-# Three programs. Together, XLA would draw the noise anew for each tap of a convolution that is written as products, and
-# everything would be compiled for every size of batch.
+# Three programs. In one program, XLA would draw the noise again for each tap of a convolution that is written as
+# products, and everything would be compiled for every batch size.
 
 
 @jax.jit
@@ -91,30 +127,30 @@ def _score(score_fn, copies, votes):
     if scores.shape != copies.shape[:1]:
         expected = f"({len(copies)},), one score per image"
         raise ValueError(f"score_fn returned shape {scores.shape} for {len(copies)} images; expected {expected}")
-    # half precision is widened, float64 kept: a score is compared with borders as it is
+    # half precision becomes float32, float64 stays: scores are compared with borders without rounding
     return scores.astype(jnp.promote_types(scores.dtype, jnp.float32)).reshape(-1, votes)
 
 
 def sampler(
     view: Any, score_fn: ScoreFn, images: Images, key: Any, n: int, chunk: int | None, resize: Any = None
 ) -> Sampler:
-    """Put everything on all local devices.
+    """Create a sampler: copy images, metric and view to all local devices and choose the chunk.
 
     Args:
-        view: see `jaxiqa.defenses.smoothing.views`.
-        score_fn: ``b h w 3 -> b``, best a pytree that can be called, since other functions compile once per object.
+        view: see `jaxiqa.defenses.smoothing.noisy_copies`.
+        score_fn: ``b h w 3 -> b``, best a callable pytree, since other functions compile once per object.
         images: ``b h w 3`` in [0, 1], of any float type; noise is added in float32.
-        key: random key, folded with each image's place in the batch; or one key per image.
-        n: how many samples of each image will be asked for, for a chunk that wastes little.
-        chunk: copies scored at once on each device; None: as many as fit into its memory and still make it faster.
-        resize: what to do to the images before noise is added, ``b h w 3 -> b h w 3``.
+        key: random key, folded with the place of each image in the batch; or one key per image.
+        n: number of samples of each image, to choose a chunk with little padding.
+        chunk: copies scored at once on each device; None: as many as fit into memory and make it faster.
+        resize: applied to the images before noise is added, ``b h w 3 -> b h w 3``.
 
     Raises:
-        ValueError: bad images or key, a chunk below 1, or not even one copy that fits into memory.
+        ValueError: the images or the key are not allowed, the chunk is below 1, or one copy does not fit into memory.
     """
     if is_traced(images):
-        raise ValueError("images is traced; certificates are computed on the host, outside jit, vmap and grad")
-    check_pictures(images, channels=3)
+        raise ValueError("images is traced; call the certifier outside jit, vmap and grad: it runs on the host")
+    check_unit_images(images, channels=3)
     keys = image_keys(key, len(images))
     images = jnp.asarray(images, jnp.float32)
     images = images if resize is None else resize(images)
@@ -135,9 +171,9 @@ def sampler(
 def fitting_chunk(
     view: Any, score_fn: Any, shape: tuple[int, ...], total: int, divided: NamedSharding, *, available: int
 ) -> int:
-    """How many copies, over all devices, are scored at once: those that fit, fewer where that leaves less to waste.
+    """Return how many copies, over all devices, are scored at once: those that fit, or fewer for less padding.
 
-    XLA's own count of temporary bytes decides; what is compiled for it is the program that is then used.
+    XLA's count of temporary bytes decides; the program compiled for it is the one used later.
     """
     devices = divided.num_devices
     most = LARGEST.get(jax.default_backend(), 256)
@@ -147,12 +183,15 @@ def fitting_chunk(
         if needed <= available:
             return each * devices
         if each == 1:
-            raise ValueError(f"one image of {shape} needs {needed / 2**20:.0f} MiB, {available / 2**20:.0f} are free")
+            raise ValueError(
+                f"one image of {shape} needs {needed / 2**20:.0f} MiB of memory; "
+                f"{available / 2**20:.0f} MiB are available"
+            )
         most = max(1, min(each // 2, each * available // needed))
 
 
 def _least_waste(total, most):
-    """The chunk in (most / 2, most] that leaves the fewest places of the last one empty, the largest of equals."""
+    """Return the chunk in (most / 2, most] with the least padding in the last chunk; of equal ones, the largest."""
     return min(range(most // 2 + 1, most + 1), key=lambda each: (-total % each, -each)) if total > most else total
 
 
@@ -169,7 +208,7 @@ def _needed(view, score_fn, shape, divided):
 
 
 def free_bytes() -> int:
-    """Free bytes of one device: of its own memory, or its part of the machine's.
+    """Return the free bytes of one device: of its own memory, or its share of the machine's memory.
 
     >>> free_bytes() > 0
     True

@@ -1,0 +1,1 @@
+"""Wrappers that work with any attack."""

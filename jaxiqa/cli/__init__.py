@@ -1,0 +1,1 @@
+"""Command-line programs; no other package imports them."""

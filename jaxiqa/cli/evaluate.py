@@ -1,0 +1,42 @@
+"""Attack the trained variants of an experiment, defend them, and write tables, plots and a report.
+
+Writes WORKDIR/results.jsonl (one row per image, model, attack and strength) and, with defenses, the attacked images as
+PNG files, defenses.jsonl and certificates.jsonl; then table.csv, defenses.csv, leaderboard.csv, the plots, the example
+sheet and report.html. You may stop it at any time: the same command continues and repeats nothing. If a model was
+trained again since, its old rows are not mixed with new ones: the program stops with an error.
+
+``--defense [LABEL=]NAME[,OPTION=VALUE...]`` adds a defense to those of the config; it may be given several times. NAME
+is a purifier of the library or a class in your own file, as in ``--defense my_file.py:MyPurifier``.
+"""
+
+import sys
+import time
+from collections.abc import Sequence
+from dataclasses import replace
+
+from jaxiqa.cli.options import from_command_line, take_defenses
+from jaxiqa.cli.runtime import explained
+from jaxiqa.config import Experiment, check_experiment
+
+
+def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Run the command line."""
+    with explained("finished batches are kept; run the same command again to continue"):
+        experiment = read_arguments(arguments, program)
+        check_experiment(experiment)
+        from jaxiqa.cli.runtime import start_jax
+        from jaxiqa.core.progress import console
+        from jaxiqa.evaluation.experiment import evaluate_experiment
+
+        start_jax()
+        began = time.perf_counter()
+        evaluate_experiment(experiment)
+        console.print(f"evaluated in {(time.perf_counter() - began) / 60:.1f} minutes")
+
+
+def read_arguments(arguments: Sequence[str] | None = None, program: str | None = None) -> Experiment:
+    """Read the config and change it by ``--field value`` and ``--defense``."""
+    arguments, defenses = take_defenses(list(sys.argv[1:] if arguments is None else arguments))
+    experiment = from_command_line(__doc__, arguments, program=program)
+    evaluation = experiment.evaluation
+    return replace(experiment, evaluation=replace(evaluation, defenses={**evaluation.defenses, **defenses}))

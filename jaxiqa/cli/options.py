@@ -1,0 +1,206 @@
+"""Parse options of the command line: ``key=value``, and numbers that may be fractions."""
+
+import ast
+import re
+import sys
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+from jaxiqa.config.evaluation import Defense
+from jaxiqa.config.experiment import Experiment
+from jaxiqa.config.loading import find_config, load_config, shipped
+
+_FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
+
+
+def parse_number(text: str) -> float:
+    """Parse a number or a fraction, such as the strength of an attack.
+
+    >>> parse_number("8/255") == 8 / 255, parse_number("1e-3")
+    (True, 0.001)
+    >>> parse_number("8/0")
+    Traceback (most recent call last):
+    ValueError: '8/0' is not a number; write a number such as 0.03 or 8/255
+    """
+    fraction = _FRACTION.fullmatch(text)
+    try:
+        return float(fraction[1]) / float(fraction[2]) if fraction else float(text)
+    except (ValueError, ZeroDivisionError):
+        raise ValueError(f"{text!r} is not a number; write a number such as 0.03 or 8/255") from None
+
+
+def show_number(value: float) -> str:
+    """Write a number so that `parse_number` reads it: as a fraction of 255 if it is one.
+
+    >>> show_number(8 / 255), show_number(0.2), show_number(0.001)
+    ('8/255', '0.2', '0.001')
+    """
+    plain, steps = repr(value), round(255 * value) if abs(value) < 1 else 0
+    return f"{steps}/255" if steps and steps / 255 == value and len(plain) > 6 else plain
+
+
+def parse_value(text: str) -> Any:
+    """Parse a Python literal or a fraction; return any other text unchanged.
+
+    >>> parse_value("96,128"), parse_value("2/255") == 2 / 255, parse_value("labels.csv"), parse_value("a/b")
+    ((96, 128), True, 'labels.csv', 'a/b')
+    """
+    try:
+        return ast.literal_eval(text)
+    except (ValueError, SyntaxError, MemoryError, RecursionError):
+        pass
+    try:
+        return parse_number(text) if "/" in text else text
+    except ValueError:
+        return text
+
+
+def parse_options(texts: Iterable[str]) -> dict[str, Any]:
+    """Parse ``KEY=VALUE`` texts; values are read by `parse_value`.
+
+    >>> parse_options(["size=96,128", "csv=labels.csv", "split_column=None"])
+    {'size': (96, 128), 'csv': 'labels.csv', 'split_column': None}
+    >>> parse_options(["size"])
+    Traceback (most recent call last):
+    ValueError: options='size'; write KEY=VALUE
+    """
+    options: dict[str, Any] = {}
+    for text in texts:
+        key, equals, value = text.partition("=")
+        if not equals:
+            raise ValueError(f"options={text!r}; write KEY=VALUE")
+        options[key] = parse_value(value)
+    return options
+
+
+def options_last(arguments: Sequence[str], flag: str = "--options") -> list[str]:
+    """Move the flag to the end of a command line, with only the ``key=value`` words after it.
+
+    tyro gives a flag with several values all words up to the next flag, including files to score.
+
+    >>> options_last(["score", "--options", "a=1", "photo.png", "--options", "b=2"])
+    ['score', 'photo.png', '--options', 'a=1', 'b=2']
+    """
+    others, taken, taking = [], [], False
+    for word in arguments:
+        if word == flag or word.startswith(f"{flag}="):
+            taking = True
+            taken += [word.removeprefix(f"{flag}=")] if word != flag else []
+        elif taking and re.match(r"[A-Za-z_]\w*=", word):
+            taken.append(word)
+        else:
+            taking = False
+            others.append(word)
+    return [*others, flag, *taken] if taken else others
+
+
+FRACTIONS = "Numbers may be written as fractions: --...epsilon 2/255."
+
+
+def from_command_line(
+    description: str, arguments: Sequence[str] | None = None, *, program: str | None = None
+) -> Experiment:
+    """Read ``--config NAME`` or ``--config FILE.py``, then override its fields by ``--field value``.
+
+    An unknown field is an error with a suggestion. Without ``--config``, ``--help`` prints usage and configs.
+
+    Raises:
+        SystemExit: bad usage; the message says what is allowed.
+    """
+    import tyro
+
+    arguments = list(sys.argv[1:] if arguments is None else arguments)
+    program = program or Path(sys.argv[0]).name
+    if "--config" in arguments[:-1]:
+        at = arguments.index("--config")
+        path = find_config(arguments[at + 1])
+        del arguments[at : at + 2]
+        experiment = load_config(path)
+    elif any(argument.startswith("--config=") for argument in arguments):
+        text = next(argument for argument in arguments if argument.startswith("--config="))
+        arguments.remove(text)
+        experiment = load_config(find_config(text.removeprefix("--config=")))
+    else:
+        usage = f"usage: {program} --config NAME-OR-FILE.py [--field value ...]\n\n{description}\n\nconfigs:\n"
+        usage += "".join(f"  {path.stem}\n" for path in shipped())
+        usage += f"\n{program} --config NAME --help lists every field and its value. {FRACTIONS}"
+        if {"-h", "--help"} & set(arguments):
+            print(usage)
+            raise SystemExit(0)
+        raise SystemExit(usage)
+    return tyro.cli(
+        Experiment,
+        args=arguments,
+        default=experiment,
+        description=f"{description.rstrip()}\n\n{FRACTIONS}",
+        prog=program,
+        # A block or pruning that a config does not have is not a sub-command; add it in the config.
+        config=(tyro.conf.AvoidSubcommands,),
+        registry=_numbers(),
+    )
+
+
+def _numbers() -> Any:
+    """Return the rules by which tyro reads and shows numbers, including fractions, and options of any type."""
+    from tyro.constructors import ConstructorRegistry, PrimitiveConstructorSpec
+
+    registry = ConstructorRegistry()
+
+    @registry.primitive_rule
+    def number(info: Any) -> Any:
+        if info.type is not float:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="FLOAT|A/B",
+            instance_from_str=lambda texts: parse_number(texts[0]),
+            is_instance=lambda value: isinstance(value, float | int) and not isinstance(value, bool),
+            str_from_instance=lambda value: [show_number(float(value))],
+        )
+
+    @registry.primitive_rule
+    def anything(info: Any) -> Any:
+        if info.type is not Any:
+            return None
+        return PrimitiveConstructorSpec(
+            nargs=1,
+            metavar="VALUE",
+            instance_from_str=lambda texts: parse_value(texts[0]),
+            is_instance=lambda value: True,
+            str_from_instance=lambda value: [show_number(value) if isinstance(value, float) else str(value)],
+        )
+
+    return registry
+
+
+def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
+    """Remove every ``--defense X`` from a command line; return the other words and the defenses by label.
+
+    X is [LABEL=]NAME[,OPTION=VALUE...], where NAME is a key of `jaxiqa.defenses.purify.PURIFIERS`, or FILE.py:CLASS.
+
+    >>> rest, found = take_defenses(["--seeds", "0", "--defense", "mild=jpeg,quality=90"])
+    >>> print(rest, found["mild"])
+    ['--seeds', '0'] Defense(name='jpeg', options={'quality': 90}, preset=None, networks={})
+
+    Raises:
+        ValueError: a value is missing or cannot be read, or a label is given twice.
+    """
+    rest, found = [], {}
+    remaining = iter(arguments)
+    for argument in remaining:
+        name, equals, text = argument.partition("=")
+        if name != "--defense":
+            rest.append(argument)
+            continue
+        text = text if equals else next(remaining, "")
+        head, *options = re.split(r",(?![^(\[]*[)\]])", text)
+        label, equals, name = head.rpartition("=")
+        if not name:
+            raise ValueError(f"--defense {text!r}; write --defense [LABEL=]NAME[,OPTION=VALUE...]")
+        label = label if equals else " ".join([name.rpartition(":")[2], *options])
+        if label in found:
+            raise ValueError(f"--defense {label!r} is given twice; write LABEL= before one of them")
+        values = parse_options(options)
+        found[label] = Defense(name, preset=values.pop("preset", None), options=values)
+    return rest, found

@@ -1,0 +1,58 @@
+"""Train the metrics of an experiment: first the baseline, then the variants that start from it.
+
+Each variant is trained once per seed in WORKDIR/VARIANT/seedN, which holds config.json, metrics.jsonl,
+checkpoints/ and, at the end, the model and training.json. You may stop it at any time: the same command continues
+exactly from there.
+"""
+
+import itertools
+import time
+from collections.abc import Sequence
+
+from jaxiqa.cli.options import from_command_line
+from jaxiqa.cli.runtime import explained
+from jaxiqa.config import Experiment, check_experiment, root_folder, run_folder
+
+
+def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
+    """Run the command line."""
+    with explained("finished epochs and models are kept; run the same command again to continue"):
+        experiment = from_command_line(__doc__, arguments, program=program)
+        check_experiment(experiment)
+        train(experiment)
+
+
+def train(experiment: Experiment) -> None:
+    """Check everything, train the variants that are not trained yet, and print a line for each run."""
+    from rich.markup import escape
+
+    from jaxiqa.cli.runtime import start_jax
+    from jaxiqa.core.files import locked
+    from jaxiqa.core.progress import console, note
+    from jaxiqa.evaluation.startup import check_evaluation_start
+    from jaxiqa.train.experiment import finished_runs, load_data, train_variant
+    from jaxiqa.train.startup import check_devices, check_files, check_training
+
+    start_jax()
+    began = time.perf_counter()
+    check_training(experiment)
+    check_devices(experiment)
+    for remark in check_evaluation_start(experiment, later=True):
+        note(f"before evaluate.py: {remark}")
+    rows = finished_runs(experiment)
+    runs = list(itertools.product(experiment.seeds, experiment.variants))
+    pending = [name for name in experiment.variants if any((seed, name) not in rows for seed in experiment.seeds)]
+    distances = check_files(experiment, pending)
+    splits = load_data(experiment, pending) if pending else {}
+    trunks: dict = {}
+    for seed, name in runs:
+        if (seed, name) not in rows:
+            with locked(run_folder(experiment, name, seed)):
+                rows[seed, name] = train_variant(experiment, name, seed, splits, trunks, distances)
+        row = rows[seed, name]
+        console.print(
+            f"[bold]{escape(name)}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f} "
+            f"at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch",
+        )
+    minutes = (time.perf_counter() - began) / 60
+    console.print(f"trained in {minutes:.1f} minutes; models are in {root_folder(experiment)}", markup=False)

@@ -1,0 +1,83 @@
+"""One trained model of an experiment: its names, the files of its rows, and its score function."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any
+
+from jaxiqa import models
+from jaxiqa.core.devices import fitting_batch
+from jaxiqa.core.files import safe_name
+from jaxiqa.core.types import ScoreFn
+from jaxiqa.models.score_model import ScoreModel
+from jaxiqa.results.jsonl import append_rows, read_rows
+from jaxiqa.results.rows import (
+    FILES,
+)
+
+
+@dataclass(frozen=True)
+class EvaluatedModel:
+    """One trained model.
+
+    Attributes:
+        name, seed: name and seed of the model.
+        root: folder of the experiment.
+        folder: folder of the model.
+        size: height and width of the images under attack.
+        batch: batch size; None: as many images as fit into memory.
+    """
+
+    name: str
+    seed: int
+    root: Path
+    folder: Path
+    size: tuple[int, int]
+    batch: int | None
+
+    @property
+    def title(self) -> str:
+        return f"{self.name} seed {self.seed}"
+
+    @property
+    def file_prefix(self) -> str:
+        """Return the prefix of the names of this model's files."""
+        return f"{safe_name(self.name)}-seed{self.seed}"
+
+    @cached_property
+    def model(self) -> Any:
+        return models.load_run(self.folder)
+
+    @cached_property
+    def score_fn(self) -> ScoreFn:
+        return models.score_fn(self.model, self.size)
+
+    @cached_property
+    def _at_other_sizes(self) -> dict[tuple[int, int], ScoreFn]:
+        return {}
+
+    def score_at(self, size: tuple[int, int]) -> ScoreFn:
+        """Return the metric for images of this size, such as the output of a defense.
+
+        Orthogonal maps are built for one size.
+        """
+        if tuple(size) == tuple(self.size) or not isinstance(self.score_fn, ScoreModel):
+            return self.score_fn
+        if size not in self._at_other_sizes:
+            self._at_other_sizes[size] = models.score_fn(self.model, size)
+        return self._at_other_sizes[size]
+
+    @cached_property
+    def batch_size(self) -> int:
+        return self.batch or fitting_batch(self.score_fn, (*self.size, 3))
+
+    def rows(self, kind: type) -> list[Any]:
+        """Read the rows of this kind for this model."""
+        every = read_rows(self.root / FILES[kind], kind)
+        return [row for row in every if (row.model, row.seed) == (self.name, self.seed)]
+
+    def add(self, rows: Sequence[Any]) -> None:
+        """Append rows of one kind to their file."""
+        if rows:
+            append_rows(self.root / FILES[type(rows[0])], rows)

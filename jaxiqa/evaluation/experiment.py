@@ -1,0 +1,76 @@
+"""Evaluate an experiment: each trained variant through all stages, then the reports."""
+
+if __name__ == "__main__":  # before the slow imports below, during which Ctrl-C may come
+    from jaxiqa.core.interrupts import quiet
+
+    quiet()
+
+import itertools
+from contextlib import ExitStack
+
+from jaxiqa.config import Experiment, root_folder, run_folder
+from jaxiqa.core.files import check_folder, locked, remove_leftovers
+from jaxiqa.evaluation import build_defense, certify_stage
+from jaxiqa.evaluation.attack_stage import run_attacks
+from jaxiqa.evaluation.clean_stage import check_gradients, predict
+from jaxiqa.evaluation.defense_stage import defend_all
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.evaluation.fingerprint import FOLDERS, check_same_evaluation
+from jaxiqa.evaluation.images import checked, fitted_on, load_attacked, load_split
+from jaxiqa.evaluation.startup import check_evaluation_start
+from jaxiqa.evaluation.write import write_reports
+from jaxiqa.train.startup import check_training
+
+
+def evaluate_experiment(experiment: Experiment) -> None:
+    """Check everything, attack and defend every variant, and write rows and reports.
+
+    Raises:
+        FileNotFoundError: a variant is not trained yet.
+        ValueError: the config has faults, or the folder holds rows of another evaluation.
+    """
+    evaluation = experiment.evaluation
+    check_training(experiment)
+    check_evaluation_start(experiment)
+    built = {label: build_defense.build(label, defense) for label, defense in evaluation.defenses.items()}
+    root, runs = root_folder(experiment), list(itertools.product(experiment.seeds, experiment.variants))
+    for seed, name in runs:
+        if not run_folder(experiment, name, seed).is_dir():
+            folder = run_folder(experiment, name, seed)
+            raise FileNotFoundError(f"{folder} does not exist; train first, with train.py and the same arguments")
+    check_folder(root)
+    split = load_split(experiment.data, evaluation.split)
+    labelled_images = checked(split, uniform=experiment.model.input_size is None)
+    attacked_images = load_attacked(evaluation)
+    digests = {"labelled images": labelled_images.sha256, "attacked images": attacked_images.sha256}
+    for label, attack in evaluation.attacks.items():
+        if attack.fit_on:
+            digests[f"images of attack {label}"] = fitted_on(label, attack, attacked_images)
+    labelled, attacked = labelled_images.split, attacked_images.split
+    defending = bool(evaluation.defenses or evaluation.certifiers)
+    with ExitStack() as locks:
+        # Read nothing from the folders before they are locked; a model may still be in training.
+        for folder in (root, *(run_folder(experiment, name, seed) for seed, name in runs)):
+            locks.enter_context(locked(folder))
+        for name in FOLDERS:
+            remove_leftovers(root / name)
+        check_same_evaluation(experiment, digests)
+        for seed, name in runs:
+            evaluated = EvaluatedModel(
+                name,
+                seed,
+                root=root,
+                folder=run_folder(experiment, name, seed),
+                size=attacked.read(0).shape[:2],
+                batch=evaluation.batch_size,
+            )
+            for label, purifier in built.items():
+                build_defense.check_size(evaluated, label, purifier)
+            predict(evaluated, labelled, experiment.model.input_size)
+            check_gradients(evaluated, attacked, evaluation.masking)
+            examples = evaluation.examples if seed == experiment.seeds[0] else 0
+            run_attacks(evaluated, evaluation, attacked, store=defending or evaluation.save_images, examples=examples)
+            if evaluation.defenses:
+                defend_all(evaluated, evaluation, attacked)
+            certify_stage.certify_all(evaluated, evaluation, attacked)
+        write_reports(experiment, labelled, attacked)

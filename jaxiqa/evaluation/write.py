@@ -1,0 +1,87 @@
+"""The last stage of an evaluation: write tables, plots and the report page from the rows."""
+
+import shlex
+import sys
+import time
+from typing import Any
+
+from rich.markup import escape
+
+from jaxiqa.config import Experiment, root_folder
+from jaxiqa.core.devices import device_name
+from jaxiqa.core.progress import console
+from jaxiqa.evaluation.attack_stage import example_path
+from jaxiqa.evaluation.strengths import keys_of
+from jaxiqa.reports import write_defenses, write_report
+from jaxiqa.reports.attacks.summary import ends_of, summarise
+from jaxiqa.reports.attacks.tables import notes, render
+from jaxiqa.reports.defenses.summary import summarise_defenses
+from jaxiqa.reports.defenses.tables import certificates, without_range
+from jaxiqa.results.examples import load
+from jaxiqa.results.jsonl import read_rows
+from jaxiqa.results.rows import (
+    FILES,
+    UNDEFENDED,
+    CertificateRow,
+    DefenseRow,
+    MaskingRow,
+    ModelRow,
+    PredictionRow,
+    ResultRow,
+)
+
+
+def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
+    """Write tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses."""
+
+    root, evaluation = root_folder(experiment), experiment.evaluation
+    names, seeds, order = list(experiment.variants), experiment.seeds, list(evaluation.attacks)
+
+    def mine(kind: type) -> list:
+        rows = read_rows(root / FILES[kind], kind)
+        return [row for row in rows if row.model in names and row.seed in seeds]
+
+    models = sorted(mine(ModelRow), key=lambda row: (names.index(row.model), row.seed))
+    keys = {label: set(keys_of(attack)) for label, attack in evaluation.attacks.items()}  # only present strengths
+    results = [row for row in mine(ResultRow) if row.strength in keys.get(row.attack, ())]
+    results.sort(key=lambda row: order.index(row.attack))
+    masking = [row for row in mine(MaskingRow) if row.images == evaluation.masking]
+    ranges = {"score_range": evaluation.score_range, "mos_range": labelled.mos_range}
+    summary = summarise(results, mine(PredictionRow), models, masking=masking, **ranges)
+    paths = [
+        example_path(root, name, label, number)
+        for number in range(evaluation.examples)
+        for label in order
+        for name in (names[0], names[-1])
+    ]
+    examples = [load(path) for path in dict.fromkeys(paths) if path.exists()]
+    facts = {
+        "command": shlex.join(["python", *sys.argv]),
+        "device": device_name(),
+        "date": time.strftime("%Y-%m-%d"),
+        "labelled images": labelled.name,
+        "attacked images": attacked.name,
+    }
+    ends = ends_of(models, results, **ranges)
+    mos = None if attacked.mos is None else dict(zip(attacked.ids, attacked.mos.tolist(), strict=True))
+    rows = [row for row in mine(DefenseRow) if row.strength in keys.get(row.attack, ())]
+    labels = [UNDEFENDED, *evaluation.defenses]
+    chosen = sorted((row for row in rows if row.defense in labels), key=lambda row: labels.index(row.defense))
+    how: dict[str, Any] = {"mos": mos, "psnr_cap": evaluation.psnr_cap}
+    proofs = [row for row in mine(CertificateRow) if row.certifier in evaluation.certifiers]
+    defended, figures = write_defenses(
+        root,
+        summarise_defenses(chosen, ends, **how),
+        summarise_defenses(rows, ends, **how),
+        certificates(proofs, ends, mos),
+        title=experiment.name,
+        facts=facts,
+    )
+    page = write_report(root, summary, examples, title=experiment.name, facts=facts, defended=defended, figures=figures)
+    console.print(render(summary))
+    for line in [*notes(summary), *without_range(proofs, ends)]:
+        console.print(f"[dim]{escape(line)}[/]", highlight=False)
+    for table in defended:
+        if len(table.header) <= 10:  # the leaderboard is too wide for a terminal
+            console.print(table.render())
+    console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -1,0 +1,1 @@
+"""Measures of scores: their agreement with human scores, and how far an attack moves them."""

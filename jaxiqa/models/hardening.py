@@ -1,0 +1,102 @@
+"""Insert blocks before or after any stage of a metric's backbone."""
+
+import itertools
+from collections.abc import Collection
+from typing import Any
+
+from flax import nnx
+
+from jaxiqa.core.checks import check_choice
+from jaxiqa.core.registry import parameters
+from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.nn.stages import Stages
+
+POSITIONS = {
+    1: ("before:conv1", 3),
+    2: ("before:layer1", 64),
+    3: ("before:layer2", 256),
+    4: ("before:layer2.2", 128),
+    5: ("before:layer3", 200),
+    6: ("after:layer3", 200),
+}
+"""Position in the table of "Robustness as Architecture", arXiv:2506.04951 -> (place in a ResNet-101, ``mid``)."""
+
+KINDS = ("robust_block", "bottleneck", "square_pool")
+
+
+def harden(
+    model: nnx.Module,
+    where: str,
+    kind: str = "robust_block",
+    *,
+    rngs: nnx.Rngs,
+    name: str | None = None,
+    **options: Any,
+) -> None:
+    """Insert a block into ``model``, in place; no other parameter changes.
+
+    Everything after this place reads the output of the block, also a head that reads the stage before it.
+
+    Args:
+        model: the metric; its ``backbone`` is a `jaxiqa.nn.stages.Stages`.
+        where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
+        kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
+        rngs: random numbers for the block's weights.
+        name: of the new stage. The default is the kind, with a number from its second block on (``robust_block``,
+            ``robust_block_2``).
+        **options: keyword arguments of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`. Both require
+            ``mid``, at most the number of channels at this place.
+
+    Raises:
+        TypeError: ``model`` has no backbone of named stages, or ``rngs`` is not a `flax.nnx.Rngs`.
+        ValueError: an unknown stage, kind or option. The model is unchanged.
+
+    >>> from jaxiqa.models import build
+    >>> model = build("resnet18", width=8)
+    >>> harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
+    >>> model.backbone.order[-4:]
+    ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')
+    """
+    backbone = getattr(model, "backbone", None)
+    if not isinstance(backbone, Stages):
+        raise TypeError(f"model is a {type(model).__name__}; expected a metric with a backbone of named stages")
+    if not isinstance(rngs, nnx.Rngs):
+        raise TypeError(f"rngs={rngs!r} is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs(0)")
+    check_choice("kind", kind, KINDS)
+    _, features = backbone.place(where)
+    block = _make(kind, features, options, rngs)
+    name = kind_name(kind, backbone.order) if name is None else name
+    backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(options.items())))
+
+
+def kind_name(kind: str, taken: Collection[str]) -> str:
+    """Return the name of the next block of a kind: the kind itself, or with the first free number.
+
+    >>> kind_name("bottleneck", ["conv1"]), kind_name("bottleneck", ["bottleneck", "bottleneck_2"])
+    ('bottleneck', 'bottleneck_3')
+    """
+    stages = {stage.partition(".")[0] for stage in taken}
+    names = itertools.chain([kind], (f"{kind}_{number}" for number in itertools.count(2)))
+    return next(name for name in names if name not in stages)
+
+
+def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
+    maker = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}[kind]
+    allowed = [
+        name
+        for name, parameter in parameters(maker).items()
+        if name not in ("features", "rngs") and not parameter.kind.name.startswith("VAR")
+    ]
+    if unknown := [name for name in options if name not in allowed]:
+        known = f"choose from {', '.join(map(repr, allowed))}" if allowed else "it has no options"
+        raise ValueError(f"options {options} do not fit a {kind}: there is no {', '.join(map(repr, unknown))}; {known}")
+    if kind == "square_pool":
+        return SquarePool()
+    if "mid" not in options:
+        raise ValueError(f"options {options} do not fit a {kind}: 'mid' (number of inner channels) is missing")
+    if isinstance(options["mid"], bool) or not isinstance(options["mid"], int):
+        raise ValueError(f"mid={options['mid']!r} is not allowed; expected a number of channels, such as 64")
+    try:
+        return maker(features, rngs=rngs, **options)
+    except TypeError as error:
+        raise ValueError(f"options {options} do not fit a {kind}: {error}") from error

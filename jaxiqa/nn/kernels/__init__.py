@@ -1,0 +1,1 @@
+"""Convolutions and pooling that XLA computes slowly on CPUs."""

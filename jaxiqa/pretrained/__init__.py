@@ -1,0 +1,1 @@
+"""Published weight files: download, read, and convert to parameters."""

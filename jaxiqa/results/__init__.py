@@ -1,0 +1,1 @@
+"""Rows that an evaluation writes and reports read."""

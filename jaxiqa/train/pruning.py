@@ -1,0 +1,144 @@
+"""Pruning as masks: 0/1 arrays for the convolution kernels, under the same names.
+
+A mask is computed once from trained parameters and multiplied in after every later update, so pruned weights stay
+zero. Only 4-D ``kernel`` entries (convolutions, ``kh kw cin cout``) are pruned, never biases or batch normalisation.
+Kernels that parametrise a unitary matrix are not pruned: a smaller generator removes no channel from the orthogonal map
+it generates.
+"""
+
+from collections.abc import Callable, Iterator
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+
+from jaxiqa.core.checks import check_choice, check_number
+
+Tree = dict[Any, Any]
+
+
+def l2_filters(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, np.ndarray]:
+    """Prune, per layer, the ``amount`` share of output filters with the smallest L2 norm (structured pruning)."""
+    masks = {}
+    for path, kernel in kernels.items():
+        norms = np.sqrt(np.sum(np.square(kernel, dtype=np.float64), axis=(0, 1, 2)))
+        removed = np.argsort(norms, kind="stable")[: round(amount * len(norms))]
+        keep = np.ones(kernel.shape[-1], np.float32)
+        keep[removed] = 0
+        masks[path] = np.broadcast_to(keep, kernel.shape)
+    return masks
+
+
+def l1_weights(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, np.ndarray]:
+    """Prune, over all layers together, the ``amount`` share of single weights with the smallest magnitude."""
+    if not kernels:
+        return {}
+    magnitudes = np.concatenate([np.abs(kernel).ravel() for kernel in kernels.values()])
+    keep = np.ones(len(magnitudes), np.float32)
+    keep[np.argsort(magnitudes, kind="stable")[: round(amount * len(magnitudes))]] = 0
+    ends = np.cumsum([kernel.size for kernel in kernels.values()])[:-1]
+    parts = np.split(keep, ends)
+    return {path: part.reshape(kernel.shape) for (path, kernel), part in zip(kernels.items(), parts, strict=True)}
+
+
+CRITERIA: dict[str, Callable] = {"l2": l2_filters, "l1": l1_weights}
+
+
+def make_masks(
+    params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)
+) -> Tree:
+    """Return masks for the convolution kernels in ``params``.
+
+    Args:
+        params: nested dict of arrays by module path.
+        amount: share to remove, in [0, 1).
+        criterion: ``"l2"`` (whole output filters, per layer) or ``"l1"`` (single weights, over all layers).
+        exclude: module names whose kernels are not pruned.
+
+    Returns:
+        A nested dict with the paths of the pruned kernels only, for `apply_masks`.
+
+    >>> kernel = np.ones((3, 3, 4, 10), np.float32) * np.arange(1, 11)
+    >>> masks = make_masks({"conv": {"kernel": kernel, "bias": np.ones(10)}}, amount=0.1)
+    >>> masks["conv"]["kernel"][0, 0, 0].tolist()
+    [0.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0, 1.0]
+
+    **Differs from the paper**: the code of "Robustness as Architecture", arXiv:2506.04951, also masks the raw weight of
+    its Cayley convolution.
+    """
+    check_masks(params, amount=amount, criterion=criterion, exclude=exclude)
+    kernels = {path: np.asarray(leaf) for path, leaf in _prunable(params, exclude)}
+    masks: Tree = {}
+    for path, mask in CRITERIA[criterion](kernels, amount).items():
+        node = masks
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = jnp.asarray(mask)
+    return masks
+
+
+def check_masks(
+    params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)
+) -> None:
+    """Raise ``ValueError`` if `make_masks` would remove nothing, or all filters of a layer.
+
+    Args:
+        params: as for `make_masks`; shapes are enough.
+        amount, criterion, exclude: as for `make_masks`.
+
+    >>> check_masks({"conv": {"kernel": np.ones((3, 3, 4, 10))}}, amount=0.01)
+    Traceback (most recent call last):
+    ValueError: amount=0.01 removes nothing: the largest layer has 10 filters; choose at least 0.051
+    """
+    check_number("amount", amount, 0.0, 0.999999)
+    check_choice("criterion", criterion, CRITERIA)
+    kernels = _prunable(params, exclude)
+    if not amount:
+        return
+    if not kernels:
+        raise ValueError(f"amount={amount}: the model has no trainable convolution to prune")
+    unit = "filters" if criterion == "l2" else "weights"
+    sizes = {path: leaf.shape[-1] for path, leaf in kernels}
+    total = max(sizes.values()) if criterion == "l2" else sum(int(np.prod(leaf.shape)) for _, leaf in kernels)
+    if round(amount * total) < 1:
+        whole = "the largest layer has" if criterion == "l2" else "there are"
+        least = np.ceil(1000 * 0.5001 / total) / 1000 if total < 500 else 0.5001 / total
+        raise ValueError(f"amount={amount} removes nothing: {whole} {total} {unit}; choose at least {least:.3g}")
+    if criterion == "l2":
+        path, size = min(sizes.items(), key=lambda item: item[1])
+        if round(amount * size) >= size:
+            name = ".".join(map(str, path[:-1]))
+            raise ValueError(f"amount={amount} removes all {size} filters of {name}; choose less")
+
+
+def apply_masks(params: Tree, masks: Tree) -> Tree:
+    """Multiply the parameters that have a mask by it; ``masks`` is a subtree of ``params``.
+
+    >>> apply_masks({"a": jnp.ones(2), "b": jnp.ones(2)}, {"a": jnp.array([0.0, 1.0])})["a"].tolist()
+    [0.0, 1.0]
+    """
+    return {
+        key: value
+        if key not in masks
+        else apply_masks(value, masks[key])
+        if isinstance(value, dict)
+        else value * masks[key]
+        for key, value in params.items()
+    }
+
+
+def _prunable(params: Tree, exclude: tuple[str, ...]) -> list[tuple[tuple, Any]]:
+    """Return the kernels of convolutions, by path."""
+    return [
+        (path, leaf)
+        for path, leaf in _leaves(params)
+        if path[-1] == "kernel" and len(leaf.shape) == 4 and not set(path) & set(exclude)
+    ]
+
+
+def _leaves(tree: Tree, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    for key, value in tree.items():
+        if isinstance(value, dict):
+            yield from _leaves(value, (*path, key))
+        else:
+            yield (*path, key), value
