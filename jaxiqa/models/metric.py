@@ -27,6 +27,7 @@ class Metric(nnx.Module):
 
     Attributes:
         backbone: the stages into which `jaxiqa.models.harden` inserts blocks.
+        architecture: name in `jaxiqa.nn.backbones.BACKBONES` of its backbone, or None if it has a network of its own.
         options: the arguments it was built with, as pairs; `jaxiqa.models.save` stores them.
         input_size: (height, width) of the pixels if the protocol fixes it, or None.
         published_range: (lowest, highest) score of the published weights, or None.
@@ -37,6 +38,7 @@ class Metric(nnx.Module):
     """
 
     backbone: Stages
+    architecture: str | None = None
     options: tuple[tuple[str, Any], ...]
     input_size: tuple[int, int] | None = None
     published_range: ClassVar[tuple[float, float] | None] = None

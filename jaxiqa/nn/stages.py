@@ -32,6 +32,7 @@ class BackboneSpec:
         width: channels of the first stage in the published network.
         mean, std: the input is ``(pixels - mean) / std``, per RGB channel, pixels in [0, 1].
         taps: the two stages that a two-level head reads by default.
+        levels: the last stages at strides 4, 8, 16 and 32, which a four-level head reads; None if there are none.
         classes: outputs of the published classifier.
         rules: conversion rules (`jaxiqa.pretrained.key_map`) from the published parameter names to those of `Stages`.
         classifier_rules: the same for the classifier on top, under the name ``head``.
@@ -50,6 +51,7 @@ class BackboneSpec:
     classifier_rules: Sequence[Any]
     classifier: Callable[..., nnx.Module] = PooledLinear
     adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    levels: tuple[str, str, str, str] | None = None
 
 
 @dataclass(frozen=True)

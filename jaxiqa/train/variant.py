@@ -3,18 +3,65 @@
 import inspect
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flax import nnx
 from jax.tree_util import Partial
 
-from jaxiqa import attacks, models
-from jaxiqa.config import Adversarial, Block, NormPenalty, Variant, blocks_of
+from jaxiqa import attacks, data, models
+from jaxiqa.config import Adversarial, Block, Model, NormPenalty, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
 from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
 from jaxiqa.models.metric import Metric
+
+
+def new_metric(chosen: Model, *, weights: bool, seed: int = 0) -> Metric:
+    """Build the metric that an experiment starts from.
+
+    Args:
+        chosen: from the config.
+        weights: read ``chosen.weights``; False: random weights.
+        seed: of random weights.
+
+    Raises:
+        FileNotFoundError: the file of weights does not exist.
+        ValueError: an unknown name or option, or weights of something else; the message names the field.
+    """
+    if chosen.metric not in models.MODELS:
+        raise ValueError(f"model.metric={chosen.metric!r}{suggestion(chosen.metric, models.MODELS)}")
+    if chosen.backbone is not None and chosen.backbone not in models.BACKBONES:
+        raise ValueError(f"model.backbone={chosen.backbone!r}{suggestion(chosen.backbone, models.BACKBONES)}")
+    spec = models.MODELS[chosen.metric]
+    options: dict[str, Any] = {"width": chosen.width, "taps": chosen.taps}
+    if "input_size" in registry.parameters(spec.metric):  # else images are resized before they reach the metric
+        options["input_size"] = chosen.input_size
+    if twice := sorted(chosen.options.keys() & {*options, "backbone", "input_size"}):
+        raise ValueError(f"model.options: {twice[0]} has its own field; write model.{twice[0]}")
+    for option in chosen.options:
+        if option not in registry.parameters(spec.metric):
+            known = registry.parameters(spec.metric).keys() - {"rngs", *options, "backbone"}
+            raise ValueError(f"model.options: {chosen.metric} has no option {option!r}{suggestion(option, known)}")
+    try:
+        return models.build(
+            chosen.backbone,
+            metric=chosen.metric,
+            weights=weights_of(chosen) if weights and chosen.weights else None,
+            seed=seed,
+            **options,
+            **chosen.options,
+        )
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"model: {error}") from error
+
+
+def weights_of(chosen: Model) -> str | Path:
+    """Return the known name of the metric's weights, or the path of the file or folder."""
+    assert chosen.weights is not None
+    return chosen.weights if chosen.weights in models.MODELS[chosen.metric].weights else data.resolve(chosen.weights)
+
 
 BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
 

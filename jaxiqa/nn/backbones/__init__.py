@@ -19,3 +19,6 @@ BACKBONES = {
     "alexnet": ALEXNET,
     "squeezenet1_1": SQUEEZENET1_1,
 }
+
+BACKBONES_WITH_LEVELS = tuple(name for name, spec in BACKBONES.items() if spec.levels)
+"""Names of the backbones that a head over four levels can read."""
