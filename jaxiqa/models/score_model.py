@@ -36,10 +36,13 @@ def build(
         backbone, width, taps, input_size: see `Linearity`.
         backbone_weights: file with the published ImageNet weights of this backbone, in any format that
             `jaxiqa.pretrained.files.read` reads: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``,
-            the converted ones or Keras' of ``mobilenet_v2``. Its classifier is not used.
+            the converted ones or Keras' of ``mobilenet_v2``. Its classifier is not used. Or a name in
+            ``BACKBONES[backbone].weights``, for a file in an installed package: ``"imagenet"`` of
+            ``efficientnet_lite0``.
         seed: of all random initial weights.
 
     Raises:
+        FileNotFoundError: the file does not exist, or its package is not installed; the message says what to install.
         ValueError: the file does not hold exactly this backbone's weights; the message lists all keys that differ.
 
     >>> build("resnet18", width=8).taps
@@ -53,8 +56,9 @@ def build(
     if backbone_weights is not None:
         spec = BACKBONES[backbone]
         rules = (*spec.rules, *key_map.without(spec.classifier_rules))
-        arrays = key_map.without_prefix(spec.adapt(files.contents(backbone_weights).arrays), rules)
-        key_map.fill(model.backbone, arrays, rules, source=str(backbone_weights))
+        path = spec.file(backbone_weights)
+        arrays = key_map.without_prefix(spec.adapt(files.contents(path).arrays), rules)
+        key_map.fill(model.backbone, arrays, rules, source=str(path))
     return model
 
 
