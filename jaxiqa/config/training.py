@@ -14,7 +14,8 @@ class Model:
     width: int | None = None
     """Channels of a ResNet's first stage (64 in the paper); None: the published width."""
     weights: str | None = None
-    """File of ImageNet weights of the backbone; relative paths as for `Data.source`. None: random weights."""
+    """File of ImageNet weights of the backbone; relative paths as for `Data.source`. Or a name in
+    ``BACKBONES[backbone].weights``, such as ``"imagenet"`` of ``efficientnet_lite0``. None: random weights."""
     input_size: tuple[int, int] | None = None
     """(height, width) to which the metric resizes images; None: no resize."""
     taps: tuple[str, str] | None = None

@@ -25,7 +25,14 @@ from jaxiqa.train.pruning import apply_masks, make_masks
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import SplitModel, digest, make_optimizer, merge_model, split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, slope_penalty
+from jaxiqa.train.variant import (
+    augmentation,
+    backbone_weights,
+    frozen_stages,
+    insert_blocks,
+    needs_images,
+    slope_penalty,
+)
 
 Run = tuple[int, str]
 """Seed and name of a variant."""
@@ -159,7 +166,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
             width=chosen.width,
             taps=chosen.taps,
             input_size=chosen.input_size,
-            backbone_weights=data.resolve(chosen.weights) if chosen.weights else None,
+            backbone_weights=backbone_weights(experiment),
             seed=seed,
         )
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))

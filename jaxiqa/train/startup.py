@@ -16,7 +16,7 @@ from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.train.pruning import check_masks
 from jaxiqa.train.state import split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, stages_of
+from jaxiqa.train.variant import augmentation, backbone_weights, frozen_stages, insert_blocks, needs_images, stages_of
 
 
 def check_training(experiment: Experiment) -> None:
@@ -66,7 +66,8 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
     """
     chosen = experiment.model
     if chosen.weights and any(experiment.variants[name].parent is None for name in pending):
-        _check_file("model.weights", chosen.weights)
+        if chosen.weights not in models.BACKBONES[chosen.backbone].weights:
+            _check_file("model.weights", chosen.weights)
         with named("model.weights"):
             _build(experiment, weights=True)
     found: dict = {}
@@ -183,6 +184,8 @@ def named(label: str) -> Iterator[None]:
     """Add the field's name to an error."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{label}: {error}") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{label}: {error}") from error
 
@@ -220,9 +223,8 @@ def _build(experiment: Experiment, *, weights: bool) -> Any:
     if not weights:
         with named("model"):
             return models.Linearity(chosen.backbone, rngs=nnx.Rngs(0), **options)
-    assert chosen.weights is not None  # or there are none to look into
-    path = data.resolve(chosen.weights)
-    return nnx.eval_shape(lambda: models.build(chosen.backbone, backbone_weights=path, **options))
+    source = backbone_weights(experiment)
+    return nnx.eval_shape(lambda: models.build(chosen.backbone, backbone_weights=source, **options))
 
 
 def _check_data(where: str, chosen: Data) -> None:

@@ -1,15 +1,16 @@
-"""What a variant of an experiment trains: the model with its blocks, frozen stages, additions to the loss."""
+"""What a variant of an experiment trains: weights to start from, blocks, frozen stages, additions to the loss."""
 
 import inspect
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flax import nnx
 from jax.tree_util import Partial
 
-from jaxiqa import attacks, models
-from jaxiqa.config import Adversarial, Block, NormPenalty, Variant, blocks_of
+from jaxiqa import attacks, data, models
+from jaxiqa.config import Adversarial, Block, Experiment, NormPenalty, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
 from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
@@ -17,6 +18,15 @@ from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
 from jaxiqa.models.metric import Metric
 
 BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
+
+
+def backbone_weights(experiment: Experiment) -> str | Path | None:
+    """Return the file of ``model.weights``, or the name if the backbone knows weights of this name, or None."""
+    chosen = experiment.model
+    if not chosen.weights:
+        return None
+    named = chosen.weights in models.BACKBONES[chosen.backbone].weights
+    return chosen.weights if named else data.resolve(chosen.weights)
 
 
 def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
