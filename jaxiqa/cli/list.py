@@ -63,11 +63,15 @@ def metrics() -> Any:
 
 
 def backbones() -> Any:
-    """List the backbones for a Linearity head."""
+    """List the backbones for a Linearity head, and the weights known by name."""
     from jaxiqa.nn.backbones import BACKBONES
 
-    rows = [[name, ", ".join(spec.taps), str(spec.width), str(spec.classes)] for name, spec in BACKBONES.items()]
-    return _table("Backbones: jaxiqa.models.build(NAME)", ["backbone", "the head reads", "width", "classes"], rows)
+    rows = [
+        [name, ", ".join(spec.taps), str(spec.width), str(spec.classes), ", ".join(spec.weights) or "–"]
+        for name, spec in BACKBONES.items()
+    ]
+    header = ["backbone", "the head reads", "width", "classes", "known weights"]
+    return _table("Backbones: jaxiqa.models.build(NAME, backbone_weights=...)", header, rows)
 
 
 def attacks() -> Any:

@@ -15,8 +15,9 @@ class Model:
     width: int | None = None
     """Channels of the backbone's first stage (64 for a ResNet in the paper); None: the published width."""
     weights: str | None = None
-    """Trained weights of the metric (a file, one of its known names, or the folder of a run), or a file of ImageNet
-    weights of its backbone; relative paths as for `Data.source`. None: random weights."""
+    """Trained weights of the metric (a file, one of its known names, or the folder of a run), or ImageNet weights of
+    its backbone (a file, or a known name such as ``"imagenet"`` of ``efficientnet_lite0``). Relative paths as for
+    `Data.source`. None: random weights."""
     input_size: tuple[int, int] | None = None
     """(height, width) to which images are resized before the metric's own protocol; None: no resize."""
     taps: tuple[str, str] | None = None

@@ -37,13 +37,15 @@ def build(
             or a file of ImageNet weights of its backbone: what the file holds decides. None: random weights.
         backbone_weights: a file that must hold ImageNet weights of the backbone, in any format that
             `jaxiqa.pretrained.files.read` reads: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``,
-            the converted ones or Keras' of ``mobilenet_v2``. Its classifier is not used.
+            the converted ones or Keras' of ``mobilenet_v2``. Its classifier is not used. Or a name in
+            ``BACKBONES[backbone].weights``, for a file in an installed package: ``"imagenet"`` of
+            ``efficientnet_lite0``.
         seed: of all random initial weights.
         **options: of the metric's class, such as ``width``, ``input_size`` or ``taps`` of `Linearity`; None stands for
             the default.
 
     Raises:
-        FileNotFoundError: the file does not exist.
+        FileNotFoundError: the file does not exist, or its package is not installed; the message says what to install.
         ValueError: an unknown name or option, or a file that holds neither this metric nor this backbone; the message
             lists all keys that differ.
 
@@ -65,8 +67,10 @@ def build(
     if weights is not None and backbone_weights is not None:
         raise ValueError("weights and backbone_weights are both given; give one of them")
     if weights is not None:
-        if trained := loading.find(metric, weights, given):
-            return trained
+        if not (backbone and weights in BACKBONES[backbone].weights):
+            trained = loading.find(metric, weights, given)
+            if trained is not None:
+                return trained
         backbone_weights = weights
     frozen = tuple(sorted(given.items()))
     model = nnx.eval_shape(lambda: kind(rngs=nnx.Rngs(0), **given))
@@ -97,5 +101,6 @@ def fill_backbone(model: Metric, metric: str, path: Weights) -> None:
         )
     spec = BACKBONES[model.architecture]
     rules = (*spec.rules, *key_map.without(spec.classifier_rules))
+    path = spec.file(path)
     arrays = key_map.without_prefix(spec.adapt(files.contents(path).arrays), rules)
     key_map.fill(model.backbone, arrays, rules, source=str(path))

@@ -190,6 +190,8 @@ def named(label: str) -> Iterator[None]:
     """Add the field's name to an error."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{label}: {error}") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{label}: {error}") from error
 

@@ -1,4 +1,4 @@
-"""What a variant of an experiment trains: the model with its blocks, frozen stages, additions to the loss."""
+"""What a variant of an experiment trains: weights to start from, blocks, frozen stages, additions to the loss."""
 
 import inspect
 from collections.abc import Callable
@@ -58,9 +58,12 @@ def new_metric(chosen: Model, *, weights: bool, seed: int = 0) -> Metric:
 
 
 def weights_of(chosen: Model) -> str | Path:
-    """Return the known name of the metric's weights, or the path of the file or folder."""
+    """Return the known name of the weights, of the metric or of its backbone, or the path of the file or folder."""
     assert chosen.weights is not None
-    return chosen.weights if chosen.weights in models.MODELS[chosen.metric].weights else data.resolve(chosen.weights)
+    known = {*models.MODELS[chosen.metric].weights}
+    if chosen.backbone:
+        known |= models.BACKBONES[chosen.backbone].weights.keys()
+    return chosen.weights if chosen.weights in known else data.resolve(chosen.weights)
 
 
 BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}

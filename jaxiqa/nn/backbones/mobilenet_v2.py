@@ -78,19 +78,23 @@ def mobilenet_v2(*, width: int = 32, padding: Padding = "SAME", rngs: nnx.Rngs) 
     }
     cin = width
     for expansion, channels, blocks, first_stride in LAYOUT:
-        cout = _round(channels * width / 32)
+        cout = round_channels(channels * width / 32)
         for i in range(blocks):
             stride = first_stride if i == 0 else 1
             block = InvertedResidual(cin, cout, expansion, stride=stride, padding=padding, rngs=rngs)
             stages[f"block{len(stages) - 1}"] = (block, cout)
             cin = cout
-    last = max(1280, _round(1280 * width / 32))
+    last = max(1280, round_channels(1280 * width / 32))
     stages["head"] = (ConvReLU6(cin, last, 1, padding=padding, rngs=rngs), last)
     return Stages(stages)
 
 
-def _round(channels: float) -> int:
-    """Return the nearest multiple of 8 that is at least 8 and at most 10 % below ``channels``."""
+def round_channels(channels: float) -> int:
+    """Return the nearest multiple of 8 that is at least 8 and at most 10 % below ``channels``.
+
+    >>> [round_channels(channels) for channels in (3.0, 16.0, 27.0, 36.0)]
+    [8, 16, 32, 40]
+    """
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
