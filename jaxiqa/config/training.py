@@ -46,8 +46,10 @@ class Prune:
     """Pruning: set a share of the weights to zero and keep it zero during fine-tuning."""
 
     amount: float = 0.1
-    """Share of each convolution's filters ("l2"), or of all weights ("l1")."""
-    criterion: Literal["l2", "l1"] = "l2"
+    """Share of every layer's filters ("l2", "hsic"), of all filters ("pls", "displs"), or of all weights ("l1")."""
+    criterion: Literal["l2", "l1", "pls", "displs", "hsic"] = "l2"
+    images: int = 100
+    """Training images for "pls", "displs" and "hsic"."""
 
 
 @dataclass(frozen=True)

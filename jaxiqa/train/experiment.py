@@ -7,7 +7,6 @@ if __name__ == "__main__":  # before the imports below, which Ctrl-C may interru
 
 import itertools
 import json
-from dataclasses import replace
 
 import jax
 import numpy as np
@@ -19,9 +18,9 @@ from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.train.calibration import fit_linear
+from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, activation_source, image_source
 from jaxiqa.train.loop import fit, raw_scores
-from jaxiqa.train.pruning import apply_masks, make_masks
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import SplitModel, digest, make_optimizer, merge_model, split_model
@@ -90,8 +89,15 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     masks = {}
     if variant.prune:
         # Frozen stages are not pruned: they could not be fine-tuned to make up for the loss.
-        masks = make_masks(parts.params, amount=variant.prune.amount, criterion=variant.prune.criterion)
-        parts = replace(parts, params=apply_masks(parts.params, masks))
+        images = image_source(splits["train"], experiment.model.input_size)
+        with progress_bar(f"{name} seed {seed}: pruning", "steps") as bar:
+            parts, masks = prune(
+                parts,
+                variant.prune,
+                images,
+                seed=seed,
+                progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
+            )
 
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(

@@ -19,6 +19,7 @@ from jaxiqa.train.pruning import check_masks
 from jaxiqa.train.state import split_model
 from jaxiqa.train.variant import (
     augmentation,
+    check_model,
     frozen_stages,
     insert_blocks,
     needs_images,
@@ -36,6 +37,7 @@ def check_training(experiment: Experiment) -> None:
     """
     check_experiment(experiment)
     _check_data("data", experiment.data)
+    check_model(experiment.model)
     shapes = abstract_models(experiment)
     for name, variant in experiment.variants.items():
         where, model = f"variants.{name}.training", shapes[name]
@@ -45,7 +47,11 @@ def check_training(experiment: Experiment) -> None:
         if variant.prune:
             frozen = frozen_stages(model, variant.training.freeze)
             with named(f"variants.{name}.prune"):
-                check_masks(split_model(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
+                check_masks(
+                    split_model(model, frozen=frozen).params,
+                    amount=variant.prune.amount,
+                    criterion=variant.prune.criterion,
+                )
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 
@@ -202,11 +208,13 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ValueError: the backbone, a tap or a block does not fit; the message names the field.
     """
+    with named("model"):
+        plain = nnx.eval_shape(lambda: new_metric(dataclasses.replace(experiment.model, taps=None), weights=False))
     if taps := experiment.model.taps:
-        bare = dataclasses.replace(experiment.model, taps=None)
         for tap in taps:
-            _check_stage("model.taps", tap, nnx.eval_shape(lambda: new_metric(bare, weights=False)))
-    plain = nnx.eval_shape(lambda: new_metric(experiment.model, weights=False))
+            _check_stage("model.taps", tap, plain)
+        with named("model"):
+            plain = nnx.eval_shape(lambda: new_metric(experiment.model, weights=False))
     shapes: dict[str, Any] = {}
     for name, variant in experiment.variants.items():
         if not blocks_of(variant):

