@@ -1,7 +1,10 @@
 """Settings of all tests: two CPU devices, the compilation cache, and the folder of reference data."""
 
 import builtins
+import ctypes
+import gc
 import os
+import sys
 from pathlib import Path
 
 import pytest
@@ -29,13 +32,28 @@ def shared() -> Path:
     return Path(folder)
 
 
+RESIDENT = 4 * 2**30
+"""Bytes of memory at which a worker gives back what it can. Two workers must fit into 24 GiB: one was killed at 16."""
+
+
 @pytest.fixture(autouse=True, scope="module")
 def _room_for_programs():
-    """Clear compiled programs in time: XLA ends a process that runs out of memory maps."""
+    """Clear compiled programs in time: they hold memory, and XLA ends a process that runs out of memory maps."""
     yield
     import jax
 
     from jaxiqa.core.compiled import MAPS, memory_maps
 
-    if memory_maps() > MAPS:
+    if memory_maps() > MAPS or resident_bytes() > RESIDENT:
         jax.clear_caches()
+        gc.collect()
+        if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
+            trim(0)  # glibc keeps freed memory
+
+
+def resident_bytes() -> int:
+    """Return the memory that this process occupies; 0 if the system does not tell."""
+    try:
+        return int(Path("/proc/self/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+    except OSError:
+        return 0
