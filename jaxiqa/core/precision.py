@@ -1,4 +1,4 @@
-"""Computation in a higher precision than that of the inputs: at least float32, or always float64."""
+"""Computation in float32 for half-precision inputs, shared by `jaxiqa.ops` and `jaxiqa.layers`."""
 
 from collections.abc import Callable
 from functools import wraps
@@ -37,31 +37,6 @@ def at_least_float32(function: Callable[P, R]) -> Callable[P, R]:
         )
 
     return computed
-
-
-def in_float64(function: Callable[P, R]) -> Callable[P, R]:
-    """Decorate ``function``: compute in float64, also if JAX's x64 mode is off, and round the results once, at the end.
-
-    All arguments of floating point are converted. Results have the type to which JAX promotes theirs, at least
-    float32. Derivatives are computed in float64 too. An accelerator without float64 cannot run it.
-
-    >>> total = in_float64(lambda x: x.sum())
-    >>> total(jnp.array([1e8, 1.0, -1e8])).item(), jnp.array([1e8, 1.0, -1e8]).sum().item()
-    (1.0, 0.0)
-    """
-
-    @wraps(function)
-    def computed(*args: P.args, **kwargs: P.kwargs) -> R:
-        dtype = jnp.result_type(jnp.float32, *[x.dtype for x in jax.tree.leaves((args, kwargs)) if _is_float(x)])
-        with jax.enable_x64(True):
-            args, kwargs = jax.tree.map(lambda x: _cast(x, jnp.float64), (args, kwargs))
-            return jax.tree.map(lambda y: _cast(y, dtype), function(*args, **kwargs))
-
-    return computed
-
-
-def _cast(x: Any, dtype: Any) -> Any:
-    return jnp.asarray(x).astype(dtype) if _is_float(x) else x
 
 
 def _is_float(x: Any) -> bool:

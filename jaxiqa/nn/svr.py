@@ -16,7 +16,7 @@ def rbf_regression(
     """Return ``Σ_i coefficients_i · exp(−gamma · ‖x − vectors_i‖²) − rho``.
 
     With large coefficients of both signs, most digits cancel: the result has to be computed in float64
-    (`jaxiqa.core.precision.in_float64`) if it is to be right to a thousandth.
+    (`jaxiqa.core.float64.in_float64`) if it is to be right to a thousandth.
 
     >>> x, one = jnp.array([[1.0, 0.0]]), jnp.array(1.0)
     >>> rbf_regression(x, jnp.array([[1.0, 0.0], [0.0, 0.0]]), jnp.array([3.0, jnp.e]), one, one).round(4).tolist()
@@ -44,8 +44,13 @@ class SVR(nnx.Module):
     def __init__(self, features: int, vectors: int, *, rngs: nnx.Rngs):
         self.vectors = nnx.Param(jax.random.uniform(rngs.params(), (vectors, features), minval=-1.0))
         self.coefficients = nnx.Param(jax.random.normal(rngs.params(), (vectors,)))
-        self.gamma = nnx.Param(jnp.array(0.05))
-        self.rho = nnx.Param(jnp.array(0.0))
+        self.gamma = nnx.Param(jnp.array([0.05]))
+        self.rho = nnx.Param(jnp.array([0.0]))
+
+    @property
+    def numbers(self) -> tuple[Array, Array, Array, Array]:
+        """Return the arguments of `rbf_regression` after the first."""
+        return self.vectors[...], self.coefficients[...], self.gamma[...][0], self.rho[...][0]
 
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, " b"]:
-        return rbf_regression(x, self.vectors[...], self.coefficients[...], self.gamma[...], self.rho[...])
+        return rbf_regression(x, *self.numbers)

@@ -22,8 +22,8 @@ def local_contrast(
     The natural-scene statistics of BRISQUE and NIQE are statistics of these numbers ("MSCN coefficients").
 
     Means and variances are computed from differences between pixels, so that a flat area has exactly the variance
-    0, with a gradient of 0. There the difference ``x − μ`` is rounding too (`ROUNDING`). It is set to the positive number
-    ``2⁻⁵³ x``: so a statistic that counts signs does not depend on rounding.
+    0, with a gradient of 0. There the difference ``x − μ`` is rounding too (`ROUNDING`). It is set to the positive
+    number ``2⁻⁵³ x``: so a statistic that counts signs does not depend on rounding.
 
     Args:
         images: of any range; every channel for itself.

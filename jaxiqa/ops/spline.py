@@ -32,8 +32,8 @@ def resize_spline(
     Args:
         images: of any range.
         size: (height, width) of the result, at least 1.
-        border: ``"mirror"`` mirrors the image about its outermost pixels, as ``scipy.ndimage.map_coordinates`` does with
-            ``mode="constant"``; ``"zero"`` takes pixels outside as 0, as with ``mode="grid-constant"``.
+        border: ``"mirror"`` mirrors the image about its outermost pixels, as ``scipy.ndimage.map_coordinates`` does
+            with ``mode="constant"``; ``"zero"`` takes pixels outside as 0, as with ``mode="grid-constant"``.
 
     Raises:
         ValueError: bad images, a size below 1, or an unknown border.
@@ -68,7 +68,7 @@ def spline_weights(side: int, size: int, border: str) -> Float[np.ndarray, "size
         ValueError: an unknown border.
 
     >>> abs(spline_weights(4, 2, "mirror")).round(3).tolist()
-    [[0.485, 0.586, 0.086, 0.015], [0.015, 0.086, 0.586, 0.485]]
+    [[0.586, 0.486, 0.086, 0.014], [0.014, 0.086, 0.486, 0.586]]
     """
     check_choice("border", border, BORDERS)
     position = (np.arange(size) + 0.5) * side / size - 0.5

@@ -79,7 +79,9 @@ def _installed(source: WeightsUrl, file: str, name: str, model: str) -> Path:
     folders = [] if found is None else found.submodule_search_locations or []
     paths = [path for folder in folders if (path := Path(folder, inside)).is_file()]
     if not paths:
-        reason = f"the package {package} is not installed" if found is None else f"the package {package} has no {inside}"
+        reason = (
+            f"the package {package} is not installed" if found is None else f"the package {package} has no {inside}"
+        )
         raise FileNotFoundError(f"weights={name!r} of {model}: {reason}; {_by_hand(source)}")
     if problem := _problem(paths[0], source):
         raise ValueError(f"{paths[0]} is not the published file of weights={name!r} of {model}: {problem}")

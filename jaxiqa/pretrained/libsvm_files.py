@@ -28,7 +28,7 @@ def read_libsvm(path: Path, budget: Budget) -> dict[str, np.ndarray]:
         budget: limits on the cost; a single large number of an entry could ask for any amount of memory.
 
     Returns:
-        ``SV`` (``n d``), ``sv_coef`` (``n``), ``gamma`` and ``rho`` (both of shape ``()``), float64. d is the largest
+        ``SV`` (``n d``), ``sv_coef`` (``n``), ``gamma`` and ``rho`` (one number each), float64. d is the largest
         number of an entry.
 
     Raises:
@@ -61,7 +61,7 @@ def read_libsvm(path: Path, budget: Budget) -> dict[str, np.ndarray]:
     for row, (_, entries) in zip(vectors, rows, strict=True):
         row[np.array(list(entries), int) - 1] = list(entries.values())
     arrays = {"SV": vectors, "sv_coef": np.array([coefficient for coefficient, _ in rows], float)}
-    return arrays | {name: np.array(header[name]) for name in ("gamma", "rho")}
+    return arrays | {name: np.array([header[name]]) for name in ("gamma", "rho")}
 
 
 def _header(lines: Sequence[Sequence[str]]) -> dict[str, float]:
@@ -97,7 +97,9 @@ def _row(words: Sequence[str], line: int) -> tuple[float, dict[int, float]]:
     for word in words[1:]:
         index, colon, value = word.partition(":")
         if not colon or not index.isdecimal() or int(index) <= last:
-            raise ValueError(f"line {line}: {word[:40]!r} does not follow entry {last}; expected NUMBER:VALUE, ascending")
+            raise ValueError(
+                f"line {line}: {word[:40]!r} does not follow entry {last}; expected NUMBER:VALUE, ascending"
+            )
         last = int(index)
         entries[last] = _number(value, line)
     if not words:
