@@ -121,7 +121,7 @@ class BRISQUE(Metric):
 
     **Flat areas**: there x − μ is 0, or rounding of either sign, and the package counts signs. Here such a pixel counts
     as positive, as in the package for black and for white. In all other flat areas the package's own score depends on
-    the rounding of its machine: when each grey value was multiplied by 1 ± 2e-16, the scores of 41 out of 87 photographs
+    the rounding of its machine: when each grey value was multiplied by 1 ± 2e-16, the scores of 41 of 87 photographs
     changed, by up to 0.45. On these, ours differs from the package's by 0.003 (median) and by 1.2 in the worst case. On
     the other 46, ours agrees to 7e-4, typically to 2e-4; most of that is the rounding of the weights to float32.
 
