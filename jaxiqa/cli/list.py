@@ -56,7 +56,10 @@ def metrics() -> Any:
 
     rows = []
     for name, spec in MODELS.items():
-        known = [f"{weights}{'' if source.url else ' (by hand)'}" for weights, source in spec.weights.items()]
+        known = [
+            f"{weights}{'' if source.url or source.installed else ' (by hand)'}"
+            for weights, source in spec.weights.items()
+        ]
         rows.append([name, spec.title, spec.paper, spec.protocol, spec.results, ", ".join(known) or "–", spec.licence])
     header = ["metric", "title", "paper", "protocol", "SROCC / PLCC", "known weights", "licence"]
     return _table("Metrics: jaxiqa.load(NAME, weights)", header, rows)

@@ -70,7 +70,7 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
 
     >>> load("musiq", weights="koniq10k")
     Traceback (most recent call last):
-    ValueError: name='musiq' is not allowed; choose from 'fpr'...
+    ValueError: name='musiq' is not allowed; choose from 'brisque'...
     """
     return load_and_report(name, weights, **options).model
 
