@@ -1,6 +1,7 @@
 """Build a metric: a head over a backbone, with random weights, ImageNet weights or trained weights."""
 
 import os
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -56,7 +57,7 @@ def build(
     """
     check_choice("metric", metric, MODELS)
     spec = MODELS[metric]
-    kind = spec.build if backbone is None else spec.metric
+    kind: Callable[..., Metric] = spec.build if backbone is None else spec.metric
     given = {name: value for name, value in options.items() if value is not None}
     if backbone is not None:
         if "backbone" not in parameters(spec.metric):

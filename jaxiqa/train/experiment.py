@@ -86,7 +86,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     inserted = tuple(insertion.name for insertion in model.insertions)
     stages, trunk = model.backbone.order, frozen_stages(model, training.freeze)
     parts = split_model(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
-    masks = {}
+    masks: dict = {}
     if variant.prune:
         # Frozen stages are not pruned: they could not be fine-tuned to make up for the loss.
         images = image_source(splits["train"], experiment.model.input_size)
