@@ -92,7 +92,8 @@ class HyperIQA(Metric):
         check_choice("protocol", protocol, ("official", "pyiqa"))
         check_number("crops", crops, 1)
         self.protocol, self.crops = protocol, crops
-        self.architecture, self.levels = backbone, spec.levels or ()
+        self.architecture = backbone
+        self.levels: tuple[str, ...] = spec.levels or ()
         self.mean, self.std = spec.mean, spec.std
         self.backbone = spec.build(width=width, rngs=rngs)
         widths = [self.backbone.channels(level) for level in self.levels]
