@@ -115,7 +115,7 @@ def test_the_contract(name):
 
 
 @pytest.mark.parametrize("name", NAMES)
-@pytest.mark.parametrize("size", [(1, 1), slow((2, 2)), slow((1, 7)), (5, 3)])
+@pytest.mark.parametrize("size", [slow((1, 1)), slow((2, 2)), slow((1, 7)), (5, 3)])
 def test_tiny_images_are_attacked_or_refused_clearly(name, size):
     images = make_images((1, *size, 3))
     if min(size) < MINIMUM.get(name, 1):

@@ -65,7 +65,9 @@ def layers(request):
     return fresh, trained(fresh)
 
 
-@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    "size", [SIZES[0], SIZES[3], *(pytest.param(s, marks=pytest.mark.slow) for s in SIZES[1:3] + SIZES[4:])]
+)
 def test_every_singular_value_is_one_before_and_after_training(layers, size):
     """At each frequency the layer is U(f) times its 1×1 maps, so these are all its singular values."""
     fresh, later = layers
@@ -80,7 +82,9 @@ def test_every_singular_value_is_one_before_and_after_training(layers, size):
 
 
 @pytest.mark.parametrize("options", [{}, {"groups": 2}, {"unitary": "reflection"}, {"band": 0.5}, {"stride": 2}])
-@pytest.mark.parametrize(("cin", "cout"), [(4, 4), (4, 6), (6, 4)])
+@pytest.mark.parametrize(
+    ("cin", "cout"), [(4, 4), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((4, 6), (6, 4)))]
+)
 def test_every_form_is_orthogonal_an_isometry_or_a_co_isometry(options, cin, cout):
     layer = OrthogonalConv(cin, cout, **options, use_bias=False, rngs=nnx.Rngs(3))
     size = (6, 4)
@@ -144,7 +148,10 @@ def test_every_singular_value_is_one_for_a_large_generator(method):
     assert worst_singular_value(kernel, (7, 10), method) <= 5e-6
 
 
-@pytest.mark.parametrize("size", [(6, 6), (5, 5), (4, 7), (7, 4), (1, 6), (2, 3), (1, 1)])
+@pytest.mark.parametrize(
+    "size",
+    [(4, 7), (1, 6), *(pytest.param(s, marks=pytest.mark.slow) for s in [(6, 6), (5, 5), (7, 4), (2, 3), (1, 1)])],
+)
 @pytest.mark.parametrize(("kernel_size", "method"), [((3, 3), "expm"), ((5, 3), "cayley")])
 def test_the_dense_matrix_is_orthogonal_at_every_size_and_for_kernels_larger_than_the_map(size, kernel_size, method):
     kernel = 0.3 * jax.random.normal(jax.random.key(3), (*kernel_size, 3, 3))

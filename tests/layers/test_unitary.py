@@ -40,7 +40,10 @@ CASES = {
 }
 
 
-@pytest.mark.parametrize("case", CASES)
+FAST = {"zero", "repeated", "real"}
+
+
+@pytest.mark.parametrize("case", [c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 @pytest.mark.parametrize("name", MAPS)
 def test_value_and_gradient_equal_scipys_in_float64(name, case):
     a = CASES[case]
@@ -62,7 +65,7 @@ def test_value_and_gradient_equal_scipys_in_float64(name, case):
     assert float(derivative) == pytest.approx(numeric, rel=1e-5, abs=1e-6)
 
 
-@pytest.mark.parametrize("norm", [0.01, 1.0, 6.0, 20.0])
+@pytest.mark.parametrize("norm", [0.01, *(pytest.param(n, marks=pytest.mark.slow) for n in (1.0, 6.0)), 20.0])
 @pytest.mark.parametrize("name", MAPS)
 def test_float32_results_are_unitary_for_any_norm(name, norm):
     a = skew(np.random.default_rng(4), 8, 24, 24, norm=norm).astype(np.complex64)
