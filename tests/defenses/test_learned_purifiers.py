@@ -175,6 +175,7 @@ def test_diffpure_equals_noise_and_reverse_steps_by_hand():
     assert more[0] < more[1]
 
 
+@pytest.mark.slow
 def test_diffpure_works_at_the_networks_size_and_smooths_first_unless_as_in_the_benchmark():
     seen = []
 

@@ -106,7 +106,7 @@ def test_the_output_of_flat_black_and_white_is_in_range_with_a_finite_gradient(n
 
 
 @pytest.mark.parametrize("name", PURIFIERS)
-@pytest.mark.parametrize("size", [(1, 1), (2, 5)])
+@pytest.mark.parametrize("size", [pytest.param((1, 1), marks=pytest.mark.slow), (2, 5)])
 def test_tiny_images_are_purified_or_refused_clearly(name, size):
     images = make_images(size, count=1)
     if min(size) < MINIMUM.get(name, 1):

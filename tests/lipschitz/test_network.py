@@ -73,7 +73,12 @@ def dense_norm(function, cin=3):
     return np.linalg.norm(jacobian.reshape(len(jacobian), -1), 2)
 
 
-@pytest.mark.parametrize("name", LINEAR)
+def half_slow(names):
+    """Every second case is a slow test."""
+    return [pytest.param(name, marks=pytest.mark.slow) if i % 2 else name for i, name in enumerate(names)]
+
+
+@pytest.mark.parametrize("name", half_slow(LINEAR))
 def test_the_bound_is_above_the_dense_norm_and_close(name):
     found = report(LINEAR[name], (*SIZE, 3), lower=False)
     norm = dense_norm(LINEAR[name])
@@ -85,7 +90,10 @@ def test_the_bound_is_above_the_dense_norm_and_close(name):
 
 
 @pytest.mark.parametrize(
-    "name", ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide", "in groups"]
+    "name",
+    half_slow(
+        ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide", "in groups"]
+    ),
 )
 def test_the_bounds_of_one_layer_enclose_its_norm(name):
     rows = [row for row in report(LINEAR[name], (*SIZE, 3), steps=60).rows if "bias" not in row.name]
@@ -112,7 +120,7 @@ NONLINEAR = {
 }
 
 
-@pytest.mark.parametrize("name", NONLINEAR)
+@pytest.mark.parametrize("name", half_slow(NONLINEAR))
 def test_slopes_between_points_stay_below_the_bound(name):
     """Check the Jacobian at many points, also at peaks, where pooling is steepest."""
     function, worst = NONLINEAR[name], 0.0

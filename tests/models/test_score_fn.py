@@ -40,6 +40,7 @@ def test_batch_equals_its_images_one_by_one_under_vmap_and_jit():
     )
 
 
+@pytest.mark.slow
 def test_scoring_is_in_evaluation_mode_and_does_not_change_the_model():
     model = tiny.metric()
     expected = model(X)
@@ -69,6 +70,7 @@ def test_score_fn_materializes_a_metric_and_saves_operations():
         built(images[:, :32])
 
 
+@pytest.mark.slow
 def test_a_model_that_resizes_is_always_materialized_and_accepts_every_size():
     model = tiny.metric(input_size=(40, 56))
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))
