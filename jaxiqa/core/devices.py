@@ -36,16 +36,19 @@ def _gradient(score_fn: ScoreFn, images: Images) -> Images:
     return jax.grad(lambda x: checked_scores(score_fn, x).sum())(images)
 
 
-def free_bytes() -> int:
-    """Return the free bytes of the first device: of its own memory, or of the machine's memory if it has none.
+def free_bytes(*, devices: int = 1) -> int:
+    """Return the free bytes of one device: of its own memory or, if it has none, of the machine's memory.
 
-    >>> free_bytes() > 0
+    Args:
+        devices: number of devices in use, among which the machine's memory is divided.
+
+    >>> free_bytes() > free_bytes(devices=4) > 0
     True
     """
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // devices
 
 
 def fitting_batch(score_fn: ScoreFn, size: tuple[int, int, int], *, available: int | None = None) -> int:

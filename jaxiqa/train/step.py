@@ -104,7 +104,7 @@ def make_step(
         (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(mean(gradients), state.optimizer, state.params)
         params = apply_masks(optax.apply_updates(state.params, updates), constants["masks"])
-        chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)  # or every step would compile again
+        chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)  # masks could change both
         state = replace(
             state,
             step=state.step + 1,

@@ -1,4 +1,6 @@
 import json
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -50,3 +52,22 @@ def test_every_loss_and_gradient_is_finite_for_equal_values(name):
 
 def test_one_image_has_norm_in_norm_loss_zero():
     assert float(norm_in_norm(jnp.array([3.0]), jnp.array([50.0]))) == 0.0
+
+
+SHAPES = """
+import jax.numpy as jnp
+from jaxiqa.train.losses import LOSSES
+for name, loss in LOSSES.items():
+    for predictions, mos in (((4, 1), (4,)), ((4,), (4, 1)), ((4,), (1,)), ((), (4,))):
+        try:
+            loss(jnp.ones(predictions), jnp.ones(mos))
+        except ValueError:
+            continue
+        raise SystemExit(f"{name} accepts predictions {predictions} and labels {mos}")
+"""
+
+
+def test_a_loss_refuses_shapes_that_would_be_broadcast():
+    """In another process: here the annotations are checked too, as they are not for users."""
+    done = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

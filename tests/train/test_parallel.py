@@ -124,3 +124,23 @@ def test_a_batch_that_cannot_be_divided_is_refused():
 def test_an_unknown_backend_lists_the_known_ones():
     with pytest.raises(ValueError, match="'pmap', 'shard_map'"):
         data_parallel(lambda *a: a, backend="jit")
+
+
+def shapes_of_a_step(parts, optimizer, **changes):
+    step = make_step(parts, LOSSES["mse"], optimizer)
+    constants = {"fixed": parts.fixed, "other": parts.other, "masks": {}, **DEFAULTS, **changes}
+    return jax.eval_shape(step, start(parts, optimizer), constants, batches(1)[0])
+
+
+def test_a_step_refuses_an_augmentation_that_loses_labels(parts):
+    shorter = jax.tree_util.Partial(lambda score_fn, images, mos, keys, *, gather: (images, mos[1:]))
+    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=9, decay_factor=1.0)
+    with pytest.raises(ValueError, match="assert_equal_shape_prefix"):
+        shapes_of_a_step(parts, optimizer, augment=shorter)
+
+
+def test_a_step_refuses_masks_that_change_the_shape_of_parameters(parts):
+    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=9, decay_factor=1.0)
+    masks = {"regression": {"bias": jnp.ones((3, 1))}}
+    with pytest.raises(AssertionError, match="assert_trees_all_equal_shapes_and_dtypes"):
+        shapes_of_a_step(parts, optimizer, masks=masks)

@@ -1,6 +1,5 @@
 """Monte-Carlo: the options of sampling, and the scores of many noisy copies of each image, chunk by chunk."""
 
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
@@ -13,6 +12,7 @@ from jax.sharding import Mesh, NamedSharding, PartitionSpec
 from jaxtyping import Float, Int
 
 from jaxiqa.core.checks import check_chunk, check_count, check_option
+from jaxiqa.core.devices import free_bytes
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, is_traced
@@ -161,7 +161,8 @@ def sampler(
     view, score_fn, images, words = jax.device_put((view, as_pytree(score_fn), images, words), everywhere)
     if chunk is None:
         shape, total = images.shape[1:], len(images) * n
-        chunk = fitting_chunk(view, score_fn, shape, total, divided, available=int(SHARE * free_bytes()))
+        available = int(SHARE * free_bytes(devices=len(jax.local_devices())))
+        chunk = fitting_chunk(view, score_fn, shape, total, divided, available=available)
     else:
         check_count("chunk", chunk, 1)
         chunk = chunk * len(devices)
@@ -205,15 +206,3 @@ def _needed(view, score_fn, shape, divided):
     analyses = [program.memory_analysis() for program in programs]
     buffers = 4 * 2 * (int(np.prod(shape)) + int(np.prod(copies.shape))) // divided.num_devices  # one chunk ahead
     return buffers + max(analysis.temp_size_in_bytes if analysis else 0 for analysis in analyses)
-
-
-def free_bytes() -> int:
-    """Return the free bytes of one device: of its own memory, or its share of the machine's memory.
-
-    >>> free_bytes() > 0
-    True
-    """
-    statistics = jax.local_devices()[0].memory_stats()
-    if statistics and "bytes_limit" in statistics:
-        return statistics["bytes_limit"] - statistics["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // len(jax.local_devices())
