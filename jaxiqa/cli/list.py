@@ -56,18 +56,25 @@ def metrics() -> Any:
 
     rows = []
     for name, spec in MODELS.items():
-        known = [f"{weights}{'' if source.url else ' (by hand)'}" for weights, source in spec.weights.items()]
+        known = [
+            f"{weights}{'' if source.url or source.installed else ' (by hand)'}"
+            for weights, source in spec.weights.items()
+        ]
         rows.append([name, spec.title, spec.paper, spec.protocol, spec.results, ", ".join(known) or "–", spec.licence])
     header = ["metric", "title", "paper", "protocol", "SROCC / PLCC", "known weights", "licence"]
     return _table("Metrics: jaxiqa.load(NAME, weights)", header, rows)
 
 
 def backbones() -> Any:
-    """List the backbones for a Linearity head."""
+    """List the backbones for a Linearity head, and the weights known by name."""
     from jaxiqa.nn.backbones import BACKBONES
 
-    rows = [[name, ", ".join(spec.taps), str(spec.width), str(spec.classes)] for name, spec in BACKBONES.items()]
-    return _table("Backbones: jaxiqa.models.build(NAME)", ["backbone", "the head reads", "width", "classes"], rows)
+    rows = [
+        [name, ", ".join(spec.taps), str(spec.width), str(spec.classes), ", ".join(spec.weights) or "–"]
+        for name, spec in BACKBONES.items()
+    ]
+    header = ["backbone", "the head reads", "width", "classes", "known weights"]
+    return _table("Backbones: jaxiqa.models.build(NAME, backbone_weights=...)", header, rows)
 
 
 def attacks() -> Any:

@@ -5,7 +5,7 @@ from dataclasses import asdict, replace
 from typing import Any
 
 from jaxiqa.config.experiment import Experiment
-from jaxiqa.config.training import Training, Variant
+from jaxiqa.config.training import Model, Training, Variant
 
 UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("test",)}
 """Options of a data set that do not change the training images and labels."""
@@ -19,7 +19,7 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
     links = [_described(replace(experiment.variants[name], parent=None)) for name in chain(experiment, variant)]
     described = {
         "data": asdict(experiment.data),
-        "model": asdict(experiment.model),
+        "model": _model(experiment.model),
         "variants": links,
         "seed": seed,
     }
@@ -80,12 +80,20 @@ def _changes(where: str, before: Any, today: Any) -> list[str]:
     return [f"{where}: {before!r} -> {today!r}"]
 
 
+def _model(model: Model) -> dict[str, Any]:
+    # Fields that are not used are left out, so that runs from before they existed can continue.
+    unused = {name for name, value in (("metric", "linearity"), ("options", {})) if getattr(model, name) == value}
+    return {name: value for name, value in asdict(model).items() if name not in unused}
+
+
 def _described(variant: Variant) -> dict[str, Any]:
     described, plain = asdict(variant), asdict(Training(epochs=1))
     for name in ("adversarial", "norm_penalty", "attacked_mode"):
         # Left out if not used, so that runs from before these fields existed can continue.
         if described["training"][name] == plain[name]:
             del described["training"][name]
+    if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):
+        del described["prune"]["images"]  # not used
     if isinstance(described["block"], tuple) and len(described["block"]) < 2:
         described["block"] = next(iter(described["block"]), None)  # as a single block
     return described

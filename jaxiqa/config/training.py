@@ -8,17 +8,24 @@ from jaxiqa.config.evaluation import Network
 
 @dataclass(frozen=True)
 class Model:
-    """A metric on a backbone."""
+    """A metric: a head over a backbone."""
 
-    backbone: str
+    backbone: str | None = None
+    """Network under the head of linearity, koncept512, tres or hyperiqa; None: the metric's own, at published size."""
     width: int | None = None
-    """Channels of a ResNet's first stage (64 in the paper); None: the published width."""
+    """Channels of the backbone's first stage (64 for a ResNet in the paper); None: the published width."""
     weights: str | None = None
-    """File of ImageNet weights of the backbone; relative paths as for `Data.source`. None: random weights."""
+    """Trained weights of the metric (a file, one of its known names, or the folder of a run), or ImageNet weights of
+    its backbone (a file, or a known name such as ``"imagenet"`` of ``efficientnet_lite0``). Relative paths as for
+    `Data.source`. None: random weights."""
     input_size: tuple[int, int] | None = None
-    """(height, width) to which the metric resizes images; None: no resize."""
+    """(height, width) to which images are resized before the metric's own protocol; None: no resize."""
     taps: tuple[str, str] | None = None
-    """The two stages whose outputs the head reads; None: the default of the backbone."""
+    """The two stages whose outputs linearity's head reads; None: the default of the backbone."""
+    metric: str = "linearity"
+    """`jaxiqa.models.MODELS` lists the names."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the metric's class, such as ``{"protocol": "pyiqa"}``."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +46,10 @@ class Prune:
     """Pruning: set a share of the weights to zero and keep it zero during fine-tuning."""
 
     amount: float = 0.1
-    """Share of each convolution's filters ("l2"), or of all weights ("l1")."""
-    criterion: Literal["l2", "l1"] = "l2"
+    """Share of every layer's filters ("l2", "hsic"), of all filters ("pls", "displs"), or of all weights ("l1")."""
+    criterion: Literal["l2", "l1", "pls", "displs", "hsic"] = "l2"
+    images: int = 100
+    """Training images for "pls", "displs" and "hsic"."""
 
 
 @dataclass(frozen=True)

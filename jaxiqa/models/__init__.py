@@ -8,7 +8,7 @@ HOMES = {
     "POSITIONS": "jaxiqa.models.hardening",
     "Linearity": "jaxiqa.models.linearity",
     "ScoreModel": "jaxiqa.models.score_model",
-    "build": "jaxiqa.models.score_model",
+    "build": "jaxiqa.models.building",
     "export": "jaxiqa.models.exporting",
     "fold_batch_norm": "jaxiqa.nn.fold",
     "harden": "jaxiqa.models.hardening",

@@ -18,7 +18,7 @@ from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import ModelSpec
-from jaxiqa.nn.backbones import inception_keras, inception_resnet_v2
+from jaxiqa.nn.backbones import BACKBONES, inception_keras, inception_resnet_v2
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -54,11 +54,14 @@ class KonCept512(Metric):
     384 × 512 (h × w), whose last map is 10 × 14. Published weights: MIT licence.
 
     Args:
+        backbone: a name in `jaxiqa.nn.backbones.BACKBONES`; with another than the published one the metric is new: its
+            pixels are normalised as the backbone expects, and the head reads its last stage.
         pooling: ``"official"`` averages the top left 8 × 8 of the last map and ignores the rest. It accepts maps of 8
             to 15 on both sides, that is images of 299 to 554 pixels. ``"full"`` averages the whole map of an image of
-            any size from 75 × 75, as the paper's Keras model does, whose file can be loaded too. The weights for
-            PyTorch give other scores with ``"full"``.
-        width: channels of the first stage.
+            any size, with the published backbone from 75 × 75, as the paper's Keras model does, whose file can be
+            loaded too. The weights for PyTorch give other scores with ``"full"``. None: ``"official"`` with the
+            published backbone, ``"full"`` with others.
+        width: channels of the backbone's first stage; None: as published.
         rngs: random numbers for the weights.
 
     **Differs from the paper**: no dropout, which scoring does not use. The ``"official"`` pooling is that of the
@@ -72,12 +75,24 @@ class KonCept512(Metric):
     input_size = None
     published_range = (0.0, 100.0)
 
-    def __init__(self, *, pooling: str = "official", width: int = 32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        backbone: str = "inception_resnet_v2",
+        pooling: str | None = None,
+        width: int | None = None,
+        rngs: nnx.Rngs,
+    ):
+        check_choice("backbone", backbone, BACKBONES)
+        spec, own = BACKBONES[backbone], backbone == "inception_resnet_v2"
+        pooling = pooling or ("official" if own else "full")
+        width = spec.width if width is None else width
         check_choice("pooling", pooling, ("official", "full"))
-        self.pooling = pooling
-        self.backbone = inception_resnet_v2.inception_resnet_v2(width=width, rngs=rngs)
+        self.architecture, self.pooling = backbone, pooling
+        self.mean, self.std, self.smallest = spec.mean, spec.std, SMALLEST if own else 1
+        self.backbone = spec.build(width=width, rngs=rngs)
         self.head = Head(self.backbone.widths[-1], rngs=rngs)
-        self.keep(pooling=pooling, width=width)
+        self.keep(backbone=backbone, pooling=pooling, width=width)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Return scores of RGB images in [0, 1]; higher is better. Nothing is random: ``key`` is ignored."""
@@ -86,7 +101,7 @@ class KonCept512(Metric):
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
         """Return the images unchanged."""
-        check_images("images", images, minimum=SMALLEST)
+        check_images("images", images, minimum=self.smallest)
         return images
 
     def raw(self, pixels: Images) -> Scores:
@@ -105,8 +120,8 @@ class KonCept512(Metric):
         return {name: heads[name](maps[last]) if name in heads else maps[name] for name in names}
 
     def _normalised(self, pixels: Images) -> Features:
-        check_unit_images(pixels, minimum=SMALLEST, name="pixels", slack=OVERSHOOT)
-        return normalise(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        check_unit_images(pixels, minimum=self.smallest, name="pixels", slack=OVERSHOOT)
+        return normalise(pixels, self.mean, self.std)
 
     def _pool(self, last: Features) -> Float[Array, "b c"]:
         if self.pooling == "full":

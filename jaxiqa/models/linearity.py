@@ -169,8 +169,15 @@ def _calibrate(model: Linearity, extras: Mapping[str, np.ndarray]) -> None:
     model.calibrate(k=k, b=b, score_range=(0.0, 100.0))
 
 
-def _published(*, backbone: str = "resnext101_32x8d", rngs: nnx.Rngs) -> Linearity:
-    return Linearity(backbone, input_size=(498, 664), rngs=rngs)
+def _published(
+    *,
+    backbone: str = "resnext101_32x8d",
+    width: int | None = None,
+    taps: tuple[str, str] | None = None,
+    input_size: tuple[int, int] | None = (498, 664),
+    rngs: nnx.Rngs,
+) -> Linearity:
+    return Linearity(backbone, width=width, taps=taps, input_size=input_size, rngs=rngs)
 
 
 LINEARITY_SPEC = ModelSpec(

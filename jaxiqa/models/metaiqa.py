@@ -64,6 +64,8 @@ class MetaIQA(Metric):
     input_size = (SIDE, SIDE)
     published_range = (0.0, 1.0)
 
+    architecture = "resnet18"
+
     def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
         check_choice("protocol", protocol, ("official", "pyiqa"))
         self.protocol = protocol

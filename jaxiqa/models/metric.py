@@ -26,7 +26,9 @@ class Metric(nnx.Module):
     `jaxiqa.models.spec.ModelSpec` says what each of them promises.
 
     Attributes:
-        backbone: the stages into which `jaxiqa.models.harden` inserts blocks.
+        backbone: the stages into which `jaxiqa.models.harden` inserts blocks. A metric that is no network of stages
+            (`jaxiqa.models.brisque`) lacks it: `harden` raises an error, everything else is the same.
+        architecture: name in `jaxiqa.nn.backbones.BACKBONES` of its backbone, or None if it has a network of its own.
         options: the arguments it was built with, as pairs; `jaxiqa.models.save` stores them.
         input_size: (height, width) of the pixels if the protocol fixes it, or None.
         published_range: (lowest, highest) score of the published weights, or None.
@@ -37,6 +39,7 @@ class Metric(nnx.Module):
     """
 
     backbone: Stages
+    architecture: str | None = None
     options: tuple[tuple[str, Any], ...]
     input_size: tuple[int, int] | None = None
     published_range: ClassVar[tuple[float, float] | None] = None
@@ -83,8 +86,8 @@ class Metric(nnx.Module):
 
     @property
     def insertions(self) -> tuple[Insertion, ...]:
-        """Return the blocks that `jaxiqa.models.harden` inserted into the backbone."""
-        return self.backbone.insertions
+        """Return the blocks that `jaxiqa.models.harden` inserted into the backbone; none without a backbone."""
+        return self.backbone.insertions if hasattr(self, "backbone") else ()
 
     @property
     def score_range(self) -> tuple[float, float]:

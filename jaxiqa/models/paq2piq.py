@@ -48,6 +48,8 @@ class PaQ2PiQ(Metric):
     input_size = None
     published_range = (0.0, 100.0)
 
+    architecture = "resnet18"
+
     def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
         self.backbone = resnet.RESNET18.build(width=width, rngs=rngs)
         channels = self.backbone.channels("layer4")

@@ -41,6 +41,8 @@ class SPAQBaseline(Metric):
     input_size = (PATCH, PATCH)
     published_range = (0.0, 100.0)
 
+    architecture = "resnet50"
+
     def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
         self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
         self.fc = nnx.Linear(self.backbone.channels("layer4"), 1, rngs=rngs)

@@ -1,10 +1,10 @@
-"""TReS: a transformer over four pooled levels of a ResNet-50.
+"""TReS: a transformer over four pooled levels of a backbone, a ResNet-50 in the published metric.
 
 "No-Reference Image Quality Assessment via Transformers, Relative Ranking, and Self-Consistency", arXiv:2108.06858.
 """
 
+import math
 from collections.abc import Sequence
-from functools import cache
 
 import jax
 import jax.numpy as jnp
@@ -17,14 +17,14 @@ from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import ModelSpec
-from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.encoder import EncoderLayer, position_encoding
 from jaxiqa.nn.stages import normalise
-from jaxiqa.nn.transformer import attend, layer_norm
+from jaxiqa.nn.transformer import layer_norm
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
-LEVELS = ("layer1", "layer2", "layer3", "layer4")
 PARTS = ("pooled", "position", "encoder.0", "encoder.1", "encoder", "fc2")
 CROP = 224
 CROPS = 50
@@ -68,73 +68,6 @@ def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array
     return jnp.mean(x.reshape(b, size[0], h // size[0], size[1], w // size[1], c), (2, 4))
 
 
-@cache
-def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarray, "height width channels"]:
-    """Return sines and cosines of the row (first half of the channels) and of the column (second half).
-
-    Channels 2i and 2i + 1 of a half of n channels are ``sin`` and ``cos`` of ``p / 10000^(2i / n)``, where
-    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise. Reference: "End-to-End Object Detection
-    with Transformers", arXiv:2005.12872.
-
-    Args:
-        height, width: of the map.
-        channels: a multiple of 4.
-
-    >>> print(position_encoding(2, 3, 4)[0, 0].round(3))
-    [ 0.    -1.     0.866 -0.5  ]
-    """
-    if channels % 4:
-        raise ValueError(f"channels={channels!r} is not allowed; it must be a multiple of 4")
-    half = channels // 2
-    frequencies = 10000.0 ** (-2 * (np.arange(half) // 2) / half)
-
-    def encode(side: int) -> np.ndarray:
-        angles = 2 * np.pi * (np.arange(side)[:, None] + 1) / (side + 1e-6) * frequencies
-        return np.where(np.arange(half) % 2 == 0, np.sin(angles), np.cos(angles))
-
-    rows = np.broadcast_to(encode(height)[:, None], (height, width, half))
-    columns = np.broadcast_to(encode(width)[None], (height, width, half))
-    return np.concatenate([rows, columns], axis=-1).astype(np.float32)
-
-
-class Projections(nnx.Module):
-    """Apply three linear maps to three inputs as one batched product: ``y_i = x_i W_iᵀ + b_i``.
-
-    ``W_i`` is ``out in``, as published; on a CPU this is faster than ``in out``.
-    """
-
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=2, out_axis=1, batch_axis=0)
-        self.kernel = nnx.Param(init(rngs.params(), (3, features, features), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((3, features)))
-
-    def __call__(self, x: Float[Array, "3 b n c"]) -> Float[Array, "3 b n c"]:
-        return jnp.einsum("pbni,poi->pbno", x, self.kernel[...]) + self.bias[:, None, None]
-
-
-class EncoderLayer(nnx.Module):
-    """Compute ``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
-
-    The position is added to the input of queries and keys, not of values.
-    """
-
-    def __init__(self, features: int, *, heads: int, hidden: int, rngs: nnx.Rngs):
-        self.heads = heads
-        self.norm1 = layer_norm(features, epsilon=1e-5, rngs=rngs)
-        self.qkv = Projections(features, rngs=rngs)
-        self.out = nnx.Linear(features, features, rngs=rngs)
-        self.norm2 = layer_norm(features, epsilon=1e-5, rngs=rngs)
-        self.linear1 = nnx.Linear(features, hidden, rngs=rngs)
-        self.linear2 = nnx.Linear(hidden, features, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b n c"], position: Float[Array, "n c"]) -> Float[Array, "b n c"]:
-        y = self.norm1(x)
-        placed = y + position
-        queries, keys, values = self.qkv(jnp.stack([placed, placed, y]))
-        x = x + self.out(attend(queries, keys, values, heads=self.heads))
-        return x + self.linear2(jax.nn.relu(self.linear1(self.norm2(x))))
-
-
 class TReS(Metric):
     """Quality score of 224×224 crops, averaged over the crops of an image.
 
@@ -160,12 +93,16 @@ class TReS(Metric):
     to 8 bits.
 
     Args:
+        backbone: a name in `jaxiqa.nn.backbones.BACKBONES` that has stages at strides 4, 8, 16 and 32 (``levels``);
+            with another than ``"resnet50"`` the metric is new. ``layer4`` above stands for its last level. The encoder
+            then has 16 heads, or 8, 4, 2 or 1 if the number of channels is no multiple of 16.
         protocol: ``"official"`` or ``"pyiqa"``.
-        width: channels of the backbone's first stage; all other widths scale with it. A multiple of 4.
+        width: channels of the backbone's first stage, a multiple of 4; all other widths scale with it. None: as
+            published.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol or a width that is not allowed.
+        ValueError: an unknown protocol, a backbone without four levels, or a width that is not allowed.
 
     >>> model = nnx.eval_shape(lambda: TReS(width=8, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
@@ -175,19 +112,27 @@ class TReS(Metric):
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
 
-    def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
+    def __init__(
+        self, *, backbone: str = "resnet50", protocol: str = "official", width: int | None = None, rngs: nnx.Rngs
+    ):
+        check_choice("backbone", backbone, BACKBONES_WITH_LEVELS)
+        spec = BACKBONES[backbone]
+        width = spec.width if width is None else width
         check_choice("protocol", protocol, ("official", "pyiqa"))
         if width < 4 or width % 4:
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
-        self.protocol = protocol
-        self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
-        channels = sum(self.backbone.channels(level) for level in LEVELS)
-        self.layer = nnx.List([EncoderLayer(channels, heads=16, hidden=width, rngs=rngs) for _ in range(2)])
+        self.architecture, self.protocol = backbone, protocol
+        self.levels: tuple[str, ...] = spec.levels or ()
+        self.mean, self.std = spec.mean, spec.std
+        self.backbone = spec.build(width=width, rngs=rngs)
+        channels = sum(self.backbone.channels(level) for level in self.levels)
+        heads, hidden = math.gcd(16, channels), max(1, 64 * width // spec.width)
+        self.layer = nnx.List([EncoderLayer(channels, heads=heads, hidden=hidden, rngs=rngs) for _ in range(2)])
         self.norm = layer_norm(channels, epsilon=1e-5, rngs=rngs)
-        top = self.backbone.channels("layer4")
+        top = self.backbone.channels(self.levels[-1])
         self.fc2 = nnx.Linear(channels, top, rngs=rngs)
         self.fc = nnx.Linear(2 * top, 1, rngs=rngs)
-        self.keep(protocol=protocol, width=width)
+        self.keep(backbone=backbone, protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Return scores of RGB images in [0, 1]: the mean over crops, random ones with a key (``"official"``)."""
@@ -212,8 +157,9 @@ class TReS(Metric):
 
     def raw(self, pixels: Images) -> Scores:
         """Return one score per 224×224 crop."""
-        maps = self.features(pixels, ("fc2", "layer4"))
-        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps["layer4"], (1, 2))], axis=1))[:, 0]
+        top = self.levels[-1]
+        maps = self.features(pixels, ("fc2", top))
+        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps[top], (1, 2))], axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Return feature maps of crops by name.
@@ -227,14 +173,14 @@ class TReS(Metric):
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
         stages = {name for name in names if name not in PARTS}
         beyond = len(stages) < len(set(names))
-        wanted = stages | set(LEVELS) if beyond else stages
-        _, maps = self.backbone.run(normalise(pixels, resnet.MEAN, resnet.STD), taps=tuple(sorted(wanted)))
+        wanted = stages | set(self.levels) if beyond else stages
+        _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=tuple(sorted(wanted)))
         if beyond:
             maps |= self._parts(maps)
         return {name: maps[name] for name in names}
 
     def _parts(self, maps: dict[str, Array]) -> dict[str, Array]:
-        smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in LEVELS]
+        smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in self.levels]
         _, h, w, _ = smooth[-1].shape
         pooled = jnp.concatenate([block_mean(x, (h, w)) for x in smooth], axis=-1)
         position = jnp.asarray(position_encoding(*pooled.shape[1:]))

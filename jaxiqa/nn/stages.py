@@ -1,7 +1,8 @@
 """Networks as a chain of named stages: read the output of any stage, restart from it, or insert a block at it."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.nn.heads import PooledLinear
+from jaxiqa.pretrained.packages import PackagedFile, locate
 
 Features = Float[Array, "_ _ _ _"]
 
@@ -32,12 +34,14 @@ class BackboneSpec:
         width: channels of the first stage in the published network.
         mean, std: the input is ``(pixels - mean) / std``, per RGB channel, pixels in [0, 1].
         taps: the two stages that a two-level head reads by default.
+        levels: the last stages at strides 4, 8, 16 and 32, which a four-level head reads; None if there are none.
         classes: outputs of the published classifier.
         rules: conversion rules (`jaxiqa.pretrained.key_map`) from the published parameter names to those of `Stages`.
         classifier_rules: the same for the classifier on top, under the name ``head``.
         classifier: ``classifier(features, classes, *, rngs) -> module``, logits of the last stage's map.
         adapt: converts the arrays of other publishers' files to the names and layouts of ``rules``; returns arrays
             that it does not know unchanged.
+        weights: name -> the package that contains the published file.
     """
 
     build: Callable[..., "Stages"]
@@ -50,6 +54,18 @@ class BackboneSpec:
     classifier_rules: Sequence[Any]
     classifier: Callable[..., nnx.Module] = PooledLinear
     adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    levels: tuple[str, str, str, str] | None = None
+    weights: Mapping[str, PackagedFile] = field(default_factory=dict)
+
+    def file(self, weights: str | os.PathLike[str]) -> str | os.PathLike[str]:
+        """Return the file of a name in ``weights``; any other text or path is returned unchanged.
+
+        Raises:
+            FileNotFoundError, ValueError: its package is missing or damaged (`jaxiqa.pretrained.packages.locate`).
+        """
+        if isinstance(weights, str) and weights in self.weights:
+            return locate(self.weights[weights])
+        return weights
 
 
 @dataclass(frozen=True)

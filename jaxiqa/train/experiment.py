@@ -7,7 +7,6 @@ if __name__ == "__main__":  # before the imports below, which Ctrl-C may interru
 
 import itertools
 import json
-from dataclasses import replace
 
 import jax
 import numpy as np
@@ -19,13 +18,13 @@ from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.train.calibration import fit_linear
+from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, activation_source, image_source
 from jaxiqa.train.loop import fit, raw_scores
-from jaxiqa.train.pruning import apply_masks, make_masks
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import SplitModel, digest, make_optimizer, merge_model, split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, slope_penalty
+from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, new_metric, slope_penalty
 
 Run = tuple[int, str]
 """Seed and name of a variant."""
@@ -87,11 +86,18 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     inserted = tuple(insertion.name for insertion in model.insertions)
     stages, trunk = model.backbone.order, frozen_stages(model, training.freeze)
     parts = split_model(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
-    masks = {}
+    masks: dict = {}
     if variant.prune:
         # Frozen stages are not pruned: they could not be fine-tuned to make up for the loss.
-        masks = make_masks(parts.params, amount=variant.prune.amount, criterion=variant.prune.criterion)
-        parts = replace(parts, params=apply_masks(parts.params, masks))
+        images = image_source(splits["train"], experiment.model.input_size)
+        with progress_bar(f"{name} seed {seed}: pruning", "steps") as bar:
+            parts, masks = prune(
+                parts,
+                variant.prune,
+                images,
+                seed=seed,
+                progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
+            )
 
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(
@@ -153,15 +159,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
         with locked(folder, wait=60.0):  # another process may be reading it too
             model = models.load_run(folder)
     else:
-        chosen = experiment.model
-        model = models.build(
-            chosen.backbone,
-            width=chosen.width,
-            taps=chosen.taps,
-            input_size=chosen.input_size,
-            backbone_weights=data.resolve(chosen.weights) if chosen.weights else None,
-            seed=seed,
-        )
+        model = new_metric(experiment.model, weights=True, seed=seed)
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
     return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 

@@ -6,7 +6,7 @@ Kernels that parametrise a unitary matrix are not pruned: a smaller generator re
 it generates.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any
 
 import jax.numpy as jnp
@@ -41,11 +41,49 @@ def l1_weights(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, n
     return {path: part.reshape(kernel.shape) for (path, kernel), part in zip(kernels.items(), parts, strict=True)}
 
 
+def scored_filters(
+    kernels: Mapping[tuple, np.ndarray], scores: Mapping[tuple, np.ndarray], amount: float
+) -> dict[tuple, np.ndarray]:
+    """Prune, over all layers together, the ``amount`` share of filters with the smallest scores.
+
+    A layer that would lose all of its filters is not pruned.
+
+    Args:
+        kernels: ``kh kw cin cout`` by path.
+        scores: one number per filter, by the path of the layer (without ``"kernel"``).
+        amount: share of all filters.
+
+    >>> kernel = np.ones((1, 1, 1, 2))
+    >>> kernels = {("a", "kernel"): kernel, ("b", "kernel"): kernel}
+    >>> masks = scored_filters(kernels, {("a",): np.array([1, 4]), ("b",): np.array([3, 2])}, 0.5)
+    >>> masks["a", "kernel"].ravel().tolist(), masks["b", "kernel"].ravel().tolist()
+    ([0.0, 1.0], [1.0, 0.0])
+    """
+    values = np.concatenate([np.asarray(scores[path[:-1]], np.float64) for path in kernels])
+    keep = np.ones(len(values), np.float32)
+    keep[np.argsort(values, kind="stable")[: round(amount * len(values))]] = 0
+    ends = np.cumsum([kernel.shape[-1] for kernel in kernels.values()])[:-1]
+    parts = zip(kernels.items(), np.split(keep, ends), strict=True)
+    return {
+        path: np.broadcast_to(part if part.any() else np.ones_like(part), kernel.shape)
+        for (path, kernel), part in parts
+    }
+
+
 CRITERIA: dict[str, Callable] = {"l2": l2_filters, "l1": l1_weights}
+"""Criteria that need only the weights."""
+
+FROM_DATA = ("pls", "displs", "hsic")
+"""Criteria that need labelled images too: `jaxiqa.train.criteria`."""
 
 
 def make_masks(
-    params: Tree, *, amount: float, criterion: str = "l2", exclude: tuple[str, ...] = ("orthogonal",)
+    params: Tree,
+    *,
+    amount: float,
+    criterion: str = "l2",
+    exclude: tuple[str, ...] = ("orthogonal",),
+    scores: Mapping[tuple, np.ndarray] | None = None,
 ) -> Tree:
     """Return masks for the convolution kernels in ``params``.
 
@@ -54,6 +92,8 @@ def make_masks(
         amount: share to remove, in [0, 1).
         criterion: ``"l2"`` (whole output filters, per layer) or ``"l1"`` (single weights, over all layers).
         exclude: module names whose kernels are not pruned.
+        scores: one number per filter, by the path of its layer; if given, the filters with the smallest are removed,
+            whatever the criterion: `scored_filters`.
 
     Returns:
         A nested dict with the paths of the pruned kernels only, for `apply_masks`.
@@ -67,9 +107,10 @@ def make_masks(
     its Cayley convolution.
     """
     check_masks(params, amount=amount, criterion=criterion, exclude=exclude)
-    kernels = {path: np.asarray(leaf) for path, leaf in _prunable(params, exclude)}
+    kernels = {path: np.asarray(leaf) for path, leaf in prunable(params, exclude)}
     masks: Tree = {}
-    for path, mask in CRITERIA[criterion](kernels, amount).items():
+    found = CRITERIA[criterion](kernels, amount) if scores is None else scored_filters(kernels, scores, amount)
+    for path, mask in found.items():
         node = masks
         for key in path[:-1]:
             node = node.setdefault(key, {})
@@ -91,20 +132,22 @@ def check_masks(
     ValueError: amount=0.01 removes nothing: the largest layer has 10 filters; choose at least 0.051
     """
     check_number("amount", amount, 0.0, 0.999999)
-    check_choice("criterion", criterion, CRITERIA)
-    kernels = _prunable(params, exclude)
+    check_choice("criterion", criterion, (*CRITERIA, *FROM_DATA))
+    kernels = prunable(params, exclude)
     if not amount:
         return
     if not kernels:
         raise ValueError(f"amount={amount}: the model has no trainable convolution to prune")
-    unit = "filters" if criterion == "l2" else "weights"
     sizes = {path: leaf.shape[-1] for path, leaf in kernels}
-    total = max(sizes.values()) if criterion == "l2" else sum(int(np.prod(leaf.shape)) for _, leaf in kernels)
+    per_layer = criterion in ("l2", "hsic")
+    unit, whole = "filters", "the largest layer has" if per_layer else "there are"
+    total = max(sizes.values()) if per_layer else sum(sizes.values())
+    if criterion == "l1":
+        unit, total = "weights", sum(int(np.prod(leaf.shape)) for _, leaf in kernels)
     if round(amount * total) < 1:
-        whole = "the largest layer has" if criterion == "l2" else "there are"
         least = np.ceil(1000 * 0.5001 / total) / 1000 if total < 500 else 0.5001 / total
         raise ValueError(f"amount={amount} removes nothing: {whole} {total} {unit}; choose at least {least:.3g}")
-    if criterion == "l2":
+    if per_layer:
         path, size = min(sizes.items(), key=lambda item: item[1])
         if round(amount * size) >= size:
             name = ".".join(map(str, path[:-1]))
@@ -127,8 +170,8 @@ def apply_masks(params: Tree, masks: Tree) -> Tree:
     }
 
 
-def _prunable(params: Tree, exclude: tuple[str, ...]) -> list[tuple[tuple, Any]]:
-    """Return the kernels of convolutions, by path."""
+def prunable(params: Tree, exclude: tuple[str, ...] = ("orthogonal",)) -> list[tuple[tuple, Any]]:
+    """Return the kernels of convolutions with their paths; ``exclude`` as in `make_masks`."""
     return [
         (path, leaf)
         for path, leaf in _leaves(params)

@@ -4,19 +4,29 @@ import dataclasses
 import inspect
 from collections.abc import Collection, Iterator
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa import attacks, data, models, networks
+from jaxiqa import attacks, data, networks
 from jaxiqa.config import Adversarial, Data, Experiment, blocks_of, check_experiment
 from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.train.pruning import check_masks
 from jaxiqa.train.state import split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, stages_of
+from jaxiqa.train.variant import (
+    augmentation,
+    check_model,
+    frozen_stages,
+    insert_blocks,
+    needs_images,
+    new_metric,
+    stages_of,
+    weights_of,
+)
 
 
 def check_training(experiment: Experiment) -> None:
@@ -27,9 +37,7 @@ def check_training(experiment: Experiment) -> None:
     """
     check_experiment(experiment)
     _check_data("data", experiment.data)
-    chosen = experiment.model
-    if chosen.backbone not in models.BACKBONES:
-        raise ValueError(f"model.backbone={chosen.backbone!r}{suggestion(chosen.backbone, models.BACKBONES)}")
+    check_model(experiment.model)
     shapes = abstract_models(experiment)
     for name, variant in experiment.variants.items():
         where, model = f"variants.{name}.training", shapes[name]
@@ -39,7 +47,11 @@ def check_training(experiment: Experiment) -> None:
         if variant.prune:
             frozen = frozen_stages(model, variant.training.freeze)
             with named(f"variants.{name}.prune"):
-                check_masks(split_model(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
+                check_masks(
+                    split_model(model, frozen=frozen).params,
+                    amount=variant.prune.amount,
+                    criterion=variant.prune.criterion,
+                )
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 
@@ -66,9 +78,10 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
     """
     chosen = experiment.model
     if chosen.weights and any(experiment.variants[name].parent is None for name in pending):
-        _check_file("model.weights", chosen.weights)
+        if isinstance(path := weights_of(chosen), Path) and not path.is_dir():  # the folder of a run
+            _check_file("model.weights", chosen.weights)
         with named("model.weights"):
-            _build(experiment, weights=True)
+            nnx.eval_shape(lambda: new_metric(chosen, weights=True))
     found: dict = {}
     for name in pending:
         adversarial = experiment.variants[name].training.adversarial
@@ -183,6 +196,8 @@ def named(label: str) -> Iterator[None]:
     """Add the field's name to an error."""
     try:
         yield
+    except FileNotFoundError as error:
+        raise FileNotFoundError(f"{label}: {error}") from error
     except (ValueError, TypeError) as error:
         raise ValueError(f"{label}: {error}") from error
 
@@ -193,11 +208,13 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ValueError: the backbone, a tap or a block does not fit; the message names the field.
     """
+    with named("model"):
+        plain = nnx.eval_shape(lambda: new_metric(dataclasses.replace(experiment.model, taps=None), weights=False))
     if taps := experiment.model.taps:
-        bare = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, taps=None))
         for tap in taps:
-            _check_stage("model.taps", tap, nnx.eval_shape(lambda: _build(bare, weights=False)))
-    plain = nnx.eval_shape(lambda: _build(experiment, weights=False))
+            _check_stage("model.taps", tap, plain)
+        with named("model"):
+            plain = nnx.eval_shape(lambda: new_metric(experiment.model, weights=False))
     shapes: dict[str, Any] = {}
     for name, variant in experiment.variants.items():
         if not blocks_of(variant):
@@ -205,24 +222,13 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
             continue
 
         def make(links: list[str] = chain(experiment, name)) -> Any:  # noqa: B008
-            model = _build(experiment, weights=False)
+            model = new_metric(experiment.model, weights=False)
             for link in links:
                 insert_blocks(model, experiment.variants[link], rngs=nnx.Rngs(0), where=f"variants.{link}")
             return model
 
         shapes[name] = nnx.eval_shape(make)
     return shapes
-
-
-def _build(experiment: Experiment, *, weights: bool) -> Any:
-    chosen = experiment.model
-    options: dict[str, Any] = {"width": chosen.width, "taps": chosen.taps, "input_size": chosen.input_size}
-    if not weights:
-        with named("model"):
-            return models.Linearity(chosen.backbone, rngs=nnx.Rngs(0), **options)
-    assert chosen.weights is not None  # or there are none to look into
-    path = data.resolve(chosen.weights)
-    return nnx.eval_shape(lambda: models.build(chosen.backbone, backbone_weights=path, **options))
 
 
 def _check_data(where: str, chosen: Data) -> None:

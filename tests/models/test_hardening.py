@@ -14,6 +14,7 @@ X = jax.ShapeDtypeStruct((2, 144, 176, 3), jnp.float32)
 RESNET = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
 PLACES = {
     "alexnet": ("before:relu1", "before:relu3", "before:relu4", "after:relu4"),
+    "efficientnet_lite0": ("before:stem", "before:block0", "before:block5", "after:block10"),
     "inception_resnet_v2": ("before:conv2d_1a", "before:block35", "before:block17.7", "after:block17"),
     "mobilenet_v2": ("before:stem", "before:block0", "before:block5", "after:block12"),
     "mobilenet_v2_torch": ("before:stem", "before:block0", "before:block5", "after:block12"),

@@ -78,19 +78,23 @@ def mobilenet_v2(*, width: int = 32, padding: Padding = "SAME", rngs: nnx.Rngs) 
     }
     cin = width
     for expansion, channels, blocks, first_stride in LAYOUT:
-        cout = _round(channels * width / 32)
+        cout = round_channels(channels * width / 32)
         for i in range(blocks):
             stride = first_stride if i == 0 else 1
             block = InvertedResidual(cin, cout, expansion, stride=stride, padding=padding, rngs=rngs)
             stages[f"block{len(stages) - 1}"] = (block, cout)
             cin = cout
-    last = max(1280, _round(1280 * width / 32))
+    last = max(1280, round_channels(1280 * width / 32))
     stages["head"] = (ConvReLU6(cin, last, 1, padding=padding, rngs=rngs), last)
     return Stages(stages)
 
 
-def _round(channels: float) -> int:
-    """Return the nearest multiple of 8 that is at least 8 and at most 10 % below ``channels``."""
+def round_channels(channels: float) -> int:
+    """Return the nearest multiple of 8 that is at least 8 and at most 10 % below ``channels``.
+
+    >>> [round_channels(channels) for channels in (3.0, 16.0, 27.0, 36.0)]
+    [8, 16, 32, 40]
+    """
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -191,6 +195,7 @@ MOBILENET_V2 = BackboneSpec(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     taps=("block12", "head"),
+    levels=("block2", "block5", "block12", "head"),
     classes=1001,  # class 0 is "background", so ImageNet labels that start at 1 are the class numbers
     rules=RULES,
     classifier_rules=CLASSIFIER_KEYS,
@@ -202,6 +207,7 @@ MOBILENET_V2_TORCH = BackboneSpec(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     taps=("block12", "head"),
+    levels=("block2", "block5", "block12", "head"),
     classes=1000,
     rules=RULES,
     classifier_rules=CLASSIFIER_KEYS,

@@ -151,6 +151,7 @@ _backbone = partial(
     mean=MEAN,
     std=STD,
     taps=("layer3", "layer4"),
+    levels=("layer1", "layer2", "layer3", "layer4"),
     classes=1000,
     rules=rules(),
     classifier_rules=key_map.linear("fc", "head"),
