@@ -38,7 +38,7 @@ ALLOWED = {
     "reports": BASE | {"measures", "results"},
     "reports.attacks": BASE | {"measures", "reports", "results"},
     "reports.defenses": BASE | {"measures", "reports", "results"},
-    "train": BASE | {"attacks", "config", "data", "defenses", "layers", "measures", "models", "networks", "ops"},
+    "train": BASE | {"attacks", "config", "data", "defenses", "layers", "measures", "models", "networks", "nn", "ops"},
     "evaluation": BASE
     | {"attacks", "attacks.wrappers", "config", "data", "defenses", "defenses.purify", "defenses.smoothing"}
     | {"measures", "models", "networks", "ops", "reports", "reports.attacks", "reports.defenses", "results", "train"},

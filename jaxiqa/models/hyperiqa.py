@@ -15,6 +15,7 @@ from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.conv import conv
@@ -28,6 +29,25 @@ RESIZED = (512, 384)
 CELLS = (8, 4, 2, 1)  # side of layer1 ... layer4 of a 224x224 crop after pooling over 7x7 pixels
 HYPER = 112  # channels of the map that gives the weights
 TARGET = (224, 112, 56, 28, 14, 1)  # widths of the target network
+
+
+RECIPE = Recipe(
+    epochs=16,
+    batch_size=96,
+    loss="mae",
+    labels="percent",
+    learning_rate=((0, 2e-4), (7, 2e-5), (10, 2e-6), (13, 2e-7)),
+    backbone_factor=((0, 0.1), (7, 1.0), (10, 10.0), (13, 100.0)),
+    weight_decay=5e-4,
+    flip=True,
+    crops=25,
+    crop=(CROP, CROP),
+    resize=(512, 384),
+)
+"""The published code for KonIQ-10k: the backbone's rate stays 2e-5, that of the other layers falls.
+
+**Differs**: by a mistake, that code trains the other layers in the first epoch only (their list is an iterator that is
+empty from then on); here they are trained to the end. It begins with a new Adam in each epoch; here Adam goes on."""
 
 
 class Distortion(nnx.Module):
@@ -76,6 +96,7 @@ class HyperIQA(Metric):
 
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
+    recipe = RECIPE
 
     def __init__(
         self,

@@ -17,8 +17,10 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import BACKBONES, inception_keras, inception_resnet_v2
+from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -27,8 +29,21 @@ EPSILON = 1e-5
 SMALLEST = 75  # image side at which the last map has one pixel
 
 
+RECIPE = Recipe(
+    epochs=70,
+    batch_size=16,
+    loss="mse",
+    labels="percent",
+    learning_rate=((0, 1e-4), (40, 5e-5), (60, 1e-5)),
+    select="plcc",
+    flip=True,
+)
+"""Adam on whole images of 384 × 512 or 768 × 1024 with three learning rates, as in the training code of
+"Robustness as Architecture", arXiv:2506.04951. The published PyTorch code has 1e-4 for 40 epochs, then 2e-5 for 20."""
+
+
 class Head(nnx.Module):
-    """Map pooled features to a score: four linear maps; ReLU, then batch norm, after each of the first three."""
+    """Map pooled features to a score: four linear maps; ReLU, batch norm and dropout after each of the first three."""
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 2048, 1024, 256, 1)
@@ -36,11 +51,12 @@ class Head(nnx.Module):
         self.norm = nnx.List(
             [nnx.BatchNorm(n, use_running_average=True, momentum=0.9, epsilon=EPSILON, rngs=rngs) for n in sizes[1:-1]]
         )
+        self.dropout = nnx.List([Dropout(rate) for rate in (0.25, 0.25, 0.5)])
 
     def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
         """Return the input of the last linear map."""
-        for linear, norm in zip(self.linear[:-1], self.norm, strict=True):
-            x = norm(jax.nn.relu(linear(x)))
+        for linear, norm, drop in zip(self.linear[:-1], self.norm, self.dropout, strict=True):
+            x = drop(norm(jax.nn.relu(linear(x))))
         return x
 
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, " b"]:
@@ -64,8 +80,7 @@ class KonCept512(Metric):
         width: channels of the backbone's first stage; None: as published.
         rngs: random numbers for the weights.
 
-    **Differs from the paper**: no dropout, which scoring does not use. The ``"official"`` pooling is that of the
-    published PyTorch class.
+    **Differs from the paper**: the ``"official"`` pooling is that of the published PyTorch class.
 
     >>> model, images = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0))), jnp.zeros((2, 384, 512, 3))
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
@@ -74,6 +89,7 @@ class KonCept512(Metric):
 
     input_size = None
     published_range = (0.0, 100.0)
+    recipe = RECIPE
 
     def __init__(
         self,

@@ -19,6 +19,7 @@ from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import BACKBONES, resnet
 from jaxiqa.nn.stages import Features, normalise
@@ -26,6 +27,10 @@ from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
 Mode = Literal["train", "eval"]
+
+
+RECIPE = Recipe(epochs=30, batch_size=8, loss="norm_in_norm", learning_rate=1e-4, backbone_factor=0.1, decay_every=10)
+"""Adam, images of 498 × 664 (``input_size``), without augmentation."""
 
 
 class Reduction(nnx.Module):
@@ -68,6 +73,7 @@ class Linearity(Metric):
     (2,)
     """
 
+    recipe = RECIPE
     loss_weights = {"q6": 0.1, "q7": 0.1, "score": 1.0}  # noqa: RUF012  arXiv:2008.03889
     cancelled = (r"dr[67]\.linear\.\d+\.bias",)
     restartable = True
@@ -134,6 +140,10 @@ class Linearity(Metric):
         """Return ``q6``, ``q7`` and, as ``score``, ``q`` of prepared images: the outputs that are trained."""
         check_unit_images(images, slack=OVERSHOOT)
         return self.outputs_from(normalise(images, self.mean, self.std))
+
+    def item_outputs(self, pixels: Images) -> dict[str, Scores]:
+        """Return `outputs`: images are trained on as they are prepared."""
+        return self.outputs(pixels)
 
     def trunk(self, pixels: Images, stop: str) -> Features:
         """Return the output of stage ``stop`` for prepared images; `outputs_from` continues from there."""

@@ -15,8 +15,10 @@ from jaxtyping import Array, Float, Int
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.stages import Features
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -24,6 +26,14 @@ from jaxiqa.pretrained.files import WeightsUrl
 STRIDE = 32  # pixels per cell of layer4
 GRID = 20  # patches along each side
 MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many images
+
+
+RECIPE = Recipe(
+    epochs=10, batch_size=120, loss="mse", labels="percent", learning_rate=1e-3, backbone_factor=0.1, schedule="cosine"
+)
+"""Ten epochs in batches of 120, as the published file's name says, with the mean squared error.
+
+**Differs**: learning rates are not published; the authors use one-cycle schedules with lower rates for lower layers."""
 
 
 class PaQ2PiQ(Metric):
@@ -59,6 +69,7 @@ class PaQ2PiQ(Metric):
         )
         self.linear1 = nnx.Linear(2 * channels, 512, rngs=rngs)
         self.linear2 = nnx.Linear(512, 1, rngs=rngs)
+        self.dropout1, self.dropout2 = Dropout(0.25), Dropout(0.5)
         self.keep(width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
@@ -119,10 +130,10 @@ class PaQ2PiQ(Metric):
         return x.reshape(x.shape[0], count, 2, count, 2, x.shape[3]).transpose(0, 1, 3, 2, 4, 5)
 
     def _hidden(self, x: Float[Array, "*n features"]) -> Float[Array, "*n 512"]:
-        return self.norm2(jax.nn.relu(self.linear1(self.norm1(x))))
+        return self.norm2(jax.nn.relu(self.linear1(self.dropout1(self.norm1(x)))))
 
     def _score(self, regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n"]:
-        return self.linear2(self._hidden(_concat_pool(regions)))[..., 0]
+        return self.linear2(self.dropout2(self._hidden(_concat_pool(regions))))[..., 0]
 
 
 def _concat_pool(regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n features"]:

@@ -4,7 +4,7 @@
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +16,11 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.encoder import EncoderLayer, position_encoding
 from jaxiqa.nn.stages import normalise
 from jaxiqa.nn.transformer import layer_norm
@@ -68,6 +70,44 @@ def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array
     return jnp.mean(x.reshape(b, size[0], h // size[0], size[1], w // size[1], c), (2, 4))
 
 
+RECIPE = Recipe(
+    epochs=3,
+    batch_size=53,
+    loss="mae",
+    labels="percent",
+    learning_rate=((0, 2e-5), (1, 2e-6), (2, 2e-7)),
+    weight_decay=5e-4,
+    flip="both",
+    crops=50,
+    crop=(CROP, CROP),
+    resize=(512, 384),
+)
+"""The published code for KonIQ-10k; its losses are in `TReS.total_loss`.
+
+**Differs**: the code begins with a new Adam in each epoch; here Adam goes on."""
+
+
+def ranking_triplets(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
+    """Return the loss of two triplets of a batch, so that extreme images keep their order and distance.
+
+    With the images sorted by their labels y₁ ≤ y₂ ≤ … ≤ yₙ and their predictions p,
+
+        max(0, |p₁ − p₂| − |p₁ − pₙ| + (yₙ − y₂)) + max(0, |pₙ − pₙ₋₁| − |pₙ − p₁| + (yₙ₋₁ − y₁)).
+
+    >>> mos = jnp.array([10.0, 50.0, 20.0, 90.0])
+    >>> float(ranking_triplets(mos, mos)), float(ranking_triplets(0 * mos, mos))
+    (0.0, 110.0)
+    """
+    order = jnp.argsort(mos)
+    low, second, last, high = order[0], order[1], order[-2], order[-1]
+
+    def triplet(anchor: Array, near: Array, far: Array, margin: Array) -> Array:
+        p = predictions
+        return jax.nn.relu(jnp.abs(p[anchor] - p[near]) - jnp.abs(p[anchor] - p[far]) + margin)
+
+    return triplet(low, second, high, mos[high] - mos[second]) + triplet(high, last, low, mos[last] - mos[low])
+
+
 class TReS(Metric):
     """Quality score of 224×224 crops, averaged over the crops of an image.
 
@@ -111,6 +151,8 @@ class TReS(Metric):
 
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
+    recipe = RECIPE
+    loss_weights = {"score": 1.0, "mirrored": 1.0}  # noqa: RUF012
 
     def __init__(
         self, *, backbone: str = "resnet50", protocol: str = "official", width: int | None = None, rngs: nnx.Rngs
@@ -122,12 +164,15 @@ class TReS(Metric):
         if width < 4 or width % 4:
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
         self.architecture, self.protocol = backbone, protocol
-        self.levels: tuple[str, ...] = spec.levels or ()
+        self.levels = tuple(spec.levels or ())
         self.mean, self.std = spec.mean, spec.std
         self.backbone = spec.build(width=width, rngs=rngs)
         channels = sum(self.backbone.channels(level) for level in self.levels)
         heads, hidden = math.gcd(16, channels), max(1, 64 * width // spec.width)
-        self.layer = nnx.List([EncoderLayer(channels, heads=heads, hidden=hidden, rngs=rngs) for _ in range(2)])
+        self.layer = nnx.List(
+            [EncoderLayer(channels, heads=heads, hidden=hidden, dropout=0.5, rngs=rngs) for _ in range(2)]
+        )
+        self.dropout = nnx.List([Dropout(0.1, whole_maps=True) for _ in self.levels])
         self.norm = layer_norm(channels, epsilon=1e-5, rngs=rngs)
         top = self.backbone.channels(self.levels[-1])
         self.fc2 = nnx.Linear(channels, top, rngs=rngs)
@@ -157,9 +202,48 @@ class TReS(Metric):
 
     def raw(self, pixels: Images) -> Scores:
         """Return one score per 224×224 crop."""
-        top = self.levels[-1]
-        maps = self.features(pixels, ("fc2", top))
-        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps[top], (1, 2))], axis=1))[:, 0]
+        return self._score(self.features(pixels, ("fc2", self.levels[-1])))
+
+    def item_outputs(self, pixels: Images) -> dict[str, Array]:
+        """Return the scores of crops (``score``) and of the mirrored crops (``mirrored``), and ``consistency``.
+
+        The consistency is, per crop, the mean distance of both passes in the encoder's output and in the last level,
+        of which each pass is compared with the other as a constant.
+        """
+        passes = []
+        for mirrored in (False, True):
+            maps = self._maps(pixels[:, :, :: -1 if mirrored else 1], drop=not mirrored)
+            passes.append((self._score(maps), maps["encoder"], maps[self.levels[-1]]))
+        (score, *first), (other, *second) = passes
+        fixed = jax.lax.stop_gradient
+        apart = [
+            jnp.mean(jnp.abs(a - fixed(b)), (1, 2, 3)) + jnp.mean(jnp.abs(fixed(a) - b), (1, 2, 3))
+            for a, b in zip(first, second, strict=True)
+        ]
+        return {"score": score, "mirrored": other, "consistency": sum(apart, jnp.zeros(len(pixels)))}
+
+    @classmethod
+    def total_loss(cls, outputs: Mapping[str, Array], mos: Array, loss: Callable[[Array, Array], Array]) -> Array:
+        """Return the loss of the paper for a batch of crops; only ``loss(score, mos)`` for whole images.
+
+        loss(score) + loss(mirrored) + consistency + 0.5 · 2 |t − t'| + 0.05 (t + t'), where t and t' are
+        `ranking_triplets` of both passes.
+        """
+        if "mirrored" not in outputs:
+            return loss(outputs["score"], mos)
+        predictions = [outputs[name] for name in ("score", "mirrored")]
+        t, mirrored = (ranking_triplets(values, mos) for values in predictions)
+        fixed = jax.lax.stop_gradient
+        relative = jnp.abs(t - fixed(mirrored)) + jnp.abs(fixed(t) - mirrored)
+        on_labels = sum((loss(values, mos) for values in predictions), jnp.float32(0))
+        return on_labels + jnp.mean(outputs["consistency"]) + 0.5 * relative + 0.05 * (t + mirrored)
+
+    def _maps(self, pixels: Images, *, drop: bool = False) -> dict[str, Array]:
+        _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=self.levels)
+        return maps | self._parts(maps, drop=drop)
+
+    def _score(self, maps: dict[str, Array]) -> Scores:
+        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps[self.levels[-1]], (1, 2))], axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Return feature maps of crops by name.
@@ -179,8 +263,10 @@ class TReS(Metric):
             maps |= self._parts(maps)
         return {name: maps[name] for name in names}
 
-    def _parts(self, maps: dict[str, Array]) -> dict[str, Array]:
+    def _parts(self, maps: dict[str, Array], *, drop: bool = False) -> dict[str, Array]:
         smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in self.levels]
+        if drop:
+            smooth = [dropout(x) for dropout, x in zip(self.dropout, smooth, strict=True)]
         _, h, w, _ = smooth[-1].shape
         pooled = jnp.concatenate([block_mean(x, (h, w)) for x in smooth], axis=-1)
         position = jnp.asarray(position_encoding(*pooled.shape[1:]))

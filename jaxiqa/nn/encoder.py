@@ -1,5 +1,7 @@
 """A layer of a transformer encoder, and the encoding of positions that it adds to queries and keys."""
 
+import math
+from collections.abc import Callable
 from functools import cache
 
 import jax
@@ -8,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.transformer import attend, layer_norm
 
 
@@ -55,14 +58,36 @@ class Projections(nnx.Module):
         return jnp.einsum("pbni,poi->pbno", x, self.kernel[...]) + self.bias[:, None, None]
 
 
+def thinned_attend(
+    queries: Float[Array, "b n c"],
+    keys: Float[Array, "b m c"],
+    values: Float[Array, "b m c"],
+    *,
+    heads: int,
+    thin: Callable[[Array], Array],
+) -> Float[Array, "b n c"]:
+    """Return `jaxiqa.nn.transformer.attend` with ``thin`` applied to the weights, for dropout.
+
+    >>> tokens = jnp.arange(12.0).reshape(1, 3, 4)
+    >>> mean = thinned_attend(jnp.zeros((1, 2, 4)), tokens, tokens, heads=2, thin=lambda weights: 2 * weights)
+    >>> mean[0, 0].tolist()
+    [8.0, 10.0, 12.0, 14.0]
+    """
+    q, k, v = (x.reshape(*x.shape[:2], heads, -1).swapaxes(1, 2) for x in (queries, keys, values))
+    weights = thin(jax.nn.softmax(jnp.einsum("bhnc,bhmc->bhnm", q, k) / math.sqrt(q.shape[-1])))
+    return jnp.einsum("bhnm,bhmc->bnhc", weights, v).reshape(queries.shape)
+
+
 class EncoderLayer(nnx.Module):
     """Compute ``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
 
-    The position is added to the input of queries and keys, not of values.
+    The position is added to the input of queries and keys, not of values. ``dropout`` is the rate in both branches, in
+    front of ``linear2``, and of the attention's weights.
     """
 
-    def __init__(self, features: int, *, heads: int, hidden: int, rngs: nnx.Rngs):
+    def __init__(self, features: int, *, heads: int, hidden: int, dropout: float = 0.0, rngs: nnx.Rngs):
         self.heads = heads
+        self.dropout = nnx.List([Dropout(dropout) for _ in range(4)])
         self.norm1 = layer_norm(features, epsilon=1e-5, rngs=rngs)
         self.qkv = Projections(features, rngs=rngs)
         self.out = nnx.Linear(features, features, rngs=rngs)
@@ -74,5 +99,10 @@ class EncoderLayer(nnx.Module):
         y = self.norm1(x)
         placed = y + position
         queries, keys, values = self.qkv(jnp.stack([placed, placed, y]))
-        x = x + self.out(attend(queries, keys, values, heads=self.heads))
-        return x + self.linear2(jax.nn.relu(self.linear1(self.norm2(x))))
+        in_weights, after_attention, in_branch, after_branch = self.dropout
+        if in_weights.active:
+            seen = thinned_attend(queries, keys, values, heads=self.heads, thin=in_weights)
+        else:
+            seen = attend(queries, keys, values, heads=self.heads)
+        x = x + after_attention(self.out(seen))
+        return x + after_branch(self.linear2(in_branch(jax.nn.relu(self.linear1(self.norm2(x))))))

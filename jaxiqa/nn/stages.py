@@ -88,6 +88,9 @@ class Stages(nnx.Module):
         stages: name -> (module, channels of its output), in the order of execution.
         inputs: channels of the input.
 
+    Attributes:
+        remat: compute what is inside of a stage again for the gradient, instead of keeping it; False at first.
+
     >>> rngs = nnx.Rngs(0)
     >>> net = Stages({"a": (nnx.Linear(3, 4, rngs=rngs), 4), "b": (nnx.Linear(4, 5, rngs=rngs), 5)})
     >>> output, features = net.run(jnp.ones((1, 2, 2, 3)), taps=("a",))
@@ -101,6 +104,7 @@ class Stages(nnx.Module):
         self.widths = tuple(width for _, width in stages.values())
         self.inputs = inputs
         self.insertions: tuple[Insertion, ...] = ()
+        self.remat = False
 
     def span(self, stage: str) -> tuple[int, int]:
         """Return positions of the first and last stage named ``stage``; if there is none, ``ValueError`` lists all."""
@@ -178,7 +182,8 @@ class Stages(nnx.Module):
         dtype = x.dtype
         features = {tap: x for tap, index in wanted.items() if index == first}
         for position in range(first + 1, last + 1):
-            x = self.stage[self.order[position]](x)
+            stage = self.stage[self.order[position]]
+            x = nnx.remat(lambda stage, x: stage(x))(stage, x) if self.remat else stage(x)
             features |= {tap: _handed_out(x, dtype) for tap, index in wanted.items() if index == position}
         return _handed_out(x, dtype), features
 

@@ -8,6 +8,7 @@ import jax
 import numpy as np
 
 from jaxiqa.config import Prune
+from jaxiqa.data.pipeline import View
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.hsic import sparse_towards
 from jaxiqa.train.importance import discriminative, filter_vip
@@ -47,7 +48,7 @@ def prune(
         masks = make_masks(parts.params, amount=chosen.amount, criterion=chosen.criterion)
         return replace(parts, params=apply_masks(parts.params, masks)), masks
     order = np.random.default_rng(seed).permutation(len(images))[: chosen.images]
-    pixels = np.stack([np.asarray(images.fetch(int(index), False)["image"], np.float32) for index in order])
+    pixels = np.stack([np.asarray(images.fetch(int(index), View())["image"], np.float32) for index in order])
     mos = images.mos[order]
     if chosen.criterion == "hsic":
         batch_size = min(batch_size, len(order))

@@ -10,7 +10,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -19,13 +19,15 @@ import optax
 
 from jaxiqa.core.files import write_text, writing
 from jaxiqa.data.pipeline import training_batches
-from jaxiqa.measures.correlation import srocc
+from jaxiqa.measures.correlation import plcc, srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.losses import LOSSES
+from jaxiqa.train.optimizer import averaged
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, start
+from jaxiqa.train.pruning import apply_masks
+from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, outputs_of, start
 from jaxiqa.train.step import DEFAULTS, Augment, Penalty, make_step
 
 log = logging.getLogger(__name__)
@@ -38,7 +40,8 @@ class FitResult:
     params: Tree
     batch_stats: Tree
     best_epoch: int
-    validation_srocc: float
+    best_correlation: float
+    """On the validation images, of the kind that decides the best epoch."""
     seconds_per_epoch: float
     """Median over epochs, optimisation steps only: no validation, checkpoint or frozen trunk."""
 
@@ -52,10 +55,12 @@ def fit(
     epochs: int,
     batch_size: int,
     loss: str,
-    flip: bool,
+    flip: bool | Literal["both"],
     masks: Tree,
     seed: int,
     folder: Path,
+    select: Literal["srocc", "plcc", "sum"] = "srocc",
+    accumulate: int = 1,
     augment: Augment | None = None,
     penalty: Penalty | None = None,
     attacked_mode: str = "eval",
@@ -63,30 +68,33 @@ def fit(
     devices: list | None = None,
     progress: Callable[[int, int, float], None] = lambda step, steps, best: None,
 ) -> FitResult:
-    """Train, and keep the epoch with the highest validation SROCC.
+    """Train, and keep the epoch with the highest correlation on the validation images.
 
     Called again with the same arguments and folder after a kill, it resumes from the last checkpoint and ends with the
     same parameters, bit for bit. On SIGTERM and Ctrl-C it saves the current step and exits.
 
     Args:
         parts: the metric, from `jaxiqa.train.state.split_model`.
-        optimizer: see `jaxiqa.train.state.make_optimizer`.
-        train: examples with ``mos``, which are standardised here.
+        optimizer: see `jaxiqa.train.optimizer.make_optimizer`. If it keeps a moving average of the weights, that is
+            validated and returned.
+        train: examples with ``mos``, which are converted to their unit here.
         validation: examples that decide the best epoch.
         epochs: passes over ``train``.
         batch_size: over all devices together.
         loss: a key of `LOSSES`.
-        flip: mirror half of the examples.
+        flip: mirror half of the examples; "both": also turn half of them upside down.
         masks: pruning masks over ``parts.params``.
         seed: of shuffling and flipping, and of the keys passed to ``augment``.
         folder: for ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
-        augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are the standardised
-            ones.
+        select: the correlation that decides the best epoch; "sum": of both.
+        accumulate: parts of a batch, see `jaxiqa.train.step.make_step`.
+        augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are in the
+            unit of ``train``.
         penalty: is added to the loss, see `jaxiqa.train.step.Penalty`.
         attacked_mode: mode of batch norms in the score function of both, "eval" or "train".
         backend: ``"pmap"`` or ``"shard_map"``.
         devices: all local ones by default.
-        progress: called after each step with (steps done, number of steps, best SROCC so far).
+        progress: called after each step with (steps done, number of steps, best correlation so far).
 
     Raises:
         FloatingPointError: the loss is not finite, or weights or statistics of batch norms exploded; the message names
@@ -96,12 +104,21 @@ def fit(
     """
     if train.after and (augment or penalty):
         raise ValueError(f"train holds the output of {train.after!r}; attacks and penalties need images")
-    if len(train) < batch_size:
-        raise ValueError(f"batch_size={batch_size} is larger than the training set ({len(train)} examples)")
-    per_epoch = len(train) // batch_size
+    if train.per_epoch < batch_size:
+        raise ValueError(f"batch_size={batch_size} is larger than the training set ({train.per_epoch} examples)")
+    per_epoch = train.per_epoch // batch_size
     total = epochs * per_epoch
 
-    step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS, attacked_mode=attacked_mode)
+    step = make_step(
+        parts,
+        LOSSES[loss],
+        optimizer,
+        after=train.after,
+        items=bool(train.crops),
+        accumulate=accumulate,
+        axis_name=AXIS,
+        attacked_mode=attacked_mode,
+    )
     step = data_parallel(step, backend=backend, devices=devices)
     constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
     constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
@@ -115,13 +132,22 @@ def fit(
             log.info("resuming after step %d of %d", int(state.step), total)
         done = int(state.step)
         history = _metrics_until(folder / "metrics.jsonl", done // per_epoch)
-        best = float(state.best_srocc)
-        batches = training_batches(train.fetch, len(train), batch_size=batch_size, seed=seed, flip=flip, start=done)
+        best = float(state.best_correlation)
+        batches = training_batches(
+            train.fetch,
+            len(train),
+            batch_size=batch_size,
+            seed=seed,
+            flip=flip,
+            crops=train.crops,
+            patches=train.patches,
+            start=done,
+        )
         losses: list[jax.Array] = []
         began = time.perf_counter()
         while done < total:
             batch = next(batches)
-            state, value = step(state, constants, {**batch, "mos": train.standardised(batch["mos"])})
+            state, value = step(state, constants, {**batch, "mos": train.labels(batch["mos"])})
             losses.append(value)
             done += 1
             progress(done, total, best)
@@ -129,9 +155,11 @@ def fit(
                 _check_finite(losses, done)
                 seconds = time.perf_counter() - began
                 check_weights(at_start, state.params, state.batch_stats, done)
-                predictions = score(state.params, state.batch_stats, validation, batch_size)
-                state, row = _end_epoch(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
-                best = float(state.best_srocc)
+                kept = kept_params(state, masks)
+                predictions = score(kept, state.batch_stats, validation, batch_size)
+                row = _row(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
+                state = _end_epoch(state, row, kept, select)
+                best = float(state.best_correlation)
                 if not int(state.best_epoch):
                     check_scores(predictions, done, total)
                 history.append(row)
@@ -146,12 +174,12 @@ def fit(
                 raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
     if not int(state.best_epoch):  # the run was stopped after its last step
-        check_scores(score(state.params, state.batch_stats, validation, batch_size), total, total)
+        check_scores(score(kept_params(state, masks), state.batch_stats, validation, batch_size), total, total)
     return FitResult(
         state.best_params,
         state.best_batch_stats,
         int(state.best_epoch),
-        float(state.best_srocc),
+        float(state.best_correlation),
         median(row["seconds"] for row in history) if history else float("nan"),
     )
 
@@ -162,7 +190,7 @@ def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Ex
     @jax.jit
     def score(params: Tree, batch_stats: Tree, fixed: Tree, inputs: jax.Array) -> jax.Array:
         model = merge_model(replace(parts, fixed=fixed), params, batch_stats)
-        return (model.outputs_from(inputs, after) if after else model.outputs(inputs))["score"]
+        return outputs_of(model, inputs, after=after)["score"]
 
     def all_scores(params: Tree, batch_stats: Tree, source: Examples, batch_size: int) -> np.ndarray:
         return np.concatenate(
@@ -175,31 +203,42 @@ def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Ex
     return all_scores
 
 
-def _end_epoch(
+def kept_params(state: TrainState, masks: Tree) -> Tree:
+    """Return the parameters to validate and keep: the moving average if the optimiser has one."""
+    average = averaged(state.optimizer)
+    return state.params if average is None else apply_masks(average, masks)
+
+
+def _row(
     state: TrainState, epoch: int, per_epoch: int, predictions: np.ndarray, mos: np.ndarray, seconds: float
-) -> tuple[TrainState, dict]:
+) -> dict[str, Any]:
     why = unjudged(predictions)
-    correlation = None if why else srocc(predictions, mos)
     if why:
         log.warning("epoch %d: %s; it cannot be the best epoch", epoch, why)
-    row = {
+    return {
         "epoch": epoch,
         "step": int(state.step),
         "loss": float(state.loss_sum) / per_epoch,
-        "validation_srocc": correlation,
+        "validation_srocc": None if why else srocc(predictions, mos),
+        "validation_plcc": None if why else plcc(predictions, mos),
         "seconds": seconds,
     }
+
+
+def _end_epoch(state: TrainState, row: dict[str, Any], kept: Tree, select: str) -> TrainState:
     state = replace(state, loss_sum=jnp.float32(0))
-    if correlation is not None and correlation > float(state.best_srocc):
-        copies = jax.tree.map(jnp.copy, (state.params, state.batch_stats))
-        state = replace(
-            state,
-            best_params=copies[0],
-            best_batch_stats=copies[1],
-            best_srocc=jnp.float32(correlation),
-            best_epoch=jnp.int32(epoch),
-        )
-    return state, row
+    chosen = ("srocc", "plcc") if select == "sum" else (select,)
+    found = [row[f"validation_{name}"] for name in chosen]
+    if None in found or not (correlation := sum(found)) > float(state.best_correlation):
+        return state
+    params, batch_stats = jax.tree.map(jnp.copy, (kept, state.batch_stats))
+    return replace(
+        state,
+        best_params=params,
+        best_batch_stats=batch_stats,
+        best_correlation=jnp.float32(correlation),
+        best_epoch=jnp.int32(row["epoch"]),
+    )
 
 
 def _check_finite(losses: list[jax.Array], done: int) -> None:

@@ -141,8 +141,9 @@ def frozen_stages(model: Metric, freeze: str | None) -> tuple[str, ...]:
 
 
 def needs_images(variant: Variant) -> bool:
-    """Return whether training changes or shifts the images, so that a frozen trunk's output cannot be stored."""
-    return bool(variant.training.adversarial or variant.training.norm_penalty)
+    """Return whether training changes, crops or inverts images, so that a frozen trunk's output cannot be stored."""
+    training = variant.training
+    return bool(training.adversarial or training.norm_penalty or training.crops or training.flip == "both")
 
 
 def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Callable | None = None) -> Any:

@@ -10,10 +10,12 @@ import pytest
 from flax import nnx
 
 from jaxiqa import models
+from jaxiqa.config import Training
 from jaxiqa.models import MODELS, harden
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
-from jaxiqa.train.state import make_optimizer, merge_model, split_model
+from jaxiqa.train.optimizer import make_optimizer
+from jaxiqa.train.state import merge_model, split_model
 
 SMALL = {
     "brisque": {"vectors": 5},
@@ -74,7 +76,7 @@ def test_any_metric_trains_saves_and_loads(name, hardened, tmp_path):
         order = model.backbone.order
         harden(model, f"after:{order[len(order) // 2]}", "bottleneck", mid=2, rngs=nnx.Rngs(1))
     parts = split_model(model)
-    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=1.0, decay_every=9, decay_factor=1.0)
+    optimizer = make_optimizer(parts.params, Training(learning_rate=1e-4, backbone_factor=1.0), steps_per_epoch=1)
     examples, images = source()
     found = fit(
         parts, optimizer, examples, examples, epochs=1, batch_size=3, loss="norm_in_norm", flip=False, masks={}, seed=0,

@@ -135,7 +135,7 @@ def test_correct_experiments_pass(smoke):
 
 
 def test_blocks_of_one_kind_are_numbered_and_a_child_adds_to_its_parents(smoke):
-    from jaxiqa.train.startup import abstract_models
+    from jaxiqa.train.dry_run import abstract_models
 
     two = (Block("after:layer1", options={"mid": 4}), Block("after:layer3", options={"mid": 4}, trainable=False))
     experiment = with_variant(smoke, block=two)
