@@ -46,7 +46,9 @@ def check_experiment(experiment: Experiment) -> None:
             raise ValueError(f"{label}={number}; expected at least 1")
     for where, data in (("data", experiment.data), ("evaluation.data", experiment.evaluation.data)):
         if data.folds is not None and not (data.folds >= 2 and 0 <= data.fold < data.folds):
-            raise ValueError(f"{where}.folds={data.folds}, fold={data.fold}; expected at least 2 folds, numbered from 0")
+            raise ValueError(
+                f"{where}.folds={data.folds}, fold={data.fold}; expected at least 2 folds, numbered from 0"
+            )
     check_evaluation(experiment.evaluation)
 
 

@@ -125,7 +125,7 @@ def fit(
     score = raw_scores(parts, validation.after)
 
     with writing(folder), Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
-        state, at_start = start(parts, optimizer), float(rms(parts.params))
+        state, at_start = start(parts, optimizer), rms(parts.params)
         restored = checkpoints.restore(state)
         if restored:
             state = restored[1]

@@ -139,7 +139,7 @@ def check_splits(experiment: Experiment, splits: dict, pending: Collection[str])
 
 def known_counts(chosen: Data) -> dict[str, int] | None:
     """Return images by split if the config determines them, so that they need not be generated to be counted."""
-    if chosen.name != "builtin" or chosen.source is not None:
+    if chosen.name != "builtin" or chosen.source is not None or chosen.folds is not None:
         return None
     defaults = inspect.signature(data.DATASETS["builtin"]).parameters
     counts = {part: chosen.options.get(part, defaults[part].default) for part in ("train", "val", "test")}

@@ -9,7 +9,7 @@ import optax
 import pytest
 
 from jaxiqa import models
-from jaxiqa.train.divergence import check_scores, check_weights, differ, rms, unjudged
+from jaxiqa.train.divergence import _largest_and_squares, check_scores, check_weights, differ, rms, unjudged
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
 from jaxiqa.train.state import split_model
@@ -20,6 +20,14 @@ def test_the_root_mean_square_neither_overflows_nor_hides_nan():
     assert not np.isfinite(float(rms([jnp.array([1.0, jnp.nan])])))
     assert not np.isfinite(float(rms([jnp.array([1.0, -jnp.inf])])))
     assert float(rms([jnp.zeros(3)])) == 0
+
+
+def test_the_weights_of_a_deep_network_are_one_program_per_shape():
+    """As one program, the 706 arrays of KonCept512 took XLA minutes."""
+    before = _largest_and_squares._cache_size()
+    tree = [jnp.full((3, side), 2.0) for side in (11, 12, 13) for _ in range(200)]
+    assert rms(tree) == pytest.approx(2.0)
+    assert _largest_and_squares._cache_size() - before == 3
 
 
 @pytest.mark.parametrize(("factor", "healthy"), [(1.0, True), (50.0, True), (2e3, False), (1e31, False)])
