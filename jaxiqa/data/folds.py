@@ -28,9 +28,9 @@ def fold(splits: Mapping[str, Split], folds: int, number: int) -> dict[str, Spli
         ValueError: a number out of range, two images of one name, or images without scores.
 
     >>> from jaxiqa.data import load
-    >>> splits = load("builtin", size=(8, 8), train=20, val=2, test=3)
+    >>> splits = load("builtin", size=(16, 16), train=20, val=2, test=3)
     >>> {part: len(split) for part, split in fold(splits, 5, 0).items()}
-    {'train': 18, 'val': 2, 'test': 5}
+    {'train': 17, 'val': 3, 'test': 5}
     """
     check_count("folds", folds, 2)
     check_count("fold", number, 0)
@@ -43,17 +43,13 @@ def fold(splits: Mapping[str, Split], folds: int, number: int) -> dict[str, Spli
         raise ValueError(f"folds need names that occur once, but {repeated} occur in several splits")
     if number >= folds or folds > len(names):
         raise ValueError(f"fold={number} of folds={folds} does not exist; there are {len(names)} images")
-    by_name = sorted(range(len(names)), key=names.__getitem__)
-    order = np.random.default_rng(0).permutation(by_name)
+    by_name = np.array(sorted(range(len(names)), key=names.__getitem__))
+    order = np.random.default_rng(0).permutation(len(names))
     inside = np.arange(len(order)) % folds == number
-    others = order[~inside]
-    chosen = {
-        "train": others[np.arange(len(others)) % VALIDATION != 0],
-        "val": others[::VALIDATION],
-        "test": order[inside],
-    }
+    others, decides = order[~inside], np.arange(len(names) - inside.sum()) % VALIDATION == 0
+    chosen = {"train": others[~decides], "val": others[decides], "test": order[inside]}
     title = parts[0].name.partition("/")[0]
-    return {part: _joined(f"{title}/{part}", parts, owners, np.sort(places)) for part, places in chosen.items()}
+    return {part: _joined(f"{title}/{part}", parts, owners, by_name[np.sort(ranks)]) for part, ranks in chosen.items()}
 
 
 def _joined(name: str, parts: list[Split], owners: list[tuple[Split, int]], places: np.ndarray) -> Split:

@@ -10,8 +10,9 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import MODELS, harden
-from jaxiqa.models.tres import TReS, l2_pool_smooth, unit_channels
+from jaxiqa.models.tres import TReS
 from jaxiqa.nn.crops import grid_positions
+from jaxiqa.nn.level_pooling import l2_pool_smooth, unit_channels
 
 NAMES = [*(f"layer{i}" for i in (1, 2, 3, 4)), "encoder.0", "pooled", "encoder", "fc2", "position"]
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 301, 453, 3))

@@ -28,12 +28,15 @@ PLACES = {"fpr": "sfl22", "koncept512": "block12", "maniqa": "vit"}
 
 
 def experiment(model, where, workdir=""):
-    data = Data("builtin", options={"size": (64, 72), "train": 8, "val": 4, "test": 4})
+    size = (224, 232) if model.metric == "spaq_bl" else (64, 72)
+    data = Data("builtin", options={"size": size, "train": 8, "val": 4, "test": 4})
     training = Training(epochs=1, batch_size=4, learning_rate=1e-4, crops=0)
     variants = {
         "base": Variant(training),
         "hard": Variant(training, parent="base", block=Block(f"after:{where}", "bottleneck", {"mid": 2})),
     }
+    if model.metric == "brisque":  # it is no network of stages
+        del variants["hard"]
     return Experiment("any", data, model, variants, Evaluation(data, {}), workdir=str(workdir))
 
 
