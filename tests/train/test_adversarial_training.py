@@ -75,8 +75,8 @@ def source():
     images = random.uniform(size=(COUNT, *SIZE, 3)).astype(np.float32)
     mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
 
-    def fetch(index, mirrored):
-        return {"image": images[index][:, ::-1] if mirrored else images[index], "mos": mos[index]}
+    def fetch(index, view):
+        return {"image": images[index][:, ::-1] if view.mirrored else images[index], "mos": mos[index]}
 
     return Examples(fetch, mos)
 

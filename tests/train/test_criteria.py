@@ -44,7 +44,7 @@ def examples(count=24, size=(9, 12)):
     images = random.uniform(size=(count, *size, 3)).astype(np.float32) * np.linspace(0.2, 1, count)[:, None, None, None]
     images = images.astype(np.float32)
     mos = (images.mean((1, 2, 3)) * 100 + random.normal(size=count)).astype(np.float32)
-    return Examples(lambda index, flip: {"image": images[index], "mos": mos[index]}, mos), images, mos
+    return Examples(lambda index, view: {"image": images[index], "mos": mos[index]}, mos), images, mos
 
 
 def test_what_is_recorded_are_the_outputs_of_every_convolution():

@@ -107,8 +107,8 @@ def train(folder, *, rate, edit=lambda path, leaf: leaf, count=8, batch=8, epoch
     return fit(
         parts,
         optax.adam(rate),
-        Examples(lambda i, mirrored: {"image": images[i], "mos": labels[i]}, labels),
-        Examples(lambda i, mirrored: {"image": images[i], "mos": mos[i]}, mos),
+        Examples(lambda i, view: {"image": images[i], "mos": labels[i]}, labels),
+        Examples(lambda i, view: {"image": images[i], "mos": mos[i]}, mos),
         epochs=epochs, batch_size=batch, loss=loss, flip=True, masks={}, seed=0, folder=folder,
         devices=jax.local_devices()[:1],
     )  # fmt: skip

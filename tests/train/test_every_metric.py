@@ -59,7 +59,7 @@ def source(count=6):
     random = np.random.default_rng(0)
     images = random.uniform(size=(count, *SIZE, 3)).astype(np.float32) * np.linspace(0.2, 1, count)[:, None, None, None]
     mos = np.linspace(0, 100, count).astype(np.float32)
-    return Examples(lambda index, flip: {"image": np.float32(images[index]), "mos": mos[index]}, mos), images
+    return Examples(lambda index, view: {"image": np.float32(images[index]), "mos": mos[index]}, mos), images
 
 
 @pytest.mark.parametrize("hardened", [False, True], ids=["plain", "hardened"])

@@ -33,8 +33,8 @@ def source(poison=None):
     images = random.uniform(size=(COUNT, 20, 24, 3)).astype(np.float32)
     mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
 
-    def fetch(index, mirrored):
-        image = images[index][:, ::-1] if mirrored else images[index]
+    def fetch(index, view):
+        image = images[index][:, ::-1] if view.mirrored else images[index]
         return {"image": image * np.float32(np.nan) if index == poison else image, "mos": mos[index]}
 
     return Examples(fetch, mos)
