@@ -1,4 +1,4 @@
-"""Every metric trains at its published size, by its published recipe, from random weights, in the memory stated here."""
+"""Every metric trains at its published size, by its published recipe, from random weights, within the stated memory."""
 
 import json
 import os
