@@ -44,3 +44,9 @@ def test_a_position_needs_no_mid():
 def test_a_wrong_position_names_the_field_and_what_is_allowed(block, backbone, message):
     with pytest.raises(ValueError, match=rf"variants\.odd\.block\.where.*{message}"):
         check_training(with_block(block, backbone))
+
+
+def test_stages_of_a_metric_that_cannot_store_their_output_may_be_frozen():
+    """KonCept512 has no `outputs_from`: its frozen stages are computed at every step."""
+    frozen = Variant(Training(epochs=1, freeze="block5"))
+    check_training(replace(SMOKE, model=Model("mobilenet_v2", width=8, metric="koncept512"), variants={"base": frozen}))
