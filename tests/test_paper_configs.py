@@ -14,7 +14,7 @@ from jaxiqa import data
 from jaxiqa.config import blocks_of, check_experiment, describe, load_config
 from jaxiqa.config.loading import find_config, shipped
 from jaxiqa.evaluation.paper_run import check_paper, protocol
-from jaxiqa.evaluation.startup import check_attack
+from jaxiqa.evaluation.startup import check_attack, check_evaluation_start
 from jaxiqa.models import POSITIONS
 from jaxiqa.reports.papers import PAPERS, guardians, robustness_as_architecture
 from jaxiqa.reports.papers.paper import facts
@@ -165,6 +165,10 @@ def test_a_wrong_paper_names_what_is_allowed():
     ):
         check_paper(other)
     check_paper(replace(other, evaluation=replace(experiment.evaluation, paper=None)))
+    smoke = load("smoke")
+    with pytest.raises(ValueError, match=r"^evaluation\.paper='x' is not a paper"):
+        check_evaluation_start(replace(smoke, evaluation=replace(smoke.evaluation, paper="x")))
+    check_evaluation_start(replace(smoke, evaluation=replace(smoke.evaluation, paper=PAPER)))
 
 
 @pytest.mark.parametrize(("name", "parameters"), EACH, ids=IDS)
