@@ -38,7 +38,8 @@ CLIVE = {"test_fraction": 0.2}
 FROZEN = "block10"
 
 # The one place for the merge with the published recipes. `Training()` will be the recipe of the metric: then
-# `BASE[metric]` becomes `Training()`, and `small` gets labels="standardised", which is what it means today.
+# `BASE[metric]` becomes `Training()`. What `small` means today is then labels="standardised", select="srocc",
+# schedule="steps" and weight_decay=0.0; add these to its usual values, or they are taken from the recipe.
 BASE = {
     "linearity": Training(epochs=30, batch_size=8, learning_rate=1e-4, decay_every=10, flip=False),
     "koncept512": Training(
@@ -49,7 +50,9 @@ BASE = {
 
 def small(epochs: int, **changes: Any) -> Training:
     """Return a training of the scale "small"."""
-    return Training(epochs=epochs, batch_size=32, decay_every=max(1, epochs // 2), freeze=FROZEN, **changes)
+    usual = {"batch_size": 32, "freeze": FROZEN, "flip": True}
+    usual |= {"learning_rate": 1e-3, "backbone_factor": 0.1, "decay_every": max(1, epochs // 2), "decay_factor": 0.1}
+    return Training(**(usual | {"epochs": epochs} | changes))
 
 
 # The end of that place.
@@ -78,7 +81,8 @@ def get_config(
         adversarial = Adversarial(epsilon / 255, label=label, distance=distance)
         shared: dict[str, Any] = {"loss": loss, "adversarial": adversarial, "attacked_mode": "train"}
         if paper:
-            return Variant(Training(epochs=30, batch_size=32, flip=False, **shared), parent="base")
+            rates = {"learning_rate": 1e-3, "backbone_factor": 0.1, "decay_every": 10, "decay_factor": 0.1}
+            return Variant(Training(epochs=30, batch_size=32, flip=False, **rates, **shared), parent="base")
         return Variant(small(2, learning_rate=1e-4, backbone_factor=1.0, **shared), parent="base")
 
     labels = ("ssim", "lpips") if paper or available() else ("ssim",)
