@@ -187,7 +187,7 @@ def test_the_published_protocol_is_compared_with_the_configs(name, parameters):
 
 def write_data(folder):
     """Write data sets of the names and forms that the small scale reads, with computed images and labels."""
-    splits = data.load("builtin", size=(72, 96), train=40, val=16, test=3)
+    splits = data.load("builtin", size=(72, 96), train=160, val=32, test=3)
     tables = {"clive/scores.csv": ["image,mos,split"], "nips2017/images.csv": ["image"]}
     for part, split in splits.items():
         table = "nips2017/images.csv" if part == "test" else "clive/scores.csv"
@@ -205,10 +205,15 @@ def test_a_config_from_training_to_the_papers_table(tmp_path):
     """The main part of Linearity with a narrow network and few images, by the command line, outside the checkout."""
     write_data(tmp_path / "data")
     options = ["--config", LINEARITY, "--scale", "small", "--part", "main", "--workdir", "run"]
-    options += ["--model.weights", "None", "--model.width", "8", "--model.input-size", "96", "128"]
-    options += ["--evaluation.size", "96", "128", "--evaluation.masking", "0", "--evaluation.examples", "0"]
+    options += ["--model.backbone", "resnet18", "--model.width", "8", "--model.weights", "None"]
+    options += ["--model.input-size", "80", "112", "--evaluation.size", "80", "112"]
+    options += ["--evaluation.masking", "0", "--evaluation.examples", "0"]
     for name in load(LINEARITY, part="main").variants:
-        options += [f"--variants.{name}.training.epochs", "1", f"--variants.{name}.training.batch-size", "16"]
+        training = f"--variants.{name}.training"
+        options += [f"{training}.epochs", "6" if name == "base" else "3", f"{training}.freeze", "None"]
+        options += [f"{training}.batch-size", "16", f"{training}.backbone-factor", "1.0"]
+    for name in ("position_6", "bottleneck_6"):
+        options += [f"--variants.{name}.block.where", "position:6", f"--variants.{name}.block.options.mid", "4"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAXIQA_DATA": str(tmp_path / "data")}
     for command in ("train", "evaluate"):
         program = [sys.executable, "-m", "jaxiqa", command, *options]
@@ -219,7 +224,7 @@ def test_a_config_from_training_to_the_papers_table(tmp_path):
     numbers = [name for name in lines[0] if name != "model" and not name.endswith("published")]
     assert all(line[name] for line in lines for name in numbers if not name.startswith("RScore"))
     rows = {line["model"]: line for line in csv.DictReader((tmp_path / "run" / "paper_2.csv").open())}
-    assert rows["position 6"]["what"].startswith("robust_block after:block10 pool=square")
+    assert rows["position 6"]["what"].startswith("robust_block position:6 pool=square")
     assert rows["position 6"]["AbsGain AUC PGD-1"]
     assert rows["position 5"]["AbsGain AUC PGD-1"] == rows["pruning l1"]["SROCC"] == ""
     page = (tmp_path / "run" / "report.html").read_text()
