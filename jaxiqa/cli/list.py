@@ -141,9 +141,9 @@ def configs() -> Any:
     from jaxiqa.config.loading import shipped
 
     rows = []
-    for path in shipped():
+    for name, path in shipped().items():
         text = path.read_text().lstrip("\"'\n ")
-        rows.append([path.stem, text.partition("\n")[0].strip("\"' ")])
+        rows.append([name, text.partition("\n")[0].strip("\"' ")])
     return _table("Configs: jaxiqa train --config NAME", ["config", "what it does"], rows)
 
 

@@ -65,8 +65,8 @@ def blocks_of(variant: Variant, where: str = "") -> dict[str, Block]:
 
 def _check_place(where: str, value: str) -> None:
     side, _, stage = value.partition(":")
-    if side not in ("before", "after") or not stage:
-        raise ValueError(f"{where}={value!r}; expected before:STAGE or after:STAGE")
+    if side not in ("before", "after", "position") or not stage:
+        raise ValueError(f"{where}={value!r}; expected before:STAGE, after:STAGE or, in a ResNet, position:1 to 6")
 
 
 def _check_training(where: str, training: Training) -> None:

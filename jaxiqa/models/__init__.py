@@ -5,7 +5,7 @@ from jaxiqa.core.lazy import lazy
 HOMES = {
     "BACKBONES": "jaxiqa.nn.backbones",
     "MODELS": "jaxiqa.models.registry",
-    "POSITIONS": "jaxiqa.models.hardening",
+    "POSITIONS": "jaxiqa.models.positions",
     "Linearity": "jaxiqa.models.linearity",
     "ScoreModel": "jaxiqa.models.score_model",
     "build": "jaxiqa.models.building",
@@ -15,6 +15,7 @@ HOMES = {
     "load": "jaxiqa.models.loading",
     "load_exported": "jaxiqa.models.exporting",
     "load_run": "jaxiqa.models.loading",
+    "resolve_position": "jaxiqa.models.positions",
     "save": "jaxiqa.models.saved_model",
     "score_fn": "jaxiqa.models.score_model",
 }

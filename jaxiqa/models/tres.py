@@ -84,7 +84,8 @@ class TReS(Metric):
     **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, for any orientation of the
     image; bilinear, antialiased), then 50 crops: on an even grid (`jaxiqa.nn.crops.grid_crops`), or at uniformly
     random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
-    (`jaxiqa.nn.crops.uniform_crops`).
+    (`jaxiqa.nn.crops.uniform_crops`). ``"whole"``: the whole image as one crop, resized to 224 × 224, as tested in the
+    code of "Robustness as Architecture", arXiv:2506.04951.
 
     On a CPU, scoring a crop needs about 45 MiB besides the weights, and its gradient 170 MiB. The 50 crops of an image
     are one batch; images are scored one after another.
@@ -99,7 +100,7 @@ class TReS(Metric):
         backbone: a name in `jaxiqa.nn.backbones.BACKBONES` that has stages at strides 4, 8, 16 and 32 (``levels``);
             with another than ``"resnet50"`` the metric is new. ``layer4`` above stands for its last level. The encoder
             then has 16 heads, or 8, 4, 2 or 1 if the number of channels is no multiple of 16.
-        protocol: ``"official"`` or ``"pyiqa"``.
+        protocol: ``"official"``, ``"pyiqa"`` or ``"whole"``.
         width: channels of the backbone's first stage, a multiple of 4; all other widths scale with it. None: as
             published.
         rngs: random numbers for the weights.
@@ -123,7 +124,7 @@ class TReS(Metric):
         check_choice("backbone", backbone, BACKBONES_WITH_LEVELS)
         spec = BACKBONES[backbone]
         width = spec.width if width is None else width
-        check_choice("protocol", protocol, ("official", "pyiqa"))
+        check_choice("protocol", protocol, ("official", "pyiqa", "whole"))
         if width < 4 or width % 4:
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
         self.architecture, self.protocol = backbone, protocol
@@ -146,6 +147,8 @@ class TReS(Metric):
         """Return scores of RGB images in [0, 1]: the mean over crops, random ones with a key (``"official"``)."""
         check_unit_images(images)
         crops = self.prepare(images, key)
+        if self.protocol == "whole":
+            return self.network(crops)
         parts: list[Array] = []
         for part in jnp.split(crops, max(1, images.shape[0])):  # image by image: 8 images at once took 7.5 GiB
             if parts:
@@ -154,8 +157,11 @@ class TReS(Metric):
         return jnp.stack(parts)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
-        """Return 50 crops per image, those of image 0 first; see the class."""
+        """Return 50 crops per image, those of image 0 first, or one; see the class."""
         check_images("images", images)
+        if self.protocol == "whole":
+            shape = (images.shape[0], CROP, CROP, images.shape[3])
+            return jax.image.resize(images, shape, "bilinear", antialias=True)
         if self.protocol == "pyiqa":
             return uniform_crops(images, CROP, CROPS)
         images = jax.image.resize(images, (images.shape[0], 512, 384, images.shape[3]), "bilinear", antialias=True)

@@ -30,7 +30,8 @@ def check_forward(experiment: Experiment, shapes: dict[str, Any], size: tuple[in
     seen: list[Any] = []
     for name, variant in with_recipes(experiment).variants.items():
         where, model, chosen = f"variants.{name}", shapes[name], variant.training.adversarial
-        trunk = () if needs_images(variant) else frozen_stages(model, variant.training.freeze)
+        stored = model.restartable and not needs_images(variant)
+        trunk = frozen_stages(model, variant.training.freeze) if stored else ()
         if (id(model), trunk) not in seen:
             seen.append((id(model), trunk))
             with named(f"{where}: images of {size[0]}x{size[1]} pixels"):

@@ -102,7 +102,11 @@ def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str
 
 def _check_block(where: str, block: Block, model: Metric) -> None:
     """Raise ``ValueError`` for a stage or option that does not exist; the message suggests the nearest name."""
-    stage, known = block.where.partition(":")[2], stages_of(model)
+    try:
+        place, mid = models.resolve_position(block.where, model.backbone)
+    except ValueError as error:
+        raise ValueError(f"{where}.where: {error}") from error
+    stage, known = place.partition(":")[2], stages_of(model)
     if stage not in known:
         raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
     parameters = registry.parameters(BLOCKS[block.kind])
@@ -115,8 +119,9 @@ def _check_block(where: str, block: Block, model: Metric) -> None:
     for option in block.options:
         if option not in allowed:
             raise ValueError(f"{where}.options: {block.kind} has no option {option!r}{suggestion(option, allowed)}")
+    given = block.options.keys() | ({"mid"} if mid is not None else set())
     for option in allowed:
-        if parameters[option].default is inspect.Parameter.empty and option not in block.options:
+        if parameters[option].default is inspect.Parameter.empty and option not in given:
             raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: 40}}")
 
 
