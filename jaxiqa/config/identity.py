@@ -92,6 +92,9 @@ def _described(variant: Variant) -> dict[str, Any]:
         # Left out if not used, so that runs from before these fields existed can continue.
         if described["training"][name] == plain[name]:
             del described["training"][name]
+    for name in ("activation", "head_activation"):
+        if described[name] is None:
+            del described[name]
     if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):
         del described["prune"]["images"]  # not used
     if isinstance(described["block"], tuple) and len(described["block"]) < 2:

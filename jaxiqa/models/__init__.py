@@ -17,6 +17,7 @@ HOMES = {
     "load_run": "jaxiqa.models.loading",
     "save": "jaxiqa.models.saved_model",
     "score_fn": "jaxiqa.models.score_model",
+    "swap_activation": "jaxiqa.models.activations",
 }
 __all__ = list(HOMES)
 __getattr__ = lazy(__name__, HOMES)

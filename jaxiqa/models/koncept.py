@@ -18,6 +18,7 @@ from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, inception_keras, inception_resnet_v2
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
@@ -30,6 +31,8 @@ SMALLEST = 75  # image side at which the last map has one pixel
 class Head(nnx.Module):
     """Map pooled features to a score: four linear maps; ReLU, then batch norm, after each of the first three."""
 
+    activation = "relu"
+
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 2048, 1024, 256, 1)
         self.linear = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
@@ -40,7 +43,7 @@ class Head(nnx.Module):
     def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
         """Return the input of the last linear map."""
         for linear, norm in zip(self.linear[:-1], self.norm, strict=True):
-            x = norm(jax.nn.relu(linear(x)))
+            x = norm(activate(self.activation, linear(x)))
         return x
 
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, " b"]:

@@ -122,7 +122,7 @@ class TReS(Metric):
         if width < 4 or width % 4:
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
         self.architecture, self.protocol = backbone, protocol
-        self.levels: tuple[str, ...] = spec.levels or ()
+        self.levels = tuple(spec.levels or ())
         self.mean, self.std = spec.mean, spec.std
         self.backbone = spec.build(width=width, rngs=rngs)
         channels = sum(self.backbone.channels(level) for level in self.levels)

@@ -2,12 +2,12 @@
 
 from functools import cache
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.transformer import attend, layer_norm
 
 
@@ -61,6 +61,8 @@ class EncoderLayer(nnx.Module):
     The position is added to the input of queries and keys, not of values.
     """
 
+    activation = "relu"
+
     def __init__(self, features: int, *, heads: int, hidden: int, rngs: nnx.Rngs):
         self.heads = heads
         self.norm1 = layer_norm(features, epsilon=1e-5, rngs=rngs)
@@ -75,4 +77,4 @@ class EncoderLayer(nnx.Module):
         placed = y + position
         queries, keys, values = self.qkv(jnp.stack([placed, placed, y]))
         x = x + self.out(attend(queries, keys, values, heads=self.heads))
-        return x + self.linear2(jax.nn.relu(self.linear1(self.norm2(x))))
+        return x + self.linear2(activate(self.activation, self.linear1(self.norm2(x))))

@@ -17,6 +17,7 @@ from jaxiqa.config import Experiment, Training, describe, root_folder, run_folde
 from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
+from jaxiqa.models.activations import swapped
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, activation_source, image_source
@@ -24,7 +25,15 @@ from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import SplitModel, digest, make_optimizer, merge_model, split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, new_metric, slope_penalty
+from jaxiqa.train.variant import (
+    augmentation,
+    frozen_stages,
+    insert_blocks,
+    needs_images,
+    new_metric,
+    slope_penalty,
+    swap_activations,
+)
 
 Run = tuple[int, str]
 """Seed and name of a variant."""
@@ -149,7 +158,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
 
 
 def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
-    """Return the trained parent, or a new metric over the backbone's weights, with the variant's blocks inserted.
+    """Return the trained parent, or a new metric over the backbone's weights, with the variant's changes.
 
     Also return the names of the blocks that are not trained.
     """
@@ -160,6 +169,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
             model = models.load_run(folder)
     else:
         model = new_metric(experiment.model, weights=True, seed=seed)
+    swap_activations(model, variant, where=f"variants.{name}")
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
     return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 
@@ -175,7 +185,8 @@ def sources(
     images = {part: image_source(splits[part], experiment.model.input_size) for part in ("train", "val")}
     if not trunk or needs_images(experiment.variants[name]):
         return images["train"], images["val"]
-    key = (training.flip, digest(parts, trunk))
+    activations = swapped(merge_model(parts, parts.params, parts.batch_stats))
+    key = (training.flip, digest(parts, trunk), activations.get("backbone"))
     if key not in trunks:
         while len(trunks) > 1:
             trunks.pop(next(iter(trunks)))

@@ -25,6 +25,7 @@ from jaxiqa.train.variant import (
     needs_images,
     new_metric,
     stages_of,
+    swap_activations,
     weights_of,
 )
 
@@ -42,6 +43,7 @@ def check_training(experiment: Experiment) -> None:
     for name, variant in experiment.variants.items():
         where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
+        swap_activations(nnx.clone(model), variant, where=f"variants.{name}")
         if variant.training.adversarial:
             _check_attack(f"{where}.adversarial", variant.training.adversarial)
         if variant.prune:
