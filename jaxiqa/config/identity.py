@@ -97,6 +97,8 @@ def _described(variant: Variant) -> dict[str, Any]:
             del described[name]
     if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):
         del described["prune"]["images"]  # not used
+    if described["prune"] and described["prune"]["steps"] == 1:
+        del described["prune"]["steps"]
     if isinstance(described["block"], tuple) and len(described["block"]) < 2:
         described["block"] = next(iter(described["block"]), None)  # as a single block
     return described

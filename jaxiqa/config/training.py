@@ -50,6 +50,9 @@ class Prune:
     criterion: Literal["l2", "l1", "pls", "displs", "hsic"] = "l2"
     images: int = 100
     """Training images for "pls", "displs" and "hsic"."""
+    steps: int = 1
+    """Number of steps in which the amount is reached: an equal share at the start of the training, and after equal
+    numbers of epochs. Only epochs after the last step can be the best one."""
 
 
 @dataclass(frozen=True)

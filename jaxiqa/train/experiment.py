@@ -7,6 +7,7 @@ if __name__ == "__main__":  # before the imports below, which Ctrl-C may interru
 
 import itertools
 import json
+from typing import Any
 
 import jax
 import numpy as np
@@ -21,6 +22,7 @@ from jaxiqa.models.activations import swapped
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, activation_source, image_source
+from jaxiqa.train.gradual import gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
@@ -95,18 +97,21 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     inserted = tuple(insertion.name for insertion in model.insertions)
     stages, trunk = model.backbone.order, frozen_stages(model, training.freeze)
     parts = split_model(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
-    masks: dict = {}
+    masks: Any = {}
     if variant.prune:
         # Frozen stages are not pruned: they could not be fine-tuned to make up for the loss.
         images = image_source(splits["train"], experiment.model.input_size)
-        with progress_bar(f"{name} seed {seed}: pruning", "steps") as bar:
-            parts, masks = prune(
-                parts,
-                variant.prune,
-                images,
-                seed=seed,
-                progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
-            )
+        if variant.prune.steps > 1:
+            masks = gradual_pruning(parts, variant.prune, images, epochs=training.epochs, seed=seed)
+        else:
+            with progress_bar(f"{name} seed {seed}: pruning", "steps") as bar:
+                parts, masks = prune(
+                    parts,
+                    variant.prune,
+                    images,
+                    seed=seed,
+                    progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
+                )
 
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(

@@ -23,6 +23,7 @@ from jaxiqa.measures.correlation import srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
 from jaxiqa.train.examples import Examples
+from jaxiqa.train.gradual import GradualPruning
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, start
@@ -53,7 +54,7 @@ def fit(
     batch_size: int,
     loss: str,
     flip: bool,
-    masks: Tree,
+    masks: Tree | GradualPruning,
     seed: int,
     folder: Path,
     augment: Augment | None = None,
@@ -77,7 +78,8 @@ def fit(
         batch_size: over all devices together.
         loss: a key of `LOSSES`.
         flip: mirror half of the examples.
-        masks: pruning masks over ``parts.params``.
+        masks: pruning masks over ``parts.params``, or the steps of a gradual pruning. Then the result is the best epoch
+            after its last step.
         seed: of shuffling and flipping, and of the keys passed to ``augment``.
         folder: for ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
         augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are the standardised
@@ -103,12 +105,15 @@ def fit(
 
     step = make_step(parts, LOSSES[loss], optimizer, after=train.after, axis_name=AXIS, attacked_mode=attacked_mode)
     step = data_parallel(step, backend=backend, devices=devices)
-    constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
+    gradual = masks if isinstance(masks, GradualPruning) else None
+    constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": {} if gradual else masks}
     constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 
     with writing(folder), Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
         state, at_start = start(parts, optimizer), float(rms(parts.params))
+        if gradual:
+            state = gradual.untouched(state)
         restored = checkpoints.restore(state)
         if restored:
             state = restored[1]
@@ -120,6 +125,9 @@ def fit(
         losses: list[jax.Array] = []
         began = time.perf_counter()
         while done < total:
+            if gradual and done % per_epoch == 0:
+                state = gradual.advance(state, done // per_epoch)
+                best, began = float(state.best_srocc), time.perf_counter()
             batch = next(batches)
             state, value = step(state, constants, {**batch, "mos": train.standardised(batch["mos"])})
             losses.append(value)

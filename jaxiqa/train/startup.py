@@ -15,7 +15,7 @@ from jaxiqa import attacks, data, networks
 from jaxiqa.config import Adversarial, Data, Experiment, blocks_of, check_experiment
 from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.train.pruning import check_masks
+from jaxiqa.train.gradual import check_prune
 from jaxiqa.train.state import split_model
 from jaxiqa.train.variant import (
     augmentation,
@@ -49,11 +49,7 @@ def check_training(experiment: Experiment) -> None:
         if variant.prune:
             frozen = frozen_stages(model, variant.training.freeze)
             with named(f"variants.{name}.prune"):
-                check_masks(
-                    split_model(model, frozen=frozen).params,
-                    amount=variant.prune.amount,
-                    criterion=variant.prune.criterion,
-                )
+                check_prune(split_model(model, frozen=frozen).params, variant.prune, variant.training.epochs)
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 

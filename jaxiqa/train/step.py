@@ -59,7 +59,7 @@ def make_step(
     ``constants`` holds ``fixed`` (parameters that are not trained), ``other`` (the metric's remaining variables),
     ``masks`` (0/1 arrays by module path, which keep pruned weights at zero), an `Augment`, a `Penalty` and the
     ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
-    with ``after``, ``activation``: the output of the frozen stage ``after``.
+    with ``after``, ``activation``: the output of the frozen stage ``after``. Masks of the state go before these.
 
     In the score function of ``augment`` and ``penalty``, batch norms are in ``attacked_mode``, "eval" or "train".
     Every image's key depends on the seed, the step and its position in the whole batch. So a killed run resumes
@@ -103,7 +103,7 @@ def make_step(
 
         (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         updates, optimizer_state = optimizer.update(mean(gradients), state.optimizer, state.params)
-        params = apply_masks(optax.apply_updates(state.params, updates), constants["masks"])
+        params = apply_masks(optax.apply_updates(state.params, updates), state.masks or constants["masks"])
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)  # masks could change both
         state = replace(
             state,
