@@ -37,25 +37,13 @@ LPIPS = Network("lpips_vgg", weights="weights/lpips_vgg.pth", backbone_weights="
 CLIVE = {"test_fraction": 0.2}
 FROZEN = "block10"
 
-# The one place for the merge with the published recipes. `Training()` will be the recipe of the metric: then
-# `BASE[metric]` becomes `Training()`. What `small` means today is then labels="standardised", select="srocc",
-# schedule="steps" and weight_decay=0.0; add these to its usual values, or they are taken from the recipe.
-BASE = {
-    "linearity": Training(epochs=30, batch_size=8, learning_rate=1e-4, decay_every=10, flip=False),
-    "koncept512": Training(
-        epochs=70, batch_size=16, loss="mse", learning_rate=1e-4, backbone_factor=1.0, decay_every=40
-    ),
-}
-
 
 def small(epochs: int, **changes: Any) -> Training:
     """Return a training of the scale "small"."""
     usual = {"batch_size": 32, "freeze": FROZEN, "flip": True}
+    usual |= {"labels": "standardised", "select": "srocc", "schedule": "steps", "weight_decay": 0.0, "crops": 0}
     usual |= {"learning_rate": 1e-3, "backbone_factor": 0.1, "decay_every": max(1, epochs // 2), "decay_factor": 0.1}
     return Training(**(usual | {"epochs": epochs} | changes))
-
-
-# The end of that place.
 
 
 def available() -> bool:
@@ -97,7 +85,7 @@ def get_config(
         data=data,
         model=model,
         variants={
-            "base": Variant(BASE[metric] if paper else small(8, loss=loss)),
+            "base": Variant(Training() if paper else small(8, loss=loss)),
             **{f"{label}_{epsilon}": tuned(epsilon, label) for label in labels for epsilon in (2, 4, 8)},
         },
         evaluation=Evaluation(

@@ -22,26 +22,16 @@ SMALL_BACKBONE, SMALL_WEIGHTS, FROZEN = "efficientnet_lite0", "imagenet", "block
 
 LOSSES = {"linearity": "norm_in_norm", "koncept512": "mse", "tres": "mse"}
 
-# The one place for the merge with the published recipes. `Training()` will be the recipe of the metric: then
-# `RECIPES[metric]` becomes `Training()`. What `small` means today is then labels="standardised", select="srocc",
-# schedule="steps", weight_decay=0.0 and crops=0; add these to its usual values, or they are taken from the recipe.
-RECIPES = {
-    "linearity": Training(epochs=30, batch_size=8, learning_rate=1e-4, decay_every=10, flip=False),
-    "koncept512": Training(
-        epochs=70, batch_size=16, loss="mse", learning_rate=1e-4, backbone_factor=1.0, decay_every=40
-    ),
-    "tres": Training(epochs=5, batch_size=53, loss="mse", learning_rate=2e-5, backbone_factor=1.0, decay_every=1),
-}
+RECIPES = {"linearity": Training(), "koncept512": Training(), "tres": Training()}
+"""The published training of each metric: `Metric.recipe`."""
 
 
 def small(metric: str, epochs: int, **changes: Any) -> Training:
     """Return a training of the scale "small"."""
     usual = {"loss": LOSSES[metric], "batch_size": 32, "freeze": FROZEN, "flip": True}
     usual |= {"learning_rate": 1e-3, "backbone_factor": 0.1, "decay_every": max(1, epochs // 2), "decay_factor": 0.1}
+    usual |= {"labels": "standardised", "select": "srocc", "schedule": "steps", "weight_decay": 0.0, "crops": 0}
     return Training(**(usual | {"epochs": epochs} | changes))
-
-
-# The end of that place.
 
 
 def training_data(scale: Scale) -> Data:

@@ -33,6 +33,8 @@ def check_experiment(experiment: Experiment) -> None:
         _check_training(f"{where}.training", variant.training)
         if variant.prune and not 0 <= variant.prune.amount < 1:
             raise ValueError(f"{where}.prune.amount={variant.prune.amount}; expected a share in [0, 1), such as 0.1")
+        if variant.prune and variant.prune.steps < 1:
+            raise ValueError(f"{where}.prune.steps={variant.prune.steps}; expected at least 1")
         seen.append(name)
     if len(set(experiment.seeds)) != len(experiment.seeds) or not experiment.seeds:
         raise ValueError(f"seeds={experiment.seeds}; expected at least one seed, none of them twice")

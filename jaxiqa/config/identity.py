@@ -120,8 +120,13 @@ def _described(variant: Variant) -> dict[str, Any]:
     for name, unused in LATER.items():
         if described["training"][name] == unused:
             del described["training"][name]
+    for name in ("activation", "head_activation"):
+        if described[name] is None:
+            del described[name]
     if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):
         del described["prune"]["images"]  # not used
+    if described["prune"] and described["prune"]["steps"] == 1:
+        del described["prune"]["steps"]
     if isinstance(described["block"], tuple) and len(described["block"]) < 2:
         described["block"] = next(iter(described["block"]), None)  # as a single block
     return described

@@ -52,6 +52,9 @@ class Prune:
     criterion: Literal["l2", "l1", "pls", "displs", "hsic"] = "l2"
     images: int = 100
     """Training images for "pls", "displs" and "hsic"."""
+    steps: int = 1
+    """Number of steps in which the amount is reached: an equal share at the start of the training, and after equal
+    numbers of epochs. Only epochs after the last step can be the best one."""
 
 
 @dataclass(frozen=True)
@@ -149,6 +152,10 @@ class Training:
     """Mode of batch norm for attacks and the norm penalty; the benchmark's code uses "train"."""
 
 
+Activation = Literal["relu", "relu6", "silu", "gelu", "elu"]
+"""The keys of `jaxiqa.nn.activations.ACTIVATIONS`."""
+
+
 @dataclass(frozen=True)
 class Variant:
     """One model of the experiment: its parent, its changes and its training."""
@@ -158,4 +165,8 @@ class Variant:
     """Variant whose trained weights are the start; None: the weights of the backbone."""
     block: Block | tuple[Block, ...] | None = None
     """One or several blocks, inserted in this order; a place may name a block that was inserted before."""
+    activation: Activation | None = None
+    """Replaces every ReLU and ReLU6 of the backbone before training; None: as in the parent."""
+    head_activation: Activation | None = None
+    """The same for the rest of the metric."""
     prune: Prune | None = None

@@ -11,6 +11,7 @@ from jaxiqa.reports.papers import PAPERS, Run
 from jaxiqa.reports.strengths import format_strength
 from jaxiqa.reports.table import Table
 from jaxiqa.results.rows import ResultRow
+from jaxiqa.train.recipes import with_recipes
 
 
 def check_paper(experiment: Experiment) -> None:
@@ -41,7 +42,7 @@ def paper_tables(
         summary=summary,
         results=results,
         ends=ends,
-        protocol=protocol(experiment, len(labelled), len(attacked), attacked.read(0).shape[:2]),
+        protocol=protocol(with_recipes(experiment), len(labelled), len(attacked), attacked.read(0).shape[:2]),
         places={name: place(variant) for name, variant in experiment.variants.items()},
         mos=None if attacked.mos is None else dict(zip(attacked.ids, attacked.mos.tolist(), strict=True)),
     )
@@ -51,10 +52,8 @@ def paper_tables(
 def protocol(experiment: Experiment, labelled: int, attacked: int, size: tuple[int, ...]) -> dict[str, str]:
     """Describe what is run, by name, for `jaxiqa.reports.papers.paper.differences`.
 
-    What a config leaves open (None: as published) is left out.
-
     Args:
-        experiment: the experiment.
+        experiment: the experiment, complete: `jaxiqa.train.recipes.with_recipes`.
         labelled, attacked: numbers of images.
         size: (height, width) of the attacked images.
     """

@@ -18,6 +18,7 @@ HOMES = {
     "resolve_position": "jaxiqa.models.positions",
     "save": "jaxiqa.models.saved_model",
     "score_fn": "jaxiqa.models.score_model",
+    "swap_activation": "jaxiqa.models.activations",
 }
 __all__ = list(HOMES)
 __getattr__ = lazy(__name__, HOMES)

@@ -17,6 +17,7 @@ from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
@@ -97,6 +98,7 @@ class HyperIQA(Metric):
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
     recipe = RECIPE
+    activation = "relu"
 
     def __init__(
         self,
@@ -177,7 +179,7 @@ class HyperIQA(Metric):
         maps = {"distortion": x}
         hyper = layer4
         for layer in self.hyper:
-            hyper = jax.nn.relu(layer(hyper))
+            hyper = activate(self.activation, layer(hyper))
         mean = hyper.mean((1, 2))
         flat = [*(_channels_first(layer(hyper)) for layer in self.weights), self.weights5(mean)]
         for i, (w, bias) in enumerate(zip(flat, self.biases, strict=True)):

@@ -19,6 +19,7 @@ from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, inception_keras, inception_resnet_v2
 from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.stages import Features, normalise
@@ -45,6 +46,8 @@ RECIPE = Recipe(
 class Head(nnx.Module):
     """Map pooled features to a score: four linear maps; ReLU, batch norm and dropout after each of the first three."""
 
+    activation = "relu"
+
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 2048, 1024, 256, 1)
         self.linear = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
@@ -56,7 +59,7 @@ class Head(nnx.Module):
     def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
         """Return the input of the last linear map."""
         for linear, norm, drop in zip(self.linear[:-1], self.norm, self.dropout, strict=True):
-            x = drop(norm(jax.nn.relu(linear(x))))
+            x = drop(norm(activate(self.activation, linear(x))))
         return x
 
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, " b"]:

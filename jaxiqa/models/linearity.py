@@ -21,6 +21,7 @@ from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, resnet
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
@@ -36,6 +37,8 @@ RECIPE = Recipe(epochs=30, batch_size=8, loss="norm_in_norm", learning_rate=1e-4
 class Reduction(nnx.Module):
     """Map pooled features to 64 values: three linear maps, each with batch norm, and one ReLU at the end."""
 
+    activation = "relu"
+
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 1024, 256, 64)
         self.linear = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in pairwise(sizes)])
@@ -46,7 +49,7 @@ class Reduction(nnx.Module):
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b 64"]:
         for linear, norm in zip(self.linear, self.norm, strict=True):
             x = norm(linear(x))
-        return jax.nn.relu(x)
+        return activate(self.activation, x)
 
 
 class Linearity(Metric):

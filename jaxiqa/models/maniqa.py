@@ -18,6 +18,7 @@ from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import swin, vit
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
@@ -87,12 +88,14 @@ class ChannelAttention(nnx.Module):
 class Head(nnx.Module):
     """Compute ``linear2(relu(linear1(x)))``, one number per pixel."""
 
+    activation = "relu"
+
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         self.linear1 = nnx.Linear(features, features, rngs=rngs)
         self.linear2 = nnx.Linear(features, 1, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w"]:
-        return self.linear2(jax.nn.relu(self.linear1(x)))[..., 0]
+        return self.linear2(activate(self.activation, self.linear1(x)))[..., 0]
 
 
 class MANIQA(Metric):

@@ -6,7 +6,6 @@
 from collections.abc import Sequence
 from itertools import pairwise
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
@@ -17,6 +16,7 @@ from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.stages import Features
@@ -57,6 +57,7 @@ class PaQ2PiQ(Metric):
 
     input_size = None
     published_range = (0.0, 100.0)
+    activation = "relu"
 
     architecture = "resnet18"
 
@@ -130,7 +131,7 @@ class PaQ2PiQ(Metric):
         return x.reshape(x.shape[0], count, 2, count, 2, x.shape[3]).transpose(0, 1, 3, 2, 4, 5)
 
     def _hidden(self, x: Float[Array, "*n features"]) -> Float[Array, "*n 512"]:
-        return self.norm2(jax.nn.relu(self.linear1(self.dropout1(self.norm1(x)))))
+        return self.norm2(activate(self.activation, self.linear1(self.dropout1(self.norm1(x)))))
 
     def _score(self, regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n"]:
         return self.linear2(self.dropout2(self._hidden(_concat_pool(regions))))[..., 0]

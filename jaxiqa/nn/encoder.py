@@ -10,6 +10,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.transformer import attend, layer_norm
 
@@ -85,6 +86,8 @@ class EncoderLayer(nnx.Module):
     front of ``linear2``, and of the attention's weights.
     """
 
+    activation = "relu"
+
     def __init__(self, features: int, *, heads: int, hidden: int, dropout: float = 0.0, rngs: nnx.Rngs):
         self.heads = heads
         self.dropout = nnx.List([Dropout(dropout) for _ in range(4)])
@@ -105,4 +108,4 @@ class EncoderLayer(nnx.Module):
         else:
             seen = attend(queries, keys, values, heads=self.heads)
         x = x + after_attention(self.out(seen))
-        return x + after_branch(self.linear2(in_branch(jax.nn.relu(self.linear1(self.norm2(x))))))
+        return x + after_branch(self.linear2(in_branch(activate(self.activation, self.linear1(self.norm2(x))))))

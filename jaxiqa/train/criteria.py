@@ -25,6 +25,8 @@ def prune(
     images: Examples,
     *,
     seed: int,
+    share: float = 1.0,
+    earlier: Tree | None = None,
     batch_size: int = 8,
     progress: Progress = lambda step, steps, loss: None,
 ) -> tuple[SplitModel, Tree]:
@@ -38,14 +40,17 @@ def prune(
         chosen: from the config.
         images: examples that are images; ``chosen.images`` of them are used, drawn by ``seed``.
         seed: of the choice, and of HSIC's training.
+        share: of ``chosen.amount`` to remove.
+        earlier: earlier masks; what they remove stays removed.
         batch_size: images at once.
         progress: called after every step of HSIC's training.
 
     **Differs from the code of "Robustness as Architecture"**, arXiv:2506.04951: the features are those that the network
     computes, with its activations and batch norms, and a filter's score is the mean over its own features.
     """
+    amount = chosen.amount * share
     if chosen.criterion not in FROM_DATA:
-        masks = make_masks(parts.params, amount=chosen.amount, criterion=chosen.criterion)
+        masks = make_masks(parts.params, amount=amount, criterion=chosen.criterion, earlier=earlier)
         return replace(parts, params=apply_masks(parts.params, masks)), masks
     order = np.random.default_rng(seed).permutation(len(images))[: chosen.images]
     pixels = np.stack([np.asarray(images.fetch(int(index), View())["image"], np.float32) for index in order])
@@ -53,7 +58,7 @@ def prune(
     if chosen.criterion == "hsic":
         batch_size = min(batch_size, len(order))
         params, masks = sparse_towards(
-            parts, pixels, mos, amount=chosen.amount, batch_size=batch_size, seed=seed, progress=progress
+            parts, pixels, mos, amount=amount, earlier=earlier, batch_size=batch_size, seed=seed, progress=progress
         )
         return replace(parts, params=params), masks
     filters = {path[:-1]: kernel.shape[-1] for path, kernel in prunable(parts.params)}
@@ -68,5 +73,5 @@ def prune(
     found = batched(means, pixels, batch_size)
     scores = filter_vip({path: np.asarray(found[path]) for path in running}, mos, filters)
     scores = discriminative(scores) if chosen.criterion == "displs" else scores
-    masks = make_masks(parts.params, amount=chosen.amount, criterion=chosen.criterion, scores=scores)
+    masks = make_masks(parts.params, amount=amount, criterion=chosen.criterion, scores=scores, earlier=earlier)
     return replace(parts, params=apply_masks(parts.params, masks)), masks

@@ -7,7 +7,7 @@ if __name__ == "__main__":  # before the imports below, which Ctrl-C may interru
 
 import itertools
 import json
-from typing import Literal
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -19,16 +19,26 @@ from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.measures.correlation import srocc
+from jaxiqa.models.activations import swapped
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, activation_source, crop_source, image_source
+from jaxiqa.train.gradual import gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import SplitModel, digest, merge_model, split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, new_metric, slope_penalty
+from jaxiqa.train.variant import (
+    augmentation,
+    frozen_stages,
+    insert_blocks,
+    needs_images,
+    new_metric,
+    slope_penalty,
+    swap_activations,
+)
 
 Run = tuple[int, str]
 """Seed and name of a variant."""
@@ -106,18 +116,21 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         precision=training.precision,
         remat=training.remat,
     )
-    masks: dict = {}
+    masks: Any = {}
     if variant.prune:
         # Frozen stages are not pruned: they could not be fine-tuned to make up for the loss.
         images = image_source(splits["train"], experiment.model.input_size)
-        with progress_bar(f"{name} seed {seed}: pruning", "steps") as bar:
-            parts, masks = prune(
-                parts,
-                variant.prune,
-                images,
-                seed=seed,
-                progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
-            )
+        if variant.prune.steps > 1:
+            masks = gradual_pruning(parts, variant.prune, images, epochs=epochs, seed=seed)
+        else:
+            with progress_bar(f"{name} seed {seed}: pruning", "steps") as bar:
+                parts, masks = prune(
+                    parts,
+                    variant.prune,
+                    images,
+                    seed=seed,
+                    progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
+                )
 
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(
@@ -179,7 +192,7 @@ def _complete(training: Training) -> tuple[int, int, str, Literal["srocc", "plcc
 
 
 def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
-    """Return the trained parent, or a new metric over the backbone's weights, with the variant's blocks inserted.
+    """Return the trained parent, or a new metric over the backbone's weights, with the variant's changes.
 
     Also return the names of the blocks that are not trained.
     """
@@ -190,6 +203,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
             model = models.load_run(folder)
     else:
         model = new_metric(experiment.model, weights=True, seed=seed)
+    swap_activations(model, variant, where=f"variants.{name}")
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
     return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 
@@ -219,7 +233,8 @@ def sources(
     if not trunk or needs_images(experiment.variants[name]):
         return images["train"], images["val"]
     _, batch_size, _, _, flips = _complete(training)
-    key = (flips, digest(parts, trunk))
+    activations = swapped(merge_model(parts, parts.params, parts.batch_stats))
+    key = (flips, digest(parts, trunk), activations.get("backbone"))
     if key not in trunks:
         while len(trunks) > 1:
             trunks.pop(next(iter(trunks)))

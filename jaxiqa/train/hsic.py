@@ -55,6 +55,7 @@ def sparse_towards(
     mos: Float[np.ndarray, " n"],
     *,
     amount: float,
+    earlier: Tree | None = None,
     exclude: tuple[str, ...] = ("orthogonal",),
     epochs: int = 10,
     batch_size: int = 8,
@@ -76,7 +77,7 @@ def sparse_towards(
         images: at least ``batch_size`` images.
         mos: their labels; standardised here.
         amount: share of every layer's filters to remove: those of the smallest L2 norm of W + U.
-        exclude: as in `jaxiqa.train.pruning.make_masks`.
+        earlier, exclude: as in `jaxiqa.train.pruning.make_masks`; what ``earlier`` removes is not trained.
         epochs, batch_size, learning_rate, rho: of the training; the authors' values, but they use SGD, which diverges
             where the scores of a metric vary little.
         seed: of the order of the images.
@@ -119,11 +120,11 @@ def sparse_towards(
     def step(params: Tree, state: Any, near: Any, batch: Array, y: Array, before: Array) -> tuple[Tree, Any, Array]:
         value, gradients = jax.value_and_grad(loss)(params, near, batch, y, before)
         updates, state = optimizer.update(gradients, state)
-        return optax.apply_updates(params, updates), state, value
+        return apply_masks(optax.apply_updates(params, updates), earlier or {}), state, value
 
     params, state = parts.params, optimizer.init(parts.params)
     dual = {path: jnp.zeros_like(kernel) for path, kernel in kernels_of(params)}
-    masks = make_masks(params, amount=amount, exclude=exclude)
+    masks = make_masks(params, amount=amount, exclude=exclude, earlier=earlier)
     random, steps = np.random.default_rng(seed), count // batch_size
     for epoch in range(epochs):
         sparse = dict(kernels_of(apply_masks(shifted(params, dual), masks)))
@@ -144,7 +145,7 @@ def sparse_towards(
                 raise FloatingPointError(f"the loss of HSIC pruning is {value} at step {done}; lower learning_rate")
             progress(done, epochs * steps, float(value))
         dual = {path: dual[path] + kernel - sparse[path] for path, kernel in kernels_of(params)}
-        masks = make_masks(shifted(params, dual), amount=amount, exclude=exclude)
+        masks = make_masks(shifted(params, dual), amount=amount, exclude=exclude, earlier=earlier)
     return apply_masks(params, masks), masks
 
 

@@ -23,6 +23,7 @@ from jaxiqa.measures.correlation import plcc, srocc
 from jaxiqa.train.checkpoint import Checkpoints
 from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
 from jaxiqa.train.examples import Examples
+from jaxiqa.train.gradual import GradualPruning
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.optimizer import averaged
 from jaxiqa.train.parallel import AXIS, data_parallel
@@ -56,7 +57,7 @@ def fit(
     batch_size: int,
     loss: str,
     flip: bool | Literal["both"],
-    masks: Tree,
+    masks: Tree | GradualPruning,
     seed: int,
     folder: Path,
     select: Literal["srocc", "plcc", "sum"] = "srocc",
@@ -83,7 +84,8 @@ def fit(
         batch_size: over all devices together.
         loss: a key of `LOSSES`.
         flip: mirror half of the examples; "both": also turn half of them upside down.
-        masks: pruning masks over ``parts.params``.
+        masks: pruning masks over ``parts.params``, or the steps of a gradual pruning. Then the result is the best epoch
+            after its last step.
         seed: of shuffling and flipping, and of the keys passed to ``augment``.
         folder: for ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
         select: the correlation that decides the best epoch; "sum": of both.
@@ -120,12 +122,15 @@ def fit(
         attacked_mode=attacked_mode,
     )
     step = data_parallel(step, backend=backend, devices=devices)
-    constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": masks}
+    gradual = masks if isinstance(masks, GradualPruning) else None
+    constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": {} if gradual else masks}
     constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 
     with writing(folder), Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
         state, at_start = start(parts, optimizer), rms(parts.params)
+        if gradual:
+            state = gradual.untouched(state)
         restored = checkpoints.restore(state)
         if restored:
             state = restored[1]
@@ -146,6 +151,9 @@ def fit(
         losses: list[jax.Array] = []
         began = time.perf_counter()
         while done < total:
+            if gradual and done % per_epoch == 0:
+                state = gradual.advance(state, done // per_epoch)
+                best, began = float(state.best_correlation), time.perf_counter()
             batch = next(batches)
             state, value = step(state, constants, {**batch, "mos": train.labels(batch["mos"])})
             losses.append(value)
@@ -155,7 +163,7 @@ def fit(
                 _check_finite(losses, done)
                 seconds = time.perf_counter() - began
                 check_weights(at_start, state.params, state.batch_stats, done)
-                kept = kept_params(state, masks)
+                kept = kept_params(state, constants["masks"])
                 predictions = score(kept, state.batch_stats, validation, batch_size)
                 row = _row(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
                 state = _end_epoch(state, row, kept, select)
@@ -174,7 +182,9 @@ def fit(
                 raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
 
     if not int(state.best_epoch):  # the run was stopped after its last step
-        check_scores(score(kept_params(state, masks), state.batch_stats, validation, batch_size), total, total)
+        check_scores(
+            score(kept_params(state, constants["masks"]), state.batch_stats, validation, batch_size), total, total
+        )
     return FitResult(
         state.best_params,
         state.best_batch_stats,
@@ -206,7 +216,7 @@ def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Ex
 def kept_params(state: TrainState, masks: Tree) -> Tree:
     """Return the parameters to validate and keep: the moving average if the optimiser has one."""
     average = averaged(state.optimizer)
-    return state.params if average is None else apply_masks(average, masks)
+    return state.params if average is None else apply_masks(average, state.masks or masks)
 
 
 def _row(

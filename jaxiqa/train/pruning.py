@@ -15,13 +15,15 @@ import numpy as np
 from jaxiqa.core.checks import check_choice, check_number
 
 Tree = dict[Any, Any]
+Masks = Mapping[tuple, np.ndarray]
 
 
-def l2_filters(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, np.ndarray]:
+def l2_filters(kernels: dict[tuple, np.ndarray], amount: float, earlier: Masks) -> dict[tuple, np.ndarray]:
     """Prune, per layer, the ``amount`` share of output filters with the smallest L2 norm (structured pruning)."""
     masks = {}
     for path, kernel in kernels.items():
         norms = np.sqrt(np.sum(np.square(kernel, dtype=np.float64), axis=(0, 1, 2)))
+        norms[removed_filters(path, kernel, earlier)] = -1
         removed = np.argsort(norms, kind="stable")[: round(amount * len(norms))]
         keep = np.ones(kernel.shape[-1], np.float32)
         keep[removed] = 0
@@ -29,11 +31,12 @@ def l2_filters(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, n
     return masks
 
 
-def l1_weights(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, np.ndarray]:
+def l1_weights(kernels: dict[tuple, np.ndarray], amount: float, earlier: Masks) -> dict[tuple, np.ndarray]:
     """Prune, over all layers together, the ``amount`` share of single weights with the smallest magnitude."""
     if not kernels:
         return {}
-    magnitudes = np.concatenate([np.abs(kernel).ravel() for kernel in kernels.values()])
+    kept = {path: np.asarray(earlier.get(path, np.ones(kernel.shape)), bool) for path, kernel in kernels.items()}
+    magnitudes = np.concatenate([np.where(kept[path], np.abs(kernel), -1).ravel() for path, kernel in kernels.items()])
     keep = np.ones(len(magnitudes), np.float32)
     keep[np.argsort(magnitudes, kind="stable")[: round(amount * len(magnitudes))]] = 0
     ends = np.cumsum([kernel.size for kernel in kernels.values()])[:-1]
@@ -42,32 +45,43 @@ def l1_weights(kernels: dict[tuple, np.ndarray], amount: float) -> dict[tuple, n
 
 
 def scored_filters(
-    kernels: Mapping[tuple, np.ndarray], scores: Mapping[tuple, np.ndarray], amount: float
+    kernels: Mapping[tuple, np.ndarray], scores: Mapping[tuple, np.ndarray], amount: float, earlier: Masks
 ) -> dict[tuple, np.ndarray]:
     """Prune, over all layers together, the ``amount`` share of filters with the smallest scores.
 
-    A layer that would lose all of its filters is not pruned.
+    A layer that would lose all of its filters keeps those that it has.
 
     Args:
         kernels: ``kh kw cin cout`` by path.
         scores: one number per filter, by the path of the layer (without ``"kernel"``).
         amount: share of all filters.
+        earlier: earlier masks; what they remove stays removed.
 
     >>> kernel = np.ones((1, 1, 1, 2))
     >>> kernels = {("a", "kernel"): kernel, ("b", "kernel"): kernel}
-    >>> masks = scored_filters(kernels, {("a",): np.array([1, 4]), ("b",): np.array([3, 2])}, 0.5)
+    >>> masks = scored_filters(kernels, {("a",): np.array([1, 4]), ("b",): np.array([3, 2])}, 0.5, {})
     >>> masks["a", "kernel"].ravel().tolist(), masks["b", "kernel"].ravel().tolist()
     ([0.0, 1.0], [1.0, 0.0])
     """
-    values = np.concatenate([np.asarray(scores[path[:-1]], np.float64) for path in kernels])
+    gone = {path: removed_filters(path, kernel, earlier) for path, kernel in kernels.items()}
+    values = np.concatenate([np.where(gone[path], -np.inf, scores[path[:-1]]) for path in kernels])
     keep = np.ones(len(values), np.float32)
     keep[np.argsort(values, kind="stable")[: round(amount * len(values))]] = 0
     ends = np.cumsum([kernel.shape[-1] for kernel in kernels.values()])[:-1]
     parts = zip(kernels.items(), np.split(keep, ends), strict=True)
     return {
-        path: np.broadcast_to(part if part.any() else np.ones_like(part), kernel.shape)
+        path: np.broadcast_to(part if part.any() else np.float32(~gone[path]), kernel.shape)
         for (path, kernel), part in parts
     }
+
+
+def removed_filters(path: tuple, kernel: np.ndarray, masks: Masks) -> np.ndarray:
+    """Return, for each filter of a layer, whether ``masks`` remove all of it.
+
+    >>> removed_filters(("a",), np.ones((1, 1, 1, 2)), {("a",): np.array([[[[0, 1]]]])}).tolist()
+    [True, False]
+    """
+    return ~np.any(masks[path], axis=(0, 1, 2)) if path in masks else np.zeros(kernel.shape[-1], bool)
 
 
 CRITERIA: dict[str, Callable] = {"l2": l2_filters, "l1": l1_weights}
@@ -84,6 +98,7 @@ def make_masks(
     criterion: str = "l2",
     exclude: tuple[str, ...] = ("orthogonal",),
     scores: Mapping[tuple, np.ndarray] | None = None,
+    earlier: Tree | None = None,
 ) -> Tree:
     """Return masks for the convolution kernels in ``params``.
 
@@ -94,6 +109,7 @@ def make_masks(
         exclude: module names whose kernels are not pruned.
         scores: one number per filter, by the path of its layer; if given, the filters with the smallest are removed,
             whatever the criterion: `scored_filters`.
+        earlier: earlier masks. What they remove is ranked below all else, so it stays removed.
 
     Returns:
         A nested dict with the paths of the pruned kernels only, for `apply_masks`.
@@ -108,14 +124,12 @@ def make_masks(
     """
     check_masks(params, amount=amount, criterion=criterion, exclude=exclude)
     kernels = {path: np.asarray(leaf) for path, leaf in prunable(params, exclude)}
-    masks: Tree = {}
-    found = CRITERIA[criterion](kernels, amount) if scores is None else scored_filters(kernels, scores, amount)
-    for path, mask in found.items():
-        node = masks
-        for key in path[:-1]:
-            node = node.setdefault(key, {})
-        node[path[-1]] = jnp.asarray(mask)
-    return masks
+    given = {path: np.asarray(mask) for path, mask in _leaves(earlier or {})}
+    if scores is None:
+        found = CRITERIA[criterion](kernels, amount, given)
+    else:
+        found = scored_filters(kernels, scores, amount, given)
+    return nested({path: jnp.asarray(mask) for path, mask in found.items()})
 
 
 def check_masks(
@@ -177,6 +191,21 @@ def prunable(params: Tree, exclude: tuple[str, ...] = ("orthogonal",)) -> list[t
         for path, leaf in _leaves(params)
         if path[-1] == "kernel" and len(leaf.shape) == 4 and not set(path) & set(exclude)
     ]
+
+
+def nested(leaves: Mapping[tuple, Any]) -> Tree:
+    """Return a nested dict of leaves by path.
+
+    >>> nested({("a", "b"): 1, ("a", "c"): 2})
+    {'a': {'b': 1, 'c': 2}}
+    """
+    tree: Tree = {}
+    for path, leaf in leaves.items():
+        node = tree
+        for key in path[:-1]:
+            node = node.setdefault(key, {})
+        node[path[-1]] = leaf
+    return tree
 
 
 def _leaves(tree: Tree, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:

@@ -14,10 +14,10 @@ from jaxiqa import attacks, data, networks
 from jaxiqa.config import Adversarial, Data, Experiment, Training, blocks_of, check_experiment
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
-from jaxiqa.train.pruning import check_masks
+from jaxiqa.train.gradual import check_prune
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.state import split_model
-from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, weights_of
+from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, swap_activations, weights_of
 
 
 def check_training(experiment: Experiment) -> None:
@@ -35,16 +35,14 @@ def check_training(experiment: Experiment) -> None:
         where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
         _check_batches(where, variant.training)
+        swap_activations(nnx.clone(model), variant, where=f"variants.{name}")
         if variant.training.adversarial:
             _check_attack(f"{where}.adversarial", variant.training.adversarial)
         if variant.prune:
             frozen = frozen_stages(model, variant.training.freeze)
+            assert variant.training.epochs is not None
             with named(f"variants.{name}.prune"):
-                check_masks(
-                    split_model(model, frozen=frozen).params,
-                    amount=variant.prune.amount,
-                    criterion=variant.prune.criterion,
-                )
+                check_prune(split_model(model, frozen=frozen).params, variant.prune, variant.training.epochs)
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 

@@ -39,6 +39,7 @@ class TrainState:
     best_batch_stats: Tree
     best_correlation: Any  # float32, on the validation images; -inf before the first epoch
     best_epoch: Any  # int32
+    masks: Tree = field(default_factory=dict)  # of `jaxiqa.train.gradual.GradualPruning`
 
 
 @dataclass(frozen=True)

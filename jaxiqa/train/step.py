@@ -62,7 +62,7 @@ def make_step(
     ``masks`` (0/1 arrays by module path, which keep pruned weights at zero), an `Augment`, a `Penalty` and the
     ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
     with ``after``, ``activation``: the output of the frozen stage ``after``. With ``items``, images are crops as the
-    network takes them.
+    network takes them. Masks of the state go before these.
 
     With ``accumulate`` above 1, a batch passes in that many parts. The loss still compares the whole batch: a first
     pass computes the predictions, a second one the gradients. Batch norms see one part at a time, and attacks the whole
@@ -127,7 +127,7 @@ def make_step(
             price, slopes = jax.value_and_grad(lambda params: mean(priced(params)))(state.params)
             value, gradients = value + price, jax.tree.map(jnp.add, gradients, slopes)
         updates, optimizer_state = optimizer.update(mean(gradients), state.optimizer, state.params)
-        params = apply_masks(optax.apply_updates(state.params, updates), constants["masks"])
+        params = apply_masks(optax.apply_updates(state.params, updates), state.masks or constants["masks"])
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)  # masks could change both
         state = replace(
             state,

@@ -71,6 +71,26 @@ def weights_of(chosen: Model) -> str | Path:
 BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
 
 
+def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> None:
+    """Swap the activations of the parts that the variant names, in place.
+
+    Args:
+        model: the metric from which the variant starts.
+        variant: the variant.
+        where: its field in the config, for errors.
+
+    Raises:
+        ValueError: a part without activations that can be swapped; the message names the field.
+    """
+    for field, part in (("activation", "backbone"), ("head_activation", "head")):
+        if (chosen := getattr(variant, field)) is None:
+            continue
+        try:
+            models.swap_activation(model, chosen, part=part)
+        except ValueError as error:
+            raise ValueError(f"{where}.{field}={chosen!r}: {error}") from error
+
+
 def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
     """Insert the variant's blocks, in order.
 

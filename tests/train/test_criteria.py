@@ -97,7 +97,7 @@ def test_a_filter_that_carries_the_label_is_the_most_important():
     scores = filter_vip(layers, y, {("a",): 2, ("b",): 1})
     assert scores["a",][1] > scores["b",][0] > scores["a",][0]
     kernels = {("a", "kernel"): np.ones((1, 1, 2, 2)), ("b", "kernel"): np.ones((1, 1, 2, 1))}
-    masks = scored_filters(kernels, scores, 0.34)
+    masks = scored_filters(kernels, scores, 0.34, {})
     assert masks["a", "kernel"][0, 0, 0].tolist() == [0, 1]
     assert masks["b", "kernel"].all()
 

@@ -18,7 +18,8 @@ from typing import Any
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.nn.backbones.mobilenet_v2 import relu6, round_channels
+from jaxiqa.nn.activations import activate
+from jaxiqa.nn.backbones.mobilenet_v2 import round_channels
 from jaxiqa.nn.conv import HE, LINEAR, conv
 from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
@@ -52,8 +53,10 @@ class ConvNorm(nnx.Module):
 class ConvNormReLU6(ConvNorm):
     """Compute ``relu6(bn(conv(x)))``."""
 
+    activation = "relu6"
+
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        return relu6(super().__call__(x))
+        return activate(self.activation, super().__call__(x))
 
 
 class InvertedResidual(nnx.Module):

@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.conv import LINEAR, conv
 from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
@@ -30,23 +30,22 @@ LAYOUT = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 Padding = Literal["SAME", "centred"]
 
 
-def relu6(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Return ``min(max(x, 0), 6)``."""
-    return jnp.clip(x, 0.0, 6.0)
-
-
 class ConvReLU6(nnx.Module):
     """Compute ``relu6(conv(x))``."""
+
+    activation = "relu6"
 
     def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, padding: Padding, rngs: nnx.Rngs):
         self.conv = conv(cin, cout, size, stride=stride, padding=padding, bias=True, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        return relu6(self.conv(x))
+        return activate(self.activation, self.conv(x))
 
 
 class InvertedResidual(nnx.Module):
     """Compute ``project(relu6(depthwise(relu6(expand(x)))))``, plus ``x`` if the shapes agree."""
+
+    activation = "relu6"
 
     def __init__(self, cin: int, cout: int, expansion: int, *, stride: int, padding: Padding, rngs: nnx.Rngs):
         inner = cin * expansion
@@ -56,8 +55,8 @@ class InvertedResidual(nnx.Module):
         self.residual = stride == 1 and cin == cout
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        y = x if self.expand is None else relu6(self.expand(x))
-        y = self.project(relu6(self.depthwise(y)))
+        y = x if self.expand is None else activate(self.activation, self.expand(x))
+        y = self.project(activate(self.activation, self.depthwise(y)))
         return x + y if self.residual else y
 
 
