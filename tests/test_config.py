@@ -153,7 +153,7 @@ def test_labels_in_an_evaluation_must_exist(smoke, chosen, message):
 
 BROKEN = {
     "Training(epoch=3)": r"line 4: Training has no field 'epoch'; did you mean 'epochs'",
-    "Training()": r"line 4: Training needs epochs; its fields are epochs, batch_size",
+    "Variant()": r"line 4: Variant needs training; its fields are training, parent",
     "1 / 0": r"line 4: ZeroDivisionError: division by zero",
     "Training(": r"line 4: '\(' was never closed",
     "Training(epochs=3).epohcs": r"line 4: AttributeError: .*'epohcs'",

@@ -49,6 +49,7 @@ class PaQ2PiQ(Metric):
         width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
+    >>> import jax
     >>> model = nnx.eval_shape(lambda: PaQ2PiQ(rngs=nnx.Rngs(0)))
     >>> images = jax.ShapeDtypeStruct((2, 300, 400, 3), "float32")
     >>> nnx.eval_shape(lambda model, images: (model(images), model.local_map(images)), model, images)

@@ -42,8 +42,9 @@ class SVR(nnx.Module):
     """
 
     def __init__(self, features: int, vectors: int, *, rngs: nnx.Rngs):
-        self.vectors = nnx.Param(jax.random.uniform(rngs.params(), (vectors, features), minval=-1.0))
-        self.coefficients = nnx.Param(jax.random.normal(rngs.params(), (vectors,)))
+        of_vectors, of_coefficients = rngs.params(), rngs.params()
+        self.vectors = nnx.Param(jax.random.uniform(of_vectors, (vectors, features), minval=-1.0))
+        self.coefficients = nnx.Param(jax.random.normal(of_coefficients, (vectors,)))
         self.gamma = nnx.Param(jnp.array([0.05]))
         self.rho = nnx.Param(jnp.array([0.0]))
 

@@ -108,7 +108,8 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
 
     model, held = starting_model(experiment, name, seed)
     inserted = tuple(insertion.name for insertion in model.insertions)
-    stages, trunk = model.backbone.order, frozen_stages(model, training.freeze)
+    stages = model.backbone.order if hasattr(model, "backbone") else ()
+    trunk = frozen_stages(model, training.freeze)
     parts = split_model(
         model,
         frozen=(*trunk, *held),

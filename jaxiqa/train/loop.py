@@ -3,10 +3,8 @@
 import json
 import logging
 import signal
-import threading
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -18,6 +16,7 @@ import numpy as np
 import optax
 
 from jaxiqa.core.files import write_text, writing
+from jaxiqa.core.interrupts import stop_signal
 from jaxiqa.data.pipeline import training_batches
 from jaxiqa.measures.correlation import plcc, srocc
 from jaxiqa.train.checkpoint import Checkpoints
@@ -274,34 +273,3 @@ def _metrics_until(path: Path, epoch: int) -> list[dict]:
     if lost := [number for number in finished if number not in rows]:
         log.warning("%s: epochs %s are missing; the training itself resumes exactly", path, lost)
     return [rows[number] for number in finished if number in rows]
-
-
-@contextmanager
-def stop_signal() -> Iterator[list[int]]:
-    """Yield the list of SIGTERM and SIGINT received, so that the loop can save and exit; a second one ends it at once.
-
-    Only the main thread can handle signals. If SIGINT is ignored or has another handler, it is not changed.
-    """
-    came: list[int] = []
-    if threading.current_thread() is not threading.main_thread():
-        yield came
-        return
-    watched = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        watched.append(signal.SIGINT)
-    before = {number: signal.getsignal(number) for number in watched}
-
-    def restore() -> None:
-        for number, handler in before.items():
-            signal.signal(number, handler)
-
-    def stop(number: int, frame: object) -> None:
-        came.append(number)
-        restore()
-
-    for number in watched:
-        signal.signal(number, stop)
-    try:
-        yield came
-    finally:
-        restore()

@@ -27,7 +27,7 @@ def scores_of(model, size=(384, 330), count=2):
 @pytest.mark.parametrize("metric", HEADS)
 def test_a_head_fits_every_backbone_with_its_stages(metric, backbone):
     if metric in ("tres", "hyperiqa") and backbone not in BACKBONES_WITH_LEVELS:
-        with pytest.raises(ValueError, match=f"backbone='{backbone}' is not allowed; choose from 'mobilenet_v2'"):
+        with pytest.raises(ValueError, match=f"backbone='{backbone}' is not allowed; choose from 'efficientnet_lite0'"):
             abstract(metric, backbone=backbone)
         return
     model = abstract(metric, backbone=backbone, **HEADS[metric])
@@ -46,6 +46,7 @@ def test_levels_are_the_last_stages_of_four_strides(backbone):
     x = jax.ShapeDtypeStruct((1, 224, 224, 3), "float32")
     _, maps = nnx.eval_shape(lambda net, x: net.run(x, taps=net.order), stages, x)
     levels = BACKBONES[backbone].levels
+    maps |= {level: maps[stages.order[stages.span(level)[1]]] for level in levels}
     assert [maps[level].shape[1:3] for level in levels] == [(56, 56), (28, 28), (14, 14), (7, 7)]
     for level in levels:
         after = stages.order[stages.span(level)[1] + 1 :]
@@ -66,7 +67,7 @@ def test_a_metric_with_its_own_network_takes_no_backbone(metric):
 
 
 def test_errors_name_what_is_allowed(tmp_path):
-    with pytest.raises(ValueError, match="metric='musiq' is not allowed; choose from 'fpr'"):
+    with pytest.raises(ValueError, match="metric='musiq' is not allowed; choose from 'brisque', 'fpr'"):
         models.build(metric="musiq")
     with pytest.raises(
         ValueError, match="option of koncept512='taps' is not allowed; choose from 'backbone', 'pooling'"

@@ -23,9 +23,10 @@ from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.gradual import GradualPruning, check_prune, gradual_pruning, starts
 from jaxiqa.train.loop import fit
+from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.pruning import make_masks, prunable, scored_filters
 from jaxiqa.train.startup import check_training
-from jaxiqa.train.state import make_optimizer, split_model, start
+from jaxiqa.train.state import split_model, start
 
 ROOT = Path(__file__).parent.parent.parent
 COUNT, EPOCHS = 16, 6
@@ -62,7 +63,7 @@ def source():
 
 def run(folder, chosen, *, progress=lambda step, steps, best: None, devices=1):
     parts, images = split_model(Tiny(rngs=nnx.Rngs(0))), source()
-    optimizer = make_optimizer(parts.params, learning_rate=1e-2, backbone_factor=1.0, decay_every=100, decay_factor=0.1)
+    optimizer = make_optimizer(parts.params, Training(learning_rate=1e-2, backbone_factor=1.0), steps_per_epoch=1)
     return fit(
         parts,
         optimizer,
@@ -135,7 +136,7 @@ def test_removed_weights_stay_removed_whatever_becomes_of_their_layer(criterion)
 
 
 def make_optimizer_of(parts):
-    return make_optimizer(parts.params, learning_rate=1e-3, backbone_factor=1.0, decay_every=9, decay_factor=0.1)
+    return make_optimizer(parts.params, Training(learning_rate=1e-3, backbone_factor=1.0), steps_per_epoch=1)
 
 
 def test_a_removed_filter_is_not_exchanged_for_another_of_norm_zero():
@@ -198,7 +199,7 @@ def test_a_training_prunes_in_steps_and_its_best_epoch_has_the_whole_amount(tmp_
     assert filters(result.params) == seen[-1][1]
     assert result.best_epoch > plan.starts[-1]
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
-    assert result.validation_srocc == pytest.approx(max(row["validation_srocc"] for row in rows[plan.starts[-1] :]))
+    assert result.best_correlation == pytest.approx(max(row["validation_srocc"] for row in rows[plan.starts[-1] :]))
 
 
 @pytest.fixture(scope="module", params=["l2", "l1", "displs"])
