@@ -167,7 +167,8 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         correlation = srocc(score(result.params, result.batch_stats, validation, batch_size), validation.mos)
         k, b = fit_linear(raw, train.mos)
     except FloatingPointError as error:
-        numbers = f"learning_rate={training.learning_rate}, epochs={training.epochs}"
+        rate = training.learning_rate
+        numbers = f"learning_rate={rate if isinstance(rate, float) else 'of several epochs'}, epochs={epochs}"
         mend = f"change variants.{name}.training ({numbers})"
         if holds_work(folder):
             mend += f", and delete {folder}, which holds the epochs before"
