@@ -9,6 +9,7 @@ HOMES = {
     "Linearity": "jaxiqa.models.linearity",
     "ScoreModel": "jaxiqa.models.score_model",
     "build": "jaxiqa.models.building",
+    "compact": "jaxiqa.nn.compact",
     "export": "jaxiqa.models.exporting",
     "fold_batch_norm": "jaxiqa.nn.fold",
     "harden": "jaxiqa.models.hardening",
