@@ -31,20 +31,16 @@ def rms(tree: Any) -> float:
     """
     leaves = jax.tree.leaves(tree)
     # One small program per shape. As one program over all leaves, XLA needed minutes to compile it for 700 of them.
-    found = np.array(jax.device_get([_largest_and_squares(leaf) for leaf in leaves]), np.float64)
-    largest = float(np.max(found[:, 0]))
-    if not np.isfinite(largest) or largest == 0:
-        return largest
-    squares = np.sum((found[:, 0] / largest) ** 2 * found[:, 1])  # squares of 1e200 would overflow
-    return float(largest * np.sqrt(squares / sum(np.size(leaf) for leaf in leaves)))
+    largest, squares = np.array(jax.device_get([_largest_and_squares(leaf) for leaf in leaves]), np.float64).T
+    return float(np.sqrt(np.sum(largest**2 * squares) / sum(np.size(leaf) for leaf in leaves)))
 
 
 @jax.jit
 def _largest_and_squares(leaf: Array) -> tuple[Array, Array]:
-    """Return the largest magnitude m of the numbers, and Σ (x / m)²."""
+    """Return the largest magnitude m of the numbers, and Σ (x / m)²: squares of 1e20 would overflow."""
     leaf = jnp.asarray(leaf, jnp.float32)  # sums overflow in float16
     largest = jnp.max(jnp.abs(leaf), initial=0.0)
-    return largest, jnp.sum((leaf / jnp.maximum(largest, 1e-30)) ** 2)
+    return largest, jnp.sum((leaf / jnp.where(largest == 0, 1, largest)) ** 2)
 
 
 def check_weights(start: float, params: Any, batch_stats: Any, step: int) -> None:

@@ -22,6 +22,16 @@ def test_the_root_mean_square_neither_overflows_nor_hides_nan():
     assert float(rms([jnp.zeros(3)])) == 0
 
 
+@pytest.mark.parametrize("scale", [1e-34, 1.0, 1e37])
+def test_the_root_mean_square_equals_numpys_over_all_shapes_and_types(scale):
+    random = np.random.default_rng(0)
+    arrays = [scale * random.normal(size=shape).astype(np.float32) for shape in ((), (1,), (0,), (3, 1, 2), (40,))]
+    arrays[-1] *= 1e-3
+    found = [jnp.asarray(arrays[0], jnp.bfloat16), *map(jnp.asarray, arrays[1:])]
+    numbers = np.concatenate([np.asarray(x, np.float64).ravel() for x in found])
+    assert rms(found) == pytest.approx(np.sqrt(np.mean(numbers**2)), rel=1e-5, abs=0)
+
+
 def test_the_weights_of_a_deep_network_are_one_program_per_shape():
     """As one program, the 706 arrays of KonCept512 took XLA minutes."""
     before = _largest_and_squares._cache_size()

@@ -63,10 +63,9 @@ def source(count=6):
     return Examples(lambda index, view: {"image": np.float32(images[index]), "mos": mos[index]}, mos), images
 
 
+@pytest.mark.parametrize("hardened", [False, True], ids=["plain", "hardened"])
 @pytest.mark.parametrize(
-    ("name", "hardened"),
-    [(name, hardened) for name in MODELS if name not in HEAVY for hardened in (False, True)]
-    + [pytest.param(name, True, marks=pytest.mark.slow) for name in sorted(HEAVY)],
+    "name", [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in MODELS]
 )
 def test_any_metric_trains_saves_and_loads(name, hardened, tmp_path):
     model = small(name)
