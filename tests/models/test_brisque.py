@@ -180,6 +180,7 @@ def test_the_gradient_is_that_of_finite_differences(model):
         np.testing.assert_allclose([slope, along], measured, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_batch_equals_its_images_and_its_vmapped_form(model):
     score = models.score_fn(model)
     x = jnp.concatenate([batch(synthetic(seed, 24, 33)) for seed in (0, 1, 2)])
@@ -194,7 +195,7 @@ def test_a_batch_equals_its_images_and_its_vmapped_form(model):
     np.testing.assert_allclose(gradient[2:], alone, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("objective", ["raise", "lower"])
+@pytest.mark.parametrize("objective", ["raise", pytest.param("lower", marks=pytest.mark.slow)])
 def test_attacks_move_the_score(model, objective):
     score, x = models.score_fn(model), batch(synthetic(0, 48, 57))
     before, sign = score(x), {"raise": 1, "lower": -1}[objective]

@@ -99,7 +99,7 @@ def flat(model):
     return {".".join(map(str, path)): leaf for path, leaf in nnx.to_flat_state(nnx.state(model, nnx.Param))}
 
 
-@pytest.mark.parametrize("metric", ["koncept512", "linearity"])
+@pytest.mark.parametrize("metric", [pytest.param("koncept512", marks=pytest.mark.slow), "linearity"])
 def test_imagenet_weights_fill_the_backbone_and_leave_the_head_random(metric, shared):
     weights = shared / "data" / "weights" / "mobilenet_v2_imagenet.safetensors"
     if not weights.is_file():

@@ -45,7 +45,15 @@ def check(model, x, *, share=1.0, call=lambda model, x: model(x), size=SIZE):
     return small
 
 
-LARGE = ("inception_resnet_v2", "resnet50", "resnet101", "resnext101_32x8d", "vgg16", "mobilenet_v2_torch")
+LARGE = (
+    "inception_resnet_v2",
+    "resnet50",
+    "resnet101",
+    "resnext101_32x8d",
+    "vgg16",
+    "mobilenet_v2",
+    "mobilenet_v2_torch",
+)
 # backbone -> largest share of the operations that may be left at 10 % and at 50 %; constants are random
 SHARES = {
     "alexnet": (0.95, 0.7),
@@ -442,6 +450,7 @@ def test_compact_then_score_fn_and_fold_then_compact_and_both_leave_the_model(li
     assert relative(exported.call(X), expected) < 1e-5
 
 
+@pytest.mark.slow
 def test_input_gradients_are_the_same_in_both_modes(lite):
     small = compact(lite, size=SIZE)
     x, direction = X[:1], jax.random.normal(jax.random.key(3), X[:1].shape)
@@ -460,6 +469,7 @@ def test_picking_and_spreading_are_transposes_of_every_order():
     np.testing.assert_array_equal(jax.vmap(lambda x: spread(pick(x, kept), kept, 5))(x[None])[0], [0, 1, 0, 0, 4])
 
 
+@pytest.mark.slow
 def test_a_hardened_metric_is_compacted_and_its_orthogonal_maps_are_computed_once():
     model = tiny.metric("resnet18")
     models.harden(model, "after:layer2", mid=4, rngs=nnx.Rngs(1))

@@ -70,7 +70,9 @@ def test_metrics_have_the_published_dropout(name):
     assert sorted(rates) == sorted(RATES.get(name, []))
 
 
-@pytest.mark.parametrize("name", ["koncept512", pytest.param("tres", marks=pytest.mark.slow), "metaiqa", "paq2piq"])
+@pytest.mark.parametrize(
+    "name", [*(pytest.param(n, marks=pytest.mark.slow) for n in ("koncept512", "tres")), "metaiqa", "paq2piq"]
+)
 def test_training_drops_and_scoring_does_not(name):
     options = {"koncept512": {"backbone": "mobilenet_v2", "width": 4}, "tres": {"backbone": "resnet18", "width": 4}}
     model = MODELS[name].metric(rngs=nnx.Rngs(0), **options.get(name, {"width": 4}))

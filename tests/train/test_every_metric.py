@@ -33,7 +33,8 @@ SMALL = {
 """Options that make a metric small; all accept images of 224x224."""
 WITHOUT_STAGES = {"brisque"}
 """Metrics that cannot be hardened."""
-HEAVY = set(SMALL) - {"paq2piq", "brisque"}
+QUICK = [("paq2piq", True), ("brisque", True)]
+CASES = [(name, hardened) for name in SMALL for hardened in (False, True)]
 SIZE = (224, 224)
 
 
@@ -63,9 +64,8 @@ def source(count=6):
     return Examples(lambda index, view: {"image": np.float32(images[index]), "mos": mos[index]}, mos), images
 
 
-@pytest.mark.parametrize("hardened", [False, True], ids=["plain", "hardened"])
 @pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in HEAVY else name for name in MODELS]
+    ("name", "hardened"), [pytest.param(*case, marks=() if case in QUICK else pytest.mark.slow) for case in CASES]
 )
 def test_any_metric_trains_saves_and_loads(name, hardened, tmp_path):
     model = small(name)

@@ -202,14 +202,18 @@ def test_a_training_prunes_in_steps_and_its_best_epoch_has_the_whole_amount(tmp_
     assert result.best_correlation == pytest.approx(max(row["validation_srocc"] for row in rows[plan.starts[-1] :]))
 
 
-@pytest.fixture(scope="module", params=["l2", "l1", "displs"])
+def slow(*values):
+    return [pytest.param(value, marks=pytest.mark.slow) for value in values]
+
+
+@pytest.fixture(scope="module", params=["l2", *slow("l1"), "displs"])
 def whole(request, tmp_path_factory):
     chosen = Prune(0.5, request.param, images=12, steps=3)
     return chosen, run(tmp_path_factory.mktemp("whole"), chosen)
 
 
 # Two steps per epoch; a step of the pruning begins after 0, 4 and 8 steps. Checkpoints are written after each epoch.
-@pytest.mark.parametrize("killed", [1, 3, 4, 5, 7, 8, 9, 11])
+@pytest.mark.parametrize("killed", [*slow(1, 3, 4), 5, *slow(7, 8, 9, 11)])
 def test_a_run_killed_anywhere_ends_with_the_same_bits(whole, killed, tmp_path):
     chosen, expected = whole
 
@@ -222,7 +226,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_bits(whole, killed, tmp_path):
     same(run(tmp_path, chosen), expected)
 
 
-@pytest.mark.parametrize("stopped", [3, 4, 5])
+@pytest.mark.parametrize("stopped", [*slow(3), 4, *slow(5)])
 def test_a_run_stopped_between_two_steps_ends_with_the_same_bits(whole, stopped, tmp_path):
     chosen, expected = whole
 

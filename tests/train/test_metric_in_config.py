@@ -49,7 +49,8 @@ def test_an_experiment_on_any_metric_passes_the_checks(name):
     check_training(experiment(SMALL[name], PLACES.get(name, "layer2")))
 
 
-@pytest.mark.parametrize("name", ["koncept512", pytest.param("hyperiqa", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("name", ["koncept512", "hyperiqa"])
 def test_a_metric_is_trained_hardened_and_loaded(name, tmp_path):
     chosen = experiment(SMALL[name], PLACES.get(name, "layer2"), tmp_path)
     check_training(chosen)
