@@ -84,7 +84,13 @@ FINITE = {
     ),
     "depthwise, batched": (
         lambda x: jax.vmap(lambda x: depthwise_conv(x, x_kernel(3, 3, x), stride=(1, 1), padding=PAD))(x[None]),
-        40,
+        1.3,
+    ),
+    "depthwise, transposed": (
+        lambda x: jax.vjp(lambda y: depthwise_conv(y, x_kernel(3, 3, x), stride=(2, 1), padding=PAD), 0 * x)[1](
+            x[:, ::2]
+        )[0],
+        1.3,
     ),
     "wide, batched": (
         lambda x: jax.vmap(lambda x: wide_conv(x, x_kernel(3, 3, x)[..., None, :], padding=PAD))(x[None, ..., :1]),
