@@ -1,8 +1,10 @@
 """SROCC of a config's variants by cross-validation, beside ridge regression on the features of their frozen backbone.
 
     JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_heads.py --workdir runs/clive_heads
+    JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_mobilenet_v2.py --variants baseline \\
+        --workdir runs/clive_mobilenet_v2_folds
 
-Trains every variant and seed of the config once per fold (`jaxiqa.data.folds`): epochs are chosen by images outside of
+Trains every variant and seed of the config (or those named) once per fold (`jaxiqa.data.folds`): epochs are chosen by images outside of
 the fold, and the SROCC is that of the fold's images, which nothing has seen. Ridge regression has the same training
 images (and those that choose the epochs), its penalty is chosen by leave-one-out on them, and its features are the
 means over pixels of the backbone's last stage for whole images. Trained folds are kept, and a killed run goes on.
@@ -88,10 +90,15 @@ def main() -> None:
     parser.add_argument("--config", required=True, type=Path)
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--variants", nargs="+", help="names of variants, with their parents; default: all")
     parser.add_argument("--head", help="the parameter of that name of the config")
     arguments = parser.parse_args()
     chosen = {"head": arguments.head} if arguments.head else {}
     experiment = load_config(arguments.config, **chosen)
+    if unknown := set(arguments.variants or ()) - set(experiment.variants):
+        parser.error(f"--variants: no {', '.join(sorted(unknown))}; the config has {', '.join(experiment.variants)}")
+    variants = {name: experiment.variants[name] for name in arguments.variants or experiment.variants}
+    experiment = replace(experiment, variants=variants)
     rows: list[dict] = []
     for number in range(arguments.folds):
         part = one_fold(experiment, arguments.folds, number, arguments.workdir)
