@@ -4,10 +4,11 @@
     JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_mobilenet_v2.py --variants baseline \\
         --workdir runs/clive_mobilenet_v2_folds
 
-Trains every variant and seed of the config (or those named) once per fold (`jaxiqa.data.folds`): epochs are chosen by images outside of
-the fold, and the SROCC is that of the fold's images, which nothing has seen. Ridge regression has the same training
-images (and those that choose the epochs), its penalty is chosen by leave-one-out on them, and its features are the
-means over pixels of the backbone's last stage for whole images. Trained folds are kept, and a killed run goes on.
+Trains every variant and seed of the config, or those named, once per fold (`jaxiqa.data.folds`): epochs are chosen by
+images outside of the fold, and the SROCC is that of the fold's images, which nothing has seen. Ridge regression has the
+same training images (and those that choose the epochs), its penalty is chosen by leave-one-out on them, and its
+features are the means over pixels of the backbone's last stage for whole images. Trained folds are kept, and a killed
+run goes on.
 """
 
 import argparse
