@@ -163,7 +163,8 @@ def fit(
                 state = gradual.advance(state, done // per_epoch)
                 best, began = float(state.best_correlation), time.perf_counter()
             batch = next(batches)
-            state, value = step(state, constants, {**batch, "mos": train.labels(batch["mos"])})
+            labels = {name: train.labels(batch[name]) for name in ("mos", "region_mos") if name in batch}
+            state, value = step(state, constants, batch | labels)
             losses.append(value)
             done += 1
             progress(done, total, best)
