@@ -64,6 +64,7 @@ class PaQ2PiQ(Metric):
     input_size = None
     published_range = (0.0, 100.0)
     activation = "relu"
+    recipe = RECIPE
     regional = True
 
     architecture = "resnet18"
