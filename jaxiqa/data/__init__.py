@@ -9,6 +9,7 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.registry import check_options
 from jaxiqa.data import array_record
 from jaxiqa.data.datasets.clive import clive
+from jaxiqa.data.datasets.flive import flive
 from jaxiqa.data.datasets.folder import folder
 from jaxiqa.data.datasets.koniq10k import koniq10k
 from jaxiqa.data.datasets.nips2017 import nips2017
@@ -23,6 +24,7 @@ from jaxiqa.data.validate import validate
 DATASETS: dict[str, Callable[..., dict[str, Split]]] = {
     "builtin": builtin,
     "clive": clive,
+    "flive": flive,
     "koniq10k": koniq10k,
     "nips2017": nips2017,
     "folder": folder,

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from jaxiqa.core.checks import check_count
+from jaxiqa.data.regions import joined
 from jaxiqa.data.split import Split
 
 VALIDATION = 8
@@ -61,6 +62,7 @@ def _joined(name: str, parts: list[Split], owners: list[tuple[Split, int]], plac
         mos_range=parts[0].mos_range,
         read=Joined(tuple((part.read, index) for part, index in found)),
         rows=tuple(part.rows[index] for part, index in found) if all(part.rows for part in parts) else (),
+        regions=joined([(part.regions, index) for part, index in found]),
     )
 
 

@@ -85,6 +85,9 @@ def image_fetch(
 ) -> Fetch:
     """Return the function ``(index, view) -> {"image": float32 h w 3 in [0, 1], "mos": float32}``.
 
+    If the images have regions, their ``boxes`` (float32 ``r 4``: left, top, right, bottom in pixels of the image as it
+    is shown) and ``region_mos`` (float32 ``r``) are added.
+
     Args:
         split: the images, with scores.
         size: (height, width) to resize to (bilinear, antialiased, 8-bit); None: no resize.
@@ -92,11 +95,15 @@ def image_fetch(
         cache_bytes: see `CACHE_BYTES`.
 
     Raises:
-        ValueError: the split has no scores; in a call, an image smaller than the crop.
+        ValueError: the split has no scores, or regions, which cannot be cropped; in a call, an image smaller than the
+            crop.
     """
     mos = split.mos
     if mos is None:
         raise ValueError(f"{split.name} has no scores to train on")
+    regions = split.regions
+    if crop and regions:
+        raise ValueError(f"crop={crop}: {split.name} has labels of regions, which belong to whole images; do not crop")
     cache: dict[int, np.ndarray] = {}
 
     def resized(index: int) -> np.ndarray:
@@ -113,7 +120,11 @@ def image_fetch(
         if view.places and crop:
             check_crop(crop, pixels.shape[:2], where=split.ids[index])
             pixels = np.concatenate([cut(pixels, crop, place) for place in view.places])
-        return {"image": pixels.astype(np.float32) / 255, "mos": np.float32(mos[index])}
+        example = {"image": pixels.astype(np.float32) / 255, "mos": np.float32(mos[index])}
+        if regions:
+            boxes = regions.pixels(index, pixels.shape[:2], mirrored=view.mirrored, inverted=view.inverted)
+            example |= {"boxes": boxes, "region_mos": regions.mos[index]}
+        return example
 
     return fetch
 

@@ -38,6 +38,7 @@ class Metric(nnx.Module):
         cancelled: patterns of parameters whose effect is cancelled by the batch norm after them. They are not trained:
             their gradient is rounding noise, which Adam would scale up to full steps.
         restartable: whether `trunk` and `outputs_from` exist, so that the output of frozen stages can be stored.
+        regional: whether ``region_outputs(images, boxes)`` exists, so that labels of regions can be trained on.
     """
 
     backbone: Stages
@@ -49,6 +50,7 @@ class Metric(nnx.Module):
     loss_weights: ClassVar[Mapping[str, float]] = {"score": 1.0}
     cancelled: ClassVar[tuple[str, ...]] = ()
     restartable: ClassVar[bool] = False
+    regional: ClassVar[bool] = False
 
     def keep(self, **options: Any) -> None:
         """Store the options of ``__init__`` and reset the calibration: k = 1, b = 0, the published range."""
@@ -99,7 +101,8 @@ class Metric(nnx.Module):
         """Return the loss of a batch: Σ weight · loss(output, mos) over the outputs in ``loss_weights``.
 
         Args:
-            outputs: of `outputs` or `item_outputs`, of the whole batch.
+            outputs: of `outputs` or `item_outputs`, of the whole batch; if regions have labels, of ``region_outputs``,
+                and their labels as ``region_mos``, ``b r``.
             mos: labels, ``b``.
             loss: ``(predictions b, mos b) -> number``.
         """

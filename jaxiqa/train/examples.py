@@ -14,7 +14,10 @@ from jaxiqa.train.state import SplitModel, Tree, merge_model
 
 @dataclass(frozen=True)
 class Examples:
-    """``fetch(index, view)`` returns one example as a dict of arrays with ``mos`` and ``image`` or ``activation``."""
+    """``fetch(index, view)`` returns one example as a dict of arrays with ``mos`` and ``image`` or ``activation``.
+
+    If an image has labels of regions, it also has ``boxes`` and ``region_mos``: `jaxiqa.data.pipeline.image_fetch`.
+    """
 
     fetch: Fetch
     mos: np.ndarray

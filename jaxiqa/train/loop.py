@@ -5,6 +5,7 @@ import logging
 import signal
 import time
 from collections.abc import Callable
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -27,6 +28,7 @@ from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.optimizer import averaged
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.pruning import apply_masks
+from jaxiqa.train.scalars import scalars
 from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, outputs_of, start
 from jaxiqa.train.step import DEFAULTS, Augment, Penalty, make_step
 
@@ -86,7 +88,8 @@ def fit(
         masks: pruning masks over ``parts.params``, or the steps of a gradual pruning. Then the result is the best epoch
             after its last step.
         seed: of shuffling and flipping, and of the keys passed to ``augment``.
-        folder: for ``checkpoints/`` and ``metrics.jsonl`` (one line per epoch).
+        folder: for ``checkpoints/``, ``metrics.jsonl`` (one line per epoch) and ``tensorboard/``
+            (`jaxiqa.train.scalars`).
         select: the correlation that decides the best epoch; "sum": of both.
         accumulate: parts of a batch, see `jaxiqa.train.step.make_step`.
         augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are in the
@@ -126,7 +129,12 @@ def fit(
     constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
     score = raw_scores(parts, validation.after)
 
-    with writing(folder), Checkpoints(folder / "checkpoints") as checkpoints, stop_signal() as stopping:
+    with (
+        writing(folder),
+        Checkpoints(folder / "checkpoints") as checkpoints,
+        stop_signal() as stopping,
+        ExitStack() as leaving,
+    ):
         state, at_start = start(parts, optimizer), rms(parts.params)
         if gradual:
             state = gradual.untouched(state)
@@ -136,6 +144,7 @@ def fit(
             log.info("resuming after step %d of %d", int(state.step), total)
         done = int(state.step)
         history = _metrics_until(folder / "metrics.jsonl", done // per_epoch)
+        write_scalars = leaving.enter_context(scalars(folder, history))
         best = float(state.best_correlation)
         batches = training_batches(
             train.fetch,
@@ -154,7 +163,8 @@ def fit(
                 state = gradual.advance(state, done // per_epoch)
                 best, began = float(state.best_correlation), time.perf_counter()
             batch = next(batches)
-            state, value = step(state, constants, {**batch, "mos": train.labels(batch["mos"])})
+            labels = {name: train.labels(batch[name]) for name in ("mos", "region_mos") if name in batch}
+            state, value = step(state, constants, batch | labels)
             losses.append(value)
             done += 1
             progress(done, total, best)
@@ -171,6 +181,7 @@ def fit(
                     check_scores(predictions, done, total)
                 history.append(row)
                 write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+                write_scalars(row)
                 checkpoints.save(done, state)
                 losses, began = [], time.perf_counter()
             if stopping:
@@ -266,7 +277,7 @@ def _metrics_until(path: Path, epoch: int) -> list[dict]:
     for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
         try:
             row = json.loads(line)
-            rows[int(row["epoch"])] = {**row, "seconds": float(row["seconds"])}
+            rows[int(row["epoch"])] = {**row, "step": int(row["step"]), "seconds": float(row["seconds"])}
         except (ValueError, TypeError, KeyError):
             log.warning("%s: a line cannot be read: %.60s", path, line)
     finished = range(1, epoch + 1)

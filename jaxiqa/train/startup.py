@@ -13,6 +13,7 @@ from flax import nnx
 from jaxiqa import attacks, data, networks
 from jaxiqa.config import Adversarial, Data, Experiment, Training, blocks_of, check_experiment
 from jaxiqa.config.suggest import suggestion
+from jaxiqa.models import MODELS
 from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
 from jaxiqa.train.gradual import check_prune
 from jaxiqa.train.recipes import with_recipes
@@ -131,8 +132,30 @@ def check_splits(experiment: Experiment, splits: dict, pending: Collection[str])
             raise ValueError(f"data: the split {part!r} has no scores; training needs them")
         if np.ptp(splits[part].mos) == 0:
             raise ValueError(f"data: all scores of the split {part!r} are {splits[part].mos[0]}; they must differ")
+    if splits["train"].regions:
+        _check_regions(experiment, pending)
     if not _known_size(experiment):
         check_forward(experiment, abstract_models(experiment), splits["train"].read(0).shape[:2])
+
+
+def _check_regions(experiment: Experiment, pending: Collection[str]) -> None:
+    """Raise ``ValueError`` for a training that cannot use labels of regions, or would lose them."""
+    chosen = experiment.model.metric
+    if not MODELS[chosen].metric.regional:
+        able = ", ".join(name for name, spec in MODELS.items() if spec.metric.regional)
+        raise ValueError(
+            f"model.metric={chosen!r} does not train on labels of regions, which {experiment.data.name!r} has here; "
+            f"load it without them (data.options), or choose {able}"
+        )
+    faults = {"crops": "crops cut labelled regions", "adversarial": "attacked copies lack labels of regions"}
+    for name in pending:
+        training = with_recipes(experiment).variants[name].training
+        for field, why in faults.items():
+            if getattr(training, field):
+                raise ValueError(
+                    f"variants.{name}.training.{field}: {why}, which {experiment.data.name!r} has here; leave out "
+                    f"training.{field}, or load the data without labels of regions (data.options)"
+                )
 
 
 def known_counts(chosen: Data) -> dict[str, int] | None:

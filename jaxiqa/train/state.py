@@ -141,7 +141,9 @@ class RawScore:
         return outputs_of(_merge(self.graphdef, self.states, self.axis_name), images, items=self.items)["score"]
 
 
-def outputs_of(model: Metric, inputs: Array, *, after: str | None = None, items: bool = False) -> dict[str, Array]:
+def outputs_of(
+    model: Metric, inputs: Array, *, after: str | None = None, items: bool = False, boxes: Array | None = None
+) -> dict[str, Array]:
     """Return a metric's training outputs.
 
     Args:
@@ -149,7 +151,12 @@ def outputs_of(model: Metric, inputs: Array, *, after: str | None = None, items:
         inputs: whole images; prepared items, with ``items``; or the output of the stage ``after``.
         after: a frozen stage, for a metric that is ``restartable``.
         items: the inputs are crops, as the network takes them.
+        boxes: regions of whole images whose scores are needed too, ``b r 4``, for a metric that is ``regional``.
     """
+    if boxes is not None:
+        if not model.regional:
+            raise ValueError(f"{type(model).__name__} does not train on labels of regions, which the examples have")
+        return model.region_outputs(inputs, boxes)  # type: ignore[attr-defined]
     if after:
         return model.outputs_from(inputs, after)  # type: ignore[attr-defined]
     return model.item_outputs(inputs) if items else model.outputs(inputs)

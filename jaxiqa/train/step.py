@@ -62,7 +62,8 @@ def make_step(
     ``masks`` (0/1 arrays by module path, which keep pruned weights at zero), an `Augment`, a `Penalty` and the
     ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
     with ``after``, ``activation``: the output of the frozen stage ``after``. With ``items``, images are crops as the
-    network takes them. Masks of the state go before these.
+    network takes them. If the batch has ``boxes`` and ``region_mos``, the loss gets the scores and labels of these
+    regions too; then ``augment`` must not add copies. Masks of the state go before these.
 
     With ``accumulate`` above 1, a batch passes in that many parts. The loss still compares the whole batch: a first
     pass computes the predictions, a second one the gradients. Batch norms see one part at a time, and attacks the whole
@@ -98,31 +99,37 @@ def make_step(
         own = keys(constants["seed"], state.step, len(mos))
         inputs, labels = constants["augment"](score_fn(state.params), given, mos, own, gather=gather)
         chex.assert_equal_shape_prefix([inputs, labels], 1, exception_type=ValueError)
+        boxes = (batch["boxes"],) if "boxes" in batch else ()
+        region_labels = {"region_mos": batch["region_mos"]} if boxes else {}
+        if boxes and len(labels) != len(mos):
+            raise ValueError("attacked copies of images have no labels of regions; train without either")
         # Copies of an image drop other values than the image itself.
         copies = [jax.vmap(jax.random.fold_in, (0, None))(own, copy) for copy in range(max(1, len(labels) // len(mos)))]
         dropping = jnp.concatenate(copies)
 
-        def forward(params: Tree, batch_stats: Tree, inputs: Array, keys: Array) -> tuple[dict[str, Array], Tree]:
+        def forward(
+            params: Tree, batch_stats: Tree, inputs: Array, keys: Array, boxes: Array | None = None
+        ) -> tuple[dict[str, Array], Tree]:
             model = merge_model(whole, params, batch_stats, training=True, axis_name=axis_name)
             set_dropout(model, keys)
-            outputs = outputs_of(model, inputs, after=after, items=items)
+            outputs = outputs_of(model, inputs, after=after, items=items, boxes=boxes)
             return outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
 
         def compared(outputs: dict[str, Array]) -> Float[Array, ""]:
-            return parts.total_loss(jax.tree.map(gather, outputs), gather(labels), loss)
+            return parts.total_loss(jax.tree.map(gather, outputs | region_labels), gather(labels), loss)
 
         def priced(params: Tree) -> Float[Array, ""]:
             return constants["penalty"](score_fn(params), given, gather=gather)
 
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
-            outputs, batch_stats = forward(params, state.batch_stats, inputs, dropping)
+            outputs, batch_stats = forward(params, state.batch_stats, inputs, dropping, *boxes)
             return mean(compared(outputs) + priced(params)), batch_stats
 
         if accumulate == 1:
             (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
         else:
             value, batch_stats, gradients = by_parts(
-                forward, lambda outputs: mean(compared(outputs)), state, (inputs, dropping), accumulate
+                forward, lambda outputs: mean(compared(outputs)), state, (inputs, dropping, *boxes), accumulate
             )
             price, slopes = jax.value_and_grad(lambda params: mean(priced(params)))(state.params)
             value, gradients = value + price, jax.tree.map(jnp.add, gradients, slopes)

@@ -1,11 +1,13 @@
 """Recipes: what a config leaves open is the published training, and what it says is kept."""
 
+import sys
 from dataclasses import fields, replace
 
 import pytest
 
 from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant, check_experiment
 from jaxiqa.models import MODELS
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.train.recipes import completed, with_recipes
 from jaxiqa.train.startup import check_devices, check_training
@@ -29,6 +31,13 @@ def test_the_published_recipe_is_the_default(name):
         field.name: getattr(recipe, field.name) for field in fields(Recipe)
     }
     check_experiment(with_recipes(experiment(Training(), name)))
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_a_metric_has_the_recipe_of_its_file(name):
+    metric = MODELS[name].metric
+    written = getattr(sys.modules[metric.__module__], "RECIPE", None)
+    assert metric.recipe is (written or Metric.recipe)
 
 
 @pytest.mark.parametrize("name", MODELS)
