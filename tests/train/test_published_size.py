@@ -2,14 +2,17 @@
 
 import json
 import os
+import re
 import subprocess
 import sys
 import time
+from pathlib import Path
 
 import pytest
 
 from jaxiqa.models import MODELS
 
+ROOT = Path(__file__).parent.parent.parent
 MODEL = {
     "hyperiqa": 'Model(metric="hyperiqa", options={"crops": 2})',
     "linearity": 'Model("resnext101_32x8d", input_size=(498, 664))',
@@ -22,8 +25,13 @@ SIZES = {"linearity": (498, 664), "koncept512": (384, 512), "fpr": (128, 192), "
 SEEDS = {"fpr": 1, "metaiqa": 3, "tres": 5}
 """Of the weights. After two steps the running statistics of batch norms are still near their initial values, so it is
 chance whether the scores rise with the labels; `train_variant` refuses a metric whose scores fall."""
-GIB = dict.fromkeys(MODELS, 12)
-"""Largest memory of the process, in GiB, with two images per step."""
+GIB = {
+    **{"brisque": 0.6, "fpr": 1.2, "hyperiqa": 2.5, "koncept512": 4.8, "linearity": 8.9},
+    **{"maniqa": 6.2, "metaiqa": 1.4, "paq2piq": 1.3, "spaq_bl": 2.0, "tres": 7.0},
+}
+"""Largest memory of the process as measured, in GiB, with two images per step; docs/models.md lists it."""
+SPARE = 1.3
+"""Share of it that a test may use: another CPU or version of XLA plans memory differently."""
 
 SCRIPT = """
 import resource, sys
@@ -39,6 +47,12 @@ check_training(experiment)
 row = train_variant(experiment, "base", seed, load_data(experiment, ["base"]), {}, {})
 print(row["parameters"], resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20)
 """
+
+
+def test_the_documentation_lists_this_memory():
+    rows = re.findall(r"^\| `(\w+)` \|[^|]*\| [\d,]+ \| ([\d.]+) \|$", (ROOT / "docs" / "models.md").read_text(), re.M)
+    assert {name: float(memory) for name, memory in rows} == GIB
+    assert GIB.keys() == MODELS.keys()
 
 
 @pytest.mark.slow
@@ -58,4 +72,4 @@ def test_two_steps_at_published_size(name, tmp_path):
     assert rows[0]["loss"] > 0
     assert (folder / "model.json").exists()
     print(f"{name}: {parameters:.0f} parameters, {memory:.1f} GiB, {seconds:.0f} s")
-    assert memory < GIB[name]
+    assert memory < SPARE * GIB[name]
