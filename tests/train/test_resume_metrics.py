@@ -11,7 +11,6 @@ from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
-from test_every_metric import SMALL
 
 from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant
 from jaxiqa.train import experiment as program
@@ -25,6 +24,13 @@ TRAININGS = {
     "koncept512": Training(epochs=EPOCHS, batch_size=4, learning_rate=THREE_RATES),
     "tres": Training(epochs=EPOCHS, batch_size=8, crops=2, learning_rate=THREE_RATES),
 }
+MODELS = {
+    "brisque": Model(metric="brisque", options={"vectors": 5}),
+    "koncept512": Model("resnet18", width=4, metric="koncept512"),
+    "tres": Model(metric="tres", width=4, options={"protocol": "whole"}),
+}
+"""Small ones: KonCept512's head over a ResNet-18, which compiles sooner than its own network; TReS is validated on one
+crop instead of 50."""
 SIZES = {"brisque": (64, 80), "koncept512": (96, 112), "tres": (230, 240)}
 STEPS = 3
 """Per epoch."""
@@ -32,10 +38,8 @@ STEPS = 3
 
 def make(name, workdir):
     data = Data("builtin", options={"size": SIZES[name], "train": TRAIN, "val": 8, "test": 4})
-    options = SMALL[name] | ({"protocol": "whole"} if name == "tres" else {})  # validation on one crop instead of 50
-    model = Model(metric=name, width=options.pop("width", None), options=options)
     variants = {"base": Variant(TRAININGS[name])}
-    return Experiment(name, data, model, variants, Evaluation(data, {}), workdir=str(workdir))
+    return Experiment(name, data, MODELS[name], variants, Evaluation(data, {}), workdir=str(workdir))
 
 
 def train(name, workdir, monkeypatch, at=None, seen=None):
