@@ -1,6 +1,7 @@
 """From a published checkpoint to a fine-tuned model on disk: loaded, hardened or pruned, trained for two steps, saved.
 
 The weights follow the rule of the reference data, and are in a file as PyTorch writes it, under their original names.
+MANIQA needs 10 GiB and, with nothing compiled before, five minutes of one core.
 """
 
 from dataclasses import dataclass, replace
