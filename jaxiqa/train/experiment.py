@@ -20,6 +20,7 @@ from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.activations import swapped
+from jaxiqa.models.recipe import Rate
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, activation_source, crop_source, image_source
@@ -167,9 +168,8 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         correlation = srocc(score(result.params, result.batch_stats, validation, batch_size), validation.mos)
         k, b = fit_linear(raw, train.mos)
     except FloatingPointError as error:
-        rate = training.learning_rate
-        numbers = f"learning_rate={rate if isinstance(rate, float) else 'of several epochs'}, epochs={epochs}"
-        mend = f"change variants.{name}.training ({numbers})"
+        steps = epochs * (train.per_epoch // batch_size)
+        mend = f"change variants.{name}.training ({_numbers(training.learning_rate, epochs, steps)})"
         if holds_work(folder):
             mend += f", and delete {folder}, which holds the epochs before"
         raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error
@@ -184,6 +184,16 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     }
     write_text(folder / "training.json", json.dumps(row, indent=1))
     return row
+
+
+def _numbers(rate: Rate | None, epochs: int, steps: int) -> str:
+    """Return what a failed training may lack, for its error.
+
+    >>> _numbers(1e-3, 2, 40), _numbers(((0, 1e-4), (5, 1e-5)), 1, 2)
+    ('learning_rate=0.001, epochs=2: 40 steps', 'learning_rate=0.0001 at first, epochs=1: 2 steps')
+    """
+    first = f"{rate[0][1]} at first" if isinstance(rate, tuple) else rate
+    return f"learning_rate={first}, epochs={epochs}: {steps} step{'s' * (steps != 1)}"
 
 
 def _complete(training: Training) -> tuple[int, int, str, Literal["srocc", "plcc", "sum"], bool | Literal["both"]]:
