@@ -1,7 +1,6 @@
 """From a published checkpoint to a fine-tuned model on disk: loaded, hardened or pruned, trained for two steps, saved.
 
 The weights follow the rule of the reference data, and are in a file as PyTorch writes it, under their original names.
-MANIQA needs 10 GiB and, with nothing compiled before, five minutes of one core.
 """
 
 from dataclasses import dataclass, replace
@@ -45,7 +44,6 @@ CASES = [
     Case("paq2piq", (96, 128), Variant(TRAINING, prune=Prune(0.1))),
     Case("hyperiqa", (240, 250), Variant(ONE_CROP, block=BLOCK), (("crops", 1),)),
     Case("hyperiqa", (240, 250), Variant(ONE_CROP, prune=Prune(0.1)), (("crops", 1),)),
-    Case("maniqa", (224, 224), Variant(replace(ONE_CROP, remat=True)), (("protocol", "resize"),)),
 ]
 
 
@@ -109,7 +107,6 @@ def test_from_a_published_checkpoint_to_a_saved_model(case, checkpoint, tmp_path
     splits = labelled_by(start, program.load_data(experiment, ["base"]))
     images = jnp.asarray(splits["val"].images())
     untrained = scores(start, images)
-    del start  # MANIQA has 0.4 GiB of weights
     program.train_variant(experiment, "base", 0, splits, {}, {})
     (trained,) = saved
 

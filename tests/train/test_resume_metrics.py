@@ -87,10 +87,10 @@ KILLS = (
     (8, raises, MemoryError, 6),  # in the third epoch, with a checkpoint of the second
 )
 """Step, how, with which error, and the step with which this start began."""
-METRICS = [name if name == "brisque" else pytest.param(name, marks=pytest.mark.slow) for name in TRAININGS]
 
 
-@pytest.mark.parametrize("name", METRICS)
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TRAININGS)
 def test_a_training_killed_four_times_ends_with_the_same_bits(name, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     check_training(make(name, whole))
