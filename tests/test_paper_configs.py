@@ -212,6 +212,7 @@ def test_a_config_from_training_to_the_papers_table(tmp_path):
         training = f"--variants.{name}.training"
         options += [f"{training}.epochs", "6" if name == "base" else "3", f"{training}.freeze", "None"]
         options += [f"{training}.batch-size", "16", f"{training}.backbone-factor", "1.0"]
+        options += [f"{training}.crops", "0", f"{training}.crop", "None"]
     for name in ("position_6", "bottleneck_6"):
         options += [f"--variants.{name}.block.where", "position:6", f"--variants.{name}.block.options.mid", "4"]
     environment = {**os.environ, "PYTHONPATH": str(ROOT), "JAXIQA_DATA": str(tmp_path / "data")}

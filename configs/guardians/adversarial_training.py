@@ -35,14 +35,13 @@ from jaxiqa.config import (
 
 LPIPS = Network("lpips_vgg", weights="weights/lpips_vgg.pth", backbone_weights="weights/vgg16.pth")
 CLIVE = {"test_fraction": 0.2}
-FROZEN = "block10"
 
 
 def small(epochs: int, **changes: Any) -> Training:
-    """Return a training of the scale "small"."""
-    usual = {"batch_size": 32, "freeze": FROZEN, "flip": True}
-    usual |= {"labels": "standardised", "select": "srocc", "schedule": "steps", "weight_decay": 0.0, "crops": 0}
-    usual |= {"learning_rate": 1e-3, "backbone_factor": 0.1, "decay_every": max(1, epochs // 2), "decay_factor": 0.1}
+    """Return a training of the scale "small": crops of 224×224 from images of 256×256."""
+    usual = {"batch_size": 16, "flip": True, "crops": 1, "crop": (224, 224), "patches": 1}
+    usual |= {"labels": "standardised", "select": "srocc", "schedule": "cosine", "warmup": 1.0, "weight_decay": 0.0}
+    usual |= {"learning_rate": 1e-3, "backbone_factor": 0.2}
     return Training(**(usual | {"epochs": epochs} | changes))
 
 
@@ -71,11 +70,11 @@ def get_config(
         if paper:
             rates = {"learning_rate": 1e-3, "backbone_factor": 0.1, "decay_every": 10, "decay_factor": 0.1}
             return Variant(Training(epochs=30, batch_size=32, flip=False, **rates, **shared), parent="base")
-        return Variant(small(2, learning_rate=1e-4, backbone_factor=1.0, **shared), parent="base")
+        return Variant(small(3, learning_rate=1e-4, backbone_factor=1.0, **shared), parent="base")
 
     labels = ("ssim", "lpips") if paper or available() else ("ssim",)
     if not paper:
-        model = Model("efficientnet_lite0", weights="imagenet", input_size=(168, 224), metric=metric)
+        model = Model("efficientnet_lite0", weights="imagenet", input_size=(256, 256), metric=metric)
     elif metric == "linearity":
         model = Model("resnext101_32x8d", weights="weights/resnext101_32x8d.pth", input_size=(498, 664))
     else:
@@ -85,13 +84,13 @@ def get_config(
         data=data,
         model=model,
         variants={
-            "base": Variant(Training() if paper else small(8, loss=loss)),
+            "base": Variant(Training() if paper else small(12, loss=loss, average=0.99)),
             **{f"{label}_{epsilon}": tuned(epsilon, label) for label in labels for epsilon in (2, 4, 8)},
         },
         evaluation=Evaluation(
             data=data,
             subset=Subset(1000 if paper else 20),
-            size=(384, 512) if paper else (168, 224),
+            size=(384, 512) if paper else (256, 256),
             attacks={
                 "I-FGSM": Attack("ifgsm", options={"steps": 10}, aligned=Align("budget")),
                 "UAP": Attack("uap", options={"epochs": 5}, fit_on=fit, aligned=Align("budget")),

