@@ -39,6 +39,13 @@ NAMES = {"clive_heads": "clive_linearity"}
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
 
 
+def test_a_config_is_given_by_path_text_or_shipped_name():
+    (smoke,) = (path for path in CONFIGS if path.stem == "smoke")
+    assert load_config(smoke) == load_config(str(smoke)) == load_config("smoke")
+    with pytest.raises(FileNotFoundError, match=r"smok.*did you mean"):
+        load_config("smok")
+
+
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_well_formed(path):
     experiment = load_config(path)

@@ -37,17 +37,17 @@ def find_config(name: str) -> Path:
     return path if path.is_file() or path.suffix else shipped().get(name, path)
 
 
-def load_config(path: Path, **parameters: Any) -> Experiment:
+def load_config(path: Path | str, **parameters: Any) -> Experiment:
     """Call ``get_config(**parameters)`` of a Python file and check the types of what it returns.
 
-    The file may import other files in its folder.
+    The file may import other files in its folder. A shipped config may be given by its name, such as ``quickstart``.
 
     Raises:
         FileNotFoundError: the file does not exist.
         ValueError: the file cannot be run, has no such parameter or does not allow its value, or does not return an
             experiment; the message names file, line and field.
     """
-    return open_config(path)[0](parameters)
+    return open_config(find_config(str(path)))[0](parameters)
 
 
 Build = Callable[[dict[str, Any]], Experiment]

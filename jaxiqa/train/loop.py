@@ -60,7 +60,7 @@ def fit(
     flip: bool | Literal["both"],
     masks: Tree | GradualPruning,
     seed: int,
-    folder: Path,
+    folder: Path | str,
     select: Literal["srocc", "plcc", "sum"] = "srocc",
     accumulate: int = 1,
     augment: Augment | None = None,
@@ -111,7 +111,7 @@ def fit(
     if train.per_epoch < batch_size:
         raise ValueError(f"batch_size={batch_size} is larger than the training set ({train.per_epoch} examples)")
     per_epoch = train.per_epoch // batch_size
-    total = epochs * per_epoch
+    total, folder = epochs * per_epoch, Path(folder)
 
     step = make_step(
         parts,

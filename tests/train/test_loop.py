@@ -54,7 +54,7 @@ def run(parts, folder, *, train=None, epochs=2, masks=None):
         flip=True,
         masks=masks or {},
         seed=0,
-        folder=folder,
+        folder=str(folder),  # text is as good as a path
         devices=jax.local_devices()[:1],
     )
 
