@@ -195,7 +195,7 @@ BRISQUE_SPEC = ModelSpec(
     title="BRISQUE",
     paper="doi:10.1109/TIP.2012.2214050",
     protocol="native size and half of it, one pass (skimage0.26: black outside of the image that is halved)",
-    results="LIVE .940 / .942, of the paper's own model",
+    results="none known for KonIQ-10k",
     licence="Apache-2.0",
     weights={
         "image_quality": WeightsUrl(

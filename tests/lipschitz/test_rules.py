@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dense_maps import COMPLEX, KNOWN, ROW, SIZE, dense
+from quick import only
 
 from jaxiqa.layers import householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
@@ -120,9 +121,7 @@ def x_kernel(kh, kw, x):
 LARGE = {"depthwise as large as the map"}
 
 
-@pytest.mark.parametrize(
-    "name", [pytest.param(name, marks=pytest.mark.slow) if name in LARGE else name for name in FINITE]
-)
+@pytest.mark.parametrize("name", only(set(list(FINITE)[::2]) - LARGE, FINITE))
 def test_a_finite_bound_is_above_the_dense_norm_and_close(name):
     function, loose = FINITE[name]
     found, truth = report(function, SIZE), dense(function)

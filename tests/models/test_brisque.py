@@ -20,6 +20,7 @@ import scipy.special
 import tiny
 from flax import nnx
 from PIL import Image
+from quick import every
 
 import jaxiqa
 from jaxiqa import attacks, models
@@ -156,7 +157,7 @@ def _halved(grey, mode):
 
 
 @pytest.mark.parametrize(("protocol", "mode"), [("official", "constant"), ("skimage0.26", "grid-constant")])
-@pytest.mark.parametrize("size", [(41, 64), (50, 39), (63, 27)])
+@pytest.mark.parametrize("size", every(3, [(41, 64), (50, 39), (63, 27)]))
 def test_features_are_those_of_scipy(protocol, mode, size):
     images = np.stack([synthetic(seed, *size) for seed in (10, 11)]) / 255
     grey = images @ [0.2125, 0.7154, 0.0721]
@@ -167,6 +168,7 @@ def test_features_are_those_of_scipy(protocol, mode, size):
     np.testing.assert_allclose(np.concatenate(list(found.values()), 1), expected, rtol=1e-7, atol=1e-9)
 
 
+@pytest.mark.slow
 def test_the_gradient_is_that_of_finite_differences(model):
     with jax.enable_x64(True):
         x = jnp.asarray(synthetic(12, 25, 30)[None]) / 255.0
@@ -195,7 +197,8 @@ def test_a_batch_equals_its_images_and_its_vmapped_form(model):
     np.testing.assert_allclose(gradient[2:], alone, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("objective", ["raise", pytest.param("lower", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("objective", ["raise", "lower"])
 def test_attacks_move_the_score(model, objective):
     score, x = models.score_fn(model), batch(synthetic(0, 48, 57))
     before, sign = score(x), {"raise": 1, "lower": -1}[objective]
@@ -231,7 +234,7 @@ def test_small_images(model):
     assert np.isfinite(model(batch(synthetic(0, 8, 9)))).all()
 
 
-@pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
+@pytest.mark.parametrize("dtype", every(2, [jnp.float16, jnp.bfloat16]))
 def test_half_precision_is_scored_as_float32(model, dtype):
     x = batch(synthetic(0, 24, 33)).astype(dtype)
     found = model(x)

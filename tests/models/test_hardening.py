@@ -46,6 +46,7 @@ def test_positions_resolve_to_the_papers_places_and_widths(backbone):
     assert [resolve_position(f"position:{n}", narrow)[1] for n in POSITIONS] == [3, 16, 64, 32, 50, 50]
 
 
+@pytest.mark.slow
 def test_a_block_at_a_position_is_the_block_at_its_place():
     model, named = (Linearity("resnet50", width=8, rngs=nnx.Rngs(0)) for _ in range(2))
     harden(model, "position:6", rngs=nnx.Rngs(1), unitary="cayley")

@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from quick import only
 
 from jaxiqa import lipschitz, models
 from jaxiqa.config import Training, Variant, check_experiment, describe, load_config
@@ -60,7 +61,7 @@ def test_every_activation_is_its_formula(name):
     np.testing.assert_allclose(activate(name, jnp.asarray(x)), [FORMULAS[name](float(v)) for v in x], atol=2e-6)
 
 
-@pytest.mark.parametrize("backbone", BACKBONES)
+@pytest.mark.parametrize("backbone", only(("mobilenet_v2", "resnet18"), BACKBONES))
 def test_no_relu_is_left_in_any_backbone(backbone):
     model = nnx.eval_shape(lambda: models.Linearity(backbone, width=8, rngs=nnx.Rngs(0)))
     kinked = "name=clip" if backbone.startswith(("mobilenet", "efficientnet")) else "name=relu"

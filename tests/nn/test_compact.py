@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from quick import every
 
 from jaxiqa import models
 from jaxiqa.models.metric import Metric
@@ -408,7 +409,7 @@ class Random(nnx.Module):
         return maps[-1]
 
 
-@pytest.mark.parametrize("seed", range(40))
+@pytest.mark.parametrize("seed", every(3, range(40)))
 def test_random_programs_give_the_same_maps(seed):
     stage = Random(seed)
     model = Net(stage, channels=stage.width)

@@ -145,7 +145,8 @@ def test_a_metric_loads_the_weights_by_name_or_by_path(weights):
     assert model.taps == ("block10", "head")
 
 
-@pytest.mark.parametrize("source", ["random", pytest.param("imagenet", marks=pytest.mark.slow)])
+@pytest.mark.slow
+@pytest.mark.parametrize("source", ["random", "imagenet"])
 def test_a_hardened_metric_scores_the_same_with_folded_batch_norm(source, request):
     if source == "imagenet":
         model = build("efficientnet_lite0", backbone_weights=request.getfixturevalue("weights"))

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from quick import every
 
 from jaxiqa import models
 from jaxiqa.config import Training
@@ -33,7 +34,7 @@ SMALL = {
 """Options that make a metric small; all accept images of 224x224."""
 WITHOUT_STAGES = {"brisque"}
 """Metrics that cannot be hardened."""
-QUICK = [("paq2piq", True), ("brisque", True)]
+QUICK = [("brisque", True)]
 CASES = [(name, hardened) for name in SMALL for hardened in (False, True)]
 SIZE = (224, 224)
 
@@ -46,7 +47,7 @@ def test_no_metric_is_left_out():
     assert SMALL.keys() == MODELS.keys()
 
 
-@pytest.mark.parametrize("name", MODELS)
+@pytest.mark.parametrize("name", every(3, MODELS))
 def test_a_metric_returns_its_options(name):
     model = nnx.eval_shape(lambda: small(name))
     assert type(model) is MODELS[name].metric

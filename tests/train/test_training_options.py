@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from quick import every
 
 from jaxiqa import models
 from jaxiqa.config import Training
@@ -72,7 +73,7 @@ PENALTY = {"penalty": jax.tree_util.Partial(norm_penalty, step=0.01, weight=0.3)
 
 
 @pytest.mark.parametrize("loss", LOSSES)
-@pytest.mark.parametrize("count", [2, 8])
+@pytest.mark.parametrize("count", every(2, [2, 8]))
 def test_accumulation_does_not_change_the_gradient(loss, count):
     """Also for losses that compare the images of a batch with one another."""
     parts = split_model(Tiny(rngs=nnx.Rngs(0)))
@@ -195,7 +196,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
         assert np.linalg.norm(x - start_value) < np.linalg.norm(y - start_value)  # it lags behind
 
 
-@pytest.mark.parametrize("crops", [0, 3])
+@pytest.mark.parametrize("crops", every(2, [3, 0]))
 def test_a_killed_training_with_every_option_resumes_exactly(crops, tmp_path):
     training = Training(
         learning_rate=((0, 1e-2), (1, 5e-3)), backbone_factor=0.5, schedule="cosine", warmup=0.5, weight_decay=1e-3,
