@@ -45,6 +45,8 @@ def probe(out: Path) -> None:
     for name, spec in models.MODELS.items():
         model = spec.build(rngs=nnx.Rngs(0))
         keep(f"score of {name}", jax.jit(lambda f, x: f(x))(models.score_fn(model), large))
+        if not hasattr(model, "backbone"):
+            continue
         order = model.backbone.order
         models.harden(model, f"after:{order[len(order) // 2]}", "bottleneck", mid=2, rngs=nnx.Rngs(1))
         keep(f"score of hardened {name}", jax.jit(lambda f, x: f(x))(models.score_fn(model), large))

@@ -14,15 +14,17 @@ EPSILONS = tuple(strength / 255 for strength in (2, 4, 8))
 
 def insert(kind: str = "robust_block", *, trainable: bool = True, **options) -> Variant:
     """Return the baseline with a block after its frozen part, trained for five epochs."""
-    training = Training(epochs=5, batch_size=32, decay_every=3, freeze="block12")
+    training = Training(epochs=5, learning_rate=1e-3, flip=True, batch_size=32, decay_every=3, freeze="block12")
     return Variant(
         training, parent="baseline", block=Block("after:block12", kind, options=options, trainable=trainable)
     )
 
 
 def get_config() -> Experiment:
-    training = Training(epochs=8, batch_size=32, decay_every=4, freeze="block12")
-    tuning = Training(epochs=3, batch_size=32, learning_rate=1e-4, backbone_factor=1.0, decay_every=2, freeze="block12")
+    training = Training(epochs=8, learning_rate=1e-3, flip=True, batch_size=32, decay_every=4, freeze="block12")
+    tuning = Training(
+        epochs=3, flip=True, batch_size=32, learning_rate=1e-4, backbone_factor=1.0, decay_every=2, freeze="block12"
+    )
 
     return Experiment(
         name="clive_ablation",

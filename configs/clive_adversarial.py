@@ -21,7 +21,14 @@ EPSILONS = tuple(strength / 255 for strength in (2, 4, 8))
 def tune(adversarial: Adversarial | None = None, **changes) -> Variant:
     """Return the baseline with its whole backbone and head trained for two more epochs."""
     training = Training(
-        epochs=2, learning_rate=1e-4, backbone_factor=1.0, decay_every=1, adversarial=adversarial, **changes
+        epochs=2,
+        batch_size=32,
+        flip=True,
+        learning_rate=1e-4,
+        backbone_factor=1.0,
+        decay_every=1,
+        adversarial=adversarial,
+        **changes,
     )
     return Variant(training, parent="baseline")
 
@@ -32,7 +39,9 @@ def get_config() -> Experiment:
         data=Data("clive"),
         model=Model("mobilenet_v2", weights="weights/mobilenet_v2_imagenet.safetensors", input_size=(256, 256)),
         variants={
-            "baseline": Variant(Training(epochs=10, decay_every=5, freeze="block12")),
+            "baseline": Variant(
+                Training(epochs=10, batch_size=32, learning_rate=1e-3, flip=True, decay_every=5, freeze="block12")
+            ),
             "clean": tune(),
             **{f"ssim_{round(255 * epsilon)}": tune(Adversarial(epsilon, label="ssim")) for epsilon in EPSILONS},
             "ms_ssim_4": tune(Adversarial(4 / 255, label="ms_ssim")),

@@ -15,9 +15,11 @@ BLOCK = Block("after:block12", options={"mid": 40})
 
 
 def get_config() -> Experiment:
-    training = Training(epochs=10, decay_every=5, freeze="block12")
-    block = Training(epochs=8, decay_every=5, freeze="block12")
-    tuning = Training(epochs=3, learning_rate=1e-4, backbone_factor=1.0, decay_every=2, freeze="block12")
+    training = Training(epochs=10, batch_size=32, learning_rate=1e-3, flip=True, decay_every=5, freeze="block12")
+    block = Training(epochs=8, batch_size=32, learning_rate=1e-3, flip=True, decay_every=5, freeze="block12")
+    tuning = Training(
+        epochs=3, batch_size=32, flip=True, learning_rate=1e-4, backbone_factor=1.0, decay_every=2, freeze="block12"
+    )
     clive = Data("clive")
     return Experiment(
         name="clive_mobilenet_v2",

@@ -15,9 +15,13 @@ EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 
 def get_config() -> Experiment:
     data = Data("builtin", options={"size": (88, 88), "train": 960, "val": 160, "test": 240})
-    training = Training(epochs=8, backbone_factor=1.0, decay_every=5, decay_factor=0.2)
-    tuning = Training(epochs=3, backbone_factor=0.3, decay_every=2, decay_factor=0.2)
-    pruning = Training(epochs=2, learning_rate=2e-4, backbone_factor=1.0, decay_every=1)
+    training = Training(
+        epochs=8, batch_size=32, learning_rate=1e-3, flip=True, backbone_factor=1.0, decay_every=5, decay_factor=0.2
+    )
+    tuning = Training(
+        epochs=3, batch_size=32, learning_rate=1e-3, flip=True, backbone_factor=0.3, decay_every=2, decay_factor=0.2
+    )
+    pruning = Training(epochs=2, batch_size=32, flip=True, learning_rate=2e-4, backbone_factor=1.0, decay_every=1)
     return Experiment(
         name="quickstart",
         data=data,

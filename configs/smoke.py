@@ -22,7 +22,7 @@ from jaxiqa.config import (
 
 def get_config() -> Experiment:
     data = Data("builtin", options={"size": (33, 47), "train": 64, "val": 32, "test": 32})
-    training = Training(epochs=2, batch_size=16, backbone_factor=1.0)
+    training = Training(epochs=2, learning_rate=1e-3, flip=True, batch_size=16, backbone_factor=1.0)
     return Experiment(
         name="smoke",
         data=data,

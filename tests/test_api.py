@@ -21,6 +21,7 @@ BY_POSITION = {
     "average_pool": "stride",
     "average_pool_constant": "stride",
     "blend": "share",
+    "build": "backbone",
     "bpda": "surrogate",
     "certified_interval": "norm",
     "deviation": "gather",

@@ -38,10 +38,12 @@ ALLOWED = {
     "reports": BASE | {"measures", "results"},
     "reports.attacks": BASE | {"measures", "reports", "results"},
     "reports.defenses": BASE | {"measures", "reports", "results"},
-    "train": BASE | {"attacks", "config", "data", "defenses", "layers", "measures", "models", "networks", "ops"},
+    "reports.papers": BASE | {"measures", "reports", "reports.attacks", "results"},
+    "train": BASE | {"attacks", "config", "data", "defenses", "layers", "measures", "models", "networks", "nn", "ops"},
     "evaluation": BASE
     | {"attacks", "attacks.wrappers", "config", "data", "defenses", "defenses.purify", "defenses.smoothing"}
-    | {"measures", "models", "networks", "ops", "reports", "reports.attacks", "reports.defenses", "results", "train"},
+    | {"measures", "models", "networks", "ops", "reports", "reports.attacks", "reports.defenses", "reports.papers"}
+    | {"results", "train"},
 }
 """Folder -> the folders that it may import. `cli` may import all. Nothing imports `cli`."""
 
@@ -51,10 +53,10 @@ REGISTRIES = {  # files that list or combine all parts of a folder import its su
     "reports.write": {"reports.attacks", "reports.defenses"},
     "models": {"nn", "nn.backbones"},
 }
-EXHIBITS = ("attacks", "data.datasets", "defenses.purify")
+EXHIBITS = ("attacks", "data.datasets", "defenses.purify", "reports.papers")
 """Folders whose files import no sibling."""
 SIBLINGS = {("attacks.fgsm", "attacks.pgd"), ("defenses.purify.jpeg", "defenses.purify.diffjpeg")}
-SHARED = {"defenses.purify.purifier"}
+SHARED = {"defenses.purify.purifier", "reports.papers.paper"}
 """Files of such a folder that all others may import."""
 
 

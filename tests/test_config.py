@@ -34,14 +34,23 @@ from jaxiqa.evaluation.fingerprint import FOLDERS
 from jaxiqa.models import BACKBONES
 from jaxiqa.results.rows import FILES
 
+NAMES = {"clive_heads": "clive_linearity"}
+"""Names of experiments that are not their file's: of a config with parameters, the name for their defaults."""
 CONFIGS = sorted((Path(__file__).parent.parent / "configs").glob("*.py"))
+
+
+def test_a_config_is_given_by_path_text_or_shipped_name():
+    (smoke,) = (path for path in CONFIGS if path.stem == "smoke")
+    assert load_config(smoke) == load_config(str(smoke)) == load_config("smoke")
+    with pytest.raises(FileNotFoundError, match=r"smok.*did you mean"):
+        load_config("smok")
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_is_well_formed(path):
     experiment = load_config(path)
     check_experiment(experiment)
-    assert experiment.name == path.stem
+    assert experiment.name == NAMES.get(path.stem, path.stem)
     assert experiment.data.name in data.DATASETS
     assert experiment.evaluation.data.name in data.DATASETS
     assert experiment.model.backbone in BACKBONES
@@ -153,7 +162,7 @@ def test_labels_in_an_evaluation_must_exist(smoke, chosen, message):
 
 BROKEN = {
     "Training(epoch=3)": r"line 4: Training has no field 'epoch'; did you mean 'epochs'",
-    "Training()": r"line 4: Training needs epochs; its fields are epochs, batch_size",
+    "Variant()": r"line 4: Variant needs training; its fields are training, parent",
     "1 / 0": r"line 4: ZeroDivisionError: division by zero",
     "Training(": r"line 4: '\(' was never closed",
     "Training(epochs=3).epohcs": r"line 4: AttributeError: .*'epohcs'",

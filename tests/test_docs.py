@@ -35,7 +35,7 @@ def test_the_session_runs(page, tmp_path, monkeypatch, capsys):
 def commands():
     """Return the documented commands with their pages: (script or module, config) -> options."""
     found = {}
-    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS.parent / "configs").glob("*.py")]
+    pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS.parent / "configs").rglob("*.py")]
     for line in (line for page in pages for line in page.read_text().splitlines()):
         for script, command, rest in re.findall(rf"(?:python (\w+\.py)|\bjaxiqa ({NAMES})(?![\w-]))([^`#]*)", line):
             config = re.search(r"--config (\S+)", rest)

@@ -2,8 +2,9 @@
 
 Writes WORKDIR/results.jsonl (one row per image, model, attack and strength) and, with defenses, the attacked images as
 PNG files, defenses.jsonl and certificates.jsonl; then table.csv, defenses.csv, leaderboard.csv, the plots, the example
-sheet and report.html. You may stop it at any time: the same command continues and repeats nothing. If a model was
-trained again since, its old rows are not mixed with new ones: the program stops with an error.
+sheet and report.html; and paper.md, the tables of a paper, if the config names one. You may stop it at any time: the
+same command continues and repeats nothing. If a model was trained again since, its old rows are not mixed with new
+ones: the program stops with an error.
 
 ``--defense [LABEL=]NAME[,OPTION=VALUE...]`` adds a defense to those of the config; it may be given several times. NAME
 is a purifier of the library or a class in your own file, as in ``--defense my_file.py:MyPurifier``.

@@ -56,18 +56,25 @@ def metrics() -> Any:
 
     rows = []
     for name, spec in MODELS.items():
-        known = [f"{weights}{'' if source.url else ' (by hand)'}" for weights, source in spec.weights.items()]
+        known = [
+            f"{weights}{'' if source.url or source.installed else ' (by hand)'}"
+            for weights, source in spec.weights.items()
+        ]
         rows.append([name, spec.title, spec.paper, spec.protocol, spec.results, ", ".join(known) or "–", spec.licence])
     header = ["metric", "title", "paper", "protocol", "SROCC / PLCC", "known weights", "licence"]
     return _table("Metrics: jaxiqa.load(NAME, weights)", header, rows)
 
 
 def backbones() -> Any:
-    """List the backbones for a Linearity head."""
+    """List the backbones for a Linearity head, and the weights known by name."""
     from jaxiqa.nn.backbones import BACKBONES
 
-    rows = [[name, ", ".join(spec.taps), str(spec.width), str(spec.classes)] for name, spec in BACKBONES.items()]
-    return _table("Backbones: jaxiqa.models.build(NAME)", ["backbone", "the head reads", "width", "classes"], rows)
+    rows = [
+        [name, ", ".join(spec.taps), str(spec.width), str(spec.classes), ", ".join(spec.weights) or "–"]
+        for name, spec in BACKBONES.items()
+    ]
+    header = ["backbone", "the head reads", "width", "classes", "known weights"]
+    return _table("Backbones: jaxiqa.models.build(NAME, backbone_weights=...)", header, rows)
 
 
 def attacks() -> Any:
@@ -134,9 +141,9 @@ def configs() -> Any:
     from jaxiqa.config.loading import shipped
 
     rows = []
-    for path in shipped():
+    for name, path in shipped().items():
         text = path.read_text().lstrip("\"'\n ")
-        rows.append([path.stem, text.partition("\n")[0].strip("\"' ")])
+        rows.append([name, text.partition("\n")[0].strip("\"' ")])
     return _table("Configs: jaxiqa train --config NAME", ["config", "what it does"], rows)
 
 

@@ -1,59 +1,16 @@
-"""Parse options of the command line: ``key=value``, and numbers that may be fractions."""
+"""Parse options of the command line: ``key=value``, fields of a config, defenses."""
 
-import ast
 import re
 import sys
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+from jaxiqa.cli.config_options import parameters_help, take_parameters
+from jaxiqa.cli.values import parse_number, parse_value, show_number
 from jaxiqa.config.evaluation import Defense
 from jaxiqa.config.experiment import Experiment
-from jaxiqa.config.loading import find_config, load_config, shipped
-
-_FRACTION = re.compile(r"\s*([^/\s]+)\s*/\s*([^/\s]+)\s*")
-
-
-def parse_number(text: str) -> float:
-    """Parse a number or a fraction, such as the strength of an attack.
-
-    >>> parse_number("8/255") == 8 / 255, parse_number("1e-3")
-    (True, 0.001)
-    >>> parse_number("8/0")
-    Traceback (most recent call last):
-    ValueError: '8/0' is not a number; write a number such as 0.03 or 8/255
-    """
-    fraction = _FRACTION.fullmatch(text)
-    try:
-        return float(fraction[1]) / float(fraction[2]) if fraction else float(text)
-    except (ValueError, ZeroDivisionError):
-        raise ValueError(f"{text!r} is not a number; write a number such as 0.03 or 8/255") from None
-
-
-def show_number(value: float) -> str:
-    """Write a number so that `parse_number` reads it: as a fraction of 255 if it is one.
-
-    >>> show_number(8 / 255), show_number(0.2), show_number(0.001)
-    ('8/255', '0.2', '0.001')
-    """
-    plain, steps = repr(value), round(255 * value) if abs(value) < 1 else 0
-    return f"{steps}/255" if steps and steps / 255 == value and len(plain) > 6 else plain
-
-
-def parse_value(text: str) -> Any:
-    """Parse a Python literal or a fraction; return any other text unchanged.
-
-    >>> parse_value("96,128"), parse_value("2/255") == 2 / 255, parse_value("labels.csv"), parse_value("a/b")
-    ((96, 128), True, 'labels.csv', 'a/b')
-    """
-    try:
-        return ast.literal_eval(text)
-    except (ValueError, SyntaxError, MemoryError, RecursionError):
-        pass
-    try:
-        return parse_number(text) if "/" in text else text
-    except ValueError:
-        return text
+from jaxiqa.config.loading import find_config, open_config, shipped
 
 
 def parse_options(texts: Iterable[str]) -> dict[str, Any]:
@@ -103,9 +60,11 @@ def from_command_line(
 ) -> Experiment:
     """Read ``--config NAME`` or ``--config FILE.py``, then override its fields by ``--field value``.
 
+    The parameters of the config's ``get_config`` are options too, such as ``--scale small``.
     An unknown field is an error with a suggestion. Without ``--config``, ``--help`` prints usage and configs.
 
     Raises:
+        FileNotFoundError, ValueError: the config has a fault (`jaxiqa.config.load_config`).
         SystemExit: bad usage; the message says what is allowed.
     """
     import tyro
@@ -114,26 +73,30 @@ def from_command_line(
     program = program or Path(sys.argv[0]).name
     if "--config" in arguments[:-1]:
         at = arguments.index("--config")
-        path = find_config(arguments[at + 1])
+        name = arguments[at + 1]
         del arguments[at : at + 2]
-        experiment = load_config(path)
     elif any(argument.startswith("--config=") for argument in arguments):
         text = next(argument for argument in arguments if argument.startswith("--config="))
         arguments.remove(text)
-        experiment = load_config(find_config(text.removeprefix("--config=")))
+        name = text.removeprefix("--config=")
     else:
         usage = f"usage: {program} --config NAME-OR-FILE.py [--field value ...]\n\n{description}\n\nconfigs:\n"
-        usage += "".join(f"  {path.stem}\n" for path in shipped())
+        usage += "".join(f"  {name}\n" for name in shipped())
         usage += f"\n{program} --config NAME --help lists every field and its value. {FRACTIONS}"
         if {"-h", "--help"} & set(arguments):
             print(usage)
             raise SystemExit(0)
         raise SystemExit(usage)
+    path = find_config(name)
+    build, known = open_config(path)
+    parameters, arguments = take_parameters(known, arguments, str(path))
+    experiment = build(parameters)
+    paragraphs = [description.rstrip(), parameters_help(known), FRACTIONS]
     return tyro.cli(
         Experiment,
         args=arguments,
         default=experiment,
-        description=f"{description.rstrip()}\n\n{FRACTIONS}",
+        description="\n\n".join(filter(None, paragraphs)),
         prog=program,
         # A block or pruning that a config does not have is not a sub-command; add it in the config.
         config=(tyro.conf.AvoidSubcommands,),

@@ -23,7 +23,7 @@ class Arguments:
     """Arguments of the program."""
 
     name: Annotated[str, tyro.conf.Positional]
-    """builtin, clive, koniq10k, nips2017 or folder."""
+    """builtin, clive, flive, koniq10k, nips2017 or folder."""
     out: Path
     """Folder to write to; the data set is written to OUT/NAME/VERSION, which must not exist."""
     source: Path | None = None

@@ -5,7 +5,7 @@ import math
 from jaxiqa.config.evaluation import check_evaluation
 from jaxiqa.config.experiment import TAKEN, Experiment
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.config.training import Block, Training, Variant
+from jaxiqa.config.training import Block, Rate, Training, Variant
 from jaxiqa.config.values import check_values
 from jaxiqa.core.files import check_labels
 
@@ -33,6 +33,8 @@ def check_experiment(experiment: Experiment) -> None:
         _check_training(f"{where}.training", variant.training)
         if variant.prune and not 0 <= variant.prune.amount < 1:
             raise ValueError(f"{where}.prune.amount={variant.prune.amount}; expected a share in [0, 1), such as 0.1")
+        if variant.prune and variant.prune.steps < 1:
+            raise ValueError(f"{where}.prune.steps={variant.prune.steps}; expected at least 1")
         seen.append(name)
     if len(set(experiment.seeds)) != len(experiment.seeds) or not experiment.seeds:
         raise ValueError(f"seeds={experiment.seeds}; expected at least one seed, none of them twice")
@@ -44,6 +46,11 @@ def check_experiment(experiment: Experiment) -> None:
     for label, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{label}={number}; expected at least 1")
+    for where, data in (("data", experiment.data), ("evaluation.data", experiment.evaluation.data)):
+        if data.folds is not None and not (data.folds >= 2 and 0 <= data.fold < data.folds):
+            raise ValueError(
+                f"{where}.folds={data.folds}, fold={data.fold}; expected at least 2 folds, numbered from 0"
+            )
     check_evaluation(experiment.evaluation)
 
 
@@ -60,23 +67,36 @@ def blocks_of(variant: Variant, where: str = "") -> dict[str, Block]:
 
 def _check_place(where: str, value: str) -> None:
     side, _, stage = value.partition(":")
-    if side not in ("before", "after") or not stage:
-        raise ValueError(f"{where}={value!r}; expected before:STAGE or after:STAGE")
+    if side not in ("before", "after", "position") or not stage:
+        raise ValueError(f"{where}={value!r}; expected before:STAGE, after:STAGE or, in a ResNet, position:1 to 6")
 
 
 def _check_training(where: str, training: Training) -> None:
-    for name in ("epochs", "batch_size", "decay_every"):
-        if getattr(training, name) < 1:
-            raise ValueError(f"{where}.{name}={getattr(training, name)}; expected at least 1")
-    if training.batch_size == 1 and training.loss != "mse":
+    for name in ("epochs", "batch_size", "decay_every", "patches", "accumulate"):
+        number = getattr(training, name)
+        if number is not None and number < 1:
+            raise ValueError(f"{where}.{name}={number}; expected at least 1")
+    if training.batch_size == 1 and training.loss not in (None, "mse", "mae"):
         raise ValueError(
             f"{where}.batch_size=1; expected at least 2, since loss={training.loss!r} compares the images of a batch"
         )
-    _check_positive(f"{where}.learning_rate", training.learning_rate)
-    if not 0 <= training.backbone_factor < math.inf:
-        raise ValueError(f"{where}.backbone_factor={training.backbone_factor}; expected at least 0")
-    if not 0 < training.decay_factor <= 1:
+    _check_rate(f"{where}.learning_rate", training.learning_rate, zero=False)
+    _check_rate(f"{where}.backbone_factor", training.backbone_factor, zero=True)
+    if training.decay_factor is not None and not 0 < training.decay_factor <= 1:
         raise ValueError(f"{where}.decay_factor={training.decay_factor}; expected a number in (0, 1]")
+    for name in ("warmup", "weight_decay", "crops"):
+        number = getattr(training, name)
+        if number is not None and not 0 <= number < math.inf:
+            raise ValueError(f"{where}.{name}={number}; expected at least 0")
+    if not 0 <= training.average < 1:
+        raise ValueError(f"{where}.average={training.average}; expected a decay in [0, 1), such as 0.999")
+    for name in ("crop", "resize"):
+        if (size := getattr(training, name)) is not None and min(size) < 1:
+            raise ValueError(f"{where}.{name}={size}; expected (height, width), both at least 1")
+    if training.batch_size is not None and training.batch_size % training.accumulate:
+        raise ValueError(
+            f"{where}.accumulate={training.accumulate} does not divide batch_size={training.batch_size} evenly"
+        )
     adversarial, penalty = training.adversarial, training.norm_penalty
     if adversarial:
         _check_positive(f"{where}.adversarial.epsilon", adversarial.epsilon)
@@ -92,6 +112,18 @@ def _check_training(where: str, training: Training) -> None:
         _check_positive(f"{where}.norm_penalty.step", penalty.step)
         if training.batch_size == 1 and penalty.scale_free:
             raise ValueError(f"{where}.batch_size=1; expected at least 2, since norm_penalty.scale_free=True")
+
+
+def _check_rate(where: str, rate: Rate | None, *, zero: bool) -> None:
+    """Check a number, or pairs (epoch, number); ``zero``: whether 0 is allowed."""
+    pairs = rate if isinstance(rate, tuple) else () if rate is None else ((0, rate),)
+    starts = [epoch for epoch, _ in pairs]
+    if isinstance(rate, tuple) and (not starts or starts[0] != 0 or starts != sorted(set(starts))):
+        raise ValueError(f"{where}={rate}; expected pairs (epoch, rate) from epoch 0 on, as ((0, 1e-4), (40, 5e-5))")
+    for _, value in pairs:
+        if not (0 <= value < math.inf and (zero or value)):
+            expected = "at least 0" if zero else "a positive, finite number"
+            raise ValueError(f"{where}={rate}; expected {expected}")
 
 
 def _check_positive(where: str, value: float) -> None:

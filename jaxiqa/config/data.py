@@ -15,3 +15,7 @@ class Data:
     """Number of images to use of each split, the first ones; None: all."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the data set's loader."""
+    folds: int | None = None
+    """Number of folds of a cross-validation over all images; None: the splits of the data set."""
+    fold: int = 0
+    """The fold that is the test set, from 0 on."""

@@ -134,6 +134,8 @@ class Evaluation:
     """Label in the tables -> certified defense."""
     psnr_cap: float = 60.0
     """Cap for the PSNR of a defended image, in dB; with inf, as in the benchmark, equal images count as inf."""
+    paper: str | None = None
+    """Also write the tables of a paper, with its published numbers; `jaxiqa.reports.papers.PAPERS` lists the names."""
 
 
 def check_weights(place: str, network: Network) -> None:

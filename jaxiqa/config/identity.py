@@ -4,8 +4,9 @@ import json
 from dataclasses import asdict, replace
 from typing import Any
 
+from jaxiqa.config.data import Data
 from jaxiqa.config.experiment import Experiment
-from jaxiqa.config.training import Training, Variant
+from jaxiqa.config.training import Model, Variant
 
 UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("test",)}
 """Options of a data set that do not change the training images and labels."""
@@ -18,8 +19,8 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
     """
     links = [_described(replace(experiment.variants[name], parent=None)) for name in chain(experiment, variant)]
     described = {
-        "data": asdict(experiment.data),
-        "model": asdict(experiment.model),
+        "data": _data(experiment.data),
+        "model": _model(experiment.model),
         "variants": links,
         "seed": seed,
     }
@@ -80,12 +81,52 @@ def _changes(where: str, before: Any, today: Any) -> list[str]:
     return [f"{where}: {before!r} -> {today!r}"]
 
 
+def _data(data: Data) -> dict[str, Any]:
+    described = asdict(data)
+    if data.folds is None:  # as above
+        del described["folds"], described["fold"]
+    return described
+
+
+def _model(model: Model) -> dict[str, Any]:
+    # Fields that are not used are left out, so that runs from before they existed can continue.
+    unused = {name for name, value in (("metric", "linearity"), ("options", {})) if getattr(model, name) == value}
+    return {name: value for name, value in asdict(model).items() if name not in unused}
+
+
+LATER: dict[str, Any] = {
+    "labels": "standardised",
+    "select": "srocc",
+    "schedule": "steps",
+    "warmup": 0,
+    "weight_decay": 0,
+    "crops": 0,
+    "crop": None,
+    "patches": 1,
+    "resize": None,
+    "average": 0,
+    "accumulate": 1,
+    "precision": "float32",
+    "remat": False,
+    "adversarial": None,
+    "norm_penalty": None,
+    "attacked_mode": "eval",
+}
+"""Fields of a training that are left out with this value, so that runs from before they existed can continue."""
+
+
 def _described(variant: Variant) -> dict[str, Any]:
-    described, plain = asdict(variant), asdict(Training(epochs=1))
-    for name in ("adversarial", "norm_penalty", "attacked_mode"):
-        # Left out if not used, so that runs from before these fields existed can continue.
-        if described["training"][name] == plain[name]:
+    described = asdict(variant)
+    for name, unused in LATER.items():
+        if described["training"][name] == unused:
             del described["training"][name]
+    for name in ("activation", "head_activation"):
+        if described[name] is None:
+            del described[name]
+    if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):
+        del described["prune"]["images"]  # not used
+    if described["prune"] and described["prune"]["steps"] == 1:
+        del described["prune"]["steps"]
     if isinstance(described["block"], tuple) and len(described["block"]) < 2:
         described["block"] = next(iter(described["block"]), None)  # as a single block
     return described

@@ -5,18 +5,26 @@ import importlib.util
 import re
 import sys
 import traceback
+from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 from jaxiqa.config.experiment import Experiment
+from jaxiqa.config.parameters import Parameter, check_parameters, parameters_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.config.values import check_values
 
 
-def shipped() -> list[Path]:
-    """Return the configs that come with the package: in its own folder, or next to it in a checkout."""
+def shipped() -> dict[str, Path]:
+    """Return the configs that come with the package, by name: in its own folder, or next to it in a checkout.
+
+    The name of a config in a subfolder is ``folder/config``. Files whose name begins with an underscore are no configs.
+    """
     package = Path(__file__).parents[1]
     folder = package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
-    return sorted(path for path in folder.glob("*.py") if path.stem != "__init__")
+    paths = (path for path in folder.rglob("*.py") if not path.stem.startswith("_"))
+    found = {path.relative_to(folder).with_suffix("").as_posix(): path for path in paths}
+    return dict(sorted(found.items(), key=lambda item: ("/" in item[0], item[0])))
 
 
 def find_config(name: str) -> Path:
@@ -26,53 +34,80 @@ def find_config(name: str) -> Path:
     ('quickstart.py', 'mine/quickstart.py')
     """
     path = Path(name)
-    if path.is_file() or path.parent != Path() or path.suffix:
-        return path
-    return next((one for one in shipped() if one.stem == name), path)
+    return path if path.is_file() or path.suffix else shipped().get(name, path)
 
 
-def load_config(path: Path) -> Experiment:
-    """Call ``get_config()`` of a Python file and check the types of what it returns.
+def load_config(path: Path | str, **parameters: Any) -> Experiment:
+    """Call ``get_config(**parameters)`` of a Python file and check the types of what it returns.
 
-    The file may import other files in its folder.
+    The file may import other files in its folder. A shipped config may be given by its name, such as ``quickstart``.
 
     Raises:
         FileNotFoundError: the file does not exist.
-        ValueError: the file cannot be run, or does not return an experiment; the message names file, line and field.
+        ValueError: the file cannot be run, has no such parameter or does not allow its value, or does not return an
+            experiment; the message names file, line and field.
+    """
+    return open_config(find_config(str(path)))[0](parameters)
+
+
+Build = Callable[[dict[str, Any]], Experiment]
+"""Calls ``get_config`` with parameters; raises the errors of `load_config`."""
+
+
+def open_config(path: Path) -> tuple[Build, dict[str, Parameter]]:
+    """Run a config file; return what calls its ``get_config``, and the parameters of that.
+
+    Raises:
+        FileNotFoundError, ValueError: as of `load_config`.
     """
     if not path.is_file():
-        names = [one.stem for one in shipped()]
-        hint = _neighbours(path) or suggestion(path.stem, names)
+        hint = (path.suffix and _neighbours(path)) or suggestion(path.with_suffix("").as_posix(), shipped())
         raise FileNotFoundError(f"--config {path}: no such file{hint}")
     if path.suffix != ".py":
         raise ValueError(f"--config {path}: not a Python file (.py)")
     spec = importlib.util.spec_from_file_location(f"config_{path.stem}", path)
     assert spec is not None  # the file ends in .py
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
+    loader, module = spec.loader, importlib.util.module_from_spec(spec)
+    assert loader is not None
+    _run(path, lambda: loader.exec_module(module))
+    get_config = getattr(module, "get_config", None)
+    if not callable(get_config):
+        raise ValueError(f"--config {path}: it has no function get_config()")
+    try:
+        known = parameters_of(get_config)
+    except (ValueError, NameError) as error:  # a NameError: an annotation that does not exist
+        raise ValueError(f"--config {path}: {error}") from error
+
+    def build(parameters: dict[str, Any]) -> Experiment:
+        try:
+            check_parameters(known, parameters)
+        except ValueError as error:
+            raise ValueError(f"--config {path}: {error}") from error
+        experiment = _run(path, lambda: get_config(**parameters))
+        if not isinstance(experiment, Experiment):
+            found = type(experiment).__name__
+            raise ValueError(f"--config {path}: get_config() returned {found}; expected a jaxiqa.config.Experiment")
+        try:
+            check_values(experiment)
+        except ValueError as error:
+            raise ValueError(f"--config {path}: {error}") from error
+        return experiment
+
+    return build, known
+
+
+def _run(path: Path, call: Callable[[], Any]) -> Any:
+    """Call code of a config, which may import files of its folder; convert its errors."""
     before = list(sys.path)
     sys.path.insert(0, str(path.resolve().parent))
     try:
-        spec.loader.exec_module(module)
-        get_config = getattr(module, "get_config", None)
-        experiment = get_config() if callable(get_config) else None
+        return call()
     except SyntaxError as error:
         raise ValueError(f"--config {error.filename or path}, line {error.lineno}: {error.msg}") from error
     except Exception as error:
         raise ValueError(f"--config {_place(path, error)}: {_explain(error)}") from error
     finally:
         sys.path[:] = before
-    if not callable(get_config):
-        raise ValueError(f"--config {path}: it has no function get_config()")
-    if not isinstance(experiment, Experiment):
-        raise ValueError(
-            f"--config {path}: get_config() returned {type(experiment).__name__}; expected a jaxiqa.config.Experiment"
-        )
-    try:
-        check_values(experiment)
-    except ValueError as error:
-        raise ValueError(f"--config {path}: {error}") from error
-    return experiment
 
 
 def _neighbours(path: Path) -> str:

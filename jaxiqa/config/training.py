@@ -8,17 +8,24 @@ from jaxiqa.config.evaluation import Network
 
 @dataclass(frozen=True)
 class Model:
-    """A metric on a backbone."""
+    """A metric: a head over a backbone."""
 
-    backbone: str
+    backbone: str | None = None
+    """Network under the head of linearity, koncept512, tres or hyperiqa; None: the metric's own, at published size."""
     width: int | None = None
-    """Channels of a ResNet's first stage (64 in the paper); None: the published width."""
+    """Channels of the backbone's first stage (64 for a ResNet in the paper); None: the published width."""
     weights: str | None = None
-    """File of ImageNet weights of the backbone; relative paths as for `Data.source`. None: random weights."""
+    """Trained weights of the metric (a file, one of its known names, or the folder of a run), or ImageNet weights of
+    its backbone (a file, or a known name such as ``"imagenet"`` of ``efficientnet_lite0``). Relative paths as for
+    `Data.source`. None: random weights."""
     input_size: tuple[int, int] | None = None
-    """(height, width) to which the metric resizes images; None: no resize."""
+    """(height, width) to which images are resized before the metric's own protocol; None: no resize."""
     taps: tuple[str, str] | None = None
-    """The two stages whose outputs the head reads; None: the default of the backbone."""
+    """The two stages whose outputs linearity's head reads; None: the default of the backbone."""
+    metric: str = "linearity"
+    """`jaxiqa.models.MODELS` lists the names."""
+    options: dict[str, Any] = field(default_factory=dict)
+    """Further keyword arguments of the metric's class, such as ``{"protocol": "pyiqa"}``."""
 
 
 @dataclass(frozen=True)
@@ -26,10 +33,12 @@ class Block:
     """A block to insert into the backbone."""
 
     where: str
-    """Place: 'before:STAGE' or 'after:STAGE'."""
+    """Place: 'before:STAGE' or 'after:STAGE'; or 'position:1' to 'position:6', the places and inner channels of
+    "Robustness as Architecture", arXiv:2506.04951, in a ResNet."""
     kind: Literal["robust_block", "bottleneck", "square_pool"] = "robust_block"
     options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass."""
+    """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass. A
+    position has a mid of its own."""
     trainable: bool = True
     """False: the block keeps its random initial values, as in the authors' Linearity code."""
 
@@ -39,8 +48,13 @@ class Prune:
     """Pruning: set a share of the weights to zero and keep it zero during fine-tuning."""
 
     amount: float = 0.1
-    """Share of each convolution's filters ("l2"), or of all weights ("l1")."""
-    criterion: Literal["l2", "l1"] = "l2"
+    """Share of every layer's filters ("l2", "hsic"), of all filters ("pls", "displs"), or of all weights ("l1")."""
+    criterion: Literal["l2", "l1", "pls", "displs", "hsic"] = "l2"
+    images: int = 100
+    """Training images for "pls", "displs" and "hsic"."""
+    steps: int = 1
+    """Number of steps in which the amount is reached: an equal share at the start of the training, and after equal
+    numbers of epochs. Only epochs after the last step can be the best one."""
 
 
 @dataclass(frozen=True)
@@ -73,30 +87,73 @@ class NormPenalty:
     """False, as in the paper: smaller scores reduce the penalty too."""
 
 
+Rate = float | tuple[tuple[int, float], ...]
+"""A number, or pairs (epoch, number): the number from the start of that epoch on. The first epoch is 0."""
+
+
 @dataclass(frozen=True)
 class Training:
-    """One training or fine-tuning run."""
+    """One training or fine-tuning run.
 
-    epochs: int
-    batch_size: int = 32
-    loss: Literal["norm_in_norm", "mse", "plcc"] = "norm_in_norm"
-    learning_rate: float = 1e-3
-    backbone_factor: float = 0.1
-    """Learning rate of the backbone, as a share of the head's; an inserted block has the head's rate."""
-    decay_every: int = 10
-    decay_factor: float = 0.1
+    A field that is None has the value of the authors of the metric: `jaxiqa.models.recipe.Recipe`.
+    """
+
+    epochs: int | None = None
+    batch_size: int | None = None
+    """Images per step, over all devices together."""
+    loss: Literal["norm_in_norm", "mse", "mae", "plcc"] | None = None
+    labels: Literal["standardised", "unit", "percent"] | None = None
+    """Unit of the labels in the loss: mean 0 and deviation 1; or the lowest at 0 and the highest at 1 or at 100."""
+    select: Literal["srocc", "plcc", "sum"] | None = None
+    """The correlation on the validation images that decides the best epoch; "sum": of both."""
+    learning_rate: Rate | None = None
+    """Of the head and of inserted blocks."""
+    backbone_factor: Rate | None = None
+    """Learning rate of the backbone, as a share of the head's."""
+    schedule: Literal["steps", "cosine"] | None = None
+    """"steps" multiplies the rates by `decay_factor` after each `decay_every` epochs. "cosine" lowers them to 0 in
+    `decay_every` epochs, and then raises them again in as many."""
+    decay_every: int | None = None
+    """Epochs. Without a number here and in the recipe: no steps; a cosine over all epochs."""
+    decay_factor: float | None = None
+    warmup: float = 0.0
+    """Epochs in which the rates rise from 0, in addition to `schedule`."""
+    weight_decay: float | None = None
+    """Share of each weight that is added to its gradient, as in PyTorch's Adam."""
     freeze: str | None = None
-    """Last stage that is not trained. Its activations are computed once and kept in memory; with `adversarial` or
-    `norm_penalty`, which need the images, they are computed and differentiated at every step."""
+    """Last stage that is not trained. Its activations are computed once and kept in memory; with `adversarial`,
+    `norm_penalty` or crops, they are computed at every step."""
     batch_norm: Literal["train", "frozen"] = "train"
     """Batch norm of the backbone: "train" uses batch statistics, "frozen" the running statistics."""
-    flip: bool = True
+    flip: bool | Literal["both"] | None = None
+    """Mirror half of the images; "both": also turn half of them upside down."""
+    crops: int | None = None
+    """Random crops of each image per epoch, each an example. 0: whole images, by the metric's own protocol."""
+    crop: tuple[int, int] | None = None
+    """(height, width) of a crop."""
+    patches: int | None = None
+    """Number of such crops that make one example, one below the other."""
+    resize: tuple[int, int] | None = None
+    """(height, width) to which images are resized before they are cropped; None in the recipe too: no resize."""
+    average: float = 0.0
+    """Decay of a moving average of the weights, such as 0.999. It is validated and kept instead of the weights."""
+    accumulate: int = 1
+    """Parts of a batch that are processed one after another, to save memory. Batch norms see one part."""
+    precision: Literal["float32", "bfloat16"] = "float32"
+    """Type of the products in the backbone: `jaxiqa.nn.precision.set_compute_dtype`. Weights stay float32; validation
+    and attacks compute in float32."""
+    remat: bool = False
+    """Compute each stage of the backbone again for the gradient instead of keeping what is inside: saves memory."""
     adversarial: Adversarial | None = None
     """Train on attacked images too."""
     norm_penalty: NormPenalty | None = None
     """Penalise the gradient norm."""
     attacked_mode: Literal["eval", "train"] = "eval"
     """Mode of batch norm for attacks and the norm penalty; the benchmark's code uses "train"."""
+
+
+Activation = Literal["relu", "relu6", "silu", "gelu", "elu"]
+"""The keys of `jaxiqa.nn.activations.ACTIVATIONS`."""
 
 
 @dataclass(frozen=True)
@@ -108,4 +165,8 @@ class Variant:
     """Variant whose trained weights are the start; None: the weights of the backbone."""
     block: Block | tuple[Block, ...] | None = None
     """One or several blocks, inserted in this order; a place may name a block that was inserted before."""
+    activation: Activation | None = None
+    """Replaces every ReLU and ReLU6 of the backbone before training; None: as in the parent."""
+    head_activation: Activation | None = None
+    """The same for the rest of the metric."""
     prune: Prune | None = None

@@ -1,10 +1,12 @@
-"""Ctrl-C where `jaxiqa.cli.runtime.explained` cannot catch it: during imports and inside callbacks."""
+"""Ctrl-C and SIGTERM: where `jaxiqa.cli.runtime.explained` cannot catch them, and in loops that save before the end."""
 
 import os
 import signal
 import sys
 import threading
 from _thread import interrupt_main
+from collections.abc import Iterator
+from contextlib import contextmanager
 from types import TracebackType
 
 INTERRUPTED = 130
@@ -43,3 +45,34 @@ def _again() -> None:
         signal.pthread_kill(main, signal.SIGINT)
     else:
         interrupt_main()
+
+
+@contextmanager
+def stop_signal() -> Iterator[list[int]]:
+    """Yield the list of SIGTERM and SIGINT received, so that the loop can save and exit; a second one ends it at once.
+
+    Only the main thread can handle signals. If SIGINT is ignored or has another handler, it is not changed.
+    """
+    came: list[int] = []
+    if threading.current_thread() is not threading.main_thread():
+        yield came
+        return
+    watched = [signal.SIGTERM]
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        watched.append(signal.SIGINT)
+    before = {number: signal.getsignal(number) for number in watched}
+
+    def restore() -> None:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+    def stop(number: int, frame: object) -> None:
+        came.append(number)
+        restore()
+
+    for number in watched:
+        signal.signal(number, stop)
+    try:
+        yield came
+    finally:
+        restore()

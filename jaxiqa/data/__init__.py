@@ -9,10 +9,12 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.registry import check_options
 from jaxiqa.data import array_record
 from jaxiqa.data.datasets.clive import clive
+from jaxiqa.data.datasets.flive import flive
 from jaxiqa.data.datasets.folder import folder
 from jaxiqa.data.datasets.koniq10k import koniq10k
 from jaxiqa.data.datasets.nips2017 import nips2017
 from jaxiqa.data.decode import read_image
+from jaxiqa.data.folds import fold as one_fold
 from jaxiqa.data.pipeline import resized
 from jaxiqa.data.split import Split
 from jaxiqa.data.subset import select_subset
@@ -22,6 +24,7 @@ from jaxiqa.data.validate import validate
 DATASETS: dict[str, Callable[..., dict[str, Split]]] = {
     "builtin": builtin,
     "clive": clive,
+    "flive": flive,
     "koniq10k": koniq10k,
     "nips2017": nips2017,
     "folder": folder,
@@ -41,7 +44,15 @@ def resolve(path: str | Path) -> Path:
     return Path(os.environ.get("JAXIQA_DATA") or "data") / path
 
 
-def load(name: str, *, source: str | None = None, limit: int | None = None, **options: Any) -> dict[str, Split]:
+def load(
+    name: str,
+    *,
+    source: str | None = None,
+    limit: int | None = None,
+    folds: int | None = None,
+    fold: int = 0,
+    **options: Any,
+) -> dict[str, Split]:
     """Load the splits of a data set.
 
     Args:
@@ -49,6 +60,8 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
         source: folder of the data set, resolved by `resolve`; the name of the data set by default. A folder that
             ``jaxiqa prepare`` wrote is detected and read. The data set builtin is made in memory if there is no source.
         limit: number of images to keep of each split, the first ones, at least 1.
+        folds, fold: number of folds, and the one to return as ``test``: `jaxiqa.data.folds.fold`. None: the splits of
+            the data set.
         **options: options of the data set; a prepared data set takes none, since they were given to ``prepare``.
 
     Raises:
@@ -74,4 +87,6 @@ def load(name: str, *, source: str | None = None, limit: int | None = None, **op
         raise ValueError(f"data set 'builtin': {folder} holds no prepared data set; omit source to make it in memory")
     else:
         splits = loader(folder, **options)
+    if folds is not None:
+        splits = one_fold(splits, folds, fold)
     return {part: split.take(limit) for part, split in splits.items()}

@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxiqa.core.files import DamagedError, check_folder, open_sealed
 from jaxiqa.data.decode import decode
+from jaxiqa.data.regions import Regions
 from jaxiqa.data.split import Split
 
 VERSION = "1.0.0"
@@ -71,8 +72,13 @@ def _read(place: Path, name: str) -> dict[str, Split]:
             mos=None if listed["mos"] is None else np.asarray(listed["mos"], np.float32),
             mos_range=None if mos_range is None else tuple(mos_range),
             read=Records(source, tuple(listed["ids"])),
+            regions=_regions(*listed["regions"]) if listed.get("regions") else None,
         )
     return splits
+
+
+def _regions(boxes: list, mos: list) -> Regions:
+    return Regions(np.asarray(boxes, np.float64), np.asarray(mos, np.float32))
 
 
 @dataclass(frozen=True)

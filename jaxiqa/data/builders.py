@@ -41,7 +41,11 @@ class _Builder(tfds.core.GeneratorBasedBuilder, skip_registration=True):  # type
         if first.mos is not None:
             features["mos"] = tfds.features.Scalar(np.float32)
         parts = {
-            part: {"ids": list(split.ids), "mos": None if split.mos is None else split.mos.tolist()}
+            part: {
+                "ids": list(split.ids),
+                "mos": None if split.mos is None else split.mos.tolist(),
+                "regions": split.regions and [split.regions.boxes.tolist(), split.regions.mos.tolist()],
+            }
             for part, split in self._splits.items()
         }
         return tfds.core.DatasetInfo(

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
-from typing import Any
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 from jaxtyping import UInt8
@@ -14,11 +14,30 @@ from jaxiqa.data.split import Split
 CACHE_BYTES = 2 * 2**30
 """Size of the cache: resized 8-bit images are kept in memory if the whole split fits."""
 
-Fetch = Callable[[int, bool], dict[str, Any]]
+
+class View(NamedTuple):
+    """How an image is shown: mirrored, upside down, and where it is cropped."""
+
+    mirrored: bool = False
+    inverted: bool = False
+    places: tuple[tuple[float, float], ...] = ()
+    """(vertical, horizontal) place of each patch in [0, 1): 0 is the first possible position. Empty: no crop."""
+
+
+Fetch = Callable[[int, View], dict[str, Any]]
 
 
 def training_batches(
-    fetch: Fetch, count: int, *, batch_size: int, seed: int, flip: bool, start: int = 0, threads: int = 2
+    fetch: Fetch,
+    count: int,
+    *,
+    batch_size: int,
+    seed: int,
+    flip: bool | Literal["both"],
+    crops: int = 0,
+    patches: int = 1,
+    start: int = 0,
+    threads: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return an endless iterator of shuffled batches, from step ``start`` on.
 
@@ -26,43 +45,65 @@ def training_batches(
     The batches from ``start`` on equal those of an uninterrupted run.
 
     Args:
-        fetch: ``(index, mirrored) -> dict of arrays``.
-        count: number of examples.
+        fetch: ``(index, view) -> dict of arrays``.
+        count: number of images.
         batch_size: examples per batch.
-        seed: seed of the order and of the mirroring.
-        flip: mirror each example with probability one half.
+        seed: seed of the order and of the views.
+        flip: mirror each example with probability one half; "both": also turn it upside down with that probability.
+        crops: examples of each image per epoch, each at random places; 0: the whole image, once.
+        patches: places per example, with ``crops``.
         start: steps already done.
         threads: number of threads that prefetch; the order does not depend on it.
 
-    >>> batches = training_batches(lambda i, flip: {"i": np.int64(i)}, 3, batch_size=2, seed=0, flip=False, start=5)
-    >>> next(batches)["i"].shape
+    >>> fetch = lambda index, view: {"i": np.int64(index)}
+    >>> next(training_batches(fetch, 3, batch_size=2, seed=0, flip=False, start=5))["i"].shape
     (2,)
     """
     import grain
 
     for name, value, least in (("count", count, 1), ("batch_size", batch_size, 1), ("start", start, 0)):
         check_number(name, value, least)
-    dataset = grain.MapDataset.range(count).seed(seed).shuffle().repeat()
-    dataset = dataset.random_map(lambda index, rng: (int(index), bool(flip and rng.random() < 0.5)))
-    dataset = dataset.map(lambda choice: fetch(*choice)).batch(batch_size)
+
+    def choose(index: int, rng: np.random.Generator) -> tuple[int, View]:
+        mirrored = bool(flip and rng.random() < 0.5)
+        inverted = bool(flip == "both" and rng.random() < 0.5)
+        places = tuple((rng.random(), rng.random()) for _ in range(patches if crops else 0))
+        return int(index) // max(crops, 1), View(mirrored, inverted, places)
+
+    dataset = grain.MapDataset.range(count * max(crops, 1)).seed(seed).shuffle().repeat()
+    dataset = dataset.random_map(choose).map(lambda choice: fetch(*choice)).batch(batch_size)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(dataset[start:].to_iter_dataset(options))
 
 
-def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int = CACHE_BYTES) -> Fetch:
-    """Return the function ``(index, mirrored) -> {"image": float32 h w 3 in [0, 1], "mos": float32}``.
+def image_fetch(
+    split: Split,
+    size: tuple[int, int] | None,
+    *,
+    crop: tuple[int, int] | None = None,
+    cache_bytes: int = CACHE_BYTES,
+) -> Fetch:
+    """Return the function ``(index, view) -> {"image": float32 h w 3 in [0, 1], "mos": float32}``.
+
+    If the images have regions, their ``boxes`` (float32 ``r 4``: left, top, right, bottom in pixels of the image as it
+    is shown) and ``region_mos`` (float32 ``r``) are added.
 
     Args:
         split: the images, with scores.
         size: (height, width) to resize to (bilinear, antialiased, 8-bit); None: no resize.
+        crop: (height, width) of the patches at the view's places, which are put one below the other.
         cache_bytes: see `CACHE_BYTES`.
 
     Raises:
-        ValueError: the split has no scores.
+        ValueError: the split has no scores, or regions, which cannot be cropped; in a call, an image smaller than the
+            crop.
     """
     mos = split.mos
     if mos is None:
         raise ValueError(f"{split.name} has no scores to train on")
+    regions = split.regions
+    if crop and regions:
+        raise ValueError(f"crop={crop}: {split.name} has labels of regions, which belong to whole images; do not crop")
     cache: dict[int, np.ndarray] = {}
 
     def resized(index: int) -> np.ndarray:
@@ -73,12 +114,39 @@ def image_fetch(split: Split, size: tuple[int, int] | None, *, cache_bytes: int 
             cache[index] = pixels
         return cache[index]
 
-    def fetch(index: int, mirrored: bool) -> dict[str, Any]:
+    def fetch(index: int, view: View) -> dict[str, Any]:
         pixels = resized(index)
-        pixels = pixels[:, ::-1] if mirrored else pixels
-        return {"image": pixels.astype(np.float32) / 255, "mos": np.float32(mos[index])}
+        pixels = pixels[:: -1 if view.inverted else 1, :: -1 if view.mirrored else 1]
+        if view.places and crop:
+            check_crop(crop, pixels.shape[:2], where=split.ids[index])
+            pixels = np.concatenate([cut(pixels, crop, place) for place in view.places])
+        example = {"image": pixels.astype(np.float32) / 255, "mos": np.float32(mos[index])}
+        if regions:
+            boxes = regions.pixels(index, pixels.shape[:2], mirrored=view.mirrored, inverted=view.inverted)
+            example |= {"boxes": boxes, "region_mos": regions.mos[index]}
+        return example
 
     return fetch
+
+
+def check_crop(crop: tuple[int, int], size: tuple[int, ...], *, where: str) -> None:
+    """Raise ``ValueError`` if an image of ``size`` is smaller than ``crop``; ``where`` names it."""
+    if crop[0] > size[0] or crop[1] > size[1]:
+        raise ValueError(
+            f"crop={crop[0]}x{crop[1]} is larger than {where} ({size[0]}x{size[1]}); choose a smaller crop, or resize"
+        )
+
+
+def cut(
+    pixels: UInt8[np.ndarray, "h w 3"], crop: tuple[int, int], place: tuple[float, float]
+) -> UInt8[np.ndarray, "height width 3"]:
+    """Return the crop at a place, see `View`.
+
+    >>> cut(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), (2, 4), (0.99, 0.5))[:, 0, 0].tolist()
+    [24, 36]
+    """
+    top, left = (int(share * (side - part + 1)) for share, side, part in zip(place, pixels.shape, crop, strict=False))
+    return pixels[top : top + crop[0], left : left + crop[1]]
 
 
 def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width 3"]:

@@ -10,6 +10,7 @@ from jaxtyping import Float32
 
 from jaxiqa.core.checks import check_count
 from jaxiqa.data.decode import read_image
+from jaxiqa.data.regions import Regions
 
 
 @dataclass(frozen=True, repr=False)
@@ -25,6 +26,7 @@ class Split:
         mos_range: lowest and highest score of the scale of the data set, or None.
         read: index -> decoded image.
         rows: row of each image in its table, for messages; empty without a table.
+        regions: scored regions of each image, or None.
     """
 
     name: str
@@ -33,6 +35,7 @@ class Split:
     mos_range: tuple[float, float] | None
     read: Callable[[int], np.ndarray]
     rows: tuple[str, ...] = ()
+    regions: Regions | None = None
 
     def __len__(self) -> int:
         return len(self.ids)
@@ -82,6 +85,7 @@ class Split:
             mos=None if self.mos is None else self.mos[indices],
             read=Selected(self.read, tuple(int(i) for i in indices)),
             rows=tuple(self.rows[i] for i in indices) if self.rows else (),
+            regions=self.regions and self.regions.select(indices),
         )
 
     def _positions(self, indices: Any) -> np.ndarray:

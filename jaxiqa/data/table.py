@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from jaxiqa.data.decode import file_fault
+from jaxiqa.data.regions import OfSize, TableRegions, from_table, region_fault
 from jaxiqa.data.split import Files, Split
 from jaxiqa.data.validate import raise_all
 
@@ -37,6 +38,7 @@ def read_splits(
     digest_column: str | None = None,
     image_folder: Path | None = None,
     mos_range: tuple[float, float] | None = None,
+    regions: Callable[[Row], TableRegions] | None = None,
 ) -> dict[str, Split]:
     """Read the splits that a csv describes.
 
@@ -51,11 +53,12 @@ def read_splits(
         digest_column: column of the SHA-256 digests of the files; they are checked if the table has this column.
         image_folder: the folder of the csv by default.
         mos_range: allowed range of the scores.
+        regions: row -> the image's scored regions, for images that have them.
 
     Raises:
         ValueError: the csv is missing, empty, unreadable or lacks a column; or rows have faults, all listed in one
             error with row numbers: scores that are not finite or out of range; images that appear twice, are missing,
-            do not match their digest or belong to an unknown split.
+            do not match their digest or belong to an unknown split; regions outside of their image.
     """
     folder = image_folder or path.parent
     for needed, exists in ((path, path.exists()), (folder, folder.is_dir())):
@@ -73,6 +76,7 @@ def read_splits(
     problems: list[str] = []
     first_seen: dict[Any, str] = {}
     found: dict[str, Path] = {}
+    scored: dict[str, TableRegions] = {}
     entries: dict[str, list[tuple[str, float, str]]] = {part: [] for part in PARTS}
     parts = assign([row for _, row in numbered])
     for (place, row), part in zip(numbered, parts, strict=True):
@@ -93,11 +97,15 @@ def read_splits(
             problems.append(f"{place}: {image} appears twice, first in {before}")
             continue
         first_seen |= {image: place, key: place}
-        score = _number(row[score_column]) if score_column else 0.0
+        score = number(row[score_column]) if score_column else 0.0
         low, high = mos_range or (-np.inf, np.inf)
         if score_column and not (np.isfinite(score) and low <= score <= high):
             allowed = f"a number in [{low}, {high}]" if mos_range else "a finite number"
             problems.append(f"{place}: {image} has the score {row[score_column]!r}; expected {allowed}")
+        if regions:
+            scored[image] = regions(row)
+            if fault := region_fault(scored[image], mos_range):
+                problems.append(f"{place}: {image} {fault}")
         if part not in PARTS:
             problems.append(f"{place}: {image} belongs to the split {part!r}; expected one of {', '.join(PARTS)}")
         elif fault := _fault(file, row[digest_column] if digest_column else None):
@@ -112,13 +120,15 @@ def read_splits(
         if not items:
             continue
         ids, scores, places = zip(*items, strict=True)
+        read = Files(tuple(found[image] for image in ids))
         splits[part] = Split(
             name=f"{name}/{part}",
             ids=ids,
             mos=np.asarray(scores, np.float32) if score_column else None,
             mos_range=mos_range,
-            read=Files(tuple(found[image] for image in ids)),
+            read=OfSize(read, ids, tuple(scored[image].size for image in ids)) if regions else read,
             rows=tuple(f"{path.name} {place}" for place in places),
+            regions=from_table([scored[image] for image in ids]) if regions else None,
         )
     return splits
 
@@ -224,7 +234,7 @@ def _row(header: list[str], values: list[str], delimiter: str) -> Row:
     return row | ({None: values[len(header) :]} if len(values) > len(header) else {})
 
 
-def _number(text: str) -> float:
+def number(text: str) -> float:
     """Convert text to a number; NaN if it is no number or too large for float32."""
     try:
         value = float(text) if text.isascii() and "_" not in text else np.nan

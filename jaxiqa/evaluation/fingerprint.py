@@ -122,8 +122,10 @@ def _model_digest(card: Path) -> str:
     if not card.exists():
         raise FileNotFoundError(f"{card} does not exist; train first, with train.py and the same arguments")
     try:
-        return str(json.loads(card.read_text("utf-8"))["sha256"])
-    except (ValueError, KeyError, TypeError) as error:
+        described = json.loads(card.read_text("utf-8"))
+        swapped = described.get("activations", {})  # not seen in the digest of the weights
+        return " ".join([str(described["sha256"]), *(f"{part}={swapped[part]}" for part in sorted(swapped))])
+    except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{card} is damaged ({error!r}); train again into an empty folder") from error
 
 

@@ -29,7 +29,14 @@ class Checked:
 
 def load_split(chosen: Data, part: str) -> data.Split:
     """Load one split of a data set; raise ``ValueError`` with the existing splits if it is missing."""
-    splits = data.load(chosen.name, source=chosen.source, limit=chosen.limit, **chosen.options)
+    splits = data.load(
+        chosen.name,
+        source=chosen.source,
+        limit=chosen.limit,
+        folds=chosen.folds,
+        fold=chosen.fold,
+        **chosen.options,
+    )
     if part not in splits:
         raise ValueError(f"data set {chosen.name!r} has no split {part!r}; choose from {', '.join(splits)}")
     return splits[part]

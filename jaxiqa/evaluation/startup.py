@@ -18,6 +18,7 @@ from jaxiqa.core.files import check_labels
 from jaxiqa.evaluation import build_defense, certify_stage
 from jaxiqa.evaluation.images import load_split
 from jaxiqa.evaluation.networks import load_networks
+from jaxiqa.evaluation.paper_run import check_paper
 from jaxiqa.networks import NETWORKS
 
 
@@ -71,6 +72,7 @@ def check_evaluation_start(experiment: Experiment, *, later: bool = False) -> li
             else:
                 attempt(where, partial(_unnamed, certify_stage.build, "certifier", label, part))
     problems += _numbers(evaluation)
+    attempt("evaluation.paper", partial(check_paper, experiment))
     if not problems:  # a large data set takes a while
         attempt("evaluation", lambda: remarks.extend(_check_data(experiment, later)))
     if problems:

@@ -11,8 +11,9 @@ from jaxiqa.config import Experiment, root_folder
 from jaxiqa.core.devices import device_name
 from jaxiqa.core.progress import console
 from jaxiqa.evaluation.attack_stage import example_path
+from jaxiqa.evaluation.paper_run import paper_tables
 from jaxiqa.evaluation.strengths import keys_of
-from jaxiqa.reports import write_defenses, write_report
+from jaxiqa.reports import write_defenses, write_paper, write_report
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import notes, render
 from jaxiqa.reports.defenses.summary import summarise_defenses
@@ -77,11 +78,22 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
         title=experiment.name,
         facts=facts,
     )
-    page = write_report(root, summary, examples, title=experiment.name, facts=facts, defended=defended, figures=figures)
+    paper = paper_tables(experiment, labelled, attacked, summary, results, ends)
+    write_paper(root, paper)
+    page = write_report(
+        root,
+        summary,
+        examples,
+        title=experiment.name,
+        facts=facts,
+        defended=defended,
+        figures=figures,
+        paper=paper,
+    )
     console.print(render(summary))
     for line in [*notes(summary), *without_range(proofs, ends)]:
         console.print(f"[dim]{escape(line)}[/]", highlight=False)
-    for table in defended:
-        if len(table.header) <= 10:  # the leaderboard is too wide for a terminal
+    for table in (*paper, *defended):
+        if len(table.header) <= 10:  # others are too wide for a terminal
             console.print(table.render())
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

@@ -128,15 +128,19 @@ class RobustBlock(nnx.Module):
 class Bottleneck(nnx.Module):
     """The control for a RobustBlock: two unconstrained 3×3 convolutions, ``features`` → ``mid`` → ``features``.
 
+    With the same ``pool`` and ``padding`` its output has the size of a RobustBlock's.
+
     >>> Bottleneck(8, 4, rngs=nnx.Rngs(0))(jnp.ones((2, 5, 7, 8))).shape
     (2, 5, 7, 8)
     """
 
-    def __init__(self, features: int, mid: int, *, padding: str = "SAME", rngs: nnx.Rngs):
+    def __init__(self, features: int, mid: int, *, pool: str | None = None, padding: str = "SAME", rngs: nnx.Rngs):
         check_number("mid", mid, 1, features)
+        check_choice("pool", pool, [None, "square"])
         check_choice("padding", padding, ["SAME", "VALID"])
+        self.pool = pool
         self.reduce = nnx.Conv(features, mid, (3, 3), padding=padding, rngs=rngs)
         self.expand = nnx.Conv(mid, features, (3, 3), rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return self.expand(self.reduce(x))
+        return self.expand(self.reduce(square_pool(x) if self.pool == "square" else x))

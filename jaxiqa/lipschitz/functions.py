@@ -24,7 +24,6 @@ from jaxiqa.lipschitz.elementwise import entrywise, slope
 from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
 from jaxiqa.lipschitz.shapes import window_max
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, gram_bound, largest_norm
-from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.kernels.grouped import grouped_conv
 from jaxiqa.nn.kernels.wide import wide_conv
 
@@ -132,21 +131,8 @@ def _precision(op: Operation) -> Any:
     return next(found, None)
 
 
-def _depthwise_options(op: Operation) -> dict[str, Any]:
-    """Return static arguments; a stride along an axis with one output position is unknown and has no effect."""
-    return {"stride": _stride(op), "padding": _padding(op)}
-
-
 def _kernel(op: Operation) -> np.ndarray | None:
     return np.asarray(op.known[1]) if op.moving == 0 else None
-
-
-def _depthwise(op: Operation) -> Gain:
-    kernel = _kernel(op)
-    if kernel is None:
-        return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel[:, :, None], (op.shape[1], op.shape[2]), stride=_stride(op), groups=kernel.shape[-1])
-    return Gain(bound.value, bound.method, bound.exact, linear=True)
 
 
 def _grouped(op: Operation) -> Gain:
@@ -241,7 +227,6 @@ def _norm_options(op: Operation) -> dict[str, Any]:
 
 
 FUNCTIONS: dict[str, Function] = {
-    "depthwise_conv": Function(depthwise_conv, _depthwise, _depthwise_options),
     "grouped_conv": Function(
         grouped_conv,
         _grouped,

@@ -9,6 +9,7 @@ import numpy as np
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, largest_norm
+from jaxiqa.nn.kernels.depthwise import by_x_p, forward_p
 
 PRODUCT = "a product of two quantities that depend on the image, such as attention"
 
@@ -48,6 +49,15 @@ def convolution(op: Operation) -> Gain:
     return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 
+def depthwise(op: Operation) -> Gain:
+    """The depthwise convolution of CPUs by a known kernel, or its transpose."""
+    if op.moving == 1 or op.known[1] is None:
+        return unbounded(PRODUCT)
+    kernel = np.asarray(op.known[1])
+    found = conv_norm(kernel[:, :, None], op.params["size"], stride=op.params["stride"], groups=kernel.shape[-1])
+    return Gain(found.value, found.method, found.exact, linear=not found.exact)
+
+
 def total(op: Operation) -> Gain:
     """``reduce_sum``: the gain of a sum of n entries is √n, reached if all are equal."""
     return Gain(math.sqrt(math.prod(op.shape) // max(math.prod(op.out), 1)), "sum")
@@ -84,6 +94,7 @@ LINEAR: dict[str, Callable[[Operation], Gain]] = {
     "dot_general": dot,
     "conv_general_dilated": convolution,
     "fft": spectrum.fft,
+    **dict.fromkeys((forward_p.name, by_x_p.name), depthwise),
     "reduce_sum": total,
     "cumsum": running_sum,
     "reduce_window_sum": window_sum,

@@ -5,18 +5,21 @@ from jaxiqa.core.lazy import lazy
 HOMES = {
     "BACKBONES": "jaxiqa.nn.backbones",
     "MODELS": "jaxiqa.models.registry",
-    "POSITIONS": "jaxiqa.models.hardening",
+    "POSITIONS": "jaxiqa.models.positions",
     "Linearity": "jaxiqa.models.linearity",
     "ScoreModel": "jaxiqa.models.score_model",
-    "build": "jaxiqa.models.score_model",
+    "build": "jaxiqa.models.building",
+    "compact": "jaxiqa.nn.compact",
     "export": "jaxiqa.models.exporting",
     "fold_batch_norm": "jaxiqa.nn.fold",
     "harden": "jaxiqa.models.hardening",
     "load": "jaxiqa.models.loading",
     "load_exported": "jaxiqa.models.exporting",
     "load_run": "jaxiqa.models.loading",
+    "resolve_position": "jaxiqa.models.positions",
     "save": "jaxiqa.models.saved_model",
     "score_fn": "jaxiqa.models.score_model",
+    "swap_activation": "jaxiqa.models.activations",
 }
 __all__ = list(HOMES)
 __getattr__ = lazy(__name__, HOMES)

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 from jaxiqa.core.images import check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
@@ -23,6 +24,24 @@ from jaxiqa.pretrained.files import WeightsUrl
 
 SIDE = 64
 MOST = 1024  # largest number of patches per image
+
+
+RECIPE = Recipe(
+    epochs=100,
+    batch_size=32,
+    loss="mae",
+    labels="percent",
+    learning_rate=1e-4,
+    weight_decay=1e-4,
+    flip=True,
+    crops=1,
+    crop=(SIDE, SIDE),
+    patches=8,
+)
+"""The no-reference path alone: eight random patches of an image are one example.
+
+**Differs**: the published training also has the reference's path, its two losses and triplets of features, all of which
+need reference images."""
 
 
 def cut(images: Images) -> Float[Array, "b n 64 64 c"]:
@@ -111,6 +130,7 @@ class FPR(Metric):
 
     input_size = None
     published_range = (0.0, 100.0)
+    recipe = RECIPE
 
     def __init__(self, *, larger_is_worse: bool = True, width: int = 128, rngs: nnx.Rngs):
         self.larger_is_worse = larger_is_worse

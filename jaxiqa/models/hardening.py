@@ -9,17 +9,8 @@ from flax import nnx
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.registry import parameters
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.models.positions import resolve_position
 from jaxiqa.nn.stages import Stages
-
-POSITIONS = {
-    1: ("before:conv1", 3),
-    2: ("before:layer1", 64),
-    3: ("before:layer2", 256),
-    4: ("before:layer2.2", 128),
-    5: ("before:layer3", 200),
-    6: ("after:layer3", 200),
-}
-"""Position in the table of "Robustness as Architecture", arXiv:2506.04951 -> (place in a ResNet-101, ``mid``)."""
 
 KINDS = ("robust_block", "bottleneck", "square_pool")
 
@@ -39,7 +30,8 @@ def harden(
 
     Args:
         model: the metric; its ``backbone`` is a `jaxiqa.nn.stages.Stages`.
-        where: ``"before:STAGE"`` or ``"after:STAGE"``; see ``model.backbone.order``.
+        where: ``"before:STAGE"`` or ``"after:STAGE"``, see ``model.backbone.order``; or ``"position:N"``, a position
+            of the paper in a ResNet (`jaxiqa.models.positions`), which has a ``mid`` of its own.
         kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
         rngs: random numbers for the block's weights.
         name: of the new stage. The default is the kind, with a number from its second block on (``robust_block``,
@@ -63,6 +55,9 @@ def harden(
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"rngs={rngs!r} is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs(0)")
     check_choice("kind", kind, KINDS)
+    where, mid = resolve_position(where, backbone)
+    if mid is not None and kind != "square_pool":
+        options = {"mid": mid} | options
     _, features = backbone.place(where)
     block = _make(kind, features, options, rngs)
     name = kind_name(kind, backbone.order) if name is None else name

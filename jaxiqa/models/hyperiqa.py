@@ -1,7 +1,7 @@
 """HyperIQA (Su et al., "Blindly Assess Image Quality in the Wild Guided by a Self-Adaptive Hyper Network", CVPR 2020).
 
-A ResNet-50 gives a vector of local distortions. Its last stage also gives the weights of a small network that maps this
-vector to the score, so every image has its own weights.
+A backbone (a ResNet-50 in the published metric) gives a vector of local distortions. Its last stage also gives the
+weights of a small network that maps this vector to the score, so every image has its own weights.
 """
 
 from collections.abc import Sequence
@@ -15,8 +15,10 @@ from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
-from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.activations import activate
+from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
 from jaxiqa.nn.stages import Features, normalise
@@ -28,6 +30,25 @@ RESIZED = (512, 384)
 CELLS = (8, 4, 2, 1)  # side of layer1 ... layer4 of a 224x224 crop after pooling over 7x7 pixels
 HYPER = 112  # channels of the map that gives the weights
 TARGET = (224, 112, 56, 28, 14, 1)  # widths of the target network
+
+
+RECIPE = Recipe(
+    epochs=16,
+    batch_size=96,
+    loss="mae",
+    labels="percent",
+    learning_rate=((0, 2e-4), (7, 2e-5), (10, 2e-6), (13, 2e-7)),
+    backbone_factor=((0, 0.1), (7, 1.0), (10, 10.0), (13, 100.0)),
+    weight_decay=5e-4,
+    flip=True,
+    crops=25,
+    crop=(CROP, CROP),
+    resize=(512, 384),
+)
+"""The published code for KonIQ-10k: the backbone's rate stays 2e-5, that of the other layers falls.
+
+**Differs**: by a mistake, that code trains the other layers in the first epoch only (their list is an iterator that is
+empty from then on); here they are trained to the end. It begins with a new Adam in each epoch; here Adam goes on."""
 
 
 class Distortion(nnx.Module):
@@ -58,13 +79,15 @@ class HyperIQA(Metric):
     **Differs from the paper**: ``prepare`` does not round resized images to 8 bits.
 
     Args:
+        backbone: a name in `jaxiqa.nn.backbones.BACKBONES` that has stages at strides 4, 8, 16 and 32 (``levels``);
+            with another than ``"resnet50"`` the metric is new. ``layer4`` above stands for its last level.
         protocol: ``"official"``, or ``"pyiqa"``: native size and pyiqa's crops (`crops.uniform_crops`), never random.
         crops: number of crops per image.
-        width: channels of the backbone's first stage; 64 as published.
+        width: channels of the backbone's first stage; None: as published.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol or fewer than one crop.
+        ValueError: an unknown protocol, a backbone without four levels, or fewer than one crop.
 
     >>> model = nnx.eval_shape(lambda: HyperIQA(rngs=nnx.Rngs(0)))
     >>> images = jax.ShapeDtypeStruct((2, 600, 800, 3), "float32")
@@ -74,20 +97,29 @@ class HyperIQA(Metric):
 
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
+    recipe = RECIPE
+    activation = "relu"
 
     def __init__(
         self,
         *,
+        backbone: str = "resnet50",
         protocol: str = "official",
         crops: int = 25,
-        width: int = 64,
+        width: int | None = None,
         rngs: nnx.Rngs,
     ):
+        check_choice("backbone", backbone, BACKBONES_WITH_LEVELS)
+        spec = BACKBONES[backbone]
+        width = spec.width if width is None else width
         check_choice("protocol", protocol, ("official", "pyiqa"))
         check_number("crops", crops, 1)
         self.protocol, self.crops = protocol, crops
-        self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
-        widths = [self.backbone.channels(f"layer{i}") for i in range(1, 5)]
+        self.architecture = backbone
+        self.levels: tuple[str, ...] = spec.levels or ()
+        self.mean, self.std = spec.mean, spec.std
+        self.backbone = spec.build(width=width, rngs=rngs)
+        widths = [self.backbone.channels(level) for level in self.levels]
         self.distortions = nnx.List(
             [
                 Distortion(features, reduced, cells, 16, rngs=rngs)
@@ -102,7 +134,7 @@ class HyperIQA(Metric):
         )
         self.weights5 = nnx.Linear(HYPER, TARGET[4] * TARGET[5], rngs=rngs)
         self.biases = nnx.List([nnx.Linear(HYPER, outputs, rngs=rngs) for outputs in TARGET[1:]])
-        self.keep(protocol=protocol, crops=crops, width=width)
+        self.keep(backbone=backbone, protocol=protocol, crops=crops, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Return scores of RGB images in [0, 1] of any size; higher is better."""
@@ -131,15 +163,14 @@ class HyperIQA(Metric):
         the sigmoid) and ``score`` (``b``).
         """
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
-        layers = ("layer1", "layer2", "layer3", "layer4")
         stages = [name for name in names if name not in HEAD]
         if len(stages) < len(names) and pixels.shape[1:3] != (CROP, CROP):
             raise ValueError(f"pixels has shape {pixels.shape}; the network takes crops of {CROP}x{CROP}")
-        wanted = {*stages, *(layers if len(stages) < len(names) else ())}
-        pixels = normalise(pixels, resnet.MEAN, resnet.STD)
+        wanted = {*stages, *(self.levels if len(stages) < len(names) else ())}
+        pixels = normalise(pixels, self.mean, self.std)
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
         if len(stages) < len(names):
-            maps |= self._head(*(maps[layer] for layer in layers))
+            maps |= self._head(*(maps[level] for level in self.levels))
         return {name: maps[name] for name in names}
 
     def _head(self, layer1: Features, layer2: Features, layer3: Features, layer4: Features) -> dict[str, Array]:
@@ -148,7 +179,7 @@ class HyperIQA(Metric):
         maps = {"distortion": x}
         hyper = layer4
         for layer in self.hyper:
-            hyper = jax.nn.relu(layer(hyper))
+            hyper = activate(self.activation, layer(hyper))
         mean = hyper.mean((1, 2))
         flat = [*(_channels_first(layer(hyper)) for layer in self.weights), self.weights5(mean)]
         for i, (w, bias) in enumerate(zip(flat, self.biases, strict=True)):

@@ -17,8 +17,11 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
-from jaxiqa.nn.backbones import inception_keras, inception_resnet_v2
+from jaxiqa.nn.activations import activate
+from jaxiqa.nn.backbones import BACKBONES, inception_keras, inception_resnet_v2
+from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -27,8 +30,23 @@ EPSILON = 1e-5
 SMALLEST = 75  # image side at which the last map has one pixel
 
 
+RECIPE = Recipe(
+    epochs=70,
+    batch_size=16,
+    loss="mse",
+    labels="percent",
+    learning_rate=((0, 1e-4), (40, 5e-5), (60, 1e-5)),
+    select="plcc",
+    flip=True,
+)
+"""Adam on whole images of 384 × 512 or 768 × 1024 with three learning rates, as in the training code of
+"Robustness as Architecture", arXiv:2506.04951. The published PyTorch code has 1e-4 for 40 epochs, then 2e-5 for 20."""
+
+
 class Head(nnx.Module):
-    """Map pooled features to a score: four linear maps; ReLU, then batch norm, after each of the first three."""
+    """Map pooled features to a score: four linear maps; ReLU, batch norm and dropout after each of the first three."""
+
+    activation = "relu"
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 2048, 1024, 256, 1)
@@ -36,11 +54,12 @@ class Head(nnx.Module):
         self.norm = nnx.List(
             [nnx.BatchNorm(n, use_running_average=True, momentum=0.9, epsilon=EPSILON, rngs=rngs) for n in sizes[1:-1]]
         )
+        self.dropout = nnx.List([Dropout(rate) for rate in (0.25, 0.25, 0.5)])
 
     def hidden(self, x: Float[Array, "b features"]) -> Float[Array, "b 256"]:
         """Return the input of the last linear map."""
-        for linear, norm in zip(self.linear[:-1], self.norm, strict=True):
-            x = norm(jax.nn.relu(linear(x)))
+        for linear, norm, drop in zip(self.linear[:-1], self.norm, self.dropout, strict=True):
+            x = drop(norm(activate(self.activation, linear(x))))
         return x
 
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, " b"]:
@@ -54,15 +73,17 @@ class KonCept512(Metric):
     384 × 512 (h × w), whose last map is 10 × 14. Published weights: MIT licence.
 
     Args:
+        backbone: a name in `jaxiqa.nn.backbones.BACKBONES`; with another than the published one the metric is new: its
+            pixels are normalised as the backbone expects, and the head reads its last stage.
         pooling: ``"official"`` averages the top left 8 × 8 of the last map and ignores the rest. It accepts maps of 8
             to 15 on both sides, that is images of 299 to 554 pixels. ``"full"`` averages the whole map of an image of
-            any size from 75 × 75, as the paper's Keras model does, whose file can be loaded too. The weights for
-            PyTorch give other scores with ``"full"``.
-        width: channels of the first stage.
+            any size, with the published backbone from 75 × 75, as the paper's Keras model does, whose file can be
+            loaded too. The weights for PyTorch give other scores with ``"full"``. None: ``"official"`` with the
+            published backbone, ``"full"`` with others.
+        width: channels of the backbone's first stage; None: as published.
         rngs: random numbers for the weights.
 
-    **Differs from the paper**: no dropout, which scoring does not use. The ``"official"`` pooling is that of the
-    published PyTorch class.
+    **Differs from the paper**: the ``"official"`` pooling is that of the published PyTorch class.
 
     >>> model, images = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0))), jnp.zeros((2, 384, 512, 3))
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
@@ -71,13 +92,26 @@ class KonCept512(Metric):
 
     input_size = None
     published_range = (0.0, 100.0)
+    recipe = RECIPE
 
-    def __init__(self, *, pooling: str = "official", width: int = 32, rngs: nnx.Rngs):
+    def __init__(
+        self,
+        *,
+        backbone: str = "inception_resnet_v2",
+        pooling: str | None = None,
+        width: int | None = None,
+        rngs: nnx.Rngs,
+    ):
+        check_choice("backbone", backbone, BACKBONES)
+        spec, own = BACKBONES[backbone], backbone == "inception_resnet_v2"
+        pooling = pooling or ("official" if own else "full")
+        width = spec.width if width is None else width
         check_choice("pooling", pooling, ("official", "full"))
-        self.pooling = pooling
-        self.backbone = inception_resnet_v2.inception_resnet_v2(width=width, rngs=rngs)
+        self.architecture, self.pooling = backbone, pooling
+        self.mean, self.std, self.smallest = spec.mean, spec.std, SMALLEST if own else 1
+        self.backbone = spec.build(width=width, rngs=rngs)
         self.head = Head(self.backbone.widths[-1], rngs=rngs)
-        self.keep(pooling=pooling, width=width)
+        self.keep(backbone=backbone, pooling=pooling, width=width)
 
     def __call__(self, images: Images, key: jax.Array | None = None) -> Scores:
         """Return scores of RGB images in [0, 1]; higher is better. Nothing is random: ``key`` is ignored."""
@@ -86,7 +120,7 @@ class KonCept512(Metric):
 
     def prepare(self, images: Images, key: jax.Array | None = None) -> Images:
         """Return the images unchanged."""
-        check_images("images", images, minimum=SMALLEST)
+        check_images("images", images, minimum=self.smallest)
         return images
 
     def raw(self, pixels: Images) -> Scores:
@@ -105,8 +139,8 @@ class KonCept512(Metric):
         return {name: heads[name](maps[last]) if name in heads else maps[name] for name in names}
 
     def _normalised(self, pixels: Images) -> Features:
-        check_unit_images(pixels, minimum=SMALLEST, name="pixels", slack=OVERSHOOT)
-        return normalise(pixels, (0.5, 0.5, 0.5), (0.5, 0.5, 0.5))
+        check_unit_images(pixels, minimum=self.smallest, name="pixels", slack=OVERSHOOT)
+        return normalise(pixels, self.mean, self.std)
 
     def _pool(self, last: Features) -> Float[Array, "b c"]:
         if self.pooling == "full":

@@ -19,7 +19,9 @@ from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, resnet
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
@@ -28,8 +30,14 @@ from jaxiqa.pretrained.files import WeightsUrl
 Mode = Literal["train", "eval"]
 
 
+RECIPE = Recipe(epochs=30, batch_size=8, loss="norm_in_norm", learning_rate=1e-4, backbone_factor=0.1, decay_every=10)
+"""Adam, images of 498 × 664 (``input_size``), without augmentation."""
+
+
 class Reduction(nnx.Module):
     """Map pooled features to 64 values: three linear maps, each with batch norm, and one ReLU at the end."""
+
+    activation = "relu"
 
     def __init__(self, features: int, *, rngs: nnx.Rngs):
         sizes = (features, 1024, 256, 64)
@@ -41,7 +49,7 @@ class Reduction(nnx.Module):
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b 64"]:
         for linear, norm in zip(self.linear, self.norm, strict=True):
             x = norm(linear(x))
-        return jax.nn.relu(x)
+        return activate(self.activation, x)
 
 
 class Linearity(Metric):
@@ -68,6 +76,7 @@ class Linearity(Metric):
     (2,)
     """
 
+    recipe = RECIPE
     loss_weights = {"q6": 0.1, "q7": 0.1, "score": 1.0}  # noqa: RUF012  arXiv:2008.03889
     cancelled = (r"dr[67]\.linear\.\d+\.bias",)
     restartable = True
@@ -135,6 +144,10 @@ class Linearity(Metric):
         check_unit_images(images, slack=OVERSHOOT)
         return self.outputs_from(normalise(images, self.mean, self.std))
 
+    def item_outputs(self, pixels: Images) -> dict[str, Scores]:
+        """Return `outputs`: images are trained on as they are prepared."""
+        return self.outputs(pixels)
+
     def trunk(self, pixels: Images, stop: str) -> Features:
         """Return the output of stage ``stop`` for prepared images; `outputs_from` continues from there."""
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
@@ -169,8 +182,15 @@ def _calibrate(model: Linearity, extras: Mapping[str, np.ndarray]) -> None:
     model.calibrate(k=k, b=b, score_range=(0.0, 100.0))
 
 
-def _published(*, backbone: str = "resnext101_32x8d", rngs: nnx.Rngs) -> Linearity:
-    return Linearity(backbone, input_size=(498, 664), rngs=rngs)
+def _published(
+    *,
+    backbone: str = "resnext101_32x8d",
+    width: int | None = None,
+    taps: tuple[str, str] | None = None,
+    input_size: tuple[int, int] | None = (498, 664),
+    rngs: nnx.Rngs,
+) -> Linearity:
+    return Linearity(backbone, width=width, taps=taps, input_size=input_size, rngs=rngs)
 
 
 LINEARITY_SPEC = ModelSpec(

@@ -70,9 +70,39 @@ def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
 
     >>> load("musiq", weights="koniq10k")
     Traceback (most recent call last):
-    ValueError: name='musiq' is not allowed; choose from 'fpr'...
+    ValueError: name='musiq' is not allowed; choose from 'brisque'...
     """
     return load_and_report(name, weights, **options).model
+
+
+def find(name: str, weights: str | os.PathLike[str], options: Mapping[str, Any]) -> Any:
+    """Return the trained metric that ``weights`` names, or None if the file holds arrays of something else.
+
+    Args:
+        name: a key of `jaxiqa.models.MODELS`.
+        weights: as in `load`, but no dict.
+        options: of the metric; a training run must have been built with them.
+
+    Raises:
+        FileNotFoundError: the file does not exist or cannot be downloaded.
+        ValueError: the file is damaged, or the run has other options.
+    """
+    published = MODELS[name]
+    path = _path(name, published, weights)
+    if folder := saved_model.run_folder(path):
+        model = _run(name, folder, {})
+        built = dict(model.options)
+        if others := {key: built.get(key) for key, value in options.items() if built.get(key) != value}:
+            raise ValueError(
+                f"the trained model in {folder} has {others}, not { ({key: options[key] for key in others}) }"
+            )
+        return model
+    found = contents(path)
+    arrays = key_map.without_prefix(published.adapt(found.arrays), published.rules)
+    known = all(key in published.extras or key_map.knows(key, published.rules) for key in arrays)
+    if not known and found.metadata.get(MODEL) is None:
+        return None
+    return _fill(name, published, found, dict(options), source=str(path)).model
 
 
 def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
@@ -103,7 +133,7 @@ def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Pa
     return path
 
 
-def _run(name: str, folder: Path, options: Mapping[str, Any]) -> nnx.Module:
+def _run(name: str, folder: Path, options: Mapping[str, Any]) -> Any:
     model = load_run(folder)
     trained = json.loads((folder / "model.json").read_text())["model"]
     if trained != name:

@@ -14,8 +14,10 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.stages import normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -24,17 +26,35 @@ SIDE = 224
 CLASSES = 1000
 
 
+RECIPE = Recipe(
+    epochs=100,
+    batch_size=50,
+    loss="mse",
+    labels="unit",
+    learning_rate=tuple((epoch, 1e-4 * 0.8 ** sum(e // 10 for e in range(epoch + 1))) for epoch in range(100)),
+    flip=True,
+    crops=1,
+    crop=(SIDE, SIDE),
+    resize=(256, 256),
+)
+"""The fine-tuning of the published code: in every epoch e the rate is multiplied by 0.8^⌊e / 10⌋.
+
+**Differs**: the code divides labels by 100 and does not shuffle the images; here labels run from 0 to 1, and images are
+shuffled."""
+
+
 class Hidden(nnx.Module):
-    """A linear map, batch norm and PReLU with one slope for all units."""
+    """A linear map, batch norm, PReLU with one slope for all units, and dropout of one half."""
 
     def __init__(self, features: int, hidden: int, *, rngs: nnx.Rngs):
         self.linear = nnx.Linear(features, hidden, rngs=rngs)
         self.norm = nnx.BatchNorm(hidden, use_running_average=True, momentum=0.9, epsilon=1e-5, rngs=rngs)
         self.slope = nnx.Param(jnp.full(1, 0.25))
+        self.dropout = Dropout(0.5)
 
     def __call__(self, x: Float[Array, "b features"]) -> Float[Array, "b hidden"]:
         x = self.norm(self.linear(x))
-        return jax.nn.leaky_relu(x, self.slope[...])
+        return self.dropout(jax.nn.leaky_relu(x, self.slope[...]))
 
 
 class MetaIQA(Metric):
@@ -63,6 +83,9 @@ class MetaIQA(Metric):
 
     input_size = (SIDE, SIDE)
     published_range = (0.0, 1.0)
+    recipe = RECIPE
+
+    architecture = "resnet18"
 
     def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
         check_choice("protocol", protocol, ("official", "pyiqa"))

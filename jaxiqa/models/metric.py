@@ -1,6 +1,6 @@
 """Base class of every quality metric: calibration, training outputs and inserted blocks."""
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from math import inf, nan
 from typing import Any, ClassVar
 
@@ -12,6 +12,7 @@ from jaxtyping import Array
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.types import Images, Scores
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.nn.stages import Insertion, Stages
 
 
@@ -26,23 +27,30 @@ class Metric(nnx.Module):
     `jaxiqa.models.spec.ModelSpec` says what each of them promises.
 
     Attributes:
-        backbone: the stages into which `jaxiqa.models.harden` inserts blocks.
+        backbone: the stages into which `jaxiqa.models.harden` inserts blocks. A metric that is no network of stages
+            (`jaxiqa.models.brisque`) lacks it: `harden` raises an error, everything else is the same.
+        architecture: name in `jaxiqa.nn.backbones.BACKBONES` of its backbone, or None if it has a network of its own.
         options: the arguments it was built with, as pairs; `jaxiqa.models.save` stores them.
         input_size: (height, width) of the pixels if the protocol fixes it, or None.
         published_range: (lowest, highest) score of the published weights, or None.
+        recipe: how its authors trained it.
         loss_weights: name of each training output -> weight of its loss in the total.
         cancelled: patterns of parameters whose effect is cancelled by the batch norm after them. They are not trained:
             their gradient is rounding noise, which Adam would scale up to full steps.
         restartable: whether `trunk` and `outputs_from` exist, so that the output of frozen stages can be stored.
+        regional: whether ``region_outputs(images, boxes)`` exists, so that labels of regions can be trained on.
     """
 
     backbone: Stages
+    architecture: str | None = None
     options: tuple[tuple[str, Any], ...]
     input_size: tuple[int, int] | None = None
     published_range: ClassVar[tuple[float, float] | None] = None
+    recipe: ClassVar[Recipe] = Recipe(epochs=30, batch_size=16, loss="mse", learning_rate=1e-4, backbone_factor=0.1)
     loss_weights: ClassVar[Mapping[str, float]] = {"score": 1.0}
     cancelled: ClassVar[tuple[str, ...]] = ()
     restartable: ClassVar[bool] = False
+    regional: ClassVar[bool] = False
 
     def keep(self, **options: Any) -> None:
         """Store the options of ``__init__`` and reset the calibration: k = 1, b = 0, the published range."""
@@ -81,10 +89,29 @@ class Metric(nnx.Module):
         """
         return {"score": (self(images) - self.calibration[1]) / self.calibration[0]}
 
+    def item_outputs(self, pixels: Images) -> dict[str, Array]:
+        """Return the training outputs of prepared items, such as crops: by default ``raw`` as the score.
+
+        What is not in ``loss_weights`` is for `total_loss` only. One row per item.
+        """
+        return {"score": self.raw(pixels)}
+
+    @classmethod
+    def total_loss(cls, outputs: Mapping[str, Array], mos: Array, loss: Callable[[Array, Array], Array]) -> Array:
+        """Return the loss of a batch: Σ weight · loss(output, mos) over the outputs in ``loss_weights``.
+
+        Args:
+            outputs: of `outputs` or `item_outputs`, of the whole batch; if regions have labels, of ``region_outputs``,
+                and their labels as ``region_mos``, ``b r``.
+            mos: labels, ``b``.
+            loss: ``(predictions b, mos b) -> number``.
+        """
+        return sum((w * loss(outputs[name], mos) for name, w in cls.loss_weights.items()), jnp.float32(0))
+
     @property
     def insertions(self) -> tuple[Insertion, ...]:
-        """Return the blocks that `jaxiqa.models.harden` inserted into the backbone."""
-        return self.backbone.insertions
+        """Return the blocks that `jaxiqa.models.harden` inserted into the backbone; none without a backbone."""
+        return self.backbone.insertions if hasattr(self, "backbone") else ()
 
     @property
     def score_range(self) -> tuple[float, float]:

@@ -3,35 +3,50 @@
 "From Patches to Pictures (PaQ-2-PiQ): Mapping the Perceptual Space of Picture Quality", arXiv:1912.10088.
 """
 
-from collections.abc import Sequence
-from itertools import pairwise
+from collections.abc import Callable, Mapping, Sequence
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Num
 
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.dropout import Dropout
+from jaxiqa.nn.roi_pool import check_boxes, pool_boxes, roi_bins, roi_max_pool
 from jaxiqa.nn.stages import Features
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
-STRIDE = 32  # pixels per cell of layer4
 GRID = 20  # patches along each side
 MEAN, LEFT, RIGHT = 72.59696108881171, 7.798274017370107, 4.118047289170692  # of the scores of many images
+
+Boxes = Num[Array, "b r 4"] | Num[np.ndarray, "b r 4"]
+"""Left, top, right and bottom in pixels, inside the image; right - left is the width."""
+
+RECIPE = Recipe(
+    epochs=10, batch_size=120, loss="mse", labels="percent", learning_rate=1e-3, backbone_factor=0.1, schedule="cosine"
+)
+"""Ten epochs in batches of 120, as the published file's name says, with the mean squared error.
+
+The authors train on the labels of each image and of its three patches: ``Data("flive", options={"patches": True})``.
+Other data has one label per image.
+
+**Differs**: learning rates are not published; the authors use one-cycle schedules with lower rates for lower layers.
+They pad images to 640 × 640 and pool the image's own region; here images have one size or are resized to one."""
 
 
 class PaQ2PiQ(Metric):
     """``score = head(RoI of the whole image)``, over a ResNet-18 whose input is not normalised.
 
     A region of interest (RoI) of ``layer4`` is max-pooled to 2x2 cells (`roi_max_pool`). Their maximum and their mean
-    go through batch norm, a linear map, ReLU, batch norm and a linear map. `local_map` gives a score for each patch of
-    a 20x20 grid. Scores are about 0 to 100.
+    go through batch norm, a linear map, ReLU, batch norm and a linear map. `regions` gives the scores of boxes,
+    `local_map` a score for each patch of a 20x20 grid. Scores are about 0 to 100.
 
     Protocol: the image at its own size, one pass. Nothing is random: the key is ignored.
 
@@ -39,6 +54,7 @@ class PaQ2PiQ(Metric):
         width: channels of the backbone's first stage; 64 as published.
         rngs: random numbers for the weights.
 
+    >>> import jax
     >>> model = nnx.eval_shape(lambda: PaQ2PiQ(rngs=nnx.Rngs(0)))
     >>> images = jax.ShapeDtypeStruct((2, 300, 400, 3), "float32")
     >>> nnx.eval_shape(lambda model, images: (model(images), model.local_map(images)), model, images)
@@ -47,6 +63,11 @@ class PaQ2PiQ(Metric):
 
     input_size = None
     published_range = (0.0, 100.0)
+    activation = "relu"
+    recipe = RECIPE
+    regional = True
+
+    architecture = "resnet18"
 
     def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
         self.backbone = resnet.RESNET18.build(width=width, rngs=rngs)
@@ -57,6 +78,7 @@ class PaQ2PiQ(Metric):
         )
         self.linear1 = nnx.Linear(2 * channels, 512, rngs=rngs)
         self.linear2 = nnx.Linear(512, 1, rngs=rngs)
+        self.dropout1, self.dropout2 = Dropout(0.25), Dropout(0.5)
         self.keep(width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
@@ -76,7 +98,49 @@ class PaQ2PiQ(Metric):
 
     def local_map(self, pixels: Images) -> Float[Array, "b 20 20"]:
         """Return a score for each patch of a 20x20 grid over the image."""
-        return self._score(self._pooled(self._layer4(pixels), pixels.shape, GRID))
+        return self.calibrated(self._score(self._pooled(self._layer4(pixels), pixels.shape, GRID)))
+
+    def regions(self, images: Images, boxes: Boxes) -> Float[Array, "b r"]:
+        """Return the score of each box of each image; higher is better, on the scale of the image's score.
+
+        Args:
+            images: RGB, in [0, 1].
+            boxes: left, top, right and bottom in pixels, inside the image; right - left is the width.
+
+        Raises:
+            ValueError: boxes of another shape, or (unless traced) an empty one or one that is not inside its image.
+
+        >>> model = nnx.eval_shape(lambda: PaQ2PiQ(rngs=nnx.Rngs(0)))
+        >>> boxes = np.array([[[0, 0, 96, 64], [10, 0, 50, 40]]])
+        >>> nnx.eval_shape(lambda model: model.regions(jnp.zeros((1, 64, 96, 3)), boxes), model).shape
+        (1, 2)
+        """
+        check_unit_images(images)
+        return self.calibrated(self.region_outputs(images, boxes)["regions"])
+
+    def region_outputs(self, images: Images, boxes: Boxes) -> dict[str, Array]:
+        """Return raw scores of the images (``score``, ``b``) and of their boxes (``regions``, ``b r``): see `regions`.
+
+        Batch norms in training mode use the regions of all images together, as in the authors' code.
+        """
+        pixels = self.prepare(images)
+        check_boxes(boxes, pixels.shape)
+        x = self._layer4(pixels)
+        whole = self._pooled(x, pixels.shape, 1)[:, 0]
+        scores = self._score(jnp.concatenate([whole, pool_boxes(x, jnp.asarray(boxes, jnp.float32))], axis=1))
+        return {"score": scores[:, 0], "regions": scores[:, 1:]}
+
+    @classmethod
+    def total_loss(cls, outputs: Mapping[str, Array], mos: Array, loss: Callable[[Array, Array], Array]) -> Array:
+        """Return the loss of all scores: those of the images, and of their regions if these have labels.
+
+        With r regions per image, the loss compares b · (1 + r) scores with their labels, all of one weight.
+        """
+        if "regions" not in outputs:
+            return super().total_loss(outputs, mos, loss)
+        predictions = jnp.concatenate([outputs["score"][:, None], outputs["regions"]], axis=1)
+        labels = jnp.concatenate([mos[:, None], outputs["region_mos"]], axis=1)
+        return loss(predictions.ravel(), labels.ravel())
 
     @staticmethod
     def normalised(scores: Float[Array, "*n"]) -> Float[Array, "*n"]:
@@ -117,57 +181,14 @@ class PaQ2PiQ(Metric):
         return x.reshape(x.shape[0], count, 2, count, 2, x.shape[3]).transpose(0, 1, 3, 2, 4, 5)
 
     def _hidden(self, x: Float[Array, "*n features"]) -> Float[Array, "*n 512"]:
-        return self.norm2(jax.nn.relu(self.linear1(self.norm1(x))))
+        return self.norm2(activate(self.activation, self.linear1(self.dropout1(self.norm1(x)))))
 
     def _score(self, regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n"]:
-        return self.linear2(self._hidden(_concat_pool(regions)))[..., 0]
+        return self.linear2(self.dropout2(self._hidden(_concat_pool(regions))))[..., 0]
 
 
 def _concat_pool(regions: Float[Array, "*n 2 2 c"]) -> Float[Array, "*n features"]:
     return jnp.concatenate([regions.max((-3, -2)), regions.mean((-3, -2))], axis=-1)
-
-
-def roi_bins(side: int, cells: int, count: int) -> Int[np.ndarray, "bins k"]:
-    """Return, along one axis, the cells of each bin of RoI pooling, for ``count`` regions with two bins each.
-
-    Region i lies between pixels ``i/count`` and ``(i+1)/count`` of ``side``. Both ends are divided by 32 and rounded
-    (halves up); the cell at the second end is included. Bin j covers ``⌊j·n/2⌋ … ⌈(j+1)·n/2⌉`` of the region's n cells,
-    clipped to the map: neighbouring bins may share a cell, and a bin may be empty.
-
-    Args:
-        side: of the image, in pixels.
-        cells: of the feature map.
-        count: of the regions.
-
-    Returns:
-        Indices of cells; shorter bins repeat their last cell; an empty bin is filled with -1.
-
-    >>> roi_bins(160, 5, 1).tolist()
-    [[0, 1, 2], [3, 4, 4]]
-    >>> roi_bins(64, 2, 2).tolist()  # from 32 to 64 pixels, cells 1 to 2, and there is no cell 2
-    [[0], [1], [1], [-1]]
-    """
-    edges = np.floor(np.linspace(0, side, count + 1).astype(np.float32).astype(np.float64) / STRIDE + 0.5).astype(int)
-    bins = []
-    for first, last in pairwise(edges):
-        size = last - first + 1
-        for low, high in ((0, (size + 1) // 2), (size // 2, size)):
-            bins.append([cell for cell in range(first + low, first + high) if cell < cells] or [-1])
-    longest = max(map(len, bins))
-    return np.array([cover + [cover[-1]] * (longest - len(cover)) for cover in bins])
-
-
-def roi_max_pool(x: Features, rows: Int[np.ndarray, "n k"], columns: Int[np.ndarray, "m l"]) -> Float[Array, "b n m c"]:
-    """Return the maximum over each pair of a row bin and a column bin (`roi_bins`); 0 if either is empty.
-
-    >>> x = jnp.arange(6.0).reshape(1, 2, 3, 1)
-    >>> roi_max_pool(x, np.array([[0, 1], [-1, -1]]), np.array([[0], [2]]))[..., 0].tolist()
-    [[[3.0, 5.0], [0.0, 0.0]]]
-    """
-    filled = (rows[:, 0] >= 0)[:, None] & (columns[:, 0] >= 0)
-    x = x[:, rows].max(2)
-    x = x[:, :, columns].max(3)
-    return jnp.where(filled[:, :, None], x, 0.0)
 
 
 RULES = (

@@ -1,5 +1,6 @@
 """The published metrics by name."""
 
+from jaxiqa.models.brisque import BRISQUE_SPEC
 from jaxiqa.models.fpr import FPR_SPEC
 from jaxiqa.models.hyperiqa import HYPERIQA_SPEC
 from jaxiqa.models.koncept import KONCEPT_SPEC
@@ -12,6 +13,7 @@ from jaxiqa.models.spec import ModelSpec
 from jaxiqa.models.tres import TRES_SPEC
 
 MODELS: dict[str, ModelSpec] = {
+    "brisque": BRISQUE_SPEC,
     "fpr": FPR_SPEC,
     "hyperiqa": HYPERIQA_SPEC,
     "koncept512": KONCEPT_SPEC,

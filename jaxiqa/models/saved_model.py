@@ -12,12 +12,16 @@ from flax import nnx
 
 from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
+from jaxiqa.models.activations import swap_activation, swapped
 from jaxiqa.models.hardening import harden
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.registry import MODELS
 from jaxiqa.pretrained import files, key_map
 
 FORMAT = 2
+SWAPPED = 3
+"""Format of the card of a metric with swapped activations, which has a field more. Versions that would ignore the field
+refuse this format."""
 FIELDS = ("model", "options", "blocks", "k", "b", "score_range", "sha256")
 
 
@@ -25,7 +29,8 @@ def save(model: Metric, folder: str | Path) -> None:
     """Write the metric into ``folder``; the weights first, so that a card always describes existing weights.
 
     Raises:
-        ValueError: the model is not calibrated yet.
+        ValueError: the model is not calibrated yet, or could not be loaded again: it was folded, compacted or
+            materialized, or its modules were changed by hand.
         jaxiqa.core.files.WriteError: the folder cannot be written, or the disk is full. Existing files are unchanged.
 
     >>> import tempfile
@@ -54,6 +59,9 @@ def save(model: Metric, folder: str | Path) -> None:
         "score_range": [low, high],
         "sha256": hashlib.sha256(content).hexdigest(),
     }
+    if activations := swapped(model):
+        card |= {"format": SWAPPED, "activations": activations}
+    _check_arrays(model, card)
     write_bytes(folder / "model.safetensors", content)
     write_text(folder / "model.json", json.dumps(card | {"seal": _seal(card)}, indent=1))
 
@@ -125,31 +133,53 @@ def load(folder: str | Path) -> Metric:
     changed = isinstance(card, dict) and card.pop("seal", None) not in (None, _seal(card))
     card = _converted(card) if isinstance(card, dict) and card.get("format") == 1 else card
     version = card.get("format") if isinstance(card, dict) else None
-    if version != FORMAT:
-        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads {FORMAT}")
-    if missing := [field for field in FIELDS if field not in card]:
+    if version not in (FORMAT, SWAPPED):
+        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads 1 to {SWAPPED}")
+    fields = (*FIELDS, "activations") if version == SWAPPED else FIELDS
+    if missing := [field for field in fields if field not in card]:
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
     if card["model"] not in MODELS:
         raise ValueError(f"{path}: model={card['model']!r} is not allowed; this version supports {', '.join(MODELS)}")
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in card["options"].items()}
     file = folder / "model.safetensors"
     arrays = files.read(file)
     if hashlib.sha256(file.read_bytes()).hexdigest() != card["sha256"]:
         raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
+    model = _abstract(card)
+    key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
+    if changed:
+        raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train again")
+    model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
+    return model
+
+
+def _abstract(card: dict[str, Any]) -> Metric:
+    """Return the metric that a card describes, as shapes."""
+    options = {name: tuple(value) if isinstance(value, list) else value for name, value in card["options"].items()}
 
     def empty() -> Metric:
         kind: Callable[..., Metric] = MODELS[card["model"]].metric
         model = kind(**options, rngs=nnx.Rngs(0))
         for block in card["blocks"]:
             harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
+        for part, activation in card.get("activations", {}).items():
+            swap_activation(model, activation, part=part)
         return model
 
-    model = nnx.eval_shape(empty)
-    key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
-    if changed:
-        raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train again")
-    model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
-    return model
+    return nnx.eval_shape(empty)
+
+
+def _check_arrays(model: Metric, card: dict[str, Any]) -> None:
+    """Raise ``ValueError`` unless the model that `load` would build has the same arrays."""
+    found, expected = (
+        {name: tuple(variable.shape) for name, variable in key_map.parameters(each).items()}
+        for each in (model, _abstract(card))
+    )
+    if found != expected:
+        different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
+        raise ValueError(
+            f"{len(different)} arrays, such as {different[0]}, differ from those of the {card['model']} that the card "
+            "describes, so the model could not be loaded again; save it before it is folded, compacted or materialized"
+        )
 
 
 def _seal(card: dict[str, Any]) -> str:

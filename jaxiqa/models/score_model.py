@@ -1,9 +1,6 @@
-"""Build a new metric over a backbone, and turn any metric into a pure score function."""
+"""Turn a metric into a pure score function."""
 
-import os
 from dataclasses import dataclass
-from functools import partial
-from typing import Any
 
 import jax
 import numpy as np
@@ -13,55 +10,9 @@ from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.pytrees import CallableModule, beside
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.layers import materialize
-from jaxiqa.models.linearity import Linearity
 from jaxiqa.models.metric import Metric
-from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.nn.fold import fold_batch_norm
 from jaxiqa.nn.precision import set_compute_dtype
-from jaxiqa.pretrained import files, key_map
-
-
-def build(
-    backbone: str,
-    *,
-    width: int | None = None,
-    taps: tuple[str, str] | None = None,
-    input_size: tuple[int, int] | None = None,
-    backbone_weights: str | os.PathLike[str] | None = None,
-    seed: int = 0,
-) -> Linearity:
-    """Build a new Linearity metric: new heads over a backbone with random or ImageNet weights.
-
-    Args:
-        backbone, width, taps, input_size: see `Linearity`.
-        backbone_weights: file with the published ImageNet weights of this backbone, in any format that
-            `jaxiqa.pretrained.files.read` reads: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``,
-            the converted ones or Keras' of ``mobilenet_v2``. Its classifier is not used.
-        seed: of all random initial weights.
-
-    Raises:
-        ValueError: the file does not hold exactly this backbone's weights; the message lists all keys that differ.
-
-    >>> build("resnet18", width=8).taps
-    ('layer3', 'layer4')
-    """
-    options: tuple[tuple[str, Any], ...] = (("width", width), ("taps", taps), ("input_size", input_size))
-    model = nnx.eval_shape(lambda: Linearity(backbone, rngs=nnx.Rngs(0), **dict(options)))
-    # One program for all parameters, and a generator that compiles four times faster than the default.
-    key = jax.random.key(seed, impl="rbg")
-    nnx.update(model, _initial_state(backbone, options, backbone_weights is None, key))
-    if backbone_weights is not None:
-        spec = BACKBONES[backbone]
-        rules = (*spec.rules, *key_map.without(spec.classifier_rules))
-        arrays = key_map.without_prefix(spec.adapt(files.contents(backbone_weights).arrays), rules)
-        key_map.fill(model.backbone, arrays, rules, source=str(backbone_weights))
-    return model
-
-
-@partial(jax.jit, static_argnames=("backbone", "options", "with_backbone"))
-def _initial_state(backbone: str, options: tuple, with_backbone: bool, key: jax.Array) -> Any:
-    model = Linearity(backbone, rngs=nnx.Rngs(key), **dict(options))
-    return nnx.state(model, lambda path, _: with_backbone or path[0] != "backbone")
 
 
 @jax.tree_util.register_dataclass
@@ -98,6 +49,7 @@ def score_fn(model: Metric, image_size: tuple[int, int] | None = None, *, comput
             faster on accelerators; `jaxiqa.nn.precision` says how far scores move and what stays float32.
 
     >>> import jax.numpy as jnp
+    >>> from jaxiqa.models import build
     >>> score = score_fn(build("resnet18", width=8))
     >>> jax.jit(lambda f, x: f(x))(score, jnp.zeros((2, 40, 40, 3))).shape
     (2,)

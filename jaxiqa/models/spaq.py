@@ -9,6 +9,7 @@ from jaxtyping import Array, Float
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import resnet
 from jaxiqa.nn.crops import stride_crops
@@ -16,6 +17,20 @@ from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
 SHORTER_SIDE, PATCH, STRIDE = 512, 224, 112
+
+
+RECIPE = Recipe(
+    epochs=30,
+    batch_size=16,
+    loss="mae",
+    labels="percent",
+    learning_rate=1e-4,
+    decay_every=10,
+    flip=True,
+    crops=1,
+    crop=(PATCH, PATCH),
+)
+"""Random crops at the images' own size. **Differs**: no training code is published; the numbers are chosen here."""
 
 
 class SPAQBaseline(Metric):
@@ -40,6 +55,9 @@ class SPAQBaseline(Metric):
 
     input_size = (PATCH, PATCH)
     published_range = (0.0, 100.0)
+    recipe = RECIPE
+
+    architecture = "resnet50"
 
     def __init__(self, *, width: int = 64, rngs: nnx.Rngs):
         self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)

@@ -28,7 +28,8 @@ class ModelSpec:
     - ``__call__(images, key=None)``: both, averaged over the items of an image.
     - ``features(pixels, names)``: name -> feature map, for stages of ``backbone`` and named parts of the head.
     - ``outputs(images)``, ``loss_weights``, ``cancelled``: which outputs are trained on labels, and how.
-    - ``backbone``: the `Stages` into which `jaxiqa.models.harden` inserts blocks; ``insertions``: the inserted blocks.
+    - ``backbone``: the `Stages` into which `jaxiqa.models.harden` inserts blocks, if it is a network of stages;
+      ``insertions``: the inserted blocks.
     - ``input_size``: (height, width) of the pixels if the protocol fixes it, or None.
     - ``score_range``: (lowest, highest) score; gains are divided by their difference.
 

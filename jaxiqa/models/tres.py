@@ -1,10 +1,10 @@
-"""TReS: a transformer over four pooled levels of a ResNet-50.
+"""TReS: a transformer over four pooled levels of a backbone, a ResNet-50 in the published metric.
 
 "No-Reference Image Quality Assessment via Transformers, Relative Ranking, and Self-Consistency", arXiv:2108.06858.
 """
 
-from collections.abc import Sequence
-from functools import cache
+import math
+from collections.abc import Callable, Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -16,123 +16,59 @@ from jaxiqa.core.checks import check_choice
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
-from jaxiqa.nn.backbones import resnet
+from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.dropout import Dropout
+from jaxiqa.nn.encoder import EncoderLayer, position_encoding
+from jaxiqa.nn.level_pooling import block_mean, l2_pool_smooth, unit_channels
 from jaxiqa.nn.stages import normalise
-from jaxiqa.nn.transformer import attend, layer_norm
+from jaxiqa.nn.transformer import layer_norm
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
 
-LEVELS = ("layer1", "layer2", "layer3", "layer4")
 PARTS = ("pooled", "position", "encoder.0", "encoder.1", "encoder", "fc2")
 CROP = 224
 CROPS = 50
 
 
-def unit_channels(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Return ``x / max(‖x‖₂, 1e-12)``, the norm over channels; a zero vector stays zero, its norm has gradient zero.
+RECIPE = Recipe(
+    epochs=3,
+    batch_size=53,
+    loss="mae",
+    labels="percent",
+    learning_rate=((0, 2e-5), (1, 2e-6), (2, 2e-7)),
+    weight_decay=5e-4,
+    flip="both",
+    crops=50,
+    crop=(CROP, CROP),
+    resize=(512, 384),
+)
+"""The published code for KonIQ-10k; its losses are in `TReS.total_loss`.
 
-    >>> print(jax.device_get(unit_channels(jnp.array([[[[3.0, 4.0], [0.0, 0.0]]]]))).round(3))
-    [[[[0.6 0.8]
-       [0.  0. ]]]]
+**Differs**: the code begins with a new Adam in each epoch; here Adam goes on."""
+
+
+def ranking_triplets(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
+    """Return the loss of two triplets of a batch, so that extreme images keep their order and distance.
+
+    With the images sorted by their labels y₁ ≤ y₂ ≤ … ≤ yₙ and their predictions p,
+
+        max(0, |p₁ − p₂| − |p₁ − pₙ| + (yₙ − y₂)) + max(0, |pₙ − pₙ₋₁| − |pₙ − p₁| + (yₙ₋₁ − y₁)).
+
+    >>> mos = jnp.array([10.0, 50.0, 20.0, 90.0])
+    >>> float(ranking_triplets(mos, mos)), float(ranking_triplets(0 * mos, mos))
+    (0.0, 110.0)
     """
-    return x / jnp.sqrt(jnp.maximum(jnp.sum(x * x, -1, keepdims=True), 1e-24))
+    order = jnp.argsort(mos)
+    low, second, last, high = order[0], order[1], order[-2], order[-1]
 
+    def triplet(anchor: Array, near: Array, far: Array, margin: Array) -> Array:
+        p = predictions
+        return jax.nn.relu(jnp.abs(p[anchor] - p[near]) - jnp.abs(p[anchor] - p[far]) + margin)
 
-def l2_pool_smooth(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Return ``sqrt(g * x² + 1e-12)``, ``g = [1 2 1]ᵀ [1 2 1] / 16``: the local root mean square, zero padding.
-
-    >>> print(jax.device_get(l2_pool_smooth(jnp.ones((1, 3, 3, 1))))[0, 1, :, 0].round(3))
-    [0.866 1.    0.866]
-    """
-    return jnp.sqrt(_smooth(_smooth(x * x, axis=1), axis=2) + 1e-12)
-
-
-def _smooth(x: Array, axis: int) -> Array:
-    """Apply ``[1 2 1] / 4`` along an axis. XLA must not fuse it: it would compute it once per use, 3 times slower."""
-    count = x.shape[axis]
-    zeros = jnp.zeros_like(jax.lax.slice_in_dim(x, 0, 1, axis=axis))
-    after = jnp.concatenate([jax.lax.slice_in_dim(x, 1, count, axis=axis), zeros], axis)
-    before = jnp.concatenate([zeros, jax.lax.slice_in_dim(x, 0, count - 1, axis=axis)], axis)
-    return jax.lax.optimization_barrier(0.25 * before + 0.5 * x + 0.25 * after)
-
-
-def block_mean(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
-    """Return the means of the equal blocks that cut a map into ``size`` (height, width), which divides its sides.
-
-    >>> block_mean(jnp.arange(8.0).reshape(1, 2, 4, 1), (1, 2)).ravel().tolist()
-    [2.5, 4.5]
-    """
-    b, h, w, c = x.shape
-    return jnp.mean(x.reshape(b, size[0], h // size[0], size[1], w // size[1], c), (2, 4))
-
-
-@cache
-def position_encoding(height: int, width: int, channels: int) -> Float[np.ndarray, "height width channels"]:
-    """Return sines and cosines of the row (first half of the channels) and of the column (second half).
-
-    Channels 2i and 2i + 1 of a half of n channels are ``sin`` and ``cos`` of ``p / 10000^(2i / n)``, where
-    ``p = 2π (row + 1) / (height + 1e-6)``; columns likewise. Reference: "End-to-End Object Detection
-    with Transformers", arXiv:2005.12872.
-
-    Args:
-        height, width: of the map.
-        channels: a multiple of 4.
-
-    >>> print(position_encoding(2, 3, 4)[0, 0].round(3))
-    [ 0.    -1.     0.866 -0.5  ]
-    """
-    if channels % 4:
-        raise ValueError(f"channels={channels!r} is not allowed; it must be a multiple of 4")
-    half = channels // 2
-    frequencies = 10000.0 ** (-2 * (np.arange(half) // 2) / half)
-
-    def encode(side: int) -> np.ndarray:
-        angles = 2 * np.pi * (np.arange(side)[:, None] + 1) / (side + 1e-6) * frequencies
-        return np.where(np.arange(half) % 2 == 0, np.sin(angles), np.cos(angles))
-
-    rows = np.broadcast_to(encode(height)[:, None], (height, width, half))
-    columns = np.broadcast_to(encode(width)[None], (height, width, half))
-    return np.concatenate([rows, columns], axis=-1).astype(np.float32)
-
-
-class Projections(nnx.Module):
-    """Apply three linear maps to three inputs as one batched product: ``y_i = x_i W_iᵀ + b_i``.
-
-    ``W_i`` is ``out in``, as published; on a CPU this is faster than ``in out``.
-    """
-
-    def __init__(self, features: int, *, rngs: nnx.Rngs):
-        init = nnx.initializers.variance_scaling(1.0, "fan_in", "normal", in_axis=2, out_axis=1, batch_axis=0)
-        self.kernel = nnx.Param(init(rngs.params(), (3, features, features), jnp.float32))
-        self.bias = nnx.Param(jnp.zeros((3, features)))
-
-    def __call__(self, x: Float[Array, "3 b n c"]) -> Float[Array, "3 b n c"]:
-        return jnp.einsum("pbni,poi->pbno", x, self.kernel[...]) + self.bias[:, None, None]
-
-
-class EncoderLayer(nnx.Module):
-    """Compute ``x + out(attend(...))``, then ``x + linear2(relu(linear1(x)))``, each branch on ``norm(x)``.
-
-    The position is added to the input of queries and keys, not of values.
-    """
-
-    def __init__(self, features: int, *, heads: int, hidden: int, rngs: nnx.Rngs):
-        self.heads = heads
-        self.norm1 = layer_norm(features, epsilon=1e-5, rngs=rngs)
-        self.qkv = Projections(features, rngs=rngs)
-        self.out = nnx.Linear(features, features, rngs=rngs)
-        self.norm2 = layer_norm(features, epsilon=1e-5, rngs=rngs)
-        self.linear1 = nnx.Linear(features, hidden, rngs=rngs)
-        self.linear2 = nnx.Linear(hidden, features, rngs=rngs)
-
-    def __call__(self, x: Float[Array, "b n c"], position: Float[Array, "n c"]) -> Float[Array, "b n c"]:
-        y = self.norm1(x)
-        placed = y + position
-        queries, keys, values = self.qkv(jnp.stack([placed, placed, y]))
-        x = x + self.out(attend(queries, keys, values, heads=self.heads))
-        return x + self.linear2(jax.nn.relu(self.linear1(self.norm2(x))))
+    return triplet(low, second, high, mos[high] - mos[second]) + triplet(high, last, low, mos[last] - mos[low])
 
 
 class TReS(Metric):
@@ -148,7 +84,8 @@ class TReS(Metric):
     **Protocols.** ``"official"``, as for KonIQ-10k: resized to 512 × 384 (height × width, for any orientation of the
     image; bilinear, antialiased), then 50 crops: on an even grid (`jaxiqa.nn.crops.grid_crops`), or at uniformly
     random positions with a key. ``"pyiqa"``: 50 crops on that toolbox's fixed grid at native size
-    (`jaxiqa.nn.crops.uniform_crops`).
+    (`jaxiqa.nn.crops.uniform_crops`). ``"whole"``: the whole image as one crop, resized to 224 × 224, as tested in the
+    code of "Robustness as Architecture", arXiv:2506.04951.
 
     On a CPU, scoring a crop needs about 45 MiB besides the weights, and its gradient 170 MiB. The 50 crops of an image
     are one batch; images are scored one after another.
@@ -160,12 +97,16 @@ class TReS(Metric):
     to 8 bits.
 
     Args:
-        protocol: ``"official"`` or ``"pyiqa"``.
-        width: channels of the backbone's first stage; all other widths scale with it. A multiple of 4.
+        backbone: a name in `jaxiqa.nn.backbones.BACKBONES` that has stages at strides 4, 8, 16 and 32 (``levels``);
+            with another than ``"resnet50"`` the metric is new. ``layer4`` above stands for its last level. The encoder
+            then has 16 heads, or 8, 4, 2 or 1 if the number of channels is no multiple of 16.
+        protocol: ``"official"``, ``"pyiqa"`` or ``"whole"``.
+        width: channels of the backbone's first stage, a multiple of 4; all other widths scale with it. None: as
+            published.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol or a width that is not allowed.
+        ValueError: an unknown protocol, a backbone without four levels, or a width that is not allowed.
 
     >>> model = nnx.eval_shape(lambda: TReS(width=8, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
@@ -174,25 +115,40 @@ class TReS(Metric):
 
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
+    recipe = RECIPE
+    loss_weights = {"score": 1.0, "mirrored": 1.0}  # noqa: RUF012
 
-    def __init__(self, *, protocol: str = "official", width: int = 64, rngs: nnx.Rngs):
-        check_choice("protocol", protocol, ("official", "pyiqa"))
+    def __init__(
+        self, *, backbone: str = "resnet50", protocol: str = "official", width: int | None = None, rngs: nnx.Rngs
+    ):
+        check_choice("backbone", backbone, BACKBONES_WITH_LEVELS)
+        spec = BACKBONES[backbone]
+        width = spec.width if width is None else width
+        check_choice("protocol", protocol, ("official", "pyiqa", "whole"))
         if width < 4 or width % 4:
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
-        self.protocol = protocol
-        self.backbone = resnet.RESNET50.build(width=width, rngs=rngs)
-        channels = sum(self.backbone.channels(level) for level in LEVELS)
-        self.layer = nnx.List([EncoderLayer(channels, heads=16, hidden=width, rngs=rngs) for _ in range(2)])
+        self.architecture, self.protocol = backbone, protocol
+        self.levels = tuple(spec.levels or ())
+        self.mean, self.std = spec.mean, spec.std
+        self.backbone = spec.build(width=width, rngs=rngs)
+        channels = sum(self.backbone.channels(level) for level in self.levels)
+        heads, hidden = math.gcd(16, channels), max(1, 64 * width // spec.width)
+        self.layer = nnx.List(
+            [EncoderLayer(channels, heads=heads, hidden=hidden, dropout=0.5, rngs=rngs) for _ in range(2)]
+        )
+        self.dropout = nnx.List([Dropout(0.1, whole_maps=True) for _ in self.levels])
         self.norm = layer_norm(channels, epsilon=1e-5, rngs=rngs)
-        top = self.backbone.channels("layer4")
+        top = self.backbone.channels(self.levels[-1])
         self.fc2 = nnx.Linear(channels, top, rngs=rngs)
         self.fc = nnx.Linear(2 * top, 1, rngs=rngs)
-        self.keep(protocol=protocol, width=width)
+        self.keep(backbone=backbone, protocol=protocol, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Return scores of RGB images in [0, 1]: the mean over crops, random ones with a key (``"official"``)."""
         check_unit_images(images)
         crops = self.prepare(images, key)
+        if self.protocol == "whole":
+            return self.network(crops)
         parts: list[Array] = []
         for part in jnp.split(crops, max(1, images.shape[0])):  # image by image: 8 images at once took 7.5 GiB
             if parts:
@@ -201,8 +157,11 @@ class TReS(Metric):
         return jnp.stack(parts)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
-        """Return 50 crops per image, those of image 0 first; see the class."""
+        """Return 50 crops per image, those of image 0 first, or one; see the class."""
         check_images("images", images)
+        if self.protocol == "whole":
+            shape = (images.shape[0], CROP, CROP, images.shape[3])
+            return jax.image.resize(images, shape, "bilinear", antialias=True)
         if self.protocol == "pyiqa":
             return uniform_crops(images, CROP, CROPS)
         images = jax.image.resize(images, (images.shape[0], 512, 384, images.shape[3]), "bilinear", antialias=True)
@@ -212,8 +171,54 @@ class TReS(Metric):
 
     def raw(self, pixels: Images) -> Scores:
         """Return one score per 224×224 crop."""
-        maps = self.features(pixels, ("fc2", "layer4"))
-        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps["layer4"], (1, 2))], axis=1))[:, 0]
+        return self._score(self.features(pixels, ("fc2", self.levels[-1])))
+
+    def item_outputs(self, pixels: Images) -> dict[str, Array]:
+        """Return the scores of crops (``score``) and of the mirrored crops (``mirrored``), and ``consistency``.
+
+        The consistency is, per crop, the mean distance of both passes in the encoder's output and in the last level,
+        of which each pass is compared with the other as a constant.
+        """
+        passes = []
+        for mirrored in (False, True):
+            maps = self._maps(pixels[:, :, :: -1 if mirrored else 1], drop=not mirrored)
+            passes.append((self._score(maps), maps["encoder"], maps[self.levels[-1]]))
+        (score, *first), (other, *second) = passes
+        fixed = jax.lax.stop_gradient
+        apart = [
+            jnp.mean(jnp.abs(a - fixed(b)), (1, 2, 3)) + jnp.mean(jnp.abs(fixed(a) - b), (1, 2, 3))
+            for a, b in zip(first, second, strict=True)
+        ]
+        return {"score": score, "mirrored": other, "consistency": sum(apart, jnp.zeros(len(pixels)))}
+
+    @classmethod
+    def total_loss(cls, outputs: Mapping[str, Array], mos: Array, loss: Callable[[Array, Array], Array]) -> Array:
+        """Return the loss of the paper for a batch of crops; only ``loss(score, mos)`` for whole images.
+
+        loss(score) + loss(mirrored) + consistency + 0.5 · 2 |t − t'| + 0.05 (t + t'), where t and t' are
+        `ranking_triplets` of both passes.
+        """
+        if "mirrored" not in outputs:
+            return loss(outputs["score"], mos)
+        predictions = [outputs[name] for name in ("score", "mirrored")]
+        t, mirrored = (ranking_triplets(values, mos) for values in predictions)
+        fixed = jax.lax.stop_gradient
+        relative = jnp.abs(t - fixed(mirrored)) + jnp.abs(fixed(t) - mirrored)
+        on_labels = sum((loss(values, mos) for values in predictions), jnp.float32(0))
+        return on_labels + jnp.mean(outputs["consistency"]) + 0.5 * relative + 0.05 * (t + mirrored)
+
+    def _check(self, pixels: Images) -> None:
+        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
+        if pixels.shape[1:3] != self.input_size:
+            raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
+
+    def _maps(self, pixels: Images, *, drop: bool = False) -> dict[str, Array]:
+        self._check(pixels)
+        _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=self.levels)
+        return maps | self._parts(maps, drop=drop)
+
+    def _score(self, maps: dict[str, Array]) -> Scores:
+        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps[self.levels[-1]], (1, 2))], axis=1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Return feature maps of crops by name.
@@ -222,19 +227,19 @@ class TReS(Metric):
         keys, ``1 7 7 c``), ``encoder.0``, ``encoder.1`` (its layers), ``encoder`` (its output, after the last norm;
         all ``b 7 7 c``) and ``fc2`` (``b c``).
         """
-        check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
-        if pixels.shape[1:3] != self.input_size:
-            raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
+        self._check(pixels)
         stages = {name for name in names if name not in PARTS}
         beyond = len(stages) < len(set(names))
-        wanted = stages | set(LEVELS) if beyond else stages
-        _, maps = self.backbone.run(normalise(pixels, resnet.MEAN, resnet.STD), taps=tuple(sorted(wanted)))
+        wanted = stages | set(self.levels) if beyond else stages
+        _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=tuple(sorted(wanted)))
         if beyond:
             maps |= self._parts(maps)
         return {name: maps[name] for name in names}
 
-    def _parts(self, maps: dict[str, Array]) -> dict[str, Array]:
-        smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in LEVELS]
+    def _parts(self, maps: dict[str, Array], *, drop: bool = False) -> dict[str, Array]:
+        smooth = [l2_pool_smooth(unit_channels(maps[level])) for level in self.levels]
+        if drop:
+            smooth = [dropout(x) for dropout, x in zip(self.dropout, smooth, strict=True)]
         _, h, w, _ = smooth[-1].shape
         pooled = jnp.concatenate([block_mean(x, (h, w)) for x in smooth], axis=-1)
         position = jnp.asarray(position_encoding(*pooled.shape[1:]))

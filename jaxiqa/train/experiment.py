@@ -7,7 +7,7 @@ if __name__ == "__main__":  # before the imports below, which Ctrl-C may interru
 
 import itertools
 import json
-from dataclasses import replace
+from typing import Any, Literal
 
 import jax
 import numpy as np
@@ -18,14 +18,28 @@ from jaxiqa.config import Experiment, Training, describe, root_folder, run_folde
 from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
+from jaxiqa.measures.correlation import srocc
+from jaxiqa.models.activations import swapped
+from jaxiqa.models.recipe import Rate
 from jaxiqa.train.calibration import fit_linear
-from jaxiqa.train.examples import Examples, activation_source, image_source
+from jaxiqa.train.criteria import prune
+from jaxiqa.train.examples import Examples, activation_source, crop_source, image_source
+from jaxiqa.train.gradual import gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
-from jaxiqa.train.pruning import apply_masks, make_masks
+from jaxiqa.train.optimizer import make_optimizer
+from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
-from jaxiqa.train.state import SplitModel, digest, make_optimizer, merge_model, split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, slope_penalty
+from jaxiqa.train.state import SplitModel, digest, merge_model, split_model
+from jaxiqa.train.variant import (
+    augmentation,
+    frozen_stages,
+    insert_blocks,
+    needs_images,
+    new_metric,
+    slope_penalty,
+    swap_activations,
+)
 
 Run = tuple[int, str]
 """Seed and name of a variant."""
@@ -38,6 +52,7 @@ def finished_runs(experiment: Experiment) -> dict[Run, dict]:
         ValueError: folders contain trainings of another configuration; the message names all, and which can stay.
         WriteError: the working directory cannot be written.
     """
+    experiment = with_recipes(experiment)
     check_folder(root_folder(experiment))
     rows: dict[Run, dict] = {}
     others: list[str] = []
@@ -64,10 +79,17 @@ def finished_runs(experiment: Experiment) -> dict[Run, dict]:
 
 def load_data(experiment: Experiment, pending: list[str]) -> dict:
     """Return both splits; read every image once, so that a damaged one is reported now and not in epoch 7."""
-    chosen = experiment.data
+    experiment, chosen = with_recipes(experiment), experiment.data
     if counts := known_counts(chosen):
         check_counts(experiment, counts, pending)
-    splits = data.load(chosen.name, source=chosen.source, limit=chosen.limit, **chosen.options)
+    splits = data.load(
+        chosen.name,
+        source=chosen.source,
+        limit=chosen.limit,
+        folds=chosen.folds,
+        fold=chosen.fold,
+        **chosen.options,
+    )
     check_splits(experiment, splits, pending)
     for part in ("train", "val"):
         data.validate(splits[part], uniform=experiment.model.input_size is None)
@@ -76,8 +98,10 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
 
 def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> dict:
     """Parent -> blocks -> masks -> training -> score mapping -> saved model; return the content of training.json."""
+    experiment = with_recipes(experiment)
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
     training = variant.training
+    epochs, batch_size, loss, select, flip = _complete(training)
     described = describe(experiment, name, seed)
     if finished := earlier_run(folder, described, chain(experiment, name)):
         return finished
@@ -85,21 +109,36 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
 
     model, held = starting_model(experiment, name, seed)
     inserted = tuple(insertion.name for insertion in model.insertions)
-    stages, trunk = model.backbone.order, frozen_stages(model, training.freeze)
-    parts = split_model(model, frozen=(*trunk, *held), batch_norm=training.batch_norm)
-    masks = {}
+    stages = model.backbone.order if hasattr(model, "backbone") else ()
+    trunk = frozen_stages(model, training.freeze)
+    parts = split_model(
+        model,
+        frozen=(*trunk, *held),
+        batch_norm=training.batch_norm,
+        precision=training.precision,
+        remat=training.remat,
+    )
+    masks: Any = {}
     if variant.prune:
         # Frozen stages are not pruned: they could not be fine-tuned to make up for the loss.
-        masks = make_masks(parts.params, amount=variant.prune.amount, criterion=variant.prune.criterion)
-        parts = replace(parts, params=apply_masks(parts.params, masks))
+        images = image_source(splits["train"], experiment.model.input_size)
+        if variant.prune.steps > 1:
+            masks = gradual_pruning(parts, variant.prune, images, epochs=epochs, seed=seed)
+        else:
+            with progress_bar(f"{name} seed {seed}: pruning", "steps") as bar:
+                parts, masks = prune(
+                    parts,
+                    variant.prune,
+                    images,
+                    seed=seed,
+                    progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
+                )
 
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(
         parts.params,
-        learning_rate=training.learning_rate,
-        backbone_factor=training.backbone_factor,
-        decay_every=training.decay_every * (len(train) // training.batch_size),
-        decay_factor=training.decay_factor,
+        training,
+        steps_per_epoch=train.per_epoch // batch_size,
         pretrained=frozenset(stages) - set(inserted),
     )
     write_text(folder / "config.json", json.dumps(described, indent=1))  # last, after everything it describes
@@ -110,22 +149,27 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
                 optimizer,
                 train,
                 validation,
-                epochs=training.epochs,
-                batch_size=training.batch_size,
-                loss=training.loss,
-                flip=training.flip,
+                epochs=epochs,
+                batch_size=batch_size,
+                loss=loss,
+                flip=flip,
                 masks=masks,
                 seed=seed,
                 folder=folder,
+                select=select,
+                accumulate=training.accumulate,
                 **additions(training, train, distances),
                 backend=experiment.parallel,
-                progress=lambda step, steps, best: bar(step, steps, f"SROCC {best:.3f}"),
+                progress=lambda step, steps, best: bar(step, steps, f"{select.upper()} {best:.3f}"),
             )
-        raw = raw_scores(parts, train.after)(result.params, result.batch_stats, train, training.batch_size)
+        score = raw_scores(parts, train.after)
+        whole = image_source(splits["train"], experiment.model.input_size) if train.crops else train
+        raw = score(result.params, result.batch_stats, whole, batch_size)
+        correlation = srocc(score(result.params, result.batch_stats, validation, batch_size), validation.mos)
         k, b = fit_linear(raw, train.mos)
     except FloatingPointError as error:
-        numbers = f"learning_rate={training.learning_rate}, epochs={training.epochs}"
-        mend = f"change variants.{name}.training ({numbers})"
+        steps = epochs * (train.per_epoch // batch_size)
+        mend = f"change variants.{name}.training ({_numbers(training.learning_rate, epochs, steps)})"
         if holds_work(folder):
             mend += f", and delete {folder}, which holds the epochs before"
         raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error
@@ -134,7 +178,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     models.save(model, folder)
     row = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves((parts.params, parts.fixed))),
-        "validation_srocc": result.validation_srocc,
+        "validation_srocc": correlation,
         "best_epoch": result.best_epoch,
         "seconds_per_epoch": result.seconds_per_epoch,
     }
@@ -142,8 +186,25 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     return row
 
 
+def _numbers(rate: Rate | None, epochs: int, steps: int) -> str:
+    """Return what a failed training may lack, for its error.
+
+    >>> _numbers(1e-3, 2, 40), _numbers(((0, 1e-4), (5, 1e-5)), 1, 2)
+    ('learning_rate=0.001, epochs=2: 40 steps', 'learning_rate=0.0001 at first, epochs=1: 2 steps')
+    """
+    first = f"{rate[0][1]} at first" if isinstance(rate, tuple) else rate
+    return f"learning_rate={first}, epochs={epochs}: {steps} step{'s' * (steps != 1)}"
+
+
+def _complete(training: Training) -> tuple[int, int, str, Literal["srocc", "plcc", "sum"], bool | Literal["both"]]:
+    """Return what `with_recipes` has set, without None."""
+    assert training.epochs and training.batch_size and training.loss and training.select  # noqa: PT018
+    assert training.flip is not None
+    return training.epochs, training.batch_size, training.loss, training.select, training.flip
+
+
 def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
-    """Return the trained parent, or a new metric over the backbone's weights, with the variant's blocks inserted.
+    """Return the trained parent, or a new metric over the backbone's weights, with the variant's changes.
 
     Also return the names of the blocks that are not trained.
     """
@@ -153,15 +214,8 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
         with locked(folder, wait=60.0):  # another process may be reading it too
             model = models.load_run(folder)
     else:
-        chosen = experiment.model
-        model = models.build(
-            chosen.backbone,
-            width=chosen.width,
-            taps=chosen.taps,
-            input_size=chosen.input_size,
-            backbone_weights=data.resolve(chosen.weights) if chosen.weights else None,
-            seed=seed,
-        )
+        model = new_metric(experiment.model, weights=True, seed=seed)
+    swap_activations(model, variant, where=f"variants.{name}")
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
     return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 
@@ -174,17 +228,32 @@ def sources(
     Variants with the same trunk share it through ``trunks``, which holds the last two.
     """
     training = experiment.variants[name].training
-    images = {part: image_source(splits[part], experiment.model.input_size) for part in ("train", "val")}
+    size, unit = experiment.model.input_size, training.labels
+    assert unit is not None
+    images = {part: image_source(splits[part], size, unit=unit) for part in ("train", "val")}
+    if training.crops:
+        assert training.crop
+        assert training.patches
+        images["train"] = crop_source(
+            splits["train"],
+            training.resize or size,
+            training.crop,
+            unit=unit,
+            crops=training.crops,
+            patches=training.patches,
+        )
     if not trunk or needs_images(experiment.variants[name]):
         return images["train"], images["val"]
-    key = (training.flip, digest(parts, trunk))
+    _, batch_size, _, _, flips = _complete(training)
+    activations = swapped(merge_model(parts, parts.params, parts.batch_stats))
+    key = (flips, digest(parts, trunk), activations.get("backbone"))
     if key not in trunks:
         while len(trunks) > 1:
             trunks.pop(next(iter(trunks)))
         with progress_bar(f"{name}: frozen stages", "images") as bar:
             trunks[key] = tuple(
-                activation_source(parts, source, trunk[-1], flip=flip, batch_size=training.batch_size, progress=bar)
-                for source, flip in ((images["train"], training.flip), (images["val"], False))
+                activation_source(parts, source, trunk[-1], flip=flip, batch_size=batch_size, progress=bar)
+                for source, flip in ((images["train"], bool(flips)), (images["val"], False))
             )
     return trunks[key]
 
@@ -193,7 +262,7 @@ def additions(training: Training, train: Examples, distances: dict) -> dict:
     """Return what is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
     added: dict = {"attacked_mode": training.attacked_mode}
     if chosen := training.adversarial:
-        low, high = (float(label) for label in train.standardised(np.array([train.mos.min(), train.mos.max()])))
+        low, high = (float(label) for label in train.labels(np.array([train.mos.min(), train.mos.max()])))
         added["augment"] = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
     if penalty := training.norm_penalty:
         added["penalty"] = slope_penalty(penalty)

@@ -1,10 +1,10 @@
 """Losses between predicted and human scores of one batch.
 
-All but `mse` compare a whole batch, so under data parallelism they need the batch of all devices:
+All but `mse` and `mae` compare a whole batch, so under data parallelism they need the batch of all devices:
 `jaxiqa.train.step` gathers the predictions before it calls them.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 
 import chex
 import jax.numpy as jnp
@@ -67,6 +67,16 @@ def mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array
     return jnp.mean((predictions - mos) ** 2)
 
 
+def mae(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
+    """Return the mean absolute error, mean |p − y|, in the scores' unit.
+
+    >>> float(mae(jnp.array([1.0, 2.0]), jnp.array([1.0, 4.0])))
+    1.0
+    """
+    check_scores(predictions, mos)
+    return jnp.mean(jnp.abs(predictions - mos))
+
+
 def plcc(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
     """Return (1 − Pearson correlation) / 2, in [0, 1]; it ignores offset and scale of the predictions.
 
@@ -80,21 +90,6 @@ def plcc(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Arra
 LOSSES: dict[str, Callable[[Float[Array, " b"], Float[Array, " b"]], Float[Array, ""]]] = {
     "norm_in_norm": norm_in_norm,
     "mse": mse,
+    "mae": mae,
     "plcc": plcc,
 }
-
-
-def total_loss(
-    loss: Callable,
-    outputs: Mapping[str, Float[Array, " b"]],
-    mos: Float[Array, " b"],
-    weights: Mapping[str, float],
-) -> Float[Array, ""]:
-    """Return Σ weight · loss(output, mos) over the training outputs (`jaxiqa.models.metric.Metric.loss_weights`).
-
-    >>> mos = jnp.array([10.0, 40.0, 80.0])
-    >>> outputs = {"q6": -mos, "score": mos}
-    >>> round(float(total_loss(plcc, outputs, mos, {"q6": 0.1, "score": 1.0})), 4)
-    0.1
-    """
-    return sum(weight * loss(outputs[name], mos) for name, weight in weights.items())

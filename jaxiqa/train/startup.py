@@ -2,21 +2,23 @@
 
 import dataclasses
 import inspect
-from collections.abc import Collection, Iterator
-from contextlib import contextmanager
+from collections.abc import Collection
+from pathlib import Path
 from typing import Any
 
 import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa import attacks, data, models, networks
-from jaxiqa.config import Adversarial, Data, Experiment, blocks_of, check_experiment
-from jaxiqa.config.identity import chain
+from jaxiqa import attacks, data, networks
+from jaxiqa.config import Adversarial, Data, Experiment, Training, blocks_of, check_experiment
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.train.pruning import check_masks
+from jaxiqa.models import MODELS
+from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
+from jaxiqa.train.gradual import check_prune
+from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.state import split_model
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, stages_of
+from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, swap_activations, weights_of
 
 
 def check_training(experiment: Experiment) -> None:
@@ -27,19 +29,21 @@ def check_training(experiment: Experiment) -> None:
     """
     check_experiment(experiment)
     _check_data("data", experiment.data)
-    chosen = experiment.model
-    if chosen.backbone not in models.BACKBONES:
-        raise ValueError(f"model.backbone={chosen.backbone!r}{suggestion(chosen.backbone, models.BACKBONES)}")
+    check_model(experiment.model)
+    experiment = with_recipes(experiment)
     shapes = abstract_models(experiment)
     for name, variant in experiment.variants.items():
         where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
+        _check_batches(where, variant.training)
+        swap_activations(nnx.clone(model), variant, where=f"variants.{name}")
         if variant.training.adversarial:
             _check_attack(f"{where}.adversarial", variant.training.adversarial)
         if variant.prune:
             frozen = frozen_stages(model, variant.training.freeze)
+            assert variant.training.epochs is not None
             with named(f"variants.{name}.prune"):
-                check_masks(split_model(model, frozen=frozen).params, **dataclasses.asdict(variant.prune))
+                check_prune(split_model(model, frozen=frozen).params, variant.prune, variant.training.epochs)
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 
@@ -47,11 +51,14 @@ def check_training(experiment: Experiment) -> None:
 def check_devices(experiment: Experiment) -> None:
     """Raise ``ValueError`` unless every batch can be split over this machine's devices; only training needs this."""
     devices = len(jax.local_devices())
-    for name, variant in experiment.variants.items():
-        if (size := variant.training.batch_size) % devices:
+    for name, variant in with_recipes(experiment).variants.items():
+        size, count = variant.training.batch_size, devices * variant.training.accumulate
+        assert size is not None
+        if size % count:
+            parts = f" and {variant.training.accumulate} parts" if variant.training.accumulate > 1 else ""
             raise ValueError(
-                f"variants.{name}.training.batch_size={size} cannot be divided among {devices} devices; "
-                f"choose a multiple of {devices}"
+                f"variants.{name}.training.batch_size={size} cannot be divided among {devices} devices{parts}; "
+                f"choose a multiple of {count}"
             )
 
 
@@ -66,9 +73,10 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
     """
     chosen = experiment.model
     if chosen.weights and any(experiment.variants[name].parent is None for name in pending):
-        _check_file("model.weights", chosen.weights)
+        if isinstance(path := weights_of(chosen), Path) and not path.is_dir():  # the folder of a run
+            _check_file("model.weights", chosen.weights)
         with named("model.weights"):
-            _build(experiment, weights=True)
+            nnx.eval_shape(lambda: new_metric(chosen, weights=True))
     found: dict = {}
     for name in pending:
         adversarial = experiment.variants[name].training.adversarial
@@ -105,11 +113,14 @@ def check_counts(experiment: Experiment, counts: dict[str, int], pending: Collec
                 "Give it more images, or a larger share by data.options.split"
             )
     for name in pending:
-        size = experiment.variants[name].training.batch_size
-        if size > counts["train"]:
+        training = with_recipes(experiment).variants[name].training
+        size, examples = training.batch_size, counts["train"] * max(training.crops or 0, 1)
+        assert size is not None
+        if size > examples:
+            unit = "crops" if training.crops else "images"
             raise ValueError(
-                f"variants.{name}.training.batch_size={size} is larger than the training set "
-                f"({counts['train']} images); choose at most {counts['train']}"
+                f"variants.{name}.training.batch_size={size} is larger than the training set ({examples} {unit}); "
+                f"choose at most {examples}"
             )
 
 
@@ -121,52 +132,39 @@ def check_splits(experiment: Experiment, splits: dict, pending: Collection[str])
             raise ValueError(f"data: the split {part!r} has no scores; training needs them")
         if np.ptp(splits[part].mos) == 0:
             raise ValueError(f"data: all scores of the split {part!r} are {splits[part].mos[0]}; they must differ")
+    if splits["train"].regions:
+        _check_regions(experiment, pending)
     if not _known_size(experiment):
         check_forward(experiment, abstract_models(experiment), splits["train"].read(0).shape[:2])
 
 
+def _check_regions(experiment: Experiment, pending: Collection[str]) -> None:
+    """Raise ``ValueError`` for a training that cannot use labels of regions, or would lose them."""
+    chosen = experiment.model.metric
+    if not MODELS[chosen].metric.regional:
+        able = ", ".join(name for name, spec in MODELS.items() if spec.metric.regional)
+        raise ValueError(
+            f"model.metric={chosen!r} does not train on labels of regions, which {experiment.data.name!r} has here; "
+            f"load it without them (data.options), or choose {able}"
+        )
+    faults = {"crops": "crops cut labelled regions", "adversarial": "attacked copies lack labels of regions"}
+    for name in pending:
+        training = with_recipes(experiment).variants[name].training
+        for field, why in faults.items():
+            if getattr(training, field):
+                raise ValueError(
+                    f"variants.{name}.training.{field}: {why}, which {experiment.data.name!r} has here; leave out "
+                    f"training.{field}, or load the data without labels of regions (data.options)"
+                )
+
+
 def known_counts(chosen: Data) -> dict[str, int] | None:
     """Return images by split if the config determines them, so that they need not be generated to be counted."""
-    if chosen.name != "builtin" or chosen.source is not None:
+    if chosen.name != "builtin" or chosen.source is not None or chosen.folds is not None:
         return None
     defaults = inspect.signature(data.DATASETS["builtin"]).parameters
     counts = {part: chosen.options.get(part, defaults[part].default) for part in ("train", "val", "test")}
     return {part: count if chosen.limit is None else min(count, chosen.limit) for part, count in counts.items()}
-
-
-def check_forward(experiment: Experiment, shapes: dict[str, Any], size: tuple[int, int]) -> None:
-    """Raise ``ValueError`` if images of this size cannot pass a variant in training, or its attack.
-
-    Args:
-        experiment: the experiment.
-        shapes: the result of `abstract_models`.
-        size: (height, width) of the images.
-    """
-    images = jax.ShapeDtypeStruct((2, *size, 3), np.float32)
-    labels, key = jax.ShapeDtypeStruct((2,), np.float32), jax.random.key(0)
-    seen: list[Any] = []
-    for name, variant in experiment.variants.items():
-        where, model, chosen = f"variants.{name}", shapes[name], variant.training.adversarial
-        trunk = () if needs_images(variant) else frozen_stages(model, variant.training.freeze)
-        if (id(model), trunk) not in seen:
-            seen.append((id(model), trunk))
-            with named(f"{where}: images of {size[0]}x{size[1]} pixels"):
-                _pass(model, trunk, images)
-        if chosen and chosen.distance is None and dataclasses.replace(chosen, epsilon=0.0) not in seen:
-            seen.append(dataclasses.replace(chosen, epsilon=0.0))
-            with named(f"{where}.training.adversarial: images of {size[0]}x{size[1]} pixels"):
-                attacked = augmentation(chosen, low=0.0, high=1.0)
-                jax.eval_shape(lambda x, y, to=attacked: to(lambda z: z.mean((1, 2, 3)), x, y, key), images, labels)
-
-
-def _pass(model: Any, trunk: tuple[str, ...], images: Any) -> None:
-    graphdef, state = nnx.split(model)
-
-    def outputs(state: Any, images: Any) -> Any:
-        model = nnx.merge(graphdef, state)
-        return model.outputs_from(model.trunk(images, trunk[-1]), trunk[-1]) if trunk else model.outputs(images)
-
-    jax.eval_shape(outputs, state, images)
 
 
 def _known_size(experiment: Experiment) -> tuple[int, int] | None:
@@ -178,53 +176,6 @@ def _known_size(experiment: Experiment) -> tuple[int, int] | None:
     return size if len(size) == 2 else None  # the data set reports what is wrong with it
 
 
-@contextmanager
-def named(label: str) -> Iterator[None]:
-    """Add the field's name to an error."""
-    try:
-        yield
-    except (ValueError, TypeError) as error:
-        raise ValueError(f"{label}: {error}") from error
-
-
-def abstract_models(experiment: Experiment) -> dict[str, Any]:
-    """Return the metric of each variant, as shapes; one object for variants with the same blocks.
-
-    Raises:
-        ValueError: the backbone, a tap or a block does not fit; the message names the field.
-    """
-    if taps := experiment.model.taps:
-        bare = dataclasses.replace(experiment, model=dataclasses.replace(experiment.model, taps=None))
-        for tap in taps:
-            _check_stage("model.taps", tap, nnx.eval_shape(lambda: _build(bare, weights=False)))
-    plain = nnx.eval_shape(lambda: _build(experiment, weights=False))
-    shapes: dict[str, Any] = {}
-    for name, variant in experiment.variants.items():
-        if not blocks_of(variant):
-            shapes[name] = shapes[variant.parent] if variant.parent else plain
-            continue
-
-        def make(links: list[str] = chain(experiment, name)) -> Any:  # noqa: B008
-            model = _build(experiment, weights=False)
-            for link in links:
-                insert_blocks(model, experiment.variants[link], rngs=nnx.Rngs(0), where=f"variants.{link}")
-            return model
-
-        shapes[name] = nnx.eval_shape(make)
-    return shapes
-
-
-def _build(experiment: Experiment, *, weights: bool) -> Any:
-    chosen = experiment.model
-    options: dict[str, Any] = {"width": chosen.width, "taps": chosen.taps, "input_size": chosen.input_size}
-    if not weights:
-        with named("model"):
-            return models.Linearity(chosen.backbone, rngs=nnx.Rngs(0), **options)
-    assert chosen.weights is not None  # or there are none to look into
-    path = data.resolve(chosen.weights)
-    return nnx.eval_shape(lambda: models.build(chosen.backbone, backbone_weights=path, **options))
-
-
 def _check_data(where: str, chosen: Data) -> None:
     if chosen.name not in data.DATASETS:
         raise ValueError(f"{where}.name={chosen.name!r}{suggestion(chosen.name, data.DATASETS)}")
@@ -234,10 +185,12 @@ def _check_data(where: str, chosen: Data) -> None:
             raise ValueError(f"{where}.options: {chosen.name} has no option {option!r}{suggestion(option, allowed)}")
 
 
-def _check_stage(where: str, stage: str, model: Any) -> None:
-    known = stages_of(model)
-    if stage not in known:
-        raise ValueError(f"{where}={stage!r}: no such stage{suggestion(stage, known)}")
+def _check_batches(where: str, training: Training) -> None:
+    """Check what depends on the recipe: the loss of single images, and the size of crops."""
+    if training.batch_size == 1 and training.loss not in ("mse", "mae"):
+        raise ValueError(f"{where}.batch_size=1; expected at least 2, since loss={training.loss!r} compares the images")
+    if training.crops and training.crop is None:
+        raise ValueError(f"{where}.crops={training.crops} needs crop=(height, width), such as crop=(224, 224)")
 
 
 def _check_freeze(experiment: Experiment, name: str, model: Any) -> None:
@@ -245,7 +198,7 @@ def _check_freeze(experiment: Experiment, name: str, model: Any) -> None:
     freeze = variant.training.freeze
     if freeze is None:
         return
-    _check_stage(f"variants.{name}.training.freeze", freeze, model)
+    check_stage(f"variants.{name}.training.freeze", freeze, model)
     own = {insertion.name for insertion in model.insertions[len(model.insertions) - len(blocks_of(variant)) :]}
     if buried := sorted(own & set(frozen_stages(model, freeze))):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""The state of a training as one pytree of plain arrays, and the optimiser that changes it."""
+"""The state of a training as one pytree of plain arrays, and a metric split into what is trained and the rest."""
 
 import hashlib
 import re
-from collections.abc import Collection, Mapping
+from collections.abc import Callable, Collection
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -16,6 +16,7 @@ from jaxtyping import Array
 from jaxiqa.core.pytrees import STATIC, static
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
+from jaxiqa.nn.precision import set_compute_dtype
 
 Tree = dict[Any, Any]
 """Nested dict of arrays, keyed by module path."""
@@ -36,15 +37,17 @@ class TrainState:
     loss_sum: Any  # float32, over the steps of the current epoch
     best_params: Tree
     best_batch_stats: Tree
-    best_srocc: Any  # float32, on the validation images; -inf before the first epoch
+    best_correlation: Any  # float32, on the validation images; -inf before the first epoch
     best_epoch: Any  # int32
+    masks: Tree = field(default_factory=dict)  # of `jaxiqa.train.gradual.GradualPruning`
 
 
 @dataclass(frozen=True)
 class SplitModel:
     """A metric split into trained parameters and the rest, with a structure for either mode.
 
-    ``training`` and ``inference`` differ only in the mode of batch normalisation. ``loss_weights`` are the metric's.
+    ``training`` and ``inference`` differ in the mode of batch normalisation, the type of products and what is kept for
+    the gradient. ``total_loss`` is the metric's.
     """
 
     training: nnx.GraphDef
@@ -53,10 +56,17 @@ class SplitModel:
     fixed: Tree
     batch_stats: Tree
     other: Tree
-    loss_weights: Mapping[str, float]
+    total_loss: Callable
 
 
-def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str = "train") -> SplitModel:
+def split_model(
+    model: Metric,
+    *,
+    frozen: Collection[str] = (),
+    batch_norm: str = "train",
+    precision: str = "float32",
+    remat: bool = False,
+) -> SplitModel:
     """Split a metric for training.
 
     Args:
@@ -64,6 +74,8 @@ def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str 
         frozen: backbone stages whose parameters are not trained.
         batch_norm: ``"train"``, or ``"frozen"`` to use the backbone's running statistics. The head's batch norms
             always use the batch; those of frozen stages never do.
+        precision: type of the backbone's products in training, see `jaxiqa.nn.precision.set_compute_dtype`.
+        remat: compute the backbone's stages again for the gradient.
 
     Parameters that a batch norm cancels (`jaxiqa.models.metric.Metric.cancelled`) are not trained.
     """
@@ -77,6 +89,9 @@ def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str 
     def split(training: bool) -> tuple[Any, ...]:
         view = nnx.clone(model)
         view.eval()
+        if training and hasattr(view, "backbone"):
+            set_compute_dtype(view, precision)
+            view.backbone.remat = remat
         for path, module in nnx.iter_modules(view):
             if isinstance(module, nnx.BatchNorm):
                 held = path[0] == "backbone" and (batch_norm == "frozen" or path[2] in frozen)
@@ -86,7 +101,7 @@ def split_model(model: Metric, *, frozen: Collection[str] = (), batch_norm: str 
     training, *states = split(training=True)
     inference = split(training=False)[0]
     params, fixed, batch_stats, other = map(nnx.to_pure_dict, states)
-    return SplitModel(training, inference, params, fixed, batch_stats, other, model.loss_weights)
+    return SplitModel(training, inference, params, fixed, batch_stats, other, type(model).total_loss)
 
 
 def merge_model(
@@ -111,7 +126,7 @@ def _merge(graphdef: nnx.GraphDef, states: tuple[Tree, ...], axis_name: str | No
 @jax.tree_util.register_dataclass
 @dataclass(frozen=True)
 class RawScore:
-    """The uncalibrated score of prepared images, ``b h w c -> b``, for attacks and penalties in training.
+    """The uncalibrated score of the examples, ``b h w c -> b``, for attacks and penalties in training.
 
     A pytree, so that jitted functions take it as an argument; differentiable in its parameters. Updates of running
     statistics by batch norms in training mode are discarded.
@@ -120,50 +135,45 @@ class RawScore:
     graphdef: Any = field(metadata=STATIC)
     states: tuple[Tree, ...]
     axis_name: str | None = static()
+    items: bool = static(False)
 
     def __call__(self, images: Images) -> Scores:
-        return _merge(self.graphdef, self.states, self.axis_name).outputs(images)["score"]
+        return outputs_of(_merge(self.graphdef, self.states, self.axis_name), images, items=self.items)["score"]
+
+
+def outputs_of(
+    model: Metric, inputs: Array, *, after: str | None = None, items: bool = False, boxes: Array | None = None
+) -> dict[str, Array]:
+    """Return a metric's training outputs.
+
+    Args:
+        model: the metric.
+        inputs: whole images; prepared items, with ``items``; or the output of the stage ``after``.
+        after: a frozen stage, for a metric that is ``restartable``.
+        items: the inputs are crops, as the network takes them.
+        boxes: regions of whole images whose scores are needed too, ``b r 4``, for a metric that is ``regional``.
+    """
+    if boxes is not None:
+        if not model.regional:
+            raise ValueError(f"{type(model).__name__} does not train on labels of regions, which the examples have")
+        return model.region_outputs(inputs, boxes)  # type: ignore[attr-defined]
+    if after:
+        return model.outputs_from(inputs, after)  # type: ignore[attr-defined]
+    return model.item_outputs(inputs) if items else model.outputs(inputs)
 
 
 def raw_score_fn(
-    parts: SplitModel, params: Tree, batch_stats: Tree, *, training: bool = False, axis_name: str | None = None
-) -> RawScore:
-    """Return `merge_model` as a score function."""
-    graphdef = parts.training if training else parts.inference
-    return RawScore(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name)
-
-
-def make_optimizer(
+    parts: SplitModel,
     params: Tree,
+    batch_stats: Tree,
     *,
-    learning_rate: float,
-    backbone_factor: float,
-    decay_every: int,
-    decay_factor: float,
-    pretrained: frozenset[str] = frozenset(),
-) -> optax.GradientTransformation:
-    """Return Adam with a staircase decay, and a lower rate for stages that start from trained weights.
-
-    Args:
-        params: the trained parameters, by module path.
-        learning_rate: of the head and of inserted blocks.
-        backbone_factor: rate of the ``pretrained`` stages divided by ``learning_rate``.
-        decay_every: number of steps after which, repeatedly, the rate is multiplied by ``decay_factor``.
-        decay_factor: in (0, 1].
-        pretrained: names of the backbone stages with the lower rate.
-    """
-
-    def adam(rate: float) -> optax.GradientTransformation:
-        return optax.adam(optax.exponential_decay(rate, decay_every, decay_factor, staircase=True))
-
-    def group(path: tuple, _: Array) -> str:
-        keys = [entry.key for entry in path]
-        return "backbone" if keys[:2] == ["backbone", "stage"] and keys[2] in pretrained else "head"
-
-    groups = jax.tree_util.tree_map_with_path(group, params)
-    return optax.multi_transform(
-        {"head": adam(learning_rate), "backbone": adam(learning_rate * backbone_factor)}, groups
-    )
+    training: bool = False,
+    axis_name: str | None = None,
+    items: bool = False,
+) -> RawScore:
+    """Return `merge_model` as a score function; ``items`` as for `outputs_of`."""
+    graphdef = parts.training if training else parts.inference
+    return RawScore(graphdef, (params, parts.fixed, batch_stats, parts.other), axis_name, items)
 
 
 def start(parts: SplitModel, optimizer: optax.GradientTransformation) -> TrainState:
@@ -177,7 +187,7 @@ def start(parts: SplitModel, optimizer: optax.GradientTransformation) -> TrainSt
         loss_sum=jnp.float32(0),
         best_params=copy(parts.params),
         best_batch_stats=copy(parts.batch_stats),
-        best_srocc=jnp.float32(-jnp.inf),
+        best_correlation=jnp.float32(-jnp.inf),
         best_epoch=jnp.int32(0),
     )
 

@@ -12,9 +12,9 @@ from flax import nnx
 from jaxtyping import Array, Float, Key
 
 from jaxiqa.core.types import ScoreFn
-from jaxiqa.train.losses import total_loss
+from jaxiqa.nn.dropout import set_dropout
 from jaxiqa.train.pruning import apply_masks
-from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, raw_score_fn
+from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, outputs_of, raw_score_fn
 
 Augment = Callable[..., tuple[Array, Array]]
 """``augment(score_fn, images, mos, keys, gather=...) -> images, mos``: the batch for training. It gets the current
@@ -51,6 +51,8 @@ def make_step(
     optimizer: optax.GradientTransformation,
     *,
     after: str | None = None,
+    items: bool = False,
+    accumulate: int = 1,
     axis_name: str | None = None,
     attacked_mode: str = "eval",
 ) -> Callable[[TrainState, Tree, Tree], tuple[TrainState, Float[Array, ""]]]:
@@ -59,7 +61,13 @@ def make_step(
     ``constants`` holds ``fixed`` (parameters that are not trained), ``other`` (the metric's remaining variables),
     ``masks`` (0/1 arrays by module path, which keep pruned weights at zero), an `Augment`, a `Penalty` and the
     ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
-    with ``after``, ``activation``: the output of the frozen stage ``after``.
+    with ``after``, ``activation``: the output of the frozen stage ``after``. With ``items``, images are crops as the
+    network takes them. If the batch has ``boxes`` and ``region_mos``, the loss gets the scores and labels of these
+    regions too; then ``augment`` must not add copies. Masks of the state go before these.
+
+    With ``accumulate`` above 1, a batch passes in that many parts. The loss still compares the whole batch: a first
+    pass computes the predictions, a second one the gradients. Batch norms see one part at a time, and attacks the whole
+    batch.
 
     In the score function of ``augment`` and ``penalty``, batch norms are in ``attacked_mode``, "eval" or "train".
     Every image's key depends on the seed, the step and its position in the whole batch. So a killed run resumes
@@ -85,25 +93,48 @@ def make_step(
 
         def score_fn(params: Tree) -> ScoreFn:
             training = attacked_mode == "train"
-            return raw_score_fn(whole, params, state.batch_stats, training=training, axis_name=axis_name)
+            return raw_score_fn(whole, params, state.batch_stats, training=training, axis_name=axis_name, items=items)
 
         given, mos = batch["activation" if after else "image"], batch["mos"]
-        inputs, labels = constants["augment"](
-            score_fn(state.params), given, mos, keys(constants["seed"], state.step, len(mos)), gather=gather
-        )
-
+        own = keys(constants["seed"], state.step, len(mos))
+        inputs, labels = constants["augment"](score_fn(state.params), given, mos, own, gather=gather)
         chex.assert_equal_shape_prefix([inputs, labels], 1, exception_type=ValueError)
+        boxes = (batch["boxes"],) if "boxes" in batch else ()
+        region_labels = {"region_mos": batch["region_mos"]} if boxes else {}
+        if boxes and len(labels) != len(mos):
+            raise ValueError("attacked copies of images have no labels of regions; train without either")
+        # Copies of an image drop other values than the image itself.
+        copies = [jax.vmap(jax.random.fold_in, (0, None))(own, copy) for copy in range(max(1, len(labels) // len(mos)))]
+        dropping = jnp.concatenate(copies)
+
+        def forward(
+            params: Tree, batch_stats: Tree, inputs: Array, keys: Array, boxes: Array | None = None
+        ) -> tuple[dict[str, Array], Tree]:
+            model = merge_model(whole, params, batch_stats, training=True, axis_name=axis_name)
+            set_dropout(model, keys)
+            outputs = outputs_of(model, inputs, after=after, items=items, boxes=boxes)
+            return outputs, nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+
+        def compared(outputs: dict[str, Array]) -> Float[Array, ""]:
+            return parts.total_loss(jax.tree.map(gather, outputs | region_labels), gather(labels), loss)
+
+        def priced(params: Tree) -> Float[Array, ""]:
+            return constants["penalty"](score_fn(params), given, gather=gather)
 
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
-            model = merge_model(whole, params, state.batch_stats, training=True, axis_name=axis_name)
-            outputs = model.outputs_from(inputs, after) if after else model.outputs(inputs)
-            value = total_loss(loss, jax.tree.map(gather, outputs), gather(labels), parts.loss_weights)
-            value = value + constants["penalty"](score_fn(params), given, gather=gather)
-            return mean(value), nnx.to_pure_dict(nnx.state(model, nnx.BatchStat))
+            outputs, batch_stats = forward(params, state.batch_stats, inputs, dropping, *boxes)
+            return mean(compared(outputs) + priced(params)), batch_stats
 
-        (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        if accumulate == 1:
+            (value, batch_stats), gradients = jax.value_and_grad(objective, has_aux=True)(state.params)
+        else:
+            value, batch_stats, gradients = by_parts(
+                forward, lambda outputs: mean(compared(outputs)), state, (inputs, dropping, *boxes), accumulate
+            )
+            price, slopes = jax.value_and_grad(lambda params: mean(priced(params)))(state.params)
+            value, gradients = value + price, jax.tree.map(jnp.add, gradients, slopes)
         updates, optimizer_state = optimizer.update(mean(gradients), state.optimizer, state.params)
-        params = apply_masks(optax.apply_updates(state.params, updates), constants["masks"])
+        params = apply_masks(optax.apply_updates(state.params, updates), state.masks or constants["masks"])
         chex.assert_trees_all_equal_shapes_and_dtypes(params, state.params)  # masks could change both
         state = replace(
             state,
@@ -116,3 +147,33 @@ def make_step(
         return state, value
 
     return step
+
+
+def by_parts(
+    forward: Callable[..., tuple[dict[str, Array], Tree]],
+    loss: Callable[[dict[str, Array]], Float[Array, ""]],
+    state: TrainState,
+    inputs: tuple[Array, ...],
+    count: int,
+) -> tuple[Float[Array, ""], Tree, Tree]:
+    """Return value, running statistics and gradient of ``loss(forward(params, statistics, *inputs))``.
+
+    Only one of ``count`` parts of the inputs is held for the gradient at a time. The loss sees the outputs of all: they
+    are computed first, and its gradient by each output then goes back through the part that made it.
+    """
+    split = tuple(x.reshape(count, -1, *x.shape[1:]) for x in inputs)
+    outputs = jax.lax.map(lambda part: forward(state.params, state.batch_stats, *part)[0], split)
+    joined = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), outputs)
+    value, slopes = jax.value_and_grad(loss)(joined)
+    slopes = jax.tree.map(lambda slope, like: slope.reshape(like.shape), slopes, outputs)
+
+    def add(carry: tuple[Tree, Tree], part: tuple[tuple, dict[str, Array]]) -> tuple[tuple[Tree, Tree], None]:
+        batch_stats, total = carry
+        _, back, batch_stats = jax.vjp(
+            lambda params: forward(params, batch_stats, *part[0]), state.params, has_aux=True
+        )
+        return (batch_stats, jax.tree.map(jnp.add, total, back(part[1])[0])), None
+
+    start = (state.batch_stats, jax.tree.map(jnp.zeros_like, state.params))
+    (batch_stats, gradients), _ = jax.lax.scan(add, start, (split, slopes))
+    return value, batch_stats, gradients

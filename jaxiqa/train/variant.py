@@ -1,22 +1,94 @@
-"""What a variant of an experiment trains: the model with its blocks, frozen stages, additions to the loss."""
+"""What a variant of an experiment trains: weights to start from, blocks, frozen stages, additions to the loss."""
 
 import inspect
 from collections.abc import Callable
 from functools import partial
+from pathlib import Path
 from typing import Any
 
 from flax import nnx
 from jax.tree_util import Partial
 
-from jaxiqa import attacks, models
-from jaxiqa.config import Adversarial, Block, NormPenalty, Variant, blocks_of
+from jaxiqa import attacks, data, models
+from jaxiqa.config import Adversarial, Block, Model, NormPenalty, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
 from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
 from jaxiqa.models.metric import Metric
 
+
+def check_model(chosen: Model) -> None:
+    """Raise ``ValueError`` for an unknown name or option; the message names the field."""
+    if chosen.metric not in models.MODELS:
+        raise ValueError(f"model.metric={chosen.metric!r}{suggestion(chosen.metric, models.MODELS)}")
+    if chosen.backbone is not None and chosen.backbone not in models.BACKBONES:
+        raise ValueError(f"model.backbone={chosen.backbone!r}{suggestion(chosen.backbone, models.BACKBONES)}")
+    allowed = registry.parameters(models.MODELS[chosen.metric].metric).keys() - {"rngs", "backbone"}
+    for name in ("width", "taps"):
+        if getattr(chosen, name) is not None and name not in allowed:
+            raise ValueError(f"model.{name}={getattr(chosen, name)!r}: {chosen.metric} has no {name}; leave it out")
+    allowed -= {"width", "taps", "input_size"}  # these have fields of their own
+    for option in chosen.options:
+        if option not in allowed:
+            raise ValueError(f"model.options: {chosen.metric} has no option {option!r}{suggestion(option, allowed)}")
+
+
+def new_metric(chosen: Model, *, weights: bool, seed: int = 0) -> Metric:
+    """Build the metric that an experiment starts from.
+
+    Args:
+        chosen: from the config, checked by `check_model`.
+        weights: read ``chosen.weights``; False: random weights.
+        seed: of random weights.
+
+    Raises:
+        FileNotFoundError: the file of weights does not exist.
+        ValueError: an option that is not allowed, or weights of something else.
+    """
+    options: dict[str, Any] = {"width": chosen.width, "taps": chosen.taps}
+    if "input_size" in registry.parameters(models.MODELS[chosen.metric].metric):  # others get images of this size
+        options["input_size"] = chosen.input_size
+    return models.build(
+        chosen.backbone,
+        metric=chosen.metric,
+        weights=weights_of(chosen) if weights and chosen.weights else None,
+        seed=seed,
+        **options,
+        **chosen.options,
+    )
+
+
+def weights_of(chosen: Model) -> str | Path:
+    """Return the known name of the weights, of the metric or of its backbone, or the path of the file or folder."""
+    assert chosen.weights is not None
+    known = {*models.MODELS[chosen.metric].weights}
+    if chosen.backbone:
+        known |= models.BACKBONES[chosen.backbone].weights.keys()
+    return chosen.weights if chosen.weights in known else data.resolve(chosen.weights)
+
+
 BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
+
+
+def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> None:
+    """Swap the activations of the parts that the variant names, in place.
+
+    Args:
+        model: the metric from which the variant starts.
+        variant: the variant.
+        where: its field in the config, for errors.
+
+    Raises:
+        ValueError: a part without activations that can be swapped; the message names the field.
+    """
+    for field, part in (("activation", "backbone"), ("head_activation", "head")):
+        if (chosen := getattr(variant, field)) is None:
+            continue
+        try:
+            models.swap_activation(model, chosen, part=part)
+        except ValueError as error:
+            raise ValueError(f"{where}.{field}={chosen!r}: {error}") from error
 
 
 def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
@@ -50,7 +122,11 @@ def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str
 
 def _check_block(where: str, block: Block, model: Metric) -> None:
     """Raise ``ValueError`` for a stage or option that does not exist; the message suggests the nearest name."""
-    stage, known = block.where.partition(":")[2], stages_of(model)
+    try:
+        place, mid = models.resolve_position(block.where, model.backbone)
+    except ValueError as error:
+        raise ValueError(f"{where}.where: {error}") from error
+    stage, known = place.partition(":")[2], stages_of(model)
     if stage not in known:
         raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
     parameters = registry.parameters(BLOCKS[block.kind])
@@ -63,8 +139,9 @@ def _check_block(where: str, block: Block, model: Metric) -> None:
     for option in block.options:
         if option not in allowed:
             raise ValueError(f"{where}.options: {block.kind} has no option {option!r}{suggestion(option, allowed)}")
+    given = block.options.keys() | ({"mid"} if mid is not None else set())
     for option in allowed:
-        if parameters[option].default is inspect.Parameter.empty and option not in block.options:
+        if parameters[option].default is inspect.Parameter.empty and option not in given:
             raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: 40}}")
 
 
@@ -89,8 +166,9 @@ def frozen_stages(model: Metric, freeze: str | None) -> tuple[str, ...]:
 
 
 def needs_images(variant: Variant) -> bool:
-    """Return whether training changes or shifts the images, so that a frozen trunk's output cannot be stored."""
-    return bool(variant.training.adversarial or variant.training.norm_penalty)
+    """Return whether training changes, crops or inverts images, so that a frozen trunk's output cannot be stored."""
+    training = variant.training
+    return bool(training.adversarial or training.norm_penalty or training.crops or training.flip == "both")
 
 
 def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Callable | None = None) -> Any:

@@ -47,7 +47,7 @@ NAMES = {
     "certifiers": CERTIFIERS,
     "networks": NETWORKS,
     "data": DATASETS,
-    "configs": {path.stem: path for path in shipped()},
+    "configs": shipped(),
 }
 
 

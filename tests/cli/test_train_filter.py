@@ -158,6 +158,7 @@ def test_a_failed_start_leaves_no_files(options, message, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_other_images_are_refused_in_the_same_run_folder(tmp_path):
     given = arguments(tmp_path / "f.safetensors", network="dncnn")
     clean = train_filter.load_images(given)
@@ -171,6 +172,7 @@ def test_other_images_are_refused_in_the_same_run_folder(tmp_path):
         train_filter.same_run(given, tmp_path / "run", clean)
 
 
+@pytest.mark.slow
 def test_a_start_without_a_checkpoint_can_be_corrected(tmp_path):
     given = arguments(tmp_path / "f.safetensors", network="dncnn")
     clean, run = train_filter.load_images(given), tmp_path / "run"

@@ -40,6 +40,11 @@ def arguments(request, tmp_path_factory):
         parts = ["training"] * 12 + ["validation"] * 4 + ["test"] * 4
         rows = [f"{image},{50 + i},{part}" for i, (image, part) in enumerate(zip(images, parts, strict=True))]
         write_table(folder / "koniq10k_distributions_sets.csv", "image_name,MOS,set", *rows)
+    elif name == "flive":
+        images = write_images(folder, 20)
+        rows = [f"{image},{50 + i},{i > 9}" for i, image in enumerate(images)]
+        write_table(folder / "labels=640_padded.csv", "name_image,mos_image,is_valid", *rows[:14])
+        write_table(folder / "labels640.csv", "name_image,mos_image,is_valid", *rows[14:])
     else:
         images = write_images(folder, 20)
         write_table(folder / "scores.csv", "image,mos", *[f"{image},{i}" for i, image in enumerate(images)])
@@ -175,7 +180,7 @@ def test_errors_of_unknown_names_options_and_folders_list_the_allowed_ones(tmp_p
     with pytest.raises(ValueError, match="'size'"):
         load("builtin", sise=(32, 32))
     monkeypatch.setenv("JAXIQA_DATA", str(tmp_path))
-    for name in ("clive", "koniq10k", "nips2017"):
+    for name in ("clive", "flive", "koniq10k", "nips2017"):
         with pytest.raises(ValueError, match=rf"{tmp_path}/{name}/.* does not exist.*https://.*JAXIQA_DATA"):
             load(name)
 

@@ -9,11 +9,16 @@ import numpy as np
 import pytest
 
 from jaxiqa.data import load
-from jaxiqa.data.pipeline import image_fetch, scoring_batches, training_batches
+from jaxiqa.data.pipeline import View, image_fetch, scoring_batches, training_batches
 
 
-def fetch(index, mirrored):
-    return {"index": np.int64(index), "mirrored": np.bool_(mirrored)}
+def fetch(index, view):
+    return {
+        "index": np.int64(index),
+        "mirrored": np.bool_(view.mirrored),
+        "inverted": np.bool_(view.inverted),
+        "places": np.array(view.places),
+    }
 
 
 def stream(start, steps, **options):
@@ -36,7 +41,13 @@ def test_a_new_process_gives_the_same_batches():
 import hashlib, itertools
 import numpy as np
 from jaxiqa.data.pipeline import training_batches
-fetch = lambda index, mirrored: {"index": np.int64(index), "mirrored": np.bool_(mirrored)}
+def fetch(index, view):
+    return {
+        "index": np.int64(index),
+        "mirrored": np.bool_(view.mirrored),
+        "inverted": np.bool_(view.inverted),
+        "places": np.array(view.places),
+    }
 batches = training_batches(fetch, 10, batch_size=4, seed=3, flip=True, start=9, threads=4)
 print(hashlib.sha256(b"".join(v.tobytes() for b in itertools.islice(batches, 8) for v in b.values())).hexdigest())
 """
@@ -81,7 +92,7 @@ def test_the_seed_decides_order_and_mirroring():
 def test_images_are_resized_mirrored_and_in_unit_range(cache_bytes):
     split = load("builtin", size=(20, 28), train=4, val=4, test=4)["train"]
     get = image_fetch(split, (10, 14), cache_bytes=cache_bytes)
-    plain, mirrored = get(1, False), get(1, True)
+    plain, mirrored = get(1, View()), get(1, View(True))
     assert plain["image"].shape == (10, 14, 3)
     assert plain["image"].dtype == np.float32
     assert 0 <= plain["image"].min() < plain["image"].max() <= 1
@@ -101,8 +112,52 @@ def test_images_that_fit_in_memory_are_read_once():
     for cache_bytes, expected in ((bytes_needed, [2]), (bytes_needed - 1, [2, 2])):
         reads.clear()
         get = image_fetch(replace(split, read=read), None, cache_bytes=cache_bytes)
-        get(2, False), get(2, True)
+        get(2, View()), get(2, View(True))
         assert reads == expected
+
+
+@pytest.mark.parametrize(("crops", "patches"), [(1, 1), (3, 1), (2, 4)])
+def test_every_image_has_its_number_of_crops_at_places_of_their_own(crops, patches):
+    batches = stream(0, 10 * crops, batch_size=5, crops=crops, patches=patches)
+    half = batches[: 2 * crops]  # one epoch
+    assert set(Counter(np.concatenate([batch["index"] for batch in half]).tolist()).values()) == {crops}
+    places = np.concatenate([batch["places"] for batch in batches])
+    assert places.shape == (50 * crops, patches, 2)
+    assert 0 <= places.min() < 0.05
+    assert 0.95 < places.max() < 1
+    assert len(np.unique(places)) == places.size
+    assert not np.concatenate([batch["inverted"] for batch in half]).any()
+    assert same(batches[3:], stream(3, 10 * crops - 3, batch_size=5, crops=crops, patches=patches))
+
+
+def test_both_flips_are_independent_and_the_first_does_not_change():
+    both = stream(0, 60, flip="both")
+    inverted, mirrored = (np.concatenate([batch[name] for batch in both]) for name in ("inverted", "mirrored"))
+    assert 0.35 < inverted.mean() < 0.65
+    assert 0.15 < (inverted & mirrored).mean() < 0.35
+    assert same([{"index": batch["index"]} for batch in both], [{"index": b["index"]} for b in stream(0, 60)])
+
+
+@pytest.mark.parametrize("size", [(20, 28), (9, 14)])
+def test_crops_are_cut_from_the_shown_image(size):
+    split = load("builtin", size=(20, 28), train=4, val=4, test=4)["train"]
+    get, whole = (image_fetch(split, size, crop=crop) for crop in ((7, 9), None))
+    last = 1 - 1e-9
+    view = View(mirrored=True, inverted=True, places=((0.0, 0.0), (last, last), (0.5, 0.0)))
+    shown = whole(2, view._replace(places=()))["image"]
+    np.testing.assert_array_equal(shown, whole(2, View())["image"][::-1, ::-1])
+    h, w = size
+    middle = (h - 6) // 2
+    patches = [shown[:7, :9], shown[h - 7 :, w - 9 :], shown[middle : middle + 7, :9]]
+    np.testing.assert_array_equal(get(2, view)["image"], np.concatenate(patches))
+    np.testing.assert_array_equal(get(2, View())["image"], whole(2, View())["image"])
+
+
+def test_a_crop_larger_than_the_image_is_an_error_that_names_it():
+    split = load("builtin", size=(20, 28), train=4, val=4, test=4)["train"]
+    get = image_fetch(split, None, crop=(21, 9))
+    with pytest.raises(ValueError, match=r"crop=21x9 is larger than .*\(20x28\); choose a smaller crop"):
+        get(0, View(places=((0.0, 0.0),)))
 
 
 def test_training_needs_scores():

@@ -1,5 +1,7 @@
 """Products, convolutions, pooling and transforms, for random programs."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -39,6 +41,12 @@ def convolved(d: Draws) -> Step:
     channels, whole = d.numbers(kh, kw, c), d.numbers(kh, kw, c, d.integer(1, 3))
     dilation = (d.integer(1, 2), d.integer(1, 2)) if h >= 6 and w >= 6 else (1, 1)
     options = {"dimension_numbers": ("NHWC", "HWIO", "NHWC"), "rhs_dilation": dilation, "feature_group_count": groups}
+
+    def there_and_back(v):
+        method = partial(depthwise_conv, kernel=typed(channels, v[i]), stride=stride, padding=padding)
+        value, back = jax.vjp(method, v[i])
+        return back(value)[0]
+
     return d.one_of(
         lambda v: jax.lax.conv_general_dilated(v[i], typed(kernel, v[i]), stride, padding, **options),
         lambda v: depthwise_conv(v[i], typed(channels, v[i]), stride=stride, padding=padding),
@@ -47,6 +55,7 @@ def convolved(d: Draws) -> Step:
         lambda v: jax.vmap(lambda x: depthwise_conv(x, typed(channels, x), stride=stride, padding=padding))(v[i][None])[
             0
         ],
+        there_and_back,
     )
 
 

@@ -47,6 +47,9 @@ def seeds() -> dict[str, list[bytes]]:
     sets = {
         "safetensors": [safetensors.numpy.save(found, {"format": "pt"}), safetensors.numpy.save({"a": found["half"]})],
         "npz": [plain.getvalue(), packed.getvalue()],
+        "libsvm": [
+            b"svm_type nu_svr\nkernel_type rbf\ngamma 0.5\nnr_class 2\ntotal_sv 2\nrho -3\nSV\n1 1:2 3:0.5\n-1 2:1e-3\n"
+        ],
         "pickle": [pickle.dumps({"params": found, "note": b"n"}, protocol=protocol) for protocol in (0, 2, 4, 5)],
     }
     with tempfile.TemporaryDirectory() as folder:

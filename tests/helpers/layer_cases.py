@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxiqa import layers
 from jaxiqa.layers import fourier, kernel_bounds, linear_algebra, orthogonal_dense, robust_block, sll, unitary_spectrum
-from jaxiqa.nn.kernels import grouped, resampling, wide
+from jaxiqa.nn.kernels import grouped, pick, resampling, wide
 from jaxiqa.nn.kernels import max_pool as max_pooling
 from jaxiqa.nn.kernels.depthwise import depthwise_conv, grouped_convolution, shifted_products
 
@@ -85,10 +85,12 @@ MACHINERY = {
     "newton_schulz": (lambda u: linear_algebra.newton_schulz((u,)), [TALL / 3]),
     "norm_bound": (kernel_bounds.norm_bound, [KERNEL[..., :3]]),
     "overlaps": (kernel_bounds.overlaps, [KERNEL[..., :3]]),
+    "pick": (partial(pick.pick, kept=(0, 2)), [X]),
     "polish": (linear_algebra.polish, [TALL / 3]),
     "product": (linear_algebra.product, [SQUARE, TALL[:, :4]]),
     "shifted_products": (lambda x, k: shifted_products(x, k, (2, 1), PADS), [X, KERNEL[:, :2, 0]]),
     "to_frequencies": (fourier.to_frequencies, [X]),
+    "spread": (partial(pick.spread, kept=(0, 2, 5, 6), count=8), [X]),
     "soft_threshold": (lambda x, t: robust_block.soft_threshold(x + 0j, t), [X, np.full(4, 0.3)]),
     "transposed": (kernel_bounds.transposed, [KERNEL[..., :3]]),
     "wide_conv": (partial(wide.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),

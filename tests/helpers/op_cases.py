@@ -5,7 +5,22 @@ from functools import partial
 import jax
 import numpy as np
 
-from jaxiqa.ops import clustering, color, cubic, edges, filters, flow, geometry, jpeg, resize, ssim, wavelet
+from jaxiqa.ops import (
+    clustering,
+    color,
+    contrast,
+    cubic,
+    edges,
+    filters,
+    flow,
+    generalised_gaussian,
+    geometry,
+    jpeg,
+    resize,
+    spline,
+    ssim,
+    wavelet,
+)
 
 RANDOM = np.random.default_rng(0)
 
@@ -40,6 +55,12 @@ OPS = {
     "ms_ssim": (ssim.ms_ssim, [make_images(1, 161, 164, 1), make_images(1, 161, 164, 1)]),
     "haar_low": (wavelet.haar_low, [IMAGES]),
     "haar_low_pass": (wavelet.haar_low_pass, [IMAGES]),
+    "local_contrast": (contrast.local_contrast, [IMAGES]),
+    "resize_spline": (partial(spline.resize_spline, size=(5, 4)), [IMAGES]),
+    "moment_ratio": (generalised_gaussian.moment_ratio, [RANDOM.uniform(0.3, 4.0, 6)]),
+    "shape_of_ratio": (generalised_gaussian.shape_of_ratio, [RANDOM.uniform(0.2, 0.65, 6)]),
+    "signed_moments": (generalised_gaussian.signed_moments, [RANDOM.normal(size=(2, 30))]),
+    "fit_asymmetric": (generalised_gaussian.fit_asymmetric, [np.array([[0.8, 1.1, 0.9, 1.3], [0.3, 0.3, 0.35, 0.2]])]),
 }
-NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights", "gaussian_weights"}
+NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights", "gaussian_weights", "spline_weights"}
 """Functions that take sizes only; their weights are float64, rounded to the type of the images at the end."""

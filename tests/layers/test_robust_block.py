@@ -3,6 +3,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from quick import every
 
 from jaxiqa.layers.pooling import square_pool
 from jaxiqa.layers.robust_block import Bottleneck, RobustBlock, low_pass_mask, soft_threshold
@@ -125,6 +126,19 @@ def test_the_bottleneck_has_the_blocks_shapes_and_is_not_orthogonal():
     control = Bottleneck(8, 4, rngs=nnx.Rngs(0))
     assert control(X).shape == X.shape
     assert not any("orthogonal" in str(path) for path, _ in nnx.iter_graph(control))
+
+
+@pytest.mark.parametrize("size", every(3, [(9, 13), (13, 9), (10, 10)]))
+@pytest.mark.parametrize("options", [{}, {"pool": "square"}, {"pool": "square", "padding": "VALID"}], ids=str)
+def test_the_bottleneck_pools_and_pads_as_the_block_does(size, options):
+    x = jax.random.normal(jax.random.key(0), (1, *size, 8))
+    block, control = (kind(8, 4, rngs=nnx.Rngs(0), **options) for kind in (RobustBlock, Bottleneck))
+    assert control(x).shape == block(x).shape
+    if "pool" in options:
+        control.pool = None
+        np.testing.assert_array_equal(control(square_pool(x)), Bottleneck(8, 4, rngs=nnx.Rngs(0), **options)(x))
+        with pytest.raises(ValueError, match=r"pool='max' is not allowed; choose from None, 'square'"):
+            Bottleneck(8, 4, pool="max", rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from quick import every
 
 from jaxiqa import layers
 from jaxiqa.layers import OrthogonalConv, RobustBlock
@@ -73,12 +74,7 @@ def dense_norm(function, cin=3):
     return np.linalg.norm(jacobian.reshape(len(jacobian), -1), 2)
 
 
-def half_slow(names):
-    """Every second case is a slow test."""
-    return [pytest.param(name, marks=pytest.mark.slow) if i % 2 else name for i, name in enumerate(names)]
-
-
-@pytest.mark.parametrize("name", half_slow(LINEAR))
+@pytest.mark.parametrize("name", every(2, LINEAR))
 def test_the_bound_is_above_the_dense_norm_and_close(name):
     found = report(LINEAR[name], (*SIZE, 3), lower=False)
     norm = dense_norm(LINEAR[name])
@@ -91,9 +87,7 @@ def test_the_bound_is_above_the_dense_norm_and_close(name):
 
 @pytest.mark.parametrize(
     "name",
-    half_slow(
-        ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide", "in groups"]
-    ),
+    every(2, ["conv", "strided", "grouped", "dilated", "depthwise", "depthwise strided", "valid", "wide", "in groups"]),
 )
 def test_the_bounds_of_one_layer_enclose_its_norm(name):
     rows = [row for row in report(LINEAR[name], (*SIZE, 3), steps=60).rows if "bias" not in row.name]
@@ -120,7 +114,7 @@ NONLINEAR = {
 }
 
 
-@pytest.mark.parametrize("name", half_slow(NONLINEAR))
+@pytest.mark.parametrize("name", every(2, NONLINEAR))
 def test_slopes_between_points_stay_below_the_bound(name):
     """Check the Jacobian at many points, also at peaks, where pooling is steepest."""
     function, worst = NONLINEAR[name], 0.0

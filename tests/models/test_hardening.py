@@ -7,13 +7,14 @@ import pytest
 import tiny
 from flax import nnx
 
-from jaxiqa.models import BACKBONES, POSITIONS, Linearity, harden, load_run, save
+from jaxiqa.models import BACKBONES, POSITIONS, Linearity, harden, load_run, resolve_position, save
 from jaxiqa.pretrained import key_map
 
 X = jax.ShapeDtypeStruct((2, 144, 176, 3), jnp.float32)
 RESNET = ("before:conv1", "before:layer1", "before:layer2.1", "after:layer3")
 PLACES = {
     "alexnet": ("before:relu1", "before:relu3", "before:relu4", "after:relu4"),
+    "efficientnet_lite0": ("before:stem", "before:block0", "before:block5", "after:block10"),
     "inception_resnet_v2": ("before:conv2d_1a", "before:block35", "before:block17.7", "after:block17"),
     "mobilenet_v2": ("before:stem", "before:block0", "before:block5", "after:block12"),
     "mobilenet_v2_torch": ("before:stem", "before:block0", "before:block5", "after:block12"),
@@ -35,6 +36,42 @@ def test_positions_are_those_of_the_paper():
     assert channels == {1: 3, 2: 64, 3: 256, 4: 512, 5: 512, 6: 1024}
     assert [mid for _, mid in POSITIONS.values()] == [3, 64, 256, 128, 200, 200]
     assert model.backbone.order[model.backbone.place("before:layer2.2")[0] - 1] == "layer2.1"  # so it is the third
+
+
+@pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "resnext101_32x8d"])
+def test_positions_resolve_to_the_papers_places_and_widths(backbone):
+    stages = nnx.eval_shape(lambda: BACKBONES[backbone].build(width=64, rngs=nnx.Rngs(0)))
+    assert {n: resolve_position(f"position:{n}", stages) for n in POSITIONS} == POSITIONS
+    narrow = nnx.eval_shape(lambda: BACKBONES[backbone].build(width=16, rngs=nnx.Rngs(0)))
+    assert [resolve_position(f"position:{n}", narrow)[1] for n in POSITIONS] == [3, 16, 64, 32, 50, 50]
+
+
+@pytest.mark.slow
+def test_a_block_at_a_position_is_the_block_at_its_place():
+    model, named = (Linearity("resnet50", width=8, rngs=nnx.Rngs(0)) for _ in range(2))
+    harden(model, "position:6", rngs=nnx.Rngs(1), unitary="cayley")
+    harden(named, "after:layer3", rngs=nnx.Rngs(1), unitary="cayley", mid=25)
+    assert model.insertions == named.insertions
+    assert model.insertions[0].where == "after:layer3"
+    harden(model, "position:2", "bottleneck", mid=3, rngs=nnx.Rngs(1))
+    harden(model, "position:1", "square_pool", rngs=nnx.Rngs(1))
+    assert [dict(block.options) for block in model.insertions[1:]] == [{"mid": 3}, {}]
+
+
+@pytest.mark.parametrize(
+    ("backbone", "where", "message"),
+    [
+        ("resnet18", "position:4", r"'before:layer2\.2', and this ResNet has no such stage.*positions 1, 2, 3, 5, 6$"),
+        ("resnet18", "position:7", r"position='7' is not allowed; choose from '1', '2'"),
+        ("resnet18", "position:", r"position='' is not allowed"),
+        ("efficientnet_lite0", "position:6", r"places in a ResNet; write.*of the stages stem, block0, .*, head$"),
+    ],
+)
+def test_a_position_that_does_not_exist_is_refused_with_what_does(backbone, where, message):
+    model = Linearity(backbone, width=8, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match=message):
+        harden(model, where, rngs=nnx.Rngs(1))
+    assert model.insertions == ()
 
 
 SLOW = {"inception_resnet_v2"}

@@ -100,7 +100,7 @@ def test_there_is_no_score_range_before_calibration(model):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"backbone": "resnet19"}, "backbone='resnet19' is not allowed; choose from 'inception_resnet_v2'"),
+        ({"backbone": "resnet19"}, "backbone='resnet19' is not allowed; choose from 'efficientnet_lite0'"),
         ({"taps": ("layer4", "layer3")}, "must be two stages in the order of conv1"),
         ({"taps": ("layer3", "layer5")}, "stage 'layer5' does not exist; the stages are conv1"),
         ({"width": 0}, "width=0 is outside"),

@@ -9,7 +9,9 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import harden
-from jaxiqa.models.paq2piq import PAQ2PIQ_SPEC, PaQ2PiQ, roi_bins, roi_max_pool
+from jaxiqa.models.paq2piq import PAQ2PIQ_SPEC, PaQ2PiQ
+from jaxiqa.nn.roi_pool import check_boxes, pool_boxes, roi_bins, roi_max_pool
+from jaxiqa.train.losses import mse
 
 X = jax.random.uniform(jax.random.key(1), (2, 97, 150, 3))
 
@@ -93,6 +95,86 @@ def test_pooling_of_all_regions(height, width):
             for j in range(count):
                 expected = loops(np.asarray(x[0]), (xs[j], ys[i], xs[j + 1], ys[i + 1]))
                 np.testing.assert_array_equal(pooled[0, 2 * i : 2 * i + 2, 2 * j : 2 * j + 2], expected)
+
+
+@pytest.mark.parametrize(("height", "width"), [(97, 150), (16, 40), (333, 641), (1024, 512)])
+def test_pooling_of_any_boxes(height, width):
+    """Whole and broken pixels, boxes of one pixel, of the whole image, and with ends halfway between cells."""
+    cells = tuple(-(-side // 32) for side in (height, width))
+    random = np.random.default_rng(0)
+    x = random.normal(size=(2, *cells, 3)).astype(np.float32)
+    ends = random.uniform(size=(2, 40, 2, 2)) * (width, height)
+    ends[:, ::2] = np.floor(ends[:, ::2] / 16) * 16
+    low, high = ends.min(2), ends.max(2)
+    high = np.minimum(np.maximum(high, low + 1), (width, height))
+    low = np.minimum(low, high - 1)
+    boxes = np.concatenate([low, high], axis=-1).astype(np.float32)
+    boxes[:, 0] = (0, 0, width, height)
+    pooled = jax.jit(pool_boxes)(x, boxes)
+    for image in range(2):
+        for number, box in enumerate(boxes[image]):
+            np.testing.assert_array_equal(pooled[image, number], loops(x[image], box))
+
+
+def grid(height, width):
+    ys, xs = np.linspace(0, height, 21), np.linspace(0, width, 21)
+    boxes = [(xs[j], ys[i], xs[j + 1], ys[i + 1]) for i in range(20) for j in range(20)]
+    return jnp.asarray(np.array([[(0, 0, width, height), *boxes]]), jnp.float32)
+
+
+@pytest.mark.parametrize(("height", "width"), [(97, 150), pytest.param(160, 224, marks=pytest.mark.slow)])
+def test_boxes_of_the_image_and_of_the_grid_have_its_scores(model, height, width):
+    """Also in the unit of a calibrated metric."""
+    model = nnx.clone(model)
+    model.calibrate(k=3.0, b=-2.0, score_range=(0.0, 1.0))
+    images = jax.random.uniform(jax.random.key(2), (1, height, width, 3))
+    scores = jax.jit(lambda images, boxes: model.regions(images, boxes))(images, grid(height, width))
+    expected = jax.jit(lambda x: jnp.concatenate([model(x)[:, None], model.local_map(x).reshape(1, 400)], axis=1))
+    assert np.std(scores) > 1e-4
+    np.testing.assert_allclose(scores, expected(images), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_every_image_has_its_own_boxes(model):
+    boxes = jnp.array([[[0, 0, 90, 50], [60, 30, 150, 97]], [[10, 0, 20, 97], [0, 0, 150, 40]]])
+    both = jax.jit(lambda images, boxes: model.regions(images, boxes))(X, boxes)
+    assert len(np.unique(both)) == 4
+    alone = jax.jit(lambda image, box: model.regions(image[None], box[None])[0])
+    np.testing.assert_allclose(both, [alone(X[0], boxes[0]), alone(X[1], boxes[1])], rtol=1e-5)
+    np.testing.assert_allclose(both, jax.jit(jax.vmap(alone))(X, boxes), rtol=1e-5)
+
+
+@pytest.mark.slow
+def test_the_gradient_of_regions_is_finite_and_stays_near_them(model):
+    boxes = jnp.array([[[0.0, 0, 20, 20]]])
+    wide = jax.random.uniform(jax.random.key(3), (1, 64, 704, 3))
+    gradient = jax.jit(jax.grad(lambda x: model.regions(x, boxes).sum()))(wide)
+    assert np.isfinite(gradient).all()
+    assert np.abs(gradient[:, :, :64]).max() > 0
+    assert np.abs(gradient[:, :, 512:]).max() == 0  # beyond the receptive field
+
+
+@pytest.mark.parametrize(
+    "box", [(-1, 0, 9, 9), (0, 0, 151, 9), (0, 0, 9, 98), (5, 5, 5, 9), (0, 9, 9, 3), (np.nan, 0, 9, 9)]
+)
+def test_boxes_that_are_empty_or_outside_are_refused(model, box):
+    boxes = np.array([[(0, 0, 9, 9), (0, 0, 9, 9)], [(0, 0, 9, 9), box]])
+    with pytest.raises(ValueError, match=r"boxes\[1, 1\] is .*0 <= left < right <= 150 and 0 <= top < bottom <= 97"):
+        model.regions(X, boxes)
+    with pytest.raises(ValueError, match=r"boxes has shape \(1, 2, 4\); expected \(2, r, 4\)"):
+        check_boxes(boxes[:1], X.shape)
+
+
+def test_the_loss_is_the_mean_over_labels_of_images_and_regions():
+    """The authors' MSELossFlat over ``b 4`` scores and labels."""
+    random = np.random.default_rng(0)
+    scores, labels = (random.normal(size=(6, 4)).astype(np.float32) for _ in range(2))
+    outputs = {"score": scores[:, 0], "regions": scores[:, 1:], "region_mos": labels[:, 1:]}
+    outputs = {name: jnp.asarray(value) for name, value in outputs.items()}
+    total = PaQ2PiQ.total_loss(outputs, jnp.asarray(labels[:, 0]), mse)
+    assert float(total) == pytest.approx(((scores - labels) ** 2).mean(), rel=1e-5)
+    alone = PaQ2PiQ.total_loss({"score": outputs["score"]}, jnp.asarray(labels[:, 0]), mse)
+    assert float(alone) == pytest.approx(((scores - labels)[:, 0] ** 2).mean(), rel=1e-5)
 
 
 def test_the_gradient_of_a_repeated_cell_is_not_multiplied():

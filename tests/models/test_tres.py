@@ -10,8 +10,9 @@ import tiny
 from flax import nnx
 
 from jaxiqa.models import MODELS, harden
-from jaxiqa.models.tres import TReS, l2_pool_smooth, unit_channels
+from jaxiqa.models.tres import TReS
 from jaxiqa.nn.crops import grid_positions
+from jaxiqa.nn.level_pooling import l2_pool_smooth, unit_channels
 
 NAMES = [*(f"layer{i}" for i in (1, 2, 3, 4)), "encoder.0", "pooled", "encoder", "fc2", "position"]
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 301, 453, 3))
@@ -86,10 +87,21 @@ def test_pyiqa_crops_lie_on_its_grid_at_native_size():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("protocol", ["official", "pyiqa"])
+def test_the_whole_image_is_one_crop():
+    model = TReS(protocol="whole", width=8, rngs=nnx.Rngs(0))
+    resized = jax.image.resize(IMAGES, (2, 224, 224, 3), "bilinear", antialias=True)
+    np.testing.assert_array_equal(model.prepare(IMAGES), resized)
+    scores = jitted(model.__call__)
+    np.testing.assert_allclose(scores(IMAGES), jitted(model.network)(resized), rtol=1e-5)
+    np.testing.assert_allclose(scores(IMAGES)[1:], scores(IMAGES[1:]), rtol=1e-4)
+    np.testing.assert_array_equal(model.prepare(resized), resized)
+
+
+@pytest.mark.parametrize("protocol", ["official", "pyiqa", "whole"])
 def test_images_are_prepared_one_by_one(protocol):
     model = abstract(protocol=protocol)
-    np.testing.assert_allclose(model.prepare(IMAGES)[50:], model.prepare(IMAGES[1:]), atol=1e-6)
+    crops = model.prepare(IMAGES)
+    np.testing.assert_allclose(crops[len(crops) // 2 :], model.prepare(IMAGES[1:]), atol=1e-6)
 
 
 @pytest.mark.slow
@@ -121,7 +133,7 @@ def test_the_gradient_is_finite_if_all_channels_are_zero():
 
 
 def test_errors_name_the_bad_argument():
-    with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'pyiqa'"):
+    with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'pyiqa', 'whole'"):
         TReS(protocol="pyqa", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="pixels is 223x224; this network takes crops of 224x224"):
         abstract().network(jnp.zeros((1, 223, 224, 3)))

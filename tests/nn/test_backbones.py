@@ -21,6 +21,7 @@ MOBILENET = "data/weights/mobilenet_v2_imagenet.safetensors"
     ("backbone", "parameters"),
     # counts of torchvision and timm; for MobileNetV2 (batch norm folded, 1001 classes) that of the file
     [
+        ("efficientnet_lite0", 4_652_008),
         ("resnet18", 11_689_512),
         ("resnet50", 25_557_032),
         ("resnet101", 44_549_160),
@@ -39,7 +40,16 @@ def test_published_number_of_parameters(backbone, parameters):
 
 
 @pytest.mark.parametrize(
-    "backbone", ["mobilenet_v2", "mobilenet_v2_torch", "resnet18", "resnet50", "resnet101", "resnext101_32x8d"]
+    "backbone",
+    [
+        "efficientnet_lite0",
+        "mobilenet_v2",
+        "mobilenet_v2_torch",
+        "resnet18",
+        "resnet50",
+        "resnet101",
+        "resnext101_32x8d",
+    ],
 )
 @pytest.mark.parametrize("size", [(65, 48)])
 def test_maps_shrink_by_two_at_every_stride(backbone, size):

@@ -14,14 +14,16 @@ from jaxiqa import attacks
 from jaxiqa.attacks import apgd
 from jaxiqa.attacks.engine import loop
 from jaxiqa.config import Adversarial, NormPenalty, Training
+from jaxiqa.data.pipeline import View
 from jaxiqa.defenses import adversarial_batch, norm_penalty
 from jaxiqa.models.metric import Metric
 from jaxiqa.ops.ssim import ssim
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
+from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.state import make_optimizer, merge_model, raw_score_fn, split_model, start
+from jaxiqa.train.state import merge_model, raw_score_fn, split_model, start
 from jaxiqa.train.step import DEFAULTS, make_step
 
 COUNT, SIZE = 16, (33, 40)
@@ -56,14 +58,8 @@ def augment():
 
 
 def optimizer(parts, rate):
-    return make_optimizer(
-        parts.params,
-        learning_rate=rate,
-        backbone_factor=0.1,
-        decay_every=100,
-        decay_factor=1.0,
-        pretrained=frozenset(),
-    )
+    training = Training(learning_rate=rate, backbone_factor=0.1)
+    return make_optimizer(parts.params, training, steps_per_epoch=1)
 
 
 def leaves(tree):
@@ -79,8 +75,8 @@ def source():
     images = random.uniform(size=(COUNT, *SIZE, 3)).astype(np.float32)
     mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
 
-    def fetch(index, mirrored):
-        return {"image": images[index][:, ::-1] if mirrored else images[index], "mos": mos[index]}
+    def fetch(index, view):
+        return {"image": images[index][:, ::-1] if view.mirrored else images[index], "mos": mos[index]}
 
     return Examples(fetch, mos)
 
@@ -196,13 +192,13 @@ def test_a_configs_settings_reach_the_step(parts, monkeypatch):
     adversarial = Adversarial(4 / 255, "fgsm", {}, label="ssim", penalty=0.5, target="score")
     chosen = Training(epochs=1, adversarial=adversarial, norm_penalty=NormPenalty(3.0, 0.02, scale_free=False))
     added = additions(chosen, source(), {})
-    images, gather = jnp.asarray(np.stack([source().fetch(i, False)["image"] for i in range(4)])), lambda x: x
-    mos = jnp.asarray(source().standardised(source().mos[:4]))
+    images, gather = jnp.asarray(np.stack([source().fetch(i, View())["image"] for i in range(4)])), lambda x: x
+    mos = jnp.asarray(source().labels(source().mos[:4]))
     brightness = Partial(lambda x: x.mean((1, 2, 3)))
     keys = jax.random.split(jax.random.key(0), 4)
     doubled, labels = added["augment"](brightness, images, mos, keys, gather=gather)
     np.testing.assert_allclose(doubled[:4], jnp.clip(images + 4 / 255, 0, 1), atol=1e-6)
-    low, high = source().standardised(np.array([source().mos.min(), source().mos.max()]))
+    low, high = source().labels(np.array([source().mos.min(), source().mos.max()]))
     expected = np.clip(mos - 0.5 * (1 - ssim(images, doubled[:4])) * (high - low), low, high)
     np.testing.assert_allclose(labels[:4], expected, atol=1e-5)
     assert float(added["penalty"](brightness, images, gather=gather)) == pytest.approx(1.5, rel=1e-3)  # ‖∇‖₁ is 1

@@ -9,8 +9,10 @@ import optax
 import pytest
 
 from jaxiqa import models
+from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant
 from jaxiqa.train.divergence import _largest_and_squares, check_scores, check_weights, differ, rms, unjudged
 from jaxiqa.train.examples import Examples
+from jaxiqa.train.experiment import load_data, train_variant
 from jaxiqa.train.loop import fit
 from jaxiqa.train.state import split_model
 
@@ -117,8 +119,8 @@ def train(folder, *, rate, edit=lambda path, leaf: leaf, count=8, batch=8, epoch
     return fit(
         parts,
         optax.adam(rate),
-        Examples(lambda i, mirrored: {"image": images[i], "mos": labels[i]}, labels),
-        Examples(lambda i, mirrored: {"image": images[i], "mos": mos[i]}, mos),
+        Examples(lambda i, view: {"image": images[i], "mos": labels[i]}, labels),
+        Examples(lambda i, view: {"image": images[i], "mos": mos[i]}, mos),
         epochs=epochs, batch_size=batch, loss=loss, flip=True, masks={}, seed=0, folder=folder,
         devices=jax.local_devices()[:1],
     )  # fmt: skip
@@ -159,3 +161,18 @@ def test_a_metric_with_constant_scores_is_an_error(tmp_path):
         FloatingPointError, match="training failed: no epoch can be judged; at step 3 all validation scores are equal"
     ):
         train(tmp_path, rate=1e-3, edit=lambda path, leaf: leaf * 0)
+
+
+@pytest.mark.slow
+def test_a_training_that_learns_nothing_says_how_long_it_was(tmp_path):
+    data = Data("builtin", options={"size": (64, 80), "train": 12, "val": 8, "test": 4})
+    variants = {"base": Variant(Training(epochs=3, batch_size=4, learning_rate=((0, 1e-4), (2, 1e-5))))}
+    model = Model(metric="brisque", options={"vectors": 5})
+    experiment = Experiment("short", data, model, variants, Evaluation(data, {}), workdir=str(tmp_path))
+    splits = load_data(experiment, ["base"])
+    message = (
+        r"base seed 0: raw scores fall as human scores rise .*; the metric has learnt nothing; change "
+        r"variants\.base\.training \(learning_rate=0\.0001 at first, epochs=3: 9 steps\), and delete .*seed0"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        train_variant(experiment, "base", 0, splits, {}, {})

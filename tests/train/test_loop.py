@@ -9,11 +9,14 @@ import pytest
 from flax import nnx
 
 from jaxiqa import models
+from jaxiqa.config import Training
+from jaxiqa.data.pipeline import View
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.examples import Examples, activation_source
 from jaxiqa.train.loop import fit
+from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.pruning import apply_masks, make_masks
-from jaxiqa.train.state import digest, make_optimizer, merge_model, split_model
+from jaxiqa.train.state import digest, merge_model, split_model
 
 COUNT = 24
 
@@ -30,22 +33,16 @@ def source(poison=None):
     images = random.uniform(size=(COUNT, 20, 24, 3)).astype(np.float32)
     mos = (100 * images.mean((1, 2, 3))).astype(np.float32)
 
-    def fetch(index, mirrored):
-        image = images[index][:, ::-1] if mirrored else images[index]
+    def fetch(index, view):
+        image = images[index][:, ::-1] if view.mirrored else images[index]
         return {"image": image * np.float32(np.nan) if index == poison else image, "mos": mos[index]}
 
     return Examples(fetch, mos)
 
 
 def run(parts, folder, *, train=None, epochs=2, masks=None):
-    optimizer = make_optimizer(
-        parts.params,
-        learning_rate=1e-3,
-        backbone_factor=0.1,
-        decay_every=100,
-        decay_factor=0.1,
-        pretrained=frozenset({"layer1.0"}),
-    )
+    training = Training(epochs, learning_rate=1e-3, backbone_factor=0.1)
+    optimizer = make_optimizer(parts.params, training, steps_per_epoch=1, pretrained=frozenset({"layer1.0"}))
     return fit(
         parts,
         optimizer,
@@ -57,7 +54,7 @@ def run(parts, folder, *, train=None, epochs=2, masks=None):
         flip=True,
         masks=masks or {},
         seed=0,
-        folder=folder,
+        folder=str(folder),  # text is as good as a path
         devices=jax.local_devices()[:1],
     )
 
@@ -75,7 +72,7 @@ def test_training_changes_trainable_parameters_only_and_pruned_filters_stay_zero
     rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
     assert [row["epoch"] for row in rows] == [1, 2]
     assert [row["step"] for row in rows] == [3, 6]
-    assert result.validation_srocc == pytest.approx(max(row["validation_srocc"] for row in rows))
+    assert result.best_correlation == pytest.approx(max(row["validation_srocc"] for row in rows))
     assert result.best_epoch == max(rows, key=lambda row: row["validation_srocc"])["epoch"]
 
     before, after = flat(pruned.params), flat(result.params)
@@ -132,16 +129,16 @@ def test_stored_activations_train_like_their_images(model, tmp_path):
     images = source()
     stored = activation_source(parts, images, trunk[-1], flip=True, batch_size=7, progress=lambda done, total: None)
     np.testing.assert_allclose(
-        stored.fetch(3, True)["activation"],
-        model.trunk(jnp.asarray(images.fetch(3, True)["image"][None]), trunk[-1])[0],
+        stored.fetch(3, View(True))["activation"],
+        model.trunk(jnp.asarray(images.fetch(3, View(True))["image"][None]), trunk[-1])[0],
         atol=1e-5,
     )
     whole, part = (
         merge_model(parts, parts.params, parts.batch_stats).outputs(
-            jnp.stack([images.fetch(i, False)["image"] for i in range(4)])
+            jnp.stack([images.fetch(i, View())["image"] for i in range(4)])
         ),
         merge_model(parts, parts.params, parts.batch_stats).outputs_from(
-            jnp.stack([stored.fetch(i, False)["activation"] for i in range(4)]), trunk[-1]
+            jnp.stack([stored.fetch(i, View())["activation"] for i in range(4)]), trunk[-1]
         ),
     )
     for name in whole:

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import pearsonr
 
 from jaxiqa.models import Linearity
-from jaxiqa.train.losses import LOSSES, mse, norm_in_norm, plcc, total_loss
+from jaxiqa.train.losses import LOSSES, mse, norm_in_norm, plcc
 
 
 @pytest.mark.parametrize("batch", ["batch0", "batch1", "batch2"])
@@ -27,7 +27,7 @@ def test_norm_in_norm_equals_the_reference_with_its_gradient(shared, batch):
             assert float(squared) == pytest.approx(expected["p2q2_per_head"][head], abs=1e-10)
         weights = Linearity.loss_weights
         value, gradient = jax.value_and_grad(
-            lambda x: total_loss(norm_in_norm, dict(zip(weights, x.T, strict=True)), mos, weights)
+            lambda x: Linearity.total_loss(dict(zip(weights, x.T, strict=True)), mos, norm_in_norm)
         )(heads)
     assert float(value) == pytest.approx(expected["total"], abs=1e-10)
     for head in range(3):

@@ -15,9 +15,11 @@ import pytest
 from flax import nnx
 
 from jaxiqa import models
+from jaxiqa.config import Training
 from jaxiqa.train.losses import LOSSES
+from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.parallel import AXIS, data_parallel
-from jaxiqa.train.state import make_optimizer, split_model, start
+from jaxiqa.train.state import split_model, start
 from jaxiqa.train.step import DEFAULTS, make_step
 
 
@@ -43,7 +45,7 @@ def batches(count=10):
 
 
 def train(parts, backend, devices, loss="norm_in_norm"):
-    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=100, decay_factor=1.0)
+    optimizer = make_optimizer(parts.params, Training(learning_rate=1e-4, backbone_factor=0.1), steps_per_epoch=1)
     step = make_step(parts, LOSSES[loss], optimizer, axis_name=AXIS)
     step = data_parallel(step, backend=backend, devices=jax.local_devices()[:devices])
     state, losses = start(parts, optimizer), []
@@ -61,7 +63,7 @@ def one(parts):
 @pytest.mark.slow
 def test_eight_devices_equal_one(parts):
     """With chex's fake devices, of which there may be more than this machine has."""
-    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=100, decay_factor=1.0)
+    optimizer = make_optimizer(parts.params, Training(learning_rate=1e-4, backbone_factor=0.1), steps_per_epoch=1)
     step = make_step(parts, LOSSES["norm_in_norm"], optimizer, axis_name=AXIS)
     state, constants = start(parts, optimizer), {"fixed": parts.fixed, "other": parts.other, "masks": {}, **DEFAULTS}
     batch = batches(1)[0]
@@ -134,13 +136,13 @@ def shapes_of_a_step(parts, optimizer, **changes):
 
 def test_a_step_refuses_an_augmentation_that_loses_labels(parts):
     shorter = jax.tree_util.Partial(lambda score_fn, images, mos, keys, *, gather: (images, mos[1:]))
-    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=9, decay_factor=1.0)
+    optimizer = make_optimizer(parts.params, Training(learning_rate=1e-4, backbone_factor=0.1), steps_per_epoch=1)
     with pytest.raises(ValueError, match="assert_equal_shape_prefix"):
         shapes_of_a_step(parts, optimizer, augment=shorter)
 
 
 def test_a_step_refuses_masks_that_change_the_shape_of_parameters(parts):
-    optimizer = make_optimizer(parts.params, learning_rate=1e-4, backbone_factor=0.1, decay_every=9, decay_factor=1.0)
+    optimizer = make_optimizer(parts.params, Training(learning_rate=1e-4, backbone_factor=0.1), steps_per_epoch=1)
     masks = {"regression": {"bias": jnp.ones((3, 1))}}
     with pytest.raises(AssertionError, match="assert_trees_all_equal_shapes_and_dtypes"):
         shapes_of_a_step(parts, optimizer, masks=masks)

@@ -39,7 +39,7 @@ def get_config():
         data=Data("builtin", options=options),
         model=Model("resnet18", width=8),
         variants={{
-            "baseline": Variant(Training(epochs=1, batch_size=8)),
+            "baseline": Variant(Training(epochs=3, batch_size=8, learning_rate=1e-3)),
             "several": Variant(Training(epochs=3, batch_size=8), parent="baseline", prune=Prune(0.1), block={BLOCKS!r}),
         }},
         evaluation=Evaluation(

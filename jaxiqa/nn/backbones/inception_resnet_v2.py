@@ -12,12 +12,12 @@ Stages: ``conv2d_1a`` … ``maxpool_5a`` (the stem), ``mixed_5b``, ``block35.0``
 from collections.abc import Sequence
 from typing import Any, Literal
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones.inception_keras import from_keras
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
@@ -39,6 +39,8 @@ MIXED_7A: tuple[Branch, ...] = ([(256, 1), (384, 3)], [(256, 1), (288, 3)], [(25
 class ConvNormReLU(nnx.Module):
     """Compute ``relu(bn(conv(x)))``."""
 
+    activation = "relu"
+
     def __init__(
         self,
         cin: int,
@@ -53,7 +55,7 @@ class ConvNormReLU(nnx.Module):
         self.bn = nnx.BatchNorm(cout, use_running_average=True, momentum=0.9, epsilon=1e-3, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        return jax.nn.relu(self.bn(self.conv(x)))
+        return activate(self.activation, self.bn(self.conv(x)))
 
 
 class MaxPool(nnx.Module):
@@ -108,6 +110,8 @@ class ResidualBlock(nnx.Module):
     """Compute ``relu(x + scale · project(concat(branch_0(x), branch_1(x), …)))``; ``project`` is a 1×1 convolution with
     bias."""
 
+    activation = "relu"
+
     def __init__(self, cin: int, branches: Sequence[Branch], *, scale: float, relu: bool = True, rngs: nnx.Rngs):
         self.branch = nnx.List([nnx.List(branch(cin, layers, rngs=rngs)) for layers in branches])
         self.project = conv(sum(layers[-1][0] for layers in branches), cin, 1, bias=True, rngs=rngs)
@@ -115,7 +119,7 @@ class ResidualBlock(nnx.Module):
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
         y = x + self.scale * self.project(concatenated(self.branch, x))
-        return jax.nn.relu(y) if self.relu else y
+        return activate(self.activation, y) if self.relu else y
 
 
 def concatenated(branches: Sequence[Sequence[Any]], x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:

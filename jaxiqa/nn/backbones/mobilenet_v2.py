@@ -14,11 +14,11 @@ from collections.abc import Iterator, Mapping
 from functools import partial
 from typing import Literal
 
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.conv import LINEAR, conv
 from jaxiqa.nn.stages import BackboneSpec, Stages
 from jaxiqa.pretrained import key_map
@@ -30,23 +30,22 @@ LAYOUT = ((1, 16, 1, 1), (6, 24, 2, 2), (6, 32, 3, 2), (6, 64, 4, 2), (6, 96, 3,
 Padding = Literal["SAME", "centred"]
 
 
-def relu6(x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-    """Return ``min(max(x, 0), 6)``."""
-    return jnp.clip(x, 0.0, 6.0)
-
-
 class ConvReLU6(nnx.Module):
     """Compute ``relu6(conv(x))``."""
+
+    activation = "relu6"
 
     def __init__(self, cin: int, cout: int, size: int, *, stride: int = 1, padding: Padding, rngs: nnx.Rngs):
         self.conv = conv(cin, cout, size, stride=stride, padding=padding, bias=True, rngs=rngs)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        return relu6(self.conv(x))
+        return activate(self.activation, self.conv(x))
 
 
 class InvertedResidual(nnx.Module):
     """Compute ``project(relu6(depthwise(relu6(expand(x)))))``, plus ``x`` if the shapes agree."""
+
+    activation = "relu6"
 
     def __init__(self, cin: int, cout: int, expansion: int, *, stride: int, padding: Padding, rngs: nnx.Rngs):
         inner = cin * expansion
@@ -56,8 +55,8 @@ class InvertedResidual(nnx.Module):
         self.residual = stride == 1 and cin == cout
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        y = x if self.expand is None else relu6(self.expand(x))
-        y = self.project(relu6(self.depthwise(y)))
+        y = x if self.expand is None else activate(self.activation, self.expand(x))
+        y = self.project(activate(self.activation, self.depthwise(y)))
         return x + y if self.residual else y
 
 
@@ -78,19 +77,23 @@ def mobilenet_v2(*, width: int = 32, padding: Padding = "SAME", rngs: nnx.Rngs) 
     }
     cin = width
     for expansion, channels, blocks, first_stride in LAYOUT:
-        cout = _round(channels * width / 32)
+        cout = round_channels(channels * width / 32)
         for i in range(blocks):
             stride = first_stride if i == 0 else 1
             block = InvertedResidual(cin, cout, expansion, stride=stride, padding=padding, rngs=rngs)
             stages[f"block{len(stages) - 1}"] = (block, cout)
             cin = cout
-    last = max(1280, _round(1280 * width / 32))
+    last = max(1280, round_channels(1280 * width / 32))
     stages["head"] = (ConvReLU6(cin, last, 1, padding=padding, rngs=rngs), last)
     return Stages(stages)
 
 
-def _round(channels: float) -> int:
-    """Return the nearest multiple of 8 that is at least 8 and at most 10 % below ``channels``."""
+def round_channels(channels: float) -> int:
+    """Return the nearest multiple of 8 that is at least 8 and at most 10 % below ``channels``.
+
+    >>> [round_channels(channels) for channels in (3.0, 16.0, 27.0, 36.0)]
+    [8, 16, 32, 40]
+    """
     rounded = max(8, int(channels + 4) // 8 * 8)
     return rounded + 8 if rounded < 0.9 * channels else rounded
 
@@ -191,6 +194,7 @@ MOBILENET_V2 = BackboneSpec(
     mean=(0.5, 0.5, 0.5),
     std=(0.5, 0.5, 0.5),
     taps=("block12", "head"),
+    levels=("block2", "block5", "block12", "head"),
     classes=1001,  # class 0 is "background", so ImageNet labels that start at 1 are the class numbers
     rules=RULES,
     classifier_rules=CLASSIFIER_KEYS,
@@ -202,6 +206,7 @@ MOBILENET_V2_TORCH = BackboneSpec(
     mean=(0.485, 0.456, 0.406),
     std=(0.229, 0.224, 0.225),
     taps=("block12", "head"),
+    levels=("block2", "block5", "block12", "head"),
     classes=1000,
     rules=RULES,
     classifier_rules=CLASSIFIER_KEYS,

@@ -10,10 +10,10 @@ Stages: ``conv1`` (with its batch norm and ReLU), ``maxpool``, ``layer1.0`` … 
 
 from functools import partial
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import BackboneSpec, Stages
@@ -40,8 +40,10 @@ class ConvNorm(nnx.Module):
 class Stem(ConvNorm):
     """Compute ``relu(bn(conv(x)))``."""
 
+    activation = "relu"
+
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        return jax.nn.relu(super().__call__(x))
+        return activate(self.activation, super().__call__(x))
 
 
 class MaxPool(nnx.Module):
@@ -54,6 +56,8 @@ class MaxPool(nnx.Module):
 class BasicBlock(nnx.Module):
     """Compute ``relu(conv3x3(relu(conv3x3(x))) + shortcut(x))``, batch norm after each convolution."""
 
+    activation = "relu"
+
     def __init__(self, cin: int, cout: int, inner: int, *, stride: int, groups: int, rngs: nnx.Rngs):
         self.conv1 = conv(cin, inner, 3, stride=stride, groups=groups, rngs=rngs)
         self.bn1 = _norm(inner, rngs)
@@ -62,13 +66,15 @@ class BasicBlock(nnx.Module):
         self.shortcut = ConvNorm(cin, cout, 1, stride=stride, rngs=rngs) if stride > 1 or cin != cout else None
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
+        y = activate(self.activation, self.bn1(self.conv1(x)))
         y = self.bn2(self.conv2(y))
-        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+        return activate(self.activation, y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 class BottleneckBlock(nnx.Module):
     """Compute ``relu(conv1x1(relu(conv3x3(relu(conv1x1(x))))) + shortcut(x))``, batch norm after each convolution."""
+
+    activation = "relu"
 
     def __init__(self, cin: int, cout: int, inner: int, *, stride: int, groups: int, rngs: nnx.Rngs):
         self.conv1 = conv(cin, inner, 1, rngs=rngs)
@@ -80,10 +86,10 @@ class BottleneckBlock(nnx.Module):
         self.shortcut = ConvNorm(cin, cout, 1, stride=stride, rngs=rngs) if stride > 1 or cin != cout else None
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        y = jax.nn.relu(self.bn1(self.conv1(x)))
-        y = jax.nn.relu(self.bn2(self.conv2(y)))
+        y = activate(self.activation, self.bn1(self.conv1(x)))
+        y = activate(self.activation, self.bn2(self.conv2(y)))
         y = self.bn3(self.conv3(y))
-        return jax.nn.relu(y + (x if self.shortcut is None else self.shortcut(x)))
+        return activate(self.activation, y + (x if self.shortcut is None else self.shortcut(x)))
 
 
 def resnet(
@@ -151,6 +157,7 @@ _backbone = partial(
     mean=MEAN,
     std=STD,
     taps=("layer3", "layer4"),
+    levels=("layer1", "layer2", "layer3", "layer4"),
     classes=1000,
     rules=rules(),
     classifier_rules=key_map.linear("fc", "head"),

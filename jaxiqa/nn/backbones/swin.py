@@ -5,12 +5,12 @@
 
 from functools import cache
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float, Int
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.transformer import MLP, SelfAttention, layer_norm
 from jaxiqa.pretrained import key_map
@@ -100,6 +100,8 @@ class SwinLayer(nnx.Module):
         rngs: random numbers for the weights.
     """
 
+    activation = "relu"
+
     def __init__(
         self, features: int, *, depth: int, heads: int, window: int, hidden: int, scale: float, rngs: nnx.Rngs
     ):
@@ -116,7 +118,7 @@ class SwinLayer(nnx.Module):
         y = x
         for block in self.block:
             y = block(y)
-        return x + self.scale * jax.nn.relu(self.conv(y))
+        return x + self.scale * activate(self.activation, self.conv(y))
 
 
 def rules(source: str, target: str) -> tuple[key_map.Rule, ...]:

@@ -10,10 +10,10 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import jax
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones.resnet import MEAN, STD
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.heads import Perceptron
@@ -28,11 +28,13 @@ GROWTH = (1, 2, 4, 8, 8)
 class ConvReLU(nnx.Module):
     """Compute ``relu(conv(x))``, the convolution with a bias; arguments as of `jaxiqa.nn.conv.conv`."""
 
+    activation = "relu"
+
     def __init__(self, cin: int, cout: int, size: int, **options: Any):
         self.conv = conv(cin, cout, size, bias=True, **options)
 
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
-        return jax.nn.relu(self.conv(x))
+        return activate(self.activation, self.conv(x))
 
 
 class MaxPool(nnx.Module):

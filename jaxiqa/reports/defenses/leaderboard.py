@@ -8,7 +8,7 @@ from jaxiqa.core.files import write_text
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses, Number
 from jaxiqa.reports.defenses.tables import SHOWN, entry
 from jaxiqa.reports.page import page
-from jaxiqa.reports.table import Entry, Table
+from jaxiqa.reports.table import Compared, Entry, Table
 from jaxiqa.results.rows import UNDEFENDED
 
 VIEWS = (TRANSFER, MATCHED, ADAPTIVE)
@@ -126,7 +126,7 @@ def _masked(found: dict[str, dict[str, dict[str, Number]]]) -> list[str]:
     ]
 
 
-def _cell(name: str, item: str | Entry) -> str:
+def _cell(name: str, item: str | Entry | Compared) -> str:
     """Return an entry for the csv file: text, or a number in full precision."""
     if isinstance(item, str) or name == WHY:
         return item if isinstance(item, str) else item[0]

