@@ -44,14 +44,6 @@ def one_fold(experiment: Experiment, folds: int, number: int, workdir: Path) -> 
     return replace(experiment, data=part, evaluation=evaluation, workdir=str(workdir / f"fold{number}"))
 
 
-def splits_of(experiment: Experiment) -> dict[str, data.Split]:
-    """Return the three parts of a fold."""
-    chosen = experiment.data
-    return data.load(
-        chosen.name, source=chosen.source, limit=chosen.limit, folds=chosen.folds, fold=chosen.fold, **chosen.options
-    )
-
-
 def scores(model: models.metric.Metric, split: data.Split, size: tuple[int, int] | None, batch: int = 8) -> np.ndarray:
     """Return the scores of all images."""
     score = jax.jit(lambda score, images: score(images))
@@ -103,7 +95,7 @@ def main() -> None:
     rows: list[dict] = []
     for number in range(arguments.folds):
         part = one_fold(experiment, arguments.folds, number, arguments.workdir)
-        splits = splits_of(part)
+        splits = data.load(part.data.name, **part.data.arguments)
         mos = splits["test"].mos
         train(part)
         for seed in part.seeds:

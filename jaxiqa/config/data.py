@@ -19,3 +19,13 @@ class Data:
     """Number of folds of a cross-validation over all images; None: the splits of the data set."""
     fold: int = 0
     """The fold that is the test set, from 0 on."""
+
+    @property
+    def arguments(self) -> dict[str, Any]:
+        """Return the arguments of `jaxiqa.data.load` after the name.
+
+        >>> Data("builtin", limit=2, options={"train": 8}).arguments
+        {'source': None, 'limit': 2, 'folds': None, 'fold': 0, 'train': 8}
+        """
+        chosen = {"source": self.source, "limit": self.limit, "folds": self.folds, "fold": self.fold}
+        return chosen | self.options

@@ -29,14 +29,7 @@ class Checked:
 
 def load_split(chosen: Data, part: str) -> data.Split:
     """Load one split of a data set; raise ``ValueError`` with the existing splits if it is missing."""
-    splits = data.load(
-        chosen.name,
-        source=chosen.source,
-        limit=chosen.limit,
-        folds=chosen.folds,
-        fold=chosen.fold,
-        **chosen.options,
-    )
+    splits = data.load(chosen.name, **chosen.arguments)
     if part not in splits:
         raise ValueError(f"data set {chosen.name!r} has no split {part!r}; choose from {', '.join(splits)}")
     return splits[part]

@@ -65,7 +65,7 @@ def prune(
 
     @jax.jit
     def means(batch: Any) -> Any:
-        found = record(merge_model(parts, parts.params, parts.batch_stats), batch, filters, grid=2)
+        _, found = record(merge_model(parts, parts.params, parts.batch_stats), batch, filters, grid=2)
         running.update(dict.fromkeys(found))  # JAX sorts the keys of a result
         return found
 

@@ -82,14 +82,7 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
     experiment, chosen = with_recipes(experiment), experiment.data
     if counts := known_counts(chosen):
         check_counts(experiment, counts, pending)
-    splits = data.load(
-        chosen.name,
-        source=chosen.source,
-        limit=chosen.limit,
-        folds=chosen.folds,
-        fold=chosen.fold,
-        **chosen.options,
-    )
+    splits = data.load(chosen.name, **chosen.arguments)
     check_splits(experiment, splits, pending)
     for part in ("train", "val"):
         data.validate(splits[part], uniform=experiment.model.input_size is None)

@@ -15,7 +15,7 @@ import optax
 from jaxtyping import Array, Float
 
 from jaxiqa.train.pruning import apply_masks, make_masks, prunable
-from jaxiqa.train.recorded import record
+from jaxiqa.train.recorded import batched, record
 from jaxiqa.train.state import SplitModel, Tree, merge_model
 
 SIGMA = 5.0
@@ -96,20 +96,19 @@ def sparse_towards(
     ]
     optimizer = optax.adam(learning_rate)
 
-    def scores(params: Tree, batch: Array) -> Array:
-        return merge_model(parts, params, parts.batch_stats).outputs(batch)["score"]
+    @jax.jit
+    def outputs_at_start(batch: Array) -> dict[str, Array]:
+        return {"score": merge_model(parts, parts.params, parts.batch_stats).outputs(batch)["score"]}
 
-    start = np.concatenate(
-        [np.asarray(jax.jit(scores)(parts.params, jnp.asarray(images[i : i + 1]))) for i in range(count)]
-    )
+    start = np.asarray(batched(outputs_at_start, images, batch_size)["score"])
     spread = float(start.var()) or 1.0
 
     def loss(params: Tree, near: Mapping[tuple, Array], batch: Array, y: Array, before: Array) -> Array:
         model = merge_model(parts, params, parts.batch_stats)
-        found = record(model, batch, stages, grid=2)
+        outputs, found = record(model, batch, stages, grid=2)
         pixels = batch.reshape(len(batch), -1)
         total = sum(hsic(h, pixels) - 4 * hsic(h, y[:, None]) for h in found.values())
-        kept = jnp.mean((scores(params, batch) - before) ** 2) / spread
+        kept = jnp.mean((outputs["score"] - before) ** 2) / spread
         pull = sum(jnp.sum((kernel - near[path]) ** 2) for path, kernel in kernels_of(params))
         return total + 0.3 * kept + 0.5 * rho * pull
 

@@ -31,8 +31,10 @@ class _Recorded:
         return getattr(self._module, name)
 
 
-def record(model: Metric, images: Images, paths: Collection[Path], *, grid: int = 1) -> dict[Path, Float[Array, "b _"]]:
-    """Run the metric's training outputs, and return the cell means of the outputs of these parts, in running order.
+def record(
+    model: Metric, images: Images, paths: Collection[Path], *, grid: int = 1
+) -> tuple[dict[str, Array], dict[Path, Float[Array, "b _"]]]:
+    """Return the metric's training outputs, and the cell means of the outputs of these parts, in running order.
 
     Args:
         model: the metric, in any mode; changed in place, so pass a copy (`jaxiqa.train.state.merge_model` returns one).
@@ -41,10 +43,12 @@ def record(model: Metric, images: Images, paths: Collection[Path], *, grid: int 
         grid: cells per axis.
 
     Returns:
-        Path -> ``b (grid · grid · c)``, the mean over the items (crops) of an image.
+        The training outputs (`jaxiqa.models.metric.Metric.outputs`); and path -> ``b (grid · grid · c)``, the mean over
+        the items (crops) of an image.
 
     >>> from jaxiqa.models import build
-    >>> found = record(build("resnet18", width=4), jnp.zeros((2, 40, 40, 3)), [("backbone", "stage", "conv1")], grid=2)
+    >>> model, images = build("resnet18", width=4), jnp.zeros((2, 40, 40, 3))
+    >>> outputs, found = record(model, images, [("backbone", "stage", "conv1")], grid=2)
     >>> [(path[-1], means.shape) for path, means in found.items()]
     [('conv1', (2, 16))]
     """
@@ -55,9 +59,8 @@ def record(model: Metric, images: Images, paths: Collection[Path], *, grid: int 
         for key, child in list(children(parent)):
             if id(child) in names:
                 replace(parent, key, _Recorded(child, store, names[id(child)], grid))
-    model.outputs(images)
-    count = images.shape[0]
-    return {path: jnp.mean(x.reshape(count, -1, x.shape[-1]), axis=1) for path, x in store.items()}
+    outputs, count = model.outputs(images), images.shape[0]
+    return outputs, {path: jnp.mean(x.reshape(count, -1, x.shape[-1]), axis=1) for path, x in store.items()}
 
 
 def cell_means(x: Float[Array, "b h w c"], grid: int) -> Float[Array, "b _"]:
@@ -76,7 +79,7 @@ def cell_means(x: Float[Array, "b h w c"], grid: int) -> Float[Array, "b _"]:
     return jnp.mean(cells, axis=(2, 4)).reshape(b, -1)
 
 
-def batched(function: Any, images: Any, batch_size: int) -> dict[Path, Any]:
+def batched(function: Any, images: Any, batch_size: int) -> dict[Any, Any]:
     """Call ``function(batch)`` on batches of one size and join the results along the first axis."""
     count, parts = len(images), []
     for first in range(0, count, batch_size):

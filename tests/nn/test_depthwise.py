@@ -76,7 +76,8 @@ def test_a_mapped_function_and_its_mapped_derivatives_are_those_of_each_element(
 
     def all_of(x, kernel):
         value, pullback = jax.vjp(partial(shifted_products, stride=stride, padding=padding), x, kernel)
-        return value, *pullback(jnp.cos(value))
+        same = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)  # for all elements
+        return value, *pullback(jnp.cos(value)), *pullback(same)
 
     mapped = jax.vmap(all_of, axes)(*given)
     for n in range(5):

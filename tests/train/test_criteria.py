@@ -51,7 +51,7 @@ def test_what_is_recorded_are_the_outputs_of_every_convolution():
     parts, (_, images, _) = tiny(), examples()
     model = merge_model(parts, parts.params, parts.batch_stats)
     paths = [path[:-1] for path, _ in prunable(parts.params)]
-    found = record(model, jnp.asarray(images), paths, grid=2)
+    outputs, found = record(model, jnp.asarray(images), paths, grid=2)
     x = jnp.asarray(images)
     plain = merge_model(parts, parts.params, parts.batch_stats)
     for name, path in zip("abc", found, strict=True):
@@ -60,6 +60,7 @@ def test_what_is_recorded_are_the_outputs_of_every_convolution():
         by_hand = y[:, :8].reshape(24, 2, 4, 2, 6, -1).mean((2, 4)).reshape(24, -1)
         np.testing.assert_allclose(found[path], by_hand, atol=1e-5)
         x = jax.nn.relu(y)
+    np.testing.assert_allclose(outputs["score"], plain.outputs(jnp.asarray(images))["score"], rtol=1e-6)
 
 
 def by_hand_vip(x, y, components):

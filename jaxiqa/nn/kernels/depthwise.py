@@ -102,64 +102,53 @@ def _by_kernel(x: Array, change: Array, *, stride: Any, padding: Any, size: Any,
 
 forward_p, by_x_p, by_kernel_p = (Primitive(f"jaxiqa_depthwise{name}") for name in ("", "_by_x", "_by_kernel"))
 
+ROLES = {
+    forward_p: ("x", "kernel", "change"),
+    by_x_p: ("change", "kernel", "x"),
+    by_kernel_p: ("x", "change", "kernel"),
+}
+"""Operation -> what its two operands and its result are. ⟨convolution(x, kernel), change⟩ is linear in all three, and
+each operation is its derivative by one of them. So every transpose of one is another of them."""
 
-def _define(operation: Primitive, compute: Any, first: Any, second: Any, *, kernels: tuple[bool, bool, bool]) -> None:
-    """Define a bilinear primitive.
 
-    Args:
-        operation: to define.
-        compute: it.
-        first: (change, second operand) -> change of the first operand.
-        second: (change, first operand) -> change of the second operand.
-        kernels: which of the operands and the result are kernels, not maps.
-    """
+def _transposed(operation: Primitive, place: int) -> Any:
+    """Return the rule ``(change of the result, operands) -> change of the operand at this place``."""
+    roles = ROLES[operation]
+    (other,) = (one for one in ROLES if ROLES[one][2] == roles[place])
 
+    def rule(change: Any, *operands: Any, **options: Any) -> Any:
+        given = dict(zip(roles, (*operands, change), strict=True))
+        return other.bind(*(given[role] for role in ROLES[other][:2]), **options)
+
+    return rule
+
+
+def _define(operation: Primitive, compute: Any) -> None:
     def batched(arrays: Any, axes: Any, **options: Any) -> tuple[Array, int]:
         count = next(x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None)
-        arrays = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(arrays, axes, strict=True)]
-        if kernels[:2] == (False, True) and axes[1] is None:  # all share one kernel: more images
-            found = operation.bind(arrays[0].reshape(-1, *arrays[0].shape[2:]), arrays[1], **options)
+        moved = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(arrays, axes, strict=True)]
+        if axes[1] is None and ROLES[operation][1] == "kernel":  # all share one kernel: more images
+            found = operation.bind(moved[0].reshape(-1, *moved[0].shape[2:]), moved[1], **options)
             return found.reshape(count, -1, *found.shape[1:]), 0
         full = (
-            x if axis is not None else jnp.broadcast_to(x, (count, *x.shape))
-            for x, axis in zip(arrays, axes, strict=True)
+            jnp.broadcast_to(x, (count, *x.shape)) if axis is None else x for x, axis in zip(moved, axes, strict=True)
         )
-        joined = (jnp.moveaxis(x, 0, -2) for x in full)  # more channels
-        found = operation.bind(*(x.reshape(*x.shape[:-2], -1) for x in joined), **options)
+        joined = (jnp.moveaxis(one, 0, -2) for one in full)  # more channels
+        found = operation.bind(*(one.reshape(*one.shape[:-2], -1) for one in joined), **options)
         return found.reshape(*found.shape[:-1], count, -1), found.ndim - 1
 
-    def result(x: Any, y: Any, **options: Any) -> Any:
-        return jax.eval_shape(partial(compute, **options), x, y)
+    def shaped(x: Any, y: Any, **options: Any) -> Any:
+        return x.update(shape=jax.eval_shape(partial(compute, **options), x, y).shape)
 
-    names = ("stride", "padding", "size", "taps")
-    operation.def_impl(jax.jit(compute, static_argnames=names))
-    operation.def_abstract_eval(lambda x, y, **options: x.update(shape=result(x, y, **options).shape))
+    operation.def_impl(jax.jit(compute, static_argnames=("stride", "padding", "size", "taps")))
+    operation.def_abstract_eval(shaped)
     mlir.register_lowering(operation, mlir.lower_fun(compute, multiple_results=False))
-    ad.defbilinear(operation, first, second)
+    ad.defbilinear(operation, _transposed(operation, 0), _transposed(operation, 1))
     batching.primitive_batchers[operation] = batched
 
 
-_define(
-    forward_p,
-    _forward,
-    lambda change, x, kernel, **options: by_x_p.bind(change, kernel, **options),
-    lambda change, x, kernel, **options: by_kernel_p.bind(x, change, **options),
-    kernels=(False, True, False),
-)
-_define(
-    by_x_p,
-    _by_x,
-    lambda x, change, kernel, **options: forward_p.bind(x, kernel, **options),
-    lambda x, change, kernel, **options: by_kernel_p.bind(x, change, **options),
-    kernels=(False, True, False),
-)
-_define(
-    by_kernel_p,
-    _by_kernel,
-    lambda kernel, x, change, **options: by_x_p.bind(change, kernel, **options),
-    lambda kernel, x, change, **options: forward_p.bind(x, kernel, **options),
-    kernels=(False, False, True),
-)
+for _operation, _compute in ((forward_p, _forward), (by_x_p, _by_x), (by_kernel_p, _by_kernel)):
+    _define(_operation, _compute)
 
 
 def grouped_convolution(x: Array, kernel: Array, stride: tuple[int, int], padding: Padding) -> Array:
