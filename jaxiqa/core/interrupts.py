@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: where `jaxiqa.cli.runtime.explained` cannot catch them, and in loops that save before the end."""
 
+import atexit
 import os
 import signal
 import sys
@@ -17,9 +18,11 @@ def quiet() -> None:
     """Install hooks: an uncaught Ctrl-C ends the process with one line instead of a traceback.
 
     Python ignores exceptions in destructors and in callbacks of the garbage collector (JAX has such a callback). A
-    Ctrl-C in one of them is sent again 0.05 s later.
+    Ctrl-C in one of them is sent again 0.05 s later. While Python ends, after all work is done, Ctrl-C does nothing;
+    else the program would end by the signal although its result is complete.
     """
     sys.excepthook, sys.unraisablehook = _uncaught, _ignored
+    atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # registered first, so it runs last
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:

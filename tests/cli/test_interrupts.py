@@ -94,6 +94,24 @@ def test_ctrl_c_during_a_garbage_collector_callback_is_not_lost(tmp_path):
     assert (process.returncode, said) == (130, "\nstopped; mine\n")
 
 
+AT_THE_END = """
+import os, signal
+from jaxiqa.core.interrupts import quiet
+class Late:  # Python deletes the variables of modules after it has restored the handlers of signals
+    def __del__(self, kill=os.kill, process=os.getpid(), number=signal.SIGINT):
+        kill(process, number)
+quiet()
+late = Late()
+print("done")
+"""
+
+
+def test_ctrl_c_while_python_ends_changes_nothing(tmp_path):
+    process = start(["-c", AT_THE_END], tmp_path)
+    assert process.communicate(timeout=60) == ("done\n", "")
+    assert process.returncode == 0
+
+
 def test_other_errors_keep_their_traceback(tmp_path):
     process = start(["-c", "from jaxiqa.core.interrupts import quiet; quiet(); 1 / 0"], tmp_path)
     assert "ZeroDivisionError" in process.communicate(timeout=60)[1]

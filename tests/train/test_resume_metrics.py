@@ -10,6 +10,7 @@ import signal
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant
@@ -57,6 +58,8 @@ def train(name, workdir, monkeypatch, at=None, seen=None):
         yield update
 
     monkeypatch.setattr(program, "progress_bar", bar)
+    # Nine steps may leave scores that fall as labels rise, which is an error.
+    monkeypatch.setattr(program, "fit_linear", lambda raw, mos: (float(np.std(mos) / np.std(raw)), float(np.mean(mos))))
     experiment = make(name, workdir)
     program.train_variant(experiment, "base", 0, program.load_data(experiment, ["base"]), {}, {})
     return steps[0], steps[-1]
