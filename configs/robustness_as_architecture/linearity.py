@@ -31,6 +31,7 @@ SMALL_POSITIONS = {
     6: ("after:block10", 22, common.FROZEN),
 }
 """Position -> place in EfficientNet-Lite0, inner channels, last frozen stage."""
+Part = Literal["all", "main", "positions", "prunings"]
 CRITERIA = ("l1", "l2", "pls", "displs", "hsic")
 
 
@@ -49,9 +50,7 @@ def at_position(position: int, scale: common.Scale, chosen: Block) -> Variant:
     return common.hardened(METRIC, scale, chosen, epochs=3, freeze=SMALL_POSITIONS[position][2])
 
 
-def get_config(
-    scale: common.Scale = "paper", part: Literal["all", "main", "positions", "prunings"] = "all"
-) -> Experiment:
+def get_config(scale: common.Scale = "paper", part: Part = "all") -> Experiment:
     tuning = common.fine_tuning(METRIC, scale, epochs=5, batch_size=8, learning_rate=1e-6, decay_every=1, flip=False)
     base = {"base": common.base(METRIC, scale)}
     trained = {
