@@ -27,6 +27,7 @@ from jaxiqa.attacks.ssah import SSAH
 from jaxiqa.attacks.stadv import StAdv
 from jaxiqa.attacks.uap import UAP, fit_uap, load_uap, save_uap
 from jaxiqa.attacks.wrappers.align import Aligned, align, align_levels
+from jaxiqa.attacks.wrappers.ensemble import ensemble
 from jaxiqa.attacks.wrappers.masking import check_masking
 from jaxiqa.attacks.wrappers.per_image import OneByOne
 from jaxiqa.attacks.wrappers.pixel_range import InBounds
@@ -94,6 +95,7 @@ __all__ = [
     "align",
     "align_levels",
     "check_masking",
+    "ensemble",
     "fit_facpa",
     "fit_uap",
     "from_callable",

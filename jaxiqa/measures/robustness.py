@@ -58,6 +58,23 @@ def magnitude_gain(clean: Values, attacked: Values, low: Number, high: Number) -
     return np.abs(abs_gain(clean, attacked, low, high))
 
 
+def deviation_gain(clean: Values, attacked: Values) -> Values:
+    """Return the gain per image in standard deviations of the clean scores: (s_adv − s) / std(s), std with n − 1.
+
+    A model cannot lower it by a smaller range of its scores.
+
+    Raises:
+        ValueError: as of `scale`, or fewer than two clean scores, or all are equal.
+
+    >>> deviation_gain(np.array([10.0, 12.0]), np.array([12.0, 14.0])).round(3)
+    array([1.414, 1.414])
+    """
+    before, after = scale(clean, attacked, 0.0, 1.0)
+    if len(before) < 2 or np.ptp(before) == 0:
+        raise ValueError("clean scores must be at least two and differ; their deviation is the unit")
+    return (after - before) / before.std(ddof=1)
+
+
 def rel_gain(clean: Values, attacked: Values, low: Number, high: Number) -> Values:
     """Return RelGain per image: (s̃_adv − s̃) / (s̃ + 1).
 

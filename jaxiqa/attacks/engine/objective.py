@@ -171,3 +171,59 @@ def outrank(scores: Scores, others: Scores) -> Maximize:
     if np.shape(scores) != np.shape(others):
         raise ValueError(f"others has shape {np.shape(others)}; expected one score per image, {np.shape(scores)}")
     return Maximize(jnp.where(scores <= others, 1.0, -1.0), others)
+
+
+def invert_ranks(order: Values) -> Maximize:
+    """Create the objective that turns the order of a set round: raise the images in its low half, lower the others.
+
+    It maximises ``−Σ (orderᵢ − middle) · scoreᵢ``, which is lowest where scores agree with the order. Every image has
+    a budget of its own, so the best for all is the best for each: the weight |orderᵢ − middle| changes nothing but the
+    image in the middle, which has none and is raised. Give the whole set: the middle of a batch is another one.
+
+    Args:
+        order: human scores or, where there are none, clean scores of the images to attack, at least two.
+
+    Raises:
+        ValueError: fewer than two numbers, numbers that are not finite, or all are equal.
+
+    In the spirit of "Beyond Score Changes: Adversarial Attack on No-Reference Image Quality Assessment from Two
+    Perspectives", arXiv:2404.13277.
+
+    >>> invert_ranks([70.0, 20.0, 50.0]).sign.tolist()
+    [-1.0, 1.0, 1.0]
+    """
+    return Maximize(np.where(_order(order) > np.median(order), -1.0, 1.0))
+
+
+def mirror_ranks(order: Values, scores: Values) -> Target:
+    """Create the objective that gives each image the score at the opposite place of the order.
+
+    The lowest image of ``order`` shall get the highest of the clean scores, the second lowest the second highest, and
+    so on. Where all targets are reached, Spearman's correlation with ``order`` is −1; `invert_ranks` goes further with
+    every image but leaves the order within both halves.
+
+    Args:
+        order: human scores or, where there are none, clean scores of the images to attack; ties keep their places.
+        scores: clean scores of these images.
+
+    Raises:
+        ValueError: as of `invert_ranks`, or the shapes differ.
+
+    >>> mirror_ranks([70.0, 20.0, 50.0], [7.0, 3.0, 5.0]).target.tolist()
+    [3.0, 7.0, 5.0]
+    """
+    values, clean = _order(order), np.asarray(scores, np.float64)
+    if clean.shape != values.shape:
+        raise ValueError(f"scores has shape {clean.shape}; expected one score per image, {values.shape}")
+    target = np.empty_like(clean)
+    target[np.argsort(values, kind="stable")] = np.sort(clean)[::-1]
+    return Target(target)
+
+
+def _order(order: Values) -> np.ndarray:
+    values = np.asarray(order, np.float64)
+    if values.ndim != 1 or len(values) < 2:
+        raise ValueError(f"order has shape {values.shape}; expected one number per image, at least two")
+    if not np.isfinite(values).all() or np.ptp(values) == 0:
+        raise ValueError("order has numbers that are not finite or are all equal; an order needs different ones")
+    return values

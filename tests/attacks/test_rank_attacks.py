@@ -1,0 +1,89 @@
+"""Attacks on the order of a set."""
+
+import jax
+import numpy as np
+import pytest
+from quick import every
+from small_metric import KEY, make_images, score
+
+from jaxiqa import attacks
+from jaxiqa.attacks.engine.objective import invert_ranks, mirror_ranks
+from jaxiqa.measures.correlation import srocc
+
+SHAPE = (6, 13, 14, 3)
+IMAGES = make_images(SHAPE)
+CLEAN = np.asarray(score(IMAGES))
+EPSILON = 8 / 255
+FAST = {
+    "fgsm": {},
+    "ifgsm": {"steps": 4},
+    "pgd": {"steps": 6},
+    "apgd": {"steps": 6},
+    "madc": {"steps": 4},
+    "nes": {"steps": 10, "pairs": 8},
+    "square": {"queries": 200},
+    "parsimonious": {"queries": 120},
+}
+
+
+@pytest.mark.parametrize("name", every(2, FAST))
+def test_every_attack_turns_the_order_round(name):
+    strength = {} if name == "madc" else {"epsilon": EPSILON}
+    attack = attacks.make(name, **strength, **FAST[name], objective=invert_ranks(CLEAN))
+    attacked = np.asarray(score(attack(score, IMAGES, KEY)))
+    low = np.median(CLEAN) >= CLEAN
+    assert (attacked[low] > CLEAN[low]).all()
+    assert (attacked[~low] < CLEAN[~low]).all()
+    assert srocc(attacked, CLEAN) < 1
+
+
+def test_the_order_may_be_that_of_human_scores():
+    order = np.array([3.0, 1.0, 2.0, 9.0, 7.0, 8.0])
+    attacked = score(attacks.PGD(EPSILON, steps=4, objective=invert_ranks(order))(score, IMAGES, KEY))
+    np.testing.assert_array_equal(np.sign(np.asarray(attacked) - CLEAN), [1, 1, 1, -1, -1, -1])
+
+
+def test_a_set_attacked_in_parts_gives_what_it_gives_at_once():
+    objective = invert_ranks(CLEAN)
+    whole = attacks.PGD(EPSILON, steps=4, random_start=False, objective=objective)(score, IMAGES, KEY)
+    for part in (slice(0, 2), slice(2, 6)):
+        chosen = jax.tree.map(lambda x, part=part: x[part] if np.ndim(x) else x, objective)
+        attack = attacks.PGD(EPSILON, steps=4, random_start=False, objective=chosen)
+        np.testing.assert_allclose(attack(score, IMAGES[part], KEY), whole[part], atol=1e-6)
+
+
+def test_mirrored_targets_invert_the_whole_order():
+    objective = mirror_ranks(CLEAN, CLEAN)
+    np.testing.assert_allclose(np.sort(objective.target), np.sort(np.float32(CLEAN)))
+    attack = attacks.PGD(0.3, steps=60, step_size=0.01, random_start=False, objective=objective)
+    attacked = np.asarray(score(attack(score, IMAGES, KEY)))
+    np.testing.assert_allclose(attacked, objective.target, atol=1e-3)
+    assert srocc(attacked, CLEAN) == -1
+    halves = score(attacks.PGD(0.3, steps=60, step_size=0.01, objective=invert_ranks(CLEAN))(score, IMAGES, KEY))
+    assert srocc(np.asarray(halves), CLEAN) > -1
+
+
+def test_ties_of_the_order_keep_their_places():
+    assert mirror_ranks([1.0, 1.0, 0.0], [5.0, 6.0, 7.0]).target.tolist() == [6.0, 5.0, 7.0]
+    assert invert_ranks([1.0, 1.0, 0.0]).sign.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("order", "message"),
+    [
+        ([1.0], "at least two"),
+        ([[1.0, 2.0]], r"shape \(1, 2\)"),
+        ([1.0, np.nan], "not finite"),
+        ([2.0, 2.0], "all equal"),
+    ],
+)
+def test_what_is_no_order_is_refused(order, message):
+    with pytest.raises(ValueError, match=message):
+        invert_ranks(np.asarray(order))
+    with pytest.raises(ValueError, match=message):
+        mirror_ranks(np.asarray(order), np.asarray(order))
+
+
+def test_scores_of_another_number_of_images_are_refused():
+    with pytest.raises(ValueError, match=r"scores has shape \(3,\); expected one score per image, \(2,\)"):
+        mirror_ranks([1.0, 2.0], [1.0, 2.0, 3.0])
