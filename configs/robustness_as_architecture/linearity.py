@@ -47,7 +47,7 @@ def at_position(position: int, scale: common.Scale, chosen: Block) -> Variant:
     """Return the variant with a block at a position; at the scale "small" it trains all stages after the block."""
     if scale == "paper":
         return common.hardened(METRIC, scale, chosen)
-    return common.hardened(METRIC, scale, chosen, epochs=3, freeze=SMALL_POSITIONS[position][2])
+    return common.hardened(METRIC, scale, chosen, freeze=SMALL_POSITIONS[position][2])
 
 
 def get_config(scale: common.Scale = "paper", part: Part = "all") -> Experiment:
