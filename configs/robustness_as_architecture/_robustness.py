@@ -22,7 +22,7 @@ CLIVE = {"test_fraction": 0.2}
 FROZEN = "block10"
 SMALL_SIZE, CROP = (256, 256), (224, 224)
 IMAGES = 32
-"""Attacked at the scale "small": an hour of two cores for ten models."""
+"""Number of attacked images at the scale "small"."""
 
 LOSSES = {"linearity": "norm_in_norm", "koncept512": "mse", "tres": "mse"}
 PUBLISHED = Training()
