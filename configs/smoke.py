@@ -15,6 +15,7 @@ from jaxiqa.config import (
     Experiment,
     Model,
     Prune,
+    Ranks,
     Training,
     Variant,
 )
@@ -43,6 +44,7 @@ def get_config() -> Experiment:
             },
             batch_size=4,
             examples=1,
+            ranks=Ranks((1 / 255, 4 / 255), images=8, queries=20),
             defenses={
                 "flip": Defense("flip"),
                 "noise": Defense("random_noise", preset=1),

@@ -41,7 +41,16 @@ ALLOWED = {
     "reports.papers": BASE | {"measures", "reports", "reports.attacks", "results"},
     "train": BASE | {"attacks", "config", "data", "defenses", "layers", "measures", "models", "networks", "nn", "ops"},
     "evaluation": BASE
-    | {"attacks", "attacks.wrappers", "config", "data", "defenses", "defenses.purify", "defenses.smoothing"}
+    | {
+        "attacks",
+        "attacks.wrappers",
+        "config",
+        "data",
+        "defenses",
+        "defenses.purify",
+        "defenses.smoothing",
+        "lipschitz",
+    }
     | {"measures", "models", "networks", "ops", "reports", "reports.attacks", "reports.defenses", "reports.papers"}
     | {"results", "train"},
 }

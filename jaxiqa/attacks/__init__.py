@@ -12,6 +12,7 @@ from jaxiqa.attacks.apgd import APGD
 from jaxiqa.attacks.cadv import CAdv
 from jaxiqa.attacks.engine.attack import Attack, strength_of
 from jaxiqa.attacks.engine.host_metric import from_callable
+from jaxiqa.attacks.engine.objective import Maximize, Target, invert_ranks, mirror_ranks, outrank
 from jaxiqa.attacks.engine.query_attack import QueryAttack
 from jaxiqa.attacks.facpa import FACPA, fit_facpa, load_facpa, save_facpa
 from jaxiqa.attacks.fgsm import FGSM, IFGSM
@@ -31,6 +32,7 @@ from jaxiqa.attacks.wrappers.ensemble import ensemble
 from jaxiqa.attacks.wrappers.masking import check_masking
 from jaxiqa.attacks.wrappers.per_image import OneByOne
 from jaxiqa.attacks.wrappers.pixel_range import InBounds
+from jaxiqa.attacks.wrappers.rank_attacks import rank_attacks
 from jaxiqa.attacks.wrappers.restarts import Restarts
 from jaxiqa.attacks.wrappers.sweep import sweep
 from jaxiqa.attacks.zhang import Zhang
@@ -83,6 +85,7 @@ __all__ = [
     "Fitted",
     "InBounds",
     "Korhonen",
+    "Maximize",
     "OneByOne",
     "OnePixel",
     "Parsimonious",
@@ -91,6 +94,7 @@ __all__ = [
     "Restarts",
     "Square",
     "StAdv",
+    "Target",
     "Zhang",
     "align",
     "align_levels",
@@ -99,9 +103,13 @@ __all__ = [
     "fit_facpa",
     "fit_uap",
     "from_callable",
+    "invert_ranks",
     "load_facpa",
     "load_uap",
     "make",
+    "mirror_ranks",
+    "outrank",
+    "rank_attacks",
     "save_facpa",
     "save_uap",
     "strength_option",

@@ -14,6 +14,7 @@ from jaxiqa.config.evaluation import (
     Defense,
     Evaluation,
     Network,
+    Ranks,
     Subset,
     check_evaluation,
 )
@@ -37,6 +38,7 @@ __all__ = [
     "Network",
     "NormPenalty",
     "Prune",
+    "Ranks",
     "Subset",
     "Training",
     "Variant",

@@ -102,6 +102,22 @@ class Subset:
 
 
 @dataclass(frozen=True)
+class Ranks:
+    """Attacks on the order of the labelled images: those below the middle are raised, the others lowered.
+
+    Every report then says what the worst of an ensemble (`jaxiqa.attacks.rank_attacks`) leaves of SROCC. Gains at large
+    strengths show where scores saturate; the order at small ones shows whether a metric can be trusted.
+    """
+
+    epsilons: tuple[float, ...] = tuple(n / 255 for n in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
+    """Radii of the Linf ball, in [0, 1] pixel units."""
+    images: int | None = 48
+    """Number of labelled images, spread evenly over the order; None: all of `Evaluation.split`."""
+    queries: int = 1000
+    """Scores per image for the attack without gradients; 0: without it."""
+
+
+@dataclass(frozen=True)
 class Evaluation:
     """The evaluation that `evaluate.py` runs on every trained variant."""
 
@@ -127,6 +143,8 @@ class Evaluation:
     """Number of images on the example sheet, attacked at the largest strength."""
     score_range: Literal["mos", "baseline", "model"] = "mos"
     """Range by which gains are divided: of the labels, of the first variant's clean scores, or of each model."""
+    ranks: Ranks | None = None
+    """Also attack the order of the labelled images."""
     defenses: dict[str, Defense] = field(default_factory=dict)
     """Label in the tables -> purifier."""
     adaptive: Adaptive = Adaptive()

@@ -17,6 +17,7 @@ from jaxiqa.evaluation.defense_stage import defend_all
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.fingerprint import FOLDERS, check_same_evaluation
 from jaxiqa.evaluation.images import checked, fitted_on, load_attacked, load_split
+from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
 from jaxiqa.evaluation.startup import check_evaluation_start
 from jaxiqa.evaluation.write import write_reports
 from jaxiqa.train.startup import check_training
@@ -55,20 +56,20 @@ def evaluate_experiment(experiment: Experiment) -> None:
         for name in FOLDERS:
             remove_leftovers(root / name)
         check_same_evaluation(experiment, digests)
-        for seed, name in runs:
-            evaluated = EvaluatedModel(
-                name,
-                seed,
-                root=root,
-                folder=run_folder(experiment, name, seed),
-                size=attacked.read(0).shape[:2],
-                batch=evaluation.batch_size,
-            )
+        size = attacked.read(0).shape[:2]
+        models = [
+            EvaluatedModel(name, seed, root, run_folder(experiment, name, seed), size, evaluation.batch_size)
+            for seed, name in runs
+        ]
+        for evaluated in models:
             for label, purifier in built.items():
                 build_defense.check_size(evaluated, label, purifier)
             predict(evaluated, labelled, experiment.model.input_size)
             check_gradients(evaluated, attacked, evaluation.masking)
-            examples = evaluation.examples if seed == experiment.seeds[0] else 0
+            if evaluation.ranks:
+                others = [other for other in models if other.seed == evaluated.seed and other is not evaluated]
+                attack_order(evaluated, others, RankPlan(labelled, experiment.model.input_size, evaluation.ranks))
+            examples = evaluation.examples if evaluated.seed == experiment.seeds[0] else 0
             run_attacks(evaluated, evaluation, attacked, store=defending or evaluation.save_images, examples=examples)
             if evaluation.defenses:
                 defend_all(evaluated, evaluation, attacked)

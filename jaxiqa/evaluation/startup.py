@@ -218,6 +218,17 @@ def _numbers(evaluation: Evaluation) -> Iterator[str]:
             at_least[f"attacks.{label}.aligned.images"] = attack.aligned.images, 1
             if not 0 < attack.aligned.tolerance < 1:
                 yield f"evaluation.attacks.{label}.aligned.tolerance={attack.aligned.tolerance}; expected one in (0, 1)"
+    if evaluation.ranks:
+        at_least |= {"ranks.images": (evaluation.ranks.images, 2), "ranks.queries": (evaluation.ranks.queries, 0)}
+        radii = evaluation.ranks.epsilons
+        if not radii:
+            yield "evaluation.ranks.epsilons is empty; give strengths, such as 2 / 255, or write ranks=None"
+        yield from (
+            f"evaluation.ranks.epsilons has {e!r} twice" for e in sorted({e for e in radii if radii.count(e) > 1})
+        )
+        for epsilon in radii:
+            if not 0 < epsilon <= 1:
+                yield f"evaluation.ranks.epsilons: {epsilon!r} is outside (0, 1]; write for example 2 / 255"
     for label, certifier in evaluation.certifiers.items():
         at_least[f"certifiers.{label}.images"] = certifier.images, 1
     for name, (value, low) in at_least.items():

@@ -12,8 +12,10 @@ from jaxiqa.core.devices import device_name
 from jaxiqa.core.progress import console
 from jaxiqa.evaluation.attack_stage import example_path
 from jaxiqa.evaluation.paper_run import paper_tables
+from jaxiqa.evaluation.rank_stage import RankPlan
 from jaxiqa.evaluation.strengths import keys_of
 from jaxiqa.reports import write_defenses, write_paper, write_report
+from jaxiqa.reports.attacks.order import order_tables, summarise_order
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import notes, render
 from jaxiqa.reports.defenses.summary import summarise_defenses
@@ -28,6 +30,7 @@ from jaxiqa.results.rows import (
     MaskingRow,
     ModelRow,
     PredictionRow,
+    RankRow,
     ResultRow,
 )
 
@@ -78,6 +81,10 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
         title=experiment.name,
         facts=facts,
     )
+    left = None
+    if evaluation.ranks:
+        plan = RankPlan(labelled, experiment.model.input_size, evaluation.ranks)
+        left = summarise_order(plan.present(mine(RankRow), names), names, ends)
     paper = paper_tables(experiment, labelled, attacked, summary, results, ends)
     write_paper(root, paper)
     page = write_report(
@@ -89,11 +96,12 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
         defended=defended,
         figures=figures,
         paper=paper,
+        left=left,
     )
     console.print(render(summary))
     for line in [*notes(summary), *without_range(proofs, ends)]:
         console.print(f"[dim]{escape(line)}[/]", highlight=False)
-    for table in (*paper, *defended):
+    for table in (*paper, *(order_tables(left)[:1] if left else ()), *defended):
         if len(table.header) <= 10:  # others are too wide for a terminal
             console.print(table.render())
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)

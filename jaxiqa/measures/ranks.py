@@ -47,7 +47,12 @@ def worst_srocc(attacked: Mapping[str, Values], order: Values) -> tuple[float, s
 
 
 def bootstrap_difference(
-    ours: Values, theirs: Values, order: Values, *, draws: int = 2000, seed: int = 0
+    ours: Float[np.ndarray, "*s n"],
+    theirs: Float[np.ndarray, "*s n"],
+    order: Values,
+    *,
+    draws: int = 2000,
+    seed: int = 0,
 ) -> tuple[float, float, float]:
     """Return SROCC(ours) − SROCC(theirs) and its 95 % interval by the paired bootstrap over images.
 
@@ -55,8 +60,8 @@ def bootstrap_difference(
     correlation is undefined (all values equal) are drawn again.
 
     Args:
-        ours: scores of one model.
-        theirs: scores of the model that it is compared with, for the same images.
+        ours: scores of one model, or of its seeds, ``n`` or ``s n``; with seeds, differences are means over them.
+        theirs: scores of the model that it is compared with, for the same images and seeds.
         order: human scores of these images.
         draws: number of draws.
         seed: of the draws.
@@ -70,12 +75,14 @@ def bootstrap_difference(
     """
     if draws < 1:
         raise ValueError(f"draws={draws}; expected at least 1")
-    difference = srocc(ours, order) - srocc(theirs, order)
+    pairs = list(zip(np.atleast_2d(ours), np.atleast_2d(theirs), strict=True))
+    difference = float(np.mean([srocc(a, order) - srocc(b, order) for a, b in pairs]))
     random, found = np.random.default_rng(seed), np.empty(0)
     while len(found) < draws:
         chosen = random.integers(len(order), size=(draws, len(order)))
-        first, second, ranks = (_standard_ranks(np.asarray(values)[chosen]) for values in (ours, theirs, order))
-        drawn = ((first - second) * ranks).sum(1)
+        ranks, drawn = _standard_ranks(np.asarray(order)[chosen]), np.zeros(draws)
+        for a, b in pairs:
+            drawn += ((_standard_ranks(a[chosen]) - _standard_ranks(b[chosen])) * ranks).sum(1) / len(pairs)
         found = np.append(found, drawn[np.isfinite(drawn)])
     low, high = np.quantile(found[:draws], [0.025, 0.975])
     return difference, float(low), float(high)

@@ -6,6 +6,7 @@ from pathlib import Path
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.reports.attacks import plots, tables
+from jaxiqa.reports.attacks.order import Order, order_plot, order_tables
 from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.defenses import plots as defense_plots
 from jaxiqa.reports.defenses.leaderboard import write_leaderboard
@@ -27,11 +28,12 @@ def write_report(
     defended: Sequence[Table] = (),
     figures: Mapping[str, bytes] | None = None,
     paper: Sequence[Table] = (),
+    left: Order | None = None,
 ) -> Path:
     """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
 
-    ``defended`` and ``figures`` are the result of `write_defenses`, ``paper`` are the tables of a paper; the page
-    includes them.
+    ``defended`` and ``figures`` are the result of `write_defenses`, ``paper`` are the tables of a paper, ``left`` is
+    what attacks leave of the order (then also order.md and order.png are written); the page includes them.
 
     Raises:
         jaxiqa.core.files.WriteError: a file cannot be written.
@@ -54,11 +56,17 @@ def write_report(
         drawn["Gain over the strength of the attack"] = plots.curves(summary)
         write_bytes(folder / "tradeoff.png", drawn["Robustness against correlation with the labels"])
         write_bytes(folder / "curves.png", drawn["Gain over the strength of the attack"])
+    ordered: list[Table] = []
+    if left is not None:
+        ordered, caption = order_tables(left), "Worst SROCC over the strength of attacks on the order"
+        drawn[caption] = order_plot(left)
+        write_bytes(folder / "order.png", drawn[caption])
+        write_text(folder / "order.md", _markdown(ordered))
     drawn |= figures or {}
     if examples:
         drawn["Attacked images and their changes"] = example_grid(examples)
         write_bytes(folder / "examples.png", drawn["Attacked images and their changes"])
-    shown = [*paper, *tables.tables(summary), *defended]
+    shown = [*paper, *ordered, *tables.tables(summary), *defended]
     write_text(folder / "report.html", page(shown, drawn, title=title, facts=facts))
     return folder / "report.html"
 

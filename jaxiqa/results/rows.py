@@ -90,6 +90,30 @@ class PredictionRow:
     score: float
 
 
+CLEAN = "none"
+"""The attack of rows of images that are not attacked."""
+
+
+@dataclass(frozen=True)
+class RankRow:
+    """One labelled image, attacked against the order of the human scores: a line of ``ranks.jsonl``.
+
+    ``epsilon`` is the radius of the Linf ball in [0, 1] pixel units, 0 without an attack. ``attacked`` is the score
+    after the attack. ``slope`` is given without an attack: the l1 norm of the score's gradient, in score units per
+    1/255; else 0. ``seconds`` is the time of attacking and scoring, divided by the number of images in the batch.
+    """
+
+    image: str
+    model: str
+    seed: int
+    attack: str
+    epsilon: float
+    mos: float
+    attacked: float
+    slope: float
+    seconds: float
+
+
 @dataclass(frozen=True)
 class ModelRow:
     """One trained model: a line of ``models.jsonl``."""
@@ -179,6 +203,7 @@ class CertificateRow(_Attacked):
 FILES: dict[type, str] = {
     ResultRow: "results.jsonl",
     PredictionRow: "predictions.jsonl",
+    RankRow: "ranks.jsonl",
     ModelRow: "models.jsonl",
     MaskingRow: "masking.jsonl",
     StoredRow: "stored.jsonl",

@@ -60,4 +60,4 @@ def test_it_moves_every_member_and_transfers(name):
 )
 def test_bad_members_are_refused(members, scales, message):
     with pytest.raises(ValueError, match=message):
-        attacks.ensemble(members, scales)
+        attacks.ensemble(members, scales=scales)

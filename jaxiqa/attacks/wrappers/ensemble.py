@@ -14,7 +14,7 @@ from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import Images, ScoreFn, Scores
 
 
-def ensemble(members: Sequence[ScoreFn], scales: Sequence[float] | None = None) -> jax.tree_util.Partial:
+def ensemble(members: Sequence[ScoreFn], *, scales: Sequence[float] | None = None) -> jax.tree_util.Partial:
     """Create a score function of which every gradient attack is a transfer attack by an ensemble.
 
     Its score is the mean of ``scoreᵢ / scaleᵢ`` over the members. Its gradient is not that of the mean, which would be

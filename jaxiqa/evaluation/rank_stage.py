@@ -1,0 +1,121 @@
+"""Attack the order of the labelled images, and measure the slope of the score at each of them."""
+
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from jaxiqa.attacks import Maximize, invert_ranks, rank_attacks
+from jaxiqa.config import Ranks
+from jaxiqa.core.progress import progress_bar
+from jaxiqa.core.types import ScoreFn
+from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.data.split import Split
+from jaxiqa.evaluation.attack_loop import index_keys, score, shard_batch
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.lipschitz.local import gradient_norms
+from jaxiqa.results.rows import CLEAN, RankRow
+
+
+@dataclass(frozen=True)
+class RankPlan:
+    """What is attacked, and how.
+
+    Attributes:
+        labelled: all images with human scores; their median decides which are raised.
+        size: (height, width) to which they are resized; None: all have one size.
+        ranks: strengths, number of images and queries.
+    """
+
+    labelled: Split
+    size: tuple[int, int] | None
+    ranks: Ranks
+
+    @property
+    def places(self) -> np.ndarray:
+        """Return the places of the attacked images, spread evenly over the order of the human scores."""
+        assert self.labelled.mos is not None  # startup has checked it
+        order, count = np.argsort(self.labelled.mos, kind="stable"), self.ranks.images
+        if count is None or count >= len(order):
+            return np.arange(len(order))
+        return np.sort(order[np.linspace(0, len(order) - 1, count).round().astype(int)])
+
+    def labels(self, others: Sequence[str]) -> list[str]:
+        """Return the names of the attacks; that of a transfer attack has the names of the other models, its sources."""
+        found = list(rank_attacks(1 / 255, Maximize(), queries=self.ranks.queries))
+        return [*found, f"transfer from {', '.join(others)}"] if others else found
+
+    def present(self, rows: Sequence[RankRow], models: Sequence[str]) -> list[RankRow]:
+        """Return the rows of this plan: its images, strengths and attacks, for these models."""
+        images, strengths = {self.labelled.ids[place] for place in self.places}, {0.0, *self.ranks.epsilons}
+        labels = {name: {CLEAN, *self.labels([other for other in models if other != name])} for name in models}
+        return [
+            row
+            for row in rows
+            if row.image in images and row.epsilon in strengths and row.attack in labels.get(row.model, ())
+        ]
+
+
+def attack_order(evaluated: EvaluatedModel, others: Sequence[EvaluatedModel], plan: RankPlan) -> None:
+    """Append the missing rows of one model; ``others`` are the models from which attacks are transferred to it."""
+    split = plan.labelled.select(plan.places)
+    done = {(row.attack, row.epsilon, row.image) for row in evaluated.rows(RankRow)}
+    labels = plan.labels([other.name for other in others])
+    work = [(CLEAN, 0.0), *((label, epsilon) for epsilon in plan.ranks.epsilons for label in labels)]
+    missing = [(*pair, [i for i in split.ids if (*pair, i) not in done]) for pair in work]
+    missing = [one for one in missing if one[2]]
+    if not missing:
+        return
+    shape = plan.size or split.read(0).shape[:2]
+    score_fn, sources = evaluated.score_at(shape), [other.score_at(shape) for other in others]
+    with progress_bar(f"{evaluated.title}: attacks on the order", "attacks") as bar:
+        for number, (label, epsilon, images) in enumerate(missing):
+            for batch in _batches(evaluated, plan, label, epsilon, score_fn, sources):
+                evaluated.add([row for row in batch if row.image in images])
+            bar(number + 1, len(missing))
+
+
+def _batches(
+    evaluated: EvaluatedModel,
+    plan: RankPlan,
+    label: str,
+    epsilon: float,
+    score_fn: ScoreFn,
+    sources: Sequence[ScoreFn],
+) -> Iterator[list[RankRow]]:
+    """Run one attack at one strength on all images; yield the rows of each batch."""
+    places, mos = plan.places, plan.labelled.mos
+    assert mos is not None  # startup has checked it
+    signs = np.asarray(invert_ranks(mos).sign)[places]
+    keys = index_keys(evaluated.seed, f"order {label}", len(mos))[places]
+    for number, (pixels, valid, ids) in enumerate(
+        scoring_batches(plan.labelled.select(places), evaluated.batch_size, size=plan.size)
+    ):
+        first = number * len(pixels)
+        chosen = np.minimum(np.arange(first, first + len(pixels)), len(places) - 1)  # the last batch is padded
+        images, began, slopes = shard_batch(pixels), time.perf_counter(), np.zeros(len(pixels))
+        if label == CLEAN:
+            attacked, slopes = images, np.asarray(gradient_norms(score_fn, images, "linf")) / 255
+        else:
+            several = rank_attacks(epsilon, Maximize(signs[chosen]), sources=sources, queries=plan.ranks.queries)
+            attack = several["transfer" if label.startswith("transfer") else label]
+            attacked = attack(score_fn, images, keys[chosen])
+        scores = np.asarray(score(score_fn, attacked))
+        seconds = (time.perf_counter() - began) / valid
+        if not (np.isfinite(scores).all() and np.isfinite(slopes).all()):
+            raise ValueError(f"{evaluated.title}: {label}: the metric gave a score or slope that is not finite")
+        yield [
+            RankRow(
+                image=ids[i],
+                model=evaluated.name,
+                seed=evaluated.seed,
+                attack=label,
+                epsilon=epsilon,
+                mos=float(mos[places[first + i]]),
+                attacked=float(scores[i]),
+                slope=float(slopes[i]),
+                seconds=seconds,
+            )
+            for i in range(valid)
+        ]

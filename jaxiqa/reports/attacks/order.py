@@ -1,0 +1,210 @@
+"""The table and the plot of what attacks leave of the order of labelled images."""
+
+from collections import defaultdict
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from jaxiqa.measures.correlation import srocc
+from jaxiqa.measures.ranks import bootstrap_difference, combined, worst_srocc
+from jaxiqa.reports.drawing import COLOURS, MARKERS, legend, png, told_apart
+from jaxiqa.reports.strengths import in_255ths
+from jaxiqa.reports.table import Entry, Table
+from jaxiqa.results.rows import CLEAN, RankRow
+
+Scores = dict[str, np.ndarray]
+"""Attack -> attacked scores, in the order of the images."""
+
+
+@dataclass(frozen=True)
+class Left:
+    """What is left of the order for one model at one strength, per seed.
+
+    Attributes:
+        srocc: the worst SROCC; without an attack, the clean one.
+        attacks: the attack that left it.
+        gain: mean movement against the order by the strongest attack of each image, in deviations of clean scores.
+        difference: worst SROCC minus that of the first model, mean over seeds, and the ends of its 95 % interval by
+            the paired bootstrap over images; None for the first model, or without a seed that both have.
+    """
+
+    srocc: tuple[float, ...]
+    attacks: tuple[str, ...]
+    gain: tuple[float, ...]
+    difference: tuple[float, float, float] | None
+
+
+@dataclass(frozen=True)
+class Order:
+    """All of it: (model, ε) -> `Left`, with ε = 0 for clean images, and the slopes.
+
+    Attributes:
+        models: names, the first is the baseline.
+        epsilons: strengths, without 0.
+        left: the numbers.
+        slopes: model -> per seed, the mean slope: change of the score per 1/255, as a share of the score range.
+        images: number of images.
+    """
+
+    models: tuple[str, ...]
+    epsilons: tuple[float, ...]
+    left: Mapping[tuple[str, float], Left]
+    slopes: Mapping[str, tuple[float, ...]]
+    images: int
+
+
+def summarise_order(
+    rows: Sequence[RankRow], models: Sequence[str], ends: Mapping[tuple[str, int], tuple[float, float]]
+) -> Order | None:
+    """Return the numbers from rows; None without rows.
+
+    Args:
+        rows: rows of present attacks and strengths. A strength at which a model lacks rows that others have is left
+            out for it.
+        models: names in the order of the table; the first is the baseline.
+        ends: (model, seed) -> the ends of its scale.
+    """
+    cells: dict[tuple[str, int, float], dict[str, dict[str, RankRow]]] = defaultdict(lambda: defaultdict(dict))
+    for row in rows:
+        cells[row.model, row.seed, row.epsilon][row.attack][row.image] = row
+    images = sorted({row.image for row in rows})
+    complete = {
+        key: {attack: [found[image] for image in images] for attack, found in cell.items()}
+        for key, cell in cells.items()
+        if all(len(found) == len(images) for found in cell.values())
+    }
+    if not complete:
+        return None
+    mos = np.array([row.mos for row in next(iter(next(iter(complete.values())).values()))])
+    seeds = sorted({seed for _, seed, _ in complete})
+    epsilons = tuple(sorted({epsilon for *_, epsilon in complete}))
+    left, slopes = {}, {}
+    for model in models:
+        for epsilon in epsilons:
+            present = [seed for seed in seeds if {(model, seed, epsilon), (model, seed, 0.0)} <= complete.keys()]
+            if present:
+                first = models[0] if model != models[0] else None
+                left[model, epsilon] = _left(complete, model, first, epsilon, present, mos)
+        clean = {seed: complete[model, seed, 0.0][CLEAN] for seed in seeds if (model, seed, 0.0) in complete}
+        slopes[model] = tuple(
+            float(np.mean([row.slope for row in found]) / (ends[model, seed][1] - ends[model, seed][0]))
+            for seed, found in clean.items()
+            if (model, seed) in ends
+        )
+    return Order(tuple(models), epsilons[1:], left, slopes, len(images))
+
+
+def _left(
+    complete: Mapping[tuple[str, int, float], Mapping[str, list[RankRow]]],
+    model: str,
+    baseline: str | None,
+    epsilon: float,
+    seeds: Sequence[int],
+    mos: np.ndarray,
+) -> Left:
+    def scores(name: str, seed: int, strength: float) -> Scores:
+        """Return the scores of each attack; the clean image is in every ball."""
+        cells = {**complete[name, seed, 0.0], **complete[name, seed, strength]}
+        return {attack: np.array([row.attacked for row in found]) for attack, found in cells.items()}
+
+    def worst(name: str, seed: int) -> np.ndarray:
+        found = scores(name, seed, epsilon)
+        label = worst_srocc(found, mos)[1]
+        return found.get(label, combined(found, mos))
+
+    values, names, gains = [], [], []
+    away = np.where(mos > np.median(mos), -1.0, 1.0)
+    for seed in seeds:
+        found = scores(model, seed, epsilon)
+        value, label = worst_srocc(found, mos) if epsilon else (srocc(found[CLEAN], mos), CLEAN)
+        values.append(value)
+        names.append(label)
+        gains.append(float((away * (combined(found, mos) - found[CLEAN])).mean() / found[CLEAN].std(ddof=1)))
+    difference = None
+    both = [] if baseline is None else [seed for seed in seeds if (baseline, seed, epsilon) in complete]
+    if baseline is not None and both:
+        ours, theirs = (np.stack([worst(name, seed) for seed in both]) for name in (model, baseline))
+        difference = bootstrap_difference(ours, theirs, mos)
+    return Left(tuple(values), tuple(names), tuple(gains), difference)
+
+
+def order_tables(order: Order) -> list[Table]:
+    """Return the table, one line per model, and the long one, one line per model and strength."""
+    strengths = (0.0, *order.epsilons)
+    header = ["model", "SROCC", *(f"@ {in_255ths(e)}" for e in order.epsilons), "slope"]
+    lines: list[list[str | Entry]] = []
+    for model in order.models:
+        cells = [order.left.get((model, e)) for e in strengths]
+        lines.append(
+            [model, *(_several(cell.srocc if cell else None) for cell in cells), _several(order.slopes[model])]
+        )
+    notes = [
+        f"SROCC of {order.images} images with human scores: clean, and the worst after attacks of Linf radius ε that "
+        "raise the images below the median of the human scores and lower the others: PGD-10 with steps of ε/5, ε/2 "
+        "and ε, APGD-20, Square, PGD-10 on the other models of the table, and for each image the strongest of these.",
+        "slope: mean l1 norm of the gradient at clean images, as a share of the score range per 1/255: the gain of the "
+        "weakest attacks, before scores saturate.",
+        "Below 0, images that people prefer have the lower scores.",
+    ]
+    long: list[list[str | Entry]] = []
+    for epsilon in strengths:
+        for model in order.models:
+            if cell := order.left.get((model, epsilon)):
+                against: Entry = ("–", None)
+                if cell.difference is not None:
+                    found, low, high = cell.difference
+                    against = f"{found:+.3f} ({low:+.3f} to {high:+.3f})", found
+                long.append(
+                    [
+                        in_255ths(epsilon),
+                        model,
+                        ", ".join(dict.fromkeys(cell.attacks)),
+                        _several(cell.srocc),
+                        against,
+                        _several(cell.gain),
+                    ]
+                )
+    more = [
+        "Against the first model: difference of the two worst SROCC on the same images, mean over seeds, with its 95 % "
+        "interval by the paired bootstrap over images (2,000 draws).",
+        "Gain: mean movement against the order by the strongest attack of each image, in standard deviations of the "
+        "model's clean scores, so that a smaller range of scores does not lower it.",
+    ]
+    columns = ["ε", "model", "worst attack", "SROCC", "against the first model, 95 %", "gain"]
+    return [
+        Table("What attacks leave of the order", header, lines, notes),
+        Table("The order at every strength", columns, long, more, text=3, folded=True),
+    ]
+
+
+def _several(values: tuple[float, ...] | None) -> Entry:
+    if not values:
+        return "–", None
+    mean = float(np.mean(values))
+    return (f"{mean:.3f} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else f"{mean:.3f}"), mean
+
+
+def order_plot(order: Order) -> bytes:
+    """Plot the worst SROCC over the strength, from clean images on; one line per model. Returns the PNG's bytes."""
+    figure = Figure(figsize=(5.2, 3.6 + 0.12 * len(order.models)), layout="constrained")
+    panel, names = figure.subplots(), told_apart(order.models)
+    places = {epsilon: place for place, epsilon in enumerate((0.0, *order.epsilons))}
+    for number, model in enumerate(order.models):
+        found = [(places[e], order.left[model, e].srocc) for e in places if (model, e) in order.left]
+        if found:
+            x, values = zip(*found, strict=True)
+            means = [np.mean(value) for value in values]
+            spread = [np.std(value, ddof=1) if len(value) > 1 else 0.0 for value in values]
+            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
+            panel.errorbar(
+                x, means, yerr=spread, capsize=2, markersize=5, label=names[model], color=colour, marker=marker
+            )
+    panel.axhline(0, color="#999999", linewidth=0.8)
+    panel.set_xticks(range(len(places)), ["clean", *(f"{255 * e:.3g}" for e in order.epsilons)])
+    panel.set(xlabel="ε · 255", ylabel="worst SROCC (↑ better)", ylim=(-1.05, 1.05))
+    panel.grid(alpha=0.25)
+    panel.spines[["top", "right"]].set_visible(False)
+    legend(figure, [panel])
+    return png(figure)
