@@ -193,7 +193,7 @@ def test_all_attacks_run_with_x64():
     subprocess.run([sys.executable, "-c", X64], check=True, timeout=600)
 
 
-@pytest.mark.parametrize("name", ["pgd", *map(slow, sorted({*NAMES} - {"pgd"}))])
+@pytest.mark.parametrize("name", ["fgsm", *map(slow, sorted({*NAMES} - {"fgsm"}))])
 def test_a_score_function_on_one_device_accepts_images_on_several(name):
     devices = jax.local_devices()
     assert len(devices) > 1

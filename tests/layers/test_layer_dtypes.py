@@ -61,7 +61,7 @@ WIDENED = {"dense", "descend"}
 
 
 @pytest.mark.parametrize("dtype", HALVES)
-@pytest.mark.parametrize("name", every(2, sorted(set(CASES) - JOINED - WIDENED)))
+@pytest.mark.parametrize("name", every(4, sorted(set(CASES) - JOINED - WIDENED)))
 def test_half_precision_is_float32_rounded_once(name, dtype):
     check_half(*CASES[name], dtype)
 
@@ -103,7 +103,7 @@ def test_a_basis_of_half_precision_is_rounded_once(dtype):
     check_half(lambda v: layers.orthonormal_basis(v), [TALL], dtype)
 
 
-@pytest.mark.parametrize("name", every(2, CASES))
+@pytest.mark.parametrize("name", every(4, CASES))
 def test_float64_is_never_narrowed(name):
     check_float64(*CASES[name])
 
@@ -115,7 +115,7 @@ def test_forward_mode_and_second_order(name):
 
 
 @pytest.mark.parametrize("dtype", ONE_FAST)
-@pytest.mark.parametrize("name", MODULES)
+@pytest.mark.parametrize("name", every(2, MODULES))
 def test_layers_widen_maps_of_half_precision(name, dtype):
     """Layers with float32 weights return float32; a layer without weights keeps the type of its input."""
     layer, x = MODULES[name](), jnp.asarray(X, dtype)
@@ -132,7 +132,7 @@ def test_layers_with_half_precision_weights_run(name, dtype):
     assert np.isfinite(np.asarray(layer(jnp.asarray(X, dtype)), np.float32)).all()
 
 
-@pytest.mark.parametrize("name", every(2, MODULES))
+@pytest.mark.parametrize("name", every(4, MODULES))
 def test_layers_of_float64_are_never_narrowed_and_accept_float32_maps(name):
     with jax.enable_x64(True):
         layer, x = MODULES[name](), jnp.asarray(X)

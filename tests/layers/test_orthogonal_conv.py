@@ -4,6 +4,7 @@ import numpy as np
 import optax
 import pytest
 from flax import nnx
+from quick import only
 
 from jaxiqa.layers import spectrum
 from jaxiqa.layers.fourier import low_frequencies, phases
@@ -65,9 +66,7 @@ def layers(request):
     return fresh, trained(fresh)
 
 
-@pytest.mark.parametrize(
-    "size", [SIZES[0], SIZES[3], *(pytest.param(s, marks=pytest.mark.slow) for s in SIZES[1:3] + SIZES[4:])]
-)
+@pytest.mark.parametrize("size", only(SIZES[:1], SIZES))
 def test_every_singular_value_is_one_before_and_after_training(layers, size):
     """At each frequency the layer is U(f) times its 1×1 maps, so these are all its singular values."""
     fresh, later = layers

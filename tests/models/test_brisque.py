@@ -221,7 +221,7 @@ def test_pgd_moves_the_published_metric(weights):
         assert moved > 10
 
 
-@pytest.mark.parametrize("value", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize("value", every(3, [0.3, 0.0, 1.0]))
 def test_flat_images_have_a_score_and_a_gradient(model, value):
     score, gradient = jax.jit(jax.value_and_grad(lambda x: model(x)[0]))(jnp.full((1, 21, 30, 3), value))
     assert np.isfinite(score)

@@ -22,7 +22,7 @@ ACTIVATIONS = {
 }
 
 
-@pytest.mark.parametrize("activation", ACTIVATIONS)
+@pytest.mark.parametrize("activation", every(3, ACTIVATIONS))
 @pytest.mark.parametrize(
     ("second", "left"),
     [
