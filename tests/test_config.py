@@ -231,7 +231,16 @@ def test_strengths_are_read_and_shown_as_fractions_on_the_command_line(tmp_path,
         (["a\nb"], "not a label"),
         *(
             ([spelling(name)], "jaxiqa writes")
-            for name in (*FILES.values(), *FOLDERS, "evaluation.json", "report.html", "leaderboard.csv", "table.md")
+            for name in (
+                *FILES.values(),
+                *FOLDERS,
+                "evaluation.json",
+                "report.html",
+                "leaderboard.csv",
+                "order.md",
+                "order.png",
+                "table.md",
+            )
             for spelling in (str, str.upper, str.title, lambda name: chr(ord(name[0]) + 0xFEE0) + name[1:])
         ),
     ],
