@@ -153,7 +153,7 @@ def test_bad_options_are_found_at_the_start(ranks, message, tmp_path):
         check_evaluation_start(experiment)
 
 
-def test_equal_orders_have_a_correlation(whole):
+def test_the_attacked_order_agrees_less(whole):
     rows = [row for row in evaluated(whole, "m").rows(RankRow) if row.attack == "APGD-20" and row.epsilon == 4 / 255]
     clean = [row for row in evaluated(whole, "m").rows(RankRow) if row.attack == CLEAN]
     order = {row.image: row.mos for row in clean}

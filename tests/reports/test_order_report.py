@@ -94,3 +94,12 @@ def test_tables_and_plot_show_every_number():
     assert "to" in long.rows[-1][4][0]
     assert "\n".join(short.markdown()).count("|") > 10
     assert order_plot(order)[1:4] == b"PNG"
+
+
+def test_equal_scores_are_a_dash_with_the_reason():
+    """A metric that an attack saturates must not cost the report of the others."""
+    flat = [RankRow(**{**vars(row), "attacked": 5.0}) if row.model == "ours" else row for row in rows()]
+    order = summarise_order(flat, ["base", "ours"], ends())
+    assert {model for model, _ in order.left} == {"base"}
+    assert len(order.missing) == 3
+    assert any("ours at ε = 2/255" in note and "all equal" in note for note in order_tables(order)[0].notes)

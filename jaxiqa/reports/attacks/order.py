@@ -46,6 +46,7 @@ class Order:
         left: the numbers.
         slopes: model -> per seed, the mean slope: change of the score per 1/255, as a share of the score range.
         images: number of images.
+        missing: what could not be computed, and why.
     """
 
     models: tuple[str, ...]
@@ -53,6 +54,7 @@ class Order:
     left: Mapping[tuple[str, float], Left]
     slopes: Mapping[str, tuple[float, ...]]
     images: int
+    missing: tuple[str, ...] = ()
 
 
 def summarise_order(
@@ -80,20 +82,23 @@ def summarise_order(
     mos = np.array([row.mos for row in next(iter(next(iter(complete.values())).values()))])
     seeds = sorted({seed for _, seed, _ in complete})
     epsilons = tuple(sorted({epsilon for *_, epsilon in complete}))
-    left, slopes = {}, {}
+    left, slopes, missing = {}, {}, []
     for model in models:
         for epsilon in epsilons:
             present = [seed for seed in seeds if {(model, seed, epsilon), (model, seed, 0.0)} <= complete.keys()]
             if present:
                 first = models[0] if model != models[0] else None
-                left[model, epsilon] = _left(complete, model, first, epsilon, present, mos)
+                try:
+                    left[model, epsilon] = _left(complete, model, first, epsilon, present, mos)
+                except ValueError as error:  # a correlation of equal scores
+                    missing.append(f"{model} at ε = {in_255ths(epsilon)}: {error}")
         clean = {seed: complete[model, seed, 0.0][CLEAN] for seed in seeds if (model, seed, 0.0) in complete}
         slopes[model] = tuple(
             float(np.mean([row.slope for row in found]) / (ends[model, seed][1] - ends[model, seed][0]))
             for seed, found in clean.items()
             if (model, seed) in ends
         )
-    return Order(tuple(models), epsilons[1:], left, slopes, len(images))
+    return Order(tuple(models), epsilons[1:], left, slopes, len(images), tuple(missing))
 
 
 def _left(
@@ -147,6 +152,7 @@ def order_tables(order: Order) -> list[Table]:
         "slope: mean l1 norm of the gradient at clean images, as a share of the score range per 1/255: the gain of the "
         "weakest attacks, before scores saturate.",
         "Below 0, images that people prefer have the lower scores.",
+        *(f"Missing: {what}." for what in order.missing),
     ]
     long: list[list[str | Entry]] = []
     for epsilon in strengths:
