@@ -15,7 +15,7 @@ LISTED += ("layers", "lipschitz", "models", "networks", "reports")
 """Packages whose public names are in ``__all__``."""
 WHOLE = ("measures", "ops")
 """Packages in which every function of every file is public."""
-BEFORE_IMAGES = {"attack", "score_fn", "runner"}
+BEFORE_IMAGES = {"features_fn", "attack", "score_fn", "runner"}
 BY_POSITION = {
     "attack_runner": "fitted",
     "average_pool": "stride",

@@ -21,7 +21,18 @@ from jaxiqa.config.evaluation import (
 from jaxiqa.config.experiment import Experiment, root_folder, run_folder
 from jaxiqa.config.identity import describe
 from jaxiqa.config.loading import load_config
-from jaxiqa.config.training import Adversarial, Block, Model, NormPenalty, Prune, Training, Variant
+from jaxiqa.config.training import (
+    Adversarial,
+    Block,
+    Distil,
+    Jacobian,
+    Model,
+    NormPenalty,
+    Prune,
+    Spectral,
+    Training,
+    Variant,
+)
 
 __all__ = [
     "Adaptive",
@@ -32,13 +43,16 @@ __all__ = [
     "Certifier",
     "Data",
     "Defense",
+    "Distil",
     "Evaluation",
     "Experiment",
+    "Jacobian",
     "Model",
     "Network",
     "NormPenalty",
     "Prune",
     "Ranks",
+    "Spectral",
     "Subset",
     "Training",
     "Variant",

@@ -31,6 +31,8 @@ def check_experiment(experiment: Experiment) -> None:
         for label, block in blocks_of(variant, where).items():
             _check_place(f"{label}.where", block.where)
         _check_training(f"{where}.training", variant.training)
+        if variant.training.distil:
+            _check_teacher(f"{where}.training.distil", variant, seen)
         if variant.prune and not 0 <= variant.prune.amount < 1:
             raise ValueError(f"{where}.prune.amount={variant.prune.amount}; expected a share in [0, 1), such as 0.1")
         if variant.prune and variant.prune.steps < 1:
@@ -112,6 +114,23 @@ def _check_training(where: str, training: Training) -> None:
         _check_positive(f"{where}.norm_penalty.step", penalty.step)
         if training.batch_size == 1 and penalty.scale_free:
             raise ValueError(f"{where}.batch_size=1; expected at least 2, since norm_penalty.scale_free=True")
+
+    for name in ("jacobian", "spectral", "distil"):
+        if chosen := getattr(training, name):
+            for field in ("weight", "step", "limit"):
+                if hasattr(chosen, field):
+                    _check_positive(f"{where}.{name}.{field}", getattr(chosen, field))
+    if training.distil and training.batch_size == 1:
+        raise ValueError(f"{where}.batch_size=1; expected at least 2, since distil compares the images of a batch")
+
+
+def _check_teacher(where: str, variant: Variant, earlier: list[str]) -> None:
+    assert variant.training.distil
+    teacher = variant.training.distil.teacher or variant.parent
+    if teacher is None:
+        raise ValueError(f"{where}.teacher=None, but the variant has no parent to learn from; name an earlier variant")
+    if teacher not in earlier:
+        raise ValueError(f"{where}.teacher={teacher!r} is not an earlier variant{suggestion(teacher, earlier)}")
 
 
 def _check_rate(where: str, rate: Rate | None, *, zero: bool) -> None:

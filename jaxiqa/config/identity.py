@@ -24,6 +24,8 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
         "variants": links,
         "seed": seed,
     }
+    if teacher := teacher_of(experiment.variants[variant]):
+        described["teacher"] = describe(experiment, teacher, seed)["variants"]
     return without_unused(json.loads(json.dumps(described)))
 
 
@@ -33,6 +35,12 @@ def chain(experiment: Experiment, variant: str) -> list[str]:
     while (parent := experiment.variants[names[0]].parent) is not None:
         names.insert(0, parent)
     return names
+
+
+def teacher_of(variant: Variant) -> str | None:
+    """Return the name of the variant that teaches another one, or None."""
+    distil = variant.training.distil
+    return (distil.teacher or variant.parent) if distil else None
 
 
 def without_unused(described: dict[str, Any]) -> dict[str, Any]:
@@ -110,6 +118,9 @@ LATER: dict[str, Any] = {
     "remat": False,
     "adversarial": None,
     "norm_penalty": None,
+    "jacobian": None,
+    "spectral": None,
+    "distil": None,
     "attacked_mode": "eval",
 }
 """Fields of a training that are left out with this value, so that runs from before they existed can continue."""

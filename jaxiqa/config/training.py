@@ -3,6 +3,7 @@
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Network
 
 
@@ -87,6 +88,46 @@ class NormPenalty:
     """False, as in the paper: smaller scores reduce the penalty too."""
 
 
+@dataclass(frozen=True)
+class Jacobian:
+    """Penalty on how far small changes of images move a stage's output; see `jaxiqa.defenses.jacobian_penalty`."""
+
+    stage: str
+    """Of the backbone; an early one, since changes grow from stage to stage."""
+    weight: float
+    step: float = 0.01
+    """Step of the finite difference, in [0, 1] pixel units."""
+
+
+@dataclass(frozen=True)
+class Spectral:
+    """Penalty on the spectral norms σ of the layers of all trained stages: weight · mean of max(0, log(σ / limit))².
+
+    Batch norms belong to the layer before them. "Spectral Norm Regularization for Improving the Generalizability of
+    Deep Learning", arXiv:1705.10941, which penalises σ² of the bare kernels.
+    """
+
+    weight: float
+    limit: float = 1.0
+    """Norm up to which a layer is free."""
+
+
+@dataclass(frozen=True)
+class Distil:
+    """Also learn the scores of a teacher on images without labels, by the loss of the training.
+
+    Every step uses as many of them as labelled images, cropped and flipped in the same way.
+    """
+
+    weight: float = 1.0
+    teacher: str | None = None
+    """An earlier variant; None: the parent. It must use the same unit of labels, if the loss depends on it."""
+    data: Data | None = None
+    """The images; None: the training images of the experiment."""
+    split: str = "train"
+    """Split of `data`."""
+
+
 Rate = float | tuple[tuple[int, float], ...]
 """A number, or pairs (epoch, number): the number from the start of that epoch on. The first epoch is 0."""
 
@@ -121,8 +162,8 @@ class Training:
     weight_decay: float | None = None
     """Share of each weight that is added to its gradient, as in PyTorch's Adam."""
     freeze: str | None = None
-    """Last stage that is not trained. Its activations are computed once and kept in memory; with `adversarial`,
-    `norm_penalty` or crops, they are computed at every step."""
+    """Last stage that is not trained. Its activations are computed once and kept in memory; with `adversarial`, crops,
+    or a penalty (`norm_penalty`, `jacobian`, `spectral`, `distil`), they are computed at every step."""
     batch_norm: Literal["train", "frozen"] = "train"
     """Batch norm of the backbone: "train" uses batch statistics, "frozen" the running statistics."""
     flip: bool | Literal["both"] | None = None
@@ -148,8 +189,14 @@ class Training:
     """Train on attacked images too."""
     norm_penalty: NormPenalty | None = None
     """Penalise the gradient norm."""
+    jacobian: Jacobian | None = None
+    """Penalise the slope of a stage."""
+    spectral: Spectral | None = None
+    """Penalise the spectral norms of layers."""
+    distil: Distil | None = None
+    """Also learn from a teacher, on images without labels."""
     attacked_mode: Literal["eval", "train"] = "eval"
-    """Mode of batch norm for attacks and the norm penalty; the benchmark's code uses "train"."""
+    """Mode of batch norm for attacks and for all penalties; the benchmark's code uses "train"."""
 
 
 Activation = Literal["relu", "relu6", "silu", "gelu", "elu"]

@@ -9,6 +9,7 @@ HOMES = {
     "bpda": "jaxiqa.defenses.adaptive",
     "deviation": "jaxiqa.defenses.adversarial_training",
     "eot": "jaxiqa.defenses.adaptive",
+    "jacobian_penalty": "jaxiqa.defenses.jacobian",
     "norm_penalty": "jaxiqa.defenses.adversarial_training",
     "relabel": "jaxiqa.defenses.adversarial_training",
 }

@@ -11,6 +11,7 @@ computes in, and returns, at least float32. All have derivatives in both modes a
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
 from jaxiqa.layers.materialize import materialize
+from jaxiqa.layers.norms import spectral_norm
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import (
@@ -65,6 +66,7 @@ __all__ = [
     "reflect",
     "semi_orthogonal",
     "space_to_depth",
+    "spectral_norm",
     "square_pool",
     "square_pool_constant",
     "to_unitary",

@@ -51,9 +51,27 @@ def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module
     """
     copy = nnx.clone(model)
     copy.eval()
+    identity: dict[int, Identity] = {}
+    for layer, norm in followed_by_norm(copy, size):
+        absorb(layer, norm)
+        identity[id(norm)] = Identity()
+    for _, parent in list(nnx.iter_modules(copy)):
+        for key, child in children(parent):
+            if id(child) in identity:
+                replace(parent, key, identity[id(child)])
+    return copy
+
+
+def followed_by_norm(model: nnx.Module, size: tuple[int, int]) -> list[tuple[Any, nnx.BatchNorm]]:
+    """Return the layers that a batch norm follows, such that both could be one layer, and these batch norms.
+
+    Args:
+        model: in evaluation mode; it is unchanged.
+        size: as for `fold_batch_norm`.
+    """
     places = [
         (parent, key, child)
-        for _, parent in nnx.iter_modules(copy)
+        for _, parent in nnx.iter_modules(model)
         for key, child in children(parent)
         if type(child) in FOLDED
     ]
@@ -62,18 +80,13 @@ def fold_batch_norm(model: Module, size: tuple[int, int] = (384, 384)) -> Module
     for parent, key, layer in places:
         replace(parent, key, marked[id(layer)])
     image = jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)
-    program = jax.make_jaxpr(lambda x: copy(x))(image)
+    program = jax.make_jaxpr(lambda x: model(x))(image)
     for parent, key, layer in places:
         replace(parent, key, layer)
-    identity: dict[int, Identity] = {}
-    for i, j in pairs(program.jaxpr, [isinstance(layer, nnx.BatchNorm) for layer in layers]):
-        if not (marked[id(layers[i])].stays or marked[id(layers[j])].stays):
-            absorb(layers[i], layers[j])
-            identity[id(layers[j])] = Identity()
-    for parent, key, layer in places:
-        if id(layer) in identity:
-            replace(parent, key, identity[id(layer)])
-    return copy
+    found = pairs(program.jaxpr, [isinstance(layer, nnx.BatchNorm) for layer in layers])
+    return [
+        (layers[i], layers[j]) for i, j in found if not (marked[id(layers[i])].stays or marked[id(layers[j])].stays)
+    ]
 
 
 def absorb(layer: nnx.Conv | nnx.Linear, norm: nnx.BatchNorm) -> None:

@@ -15,29 +15,30 @@ from flax import nnx
 
 from jaxiqa import data, models
 from jaxiqa.config import Experiment, Training, describe, root_folder, run_folder
-from jaxiqa.config.identity import chain
+from jaxiqa.config.identity import chain, teacher_of
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.measures.correlation import srocc
-from jaxiqa.models.activations import swapped
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Rate
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
-from jaxiqa.train.examples import Examples, activation_source, crop_source, image_source
+from jaxiqa.train.examples import Examples, image_source
 from jaxiqa.train.gradual import gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.optimizer import make_optimizer
+from jaxiqa.train.penalties import backbone_layers, make_penalty
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
+from jaxiqa.train.sources import sources, unlabelled_source, unlabelled_split
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
-from jaxiqa.train.state import SplitModel, digest, merge_model, split_model
+from jaxiqa.train.state import merge_model, raw_score_fn, split_model
+from jaxiqa.train.step import Penalty
 from jaxiqa.train.variant import (
     augmentation,
     frozen_stages,
     insert_blocks,
-    needs_images,
     new_metric,
-    slope_penalty,
     swap_activations,
 )
 
@@ -86,6 +87,13 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
     check_splits(experiment, splits, pending)
     for part in ("train", "val"):
         data.validate(splits[part], uniform=experiment.model.input_size is None)
+    seen = []
+    for name in pending:
+        distil = experiment.variants[name].training.distil
+        if distil and distil.data and (distil.data, distil.split) not in seen:
+            seen.append((distil.data, distil.split))
+            resized = experiment.model.input_size or experiment.variants[name].training.resize
+            data.validate(unlabelled_split(f"variants.{name}", distil), uniform=resized is None)
     return splits
 
 
@@ -151,6 +159,8 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
                 folder=folder,
                 select=select,
                 accumulate=training.accumulate,
+                penalty=penalty_of(experiment, name, seed, model),
+                unlabelled=unlabelled_source(experiment, name, splits),
                 **additions(training, train, distances),
                 backend=experiment.parallel,
                 progress=lambda step, steps, best: bar(step, steps, f"{select.upper()} {best:.3f}"),
@@ -203,9 +213,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
     """
     variant = experiment.variants[name]
     if variant.parent:
-        folder = run_folder(experiment, variant.parent, seed)
-        with locked(folder, wait=60.0):  # another process may be reading it too
-            model = models.load_run(folder)
+        model = trained(experiment, variant.parent, seed)
     else:
         model = new_metric(experiment.model, weights=True, seed=seed)
     swap_activations(model, variant, where=f"variants.{name}")
@@ -213,50 +221,28 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
     return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 
 
-def sources(
-    experiment: Experiment, name: str, parts: SplitModel, trunk: tuple[str, ...], splits: dict, trunks: dict
-) -> tuple:
-    """Return training and validation examples: images, or the output of a frozen trunk, computed once.
-
-    Variants with the same trunk share it through ``trunks``, which holds the last two.
-    """
-    training = experiment.variants[name].training
-    size, unit = experiment.model.input_size, training.labels
-    assert unit is not None
-    images = {part: image_source(splits[part], size, unit=unit) for part in ("train", "val")}
-    if training.crops:
-        assert training.crop
-        assert training.patches
-        images["train"] = crop_source(
-            splits["train"],
-            training.resize or size,
-            training.crop,
-            unit=unit,
-            crops=training.crops,
-            patches=training.patches,
-        )
-    if not trunk or needs_images(experiment.variants[name]):
-        return images["train"], images["val"]
-    _, batch_size, _, _, flips = _complete(training)
-    activations = swapped(merge_model(parts, parts.params, parts.batch_stats))
-    key = (flips, digest(parts, trunk), activations.get("backbone"))
-    if key not in trunks:
-        while len(trunks) > 1:
-            trunks.pop(next(iter(trunks)))
-        with progress_bar(f"{name}: frozen stages", "images") as bar:
-            trunks[key] = tuple(
-                activation_source(parts, source, trunk[-1], flip=flip, batch_size=batch_size, progress=bar)
-                for source, flip in ((images["train"], bool(flips)), (images["val"], False))
-            )
-    return trunks[key]
+def trained(experiment: Experiment, name: str, seed: int) -> Metric:
+    """Load a variant that has been trained."""
+    folder = run_folder(experiment, name, seed)
+    with locked(folder, wait=60.0):  # another process may be reading it too
+        return models.load_run(folder)
 
 
 def additions(training: Training, train: Examples, distances: dict) -> dict:
-    """Return what is added to plain training, as arguments of `fit`: attacked copies, and a penalty on steep scores."""
+    """Return how attacked copies are added to plain training, as arguments of `fit`."""
     added: dict = {"attacked_mode": training.attacked_mode}
     if chosen := training.adversarial:
         low, high = (float(label) for label in train.labels(np.array([train.mos.min(), train.mos.max()])))
         added["augment"] = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
-    if penalty := training.norm_penalty:
-        added["penalty"] = slope_penalty(penalty)
     return added
+
+
+def penalty_of(experiment: Experiment, name: str, seed: int, model: Metric) -> Penalty | None:
+    """Return what the training of a variant adds to its loss, and load its teacher."""
+    variant, teacher = experiment.variants[name], None
+    training = variant.training
+    if known := teacher_of(variant):
+        parts = split_model(trained(experiment, known, seed))
+        teacher = raw_score_fn(parts, parts.params, parts.batch_stats, items=bool(training.crops))
+    layers = backbone_layers(model, training.freeze) if training.spectral else ()
+    return make_penalty(training, layers=layers, teacher=teacher)

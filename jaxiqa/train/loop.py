@@ -65,6 +65,7 @@ def fit(
     accumulate: int = 1,
     augment: Augment | None = None,
     penalty: Penalty | None = None,
+    unlabelled: Examples | None = None,
     attacked_mode: str = "eval",
     backend: str = "pmap",
     devices: list | None = None,
@@ -95,6 +96,7 @@ def fit(
         augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are in the
             unit of ``train``.
         penalty: is added to the loss, see `jaxiqa.train.step.Penalty`.
+        unlabelled: images without labels for ``penalty``, as many in each step as labelled ones.
         attacked_mode: mode of batch norms in the score function of both, "eval" or "train".
         backend: ``"pmap"`` or ``"shard_map"``.
         devices: all local ones by default.
@@ -156,6 +158,16 @@ def fit(
             patches=train.patches,
             start=done,
         )
+        extra = unlabelled and training_batches(
+            unlabelled.fetch,
+            len(unlabelled),
+            batch_size=batch_size,
+            seed=seed + 1,  # other images than the labelled ones of the same step
+            flip=flip,
+            crops=unlabelled.crops,
+            patches=unlabelled.patches,
+            start=done,
+        )
         losses: list[jax.Array] = []
         began = time.perf_counter()
         while done < total:
@@ -164,7 +176,8 @@ def fit(
                 best, began = float(state.best_correlation), time.perf_counter()
             batch = next(batches)
             labels = {name: train.labels(batch[name]) for name in ("mos", "region_mos") if name in batch}
-            state, value = step(state, constants, batch | labels)
+            more = {"unlabelled": next(extra)["image"]} if extra else {}
+            state, value = step(state, constants, batch | labels | more)
             losses.append(value)
             done += 1
             progress(done, total, best)

@@ -16,6 +16,7 @@ from jaxiqa.config.suggest import suggestion
 from jaxiqa.models import MODELS
 from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
 from jaxiqa.train.gradual import check_prune
+from jaxiqa.train.penalties import trained_layers
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.state import split_model
 from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, swap_activations, weights_of
@@ -37,6 +38,7 @@ def check_training(experiment: Experiment) -> None:
         _check_freeze(experiment, name, model)
         _check_batches(where, variant.training)
         swap_activations(nnx.clone(model), variant, where=f"variants.{name}")
+        _check_penalties(where, variant.training, model)
         if variant.training.adversarial:
             _check_attack(f"{where}.adversarial", variant.training.adversarial)
         if variant.prune:
@@ -204,6 +206,25 @@ def _check_freeze(experiment: Experiment, name: str, model: Any) -> None:
         raise ValueError(
             f"variants.{name}: {', '.join(buried)} would not train, being before training.freeze={freeze!r}"
         )
+
+
+def _check_penalties(where: str, training: Training, model: Any) -> None:
+    """Raise ``ValueError`` for a stage that does not exist or does not train, or an unknown data set."""
+    if training.jacobian:
+        check_stage(f"{where}.jacobian.stage", training.jacobian.stage, model)
+        if (
+            training.freeze
+            and model.backbone.span(training.jacobian.stage)[1] <= model.backbone.span(training.freeze)[1]
+        ):
+            raise ValueError(
+                f"{where}.jacobian.stage={training.jacobian.stage!r} does not train, with freeze={training.freeze!r}; "
+                "name a later stage"
+            )
+    if training.spectral:
+        with named(where):
+            trained_layers(model, training.freeze)
+    if training.distil and training.distil.data:
+        _check_data(f"{where}.distil.data", training.distil.data)
 
 
 def _check_attack(where: str, chosen: Adversarial) -> None:

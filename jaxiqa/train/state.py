@@ -138,7 +138,11 @@ class RawScore:
     items: bool = static(False)
 
     def __call__(self, images: Images) -> Scores:
-        return outputs_of(_merge(self.graphdef, self.states, self.axis_name), images, items=self.items)["score"]
+        return outputs_of(self.model(), images, items=self.items)["score"]
+
+    def model(self) -> Any:
+        """Return the metric."""
+        return _merge(self.graphdef, self.states, self.axis_name)
 
 
 def outputs_of(

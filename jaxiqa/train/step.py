@@ -22,7 +22,9 @@ metric, one device's images with their labels, a random key for each, and a func
 A pytree."""
 
 Penalty = Callable[..., Float[Array, ""]]
-"""``penalty(score_fn, images, gather=...)``: is added to the loss; differentiable in ``score_fn``. A pytree."""
+"""``penalty(score_fn, batch, keys, gather=...)``: is added to the loss; differentiable in ``score_fn``, the current
+metric. ``batch`` holds one device's images as ``image`` and, if the training has them, ``unlabelled`` ones; there is a
+random key for each image. A pytree."""
 
 
 def identity_augment(
@@ -32,7 +34,7 @@ def identity_augment(
     return images, mos
 
 
-def zero_penalty(score_fn: ScoreFn, images: Array, *, gather: Callable) -> Float[Array, ""]:
+def zero_penalty(score_fn: ScoreFn, batch: Tree, keys: Any, *, gather: Callable) -> Float[Array, ""]:
     """Return zero: a `Penalty`."""
     return jnp.float32(0)
 
@@ -61,7 +63,8 @@ def make_step(
     ``constants`` holds ``fixed`` (parameters that are not trained), ``other`` (the metric's remaining variables),
     ``masks`` (0/1 arrays by module path, which keep pruned weights at zero), an `Augment`, a `Penalty` and the
     ``seed`` of their random keys (`DEFAULTS` has none of the three). ``batch`` holds ``mos`` and either ``image`` or,
-    with ``after``, ``activation``: the output of the frozen stage ``after``. With ``items``, images are crops as the
+    with ``after``, ``activation``: the output of the frozen stage ``after``; and, for a penalty, ``unlabelled`` images.
+    With ``items``, images are crops as the
     network takes them. If the batch has ``boxes`` and ``region_mos``, the loss gets the scores and labels of these
     regions too; then ``augment`` must not add copies. Masks of the state go before these.
 
@@ -119,7 +122,7 @@ def make_step(
             return parts.total_loss(jax.tree.map(gather, outputs | region_labels), gather(labels), loss)
 
         def priced(params: Tree) -> Float[Array, ""]:
-            return constants["penalty"](score_fn(params), given, gather=gather)
+            return constants["penalty"](score_fn(params), batch, own, gather=gather)
 
         def objective(params: Tree) -> tuple[Float[Array, ""], Tree]:
             outputs, batch_stats = forward(params, state.batch_stats, inputs, dropping, *boxes)

@@ -10,10 +10,10 @@ from flax import nnx
 from jax.tree_util import Partial
 
 from jaxiqa import attacks, data, models
-from jaxiqa.config import Adversarial, Block, Model, NormPenalty, Variant, blocks_of
+from jaxiqa.config import Adversarial, Block, Model, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
-from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
+from jaxiqa.defenses import LABELS, adversarial_batch
 from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
 from jaxiqa.models.metric import Metric
 
@@ -168,7 +168,8 @@ def frozen_stages(model: Metric, freeze: str | None) -> tuple[str, ...]:
 def needs_images(variant: Variant) -> bool:
     """Return whether training changes, crops or inverts images, so that a frozen trunk's output cannot be stored."""
     training = variant.training
-    return bool(training.adversarial or training.norm_penalty or training.crops or training.flip == "both")
+    added = training.adversarial or training.norm_penalty or training.jacobian or training.spectral or training.distil
+    return bool(added or training.crops or training.flip == "both")
 
 
 def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Callable | None = None) -> Any:
@@ -193,8 +194,3 @@ def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Call
         distance=distance or Partial(LABELS[chosen.label]),
         penalty=chosen.penalty,
     )
-
-
-def slope_penalty(chosen: NormPenalty) -> Any:
-    """Return the `penalty` of `jaxiqa.train.loop.fit`: a price on steep scores."""
-    return Partial(partial(norm_penalty, scale_free=chosen.scale_free), step=chosen.step, weight=chosen.weight)

@@ -13,9 +13,9 @@ from jax.tree_util import Partial
 from jaxiqa import attacks
 from jaxiqa.attacks import apgd
 from jaxiqa.attacks.engine import loop
-from jaxiqa.config import Adversarial, NormPenalty, Training
+from jaxiqa.config import Adversarial, Distil, NormPenalty, Training
 from jaxiqa.data.pipeline import View
-from jaxiqa.defenses import adversarial_batch, norm_penalty
+from jaxiqa.defenses import adversarial_batch
 from jaxiqa.models.metric import Metric
 from jaxiqa.ops.ssim import ssim
 from jaxiqa.train.examples import Examples
@@ -23,10 +23,12 @@ from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.parallel import AXIS, data_parallel
+from jaxiqa.train.penalties import make_penalty
 from jaxiqa.train.state import merge_model, raw_score_fn, split_model, start
 from jaxiqa.train.step import DEFAULTS, make_step
 
 COUNT, SIZE = 16, (33, 40)
+TAUGHT = Training(loss="norm_in_norm", norm_penalty=NormPenalty(1e-4), distil=Distil(0.5))
 
 
 class Small(Metric):
@@ -95,7 +97,8 @@ def run(parts, folder, progress=lambda *_: None):
         seed=3,
         folder=folder,
         augment=augment(),
-        penalty=Partial(norm_penalty, step=0.01, weight=1e-4),
+        penalty=make_penalty(TAUGHT, teacher=Partial(lambda x: x.mean((1, 2, 3)))),
+        unlabelled=source(),
         devices=jax.local_devices()[:1],
         progress=progress,
     )
@@ -163,7 +166,7 @@ def train(parts, devices, backend="pmap", attacked_mode="eval", steps=3, **const
 def test_two_devices_attack_and_train_as_one_does(parts, backend, attacked_mode):
     added = {
         "augment": augment(),
-        "penalty": Partial(norm_penalty, step=0.01, weight=1e-5),
+        "penalty": make_penalty(Training(norm_penalty=NormPenalty(1e-5))),
         "seed": 5,
     }
     with jax.enable_x64(True):
@@ -190,8 +193,8 @@ def test_a_configs_settings_reach_the_step(parts, monkeypatch):
 
     assert additions(Training(epochs=1), source(), {}) == {"attacked_mode": "eval"}
     adversarial = Adversarial(4 / 255, "fgsm", {}, label="ssim", penalty=0.5, target="score")
-    chosen = Training(epochs=1, adversarial=adversarial, norm_penalty=NormPenalty(3.0, 0.02, scale_free=False))
-    added = additions(chosen, source(), {})
+    added = additions(Training(epochs=1, adversarial=adversarial), source(), {})
+    penalty = make_penalty(Training(norm_penalty=NormPenalty(3.0, 0.02, scale_free=False)))
     images, gather = jnp.asarray(np.stack([source().fetch(i, View())["image"] for i in range(4)])), lambda x: x
     mos = jnp.asarray(source().labels(source().mos[:4]))
     brightness = Partial(lambda x: x.mean((1, 2, 3)))
@@ -201,7 +204,8 @@ def test_a_configs_settings_reach_the_step(parts, monkeypatch):
     low, high = source().labels(np.array([source().mos.min(), source().mos.max()]))
     expected = np.clip(mos - 0.5 * (1 - ssim(images, doubled[:4])) * (high - low), low, high)
     np.testing.assert_allclose(labels[:4], expected, atol=1e-5)
-    assert float(added["penalty"](brightness, images, gather=gather)) == pytest.approx(1.5, rel=1e-3)  # ‖∇‖₁ is 1
+    price = penalty(brightness, {"image": images}, keys, gather=gather)
+    assert float(price) == pytest.approx(1.5, rel=1e-3)  # ‖∇‖₁ is 1
 
 
 @pytest.mark.slow

@@ -11,9 +11,9 @@ from flax import nnx
 from quick import every
 
 from jaxiqa import models
-from jaxiqa.config import Training
+from jaxiqa.config import NormPenalty, Training
 from jaxiqa.data.pipeline import View
-from jaxiqa.defenses import adversarial_batch, norm_penalty
+from jaxiqa.defenses import adversarial_batch
 from jaxiqa.models.metric import Metric
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.dropout import Dropout
@@ -23,6 +23,7 @@ from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.parallel import AXIS, data_parallel
+from jaxiqa.train.penalties import make_penalty
 from jaxiqa.train.state import split_model, start
 from jaxiqa.train.step import DEFAULTS, make_step
 
@@ -69,7 +70,7 @@ def close(a, b, rtol=2e-5, atol=2e-6):
         np.testing.assert_allclose(x, y, rtol=rtol, atol=atol)
 
 
-PENALTY = {"penalty": jax.tree_util.Partial(norm_penalty, step=0.01, weight=0.3)}
+PENALTY = {"penalty": make_penalty(Training(norm_penalty=NormPenalty(0.3)))}
 
 
 @pytest.mark.parametrize("loss", LOSSES)

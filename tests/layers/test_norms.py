@@ -1,0 +1,58 @@
+"""`spectral_norm` against dense matrices, exact singular values, and the bound for all map sizes."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxiqa.layers import spectral_norm
+from jaxiqa.lipschitz.spectral import circular_singular_values, conv_norm
+
+SHAPES = [
+    ((3, 3, 4, 6), 1),
+    ((3, 3, 6, 4), 1),
+    ((1, 1, 5, 7), 1),
+    ((5, 5, 1, 6), 6),
+    ((3, 1, 2, 6), 2),
+    ((2, 4, 3, 3), 1),
+]
+
+
+def kernel(shape, seed=0):
+    return np.random.default_rng(seed).normal(size=shape)
+
+
+@pytest.mark.parametrize(("shape", "groups"), SHAPES)
+def test_it_is_the_largest_singular_value_on_its_grid(shape, groups):
+    exact = circular_singular_values(kernel(shape), (8, 8), groups=groups).max()
+    assert float(spectral_norm(jnp.asarray(kernel(shape)), groups=groups, steps=300)) == pytest.approx(exact, rel=1e-4)
+    few = float(spectral_norm(jnp.asarray(kernel(shape)), groups=groups))
+    assert 0.95 * exact < few <= exact * (1 + 1e-5)
+
+
+@pytest.mark.parametrize("seed", range(3))
+@pytest.mark.parametrize(("shape", "groups"), SHAPES)
+def test_it_is_close_below_the_bound_for_all_maps(shape, groups, seed):
+    bound = conv_norm(kernel(shape, seed), (40, 56), groups=groups).value
+    assert 0.85 * bound < float(spectral_norm(jnp.asarray(kernel(shape, seed)), groups=groups)) <= bound * (1 + 1e-5)
+
+
+@pytest.mark.parametrize(("shape", "groups"), SHAPES[:4])
+def test_its_gradient_is_that_of_the_largest_singular_value(shape, groups):
+    given, along = kernel(shape), kernel(shape, 1)
+    slope = float(jnp.vdot(jax.grad(lambda k: spectral_norm(k, groups=groups, steps=300))(jnp.asarray(given)), along))
+    h = 1e-3
+    ends = [circular_singular_values(given + s * h * along, (8, 8), groups=groups).max() for s in (1, -1)]
+    assert slope == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=2e-3)
+
+
+def test_a_zero_kernel_has_norm_and_gradient_zero():
+    value, gradient = jax.value_and_grad(lambda k: spectral_norm(k))(jnp.zeros((3, 3, 2, 2)))
+    assert float(value) == 0
+    assert bool((gradient == 0).all())
+
+
+@pytest.mark.parametrize("options", [{"groups": 0}, {"grid": 0}, {"steps": 0}, {"groups": 4}])
+def test_bad_numbers_are_refused(options):
+    with pytest.raises(ValueError, match=next(iter(options))):
+        spectral_norm(jnp.ones((3, 3, 2, 6)), **options)
