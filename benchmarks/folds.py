@@ -25,7 +25,7 @@ from sklearn.preprocessing import StandardScaler
 
 from jaxiqa import data, models
 from jaxiqa.cli.train import train
-from jaxiqa.config import Experiment, load_config, run_folder
+from jaxiqa.config import Experiment, folded, load_config, run_folder
 from jaxiqa.core.files import write_text
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.measures.correlation import plcc, srocc
@@ -33,15 +33,6 @@ from jaxiqa.nn.stages import normalise
 from jaxiqa.train.variant import new_metric
 
 PENALTIES = np.logspace(-1, 5, 25)
-
-
-def one_fold(experiment: Experiment, folds: int, number: int, workdir: Path) -> Experiment:
-    """Return the experiment on one fold, in a folder of its own."""
-    part = replace(experiment.data, folds=folds, fold=number)
-    evaluation = experiment.evaluation
-    if evaluation.data == experiment.data:
-        evaluation = replace(evaluation, data=part)
-    return replace(experiment, data=part, evaluation=evaluation, workdir=str(workdir / f"fold{number}"))
 
 
 def scores(model: models.metric.Metric, split: data.Split, size: tuple[int, int] | None, batch: int = 8) -> np.ndarray:
@@ -93,8 +84,8 @@ def main() -> None:
     variants = {name: experiment.variants[name] for name in arguments.variants or experiment.variants}
     experiment = replace(experiment, variants=variants)
     rows: list[dict] = []
-    for number in range(arguments.folds):
-        part = one_fold(experiment, arguments.folds, number, arguments.workdir)
+    whole = replace(experiment, folds=arguments.folds, workdir=str(arguments.workdir))
+    for number, part in enumerate(folded(whole)):
         splits = data.load(part.data.name, **part.data.arguments)
         mos = splits["test"].mos
         train(part)

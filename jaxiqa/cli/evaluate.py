@@ -6,6 +6,8 @@ sheet and report.html; and paper.md, the tables of a paper, if the config names 
 same command continues and repeats nothing. If a model was trained again since, its old rows are not mixed with new
 ones: the program stops with an error.
 
+With ``--folds 5`` every fold is evaluated in WORKDIR/foldN, and WORKDIR/folds.md has the means over folds.
+
 ``--defense [LABEL=]NAME[,OPTION=VALUE...]`` adds a defense to those of the config; it may be given several times. NAME
 is a purifier of the library or a class in your own file, as in ``--defense my_file.py:MyPurifier``.
 """
@@ -17,7 +19,7 @@ from dataclasses import replace
 
 from jaxiqa.cli.options import from_command_line, take_defenses
 from jaxiqa.cli.runtime import explained
-from jaxiqa.config import Experiment, check_experiment
+from jaxiqa.config import Experiment, check_experiment, folded, root_folder
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -28,10 +30,17 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         from jaxiqa.cli.runtime import start_jax
         from jaxiqa.core.progress import console
         from jaxiqa.evaluation.experiment import evaluate_experiment
+        from jaxiqa.reports import write_folds
 
         start_jax()
         began = time.perf_counter()
-        evaluate_experiment(experiment)
+        parts = folded(experiment)
+        found = [evaluate_experiment(part) for part in parts]
+        if experiment.folds:
+            for table in write_folds(root_folder(experiment), found, title=experiment.name):
+                if len(table.header) <= 10:  # others are too wide for a terminal
+                    console.print(table.render())
+            console.print(f"all folds: {root_folder(experiment) / 'folds.md'}", markup=False, soft_wrap=True)
         console.print(f"evaluated in {(time.perf_counter() - began) / 60:.1f} minutes")
 
 

@@ -2,7 +2,7 @@
 
 Each variant is trained once per seed in WORKDIR/VARIANT/seedN, which holds config.json, metrics.jsonl,
 checkpoints/ and, at the end, the model and training.json. You may stop it at any time: the same command continues
-exactly from there.
+exactly from there. With ``--folds 5`` all of it is done once per fold of a cross-validation, in WORKDIR/foldN.
 """
 
 import itertools
@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from jaxiqa.cli.options import from_command_line
 from jaxiqa.cli.runtime import explained
-from jaxiqa.config import Experiment, check_experiment, root_folder, run_folder
+from jaxiqa.config import Experiment, check_experiment, folded, root_folder, run_folder
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -19,7 +19,8 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     with explained("finished epochs and models are kept; run the same command again to continue"):
         experiment = from_command_line(__doc__, arguments, program=program)
         check_experiment(experiment)
-        train(experiment)
+        for part in folded(experiment):
+            train(part)
 
 
 def train(experiment: Experiment) -> None:

@@ -18,7 +18,7 @@ from jaxiqa.config.evaluation import (
     Subset,
     check_evaluation,
 )
-from jaxiqa.config.experiment import Experiment, root_folder, run_folder
+from jaxiqa.config.experiment import Experiment, folded, root_folder, run_folder
 from jaxiqa.config.identity import describe
 from jaxiqa.config.loading import load_config
 from jaxiqa.config.training import (
@@ -60,6 +60,7 @@ __all__ = [
     "check_evaluation",
     "check_experiment",
     "describe",
+    "folded",
     "load_config",
     "root_folder",
     "run_folder",

@@ -48,6 +48,11 @@ def check_experiment(experiment: Experiment) -> None:
     for label, number in numbers.items():
         if number is not None and number < 1:
             raise ValueError(f"{label}={number}; expected at least 1")
+    if experiment.folds is not None:
+        if experiment.folds < 2:
+            raise ValueError(f"folds={experiment.folds}; expected at least 2")
+        if experiment.data.folds is not None:
+            raise ValueError(f"folds={experiment.folds} and data.folds={experiment.data.folds}; give only one of them")
     for where, data in (("data", experiment.data), ("evaluation.data", experiment.evaluation.data)):
         if data.folds is not None and not (data.folds >= 2 and 0 <= data.fold < data.folds):
             raise ValueError(

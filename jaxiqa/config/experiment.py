@@ -1,6 +1,6 @@
 """An experiment and the folders of its files."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Literal
 
@@ -18,7 +18,7 @@ TAKEN = (
     *("evaluation.json", "table.csv", "table.md", "report.html", "tradeoff.png", "curves.png", "examples.png"),
     *("defenses.csv", "defenses.md", "defenses_tradeoff.png", "defenses_by_attack.png", "defenses_by_strength.png"),
     *("leaderboard.csv", "leaderboard.html", "order.md", "order.png", "paper.md", "paper_1.csv", "paper_2.csv"),
-    "ranks.jsonl",
+    *("ranks.jsonl", "folds.csv", "folds.md"),
 )
 """Names of folders and files next to the variants' folders; variants may not have these names."""
 
@@ -37,6 +37,54 @@ class Experiment:
     workdir: str = ""
     """Folder of all output; default: runs/NAME."""
     parallel: Literal["pmap", "shard_map"] = "pmap"
+    folds: int | None = None
+    """Cross-validation: train and evaluate once per fold, each in WORKDIR/foldN, where no training has seen the test
+    images (`jaxiqa.data.folds`). None: the splits of the data set."""
+
+
+def folded(experiment: Experiment) -> list[Experiment]:
+    """Return one experiment per fold, in a folder of its own; without folds, the experiment itself.
+
+    Every use of the labelled data set is divided: images that a fold tests are also not used to fit attacks or to
+    distil.
+
+    >>> from jaxiqa.config import Training
+    >>> data = Data("clive")
+    >>> whole = Experiment("x", data, Model(), {"a": Variant(Training())}, Evaluation(data, {}), folds=5)
+    >>> last = folded(whole)[-1]
+    >>> last.workdir, last.data.fold, last.evaluation.data.fold, last.folds
+    ('runs/x/fold4', 4, 4, None)
+    """
+    if experiment.folds is None:
+        return [experiment]
+    return [_fold(experiment, experiment.folds, number) for number in range(experiment.folds)]
+
+
+def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
+    def part(data: Data) -> Data:
+        same = (data.name, data.source) == (experiment.data.name, experiment.data.source)
+        return replace(data, folds=folds, fold=number) if same else data
+
+    def trained(variant: Variant) -> Variant:
+        distil = variant.training.distil
+        if distil is None or distil.data is None:
+            return variant
+        training = replace(variant.training, distil=replace(distil, data=part(distil.data)))
+        return replace(variant, training=training)
+
+    evaluation = experiment.evaluation
+    attacks = {
+        label: replace(attack, fit_on=part(attack.fit_on)) if attack.fit_on else attack
+        for label, attack in evaluation.attacks.items()
+    }
+    return replace(
+        experiment,
+        data=part(experiment.data),
+        variants={name: trained(variant) for name, variant in experiment.variants.items()},
+        evaluation=replace(evaluation, data=part(evaluation.data), attacks=attacks),
+        workdir=str(root_folder(experiment) / f"fold{number}"),
+        folds=None,
+    )
 
 
 def root_folder(experiment: Experiment) -> Path:

@@ -20,11 +20,12 @@ from jaxiqa.evaluation.images import checked, fitted_on, load_attacked, load_spl
 from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
 from jaxiqa.evaluation.startup import check_evaluation_start
 from jaxiqa.evaluation.write import write_reports
+from jaxiqa.reports.folds import Numbers
 from jaxiqa.train.startup import check_training
 
 
-def evaluate_experiment(experiment: Experiment) -> None:
-    """Check everything, attack and defend every variant, and write rows and reports.
+def evaluate_experiment(experiment: Experiment) -> Numbers:
+    """Check everything, attack and defend every variant, write rows and reports, and return the numbers of the tables.
 
     Raises:
         FileNotFoundError: a variant is not trained yet.
@@ -74,4 +75,4 @@ def evaluate_experiment(experiment: Experiment) -> None:
             if evaluation.defenses:
                 defend_all(evaluated, evaluation, attacked)
             certify_stage.certify_all(evaluated, evaluation, attacked)
-        write_reports(experiment, labelled, attacked)
+        return write_reports(experiment, labelled, attacked)

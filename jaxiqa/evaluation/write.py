@@ -20,6 +20,7 @@ from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import notes, render
 from jaxiqa.reports.defenses.summary import summarise_defenses
 from jaxiqa.reports.defenses.tables import certificates, without_range
+from jaxiqa.reports.folds import Numbers
 from jaxiqa.results.examples import load
 from jaxiqa.results.jsonl import read_rows
 from jaxiqa.results.rows import (
@@ -35,9 +36,12 @@ from jaxiqa.results.rows import (
 )
 
 
-def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
-    """Write tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses."""
+def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbers:
+    """Write tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses.
 
+    Returns:
+        The numbers of the tables.
+    """
     root, evaluation = root_folder(experiment), experiment.evaluation
     names, seeds, order = list(experiment.variants), experiment.seeds, list(evaluation.attacks)
 
@@ -105,3 +109,4 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> None:
         if len(table.header) <= 10:  # others are too wide for a terminal
             console.print(table.render())
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
+    return Numbers(summary, left)
