@@ -20,7 +20,7 @@ from jaxiqa.evaluation.images import checked, fitted_on, load_attacked, load_spl
 from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
 from jaxiqa.evaluation.startup import check_evaluation_start
 from jaxiqa.evaluation.write import write_reports
-from jaxiqa.reports.folds import Numbers
+from jaxiqa.reports.attacks.folds import Numbers
 from jaxiqa.train.startup import check_training
 
 

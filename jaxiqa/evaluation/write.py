@@ -15,12 +15,12 @@ from jaxiqa.evaluation.paper_run import paper_tables
 from jaxiqa.evaluation.rank_stage import RankPlan
 from jaxiqa.evaluation.strengths import keys_of
 from jaxiqa.reports import write_defenses, write_paper, write_report
+from jaxiqa.reports.attacks.folds import Numbers
 from jaxiqa.reports.attacks.order import order_tables, summarise_order
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import notes, render
 from jaxiqa.reports.defenses.summary import summarise_defenses
 from jaxiqa.reports.defenses.tables import certificates, without_range
-from jaxiqa.reports.folds import Numbers
 from jaxiqa.results.examples import load
 from jaxiqa.results.jsonl import read_rows
 from jaxiqa.results.rows import (

@@ -8,9 +8,9 @@ import scipy.stats
 
 from jaxiqa.measures.robustness import folds_interval95
 from jaxiqa.reports import write_folds
+from jaxiqa.reports.attacks.folds import Numbers
 from jaxiqa.reports.attacks.order import Left, Order
 from jaxiqa.reports.attacks.summary import Summary, Value
-from jaxiqa.reports.folds import Numbers
 
 RANDOM = np.random.default_rng(0)
 CLEAN = {"base": RANDOM.uniform(0.6, 0.8, 5), "flat": RANDOM.uniform(0.6, 0.8, 5)}
