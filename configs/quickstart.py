@@ -8,7 +8,7 @@ PGD-8 of 0.27, 0.21 and 0.22 with jax 0.12.0.1. Other versions round differently
 The labels are computed, not human (see `jaxiqa.data.synthetic`).
 """
 
-from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Training, Variant
+from jaxiqa.config import Attack, Block, Data, Evaluation, Experiment, Model, Prune, Ranks, Training, Variant
 
 EPSILONS = (2 / 255, 4 / 255, 8 / 255)
 
@@ -40,5 +40,6 @@ def get_config() -> Experiment:
                 "stAdv": Attack("stadv", options={"steps": 10}),
             },
             batch_size=16,
+            ranks=Ranks(images=24, queries=200),
         ),
     )

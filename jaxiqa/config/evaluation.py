@@ -115,6 +115,9 @@ class Ranks:
     """Number of labelled images, spread evenly over the order; None: all of `Evaluation.split`."""
     queries: int = 1000
     """Scores per image for the attack without gradients; 0: without it."""
+    query_epsilons: tuple[float, ...] | None = (1 / 255,)
+    """Those of the radii at which the attack without gradients runs too; None: all. It shows whether gradients mislead,
+    and costs ten times as much as all others together."""
 
 
 @dataclass(frozen=True)
@@ -143,8 +146,8 @@ class Evaluation:
     """Number of images on the example sheet, attacked at the largest strength."""
     score_range: Literal["mos", "baseline", "model"] = "mos"
     """Range by which gains are divided: of the labels, of the first variant's clean scores, or of each model."""
-    ranks: Ranks | None = None
-    """Also attack the order of the labelled images."""
+    ranks: Ranks | None = Ranks()
+    """Also attack the order of the labelled images; None: do not."""
     defenses: dict[str, Defense] = field(default_factory=dict)
     """Label in the tables -> purifier."""
     adaptive: Adaptive = Adaptive()

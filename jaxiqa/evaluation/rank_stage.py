@@ -41,28 +41,34 @@ class RankPlan:
             return np.arange(len(order))
         return np.sort(order[np.linspace(0, len(order) - 1, count).round().astype(int)])
 
-    def labels(self, others: Sequence[str]) -> list[str]:
-        """Return the names of the attacks; that of a transfer attack has the names of the other models, its sources."""
-        found = list(rank_attacks(1 / 255, Maximize(), queries=self.ranks.queries))
+    def labels(self, others: Sequence[str], epsilon: float) -> list[str]:
+        """Return the names of the attacks at a strength; that of a transfer attack names its sources, the others."""
+        found = list(rank_attacks(epsilon, Maximize(), queries=self.queries(epsilon)))
         return [*found, f"transfer from {', '.join(others)}"] if others else found
+
+    def queries(self, epsilon: float) -> int:
+        """Return the number of scores per image for the attack without gradients at a strength."""
+        chosen = self.ranks.query_epsilons
+        return self.ranks.queries if chosen is None or epsilon in chosen else 0
 
     def present(self, rows: Sequence[RankRow], models: Sequence[str]) -> list[RankRow]:
         """Return the rows of this plan: its images, strengths and attacks, for these models."""
-        images, strengths = {self.labelled.ids[place] for place in self.places}, {0.0, *self.ranks.epsilons}
-        labels = {name: {CLEAN, *self.labels([other for other in models if other != name])} for name in models}
-        return [
-            row
-            for row in rows
-            if row.image in images and row.epsilon in strengths and row.attack in labels.get(row.model, ())
-        ]
+        images = {self.labelled.ids[place] for place in self.places}
+        labels = {
+            (name, epsilon): {CLEAN, *self.labels([other for other in models if other != name], epsilon)}
+            for name in models
+            for epsilon in self.ranks.epsilons
+        } | {(name, 0.0): {CLEAN} for name in models}
+        return [row for row in rows if row.image in images and row.attack in labels.get((row.model, row.epsilon), ())]
 
 
 def attack_order(evaluated: EvaluatedModel, others: Sequence[EvaluatedModel], plan: RankPlan) -> None:
     """Append the missing rows of one model; ``others`` are the models from which attacks are transferred to it."""
     split = plan.labelled.select(plan.places)
     done = {(row.attack, row.epsilon, row.image) for row in evaluated.rows(RankRow)}
-    labels = plan.labels([other.name for other in others])
-    work = [(CLEAN, 0.0), *((label, epsilon) for epsilon in plan.ranks.epsilons for label in labels)]
+    names = [other.name for other in others]
+    work = [(CLEAN, 0.0)]
+    work += [(label, epsilon) for epsilon in plan.ranks.epsilons for label in plan.labels(names, epsilon)]
     missing = [(*pair, [i for i in split.ids if (*pair, i) not in done]) for pair in work]
     missing = [one for one in missing if one[2]]
     if not missing:
@@ -98,7 +104,7 @@ def _batches(
         if label == CLEAN:
             attacked, slopes = images, np.asarray(gradient_norms(score_fn, images, "linf")) / 255
         else:
-            several = rank_attacks(epsilon, Maximize(signs[chosen]), sources=sources, queries=plan.ranks.queries)
+            several = rank_attacks(epsilon, Maximize(signs[chosen]), sources=sources, queries=plan.queries(epsilon))
             attack = several["transfer" if label.startswith("transfer") else label]
             attacked = attack(score_fn, images, keys[chosen])
         scores = np.asarray(score(score_fn, attacked))

@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from jaxiqa import attacks
 from jaxiqa.attacks.wrappers.align import LEVELS
-from jaxiqa.config import Attack, Certifier, Defense, Evaluation, Experiment, root_folder
+from jaxiqa.config import Attack, Certifier, Defense, Evaluation, Experiment, Ranks, root_folder
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.files import check_labels
@@ -229,6 +229,9 @@ def _numbers(evaluation: Evaluation) -> Iterator[str]:
         for epsilon in radii:
             if not 0 < epsilon <= 1:
                 yield f"evaluation.ranks.epsilons: {epsilon!r} is outside (0, 1]; write for example 2 / 255"
+        if evaluation.ranks.query_epsilons not in (None, Ranks().query_epsilons):  # a list of strengths may lack that
+            for epsilon in sorted(set(evaluation.ranks.query_epsilons or ()) - set(radii)):
+                yield f"evaluation.ranks.query_epsilons: {epsilon!r} is not among ranks.epsilons; add it there"
     for label, certifier in evaluation.certifiers.items():
         at_least[f"certifiers.{label}.images"] = certifier.images, 1
     for name, (value, low) in at_least.items():

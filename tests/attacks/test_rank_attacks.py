@@ -1,6 +1,7 @@
 """Attacks on the order of a set."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pytest
 from quick import every
@@ -8,7 +9,9 @@ from small_metric import KEY, make_images, score
 
 from jaxiqa import attacks
 from jaxiqa.attacks.engine.objective import invert_ranks, mirror_ranks
+from jaxiqa.defenses import bpda, eot
 from jaxiqa.measures.correlation import srocc
+from jaxiqa.measures.ranks import worst_srocc
 
 SHAPE = (6, 13, 14, 3)
 IMAGES = make_images(SHAPE)
@@ -87,3 +90,31 @@ def test_what_is_no_order_is_refused(order, message):
 def test_scores_of_another_number_of_images_are_refused():
     with pytest.raises(ValueError, match=r"scores has shape \(3,\); expected one score per image, \(2,\)"):
         mirror_ranks([1.0, 2.0], [1.0, 2.0, 3.0])
+
+
+@pytest.mark.parametrize("kind", ["random", "without gradient"])
+def test_a_defended_metric_is_attacked_through_its_defense(kind):
+    """By the mean over fixed draws, or by the gradient of the identity; the plain gradient is zero."""
+
+    def noise(images, key):
+        return images + 0.05 * jax.random.normal(key, images.shape)
+
+    def rounded(images, key):
+        return jnp.round(64 * images) / 64
+
+    keys = jax.random.split(jax.random.key(8), 4)
+    defended = eot(score, noise, keys) if kind == "random" else eot(score, bpda(rounded), keys[:1])
+    other = eot(score, noise, jax.random.split(jax.random.key(9), 4)) if kind == "random" else defended
+    clean = np.asarray(other(IMAGES))
+    several = attacks.rank_attacks(EPSILON, invert_ranks(clean), queries=0)
+    found = {label: np.asarray(other(attack(defended, IMAGES, KEY))) for label, attack in several.items()}
+    value = worst_srocc(found, clean)[0]
+    assert value < 0
+    low = np.median(clean) >= clean
+    for scores in found.values():
+        assert (scores[low] > clean[low]).all()
+        assert (scores[~low] < clean[~low]).all()
+    if kind == "without gradient":
+        bare = lambda x: score(rounded(x, None))  # noqa: E731
+        stuck = several["PGD-10, steps of ε/5"](bare, IMAGES, KEY)
+        assert srocc(np.asarray(bare(stuck)), clean) > value

@@ -17,7 +17,7 @@ from jaxiqa.measures.correlation import srocc
 from jaxiqa.results.rows import CLEAN, RankRow
 
 SIZE = (20, 28)
-RANKS = Ranks(epsilons=(0.5 / 255, 4 / 255), images=6, queries=20)
+RANKS = Ranks(epsilons=(0.5 / 255, 4 / 255), images=6, queries=20, query_epsilons=(4 / 255,))
 
 
 @pytest.fixture(scope="module")
@@ -51,10 +51,10 @@ def test_every_attack_moves_each_image_against_the_order(whole, labelled):
     plan = RankPlan(labelled, None, RANKS)
     rows = evaluated(whole, "m").rows(RankRow)
     images = labelled.select(plan.places)
-    labels = plan.labels(["other"])
-    assert "transfer from other" in labels
-    assert "Square-20" in labels
-    expected = {(label, e, i) for label in labels for e in RANKS.epsilons for i in images.ids}
+    labels = {epsilon: plan.labels(["other"], epsilon) for epsilon in RANKS.epsilons}
+    assert all("transfer from other" in found for found in labels.values())
+    assert [epsilon for epsilon, found in labels.items() if "Square-20" in found] == [4 / 255]
+    expected = {(label, e, i) for e, found in labels.items() for label in found for i in images.ids}
     assert {(row.attack, row.epsilon, row.image) for row in rows} == expected | {(CLEAN, 0.0, i) for i in images.ids}
     clean = {row.image: row.attacked for row in rows if row.attack == CLEAN}
     np.testing.assert_allclose([clean[i] for i in images.ids], metric(100.0, images.images()), rtol=1e-4)
@@ -114,7 +114,7 @@ def test_only_rows_of_the_present_plan_are_reported(whole, labelled):
     rows = evaluated(whole, "m").rows(RankRow)
     plan = RankPlan(labelled, None, RANKS)
     assert plan.present(rows, ["m", "other"]) == rows
-    assert {row.attack for row in plan.present(rows, ["m"])} == set(plan.labels([])) | {CLEAN}
+    assert {row.attack for row in plan.present(rows, ["m"])} == set(plan.labels([], 4 / 255)) | {CLEAN}
     one = RankPlan(labelled, None, replace(RANKS, epsilons=(4 / 255,), images=2))
     kept = one.present(rows, ["m", "other"])
     assert {row.epsilon for row in kept} == {0.0, 4 / 255}
@@ -142,6 +142,7 @@ def test_a_score_that_is_not_finite_is_named(labelled, tmp_path):
         (Ranks(queries=-1), r"evaluation\.ranks\.queries=-1; expected at least 0"),
         (Ranks(epsilons=()), r"evaluation\.ranks\.epsilons is empty"),
         (Ranks(epsilons=(0.1, 0.1)), r"evaluation\.ranks\.epsilons has 0\.1 twice"),
+        (Ranks(query_epsilons=(0.1,)), r"ranks\.query_epsilons: 0\.1 is not among ranks\.epsilons"),
     ],
 )
 def test_bad_options_are_found_at_the_start(ranks, message, tmp_path):

@@ -49,6 +49,7 @@ def get_config():
             examples=1,
             defenses={{"flip": Defense("flip")}},
             masking=0,
+            ranks=None,
         ),
     )
 """

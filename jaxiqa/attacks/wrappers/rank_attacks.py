@@ -22,7 +22,8 @@ def rank_attacks(
     """Return attacks that differ in what could make one of them fail; the worst of them is an honest bound.
 
     PGD with ten steps of three lengths, APGD with twenty steps, Square, which needs no gradient, and PGD on other
-    metrics (`jaxiqa.attacks.ensemble`), which finds changes that a masked gradient hides.
+    metrics (`jaxiqa.attacks.ensemble`), which finds changes that a masked gradient hides. Attack a metric that is
+    random, or has no gradient, through `jaxiqa.defenses.eot` and `jaxiqa.defenses.bpda`.
 
     Args:
         epsilon: radius of the Linf ball, in [0, 1] pixel units.

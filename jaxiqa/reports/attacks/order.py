@@ -148,7 +148,7 @@ def order_tables(order: Order) -> list[Table]:
     notes = [
         f"SROCC of {order.images} images with human scores: clean, and the worst after attacks of Linf radius ε that "
         "raise the images below the median of the human scores and lower the others: PGD-10 with steps of ε/5, ε/2 "
-        "and ε, APGD-20, Square, PGD-10 on the other models of the table, and for each image the strongest of these.",
+        "and ε, APGD-20, PGD-10 on the other models of the table, Square at some ε, and for each image the strongest.",
         "slope: mean l1 norm of the gradient at clean images, as a share of the score range per 1/255: the gain of the "
         "weakest attacks, before scores saturate.",
         "Below 0, images that people prefer have the lower scores.",
