@@ -18,6 +18,13 @@ COUNTS = {"nes": True, "square": True, "parsimonious": True, "one_pixel": True, 
 """The attacks that use scores only."""
 
 
+CASES = [
+    pytest.param("all", 3, jnp.nan, marks=pytest.mark.slow),
+    ("one", 2, jnp.inf),
+    ("some", 1, jnp.nan),
+]
+
+
 def turning(images, which, bad):
     """Return a metric that is not finite for changed images: for all, for changes of the last image, or for some."""
 
@@ -35,7 +42,7 @@ def turning(images, which, bad):
 
 
 @pytest.mark.parametrize("name", every(5, [name for name in NAMES if name != "fgsm"]))
-@pytest.mark.parametrize(("which", "count", "bad"), [("all", 3, jnp.nan), ("one", 2, jnp.inf), ("some", 1, jnp.nan)])
+@pytest.mark.parametrize(("which", "count", "bad"), CASES)
 def test_every_attack_reports_non_finite_scores(name, which, count, bad):
     images = make_images((count, 9, 14, 3))
     run = partial(FITTED[name].fit, **FITTING[name]) if name in FITTED else an_attack(name, images)

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import tiny
 from PIL import Image
+from quick import every
 
 from jaxiqa import models
 from jaxiqa.cli import score as scoring
@@ -217,7 +218,7 @@ def test_an_image_that_exceeds_the_memory_is_a_fault_and_the_others_are_scored(f
 
 
 @pytest.mark.parametrize("resized", [False, True])
-@pytest.mark.parametrize("batch_size", [1, 8])
+@pytest.mark.parametrize("batch_size", every(2, [8, 1]))
 def test_the_number_of_compiled_programs_is_limited(tmp_path, monkeypatch, resized, batch_size):
     """For any number of sizes, with waiting batches and with images that are resized first."""
     run, resize = jax.jit(lambda x: x.max((1, 2, 3))), jax.jit(lambda x: x[:5, :5])

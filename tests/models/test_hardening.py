@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
-from quick import only
+from quick import every, only
 
 from jaxiqa.models import BACKBONES, POSITIONS, Linearity, harden, load_run, resolve_position, save
 from jaxiqa.pretrained import key_map
@@ -39,7 +39,7 @@ def test_positions_are_those_of_the_paper():
     assert model.backbone.order[model.backbone.place("before:layer2.2")[0] - 1] == "layer2.1"  # so it is the third
 
 
-@pytest.mark.parametrize("backbone", ["resnet50", "resnet101", "resnext101_32x8d"])
+@pytest.mark.parametrize("backbone", every(3, ["resnet50", "resnet101", "resnext101_32x8d"]))
 def test_positions_resolve_to_the_papers_places_and_widths(backbone):
     stages = nnx.eval_shape(lambda: BACKBONES[backbone].build(width=64, rngs=nnx.Rngs(0)))
     assert {n: resolve_position(f"position:{n}", stages) for n in POSITIONS} == POSITIONS
@@ -49,7 +49,7 @@ def test_positions_resolve_to_the_papers_places_and_widths(backbone):
 
 @pytest.mark.slow
 def test_a_block_at_a_position_is_the_block_at_its_place():
-    model, named = (Linearity("resnet50", width=8, rngs=nnx.Rngs(0)) for _ in range(2))
+    model, named = (tiny.metric("resnet50") for _ in range(2))
     harden(model, "position:6", rngs=nnx.Rngs(1), unitary="cayley")
     harden(named, "after:layer3", rngs=nnx.Rngs(1), unitary="cayley", mid=25)
     assert model.insertions == named.insertions
@@ -69,7 +69,7 @@ def test_a_block_at_a_position_is_the_block_at_its_place():
     ],
 )
 def test_a_position_that_does_not_exist_is_refused_with_what_does(backbone, where, message):
-    model = Linearity(backbone, width=8, rngs=nnx.Rngs(0))
+    model = tiny.abstract(backbone)
     with pytest.raises(ValueError, match=message):
         harden(model, where, rngs=nnx.Rngs(1))
     assert model.insertions == ()

@@ -248,7 +248,7 @@ class Random(nnx.Module):
         return maps[-1]
 
 
-@pytest.mark.parametrize("seed", every(3, range(40)))
+@pytest.mark.parametrize("seed", every(6, range(40)))
 def test_random_programs_give_the_same_maps(seed):
     stage = Random(seed)
     model = Net(stage, channels=stage.width)
