@@ -10,6 +10,7 @@ computes in, and returns, at least float32. All have derivatives in both modes a
 
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
+from jaxiqa.layers.band_limit import LowPass, low_pass
 from jaxiqa.layers.materialize import materialize
 from jaxiqa.layers.norms import spectral_norm
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv
@@ -27,6 +28,7 @@ from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.resampling import depth_to_space, space_to_depth
 from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
 from jaxiqa.layers.sandwich import Sandwich
+from jaxiqa.layers.shrinkage import Shrinkage, shrink
 from jaxiqa.layers.sll import CPL, SLL
 from jaxiqa.layers.soc import SOC
 from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
@@ -42,10 +44,12 @@ __all__ = [
     "SOC",
     "Bottleneck",
     "Householder",
+    "LowPass",
     "OrthogonalConv",
     "OrthogonalDense",
     "RobustBlock",
     "Sandwich",
+    "Shrinkage",
     "Spectrum",
     "SquarePool",
     "almost_orthogonal",
@@ -59,12 +63,14 @@ __all__ = [
     "group_sort",
     "householder",
     "l2_pool",
+    "low_pass",
     "materialize",
     "max_min",
     "orthogonal_convolve",
     "orthonormal_basis",
     "reflect",
     "semi_orthogonal",
+    "shrink",
     "space_to_depth",
     "spectral_norm",
     "square_pool",

@@ -17,7 +17,7 @@ from jax.extend.core import ClosedJaxpr, Jaxpr
 from jaxiqa.layers.activations import householder, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.pooling import l2_pool
-from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import entrywise, slope

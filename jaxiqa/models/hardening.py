@@ -1,18 +1,26 @@
 """Insert blocks before or after any stage of a metric's backbone."""
 
+import inspect
 import itertools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.registry import parameters
-from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.layers import Bottleneck, LowPass, RobustBlock, Shrinkage, SquarePool
 from jaxiqa.models.positions import resolve_position
 from jaxiqa.nn.stages import Stages
 
-KINDS = ("robust_block", "bottleneck", "square_pool")
+BLOCKS: dict[str, Callable[..., nnx.Module]] = {
+    "robust_block": RobustBlock,
+    "bottleneck": Bottleneck,
+    "square_pool": SquarePool,
+    "low_pass": LowPass,
+    "shrinkage": Shrinkage,
+}
+"""Kind of block -> its class."""
 
 
 def harden(
@@ -32,12 +40,15 @@ def harden(
         model: the metric; its ``backbone`` is a `jaxiqa.nn.stages.Stages`.
         where: ``"before:STAGE"`` or ``"after:STAGE"``, see ``model.backbone.order``; or ``"position:N"``, a position
             of the paper in a ResNet (`jaxiqa.models.positions`), which has a ``mid`` of its own.
-        kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
+        kind: a key of `BLOCKS`: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality),
+            ``"square_pool"``, ``"low_pass"`` (before the first stage, it limits the band of the images) or
+            ``"shrinkage"``.
         rngs: random numbers for the block's weights.
         name: of the new stage. The default is the kind, with a number from its second block on (``robust_block``,
             ``robust_block_2``).
-        **options: keyword arguments of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`. Both require
-            ``mid``, at most the number of channels at this place.
+        **options: keyword arguments of the class. `jaxiqa.layers.RobustBlock` and `jaxiqa.layers.Bottleneck` require
+            ``mid``, at most the number of channels at this place; `jaxiqa.layers.LowPass` requires ``share``, and
+            `jaxiqa.layers.Shrinkage` ``threshold``.
 
     Raises:
         TypeError: ``model`` has no backbone of named stages, or ``rngs`` is not a `flax.nnx.Rngs`.
@@ -54,9 +65,9 @@ def harden(
         raise TypeError(f"model is a {type(model).__name__}; expected a metric with a backbone of named stages")
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"rngs={rngs!r} is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs(0)")
-    check_choice("kind", kind, KINDS)
+    check_choice("kind", kind, BLOCKS)
     where, mid = resolve_position(where, backbone)
-    if mid is not None and kind != "square_pool":
+    if mid is not None and "mid" in block_options(kind):
         options = {"mid": mid} | options
     _, features = backbone.place(where)
     block = _make(kind, features, options, rngs)
@@ -75,23 +86,33 @@ def kind_name(kind: str, taken: Collection[str]) -> str:
     return next(name for name in names if name not in stages)
 
 
-def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
-    maker = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}[kind]
-    allowed = [
-        name
-        for name, parameter in parameters(maker).items()
+def block_options(kind: str) -> dict[str, bool]:
+    """Return the options of a kind of block, and whether they must be given.
+
+    >>> block_options("low_pass"), block_options("square_pool"), block_options("bottleneck")["mid"]
+    ({'share': True}, {}, True)
+    """
+    return {
+        name: parameter.default is inspect.Parameter.empty
+        for name, parameter in parameters(BLOCKS[kind]).items()
         if name not in ("features", "rngs") and not parameter.kind.name.startswith("VAR")
-    ]
+    }
+
+
+def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
+    allowed = block_options(kind)
     if unknown := [name for name in options if name not in allowed]:
         known = f"choose from {', '.join(map(repr, allowed))}" if allowed else "it has no options"
         raise ValueError(f"options {options} do not fit a {kind}: there is no {', '.join(map(repr, unknown))}; {known}")
-    if kind == "square_pool":
-        return SquarePool()
-    if "mid" not in options:
-        raise ValueError(f"options {options} do not fit a {kind}: 'mid' (number of inner channels) is missing")
-    if isinstance(options["mid"], bool) or not isinstance(options["mid"], int):
-        raise ValueError(f"mid={options['mid']!r} is not allowed; expected a number of channels, such as 64")
+    if missing := [name for name, needed in allowed.items() if needed and name not in options]:
+        what = " (number of inner channels)" if missing == ["mid"] else ""
+        raise ValueError(f"options {options} do not fit a {kind}: {', '.join(map(repr, missing))}{what} is missing")
+    mid = options.get("mid", 1)
+    if isinstance(mid, bool) or not isinstance(mid, int):
+        raise ValueError(f"mid={mid!r} is not allowed; expected a number of channels, such as 64")
+    built = {"features": features, "rngs": rngs}
+    own = {name: value for name, value in built.items() if name in parameters(BLOCKS[kind])}
     try:
-        return maker(features, rngs=rngs, **options)
+        return BLOCKS[kind](**own, **options)
     except TypeError as error:
         raise ValueError(f"options {options} do not fit a {kind}: {error}") from error

@@ -1,6 +1,5 @@
 """What a variant of an experiment trains: weights to start from, blocks, frozen stages, additions to the loss."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxiqa.config import Adversarial, Block, Model, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
 from jaxiqa.defenses import LABELS, adversarial_batch
-from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.models.hardening import block_options
 from jaxiqa.models.metric import Metric
 
 
@@ -66,9 +65,6 @@ def weights_of(chosen: Model) -> str | Path:
     if chosen.backbone:
         known |= models.BACKBONES[chosen.backbone].weights.keys()
     return chosen.weights if chosen.weights in known else data.resolve(chosen.weights)
-
-
-BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
 
 
 def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> None:
@@ -129,20 +125,15 @@ def _check_block(where: str, block: Block, model: Metric) -> None:
     stage, known = place.partition(":")[2], stages_of(model)
     if stage not in known:
         raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
-    parameters = registry.parameters(BLOCKS[block.kind])
-    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a block without options
-    allowed = [
-        option
-        for option, parameter in parameters.items()
-        if option not in ("features", "rngs") and parameter.kind not in open_ended
-    ]
+    allowed = block_options(block.kind)
     for option in block.options:
         if option not in allowed:
             raise ValueError(f"{where}.options: {block.kind} has no option {option!r}{suggestion(option, allowed)}")
     given = block.options.keys() | ({"mid"} if mid is not None else set())
-    for option in allowed:
-        if parameters[option].default is inspect.Parameter.empty and option not in given:
-            raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: 40}}")
+    for option, needed in allowed.items():
+        if needed and option not in given:
+            example = {"mid": 40, "share": 0.5, "threshold": 0.1}[option]
+            raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: {example}}}")
 
 
 def stages_of(model: Metric) -> list[str]:

@@ -1,0 +1,90 @@
+"""A band limit and a shrinkage as blocks: inserted, saved and loaded, folded, bounded, and named in a config."""
+
+from dataclasses import replace
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import tiny
+from flax import nnx
+
+from jaxiqa import lipschitz, models
+from jaxiqa.config import Block
+from jaxiqa.layers import low_pass
+from jaxiqa.train.startup import check_training
+
+IMAGES = jax.random.uniform(jax.random.key(0), (2, 33, 46, 3))
+
+
+def hardened():
+    model = tiny.metric("efficientnet_lite0")
+    models.harden(model, "before:stem", "low_pass", share=0.5, rngs=nnx.Rngs(0))
+    models.harden(model, "after:block2", "shrinkage", threshold=0.1, rngs=nnx.Rngs(0))
+    model.calibrate(k=10.0, b=50.0, score_range=(0.0, 100.0))
+    return model
+
+
+def test_a_band_limit_before_the_stem_filters_the_image():
+    model = tiny.metric("efficientnet_lite0")
+    expected = model(jnp.clip(low_pass(IMAGES, 0.5), 0, 1))
+    models.harden(model, "before:stem", "low_pass", share=0.5, rngs=nnx.Rngs(0))
+    np.testing.assert_allclose(model(IMAGES), expected, atol=2e-3)  # the clip hardly changes anything
+
+
+def test_it_is_saved_and_loaded_exactly_and_scored_without_change(tmp_path):
+    model = hardened()
+    models.save(model, tmp_path)
+    again = models.load_run(tmp_path)
+    assert [(block.kind, block.where) for block in again.insertions] == [
+        ("low_pass", "before:stem"),
+        ("shrinkage", "after:block2"),
+    ]
+    np.testing.assert_array_equal(again(IMAGES), model(IMAGES))
+    np.testing.assert_allclose(models.score_fn(again, (33, 46))(IMAGES), model(IMAGES), rtol=2e-4)
+
+
+@pytest.mark.slow
+def test_the_report_of_a_metric_names_them():
+    rows = lipschitz.report(hardened(), (33, 46, 3)).rows
+    found = [row for row in rows if "shrinkage" in row.name or "low_pass" in row.name]
+    assert found
+    assert all(row.upper <= 1 + 1e-4 for row in found)
+
+
+@pytest.mark.parametrize(
+    ("kind", "options", "message"),
+    [
+        ("low_pass", {}, "'share' is missing"),
+        ("low_pass", {"share": 2.0}, "share=2.0"),
+        ("low_pass", {"mid": 4}, "there is no 'mid'; choose from 'share'"),
+        ("shrinkage", {}, "'threshold' is missing"),
+        ("shrinkage", {"threshold": 0.0}, "threshold=0.0"),
+    ],
+)
+def test_bad_options_are_refused_and_nothing_changes(kind, options, message):
+    model = tiny.abstract()
+    with pytest.raises(ValueError, match=message):
+        models.harden(model, "after:layer1", kind, rngs=nnx.Rngs(0), **options)
+    assert model.insertions == ()
+
+
+@pytest.mark.parametrize(
+    ("block", "message"),
+    [
+        (Block("before:conv1", "low_pass"), r"block\.options: low_pass needs 'share', such as \{'share': 0\.5\}"),
+        (Block("after:layer1", "shrinkage", {"treshold": 1.0}), r"no option 'treshold'; did you mean 'threshold'"),
+    ],
+)
+def test_faults_in_a_config_are_named(block, message):
+    from configs.smoke import get_config
+
+    smoke = get_config()
+    check_training(with_block(smoke, Block("before:conv1", "low_pass", {"share": 0.5})))
+    with pytest.raises(ValueError, match=message):
+        check_training(with_block(smoke, block))
+
+
+def with_block(experiment, block):
+    variant = replace(experiment.variants["hardened"], block=block, prune=None)
+    return replace(experiment, variants={**experiment.variants, "hardened": variant})
