@@ -26,7 +26,7 @@ ALLOWED = {
     "layers": BASE | {"nn.kernels"},
     "lipschitz": BASE | {"layers", "nn.kernels"},
     "nn": BASE | {"layers", "nn.kernels", "pretrained"},
-    "nn.backbones": BASE | {"nn", "nn.kernels", "pretrained"},
+    "nn.backbones": BASE | {"layers", "nn", "nn.kernels", "pretrained"},
     "networks": BASE | {"nn", "nn.backbones", "nn.kernels", "pretrained"},
     "models": BASE | {"layers", "nn", "nn.backbones", "nn.kernels", "ops", "pretrained"},
     "attacks.engine": BASE,

@@ -15,6 +15,7 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxiqa.layers.activations import householder, max_min
+from jaxiqa.layers.blur import binomial_blur_3, binomial_blur_5
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.pooling import l2_pool
 from jaxiqa.layers.shrinkage import soft_threshold
@@ -188,7 +189,7 @@ def _soft_threshold(op: Operation) -> Gain:
 
 
 def _real(method: str) -> Callable[[Operation], Gain]:
-    """Return the rule of a norm-preserving map of real numbers; only its first input may depend on the image."""
+    """Return the rule of a 1-Lipschitz map of real numbers; only its first input may depend on the image."""
 
     def rule(op: Operation) -> Gain:
         if op.complex or op.moving != 0:
@@ -239,6 +240,8 @@ FUNCTIONS: dict[str, Function] = {
     "from_frequencies": Function(from_frequencies, spectrum.from_frequencies, lambda op: {"size": op.out[1:3]}),
     "l2_pool": Function(l2_pool, _l2_pool, _l2_pool_options),
     "soft_threshold": Function(soft_threshold, _soft_threshold),
+    "binomial_blur_3": Function(binomial_blur_3, _real("symmetric, rows of weights")),
+    "binomial_blur_5": Function(binomial_blur_5, _real("symmetric, rows of weights")),
     "max_min": Function(max_min, _real("permutation")),
     "householder": Function(householder, _real("reflection")),
     "norm": Function(jnp.linalg.norm, _norm, _norm_options),

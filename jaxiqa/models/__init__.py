@@ -8,6 +8,7 @@ HOMES = {
     "POSITIONS": "jaxiqa.models.positions",
     "Linearity": "jaxiqa.models.linearity",
     "ScoreModel": "jaxiqa.models.score_model",
+    "blur_strides": "jaxiqa.models.antialiasing",
     "build": "jaxiqa.models.building",
     "compact": "jaxiqa.nn.compact",
     "export": "jaxiqa.models.exporting",

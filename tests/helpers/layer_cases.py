@@ -8,7 +8,16 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa import layers
-from jaxiqa.layers import fourier, kernel_bounds, linear_algebra, orthogonal_dense, shrinkage, sll, unitary_spectrum
+from jaxiqa.layers import (
+    blur,
+    fourier,
+    kernel_bounds,
+    linear_algebra,
+    orthogonal_dense,
+    shrinkage,
+    sll,
+    unitary_spectrum,
+)
 from jaxiqa.nn.kernels import grouped, pick, resampling, wide
 from jaxiqa.nn.kernels import max_pool as max_pooling
 from jaxiqa.nn.kernels.depthwise import depthwise_conv, grouped_convolution, shifted_products
@@ -69,6 +78,9 @@ PADS = ((1, 0), (2, 1))
 EVEN = RANDOM.normal(size=(1, 6, 4, 3))
 MACHINERY = {
     "adjoint": (linear_algebra.adjoint, [TALL]),
+    "antialias": (lambda x: blur.antialias(x, 3), [X]),
+    "binomial_blur_3": (blur.binomial_blur_3, [X]),
+    "binomial_blur_5": (blur.binomial_blur_5, [X]),
     "convolve": (kernel_bounds.convolve, [X, KERNEL[..., :3]]),
     "dense": (orthogonal_dense.dense, [X, TALL[0, :3].repeat(2, 1)[:, :4]]),
     "depthwise_conv": (

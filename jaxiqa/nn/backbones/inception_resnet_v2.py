@@ -17,6 +17,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.blur import antialias
 from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones.inception_keras import from_keras
 from jaxiqa.nn.conv import conv
@@ -61,8 +62,10 @@ class ConvNormReLU(nnx.Module):
 class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2, no padding."""
 
+    blur: int | None = None
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return max_pool(x, 3, 2)
+        return max_pool(antialias(x, self.blur), 3, 2)
 
 
 class AveragePool(nnx.Module):

@@ -13,6 +13,7 @@ from functools import partial
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.blur import antialias
 from jaxiqa.nn.activations import activate
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
@@ -49,8 +50,10 @@ class Stem(ConvNorm):
 class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2."""
 
+    blur: int | None = None
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return max_pool(x, 3, 2, ((1, 1), (1, 1)))
+        return max_pool(antialias(x, self.blur), 3, 2, ((1, 1), (1, 1)))
 
 
 class BasicBlock(nnx.Module):

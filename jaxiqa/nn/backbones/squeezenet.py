@@ -12,6 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.blur import antialias
 from jaxiqa.nn.backbones.resnet import MEAN, STD
 from jaxiqa.nn.backbones.vgg import ConvReLU
 from jaxiqa.nn.heads import PooledConv
@@ -40,9 +41,11 @@ class Fire(nnx.Module):
 class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2; the last window may cross the edge by one pixel ("ceil mode")."""
 
+    blur: int | None = None
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         rows, columns = ((0, 1 - side % 2) for side in x.shape[1:3])
-        return max_pool(x, 3, 2, (rows, columns))
+        return max_pool(antialias(x, self.blur), 3, 2, (rows, columns))
 
 
 def squeezenet1_1(*, width: int = 64, rngs: nnx.Rngs) -> Stages:
