@@ -18,16 +18,17 @@ from jaxiqa.config.evaluation import (
     Subset,
     check_evaluation,
 )
-from jaxiqa.config.experiment import Experiment, root_folder, run_folder
+from jaxiqa.config.experiment import Experiment, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import describe
 from jaxiqa.config.loading import load_config
-from jaxiqa.config.training import Adversarial, Block, Model, NormPenalty, Prune, Training, Variant
+from jaxiqa.config.training import Adversarial, Average, Block, Model, NormPenalty, Prune, Tail, Training, Variant
 
 __all__ = [
     "Adaptive",
     "Adversarial",
     "Align",
     "Attack",
+    "Average",
     "Block",
     "Certifier",
     "Data",
@@ -40,6 +41,7 @@ __all__ = [
     "Prune",
     "Ranks",
     "Subset",
+    "Tail",
     "Training",
     "Variant",
     "blocks_of",
@@ -49,4 +51,5 @@ __all__ = [
     "load_config",
     "root_folder",
     "run_folder",
+    "trained_variants",
 ]

@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Evaluation
-from jaxiqa.config.training import Model, Variant
+from jaxiqa.config.training import Average, Model, Variant
 from jaxiqa.core.files import safe_name
 
 TAKEN = (
@@ -30,13 +30,26 @@ class Experiment:
     name: str
     data: Data
     model: Model
-    variants: dict[str, Variant]
-    """Name -> variant, parents first; the first is the baseline."""
+    variants: dict[str, Variant | Average]
+    """Name -> variant, parents and members first; the first is the baseline."""
     evaluation: Evaluation
     seeds: tuple[int, ...] = (0,)
     workdir: str = ""
     """Folder of all output; default: runs/NAME."""
     parallel: Literal["pmap", "shard_map"] = "pmap"
+
+
+def trained_variants(experiment: Experiment) -> dict[str, Variant]:
+    """Return the variants that are trained, by name: all but averages.
+
+    >>> from jaxiqa.config.evaluation import Evaluation
+    >>> from jaxiqa.config.training import Training
+    >>> variants = {"base": Variant(Training(epochs=1)), "mirrored": Average(("base",), mirror=True)}
+    >>> data = Data("builtin")
+    >>> list(trained_variants(Experiment("x", data, Model("resnet18"), variants, Evaluation(data, {}))))
+    ['base']
+    """
+    return {name: variant for name, variant in experiment.variants.items() if isinstance(variant, Variant)}
 
 
 def root_folder(experiment: Experiment) -> Path:

@@ -12,15 +12,17 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from flax import nnx
+from rich.markup import escape
 
 from jaxiqa import data, models
-from jaxiqa.config import Experiment, Training, describe, root_folder, run_folder
+from jaxiqa.config import Average, Experiment, Training, describe, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
-from jaxiqa.core.progress import progress_bar
+from jaxiqa.core.progress import messages, progress_bar
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.activations import swapped
 from jaxiqa.models.recipe import Rate
+from jaxiqa.train.average import averaged_variant
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, activation_source, crop_source, image_source
@@ -33,6 +35,7 @@ from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import SplitModel, digest, merge_model, split_model
 from jaxiqa.train.variant import (
     augmentation,
+    control_tail,
     frozen_stages,
     insert_blocks,
     needs_images,
@@ -90,16 +93,29 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
 
 
 def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> dict:
-    """Parent -> blocks -> masks -> training -> score mapping -> saved model; return the content of training.json."""
+    """Train one variant, or build an average; save the model, and return the content of training.json."""
     experiment = with_recipes(experiment)
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
-    training = variant.training
-    epochs, batch_size, loss, select, flip = _complete(training)
     described = describe(experiment, name, seed)
     if finished := earlier_run(folder, described, chain(experiment, name)):
         return finished
     remove_leftovers(folder)
+    if isinstance(variant, Average):
+        with messages.status(escape(f"{name} seed {seed}: averaging")):
+            model, row = averaged_variant(experiment, name, seed, splits)
+        write_text(folder / "config.json", json.dumps(described, indent=1))
+    else:
+        model, row = _fitted(experiment, name, seed, splits, trunks, distances)
+    models.save(model, folder)
+    write_text(folder / "training.json", json.dumps(row, indent=1))
+    return row
 
+
+def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> tuple:
+    """Parent -> changes -> masks -> training -> score mapping; return the model and the content of training.json."""
+    variant, folder = trained_variants(experiment)[name], run_folder(experiment, name, seed)
+    described, training = describe(experiment, name, seed), variant.training
+    epochs, batch_size, loss, select, flip = _complete(training)
     model, held = starting_model(experiment, name, seed)
     inserted = tuple(insertion.name for insertion in model.insertions)
     stages = model.backbone.order if hasattr(model, "backbone") else ()
@@ -168,15 +184,13 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error
     model = merge_model(parts, result.params, result.batch_stats)
     model.calibrate(k=k, b=b, score_range=(float(k * raw.min() + b), float(k * raw.max() + b)))
-    models.save(model, folder)
     row = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves((parts.params, parts.fixed))),
         "validation_srocc": correlation,
         "best_epoch": result.best_epoch,
         "seconds_per_epoch": result.seconds_per_epoch,
     }
-    write_text(folder / "training.json", json.dumps(row, indent=1))
-    return row
+    return model, row
 
 
 def _numbers(rate: Rate | None, epochs: int, steps: int) -> str:
@@ -201,16 +215,17 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
 
     Also return the names of the blocks that are not trained.
     """
-    variant = experiment.variants[name]
+    variant, where = trained_variants(experiment)[name], f"variants.{name}"
     if variant.parent:
         folder = run_folder(experiment, variant.parent, seed)
         with locked(folder, wait=60.0):  # another process may be reading it too
             model = models.load_run(folder)
     else:
         model = new_metric(experiment.model, weights=True, seed=seed)
-    swap_activations(model, variant, where=f"variants.{name}")
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
-    return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
+    model = control_tail(model, variant, rngs=rngs, where=where)
+    swap_activations(model, variant, where=where)
+    return model, insert_blocks(model, variant, rngs=rngs, where=where)
 
 
 def sources(
@@ -220,7 +235,8 @@ def sources(
 
     Variants with the same trunk share it through ``trunks``, which holds the last two.
     """
-    training = experiment.variants[name].training
+    variant = trained_variants(experiment)[name]
+    training = variant.training
     size, unit = experiment.model.input_size, training.labels
     assert unit is not None
     images = {part: image_source(splits[part], size, unit=unit) for part in ("train", "val")}
@@ -235,7 +251,7 @@ def sources(
             crops=training.crops,
             patches=training.patches,
         )
-    if not trunk or needs_images(experiment.variants[name]):
+    if not trunk or needs_images(variant):
         return images["train"], images["val"]
     _, batch_size, _, _, flips = _complete(training)
     activations = swapped(merge_model(parts, parts.params, parts.batch_stats))
