@@ -11,7 +11,7 @@ from collections.abc import Sequence
 
 from jaxiqa.cli.options import from_command_line
 from jaxiqa.cli.runtime import explained
-from jaxiqa.config import Experiment, check_experiment, folded, root_folder, run_folder
+from jaxiqa.config import Experiment, check_experiment, folded, root_folder, run_folder, trained_variants
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -43,17 +43,20 @@ def train(experiment: Experiment) -> None:
     rows = finished_runs(experiment)
     runs = list(itertools.product(experiment.seeds, experiment.variants))
     pending = [name for name in experiment.variants if any((seed, name) not in rows for seed in experiment.seeds)]
-    distances = check_files(experiment, pending)
-    splits = load_data(experiment, pending) if pending else {}
+    trained = [name for name in pending if name in trained_variants(experiment)]
+    distances = check_files(experiment, trained)
+    splits = load_data(experiment, trained) if pending else {}
     trunks: dict = {}
     for seed, name in runs:
         if (seed, name) not in rows:
             with locked(run_folder(experiment, name, seed)):
                 rows[seed, name] = train_variant(experiment, name, seed, splits, trunks, distances)
         row = rows[seed, name]
+        epochs = f" at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
+        averaged = name not in trained_variants(experiment)
         console.print(
-            f"[bold]{escape(name)}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f} "
-            f"at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch",
+            f"[bold]{escape(name)}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f}"
+            + (", an average" if averaged else epochs)
         )
     minutes = (time.perf_counter() - began) / 60
     console.print(f"trained in {minutes:.1f} minutes; models are in {root_folder(experiment)}", markup=False)

@@ -18,11 +18,12 @@ from jaxiqa.config.evaluation import (
     Subset,
     check_evaluation,
 )
-from jaxiqa.config.experiment import Experiment, folded, root_folder, run_folder
+from jaxiqa.config.experiment import Experiment, folded, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import describe
 from jaxiqa.config.loading import load_config
 from jaxiqa.config.training import (
     Adversarial,
+    Average,
     Block,
     Distil,
     Jacobian,
@@ -30,6 +31,7 @@ from jaxiqa.config.training import (
     NormPenalty,
     Prune,
     Spectral,
+    Tail,
     Training,
     Variant,
 )
@@ -39,6 +41,7 @@ __all__ = [
     "Adversarial",
     "Align",
     "Attack",
+    "Average",
     "Block",
     "Certifier",
     "Data",
@@ -54,6 +57,7 @@ __all__ = [
     "Ranks",
     "Spectral",
     "Subset",
+    "Tail",
     "Training",
     "Variant",
     "blocks_of",
@@ -64,4 +68,5 @@ __all__ = [
     "load_config",
     "root_folder",
     "run_folder",
+    "trained_variants",
 ]

@@ -3,9 +3,9 @@
 import math
 
 from jaxiqa.config.evaluation import check_evaluation
-from jaxiqa.config.experiment import TAKEN, Experiment
+from jaxiqa.config.experiment import TAKEN, Experiment, trained_variants
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.config.training import Block, Rate, Training, Variant
+from jaxiqa.config.training import Average, Block, Rate, Tail, Training, Variant
 from jaxiqa.config.values import check_values
 from jaxiqa.core.files import check_labels
 
@@ -23,11 +23,15 @@ def check_experiment(experiment: Experiment) -> None:
     check_labels("variants", experiment.variants, taken=TAKEN)
     seen: list[str] = []
     for name, variant in experiment.variants.items():
-        where = f"variants.{name}"
-        if variant.parent is not None and variant.parent not in seen:
-            raise ValueError(
-                f"{where}.parent={variant.parent!r} is not an earlier variant{suggestion(variant.parent, seen)}"
-            )
+        where, trained = f"variants.{name}", [one for one in seen if one in trained_variants(experiment)]
+        if isinstance(variant, Average):
+            _check_average(where, variant, seen, trained)
+            seen.append(name)
+            continue
+        if variant.parent is not None:
+            _check_earlier(f"{where}.parent", variant.parent, seen, trained)
+        if variant.tail:
+            _check_tail(f"{where}.tail", variant.tail)
         for label, block in blocks_of(variant, where).items():
             _check_place(f"{label}.where", block.where)
         _check_training(f"{where}.training", variant.training)
@@ -70,6 +74,31 @@ def blocks_of(variant: Variant, where: str = "") -> dict[str, Block]:
     if isinstance(variant.block, tuple):
         return {f"{where}.block[{i}]": block for i, block in enumerate(variant.block)}
     return {f"{where}.block": variant.block} if variant.block else {}
+
+
+def _check_average(where: str, average: Average, seen: list[str], trained: list[str]) -> None:
+    for i, member in enumerate(average.members):
+        _check_earlier(f"{where}.members[{i}]", member, seen, trained)
+    if twice := [member for member in average.members if average.members.count(member) > 1]:
+        raise ValueError(f"{where}.members has {twice[0]!r} twice")
+    if not average.members:
+        raise ValueError(f"{where}.members is empty; expected names of earlier variants")
+    if len(average.members) == 1 and not average.mirror:
+        raise ValueError(f"{where}.members has one variant and mirror=False, so it would be that variant; add another")
+
+
+def _check_earlier(where: str, name: str, seen: list[str], trained: list[str]) -> None:
+    if name not in seen:
+        raise ValueError(f"{where}={name!r} is not an earlier variant{suggestion(name, trained)}")
+    if name not in trained:
+        raise ValueError(f"{where}={name!r} is an Average, which is not trained{suggestion(name, trained)}")
+
+
+def _check_tail(where: str, tail: Tail) -> None:
+    if tail.channels < 2 or tail.channels % 2:
+        raise ValueError(f"{where}.channels={tail.channels}; expected an even number, at least 2")
+    if tail.depth < 1:
+        raise ValueError(f"{where}.depth={tail.depth}; expected at least 1")
 
 
 def _check_place(where: str, value: str) -> None:

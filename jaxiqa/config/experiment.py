@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Evaluation
-from jaxiqa.config.training import Model, Variant
+from jaxiqa.config.training import Average, Model, Variant
 from jaxiqa.core.files import safe_name
 
 TAKEN = (
@@ -30,8 +30,8 @@ class Experiment:
     name: str
     data: Data
     model: Model
-    variants: dict[str, Variant]
-    """Name -> variant, parents first; the first is the baseline."""
+    variants: dict[str, Variant | Average]
+    """Name -> variant, parents and members first; the first is the baseline."""
     evaluation: Evaluation
     seeds: tuple[int, ...] = (0,)
     workdir: str = ""
@@ -65,9 +65,9 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
         same = (data.name, data.source) == (experiment.data.name, experiment.data.source)
         return replace(data, folds=folds, fold=number) if same else data
 
-    def trained(variant: Variant) -> Variant:
-        distil = variant.training.distil
-        if distil is None or distil.data is None:
+    def divided(variant: Variant | Average) -> Variant | Average:
+        distil = variant.training.distil if isinstance(variant, Variant) else None
+        if not isinstance(variant, Variant) or distil is None or distil.data is None:
             return variant
         training = replace(variant.training, distil=replace(distil, data=part(distil.data)))
         return replace(variant, training=training)
@@ -80,11 +80,24 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
     return replace(
         experiment,
         data=part(experiment.data),
-        variants={name: trained(variant) for name, variant in experiment.variants.items()},
+        variants={name: divided(variant) for name, variant in experiment.variants.items()},
         evaluation=replace(evaluation, data=part(evaluation.data), attacks=attacks),
         workdir=str(root_folder(experiment) / f"fold{number}"),
         folds=None,
     )
+
+
+def trained_variants(experiment: Experiment) -> dict[str, Variant]:
+    """Return the variants that are trained, by name: all but averages.
+
+    >>> from jaxiqa.config.evaluation import Evaluation
+    >>> from jaxiqa.config.training import Training
+    >>> variants = {"base": Variant(Training(epochs=1)), "mirrored": Average(("base",), mirror=True)}
+    >>> data = Data("builtin")
+    >>> list(trained_variants(Experiment("x", data, Model("resnet18"), variants, Evaluation(data, {}))))
+    ['base']
+    """
+    return {name: variant for name, variant in experiment.variants.items() if isinstance(variant, Variant)}
 
 
 def root_folder(experiment: Experiment) -> Path:

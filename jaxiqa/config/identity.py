@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxiqa.config.data import Data
 from jaxiqa.config.experiment import Experiment
-from jaxiqa.config.training import Model, Variant
+from jaxiqa.config.training import Average, Model, Variant
 
 UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("test",)}
 """Options of a data set that do not change the training images and labels."""
@@ -15,13 +15,12 @@ UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("tes
 def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
     """Return all that decides the parameters of one trained variant, as JSON data: the content of ``config.json``.
 
-    It includes the chain of parents, so that a change of any parent is detected.
+    It includes the chain of parents, or of an average all its members with theirs, so that a change of any is detected.
     """
-    links = [_described(replace(experiment.variants[name], parent=None)) for name in chain(experiment, variant)]
     described = {
         "data": _data(experiment.data),
         "model": _model(experiment.model),
-        "variants": links,
+        "variants": _links(experiment, variant),
         "seed": seed,
     }
     if teacher := teacher_of(experiment.variants[variant]):
@@ -30,17 +29,33 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
 
 
 def chain(experiment: Experiment, variant: str) -> list[str]:
-    """Return the names of all parents of a variant, the first parent first, and of the variant itself."""
+    """Return the names of all parents of a variant, the first parent first, and of the variant itself.
+
+    An average has no parents.
+    """
     names = [variant]
-    while (parent := experiment.variants[names[0]].parent) is not None:
-        names.insert(0, parent)
+    while isinstance(first := experiment.variants[names[0]], Variant) and first.parent is not None:
+        names.insert(0, first.parent)
     return names
 
 
-def teacher_of(variant: Variant) -> str | None:
+def teacher_of(variant: Variant | Average) -> str | None:
     """Return the name of the variant that teaches another one, or None."""
-    distil = variant.training.distil
-    return (distil.teacher or variant.parent) if distil else None
+    if not isinstance(variant, Variant) or variant.training.distil is None:
+        return None
+    return variant.training.distil.teacher or variant.parent
+
+
+def _links(experiment: Experiment, variant: str) -> list[dict[str, Any]]:
+    found = []
+    for name in chain(experiment, variant):
+        link = experiment.variants[name]
+        if isinstance(link, Average):
+            members = [_links(experiment, member) for member in link.members]
+            found.append({"members": members, "mirror": link.mirror})
+        else:
+            found.append(_described(replace(link, parent=None)))
+    return found
 
 
 def without_unused(described: dict[str, Any]) -> dict[str, Any]:
@@ -86,7 +101,15 @@ def _changes(where: str, before: Any, today: Any) -> list[str]:
     if isinstance(before, dict) and isinstance(today, dict):
         keys = [*today, *(key for key in before if key not in today)]
         return [line for key in keys for line in _changes(f"{where}.{key}", before.get(key), today.get(key))]
+    if _nested(before) and _nested(today) and len(before) == len(today):
+        pairs = enumerate(zip(before, today, strict=True))
+        return [line for i, pair in pairs for line in _changes(f"{where}[{i}]", *pair)]
     return [f"{where}: {before!r} -> {today!r}"]
+
+
+def _nested(value: Any) -> bool:
+    """Return whether this is a list of descriptions."""
+    return isinstance(value, list) and all(isinstance(item, dict | list) for item in value)
 
 
 def _data(data: Data) -> dict[str, Any]:
@@ -131,7 +154,7 @@ def _described(variant: Variant) -> dict[str, Any]:
     for name, unused in LATER.items():
         if described["training"][name] == unused:
             del described["training"][name]
-    for name in ("activation", "head_activation"):
+    for name in ("activation", "head_activation", "tail"):
         if described[name] is None:
             del described[name]
     if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):

@@ -121,7 +121,7 @@ class Distil:
 
     weight: float = 1.0
     teacher: str | None = None
-    """An earlier variant; None: the parent. It must use the same unit of labels, if the loss depends on it."""
+    """An earlier variant, or an average; None: the parent."""
     data: Data | None = None
     """The images; None: the training images of the experiment."""
     split: str = "train"
@@ -199,6 +199,21 @@ class Training:
     """Mode of batch norm for attacks and for all penalties; the benchmark's code uses "train"."""
 
 
+@dataclass(frozen=True)
+class Tail:
+    """A norm-controlled tail instead of what follows a stage: see `jaxiqa.models.control_tail`.
+
+    Only for metrics over one of `jaxiqa.models.BACKBONES`.
+    """
+
+    after: str
+    """Last stage that is kept. Blocks inserted *after* it are kept too."""
+    channels: int = 64
+    """Of the tail's layers; even."""
+    depth: int = 2
+    """Number of orthogonal convolutions."""
+
+
 Activation = Literal["relu", "relu6", "silu", "gelu", "elu"]
 """The keys of `jaxiqa.nn.activations.ACTIVATIONS`."""
 
@@ -217,3 +232,19 @@ class Variant:
     head_activation: Activation | None = None
     """The same for the rest of the metric."""
     prune: Prune | None = None
+    tail: Tail | None = None
+    """Replaces everything behind a stage, before blocks are inserted; None: as in the parent."""
+
+
+@dataclass(frozen=True)
+class Average:
+    """The mean of the scores of several trained variants, of the same seed: see `jaxiqa.models.average`.
+
+    It is not trained: only its map to the scale of the labels is fitted on the training images. Members that begin with
+    the same stages and weights share them.
+    """
+
+    members: tuple[str, ...]
+    """Earlier variants."""
+    mirror: bool = False
+    """Also average over each image and its mirror image."""

@@ -4,6 +4,7 @@ All functions here read or write WORKDIR; call them inside its lock. Strengths a
 attack: each row has its own strength, so rows of unchanged strengths are reused.
 """
 
+import hashlib
 import itertools
 import json
 from collections.abc import Mapping
@@ -124,7 +125,11 @@ def _model_digest(card: Path) -> str:
     try:
         described = json.loads(card.read_text("utf-8"))
         swapped = described.get("activations", {})  # not seen in the digest of the weights
-        return " ".join([str(described["sha256"]), *(f"{part}={swapped[part]}" for part in sorted(swapped))])
+        parts = [str(described["sha256"]), *(f"{part}={swapped[part]}" for part in sorted(swapped))]
+        if "members" in described:  # neither are their calibrations and the views
+            content = json.dumps([described["members"], described["options"]], sort_keys=True)
+            parts.append(f"members={hashlib.sha256(content.encode()).hexdigest()}")
+        return " ".join(parts)
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{card} is damaged ({error!r}); train again into an empty folder") from error
 

@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from jaxiqa.config import Experiment, Training, Variant, blocks_of
+from jaxiqa.config import Average, Experiment, Training, Variant, blocks_of, trained_variants
 from jaxiqa.data.split import Split
 from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.papers import PAPERS, Run
@@ -71,7 +71,7 @@ def protocol(experiment: Experiment, labelled: int, attacked: int, size: tuple[i
     for label, attack in evaluation.attacks.items():
         if attack.epsilons:
             found[f"strengths of {label}"] = ", ".join(map(format_strength, attack.epsilons))
-    for name, variant in experiment.variants.items():
+    for name, variant in trained_variants(experiment).items():
         for field in fields(Training):
             value = getattr(variant.training, field.name)
             found[f"{name}: {field.name}"] = "nothing" if field.name == "freeze" and value is None else value
@@ -88,16 +88,21 @@ def in_words(value: Any) -> str:
     return f"{value[0]}x{value[1]}" if pair else str(value)
 
 
-def place(variant: Variant) -> str:
-    """Return a variant's blocks and pruning.
+def place(variant: Variant | Average) -> str:
+    """Return a variant's tail, blocks and pruning, or the members of an average.
 
     >>> from jaxiqa.config import Block, Prune
     >>> place(Variant(Training(epochs=1), block=Block("position:6"), prune=Prune(0.1, "l2")))
     'robust_block position:6, 10 % by l2'
+    >>> place(Average(("base", "ours"), mirror=True))
+    'average of base, ours, mirrored too'
     """
+    if isinstance(variant, Average):
+        return f"average of {', '.join(variant.members)}{', mirrored too' if variant.mirror else ''}"
+    tail = [f"controlled tail after {variant.tail.after}"] if variant.tail else []
     blocks = [
         " ".join([block.kind, block.where, *(f"{name}={value}" for name, value in block.options.items())])
         for block in blocks_of(variant).values()
     ]
     pruned = [f"{100 * variant.prune.amount:g} % by {variant.prune.criterion}"] if variant.prune else []
-    return ", ".join([*blocks, *pruned]) or "–"
+    return ", ".join([*tail, *blocks, *pruned]) or "–"

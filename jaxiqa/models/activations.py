@@ -6,6 +6,7 @@ from typing import Any
 from flax import nnx
 
 from jaxiqa.core.checks import check_choice
+from jaxiqa.models.averaged import Averaged
 from jaxiqa.nn.activations import ACTIVATIONS
 
 PARTS = ("backbone", "head")
@@ -54,6 +55,8 @@ def swappable(model: nnx.Module, part: str) -> list[Any]:
     ['Reduction', 'Reduction']
     """
     check_choice("part", part, PARTS)
+    if isinstance(model, Averaged):
+        raise ValueError("model is an average of metrics; swap the activations of the members, then average them")
     found = list(_modules(model, part))
     if not found:
         raise ValueError(f"the {part} of {type(model).__name__} has no ReLU or ReLU6 that could be swapped")

@@ -32,7 +32,7 @@ def build(
 
     Args:
         backbone: a name in `BACKBONES`, for metrics whose head fits any backbone (linearity, koncept512, tres,
-            hyperiqa). None: the metric's own network at its published size.
+            hyperiqa, norm_controlled). None: the metric's own network at its published size.
         metric: a name in `MODELS`.
         weights: trained weights of the metric (a known name of its weights, a file, or the folder of a training run),
             or a file of ImageNet weights of its backbone: what the file holds decides. None: random weights.
@@ -104,4 +104,10 @@ def fill_backbone(model: Metric, metric: str, path: Weights) -> None:
     rules = (*spec.rules, *key_map.without(spec.classifier_rules))
     path = spec.file(path)
     arrays = key_map.without_prefix(spec.adapt(files.contents(path).arrays), rules)
-    key_map.fill(model.backbone, arrays, rules, source=str(path))
+    whole = model.backbone
+    if model.partial:  # the file holds the left-out stages too
+        whole = nnx.eval_shape(lambda: spec.build(width=dict(model.options)["width"], rngs=nnx.Rngs(0)))
+    key_map.fill(whole, arrays, rules, source=str(path))
+    if model.partial:
+        for name in model.backbone.order:
+            nnx.update(model.backbone.stage[name], nnx.state(whole.stage[name]))

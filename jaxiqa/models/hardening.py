@@ -10,6 +10,7 @@ from flax import nnx
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.registry import parameters
 from jaxiqa.layers import Bottleneck, LowPass, RobustBlock, Shrinkage, SquarePool
+from jaxiqa.models.averaged import Averaged
 from jaxiqa.models.positions import resolve_position
 from jaxiqa.nn.stages import Stages
 
@@ -61,6 +62,8 @@ def harden(
     ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')
     """
     backbone = getattr(model, "backbone", None)
+    if isinstance(model, Averaged):
+        raise TypeError("model is an average of metrics; harden the members, then average them")
     if not isinstance(backbone, Stages):
         raise TypeError(f"model is a {type(model).__name__}; expected a metric with a backbone of named stages")
     if not isinstance(rngs, nnx.Rngs):

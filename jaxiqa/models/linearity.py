@@ -159,6 +159,11 @@ class Linearity(Metric):
         q = self.regression(jnp.concatenate([f6, f7], axis=1))
         return {"q6": self.regr6(f6)[:, 0], "q7": self.regr7(f7)[:, 0], "score": q[:, 0]}
 
+    @property
+    def last_restart(self) -> str:
+        """Return the stage whose output the head reads at its lower tap."""
+        return self.backbone.order[self.backbone.tapped(self.taps[0])]
+
     def _levels(self, activations: Features, start: str | None = None) -> tuple[Array, Array]:
         _, features = self.backbone.run(activations, start=start, taps=self.taps)
         pooled = [jnp.mean(features[tap], (1, 2)) for tap in self.taps]

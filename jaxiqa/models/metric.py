@@ -38,6 +38,7 @@ class Metric(nnx.Module):
         cancelled: patterns of parameters whose effect is cancelled by the batch norm after them. They are not trained:
             their gradient is rounding noise, which Adam would scale up to full steps.
         restartable: whether `trunk` and `outputs_from` exist, so that the output of frozen stages can be stored.
+        partial: whether its backbone ends before the last stage of ``BACKBONES[architecture]``.
         regional: whether ``region_outputs(images, boxes)`` exists, so that labels of regions can be trained on.
     """
 
@@ -50,6 +51,7 @@ class Metric(nnx.Module):
     loss_weights: ClassVar[Mapping[str, float]] = {"score": 1.0}
     cancelled: ClassVar[tuple[str, ...]] = ()
     restartable: ClassVar[bool] = False
+    partial: ClassVar[bool] = False
     regional: ClassVar[bool] = False
 
     def keep(self, **options: Any) -> None:
@@ -112,6 +114,11 @@ class Metric(nnx.Module):
     def insertions(self) -> tuple[Insertion, ...]:
         """Return the blocks that `jaxiqa.models.harden` inserted into the backbone; none without a backbone."""
         return self.backbone.insertions if hasattr(self, "backbone") else ()
+
+    @property
+    def last_restart(self) -> str:
+        """Return the last stage from which ``outputs_from`` can continue, of a metric that is ``restartable``."""
+        return self.backbone.order[-1]
 
     @property
     def score_range(self) -> tuple[float, float]:

@@ -1,4 +1,4 @@
-"""The published metrics by name."""
+"""The metrics by name."""
 
 from jaxiqa.models.brisque import BRISQUE_SPEC
 from jaxiqa.models.fpr import FPR_SPEC
@@ -7,6 +7,7 @@ from jaxiqa.models.koncept import KONCEPT_SPEC
 from jaxiqa.models.linearity import LINEARITY_SPEC
 from jaxiqa.models.maniqa import MANIQA_SPEC
 from jaxiqa.models.metaiqa import METAIQA_SPEC
+from jaxiqa.models.norm_controlled import NORM_CONTROLLED_SPEC
 from jaxiqa.models.paq2piq import PAQ2PIQ_SPEC
 from jaxiqa.models.spaq import SPAQ_SPEC
 from jaxiqa.models.spec import ModelSpec
@@ -20,6 +21,7 @@ MODELS: dict[str, ModelSpec] = {
     "linearity": LINEARITY_SPEC,
     "maniqa": MANIQA_SPEC,
     "metaiqa": METAIQA_SPEC,
+    "norm_controlled": NORM_CONTROLLED_SPEC,
     "paq2piq": PAQ2PIQ_SPEC,
     "spaq_bl": SPAQ_SPEC,
     "tres": TRES_SPEC,

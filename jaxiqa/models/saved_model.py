@@ -2,7 +2,6 @@
 
 import hashlib
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -12,17 +11,9 @@ from flax import nnx
 
 from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
-from jaxiqa.models.activations import swap_activation, swapped
-from jaxiqa.models.hardening import harden
+from jaxiqa.models import card
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.registry import MODELS
 from jaxiqa.pretrained import files, key_map
-
-FORMAT = 2
-SWAPPED = 3
-"""Format of the card of a metric with swapped activations, which has a field more. Versions that would ignore the field
-refuse this format."""
-FIELDS = ("model", "options", "blocks", "k", "b", "score_range", "sha256")
 
 
 def save(model: Metric, folder: str | Path) -> None:
@@ -43,27 +34,13 @@ def save(model: Metric, folder: str | Path) -> None:
     (0.0, 100.0)
     """
     folder = Path(folder)
-    low, high = model.score_range
+    described = card.describe(model)
     arrays = {name: np.asarray(variable[...]) for name, variable in key_map.parameters(model).items()}
     content = safetensors.numpy.save(arrays)
-    card = {
-        "format": FORMAT,
-        "model": _name_of(model),
-        "options": dict(model.options),
-        "blocks": [
-            {"name": block.name, "where": block.where, "kind": block.kind, "options": dict(block.options)}
-            for block in model.insertions
-        ],
-        "k": float(model.calibration[0]),
-        "b": float(model.calibration[1]),
-        "score_range": [low, high],
-        "sha256": hashlib.sha256(content).hexdigest(),
-    }
-    if activations := swapped(model):
-        card |= {"format": SWAPPED, "activations": activations}
-    _check_arrays(model, card)
+    described |= {"sha256": hashlib.sha256(content).hexdigest()}
+    _check_arrays(model, described)
     write_bytes(folder / "model.safetensors", content)
-    write_text(folder / "model.json", json.dumps(card | {"seal": _seal(card)}, indent=1))
+    write_text(folder / "model.json", json.dumps(described | {"seal": _seal(described)}, indent=1))
 
 
 def run_folder(path: str | Path) -> Path | None:
@@ -92,16 +69,6 @@ def run_folder(path: str | Path) -> Path | None:
     return found[0]
 
 
-def _name_of(model: Metric) -> str:
-    return next(name for name, published in MODELS.items() if published.metric is type(model))
-
-
-def _converted(card: dict[str, Any]) -> dict[str, Any]:
-    """Convert a card of format 1, which described only Linearity, to the current format."""
-    options = {name: card[name] for name in ("backbone", "width", "taps", "input_size") if name in card}
-    return {**card, "format": FORMAT, "options": options}
-
-
 def load(folder: str | Path) -> Metric:
     """Load the metric that `save` wrote, in evaluation mode.
 
@@ -126,59 +93,38 @@ def load(folder: str | Path) -> Metric:
         raise FileNotFoundError(f"{folder} is a file of no training run; pass the run's folder")
     path, folder = found / "model.json", found
     try:
-        card: dict[str, Any] = json.loads(path.read_text())
+        found_card: Any = json.loads(path.read_text())
     except ValueError as error:
         raise ValueError(f"{path} is damaged: {error}") from error
+    described: dict[str, Any] = found_card if isinstance(found_card, dict) else {}
     # The seal covers the card as it was written; None: the card is older than seals.
-    changed = isinstance(card, dict) and card.pop("seal", None) not in (None, _seal(card))
-    card = _converted(card) if isinstance(card, dict) and card.get("format") == 1 else card
-    version = card.get("format") if isinstance(card, dict) else None
-    if version not in (FORMAT, SWAPPED):
-        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads 1 to {SWAPPED}")
-    fields = (*FIELDS, "activations") if version == SWAPPED else FIELDS
-    if missing := [field for field in fields if field not in card]:
-        raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
-    if card["model"] not in MODELS:
-        raise ValueError(f"{path}: model={card['model']!r} is not allowed; this version supports {', '.join(MODELS)}")
+    changed = described.pop("seal", None) not in (None, _seal(described))
+    described = card.current(described)
+    card.check(described, path)
     file = folder / "model.safetensors"
     arrays = files.read(file)
-    if hashlib.sha256(file.read_bytes()).hexdigest() != card["sha256"]:
+    if hashlib.sha256(file.read_bytes()).hexdigest() != described["sha256"]:
         raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
-    model = _abstract(card)
+    model = nnx.eval_shape(lambda: card.build(described))
     key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
     if changed:
         raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train again")
-    model.calibrate(k=card["k"], b=card["b"], score_range=tuple(card["score_range"]))
+    card.calibrate(model, described)
     return model
 
 
-def _abstract(card: dict[str, Any]) -> Metric:
-    """Return the metric that a card describes, as shapes."""
-    options = {name: tuple(value) if isinstance(value, list) else value for name, value in card["options"].items()}
-
-    def empty() -> Metric:
-        kind: Callable[..., Metric] = MODELS[card["model"]].metric
-        model = kind(**options, rngs=nnx.Rngs(0))
-        for block in card["blocks"]:
-            harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
-        for part, activation in card.get("activations", {}).items():
-            swap_activation(model, activation, part=part)
-        return model
-
-    return nnx.eval_shape(empty)
-
-
-def _check_arrays(model: Metric, card: dict[str, Any]) -> None:
+def _check_arrays(model: Metric, described: dict[str, Any]) -> None:
     """Raise ``ValueError`` unless the model that `load` would build has the same arrays."""
     found, expected = (
         {name: tuple(variable.shape) for name, variable in key_map.parameters(each).items()}
-        for each in (model, _abstract(card))
+        for each in (model, nnx.eval_shape(lambda: card.build(described)))
     )
     if found != expected:
         different = sorted(name for name in found.keys() | expected.keys() if found.get(name) != expected.get(name))
         raise ValueError(
-            f"{len(different)} arrays, such as {different[0]}, differ from those of the {card['model']} that the card "
-            "describes, so the model could not be loaded again; save it before it is folded, compacted or materialized"
+            f"{len(different)} arrays, such as {different[0]}, differ from those of the {described['model']} that the "
+            "card describes, so the model could not be loaded again; save it before it is folded, compacted or "
+            "materialized"
         )
 
 

@@ -18,7 +18,8 @@ def set_compute_dtype(model: Any, dtype: str) -> None:
     (`Stages.run`), and everything computed from those, such as the pooling.
 
     Args:
-        model: a metric, `jaxiqa.models.spec`; one without a backbone stays as it is.
+        model: a metric, `jaxiqa.models.spec`; one without a backbone stays as it is, and of an average all
+            members are changed.
         dtype: one of `COMPUTE_DTYPES`.
 
     Raises:
@@ -30,5 +31,6 @@ def set_compute_dtype(model: Any, dtype: str) -> None:
     ones.
     """
     check_choice("compute_dtype", dtype, COMPUTE_DTYPES)
-    if dtype != "float32" and hasattr(model, "backbone"):
-        model.backbone.set_attributes(nnx.Conv, nnx.Linear, dtype=jnp.dtype(dtype), raise_if_not_found=False)
+    metrics = [metric for metric in getattr(model, "members", (model,)) if hasattr(metric, "backbone")]
+    for metric in metrics if dtype != "float32" else ():
+        metric.backbone.set_attributes(nnx.Conv, nnx.Linear, dtype=jnp.dtype(dtype), raise_if_not_found=False)

@@ -2,7 +2,7 @@
 
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -148,6 +148,31 @@ class Stages(nnx.Module):
         while index + 1 < len(self.order) and self.order[index + 1] in after:
             index += 1
         return index
+
+    def upto(self, stage: str) -> "Stages":
+        """Return the stages up to what a tap on ``stage`` reads; the result has the same modules, not copies.
+
+        A block that was inserted before a stage which is left out is described by the stage that precedes it.
+        """
+        last = self.tapped(stage)
+        kept = self.order[: last + 1]
+        short = Stages(
+            {name: (self.stage[name], width) for name, width in zip(kept, self.widths, strict=False)},
+            inputs=self.inputs,
+        )
+        later = [block.name for block in self.insertions]
+        for block in self.insertions:
+            if block.name in kept:
+                try:
+                    short.place(block.where)
+                except ValueError:
+                    before = [name for name in kept[: kept.index(block.name)] if name not in later]
+                    if not before:
+                        raise ValueError(f"stage={stage!r} leaves no stage of the network before it") from None
+                    block = replace(block, where=f"after:{before[-1]}")
+                short.insertions = (*short.insertions, block)
+            later.remove(block.name)
+        return short
 
     def run(
         self, x: Features, *, start: str | None = None, stop: str | None = None, taps: Sequence[str] = ()

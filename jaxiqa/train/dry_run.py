@@ -9,12 +9,20 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa.config import Experiment, Training, blocks_of
+from jaxiqa.config import Experiment, Training, blocks_of, trained_variants
 from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.data.pipeline import check_crop
 from jaxiqa.train.recipes import with_recipes
-from jaxiqa.train.variant import augmentation, frozen_stages, insert_blocks, needs_images, new_metric, stages_of
+from jaxiqa.train.variant import (
+    augmentation,
+    control_tail,
+    frozen_stages,
+    insert_blocks,
+    needs_images,
+    new_metric,
+    stages_of,
+)
 
 
 def check_forward(experiment: Experiment, shapes: dict[str, Any], size: tuple[int, int]) -> None:
@@ -28,7 +36,7 @@ def check_forward(experiment: Experiment, shapes: dict[str, Any], size: tuple[in
     images = jax.ShapeDtypeStruct((2, *size, 3), np.float32)
     labels, key = jax.ShapeDtypeStruct((2,), np.float32), jax.random.key(0)
     seen: list[Any] = []
-    for name, variant in with_recipes(experiment).variants.items():
+    for name, variant in trained_variants(with_recipes(experiment)).items():
         where, model, chosen = f"variants.{name}", shapes[name], variant.training.adversarial
         stored = model.restartable and not needs_images(variant)
         trunk = frozen_stages(model, variant.training.freeze) if stored else ()
@@ -86,10 +94,10 @@ def named(label: str) -> Iterator[None]:
 
 
 def abstract_models(experiment: Experiment) -> dict[str, Any]:
-    """Return the metric of each variant, as shapes; one object for variants with the same blocks.
+    """Return the metric of each trained variant, as shapes; one object for variants with the same stages.
 
     Raises:
-        ValueError: the backbone, a tap or a block does not fit; the message names the field.
+        ValueError: the backbone, a tap, a tail or a block does not fit; the message names the field.
     """
     with named("model"):
         plain = nnx.eval_shape(lambda: new_metric(dataclasses.replace(experiment.model, taps=None), weights=False))
@@ -99,15 +107,18 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
         with named("model"):
             plain = nnx.eval_shape(lambda: new_metric(experiment.model, weights=False))
     shapes: dict[str, Any] = {}
-    for name, variant in experiment.variants.items():
-        if not blocks_of(variant):
+    variants = trained_variants(experiment)
+    for name, variant in variants.items():
+        if not blocks_of(variant) and not variant.tail:
             shapes[name] = shapes[variant.parent] if variant.parent else plain
             continue
 
         def make(links: list[str] = chain(experiment, name)) -> Any:  # noqa: B008
             model = new_metric(experiment.model, weights=False)
             for link in links:
-                insert_blocks(model, experiment.variants[link], rngs=nnx.Rngs(0), where=f"variants.{link}")
+                where, rngs = f"variants.{link}", nnx.Rngs(0)
+                model = control_tail(model, variants[link], rngs=rngs, where=where)
+                insert_blocks(model, variants[link], rngs=rngs, where=where)
             return model
 
         shapes[name] = nnx.eval_shape(make)

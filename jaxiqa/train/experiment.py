@@ -12,22 +12,24 @@ from typing import Any, Literal
 import jax
 import numpy as np
 from flax import nnx
+from rich.markup import escape
 
 from jaxiqa import data, models
-from jaxiqa.config import Experiment, Training, describe, root_folder, run_folder
+from jaxiqa.config import Average, Experiment, Training, describe, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import chain, teacher_of
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
-from jaxiqa.core.progress import progress_bar
+from jaxiqa.core.progress import messages, progress_bar
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Rate
+from jaxiqa.train.average import averaged_variant
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, image_source
 from jaxiqa.train.gradual import gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.optimizer import make_optimizer
-from jaxiqa.train.penalties import backbone_layers, make_penalty
+from jaxiqa.train.penalties import Affine, backbone_layers, make_penalty
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.sources import sources, unlabelled_source, unlabelled_split
@@ -36,6 +38,7 @@ from jaxiqa.train.state import merge_model, raw_score_fn, split_model
 from jaxiqa.train.step import Penalty
 from jaxiqa.train.variant import (
     augmentation,
+    control_tail,
     frozen_stages,
     insert_blocks,
     new_metric,
@@ -89,25 +92,39 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
         data.validate(splits[part], uniform=experiment.model.input_size is None)
     seen = []
     for name in pending:
-        distil = experiment.variants[name].training.distil
+        training = trained_variants(experiment)[name].training
+        distil = training.distil
         if distil and distil.data and (distil.data, distil.split) not in seen:
             seen.append((distil.data, distil.split))
-            resized = experiment.model.input_size or experiment.variants[name].training.resize
+            resized = experiment.model.input_size or training.resize
             data.validate(unlabelled_split(f"variants.{name}", distil), uniform=resized is None)
     return splits
 
 
 def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> dict:
-    """Parent -> blocks -> masks -> training -> score mapping -> saved model; return the content of training.json."""
+    """Train one variant, or build an average; save the model, and return the content of training.json."""
     experiment = with_recipes(experiment)
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
-    training = variant.training
-    epochs, batch_size, loss, select, flip = _complete(training)
     described = describe(experiment, name, seed)
     if finished := earlier_run(folder, described, chain(experiment, name)):
         return finished
     remove_leftovers(folder)
+    if isinstance(variant, Average):
+        with messages.status(escape(f"{name} seed {seed}: averaging")):
+            model, row = averaged_variant(experiment, name, seed, splits)
+        write_text(folder / "config.json", json.dumps(described, indent=1))
+    else:
+        model, row = _fitted(experiment, name, seed, splits, trunks, distances)
+    models.save(model, folder)
+    write_text(folder / "training.json", json.dumps(row, indent=1))
+    return row
 
+
+def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> tuple:
+    """Parent -> changes -> masks -> training -> score mapping; return the model and the content of training.json."""
+    variant, folder = trained_variants(experiment)[name], run_folder(experiment, name, seed)
+    described, training = describe(experiment, name, seed), variant.training
+    epochs, batch_size, loss, select, flip = _complete(training)
     model, held = starting_model(experiment, name, seed)
     inserted = tuple(insertion.name for insertion in model.insertions)
     stages = model.backbone.order if hasattr(model, "backbone") else ()
@@ -159,7 +176,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
                 folder=folder,
                 select=select,
                 accumulate=training.accumulate,
-                penalty=penalty_of(experiment, name, seed, model),
+                penalty=penalty_of(experiment, name, seed, model, train),
                 unlabelled=unlabelled_source(experiment, name, splits),
                 **additions(training, train, distances),
                 backend=experiment.parallel,
@@ -178,15 +195,13 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
         raise FloatingPointError(f"{name} seed {seed}: {error}; {mend}") from error
     model = merge_model(parts, result.params, result.batch_stats)
     model.calibrate(k=k, b=b, score_range=(float(k * raw.min() + b), float(k * raw.max() + b)))
-    models.save(model, folder)
     row = {
         "parameters": sum(leaf.size for leaf in jax.tree.leaves((parts.params, parts.fixed))),
         "validation_srocc": correlation,
         "best_epoch": result.best_epoch,
         "seconds_per_epoch": result.seconds_per_epoch,
     }
-    write_text(folder / "training.json", json.dumps(row, indent=1))
-    return row
+    return model, row
 
 
 def _numbers(rate: Rate | None, epochs: int, steps: int) -> str:
@@ -211,14 +226,15 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
 
     Also return the names of the blocks that are not trained.
     """
-    variant = experiment.variants[name]
+    variant, where = trained_variants(experiment)[name], f"variants.{name}"
     if variant.parent:
         model = trained(experiment, variant.parent, seed)
     else:
         model = new_metric(experiment.model, weights=True, seed=seed)
-    swap_activations(model, variant, where=f"variants.{name}")
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
-    return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
+    model = control_tail(model, variant, rngs=rngs, where=where)
+    swap_activations(model, variant, where=where)
+    return model, insert_blocks(model, variant, rngs=rngs, where=where)
 
 
 def trained(experiment: Experiment, name: str, seed: int) -> Metric:
@@ -237,12 +253,16 @@ def additions(training: Training, train: Examples, distances: dict) -> dict:
     return added
 
 
-def penalty_of(experiment: Experiment, name: str, seed: int, model: Metric) -> Penalty | None:
+def penalty_of(experiment: Experiment, name: str, seed: int, model: Metric, train: Examples) -> Penalty | None:
     """Return what the training of a variant adds to its loss, and load its teacher."""
-    variant, teacher = experiment.variants[name], None
+    variant, teacher = trained_variants(experiment)[name], None
     training = variant.training
     if known := teacher_of(variant):
-        parts = split_model(trained(experiment, known, seed))
-        teacher = raw_score_fn(parts, parts.params, parts.batch_stats, items=bool(training.crops))
+        taught = trained(experiment, known, seed)
+        k, b = (float(value) for value in taught.calibration[:2])
+        zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))  # labels are an affine map of scores
+        parts = split_model(taught)
+        raw = raw_score_fn(parts, parts.params, parts.batch_stats, items=bool(training.crops))
+        teacher = Affine(raw, k * (one - zero), b * (one - zero) + zero)
     layers = backbone_layers(model, training.freeze) if training.spectral else ()
     return make_penalty(training, layers=layers, teacher=teacher)

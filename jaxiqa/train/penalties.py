@@ -1,16 +1,18 @@
 """What a training adds to the loss of its labels: prices on slopes, on norms of layers, and on leaving a teacher."""
 
 from collections.abc import Callable
+from dataclasses import dataclass
 from functools import partial
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 from flax import nnx
 from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxiqa.config import Training
-from jaxiqa.core.types import ScoreFn
+from jaxiqa.core.types import Images, ScoreFn, Scores
 from jaxiqa.defenses import jacobian_penalty, norm_penalty
 from jaxiqa.layers import spectral_norm
 from jaxiqa.models.metric import Metric
@@ -24,13 +26,26 @@ LayerPaths = tuple[tuple[Path, Path | None], ...]
 """Path of each layer in the metric, and of the batch norm after it."""
 
 
+@jax.tree_util.register_dataclass
+@dataclass(frozen=True)
+class Affine:
+    """The scores of a teacher in the unit of the labels: ``factor · score + offset``."""
+
+    score_fn: ScoreFn
+    factor: Any
+    offset: Any
+
+    def __call__(self, images: Images) -> Scores:
+        return self.factor * self.score_fn(images) + self.offset
+
+
 def make_penalty(training: Training, *, layers: LayerPaths = (), teacher: ScoreFn | None = None) -> Penalty | None:
     """Return the sum of all penalties that a training names, for `jaxiqa.train.loop.fit`; None if it names none.
 
     Args:
         training: complete (`jaxiqa.train.recipes.with_recipes`).
         layers: the result of `backbone_layers`, for ``training.spectral``.
-        teacher: uncalibrated scores of the teacher, for ``training.distil``.
+        teacher: scores of the teacher in the unit of the labels, for ``training.distil``.
     """
     parts: list[Penalty] = []
     if norm := training.norm_penalty:

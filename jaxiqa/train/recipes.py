@@ -2,7 +2,8 @@
 
 from dataclasses import fields, replace
 
-from jaxiqa.config import Experiment, Training
+from jaxiqa.config import Average, Experiment, Training, Variant, trained_variants
+from jaxiqa.config.identity import chain
 from jaxiqa.core.checks import check_choice
 from jaxiqa.models import MODELS
 from jaxiqa.models.recipe import Recipe
@@ -17,12 +18,25 @@ def with_recipes(experiment: Experiment) -> Experiment:
         ValueError: the metric is unknown.
     """
     check_choice("model.metric", experiment.model.metric, MODELS)
-    recipe = MODELS[experiment.model.metric].metric.recipe
-    variants = {
-        name: replace(variant, training=completed(variant.training, recipe))
-        for name, variant in experiment.variants.items()
-    }
+    variants: dict[str, Variant | Average] = dict(experiment.variants)
+    for name, variant in trained_variants(experiment).items():
+        recipe = MODELS[metric_of(experiment, name)].metric.recipe
+        variants[name] = replace(variant, training=completed(variant.training, recipe))
     return replace(experiment, variants=variants)
+
+
+def metric_of(experiment: Experiment, name: str) -> str:
+    """Return the name of the metric that a variant trains: that of the experiment, or the one with a controlled tail.
+
+    >>> from jaxiqa.config import Data, Evaluation, Model, Tail
+    >>> variants = {"base": Variant(Training()), "tail": Variant(Training(), parent="base", tail=Tail("layer3"))}
+    >>> data = Data("builtin")
+    >>> experiment = Experiment("x", data, Model("resnet18"), variants, Evaluation(data, {}))
+    >>> metric_of(experiment, "base"), metric_of(experiment, "tail")
+    ('linearity', 'norm_controlled')
+    """
+    trained = trained_variants(experiment)
+    return "norm_controlled" if any(trained[link].tail for link in chain(experiment, name)) else experiment.model.metric
 
 
 def completed(training: Training, recipe: Recipe) -> Training:

@@ -5,7 +5,7 @@ from dataclasses import replace
 import numpy as np
 
 from jaxiqa import data
-from jaxiqa.config import Distil, Experiment, Training
+from jaxiqa.config import Distil, Experiment, Training, trained_variants
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.models.activations import swapped
@@ -21,14 +21,15 @@ def sources(
 
     Variants with the same trunk share it through ``trunks``, which holds the last two.
     """
-    training = experiment.variants[name].training
+    variant = trained_variants(experiment)[name]
+    training = variant.training
     size, unit = experiment.model.input_size, training.labels
     assert unit is not None
     images = {
         "train": example_source(splits["train"], size, training),
         "val": image_source(splits["val"], size, unit=unit),
     }
-    if not trunk or needs_images(experiment.variants[name]):
+    if not trunk or needs_images(variant):
         return images["train"], images["val"]
     flips, batch_size = training.flip, training.batch_size
     assert flips is not None
@@ -59,7 +60,7 @@ def example_source(split: data.Split, size: tuple[int, int] | None, training: Tr
 
 def unlabelled_source(experiment: Experiment, name: str, splits: dict) -> Examples | None:
     """Return the images on which a variant learns from its teacher, shown like the labelled ones; None without one."""
-    training = experiment.variants[name].training
+    training = trained_variants(experiment)[name].training
     if training.distil is None:
         return None
     split = splits["train"] if training.distil.data is None else unlabelled_split(f"variants.{name}", training.distil)

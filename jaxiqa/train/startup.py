@@ -11,9 +11,19 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa import attacks, data, networks
-from jaxiqa.config import Adversarial, Data, Experiment, Training, blocks_of, check_experiment
+from jaxiqa.config import (
+    Adversarial,
+    Average,
+    Data,
+    Experiment,
+    Training,
+    blocks_of,
+    check_experiment,
+    trained_variants,
+)
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.models import MODELS
+from jaxiqa.models.averaged import check_members
 from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
 from jaxiqa.train.gradual import check_prune
 from jaxiqa.train.penalties import trained_layers
@@ -33,7 +43,7 @@ def check_training(experiment: Experiment) -> None:
     check_model(experiment.model)
     experiment = with_recipes(experiment)
     shapes = abstract_models(experiment)
-    for name, variant in experiment.variants.items():
+    for name, variant in trained_variants(experiment).items():
         where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
         _check_batches(where, variant.training)
@@ -46,6 +56,10 @@ def check_training(experiment: Experiment) -> None:
             assert variant.training.epochs is not None
             with named(f"variants.{name}.prune"):
                 check_prune(split_model(model, frozen=frozen).params, variant.prune, variant.training.epochs)
+    for name, average in experiment.variants.items():
+        if isinstance(average, Average):
+            with named(f"variants.{name}"):
+                check_members([shapes[member] for member in average.members])
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
 
@@ -53,7 +67,7 @@ def check_training(experiment: Experiment) -> None:
 def check_devices(experiment: Experiment) -> None:
     """Raise ``ValueError`` unless every batch can be split over this machine's devices; only training needs this."""
     devices = len(jax.local_devices())
-    for name, variant in with_recipes(experiment).variants.items():
+    for name, variant in trained_variants(with_recipes(experiment)).items():
         size, count = variant.training.batch_size, devices * variant.training.accumulate
         assert size is not None
         if size % count:
@@ -74,14 +88,14 @@ def check_files(experiment: Experiment, pending: Collection[str]) -> dict:
         ValueError, FileNotFoundError: a file does not exist or does not fit; the message names the field.
     """
     chosen = experiment.model
-    if chosen.weights and any(experiment.variants[name].parent is None for name in pending):
+    if chosen.weights and any(trained_variants(experiment)[name].parent is None for name in pending):
         if isinstance(path := weights_of(chosen), Path) and not path.is_dir():  # the folder of a run
             _check_file("model.weights", chosen.weights)
         with named("model.weights"):
             nnx.eval_shape(lambda: new_metric(chosen, weights=True))
     found: dict = {}
     for name in pending:
-        adversarial = experiment.variants[name].training.adversarial
+        adversarial = trained_variants(experiment)[name].training.adversarial
         network = adversarial and adversarial.distance
         if not network or network in found:
             continue
@@ -115,7 +129,7 @@ def check_counts(experiment: Experiment, counts: dict[str, int], pending: Collec
                 "Give it more images, or a larger share by data.options.split"
             )
     for name in pending:
-        training = with_recipes(experiment).variants[name].training
+        training = trained_variants(with_recipes(experiment))[name].training
         size, examples = training.batch_size, counts["train"] * max(training.crops or 0, 1)
         assert size is not None
         if size > examples:
@@ -151,7 +165,7 @@ def _check_regions(experiment: Experiment, pending: Collection[str]) -> None:
         )
     faults = {"crops": "crops cut labelled regions", "adversarial": "attacked copies lack labels of regions"}
     for name in pending:
-        training = with_recipes(experiment).variants[name].training
+        training = trained_variants(with_recipes(experiment))[name].training
         for field, why in faults.items():
             if getattr(training, field):
                 raise ValueError(
@@ -196,7 +210,7 @@ def _check_batches(where: str, training: Training) -> None:
 
 
 def _check_freeze(experiment: Experiment, name: str, model: Any) -> None:
-    variant = experiment.variants[name]
+    variant = trained_variants(experiment)[name]
     freeze = variant.training.freeze
     if freeze is None:
         return

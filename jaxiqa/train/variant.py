@@ -67,6 +67,30 @@ def weights_of(chosen: Model) -> str | Path:
     return chosen.weights if chosen.weights in known else data.resolve(chosen.weights)
 
 
+def control_tail(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> Metric:
+    """Return the metric with the variant's norm-controlled tail; without one, the metric itself.
+
+    Args:
+        model: the metric from which the variant starts; it is not changed.
+        variant: the variant.
+        rngs: random numbers for the tail's weights.
+        where: its field in the config, for errors.
+
+    Raises:
+        ValueError: an unknown stage, or a metric with a network of its own; the message names the field.
+    """
+    chosen = variant.tail
+    if chosen is None:
+        return model
+    if hasattr(model, "backbone") and chosen.after not in (known := stages_of(model)):
+        raise ValueError(f"{where}.tail.after={chosen.after!r}: no such stage{suggestion(chosen.after, known)}")
+    options = {"channels": chosen.channels, "depth": chosen.depth}
+    try:
+        return models.control_tail(model, after=chosen.after, **options, rngs=rngs)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}.tail: {error}") from error
+
+
 def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> None:
     """Swap the activations of the parts that the variant names, in place.
 

@@ -12,7 +12,7 @@ from jaxiqa import models
 from jaxiqa.models import BACKBONES, MODELS
 from jaxiqa.nn.backbones import BACKBONES_WITH_LEVELS
 
-HEADS = {"linearity": {}, "koncept512": {}, "tres": {}, "hyperiqa": {"crops": 2}}
+HEADS = {"linearity": {}, "koncept512": {}, "tres": {}, "norm_controlled": {}, "hyperiqa": {"crops": 2}}
 
 
 def abstract(metric, **options):

@@ -18,6 +18,7 @@ OPTIONS = {
     "linearity": ({"backbone": "resnet18"}, (40, 56)),
     "maniqa": ({"width": 24, "protocol": "resize"}, (60, 80)),
     "metaiqa": ({"width": 4}, (60, 80)),
+    "norm_controlled": ({"backbone": "resnet18", "width": 8, "channels": 8}, (40, 56)),
     "paq2piq": ({"width": 4}, (64, 96)),
     "spaq_bl": ({"width": 4}, (224, 230)),
     "tres": ({"width": 4}, (60, 80)),

@@ -27,6 +27,7 @@ SMALL = {
     "linearity": {"backbone": "resnet18", "width": 8},
     "maniqa": {"width": 24, "protocol": "resize"},
     "metaiqa": {"width": 8},
+    "norm_controlled": {"backbone": "resnet18", "width": 8, "channels": 8},
     "paq2piq": {"width": 8},
     "spaq_bl": {"width": 4},
     "tres": {"width": 4},

@@ -21,6 +21,7 @@ SMALL = {
     "linearity": Model("resnet18", width=8),
     "maniqa": Model(metric="maniqa", width=24, options={"protocol": "resize"}),
     "metaiqa": Model(metric="metaiqa", width=8),
+    "norm_controlled": Model("resnet18", width=8, metric="norm_controlled", options={"channels": 8}),
     "paq2piq": Model(metric="paq2piq", width=8),
     "spaq_bl": Model(metric="spaq_bl", width=4),
     "tres": Model("resnet18", width=4, metric="tres"),
