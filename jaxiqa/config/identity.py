@@ -120,7 +120,7 @@ def _described(variant: Variant) -> dict[str, Any]:
     for name, unused in LATER.items():
         if described["training"][name] == unused:
             del described["training"][name]
-    for name in ("activation", "head_activation"):
+    for name in ("activation", "head_activation", "blur", "pooling"):
         if described[name] is None:
             del described[name]
     if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):

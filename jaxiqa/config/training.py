@@ -35,10 +35,11 @@ class Block:
     where: str
     """Place: 'before:STAGE' or 'after:STAGE'; or 'position:1' to 'position:6', the places and inner channels of
     "Robustness as Architecture", arXiv:2506.04951, in a ResNet."""
-    kind: Literal["robust_block", "bottleneck", "square_pool"] = "robust_block"
+    kind: Literal["robust_block", "bottleneck", "square_pool", "low_pass", "shrinkage"] = "robust_block"
+    """The keys of `jaxiqa.models.hardening.KINDS`."""
     options: dict[str, Any] = field(default_factory=dict)
-    """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass. A
-    position has a mid of its own."""
+    """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass; for
+    a low_pass: share, edge; for a shrinkage: shrink. A position has a mid of its own."""
     trainable: bool = True
     """False: the block keeps its random initial values, as in the authors' Linearity code."""
 
@@ -152,8 +153,11 @@ class Training:
     """Mode of batch norm for attacks and the norm penalty; the benchmark's code uses "train"."""
 
 
-Activation = Literal["relu", "relu6", "silu", "gelu", "elu"]
+Activation = Literal["relu", "relu6", "silu", "gelu", "elu", "softplus"]
 """The keys of `jaxiqa.nn.activations.ACTIVATIONS`."""
+
+Pooling = Literal["mean", "median", "trimmed", "power"]
+"""The keys of `jaxiqa.nn.global_pooling.POOLINGS`."""
 
 
 @dataclass(frozen=True)
@@ -169,4 +173,9 @@ class Variant:
     """Replaces every ReLU and ReLU6 of the backbone before training; None: as in the parent."""
     head_activation: Activation | None = None
     """The same for the rest of the metric."""
+    blur: Literal[3, 5] | None = None
+    """Taps of a blur before every strided convolution and pooling of the backbone; None: as in the parent."""
+    pooling: Pooling | None = None
+    """Replaces the average over whole maps in the heads of linearity, koncept512, tres and hyperiqa; None: as in the
+    parent."""
     prune: Prune | None = None

@@ -123,8 +123,10 @@ def _model_digest(card: Path) -> str:
         raise FileNotFoundError(f"{card} does not exist; train first, with train.py and the same arguments")
     try:
         described = json.loads(card.read_text("utf-8"))
-        swapped = described.get("activations", {})  # not seen in the digest of the weights
-        return " ".join([str(described["sha256"]), *(f"{part}={swapped[part]}" for part in sorted(swapped))])
+        # Not seen in the digest of the weights:
+        swapped = sorted(described.get("activations", {}).items())
+        swapped += [(name, described[name]) for name in ("blur", "pooling") if described.get(name)]
+        return " ".join([str(described["sha256"]), *(f"{part}={chosen}" for part, chosen in swapped)])
     except (ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"{card} is damaged ({error!r}); train again into an empty folder") from error
 

@@ -10,6 +10,8 @@ computes in, and returns, at least float32. All have derivatives in both modes a
 
 from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
+from jaxiqa.layers.blur import binomial_blur
+from jaxiqa.layers.low_pass import LowPass, low_pass
 from jaxiqa.layers.materialize import materialize
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
@@ -26,6 +28,7 @@ from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.resampling import depth_to_space, space_to_depth
 from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
 from jaxiqa.layers.sandwich import Sandwich
+from jaxiqa.layers.shrinkage import Shrinkage, shrink_frequencies
 from jaxiqa.layers.sll import CPL, SLL
 from jaxiqa.layers.soc import SOC
 from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
@@ -41,15 +44,18 @@ __all__ = [
     "SOC",
     "Bottleneck",
     "Householder",
+    "LowPass",
     "OrthogonalConv",
     "OrthogonalDense",
     "RobustBlock",
     "Sandwich",
+    "Shrinkage",
     "Spectrum",
     "SquarePool",
     "almost_orthogonal",
     "average_pool",
     "average_pool_constant",
+    "binomial_blur",
     "cayley",
     "coverage",
     "depth_to_space",
@@ -58,12 +64,14 @@ __all__ = [
     "group_sort",
     "householder",
     "l2_pool",
+    "low_pass",
     "materialize",
     "max_min",
     "orthogonal_convolve",
     "orthonormal_basis",
     "reflect",
     "semi_orthogonal",
+    "shrink_frequencies",
     "space_to_depth",
     "square_pool",
     "square_pool_constant",

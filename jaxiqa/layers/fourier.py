@@ -39,6 +39,17 @@ def low_frequencies(size: tuple[int, int], band: float) -> Int[np.ndarray, " n"]
     return np.flatnonzero((rows[:, None] <= edge) & (columns[None, :] <= edge))
 
 
+def low_pass_mask(size: tuple[int, int], share: float) -> Float[np.ndarray, "h f"]:
+    """Return 1 if both frequencies of an rfft2 coefficient are at most ``share`` of the highest, else 0.
+
+    >>> low_pass_mask((4, 4), 0.5).astype(int).tolist()
+    [[1, 1, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0]]
+    """
+    mask = np.zeros(size[0] * (size[1] // 2 + 1), np.float32)
+    mask[low_frequencies(size, share)] = 1
+    return mask.reshape(size[0], -1)
+
+
 def response(
     kernel: Float[Array, "kh kw c n"], phase: Complex[Array | np.ndarray, "f taps"], groups: int
 ) -> Complex[Array, "f g m n"]:

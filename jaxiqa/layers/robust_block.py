@@ -5,41 +5,16 @@
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from flax import nnx
 from jaxtyping import Array, Complex, Float
 
 from jaxiqa.core.checks import check_choice, check_number
-from jaxiqa.layers.fourier import low_frequencies
+from jaxiqa.layers.fourier import low_pass_mask
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
 from jaxiqa.layers.pooling import square_pool
+from jaxiqa.layers.shrinkage import inverse_softplus, soft_threshold
 from jaxiqa.layers.spectrum import BUILDERS
-
-
-@jax.jit
-def soft_threshold(z: Complex[Array, "*n c"], threshold: Float[Array, " c"]) -> Complex[Array, "*n c"]:
-    """Shrink each complex number towards zero: z · max(0, 1 − τ/|z|). It is 1-Lipschitz.
-
-    >>> soft_threshold(jnp.array([[3.0 + 4.0j], [0.1j]]), jnp.array([2.5])).tolist()
-    [[(1.5+2j)], [0j]]
-    """
-    squared = jnp.square(z.real) + jnp.square(z.imag)
-    above = squared > threshold**2
-    # The root of zero is avoided: its derivative is infinite.
-    magnitude = jnp.sqrt(jnp.where(above, squared, 1.0))
-    return jnp.where(above, z * (1 - threshold / magnitude), 0)
-
-
-def low_pass_mask(size: tuple[int, int], share: float) -> np.ndarray:
-    """Return 1 if both frequencies of an rfft2 coefficient are at most ``share`` of the highest, else 0: ``h f``.
-
-    >>> low_pass_mask((4, 4), 0.5).astype(int).tolist()
-    [[1, 1, 0], [1, 1, 0], [0, 0, 0], [1, 1, 0]]
-    """
-    mask = np.zeros(size[0] * (size[1] // 2 + 1), np.float32)
-    mask[low_frequencies(size, share)] = 1
-    return mask.reshape(size[0], -1)
 
 
 class RobustBlock(nnx.Module):
@@ -101,8 +76,7 @@ class RobustBlock(nnx.Module):
         else:
             self.reduce = OrthogonalDense(features, mid, rngs=rngs)
         self.orthogonal = OrthogonalConv(mid, features, unitary=unitary, rngs=rngs)
-        # softplus(p) is the threshold, so p starts at log(exp(shrink) − 1), written so that it cannot overflow.
-        self.threshold = nnx.Param(jnp.full(mid, shrink + jnp.log(-jnp.expm1(-shrink)))) if shrink else None
+        self.threshold = nnx.Param(jnp.full(mid, inverse_softplus(shrink))) if shrink else None
         self.pool, self.low_pass = pool, low_pass
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:

@@ -15,9 +15,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
 from jaxiqa.layers.activations import householder, max_min
+from jaxiqa.layers.blur import binomial_blur
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.pooling import l2_pool
-from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import entrywise, slope
@@ -215,6 +216,10 @@ def _positive_setting(op: Operation) -> Gain:
     return entrywise(op, 1.0, "slope")
 
 
+def _blur_options(op: Operation) -> dict[str, Any]:
+    return {"taps": 1 + sum(eqn.primitive.name == "optimization_barrier" for eqn in op.inner)}  # one per average
+
+
 def _norm(op: Operation) -> Gain:
     """Rule of Euclidean norms, over any axes."""
     return unbounded("a norm of complex numbers") if op.complex else Gain(1.0, "Euclidean norm")
@@ -239,6 +244,7 @@ FUNCTIONS: dict[str, Function] = {
     "from_frequencies": Function(from_frequencies, spectrum.from_frequencies, lambda op: {"size": op.out[1:3]}),
     "l2_pool": Function(l2_pool, _l2_pool, _l2_pool_options),
     "soft_threshold": Function(soft_threshold, _soft_threshold),
+    "binomial_blur": Function(binomial_blur, _real("symmetric, rows sum to 1"), _blur_options),
     "max_min": Function(max_min, _real("permutation")),
     "householder": Function(householder, _real("reflection")),
     "norm": Function(jnp.linalg.norm, _norm, _norm_options),

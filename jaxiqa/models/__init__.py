@@ -8,6 +8,7 @@ HOMES = {
     "POSITIONS": "jaxiqa.models.positions",
     "Linearity": "jaxiqa.models.linearity",
     "ScoreModel": "jaxiqa.models.score_model",
+    "blur_strides": "jaxiqa.models.blurring",
     "build": "jaxiqa.models.building",
     "compact": "jaxiqa.nn.compact",
     "export": "jaxiqa.models.exporting",
@@ -20,6 +21,7 @@ HOMES = {
     "save": "jaxiqa.models.saved_model",
     "score_fn": "jaxiqa.models.score_model",
     "swap_activation": "jaxiqa.models.activations",
+    "swap_pooling": "jaxiqa.models.pooling",
 }
 __all__ = list(HOMES)
 __getattr__ = lazy(__name__, HOMES)

@@ -1,18 +1,29 @@
 """Insert blocks before or after any stage of a metric's backbone."""
 
+import inspect
 import itertools
-from collections.abc import Collection
+from collections.abc import Callable, Collection
 from typing import Any
 
 from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.registry import parameters
-from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.layers import Bottleneck, LowPass, RobustBlock, Shrinkage, SquarePool
 from jaxiqa.models.positions import resolve_position
 from jaxiqa.nn.stages import Stages
 
-KINDS = ("robust_block", "bottleneck", "square_pool")
+KINDS: dict[str, Callable[..., nnx.Module]] = {
+    "robust_block": RobustBlock,
+    "bottleneck": Bottleneck,
+    "square_pool": SquarePool,
+    "low_pass": LowPass,
+    "shrinkage": Shrinkage,
+}
+"""Kind of a block -> its class in `jaxiqa.layers`."""
+
+EXAMPLES = {"mid": 40, "share": 0.5, "shrink": 0.05}
+"""Values of the options without a default, for errors."""
 
 
 def harden(
@@ -32,12 +43,15 @@ def harden(
         model: the metric; its ``backbone`` is a `jaxiqa.nn.stages.Stages`.
         where: ``"before:STAGE"`` or ``"after:STAGE"``, see ``model.backbone.order``; or ``"position:N"``, a position
             of the paper in a ResNet (`jaxiqa.models.positions`), which has a ``mid`` of its own.
-        kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality) or ``"square_pool"``.
+        kind: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality), ``"square_pool"``,
+            ``"low_pass"`` (a fixed band limit; before the first stage, of the normalised image) or ``"shrinkage"``
+            (soft thresholds for Fourier coefficients, one learned per channel).
         rngs: random numbers for the block's weights.
         name: of the new stage. The default is the kind, with a number from its second block on (``robust_block``,
             ``robust_block_2``).
-        **options: keyword arguments of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`. Both require
-            ``mid``, at most the number of channels at this place.
+        **options: keyword arguments of the block: of `jaxiqa.layers.RobustBlock` or `jaxiqa.layers.Bottleneck`, which
+            require ``mid``, at most the number of channels at this place; of `jaxiqa.layers.LowPass`, which requires
+            ``share``; of `jaxiqa.layers.Shrinkage`, which requires ``shrink``.
 
     Raises:
         TypeError: ``model`` has no backbone of named stages, or ``rngs`` is not a `flax.nnx.Rngs`.
@@ -56,7 +70,7 @@ def harden(
         raise TypeError(f"rngs={rngs!r} is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs(0)")
     check_choice("kind", kind, KINDS)
     where, mid = resolve_position(where, backbone)
-    if mid is not None and kind != "square_pool":
+    if mid is not None and "mid" in options_of(kind):
         options = {"mid": mid} | options
     _, features = backbone.place(where)
     block = _make(kind, features, options, rngs)
@@ -75,23 +89,32 @@ def kind_name(kind: str, taken: Collection[str]) -> str:
     return next(name for name in names if name not in stages)
 
 
-def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
-    maker = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}[kind]
-    allowed = [
-        name
-        for name, parameter in parameters(maker).items()
+def options_of(kind: str) -> dict[str, inspect.Parameter]:
+    """Return the options of a kind of block: name -> the parameter of its class.
+
+    >>> list(options_of("low_pass")), list(options_of("square_pool"))
+    (['share', 'edge'], [])
+    """
+    return {
+        name: parameter
+        for name, parameter in parameters(KINDS[kind]).items()
         if name not in ("features", "rngs") and not parameter.kind.name.startswith("VAR")
-    ]
+    }
+
+
+def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> nnx.Module:
+    allowed = options_of(kind)
     if unknown := [name for name in options if name not in allowed]:
         known = f"choose from {', '.join(map(repr, allowed))}" if allowed else "it has no options"
         raise ValueError(f"options {options} do not fit a {kind}: there is no {', '.join(map(repr, unknown))}; {known}")
-    if kind == "square_pool":
-        return SquarePool()
-    if "mid" not in options:
-        raise ValueError(f"options {options} do not fit a {kind}: 'mid' (number of inner channels) is missing")
-    if isinstance(options["mid"], bool) or not isinstance(options["mid"], int):
+    for name, parameter in allowed.items():
+        if parameter.default is parameter.empty and name not in options:
+            raise ValueError(f"options {options} do not fit a {kind}: {name!r}, such as {EXAMPLES[name]}, is missing")
+    if "mid" in options and (isinstance(options["mid"], bool) or not isinstance(options["mid"], int)):
         raise ValueError(f"mid={options['mid']!r} is not allowed; expected a number of channels, such as 64")
+    given = {"features": features, "rngs": rngs}
+    given = {name: value for name, value in given.items() if name in parameters(KINDS[kind])}
     try:
-        return maker(features, rngs=rngs, **options)
+        return KINDS[kind](**given, **options)
     except TypeError as error:
         raise ValueError(f"options {options} do not fit a {kind}: {error}") from error

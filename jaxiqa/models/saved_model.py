@@ -13,8 +13,10 @@ from flax import nnx
 from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.models.activations import swap_activation, swapped
+from jaxiqa.models.blurring import blur_of, blur_strides
 from jaxiqa.models.hardening import harden
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.pooling import pooling_of, swap_pooling
 from jaxiqa.models.registry import MODELS
 from jaxiqa.pretrained import files, key_map
 
@@ -22,7 +24,11 @@ FORMAT = 2
 SWAPPED = 3
 """Format of the card of a metric with swapped activations, which has a field more. Versions that would ignore the field
 refuse this format."""
+REWORKED = 4
+"""Format of the card of a metric with blurred strides or a swapped pooling, which has three fields more."""
 FIELDS = ("model", "options", "blocks", "k", "b", "score_range", "sha256")
+ADDED = {FORMAT: (), SWAPPED: ("activations",), REWORKED: ("activations", "blur", "pooling")}
+"""Format -> the fields of its cards besides `FIELDS`."""
 
 
 def save(model: Metric, folder: str | Path) -> None:
@@ -61,6 +67,9 @@ def save(model: Metric, folder: str | Path) -> None:
     }
     if activations := swapped(model):
         card |= {"format": SWAPPED, "activations": activations}
+    blur, pooling = blur_of(model), pooling_of(model)
+    if blur or pooling:
+        card |= {"format": REWORKED, "activations": activations, "blur": blur, "pooling": pooling}
     _check_arrays(model, card)
     write_bytes(folder / "model.safetensors", content)
     write_text(folder / "model.json", json.dumps(card | {"seal": _seal(card)}, indent=1))
@@ -133,9 +142,9 @@ def load(folder: str | Path) -> Metric:
     changed = isinstance(card, dict) and card.pop("seal", None) not in (None, _seal(card))
     card = _converted(card) if isinstance(card, dict) and card.get("format") == 1 else card
     version = card.get("format") if isinstance(card, dict) else None
-    if version not in (FORMAT, SWAPPED):
-        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads 1 to {SWAPPED}")
-    fields = (*FIELDS, "activations") if version == SWAPPED else FIELDS
+    if version not in ADDED:
+        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads 1 to {REWORKED}")
+    fields = (*FIELDS, *ADDED[version])
     if missing := [field for field in fields if field not in card]:
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
     if card["model"] not in MODELS:
@@ -163,6 +172,10 @@ def _abstract(card: dict[str, Any]) -> Metric:
             harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
         for part, activation in card.get("activations", {}).items():
             swap_activation(model, activation, part=part)
+        if taps := card.get("blur"):
+            blur_strides(model, taps)
+        if pooling := card.get("pooling"):
+            swap_pooling(model, pooling)
         return model
 
     return nnx.eval_shape(empty)

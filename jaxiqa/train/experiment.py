@@ -19,7 +19,6 @@ from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.measures.correlation import srocc
-from jaxiqa.models.activations import swapped
 from jaxiqa.models.recipe import Rate
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
@@ -38,7 +37,7 @@ from jaxiqa.train.variant import (
     needs_images,
     new_metric,
     slope_penalty,
-    swap_activations,
+    swap_parts,
 )
 
 Run = tuple[int, str]
@@ -208,7 +207,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
             model = models.load_run(folder)
     else:
         model = new_metric(experiment.model, weights=True, seed=seed)
-    swap_activations(model, variant, where=f"variants.{name}")
+    swap_parts(model, variant, where=f"variants.{name}")
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
     return model, insert_blocks(model, variant, rngs=rngs, where=f"variants.{name}")
 
@@ -238,8 +237,9 @@ def sources(
     if not trunk or needs_images(experiment.variants[name]):
         return images["train"], images["val"]
     _, batch_size, _, _, flips = _complete(training)
-    activations = swapped(merge_model(parts, parts.params, parts.batch_stats))
-    key = (flips, digest(parts, trunk), activations.get("backbone"))
+    stage = merge_model(parts, parts.params, parts.batch_stats).backbone.stage
+    structure = tuple(nnx.graphdef(stage[name]) for name in trunk)  # activations, blurs and options of blocks
+    key = (flips, digest(parts, trunk), structure)
     if key not in trunks:
         while len(trunks) > 1:
             trunks.pop(next(iter(trunks)))

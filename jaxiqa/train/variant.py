@@ -1,6 +1,5 @@
 """What a variant of an experiment trains: weights to start from, blocks, frozen stages, additions to the loss."""
 
-import inspect
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -14,7 +13,7 @@ from jaxiqa.config import Adversarial, Block, Model, NormPenalty, Variant, block
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
 from jaxiqa.defenses import LABELS, adversarial_batch, norm_penalty
-from jaxiqa.layers import Bottleneck, RobustBlock, SquarePool
+from jaxiqa.models.hardening import EXAMPLES, options_of
 from jaxiqa.models.metric import Metric
 
 
@@ -68,11 +67,17 @@ def weights_of(chosen: Model) -> str | Path:
     return chosen.weights if chosen.weights in known else data.resolve(chosen.weights)
 
 
-BLOCKS = {"robust_block": RobustBlock, "bottleneck": Bottleneck, "square_pool": SquarePool}
+SWAPS: dict[str, Callable[[Metric, Any], None]] = {
+    "activation": lambda model, chosen: models.swap_activation(model, chosen, part="backbone"),
+    "head_activation": lambda model, chosen: models.swap_activation(model, chosen, part="head"),
+    "blur": lambda model, chosen: models.blur_strides(model, chosen),
+    "pooling": lambda model, chosen: models.swap_pooling(model, chosen),
+}
+"""Field of a variant that changes the metric and no parameter -> how."""
 
 
-def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> None:
-    """Swap the activations of the parts that the variant names, in place.
+def swap_parts(model: Metric, variant: Variant, *, where: str = "") -> None:
+    """Swap the activations and the pooling that the variant names, and blur strided operations, in place.
 
     Args:
         model: the metric from which the variant starts.
@@ -80,13 +85,13 @@ def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> Non
         where: its field in the config, for errors.
 
     Raises:
-        ValueError: a part without activations that can be swapped; the message names the field.
+        ValueError: the metric has nothing that can be swapped; the message names the field.
     """
-    for field, part in (("activation", "backbone"), ("head_activation", "head")):
+    for field, swap in SWAPS.items():
         if (chosen := getattr(variant, field)) is None:
             continue
         try:
-            models.swap_activation(model, chosen, part=part)
+            swap(model, chosen)
         except ValueError as error:
             raise ValueError(f"{where}.{field}={chosen!r}: {error}") from error
 
@@ -129,20 +134,15 @@ def _check_block(where: str, block: Block, model: Metric) -> None:
     stage, known = place.partition(":")[2], stages_of(model)
     if stage not in known:
         raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
-    parameters = registry.parameters(BLOCKS[block.kind])
-    open_ended = (inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD)  # of a block without options
-    allowed = [
-        option
-        for option, parameter in parameters.items()
-        if option not in ("features", "rngs") and parameter.kind not in open_ended
-    ]
+    allowed = options_of(block.kind)
     for option in block.options:
         if option not in allowed:
             raise ValueError(f"{where}.options: {block.kind} has no option {option!r}{suggestion(option, allowed)}")
     given = block.options.keys() | ({"mid"} if mid is not None else set())
-    for option in allowed:
-        if parameters[option].default is inspect.Parameter.empty and option not in given:
-            raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {{{option!r}: 40}}")
+    for option, parameter in allowed.items():
+        if parameter.default is parameter.empty and option not in given:
+            example = {option: EXAMPLES[option]}
+            raise ValueError(f"{where}.options: {block.kind} needs {option!r}, such as {example}")
 
 
 def stages_of(model: Metric) -> list[str]:

@@ -6,7 +6,7 @@ import numpy as np
 from jax import lax
 
 from jaxiqa.layers import householder, max_min
-from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.shrinkage import soft_threshold
 from tests.fuzz.draws import Draws, Step, has_axes, inexact, is_complex, real, typed
 
 

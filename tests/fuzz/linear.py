@@ -8,7 +8,7 @@ import numpy as np
 
 from jaxiqa.layers import l2_pool
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.kernels.grouped import grouped_conv

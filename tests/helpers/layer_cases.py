@@ -8,7 +8,7 @@ import numpy as np
 from flax import nnx
 
 from jaxiqa import layers
-from jaxiqa.layers import fourier, kernel_bounds, linear_algebra, orthogonal_dense, robust_block, sll, unitary_spectrum
+from jaxiqa.layers import fourier, kernel_bounds, linear_algebra, orthogonal_dense, shrinkage, sll, unitary_spectrum
 from jaxiqa.nn.kernels import grouped, pick, resampling, wide
 from jaxiqa.nn.kernels import max_pool as max_pooling
 from jaxiqa.nn.kernels.depthwise import depthwise_conv, grouped_convolution, shifted_products
@@ -37,6 +37,7 @@ def span(v):
 FUNCTIONS = {
     "almost_orthogonal": (layers.almost_orthogonal, [KERNEL[..., :3]]),
     "average_pool": (lambda x: layers.average_pool(x, 3, 2), [X]),
+    "binomial_blur": (lambda x: layers.binomial_blur(x, 5), [X]),
     "cayley": (skew(layers.cayley), [SQUARE]),
     "depth_to_space": (lambda x: layers.depth_to_space(x, 2), [X]),
     "expm_eigh": (skew(layers.expm_eigh), [SQUARE]),
@@ -44,11 +45,13 @@ FUNCTIONS = {
     "group_sort": (lambda x: layers.group_sort(x, 4), [X]),
     "householder": (layers.householder, [X, np.array([1.3, 0.4])]),
     "l2_pool": (lambda x: layers.l2_pool(x, 3, 2), [X]),
+    "low_pass": (lambda x: layers.low_pass(x, 0.6), [X]),
     "max_min": (layers.max_min, [X]),
     "orthogonal_convolve": (layers.orthogonal_convolve, [X, KERNEL]),
     "orthonormal_basis": (span, [TALL]),
     "reflect": (layers.reflect, [RANDOM.normal(size=(2, 3, 5)), TALL]),
     "semi_orthogonal": (layers.semi_orthogonal, [TALL]),
+    "shrink_frequencies": (layers.shrink_frequencies, [X, np.full(4, 0.3)]),
     "space_to_depth": (lambda x: layers.space_to_depth(x, 2), [RANDOM.normal(size=(1, 4, 6, 3))]),
     "square_pool": (layers.square_pool, [X]),
     "to_unitary": (layers.to_unitary, [SQUARE]),
@@ -91,12 +94,14 @@ MACHINERY = {
     "shifted_products": (lambda x, k: shifted_products(x, k, (2, 1), PADS), [X, KERNEL[:, :2, 0]]),
     "to_frequencies": (fourier.to_frequencies, [X]),
     "spread": (partial(pick.spread, kept=(0, 2, 5, 6), count=8), [X]),
-    "soft_threshold": (lambda x, t: robust_block.soft_threshold(x + 0j, t), [X, np.full(4, 0.3)]),
+    "soft_threshold": (lambda x, t: shrinkage.soft_threshold(x + 0j, t), [X, np.full(4, 0.3)]),
     "transposed": (kernel_bounds.transposed, [KERNEL[..., :3]]),
     "wide_conv": (partial(wide.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),
 }
 """Internal functions of the layers."""
-NO_FRACTIONS = {"check_odd", "is_wide", "low_frequencies", "low_pass_mask", "phases", "square_window", "windows"}
+NO_FRACTIONS = {"band_window", "check_odd", "inverse_softplus", "is_wide", "low_frequencies", "low_pass_mask"} | {
+    *("phases", "square_window", "windows")
+}
 """Functions that take sizes, or read shapes only."""
 OF_OTHERS = {"children", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
 """Functions that compute nothing with their arguments, or take a function."""
@@ -109,11 +114,13 @@ MODULES = {
     "SLL": lambda: layers.SLL(4, 4, inner=5, rngs=nnx.Rngs(0)),
     "SOC": lambda: layers.SOC(4, 3, rngs=nnx.Rngs(0)),
     "Bottleneck": lambda: layers.Bottleneck(4, 3, rngs=nnx.Rngs(0)),
+    "LowPass": lambda: layers.LowPass(0.6),
     "Householder": lambda: layers.Householder(4),
     "OrthogonalConv": lambda: layers.OrthogonalConv(4, 6, kernel_size=(3, 2), rngs=nnx.Rngs(0)),
     "OrthogonalDense": lambda: layers.OrthogonalDense(4, 3, use_bias=True, rngs=nnx.Rngs(0)),
     "RobustBlock": lambda: layers.RobustBlock(4, 3, shrink=0.1, low_pass=0.8, rngs=nnx.Rngs(0)),
     "Sandwich": lambda: layers.Sandwich(4, 3, rngs=nnx.Rngs(0)),
+    "Shrinkage": lambda: layers.Shrinkage(4, 0.1),
     "SquarePool": layers.SquarePool,
     "materialize": lambda: layers.materialize(layers.OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (5, 7)),
     "Spectrum": lambda: layers.unitary_spectrum(jnp.asarray(KERNEL, float), (5, 7)),

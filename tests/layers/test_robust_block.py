@@ -5,8 +5,10 @@ import pytest
 from flax import nnx
 from quick import every
 
+from jaxiqa.layers.fourier import low_pass_mask
 from jaxiqa.layers.pooling import square_pool
-from jaxiqa.layers.robust_block import Bottleneck, RobustBlock, low_pass_mask, soft_threshold
+from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
+from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.spectrum import unitary_spectrum
 
 X = jax.random.normal(jax.random.key(0), (2, 7, 9, 8))

@@ -14,7 +14,7 @@ from quick import only
 
 from jaxiqa.layers import householder, l2_pool, max_min
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.robust_block import soft_threshold
+from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.lipschitz import report
 from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.kernels.grouped import grouped_conv

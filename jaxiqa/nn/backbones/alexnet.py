@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.nn.backbones.resnet import MEAN, STD
 from jaxiqa.nn.backbones.vgg import ConvReLU
+from jaxiqa.nn.blur import blurred
 from jaxiqa.nn.heads import Perceptron
 from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import BackboneSpec, Stages
@@ -27,8 +28,10 @@ LAYOUT = ((1, 11, 4, 2, True), (3, 5, 1, 2, True), (6, 3, 1, 1, False), (4, 3, 1
 class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2, no padding."""
 
+    blur = 1
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return max_pool(x, 3, 2)
+        return max_pool(blurred(x, self.blur), 3, 2)
 
 
 def alexnet(*, width: int = 64, rngs: nnx.Rngs) -> Stages:

@@ -19,6 +19,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones.inception_keras import from_keras
+from jaxiqa.nn.blur import blurred
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import BackboneSpec, Stages
@@ -61,8 +62,10 @@ class ConvNormReLU(nnx.Module):
 class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2, no padding."""
 
+    blur = 1
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return max_pool(x, 3, 2)
+        return max_pool(blurred(x, self.blur), 3, 2)
 
 
 class AveragePool(nnx.Module):

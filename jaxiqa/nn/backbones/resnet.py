@@ -14,6 +14,7 @@ from flax import nnx
 from jaxtyping import Array, Float
 
 from jaxiqa.nn.activations import activate
+from jaxiqa.nn.blur import blurred
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import BackboneSpec, Stages
@@ -49,8 +50,10 @@ class Stem(ConvNorm):
 class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2."""
 
+    blur = 1
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return max_pool(x, 3, 2, ((1, 1), (1, 1)))
+        return max_pool(blurred(x, self.blur), 3, 2, ((1, 1), (1, 1)))
 
 
 class BasicBlock(nnx.Module):

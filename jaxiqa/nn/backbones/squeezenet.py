@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.nn.backbones.resnet import MEAN, STD
 from jaxiqa.nn.backbones.vgg import ConvReLU
+from jaxiqa.nn.blur import blurred
 from jaxiqa.nn.heads import PooledConv
 from jaxiqa.nn.kernels.max_pool import max_pool
 from jaxiqa.nn.stages import BackboneSpec, Stages
@@ -40,9 +41,11 @@ class Fire(nnx.Module):
 class MaxPool(nnx.Module):
     """Maximum of 3×3 windows, stride 2; the last window may cross the edge by one pixel ("ceil mode")."""
 
+    blur = 1
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
         rows, columns = ((0, 1 - side % 2) for side in x.shape[1:3])
-        return max_pool(x, 3, 2, (rows, columns))
+        return max_pool(blurred(x, self.blur), 3, 2, (rows, columns))
 
 
 def squeezenet1_1(*, width: int = 64, rngs: nnx.Rngs) -> Stages:

@@ -15,6 +15,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones.resnet import MEAN, STD
+from jaxiqa.nn.blur import blurred
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.heads import Perceptron
 from jaxiqa.nn.kernels.max_pool import max_pool
@@ -40,8 +41,10 @@ class ConvReLU(nnx.Module):
 class MaxPool(nnx.Module):
     """Maximum of 2×2 windows, stride 2; the last row and column of an odd map are ignored."""
 
+    blur = 1
+
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h2 w2 c"]:
-        return max_pool(x, 2, 2)
+        return max_pool(blurred(x, self.blur), 2, 2)
 
 
 def vgg16(*, width: int = 64, pool: Callable[[], nnx.Module] = MaxPool, rngs: nnx.Rngs) -> Stages:
