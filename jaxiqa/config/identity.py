@@ -154,7 +154,7 @@ def _described(variant: Variant) -> dict[str, Any]:
     for name, unused in LATER.items():
         if described["training"][name] == unused:
             del described["training"][name]
-    for name in ("activation", "head_activation", "tail"):
+    for name in ("activation", "head_activation", "blur", "pooling", "tail"):
         if described[name] is None:
             del described[name]
     if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):

@@ -214,8 +214,11 @@ class Tail:
     """Number of orthogonal convolutions."""
 
 
-Activation = Literal["relu", "relu6", "silu", "gelu", "elu"]
+Activation = Literal["relu", "relu6", "silu", "gelu", "elu", "softplus"]
 """The keys of `jaxiqa.nn.activations.ACTIVATIONS`."""
+
+Pooling = Literal["mean", "median", "trimmed", "power"]
+"""The keys of `jaxiqa.nn.global_pooling.POOLINGS`."""
 
 
 @dataclass(frozen=True)
@@ -231,6 +234,11 @@ class Variant:
     """Replaces every ReLU and ReLU6 of the backbone before training; None: as in the parent."""
     head_activation: Activation | None = None
     """The same for the rest of the metric."""
+    blur: Literal[3, 5] | None = None
+    """Taps of a blur before every strided convolution and pooling of the backbone; None: as in the parent."""
+    pooling: Pooling | None = None
+    """Replaces the average over whole maps in the head of linearity, koncept512, tres or hyperiqa; None: as in the
+    parent."""
     prune: Prune | None = None
     tail: Tail | None = None
     """Replaces everything behind a stage, before blocks are inserted; None: as in the parent."""

@@ -126,6 +126,7 @@ def _model_digest(card: Path) -> str:
         described = json.loads(card.read_text("utf-8"))
         swapped = described.get("activations", {})  # not seen in the digest of the weights
         parts = [str(described["sha256"]), *(f"{part}={swapped[part]}" for part in sorted(swapped))]
+        parts += [f"{name}={described[name]}" for name in ("blur", "pooling") if name in described]
         if "members" in described:  # neither are their calibrations and the views
             content = json.dumps([described["members"], described["options"]], sort_keys=True)
             parts.append(f"members={hashlib.sha256(content.encode()).hexdigest()}")

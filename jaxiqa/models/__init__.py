@@ -25,6 +25,7 @@ HOMES = {
     "save": "jaxiqa.models.saved_model",
     "score_fn": "jaxiqa.models.score_model",
     "swap_activation": "jaxiqa.models.activations",
+    "swap_pooling": "jaxiqa.models.pooling",
 }
 __all__ = list(HOMES)
 __getattr__ = lazy(__name__, HOMES)

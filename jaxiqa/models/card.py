@@ -7,9 +7,11 @@ from typing import Any
 from flax import nnx
 
 from jaxiqa.models.activations import swap_activation, swapped
+from jaxiqa.models.antialiasing import blur_strides, blurred
 from jaxiqa.models.averaged import Averaged
 from jaxiqa.models.hardening import harden
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.pooling import pooling_of, swap_pooling
 from jaxiqa.models.registry import MODELS
 
 FORMAT = 2
@@ -18,7 +20,16 @@ SWAPPED = 3
 refuse this format."""
 AVERAGED = 4
 """Format of the card of an average: instead of blocks it has the cards of its members, and what they share."""
+CHANGED = 5
+"""Format of the card of a metric with blurred strides or another pooling: it may have ``blur`` and ``pooling``."""
 FIELDS = ("model", "options", "k", "b", "score_range", "sha256")
+OWN = {
+    FORMAT: ("blocks",),
+    SWAPPED: ("blocks", "activations"),
+    AVERAGED: ("members", "shares"),
+    CHANGED: ("blocks", "activations"),
+}
+"""Format -> its fields besides `FIELDS`."""
 NAME = "averaged"
 """Name of an average in its card; it is in no registry, since it cannot be built without members."""
 
@@ -42,8 +53,13 @@ def describe(model: Metric) -> dict[str, Any]:
         ]
     k, b = (float(value) for value in model.calibration[:2])
     card |= {"k": k, "b": b, "score_range": list(model.score_range)}
-    if not isinstance(model, Averaged) and (activations := swapped(model)):
+    if isinstance(model, Averaged):
+        return card
+    if activations := swapped(model):
         card |= {"format": SWAPPED, "activations": activations}
+    changes = {"blur": blurred(model), "pooling": pooling_of(model)}
+    if changes := {name: value for name, value in changes.items() if value is not None}:
+        card |= {"format": CHANGED, "activations": activations, **changes}
     return card
 
 
@@ -62,9 +78,9 @@ def current(card: dict[str, Any]) -> dict[str, Any]:
 def check(card: dict[str, Any], path: Path, *, member: bool = False) -> None:
     """Raise ``ValueError`` for a card that cannot be read: another format or metric, or a missing field."""
     version = card.get("format") if isinstance(card, dict) else None
-    if version not in (FORMAT, SWAPPED, AVERAGED):
-        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads 1 to {AVERAGED}")
-    own = {FORMAT: ("blocks",), SWAPPED: ("blocks", "activations"), AVERAGED: ("members", "shares")}[version]
+    if version not in OWN:
+        raise ValueError(f"{path}: format={version!r} is not allowed; this version reads 1 to {max(OWN)}")
+    own = OWN[version]
     fields = [field for field in (*FIELDS, *own) if not (member and field == "sha256")]
     if missing := [field for field in fields if field not in card]:
         raise ValueError(f"{path} is damaged: it lacks {', '.join(missing)}")
@@ -89,6 +105,10 @@ def build(card: dict[str, Any]) -> Metric:
         harden(model, block["where"], block["kind"], name=block["name"], rngs=nnx.Rngs(0), **block["options"])
     for part, activation in card.get("activations", {}).items():
         swap_activation(model, activation, part=part)
+    if taps := card.get("blur"):
+        blur_strides(model, taps)
+    if pooling := card.get("pooling"):
+        swap_pooling(model, pooling)
     return model
 
 

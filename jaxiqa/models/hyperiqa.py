@@ -21,6 +21,7 @@ from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.conv import conv
 from jaxiqa.nn.crops import grid_crops, random_crops, uniform_crops
+from jaxiqa.nn.global_pooling import global_pool
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -98,6 +99,7 @@ class HyperIQA(Metric):
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
     recipe = RECIPE
+    global_pooling = "mean"
     activation = "relu"
 
     def __init__(
@@ -175,12 +177,12 @@ class HyperIQA(Metric):
 
     def _head(self, layer1: Features, layer2: Features, layer3: Features, layer4: Features) -> dict[str, Array]:
         local = [lda(x) for lda, x in zip(self.distortions, (layer1, layer2, layer3), strict=True)]
-        x = jnp.concatenate([*local, self.distortion4(layer4.mean((1, 2)))], axis=1)
+        x = jnp.concatenate([*local, self.distortion4(global_pool(self.global_pooling, layer4))], axis=1)
         maps = {"distortion": x}
         hyper = layer4
         for layer in self.hyper:
             hyper = activate(self.activation, layer(hyper))
-        mean = hyper.mean((1, 2))
+        mean = global_pool(self.global_pooling, hyper)
         flat = [*(_channels_first(layer(hyper)) for layer in self.weights), self.weights5(mean)]
         for i, (w, bias) in enumerate(zip(flat, self.biases, strict=True)):
             w, b = w.reshape(-1, TARGET[i + 1], TARGET[i]), bias(mean)

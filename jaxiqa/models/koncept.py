@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from itertools import pairwise
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
@@ -22,6 +21,7 @@ from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, inception_keras, inception_resnet_v2
 from jaxiqa.nn.dropout import Dropout
+from jaxiqa.nn.global_pooling import global_pool
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -85,7 +85,8 @@ class KonCept512(Metric):
 
     **Differs from the paper**: the ``"official"`` pooling is that of the published PyTorch class.
 
-    >>> model, images = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0))), jnp.zeros((2, 384, 512, 3))
+    >>> model = nnx.eval_shape(lambda: KonCept512(rngs=nnx.Rngs(0)))
+    >>> images = jax.ShapeDtypeStruct((2, 384, 512, 3), "float32")
     >>> nnx.eval_shape(lambda model, images: model(images), model, images).shape
     (2,)
     """
@@ -93,6 +94,7 @@ class KonCept512(Metric):
     input_size = None
     published_range = (0.0, 100.0)
     recipe = RECIPE
+    global_pooling = "mean"
 
     def __init__(
         self,
@@ -144,14 +146,14 @@ class KonCept512(Metric):
 
     def _pool(self, last: Features) -> Float[Array, "b c"]:
         if self.pooling == "full":
-            return jnp.mean(last, (1, 2))
+            return global_pool(self.global_pooling, last)
         h, w = last.shape[1:3]
         if not (8 <= h <= 15 and 8 <= w <= 15):
             raise ValueError(
                 f"the last map is {h}x{w}; pooling='official' takes 8x8 to 15x15, that is images with sides of 299 to "
                 "554 pixels; resize the images (the weights were trained at 384x512), or use pooling='full'"
             )
-        return jnp.mean(last[:, :8, :8], (1, 2))
+        return global_pool(self.global_pooling, last[:, :8, :8])
 
 
 # Published checkpoint: parts of the backbone are members of one Sequential; members without weights are counted too.

@@ -23,6 +23,7 @@ from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.activations import activate
 from jaxiqa.nn.backbones import BACKBONES, resnet
+from jaxiqa.nn.global_pooling import global_pool
 from jaxiqa.nn.stages import Features, normalise
 from jaxiqa.pretrained import key_map
 from jaxiqa.pretrained.files import WeightsUrl
@@ -80,6 +81,7 @@ class Linearity(Metric):
     loss_weights = {"q6": 0.1, "q7": 0.1, "score": 1.0}  # noqa: RUF012  arXiv:2008.03889
     cancelled = (r"dr[67]\.linear\.\d+\.bias",)
     restartable = True
+    global_pooling = "mean"
 
     def __init__(
         self,
@@ -136,7 +138,11 @@ class Linearity(Metric):
         heads = {"f6": (self.dr6, self.taps[0]), "f7": (self.dr7, self.taps[1])}
         wanted = {heads[name][1] if name in heads else name for name in names}
         _, maps = self.backbone.run(normalise(pixels, self.mean, self.std), taps=tuple(sorted(wanted)))
-        pooled = {name: reduce(jnp.mean(maps[tap], (1, 2))) for name, (reduce, tap) in heads.items() if name in names}
+        pooled = {
+            name: reduce(global_pool(self.global_pooling, maps[tap]))
+            for name, (reduce, tap) in heads.items()
+            if name in names
+        }
         return {name: pooled[name] if name in heads else maps[name] for name in names}
 
     def outputs(self, images: Images) -> dict[str, Scores]:
@@ -166,7 +172,7 @@ class Linearity(Metric):
 
     def _levels(self, activations: Features, start: str | None = None) -> tuple[Array, Array]:
         _, features = self.backbone.run(activations, start=start, taps=self.taps)
-        pooled = [jnp.mean(features[tap], (1, 2)) for tap in self.taps]
+        pooled = [global_pool(self.global_pooling, features[tap]) for tap in self.taps]
         return self.dr6(pooled[0]), self.dr7(pooled[1])
 
 

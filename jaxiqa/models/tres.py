@@ -22,6 +22,7 @@ from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
 from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.encoder import EncoderLayer, position_encoding
+from jaxiqa.nn.global_pooling import global_pool
 from jaxiqa.nn.level_pooling import block_mean, l2_pool_smooth, unit_channels
 from jaxiqa.nn.stages import normalise
 from jaxiqa.nn.transformer import layer_norm
@@ -116,6 +117,7 @@ class TReS(Metric):
     input_size = (CROP, CROP)
     published_range = (0.0, 100.0)
     recipe = RECIPE
+    global_pooling = "mean"
     loss_weights = {"score": 1.0, "mirrored": 1.0}  # noqa: RUF012
 
     def __init__(
@@ -218,7 +220,7 @@ class TReS(Metric):
         return maps | self._parts(maps, drop=drop)
 
     def _score(self, maps: dict[str, Array]) -> Scores:
-        return self.fc(jnp.concatenate([maps["fc2"], jnp.mean(maps[self.levels[-1]], (1, 2))], axis=1))[:, 0]
+        return self.fc(jnp.concatenate([maps["fc2"], global_pool(self.global_pooling, maps[self.levels[-1]])], 1))[:, 0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Return feature maps of crops by name.
@@ -249,7 +251,7 @@ class TReS(Metric):
             tokens = layer(tokens, position.reshape(tokens.shape[1:]))
             parts[f"encoder.{i}"] = tokens.reshape(pooled.shape)
         parts["encoder"] = self.norm(tokens).reshape(pooled.shape)
-        return parts | {"fc2": self.fc2(jnp.mean(parts["encoder"], (1, 2)))}
+        return parts | {"fc2": self.fc2(global_pool(self.global_pooling, parts["encoder"]))}
 
 
 def _three_kernels(array: np.ndarray) -> np.ndarray:

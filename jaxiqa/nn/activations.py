@@ -22,17 +22,35 @@ def relu6(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
     return jnp.clip(x, 0.0, 6.0)
 
 
+SHARPNESS = 4.0
+"""β of `softplus`."""
+
+
+def softplus(x: Float[Array, "*n"]) -> Float[Array, "*n"]:
+    """Return ``log(1 + exp(β x)) / β`` with β = 4: a ReLU whose corner is rounded.
+
+    It is above the ReLU by log(2) / 4 = 0.173 at 0, by 0.005 at ±1 and by less further out; its slope is in (0, 1). It
+    is not shifted to 0 at 0.
+
+    >>> softplus(jnp.array([-2.0, 0.0, 2.0])).round(4).tolist()
+    [9.999999747378752e-05, 0.17329999804496765, 2.0000998973846436]
+    """
+    return jax.nn.softplus(SHARPNESS * x) / SHARPNESS
+
+
 ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "relu": jax.nn.relu,
     "relu6": relu6,
     "silu": jax.nn.silu,
     "gelu": gelu,
     "elu": jax.nn.elu,
+    "softplus": softplus,
 }
-"""Name -> the function of each number: max(x, 0); min(max(x, 0), 6); x·σ(x); x·Φ(x), exact; x, or exp(x) − 1 below 0.
+"""Name -> the function of each number: max(x, 0); min(max(x, 0), 6); x·σ(x); x·Φ(x), exact; x, or exp(x) − 1 below 0;
+log(1 + exp(4x)) / 4.
 
-The last three are smooth: their slopes are continuous. silu and gelu have slopes of every order; elu's second one jumps
-at 0. `jaxiqa.lipschitz` bounds all of them except gelu."""
+The last four are smooth: their slopes are continuous. silu, gelu and softplus have slopes of every order; elu's second
+one jumps at 0. `jaxiqa.lipschitz` bounds all of them except gelu."""
 
 
 def activate(name: str, x: Float[Array, "*n"]) -> Float[Array, "*n"]:

@@ -42,7 +42,7 @@ from jaxiqa.train.variant import (
     frozen_stages,
     insert_blocks,
     new_metric,
-    swap_activations,
+    swap_parts,
 )
 
 Run = tuple[int, str]
@@ -233,7 +233,7 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
         model = new_metric(experiment.model, weights=True, seed=seed)
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
     model = control_tail(model, variant, rngs=rngs, where=where)
-    swap_activations(model, variant, where=where)
+    swap_parts(model, variant, where=where)
     return model, insert_blocks(model, variant, rngs=rngs, where=where)
 
 

@@ -3,12 +3,12 @@
 from dataclasses import replace
 
 import numpy as np
+from flax import nnx
 
 from jaxiqa import data
 from jaxiqa.config import Distil, Experiment, Training, trained_variants
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core.progress import progress_bar
-from jaxiqa.models.activations import swapped
 from jaxiqa.train.examples import Examples, activation_source, crop_source, image_source
 from jaxiqa.train.state import SplitModel, digest, merge_model
 from jaxiqa.train.variant import needs_images
@@ -34,8 +34,9 @@ def sources(
     flips, batch_size = training.flip, training.batch_size
     assert flips is not None
     assert batch_size is not None
-    activations = swapped(merge_model(parts, parts.params, parts.batch_stats))
-    key = (flips, digest(parts, trunk), activations.get("backbone"))
+    stage = merge_model(parts, parts.params, parts.batch_stats).backbone.stage
+    structure = tuple(nnx.graphdef(stage[name]) for name in trunk)  # activations, blurs and options of blocks
+    key = (flips, digest(parts, trunk), structure)
     if key not in trunks:
         while len(trunks) > 1:
             trunks.pop(next(iter(trunks)))

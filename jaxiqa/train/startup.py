@@ -29,7 +29,7 @@ from jaxiqa.train.gradual import check_prune
 from jaxiqa.train.penalties import trained_layers
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.state import split_model
-from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, swap_activations, weights_of
+from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, swap_parts, weights_of
 
 
 def check_training(experiment: Experiment) -> None:
@@ -47,7 +47,7 @@ def check_training(experiment: Experiment) -> None:
         where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
         _check_batches(where, variant.training)
-        swap_activations(nnx.clone(model), variant, where=f"variants.{name}")
+        swap_parts(nnx.clone(model), variant, where=f"variants.{name}")
         _check_penalties(where, variant.training, model)
         if variant.training.adversarial:
             _check_attack(f"{where}.adversarial", variant.training.adversarial)
@@ -215,7 +215,11 @@ def _check_freeze(experiment: Experiment, name: str, model: Any) -> None:
     if freeze is None:
         return
     check_stage(f"variants.{name}.training.freeze", freeze, model)
-    own = {insertion.name for insertion in model.insertions[len(model.insertions) - len(blocks_of(variant)) :]}
+    own = {
+        insertion.name
+        for insertion in model.insertions[len(model.insertions) - len(blocks_of(variant)) :]
+        if nnx.state(model.backbone.stage[insertion.name], nnx.Param)  # a low_pass has nothing to train
+    }
     if buried := sorted(own & set(frozen_stages(model, freeze))):
         raise ValueError(
             f"variants.{name}: {', '.join(buried)} would not train, being before training.freeze={freeze!r}"

@@ -91,8 +91,17 @@ def control_tail(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str 
         raise ValueError(f"{where}.tail: {error}") from error
 
 
-def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> None:
-    """Swap the activations of the parts that the variant names, in place.
+SWAPS: dict[str, Callable[[Metric, Any], None]] = {
+    "activation": lambda model, chosen: models.swap_activation(model, chosen, part="backbone"),
+    "head_activation": lambda model, chosen: models.swap_activation(model, chosen, part="head"),
+    "blur": lambda model, chosen: models.blur_strides(model, chosen),
+    "pooling": lambda model, chosen: models.swap_pooling(model, chosen),
+}
+"""Field of a variant that changes the metric but no parameter -> how."""
+
+
+def swap_parts(model: Metric, variant: Variant, *, where: str = "") -> None:
+    """Swap the activations and the pooling that the variant names, and blur strided layers, in place.
 
     Args:
         model: the metric from which the variant starts.
@@ -100,13 +109,13 @@ def swap_activations(model: Metric, variant: Variant, *, where: str = "") -> Non
         where: its field in the config, for errors.
 
     Raises:
-        ValueError: a part without activations that can be swapped; the message names the field.
+        ValueError: the metric has nothing that can be swapped; the message names the field.
     """
-    for field, part in (("activation", "backbone"), ("head_activation", "head")):
+    for field, swap in SWAPS.items():
         if (chosen := getattr(variant, field)) is None:
             continue
         try:
-            models.swap_activation(model, chosen, part=part)
+            swap(model, chosen)
         except ValueError as error:
             raise ValueError(f"{where}.{field}={chosen!r}: {error}") from error
 
