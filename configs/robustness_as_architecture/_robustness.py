@@ -34,22 +34,26 @@ def small_model(metric: str, **options: Any) -> Model:
     return Model("efficientnet_lite0", weights="imagenet", input_size=SMALL_SIZE, metric=metric, options=options)
 
 
-def small(metric: str, epochs: int, **changes: Any) -> Training:
-    """Return a training of the scale "small", of all stages."""
-    usual = {"loss": LOSSES[metric], "batch_size": 16, "flip": True, "crops": 1, "crop": CROP, "patches": 1}
+def small(epochs: int, **changes: Any) -> Training:
+    """Return a training of the scale "small", of all stages.
+
+    The loss is norm-in-norm for all three metrics: with the squared error, KonCept's deep head reaches a validation
+    SROCC of .61 after 12 epochs on 657 images.
+    """
+    usual = {"loss": "norm_in_norm", "batch_size": 16, "flip": True, "crops": 1, "crop": CROP, "patches": 1}
     usual |= {"learning_rate": 1e-3, "backbone_factor": 0.2, "schedule": "cosine", "warmup": 1.0}
     usual |= {"labels": "standardised", "select": "srocc", "weight_decay": 0.0}
     return Training(**(usual | {"epochs": epochs} | changes))
 
 
-def base(metric: str, scale: Scale) -> Variant:
+def base(scale: Scale) -> Variant:
     """Return the metric that the others are compared with."""
-    return Variant(PUBLISHED if scale == "paper" else small(metric, 12, average=0.99))
+    return Variant(PUBLISHED if scale == "paper" else small(12, average=0.99))
 
 
-def gentle(metric: str, epochs: int, **changes: Any) -> Training:
+def gentle(epochs: int, **changes: Any) -> Training:
     """Return a training of the scale "small" that goes on from a trained metric."""
-    return small(metric, epochs, learning_rate=1e-4, backbone_factor=1.0, **changes)
+    return small(epochs, learning_rate=1e-4, backbone_factor=1.0, **changes)
 
 
 def training_data(scale: Scale) -> Data:
@@ -61,29 +65,29 @@ def fine_tuning(metric: str, scale: Scale, **paper: Any) -> Training:
     """Return the training after pruning."""
     if scale == "paper":
         return Training(**({"loss": LOSSES[metric]} | paper))
-    return gentle(metric, 2, freeze=FROZEN)
+    return gentle(2, freeze=FROZEN)
 
 
-def hardened(metric: str, scale: Scale, block: Block | tuple[Block, ...], **changes: Any) -> Variant:
+def hardened(scale: Scale, block: Block | tuple[Block, ...], **changes: Any) -> Variant:
     """Return a variant with blocks: trained as the base, or at the scale "small" from the base."""
     if scale == "paper":
         return Variant(replace(PUBLISHED, **changes), block=block)
-    return Variant(small(metric, **({"epochs": 3, "freeze": FROZEN} | changes)), parent="base", block=block)
+    return Variant(small(**({"epochs": 3, "freeze": FROZEN} | changes)), parent="base", block=block)
 
 
-def regularised(metric: str, scale: Scale, weight: float, step: float) -> Variant:
+def regularised(scale: Scale, weight: float, step: float) -> Variant:
     """Return NT: the base's training with a penalty on the gradient norm, not scale-free, as published."""
     penalty = NormPenalty(weight, step, scale_free=False)
     if scale == "paper":
         return Variant(replace(PUBLISHED, norm_penalty=penalty))
-    return Variant(gentle(metric, 2, norm_penalty=penalty), parent="base")
+    return Variant(gentle(2, norm_penalty=penalty), parent="base")
 
 
-def attacked(metric: str, scale: Scale, adversarial: Adversarial, **paper: Any) -> Variant:
+def attacked(scale: Scale, adversarial: Adversarial, **paper: Any) -> Variant:
     """Return AT: the base, trained on attacked images too."""
     if scale == "paper":
         return Variant(replace(PUBLISHED, adversarial=adversarial, **paper), parent="base")
-    return Variant(gentle(metric, 2, adversarial=adversarial), parent="base")
+    return Variant(gentle(2, adversarial=adversarial), parent="base")
 
 
 def one_step(epsilon: float, step: float, label: str, target: str) -> Adversarial:

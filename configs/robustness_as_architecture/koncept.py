@@ -26,12 +26,12 @@ def get_config(scale: common.Scale = "paper") -> Experiment:
     )
     block = common.robust("after:block8", mid=1040) if scale == "paper" else common.robust("after:block15", mid=160)
     variants = {
-        "base": common.base(METRIC, scale),
-        "nt": common.regularised(METRIC, scale, 1e-3, 0.01),
-        "at": common.attacked(METRIC, scale, common.one_step(4, 5, "unchanged", "loss"), epochs=30),
-        "block": common.hardened(METRIC, scale, block),
+        "base": common.base(scale),
+        "nt": common.regularised(scale, 1e-3, 0.01),
+        "at": common.attacked(scale, common.one_step(4, 5, "unchanged", "loss"), epochs=30),
+        "block": common.hardened(scale, block),
         "ours": common.pruned("block", tuning),
-        "bottleneck_block": common.hardened(METRIC, scale, common.control(block)),
+        "bottleneck_block": common.hardened(scale, common.control(block)),
         "bottleneck": common.pruned("bottleneck_block", tuning),
     }
     if scale == "paper":

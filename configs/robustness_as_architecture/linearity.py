@@ -46,17 +46,17 @@ def block(position: int, scale: common.Scale) -> Block:
 def at_position(position: int, scale: common.Scale, chosen: Block) -> Variant:
     """Return the variant with a block at a position; at the scale "small" it trains all stages after the block."""
     if scale == "paper":
-        return common.hardened(METRIC, scale, chosen)
-    return common.hardened(METRIC, scale, chosen, freeze=SMALL_POSITIONS[position][2])
+        return common.hardened(scale, chosen)
+    return common.hardened(scale, chosen, freeze=SMALL_POSITIONS[position][2])
 
 
 def get_config(scale: common.Scale = "paper", part: Part = "all") -> Experiment:
     tuning = common.fine_tuning(METRIC, scale, epochs=5, batch_size=8, learning_rate=1e-6, decay_every=1, flip=False)
-    base = {"base": common.base(METRIC, scale)}
+    base = {"base": common.base(scale)}
     trained = {
         # The authors' weight 0.1 and step 6/255 are for normalised pixels.
-        "nt": common.regularised(METRIC, scale, 0.1 * common.DEVIATION**2, 6 / 255 * common.DEVIATION),
-        "at": common.attacked(METRIC, scale, common.one_step(4, 5, "ssim", "score"), epochs=30, learning_rate=1e-3),
+        "nt": common.regularised(scale, 0.1 * common.DEVIATION**2, 6 / 255 * common.DEVIATION),
+        "at": common.attacked(scale, common.one_step(4, 5, "ssim", "score"), epochs=30, learning_rate=1e-3),
     }
     blocks = {}
     for position in range(1, 7):

@@ -24,12 +24,12 @@ def get_config(scale: common.Scale = "paper") -> Experiment:
     where, mid = ("after:layer3", 512) if scale == "paper" else ("after:block10", 56)
     block = common.robust(where, mid=mid, padding="SAME")
     variants = {
-        "base": common.base(METRIC, scale),
+        "base": common.base(scale),
         # The authors' weight 5e-4 and step 0.01 are for normalised pixels.
-        "nt": common.regularised(METRIC, scale, 5e-4 * common.DEVIATION**2, 0.01 * common.DEVIATION),
-        "at": common.attacked(METRIC, scale, common.one_step(2, 3, "unchanged", "loss")),
-        "ours": common.hardened(METRIC, scale, block),
-        "bottleneck": common.hardened(METRIC, scale, common.control(block)),
+        "nt": common.regularised(scale, 5e-4 * common.DEVIATION**2, 0.01 * common.DEVIATION),
+        "at": common.attacked(scale, common.one_step(2, 3, "unchanged", "loss")),
+        "ours": common.hardened(scale, block),
+        "bottleneck": common.hardened(scale, common.control(block)),
     }
     if scale == "paper":
         size, options = (224, 224), {"protocol": "whole"}
