@@ -56,5 +56,6 @@ def _blurred(x: Maps, weights: Sequence[int]) -> Maps:
         pads[axis] = (reach, reach)
         wide = jnp.pad(x, pads, mode="symmetric")
         parts = [w * jax.lax.slice_in_dim(wide, i, i + side, axis=axis) for i, w in enumerate(weights)]
-        x = sum(parts[1:], parts[0]) / sum(weights)
+        # Without the barrier, XLA computes the blur again for every pixel that reads it, such as the taps of a kernel.
+        x = jax.lax.optimization_barrier(sum(parts[1:], parts[0]) / sum(weights))
     return x

@@ -13,6 +13,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.core.images import check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
+from jaxiqa.layers.blur import antialias
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
@@ -94,6 +95,8 @@ def gru(
 class ConvStage(nnx.Module):
     """``times`` 3×3 convolutions, each with a leaky ReLU (slope 0.2); then, if ``pool``, 2×2 max pooling."""
 
+    blur: int | None = None
+
     def __init__(self, cin: int, cout: int, *, times: int = 2, pool: bool = True, rngs: nnx.Rngs):
         self.conv = nnx.List([conv(cout if i else cin, cout, 3, bias=True, rngs=rngs) for i in range(times)])
         self.pool = pool
@@ -101,7 +104,7 @@ class ConvStage(nnx.Module):
     def __call__(self, x: Float[Array, "b h w cin"]) -> Float[Array, "b h2 w2 cout"]:
         for layer in self.conv:
             x = jax.nn.leaky_relu(layer(x), 0.2)
-        return max_pool(x, 2, 2) if self.pool else x
+        return max_pool(antialias(x, self.blur), 2, 2) if self.pool else x
 
 
 class FPR(Metric):

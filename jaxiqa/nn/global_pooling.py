@@ -5,6 +5,7 @@ the published one, the mean. `jaxiqa.models.swap_pooling` sets another.
 """
 
 from collections.abc import Callable
+from typing import Any
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -50,7 +51,7 @@ def trimmed_pool(x: Map) -> Vector:
 
 
 @at_least_float32
-def _middle(x: Map, cut: int) -> Vector:
+def _middle(x: Map, cut: Any) -> Vector:
     """Return the mean over pixels without the ``cut`` smallest and the ``cut`` largest."""
     b, h, w, c = x.shape
     pixels = jnp.sort(x.reshape(b, h * w, c).swapaxes(1, 2), axis=-1)  # the sorted axis last: quicker on CPUs

@@ -35,7 +35,7 @@ def sources(
     assert flips is not None
     assert batch_size is not None
     stage = merge_model(parts, parts.params, parts.batch_stats).backbone.stage
-    structure = tuple(nnx.graphdef(stage[name]) for name in trunk)  # activations, blurs and options of blocks
+    structure = repr([nnx.graphdef(stage[name]) for name in trunk])  # activations, blurs and options of blocks
     key = (flips, digest(parts, trunk), structure)
     if key not in trunks:
         while len(trunks) > 1:

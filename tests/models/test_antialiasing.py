@@ -80,6 +80,29 @@ def test_folding_and_shared_programs_keep_the_blurs():
     assert Blurred(jnp.sin, 3) == Blurred(jnp.sin, 3) != Blurred(jnp.sin, 5)
 
 
+def test_a_blurred_metric_is_exported_for_any_size():
+    model = tiny.metric("vgg16", taps=("relu2_1", "relu3_1"))
+    models.blur_strides(model, 3)
+    models.swap_pooling(model, "median")
+    exported = models.export(models.score_fn(model), "b, h, w, 3", platforms=("cpu",))
+    x = jax.random.uniform(jax.random.key(2), (1, 225, 230, 3))
+    np.testing.assert_allclose(exported.call(x), model(x), rtol=1e-4)
+
+
+def test_compacting_a_blurred_metric_keeps_its_scores():
+    model = tiny.metric("mobilenet_v2", taps=("block1", "block3"))
+    for name in ("stem", "block2"):
+        stage = model.backbone.stage[name]
+        kernel = (stage.conv if name == "stem" else stage.expand).kernel
+        kernel[...] = kernel[...].at[..., ::2].set(0)
+    models.blur_strides(model, 3)
+    small = models.compact(model)
+    assert blurred(small) == 3
+    channels = [net.backbone.stage["block2"].depthwise.kernel.shape[-1] for net in (small, model)]
+    assert channels[0] < channels[1]
+    np.testing.assert_allclose(small(IMAGES), model(IMAGES), rtol=1e-3, atol=1e-4)
+
+
 def test_bad_calls_change_nothing():
     model = tiny.abstract()
     with pytest.raises(ValueError, match="taps=4"):
