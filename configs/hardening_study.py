@@ -126,7 +126,7 @@ def get_config(
         variants |= some
     clive = Data("clive", options={"test_fraction": 0.2})
     return Experiment(
-        name=f"hardening_{backbone}",
+        name="hardening_study" if backbone == "efficientnet_lite0" else f"hardening_study_{backbone}",
         data=clive,
         model=Model(backbone, weights=WEIGHTS[backbone], input_size=SIZE),
         variants=variants,
