@@ -79,6 +79,8 @@ def test_two_devices_equal_one(metric):
 def test_dropout_drawn_per_device_is_seen(metric, monkeypatch):
     """Without the device's place in the batch, both would drop the same."""
     name, parts, batch, one = metric
+    if name in CROPS:
+        pytest.skip("seen on the other metrics, which compile in a fifth of the time")
     monkeypatch.setattr(jax.lax, "axis_index", lambda axis: 0)
     assert worst(gradient(name, parts, batch, devices=2), one) > 1e-3
 
@@ -94,6 +96,8 @@ def test_a_loss_per_device_is_seen_where_it_compares_images(metric, monkeypatch)
 def test_statistics_per_device_are_seen_where_there_are_batch_norms(metric, monkeypatch):
     """Batch norm takes the statistics of the whole batch, in the heads too."""
     name, parts, batch, one = metric
+    if name in CROPS:
+        pytest.skip("seen on the other metrics, which compile in a fifth of the time")
     merge = state._merge
     monkeypatch.setattr(state, "_merge", lambda graphdef, states, axis_name: merge(graphdef, states, None))
     assert parts.batch_stats
