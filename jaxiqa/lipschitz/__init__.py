@@ -18,9 +18,11 @@ from jaxiqa.lipschitz.spectral import (
     largest_norm,
     power_iteration,
 )
+from jaxiqa.lipschitz.stages import Growth, growth
 
 __all__ = [
     "Clever",
+    "Growth",
     "NormBound",
     "Report",
     "Row",
@@ -31,6 +33,7 @@ __all__ = [
     "gradient_norms",
     "gradients",
     "gram_bound",
+    "growth",
     "jacobian_norms",
     "largest_norm",
     "largest_slope",
