@@ -19,6 +19,7 @@ def test_a_score_reaches_its_target_from_either_side():
     np.testing.assert_allclose(score(attack(score, images, KEY)), target, atol=2e-3)
 
 
+@pytest.mark.slow
 def test_a_pair_is_reordered_in_both_directions():
     images = make_images((2, 13, 14, 3))
     scores = score(images)

@@ -25,6 +25,7 @@ def test_a_score_with_built_matrices_is_certified_without_chunks(kind, unitary):
     assert found.label.shape == (2,)
 
 
+@pytest.mark.slow
 def test_a_spectrum_works_with_tree_map_and_vmap():
     spectrum = unitary_spectrum(jnp.ones((3, 3, 2, 2)), (4, 5))
     axes = jax.tree.map(lambda _: None, spectrum)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jaxiqa.layers import l2_pool
+from jaxiqa.layers.blur import binomial_blur_3, binomial_blur_5
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
@@ -67,12 +68,16 @@ def pooled(d: Draws) -> Step:
     window, stride = (1, d.integer(1, 3), d.integer(1, 2), 1), (1, d.integer(1, 2), 1, 1)
     padding = ((0, 0), (d.integer(0, window[1] - 1), 0), (0, window[2] - 1), (0, 0))
     side = d.integer(1, 3)
+
+    def soft(x):
+        return x if jnp.iscomplexobj(x) else (binomial_blur_3 if side % 2 else binomial_blur_5)(x)
+
     return (
         d.one_of(
             lambda v: jax.lax.reduce_window(v[i], -jnp.inf, jax.lax.max, window, stride, padding),
             lambda v: jax.lax.reduce_window(v[i], jnp.inf, jax.lax.min, window, stride, padding),
             lambda v: jax.lax.reduce_window(v[i], 0.0, jax.lax.add, window, stride, padding),
-            lambda v: l2_pool(v[i], side, d_stride),
+            lambda v: l2_pool(soft(v[i]), side, d_stride),
         )
         if (d_stride := d.integer(1, 2))
         else None

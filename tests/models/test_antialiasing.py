@@ -67,6 +67,7 @@ def test_a_constant_image_keeps_its_score_inside_of_a_stage():
     np.testing.assert_allclose(stem(), before, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_folding_and_shared_programs_keep_the_blurs():
     model = tiny.metric("efficientnet_lite0")
     models.blur_strides(model, 3)
@@ -80,6 +81,7 @@ def test_folding_and_shared_programs_keep_the_blurs():
     assert Blurred(jnp.sin, 3) == Blurred(jnp.sin, 3) != Blurred(jnp.sin, 5)
 
 
+@pytest.mark.slow
 def test_a_blurred_metric_is_exported_for_any_size():
     model = tiny.metric("vgg16", taps=("relu2_1", "relu3_1"))
     models.blur_strides(model, 3)

@@ -221,6 +221,7 @@ def test_pgd_moves_the_published_metric(weights):
         assert moved > 10
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", every(3, [0.3, 0.0, 1.0]))
 def test_flat_images_have_a_score_and_a_gradient(model, value):
     score, gradient = jax.jit(jax.value_and_grad(lambda x: model(x)[0]))(jnp.full((1, 21, 30, 3), value))
@@ -228,6 +229,7 @@ def test_flat_images_have_a_score_and_a_gradient(model, value):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_small_images(model):
     with pytest.raises(ValueError, match="images is 7x40; both sides must be at least 8 pixels"):
         model(jnp.zeros((1, 7, 40, 3)))

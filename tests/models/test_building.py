@@ -83,6 +83,7 @@ def test_errors_name_what_is_allowed(tmp_path):
         models.build("resnet18", weights=tmp_path / "gone.pth")
 
 
+@pytest.mark.slow
 def test_the_file_decides_whether_weights_are_of_the_metric_or_of_its_backbone(tmp_path):
     model = models.build("resnet18", metric="koncept512", width=8, seed=3)
     model.calibrate(k=2.0, b=1.0, score_range=(0.0, 9.0))

@@ -60,6 +60,7 @@ def test_a_damaged_file_is_named(tmp_path):
         load_exported(tmp_path / "missing")
 
 
+@pytest.mark.slow
 def test_the_command_writes_and_reads_back(tmp_path, capsys):
     model = tiny.metric()
     model.calibrate(k=2.0, b=1.0, score_range=(0.0, 1.0))

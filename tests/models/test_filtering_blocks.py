@@ -25,6 +25,7 @@ def hardened():
     return model
 
 
+@pytest.mark.slow
 def test_a_band_limit_before_the_stem_filters_the_image():
     model = tiny.metric("efficientnet_lite0")
     expected = model(jnp.clip(low_pass(IMAGES, 0.5), 0, 1))

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from quick import every
 
 from jaxiqa import models
 from jaxiqa.lipschitz import report
@@ -33,6 +34,7 @@ def controlled(model, after, **options):
     return control_tail(model, after=after, rngs=nnx.Rngs(4), **{"channels": 4, "depth": 2} | options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["layer2", "late", "layer3.0", "last"])
 def test_the_trunk_of_a_trained_metric_is_kept(after):
     """Oracle: the map of the whole metric that a head would read there."""
@@ -122,7 +124,7 @@ def test_imagenet_weights_fill_the_stages_that_it_has(tmp_path):
         models.build("resnet18", metric="norm_controlled", width=8, after="layer2", channels=4, weights=file)
 
 
-@pytest.mark.parametrize("backbone", sorted(BACKBONES))
+@pytest.mark.parametrize("backbone", every(4, sorted(BACKBONES)))
 def test_every_backbone_has_a_default_trunk(backbone):
     found = nnx.eval_shape(lambda: NormControlled(backbone, channels=4, rngs=nnx.Rngs(0)))
     assert found.backbone.order[-1].partition(".")[0] == BACKBONES[backbone].taps[0].partition(".")[0]

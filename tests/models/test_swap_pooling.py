@@ -69,6 +69,7 @@ def test_linearity_computes_with_the_chosen_pooling():
     np.testing.assert_allclose(model.features(X, ("f6",))["f6"], levels[0], rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_koncepts_official_part_is_pooled_too():
     model = tiny.filled(abstract("koncept512", width=2))
     last = jax.random.normal(jax.random.key(0), (1, 9, 12, 5))
@@ -110,6 +111,7 @@ def test_the_choice_is_saved_loaded_folded_and_exported(tmp_path):
         models.load_run(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pooling", ["median", "power"])
 def test_a_training_step_sees_the_pooling_and_gradients_are_finite(pooling):
     model = tiny.metric(**SMALL)

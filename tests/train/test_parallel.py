@@ -134,6 +134,7 @@ def shapes_of_a_step(parts, optimizer, **changes):
     return jax.eval_shape(step, start(parts, optimizer), constants, batches(1)[0])
 
 
+@pytest.mark.slow
 def test_a_step_refuses_an_augmentation_that_loses_labels(parts):
     shorter = jax.tree_util.Partial(lambda score_fn, images, mos, keys, *, gather: (images, mos[1:]))
     optimizer = make_optimizer(parts.params, Training(learning_rate=1e-4, backbone_factor=0.1), steps_per_epoch=1)

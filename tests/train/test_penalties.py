@@ -101,6 +101,7 @@ def _arrays(seed):
     return parts.params, parts.batch_stats
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("training", "last"),
     [(Training(jacobian=Jacobian("block2", 1.0)), ()), slow(Training(spectral=Spectral(1.0, 0.3)), ("head",))],
@@ -185,5 +186,6 @@ def test_a_teacher_is_needed():
 
 
 def test_a_split_that_does_not_exist_is_named():
+    small = Data("builtin", options={"size": (16, 16), "train": 2, "val": 2, "test": 2})
     with pytest.raises(ValueError, match=r"variants\.odd\.training\.distil\.split='tset'; did you mean 'test'"):
-        load_data(experiment(odd={"distil": Distil(data=Data("builtin"), split="tset")}), ["odd"])
+        load_data(experiment(odd={"distil": Distil(data=small, split="tset")}), ["odd"])
