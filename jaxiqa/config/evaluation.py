@@ -112,7 +112,7 @@ class Ranks:
     epsilons: tuple[float, ...] = tuple(n / 255 for n in (0.25, 0.5, 1.0, 2.0, 4.0, 8.0))
     """Radii of the Linf ball, in [0, 1] pixel units."""
     images: int | None = 48
-    """Number of labelled images, spread evenly over the order; None: all of `Evaluation.split`."""
+    """Number of labelled images, spread evenly over the order; None: all of `Evaluation.split`; 0: no such attacks."""
     queries: int = 1000
     """Scores per image for the attack without gradients; 0: without it."""
     query_epsilons: tuple[float, ...] | None = (1 / 255,)
@@ -147,7 +147,7 @@ class Evaluation:
     score_range: Literal["mos", "baseline", "model"] = "mos"
     """Range by which gains are divided: of the labels, of the first variant's clean scores, or of each model."""
     ranks: Ranks | None = Ranks()
-    """Also attack the order of the labelled images; None: do not."""
+    """Also attack the order of the labelled images; None, or no images: do not."""
     defenses: dict[str, Defense] = field(default_factory=dict)
     """Label in the tables -> purifier."""
     adaptive: Adaptive = Adaptive()
@@ -157,6 +157,15 @@ class Evaluation:
     """Cap for the PSNR of a defended image, in dB; with inf, as in the benchmark, equal images count as inf."""
     paper: str | None = None
     """Also write the tables of a paper, with its published numbers; `jaxiqa.reports.papers.PAPERS` lists the names."""
+
+    @property
+    def ranked(self) -> Ranks | None:
+        """Return `ranks`, or None if no image is attacked.
+
+        >>> print(Evaluation(Data("clive"), {}, ranks=Ranks(images=0)).ranked)
+        None
+        """
+        return self.ranks if self.ranks and self.ranks.images != 0 else None
 
 
 def check_weights(place: str, network: Network) -> None:

@@ -67,9 +67,9 @@ def evaluate_experiment(experiment: Experiment) -> Numbers:
                 build_defense.check_size(evaluated, label, purifier)
             predict(evaluated, labelled, experiment.model.input_size)
             check_gradients(evaluated, attacked, evaluation.masking)
-            if evaluation.ranks:
+            if evaluation.ranked:
                 others = [other for other in models if other.seed == evaluated.seed and other is not evaluated]
-                attack_order(evaluated, others, RankPlan(labelled, experiment.model.input_size, evaluation.ranks))
+                attack_order(evaluated, others, RankPlan(labelled, experiment.model.input_size, evaluation.ranked))
             examples = evaluation.examples if evaluated.seed == experiment.seeds[0] else 0
             run_attacks(evaluated, evaluation, attacked, store=defending or evaluation.save_images, examples=examples)
             if evaluation.defenses:

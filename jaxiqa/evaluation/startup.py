@@ -218,9 +218,9 @@ def _numbers(evaluation: Evaluation) -> Iterator[str]:
             at_least[f"attacks.{label}.aligned.images"] = attack.aligned.images, 1
             if not 0 < attack.aligned.tolerance < 1:
                 yield f"evaluation.attacks.{label}.aligned.tolerance={attack.aligned.tolerance}; expected one in (0, 1)"
-    if evaluation.ranks:
-        at_least |= {"ranks.images": (evaluation.ranks.images, 2), "ranks.queries": (evaluation.ranks.queries, 0)}
-        radii = evaluation.ranks.epsilons
+    if ranks := evaluation.ranked:
+        at_least |= {"ranks.images": (ranks.images, 2), "ranks.queries": (ranks.queries, 0)}
+        radii = ranks.epsilons
         if not radii:
             yield "evaluation.ranks.epsilons is empty; give strengths, such as 2 / 255, or write ranks=None"
         yield from (
@@ -229,8 +229,8 @@ def _numbers(evaluation: Evaluation) -> Iterator[str]:
         for epsilon in radii:
             if not 0 < epsilon <= 1:
                 yield f"evaluation.ranks.epsilons: {epsilon!r} is outside (0, 1]; write for example 2 / 255"
-        if evaluation.ranks.query_epsilons not in (None, Ranks().query_epsilons):  # a list of strengths may lack that
-            for epsilon in sorted(set(evaluation.ranks.query_epsilons or ()) - set(radii)):
+        if ranks.query_epsilons not in (None, Ranks().query_epsilons):  # a list of strengths may lack that
+            for epsilon in sorted(set(ranks.query_epsilons or ()) - set(radii)):
                 yield f"evaluation.ranks.query_epsilons: {epsilon!r} is not among ranks.epsilons; add it there"
     for label, certifier in evaluation.certifiers.items():
         at_least[f"certifiers.{label}.images"] = certifier.images, 1

@@ -86,8 +86,8 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
         facts=facts,
     )
     left = None
-    if evaluation.ranks:
-        plan = RankPlan(labelled, experiment.model.input_size, evaluation.ranks)
+    if evaluation.ranked:
+        plan = RankPlan(labelled, experiment.model.input_size, evaluation.ranked)
         left = summarise_order(plan.present(mine(RankRow), names), names, ends)
     paper = paper_tables(experiment, labelled, attacked, summary, results, ends)
     write_paper(root, paper)
