@@ -17,6 +17,7 @@ from jaxiqa.config import (
     Evaluation,
     Experiment,
     Model,
+    Ranks,
     Tail,
     Training,
     Variant,
@@ -50,7 +51,14 @@ VARIANTS = {
 
 def experiment(workdir="", **changes):
     evaluation = Evaluation(Data("builtin", limit=2, options=DATA.options), {"FGSM": Attack("fgsm", (8 / 255,))})
-    evaluation = replace(evaluation, batch_size=2, examples=0, score_range="model", masking=0)
+    evaluation = replace(
+        evaluation,
+        batch_size=2,
+        examples=0,
+        score_range="model",
+        masking=0,
+        ranks=Ranks((1 / 255,), images=2, queries=0),
+    )
     model = Model("resnet18", width=8)
     fields = {"variants": VARIANTS, "evaluation": evaluation, "workdir": str(workdir)} | changes
     return Experiment("tiny", DATA, model, **fields)
