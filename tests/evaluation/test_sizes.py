@@ -45,6 +45,7 @@ def defense(name):
     return Defense(name.partition("_")[0], CHANGING[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", [name if name == "resize" else pytest.param(name, marks=pytest.mark.slow) for name in CHANGING]
 )

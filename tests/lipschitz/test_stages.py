@@ -32,6 +32,7 @@ def test_the_ratios_are_numpys():
             assert found[name].mean == found[name].change
 
 
+@pytest.mark.slow
 def test_an_attacks_change_grows_along_a_network_more_than_noise_of_its_size():
     model = tiny.metric("resnet18")
     names = ("conv1", "layer2", "layer4")

@@ -236,6 +236,7 @@ def test_small_images(model):
     assert np.isfinite(model(batch(synthetic(0, 8, 9)))).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", every(2, [jnp.float16, jnp.bfloat16]))
 def test_half_precision_is_scored_as_float32(model, dtype):
     x = batch(synthetic(0, 24, 33)).astype(dtype)

@@ -33,6 +33,7 @@ def test_a_band_limit_before_the_stem_filters_the_image():
     np.testing.assert_allclose(model(IMAGES), expected, atol=2e-3)  # the clip hardly changes anything
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded_exactly_and_scored_without_change(tmp_path):
     model = hardened()
     models.save(model, tmp_path)

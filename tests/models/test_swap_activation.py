@@ -114,6 +114,7 @@ def test_a_swapped_network_computes_with_the_new_activation():
     assert np.abs(steps[1] - steps[0]).max() < 0.1  # slopes are continuous
 
 
+@pytest.mark.slow
 def test_the_choice_is_saved_loaded_hardened_cloned_and_exported(tmp_path):
     model = tiny.metric(**SMALL)
     model.calibrate(k=2.0, b=1.0, score_range=(-1.0, 9.0))

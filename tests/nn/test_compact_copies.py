@@ -73,6 +73,7 @@ def test_a_hardened_metric_is_compacted_and_its_orthogonal_maps_are_computed_onc
     assert small(X).shape == (2,)
 
 
+@pytest.mark.slow
 def test_bfloat16_scores_of_the_copy_are_close(lite):
     exact = lite(X)
     found = models.score_fn(compact(lite, size=SIZE), compute_dtype="bfloat16")(X)
@@ -87,6 +88,7 @@ def test_a_metric_with_smooth_activations_is_compacted():
     assert small.backbone.stage["layer1.0"].activation == "silu"
 
 
+@pytest.mark.slow
 def test_what_cannot_be_compacted_is_refused_with_what_to_do(tmp_path):
     model = tiny.metric("resnet18", taps=("layer1", "layer2"))
     with pytest.raises(ValueError, match=r"no convolution of this Linearity has a filter of zeros.*whole filters"):

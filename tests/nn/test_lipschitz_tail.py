@@ -35,6 +35,7 @@ def test_the_report_confirms_slope_times_constant(case):
     assert found == pytest.approx(3.0 * tail_constant(size, depth=depth), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", every(2, CASES))
 def test_no_attack_exceeds_the_bound(case):
     size, features, channels, depth = case

@@ -142,6 +142,7 @@ def test_a_step_refuses_an_augmentation_that_loses_labels(parts):
         shapes_of_a_step(parts, optimizer, augment=shorter)
 
 
+@pytest.mark.slow
 def test_a_step_refuses_masks_that_change_the_shape_of_parameters(parts):
     optimizer = make_optimizer(parts.params, Training(learning_rate=1e-4, backbone_factor=0.1), steps_per_epoch=1)
     masks = {"regression": {"bias": jnp.ones((3, 1))}}
