@@ -1,7 +1,7 @@
 """Train a small metric on synthetic images, harden it, prune it and attack it, in a few minutes.
 
     python train.py --config configs/quickstart.py       # 1.4 minutes on two CPU cores
-    python evaluate.py --config configs/quickstart.py    # 0.8 minutes
+    python evaluate.py --config configs/quickstart.py    # 2.2 minutes
 
 Expect a test SROCC of 0.88 (baseline), 0.89 (robust_block) and 0.84 (robust_block+prune), and AbsGain AUCs against
 PGD-8 of 0.27, 0.21 and 0.22 with jax 0.12.0.1. Other versions round differently, which changes the trained weights.
