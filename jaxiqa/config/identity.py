@@ -15,7 +15,7 @@ UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("tes
 def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
     """Return all that decides the parameters of one trained variant, as JSON data: the content of ``config.json``.
 
-    It includes the chain of parents, or of an average all its members with theirs, so that a change of any is detected.
+    It includes the chain of parents, the members of an average and every teacher, so that a change of any is detected.
     """
     described = {
         "data": _data(experiment.data),
@@ -23,8 +23,6 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
         "variants": _links(experiment, variant),
         "seed": seed,
     }
-    if teacher := teacher_of(experiment.variants[variant]):
-        described["teacher"] = describe(experiment, teacher, seed)["variants"]
     return without_unused(json.loads(json.dumps(described)))
 
 
@@ -55,6 +53,8 @@ def _links(experiment: Experiment, variant: str) -> list[dict[str, Any]]:
             found.append({"members": members, "mirror": link.mirror})
         else:
             found.append(_described(replace(link, parent=None)))
+        if teacher := teacher_of(link):
+            found[-1]["teacher"] = _links(experiment, teacher)
     return found
 
 

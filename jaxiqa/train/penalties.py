@@ -137,7 +137,7 @@ def trained_layers(model: Metric, freeze: str | None = None) -> list[nnx.Conv | 
     return found
 
 
-def layer_norms(model: Metric, layers: LayerPaths) -> Float[Array, " n"]:
+def layer_norms(model: nnx.Module, layers: LayerPaths) -> Float[Array, " n"]:
     """Return the spectral norm of each layer, with the factors of the batch norm after it (`spectral_norm`).
 
     Batch norms count with their running statistics. Differentiable in kernels and in the scales of batch norms.
@@ -148,7 +148,8 @@ def layer_norms(model: Metric, layers: LayerPaths) -> Float[Array, " n"]:
 def _layer_norm(layer: Any, norm: Any) -> Float[Array, ""]:
     kernel = layer.kernel[...]
     if norm is not None:
-        kernel = kernel * (norm.scale[...] / jnp.sqrt(norm.var[...] + norm.epsilon))
+        scale = 1.0 if norm.scale is None else norm.scale[...]
+        kernel = kernel * (scale / jnp.sqrt(norm.var[...] + norm.epsilon))
     if kernel.ndim == 2:
         kernel = kernel[None, None]
     return spectral_norm(kernel, groups=getattr(layer, "feature_group_count", 1))

@@ -26,6 +26,7 @@ from jaxiqa.config import (
     describe,
     run_folder,
 )
+from jaxiqa.config.identity import chain, differences
 from jaxiqa.lipschitz.spectral import circular_singular_values
 from jaxiqa.nn.fold import fold_batch_norm
 from jaxiqa.train.experiment import load_data, train_variant
@@ -78,6 +79,14 @@ def test_norms_of_layers_are_those_of_the_folded_network(backbone, freeze):
         assert 0.9 * exact < found[path] < exact * (1 + 1e-4), path
     if freeze:
         assert {path[2].partition(".")[0] for path in found} == {"layer3", "layer4"}
+
+
+def test_a_batch_norm_without_a_scale_has_its_deviation_only():
+    model = nnx.Dict(a=nnx.Linear(3, 4, rngs=nnx.Rngs(0)), b=nnx.BatchNorm(4, use_scale=False, rngs=nnx.Rngs(0)))
+    model.b.var[...] = jnp.array([4.0, 1.0, 0.25, 9.0])
+    scaled = np.asarray(model.a.kernel[...]) / np.sqrt(np.asarray(model.b.var[...]) + model.b.epsilon)
+    found = float(layer_norms(model, ((("a",), ("b",)),))[0])
+    assert found == pytest.approx(np.linalg.norm(scaled, 2), rel=1e-2)
 
 
 @pytest.mark.slow
@@ -151,10 +160,30 @@ def test_the_description_contains_the_teacher():
     third = Variant(replace(chosen.variants["base"].training, distil=Distil(teacher="other")), parent="base")
     again = replace(chosen, variants={**chosen.variants, "third": third})
     described = describe(again, "third", 0)
-    assert described["teacher"] == describe(again, "other", 0)["variants"]
-    assert describe(again, "one", 0)["teacher"] == describe(again, "base", 0)["variants"]
-    assert "teacher" not in describe(again, "other", 0)
+    assert described["variants"][-1]["teacher"] == describe(again, "other", 0)["variants"]
+    assert describe(again, "one", 0)["variants"][-1]["teacher"] == describe(again, "base", 0)["variants"]
+    assert "teacher" not in describe(again, "other", 0)["variants"][-1]
     assert not {"jacobian", "spectral", "distil"} & set(describe(again, "base", 0)["variants"][0]["training"])
+
+
+def test_the_description_of_a_child_contains_its_parents_teacher():
+    """Also a teacher's own teacher: each decides the weights."""
+    chosen = experiment(other={"spectral": Spectral(1.0)}, changed={"spectral": Spectral(2.0)})
+    plain = chosen.variants["base"].training
+
+    def child(teacher):
+        taught = Variant(replace(plain, distil=Distil(teacher=teacher)), parent="base")
+        again = Variant(replace(plain, distil=Distil(teacher="taught")), parent="base")
+        variants = {**chosen.variants, "taught": taught, "child": Variant(plain, parent="taught"), "again": again}
+        variants["other"] = chosen.variants[teacher]
+        return replace(chosen, variants=variants)
+
+    one, two = child("other"), child("changed")
+    two.variants["taught"] = one.variants["taught"]  # the same name, another training of the teacher
+    for name in ("child", "again"):
+        before, today = describe(one, name, 0), describe(two, name, 0)
+        assert before != today
+        assert any("spectral.weight: 1.0 -> 2.0" in line for line in differences(before, today, chain(two, name)))
 
 
 @pytest.mark.parametrize(
