@@ -1,5 +1,7 @@
 """The largest singular value of a convolution as a differentiable number, for losses."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
@@ -18,7 +20,7 @@ def spectral_norm(
 
     The map Ŵ(f) of each frequency f is a matrix; the norm is σ = max over f of σ₁(Ŵ(f)). Each σ₁ is found by ``steps``
     power iterations from a fixed start, all frequencies side by side. The gradient is that of uᴴ Ŵ v at the vectors
-    found, which is the gradient of σ₁ where they have converged.
+    found, which is the gradient of σ₁ where they have converged; second derivatives go through the iteration.
 
     It is a *lower* bound, for losses: at most a few per cent below the norm for all map sizes and paddings, which
     `jaxiqa.lipschitz.spectral.conv_norm` bounds from above. A strided convolution has at most this norm too.
@@ -51,13 +53,33 @@ def spectral_norm(
         rows = kernel.reshape(kh, kw, members, groups, -1).swapaxes(2, 3).reshape(kh, kw, groups * members, -1)
         side = max(grid, kh, kw)
         matrices = response(rows, phases((kh, kw), (side, side)), groups)
+    return _largest(steps, matrices).max()
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0,))
+def _largest(steps: int, matrices: Array) -> Array:
+    """Return |uᴴ Ŵ v| of each matrix, of shape ``f g``."""
+    return jnp.abs(_along(matrices, *_vectors(steps, matrices)))
+
+
+@_largest.defjvp
+def _largest_jvp(steps: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
+    u, v = _vectors(steps, primals[0])
+    found = _along(primals[0], u, v)
+    return jnp.abs(found), jnp.sign(found) * _along(tangents[0], u, v)
+
+
+def _along(matrices: Array, u: Array, v: Array) -> Array:
+    """Return the real part of uᴴ Ŵ v."""
+    return jnp.einsum("fgm,fgmn,fgn->fg", u.conj(), matrices, v, precision=HIGHEST).real
+
+
+def _vectors(steps: int, matrices: Array) -> tuple[Array, Array]:
+    """Return approximate first singular vectors u and v."""
     # Numbers without a pattern, so that hardly any matrix has its first singular vector at right angles to them.
     start = jnp.cos(jnp.square(1.0 + jnp.arange(matrices.shape[3]))).astype(matrices.dtype)
     start = jnp.broadcast_to(start, matrices.shape[:2] + matrices.shape[3:])
-    still = jax.lax.stop_gradient(matrices)
-    u, v = jax.lax.fori_loop(0, steps, lambda _, pair: _iterate(still, pair[1]), _iterate(still, start))
-    found = jnp.einsum("fgm,fgmn,fgn->fg", u.conj(), matrices, v, precision=HIGHEST)
-    return jnp.abs(found.real).max()
+    return jax.lax.fori_loop(0, steps, lambda _, pair: _iterate(matrices, pair[1]), _iterate(matrices, start))
 
 
 def _iterate(matrices: Array, v: Array) -> tuple[Array, Array]:
@@ -67,5 +89,5 @@ def _iterate(matrices: Array, v: Array) -> tuple[Array, Array]:
 
 
 def _unit(x: Array) -> Array:
-    length = jnp.sqrt(jnp.square(jnp.abs(x)).sum(-1, keepdims=True))
-    return x / jnp.where(length > 0, length, 1)
+    squared = (jnp.square(x.real) + jnp.square(x.imag)).sum(-1, keepdims=True)
+    return x / jnp.sqrt(jnp.where(squared > 0, squared, 1))  # neither 0/0 nor the infinite derivative of √0

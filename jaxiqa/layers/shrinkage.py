@@ -7,6 +7,7 @@ from flax import nnx
 from jaxtyping import Array, Complex, Float
 
 from jaxiqa.core.checks import check_number
+from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 
 
@@ -28,6 +29,7 @@ def soft_threshold(z: Complex[Array, "*n c"], threshold: Float[Array, "*m c"]) -
     return jnp.where(above, z * (1 - threshold / magnitude), 0)
 
 
+@at_least_float32
 def shrink(x: Float[Array, "b h w c"], threshold: Float[Array, " c"]) -> Float[Array, "b h w c"]:
     """Apply `soft_threshold` to the Fourier coefficients of every channel, except the mean: 1-Lipschitz, any h and w.
 
