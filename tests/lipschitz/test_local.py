@@ -127,7 +127,7 @@ def test_jacobian_norms_of_metrics_with_and_without_attention_equal_gradient_nor
     if name == "resnet18":
         metric, side = models.build(name, width=8), 48
     else:
-        metric, side = models.MODELS[name].build(rngs=nnx.Rngs(0)), 224
+        metric, side = models.MODELS[name].build(width=24, protocol="resize", rngs=nnx.Rngs(0)), 224
     score = models.score_fn(metric, (side, side))
     images = jax.random.uniform(jax.random.key(3), (1, side, side, 3))
     found = jacobian_norms(lambda x: score(x)[:, None], images, jax.random.key(0), steps=2)

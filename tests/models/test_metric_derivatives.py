@@ -1,4 +1,4 @@
-"""Every metric, as published, has derivatives of both modes and of the second order."""
+"""Every metric has derivatives of both modes and of the second order."""
 
 import jax
 import jax.numpy as jnp
@@ -6,19 +6,14 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
+from test_published_report import OPTIONS
 
 from jaxiqa.models import MODELS, score_fn
 
-SIZES = {"maniqa": (224, 224), "koncept512": (299, 320), "spaq_bl": (224, 240)}
-"""The others accept any size."""
-
 
 def score_of(name):
-    if name == "linearity":
-        metric = tiny.metric()
-    else:
-        metric = tiny.filled(nnx.eval_shape(lambda: MODELS[name].build(rngs=nnx.Rngs(0))))
-    size = SIZES.get(name, (64, 96))
+    options, size = OPTIONS[name]
+    metric = tiny.filled(nnx.eval_shape(lambda: MODELS[name].build(**options, rngs=nnx.Rngs(0))))
     return score_fn(metric, size), jax.random.uniform(jax.random.key(0), (1, *size, 3))
 
 

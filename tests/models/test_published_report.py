@@ -15,7 +15,7 @@ OPTIONS = {
     "fpr": ({"width": 4}, (64, 128)),
     "hyperiqa": ({"width": 4, "crops": 2}, (60, 80)),
     "koncept512": ({"width": 2, "pooling": "full"}, (75, 91)),
-    "linearity": ({"backbone": "resnet18"}, (40, 56)),
+    "linearity": ({"backbone": "resnet18", "width": 8}, (40, 56)),
     "maniqa": ({"width": 24, "protocol": "resize"}, (60, 80)),
     "metaiqa": ({"width": 4}, (60, 80)),
     "norm_controlled": ({"backbone": "resnet18", "width": 8, "channels": 8}, (40, 56)),
