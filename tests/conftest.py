@@ -11,7 +11,7 @@ import pytest
 
 os.environ.setdefault("JAX_NUM_CPU_DEVICES", "2")
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Optimising machine code that runs once takes a third of the time. `.ci/run` empties this for slow tests that compute more.
+# Optimising machine code that runs once takes a third of the time. `.ci/run` empties this for some slow tests.
 os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
 # Share compiled programs between workers and runs.
 os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(Path(__file__).parent.parent / ".pytest_cache" / "xla"))

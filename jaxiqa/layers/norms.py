@@ -58,15 +58,14 @@ def spectral_norm(
 
 @partial(jax.custom_jvp, nondiff_argnums=(0,))
 def _largest(steps: int, matrices: Array) -> Array:
-    """Return |uᴴ Ŵ v| of each matrix, of shape ``f g``."""
-    return jnp.abs(_along(matrices, *_vectors(steps, matrices)))
+    """Return uᴴ Ŵ v of each matrix, of shape ``f g``. It is the length of Ŵᴴ u, so never negative."""
+    return _along(matrices, *_vectors(steps, matrices))
 
 
 @_largest.defjvp
 def _largest_jvp(steps: int, primals: tuple[Array], tangents: tuple[Array]) -> tuple[Array, Array]:
     u, v = _vectors(steps, primals[0])
-    found = _along(primals[0], u, v)
-    return jnp.abs(found), jnp.sign(found) * _along(tangents[0], u, v)
+    return _along(primals[0], u, v), _along(tangents[0], u, v)
 
 
 def _along(matrices: Array, u: Array, v: Array) -> Array:

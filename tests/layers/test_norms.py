@@ -46,10 +46,27 @@ def test_its_gradient_is_that_of_the_largest_singular_value(shape, groups):
     assert slope == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=2e-3)
 
 
-def test_a_zero_kernel_has_norm_and_gradient_zero():
+@pytest.mark.parametrize(("shape", "groups"), SHAPES)
+def test_its_second_derivative_is_that_of_the_largest_singular_value(shape, groups):
+    given, along = kernel(shape), kernel(shape, 1)
+    with jax.enable_x64(True):
+        slope = jax.grad(lambda t: spectral_norm(given + t * jnp.asarray(along), groups=groups, steps=300))
+        forward, reverse = (jax.jit(mode(slope))(0.0) for mode in (jax.jacfwd, jax.grad))
+    h = 1e-3
+    points = (given - h * along, given, given + h * along)
+    low, middle, high = (circular_singular_values(point, (8, 8), groups=groups).max() for point in points)
+    rounding = 1e-15 * high / h**2
+    assert float(forward) == pytest.approx((high - 2 * middle + low) / h**2, rel=1e-3, abs=4 * rounding)
+    assert float(reverse) == pytest.approx(float(forward), rel=1e-9)
+
+
+def test_a_zero_kernel_has_norm_and_derivatives_zero():
     value, gradient = jax.value_and_grad(lambda k: spectral_norm(k))(jnp.zeros((3, 3, 2, 2)))
     assert float(value) == 0
     assert bool((gradient == 0).all())
+    slope = jax.grad(lambda k: spectral_norm(k, steps=3))
+    for mode in (jax.jacfwd, jax.jacrev):
+        assert bool((mode(slope)(jnp.zeros((2, 2, 2, 1))) == 0).all())
 
 
 @pytest.mark.parametrize("options", [{"groups": 0}, {"grid": 0}, {"steps": 0}, {"groups": 4}])

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from derivatives import HALVES, check_half
 from flax import nnx
 
 from jaxiqa import lipschitz
@@ -24,6 +25,11 @@ def test_it_is_soft_thresholding_of_numpys_coefficients(size):
     np.testing.assert_allclose(
         shrink(jnp.asarray(x, jnp.float32), jnp.asarray(TAU, jnp.float32)), expected.real, atol=3e-6
     )
+
+
+@pytest.mark.parametrize("dtype", HALVES)
+def test_maps_of_half_precision_are_rounded_once(dtype):
+    check_half(shrink, [RANDOM.normal(size=(2, 5, 7, 3)), TAU], dtype)
 
 
 def test_no_two_maps_move_apart_and_the_report_says_so():

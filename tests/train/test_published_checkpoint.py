@@ -43,9 +43,7 @@ CASES = [
     Case("paq2piq", (96, 128), Variant(TRAINING, block=BLOCK)),
     Case("paq2piq", (96, 128), Variant(TRAINING, prune=Prune(0.1))),
     Case("hyperiqa", (240, 250), Variant(ONE_CROP, block=BLOCK), (("crops", 1),)),
-    pytest.param(
-        Case("hyperiqa", (240, 250), Variant(ONE_CROP, prune=Prune(0.1)), (("crops", 1),)), marks=pytest.mark.release
-    ),
+    Case("hyperiqa", (240, 250), Variant(ONE_CROP, prune=Prune(0.1)), (("crops", 1),)),
 ]
 
 
