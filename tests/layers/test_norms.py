@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from quick import every
 
 from jaxiqa.layers import spectral_norm
 from jaxiqa.lipschitz.spectral import circular_singular_values, conv_norm
@@ -46,8 +47,9 @@ def test_its_gradient_is_that_of_the_largest_singular_value(shape, groups):
     assert slope == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=2e-3)
 
 
-@pytest.mark.parametrize(("shape", "groups"), SHAPES)
-def test_its_second_derivative_is_that_of_the_largest_singular_value(shape, groups):
+@pytest.mark.parametrize("case", every(3, SHAPES))
+def test_its_second_derivative_is_that_of_the_largest_singular_value(case):
+    shape, groups = case
     given, along = kernel(shape), kernel(shape, 1)
     with jax.enable_x64(True):
         slope = jax.grad(lambda t: spectral_norm(given + t * jnp.asarray(along), groups=groups, steps=300))

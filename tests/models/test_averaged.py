@@ -8,7 +8,6 @@ import numpy as np
 import pytest
 import tiny
 from flax import nnx
-from quick import every
 
 from jaxiqa import layers, models
 from jaxiqa.lipschitz import report
@@ -51,7 +50,8 @@ def mean_of(members, images, *, mirror):
     return np.mean(scores, axis=0).reshape(len(images), -1).mean(1)
 
 
-@pytest.mark.parametrize("mirror", every(2, [True, False]))
+@pytest.mark.slow
+@pytest.mark.parametrize("mirror", [True, False])
 def test_it_is_the_mean_of_the_members_scores(members, mirror):
     found = average(members, mirror=mirror)
     np.testing.assert_allclose(found(X), mean_of(members, X, mirror=mirror), rtol=1e-6, atol=1e-6)

@@ -188,6 +188,7 @@ def test_both_back_ends_accept_the_loop_of_accelerators(parts, monkeypatch):
         np.testing.assert_allclose(train(parts, 2, backend, steps=1, augment=augment())[1], unrolled, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_configs_settings_reach_the_step(parts, monkeypatch):
     from jaxiqa.train.experiment import additions
 

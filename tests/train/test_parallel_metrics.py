@@ -36,7 +36,7 @@ def wide(tree):
     return jax.tree.map(lambda x: np.asarray(x, np.float64) if np.issubdtype(x.dtype, np.floating) else x, tree)
 
 
-@pytest.fixture(scope="module", params=SIZES)
+@pytest.fixture(scope="module", params=["metaiqa", "paq2piq", pytest.param("tres", marks=pytest.mark.release)])
 def metric(request, float64):
     name = request.param
     parts = split_model(MODELS[name].metric(rngs=nnx.Rngs(0), **SMALL[name]))

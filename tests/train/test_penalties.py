@@ -63,7 +63,8 @@ def price(parts, training, params=None, batch=BATCH, **options):
     return make_penalty(training, **options)(score_fn, batch, KEYS, gather=gather)
 
 
-@pytest.mark.parametrize(("backbone", "freeze"), [("resnet18", "layer2"), slow("efficientnet_lite0", None)])
+@pytest.mark.slow
+@pytest.mark.parametrize(("backbone", "freeze"), [("resnet18", "layer2"), ("efficientnet_lite0", None)])
 def test_norms_of_layers_are_those_of_the_folded_network(backbone, freeze):
     """Batch norms are folded by other code, and the singular values are exact ones."""
     model = tiny.metric(backbone)

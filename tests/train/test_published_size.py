@@ -22,8 +22,6 @@ MODEL = {
 """The published network; validation images are one or two crops instead of 20 to 50."""
 SIZES = {"linearity": (498, 664), "koncept512": (384, 512), "fpr": (128, 192), "brisque": (128, 192)}
 """(height, width) of the images; 260x300 for the others, which cut them into crops or resize them."""
-LARGE = ("hyperiqa", "koncept512", "linearity", "maniqa", "tres")
-"""Metrics that take 80 to 230 seconds each."""
 LEARNT_NOTHING = "the metric has learnt nothing"
 """Two steps train the weights, but the running statistics of batch norms are still near their initial values. So it is
 chance whether the scores rise with the labels; if they do not, `train_variant` says so and saves no model."""
@@ -63,8 +61,9 @@ def test_the_documentation_lists_this_memory():
 
 
 @pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="only Linux tells the largest memory of a process")
-@pytest.mark.parametrize("name", [pytest.param(x, marks=pytest.mark.release) if x in LARGE else x for x in MODELS])
+@pytest.mark.parametrize("name", MODELS)
 def test_two_steps_at_published_size(name, tmp_path):
     model = MODEL.get(name, f'Model(metric="{name}")')
     arguments = [name, model, str(SIZES.get(name, (260, 300))), str(tmp_path)]
