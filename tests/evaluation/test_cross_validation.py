@@ -69,9 +69,24 @@ def test_faults_are_named(changes, message):
         check_experiment(whole(**changes))
 
 
+ONE_ATTACK = f"""
+import runpy
+from dataclasses import replace
+from jaxiqa.config import Evaluation
+
+def get_config():
+    smoke = runpy.run_path({str(ROOT / "configs" / "smoke.py")!r})["get_config"]()
+    attacks = {{"PGD-1": smoke.evaluation.attacks["PGD-1"]}}
+    whole = smoke.evaluation
+    return replace(smoke, evaluation=Evaluation(whole.data, attacks, ranks=whole.ranks, examples=1))
+"""
+
+
 @pytest.mark.slow
 def test_a_config_is_trained_and_evaluated_by_two_folds(tmp_path, capsys):
-    arguments = ["--config", str(ROOT / "configs" / "smoke.py"), "--folds", "2", "--workdir", str(tmp_path)]
+    config = tmp_path / "one_attack.py"
+    config.write_text(ONE_ATTACK)
+    arguments = ["--config", str(config), "--folds", "2", "--workdir", str(tmp_path)]
     arguments += ["--evaluation.ranks.queries", "0", "--evaluation.masking", "0"]
     train.main(arguments)
     evaluate.main(arguments)

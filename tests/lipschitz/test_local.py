@@ -121,7 +121,7 @@ def test_jacobian_norms_use_reverse_mode_if_forward_mode_fails(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["resnet18", "maniqa"])
+@pytest.mark.parametrize("name", ["resnet18", pytest.param("maniqa", marks=pytest.mark.release)])
 def test_jacobian_norms_of_metrics_with_and_without_attention_equal_gradient_norms(name):
     """A score is one number, so its Jacobian is its gradient."""
     if name == "resnet18":

@@ -38,6 +38,8 @@ WITHOUT_STAGES = {"brisque"}
 """Metrics that cannot be hardened."""
 CASES = [("brisque", True), *((name, i % 2 == 1) for i, name in enumerate(SMALL)), ("linearity", True)]
 """Every other metric is hardened: both forms of all would take a quarter of an hour."""
+RELEASE = {name: [pytest.mark.release] for name in ("hyperiqa", "maniqa", "tres")}
+"""Metrics that compile for most of a minute."""
 SIZE = (224, 224)
 
 
@@ -68,7 +70,8 @@ def source(count=6):
 
 
 @pytest.mark.parametrize(
-    ("name", "hardened"), [CASES[0], *(pytest.param(*c, marks=pytest.mark.slow) for c in CASES[1:])]
+    ("name", "hardened"),
+    [CASES[0], *(pytest.param(*c, marks=[pytest.mark.slow, *RELEASE.get(c[0], ())]) for c in CASES[1:])],
 )
 def test_any_metric_trains_saves_and_loads(name, hardened, tmp_path):
     model = small(name)

@@ -125,6 +125,7 @@ def get_config():
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_the_program_killed_between_two_steps_writes_the_same_model(tmp_path):
     (tmp_path / "gradual.py").write_text(CONFIG)
     environment = {**os.environ, "JAX_COMPILATION_CACHE_DIR": str(tmp_path / "cache")}

@@ -52,7 +52,7 @@ def test_an_experiment_on_any_metric_passes_the_checks(name):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["koncept512"])
+@pytest.mark.parametrize("name", ["metaiqa", pytest.param("koncept512", marks=pytest.mark.release)])
 def test_a_metric_is_trained_hardened_and_loaded(name, tmp_path):
     chosen = experiment(SMALL[name], PLACES.get(name, "layer2"), tmp_path)
     check_training(chosen)

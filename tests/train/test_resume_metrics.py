@@ -37,6 +37,10 @@ STEPS = 3
 """Per epoch."""
 
 
+def release(*values):
+    return [pytest.param(value, marks=pytest.mark.release) for value in values]
+
+
 def make(name, workdir):
     data = Data("builtin", options={"size": SIZES[name], "train": TRAIN, "val": 8, "test": 4})
     variants = {"base": Variant(TRAININGS[name])}
@@ -93,7 +97,7 @@ KILLS = (
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("name", ["brisque", "koncept512", pytest.param("tres", marks=pytest.mark.release)])
+@pytest.mark.parametrize("name", ["brisque", *release("koncept512", "tres")])
 def test_a_killed_training_ends_with_the_same_bits(name, tmp_path, monkeypatch):
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     check_training(make(name, whole))
