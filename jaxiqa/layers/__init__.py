@@ -8,10 +8,11 @@ float32 and rounded once, at the end; float64 is float64 throughout. A layer wit
 computes in, and returns, at least float32. All have derivatives in both modes and of second order.
 """
 
-from jaxiqa.layers.activations import Householder, group_sort, householder, max_min
+from jaxiqa.layers.activations import Householder, beta_abs, group_sort, householder, max_min
 from jaxiqa.layers.aol import AOL, almost_orthogonal
 from jaxiqa.layers.band_limit import LowPass, low_pass
-from jaxiqa.layers.materialize import materialize
+from jaxiqa.layers.direct import DirectConv, DirectDense
+from jaxiqa.layers.materialize import materialize, to_direct
 from jaxiqa.layers.norms import spectral_norm
 from jaxiqa.layers.orthogonal_conv import OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import OrthogonalDense
@@ -20,14 +21,17 @@ from jaxiqa.layers.pooling import (
     average_pool,
     average_pool_constant,
     coverage,
+    global_l2_pool,
     l2_pool,
     square_pool,
     square_pool_constant,
 )
 from jaxiqa.layers.reflection import orthonormal_basis, reflect
 from jaxiqa.layers.resampling import depth_to_space, space_to_depth
+from jaxiqa.layers.resize import contracting_resize, resize_constant
 from jaxiqa.layers.robust_block import Bottleneck, RobustBlock
 from jaxiqa.layers.sandwich import Sandwich
+from jaxiqa.layers.shift import circular_shift
 from jaxiqa.layers.shrinkage import Shrinkage, shrink
 from jaxiqa.layers.sll import CPL, SLL
 from jaxiqa.layers.soc import SOC
@@ -43,6 +47,8 @@ __all__ = [
     "SLL",
     "SOC",
     "Bottleneck",
+    "DirectConv",
+    "DirectDense",
     "Householder",
     "LowPass",
     "OrthogonalConv",
@@ -55,11 +61,15 @@ __all__ = [
     "almost_orthogonal",
     "average_pool",
     "average_pool_constant",
+    "beta_abs",
     "cayley",
+    "circular_shift",
+    "contracting_resize",
     "coverage",
     "depth_to_space",
     "expm_eigh",
     "expm_taylor",
+    "global_l2_pool",
     "group_sort",
     "householder",
     "l2_pool",
@@ -69,12 +79,14 @@ __all__ = [
     "orthogonal_convolve",
     "orthonormal_basis",
     "reflect",
+    "resize_constant",
     "semi_orthogonal",
     "shrink",
     "space_to_depth",
     "spectral_norm",
     "square_pool",
     "square_pool_constant",
+    "to_direct",
     "to_unitary",
     "unitary_spectrum",
 ]

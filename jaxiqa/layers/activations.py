@@ -1,10 +1,13 @@
 """Activations that preserve gradient norms: each is 1-Lipschitz, and its Jacobian is orthogonal wherever it exists."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.core.checks import check_number
 from jaxiqa.core.precision import at_least_float32
 
 
@@ -41,6 +44,30 @@ def max_min(x: Float[Array, "*b c"]) -> Float[Array, "*b c"]:
     first, second = x[..., ::2], x[..., 1::2]
     pairs = jnp.stack([jnp.minimum(first, second), jnp.maximum(first, second)], axis=-1)
     return pairs.reshape(x.shape)
+
+
+@partial(jax.jit, static_argnames="share")
+def beta_abs(x: Float[Array, "*b c"], *, share: float = 0.5) -> Float[Array, "*b c"]:
+    """Replace the first ⌊share·c⌋ channels by their absolute values; the others pass unchanged. ‖y‖ = ‖x‖.
+
+    Between orthogonal maps, half absolute values are as expressive as `max_min`, which is |x − y| in rotated axes.
+
+    Args:
+        x: features.
+        share: β in [0, 1].
+
+    Raises:
+        ValueError: ``share`` is outside [0, 1].
+
+    >>> beta_abs(jnp.array([-1.0, 2.0, -3.0, -4.0])).tolist()
+    [1.0, 2.0, -3.0, -4.0]
+
+    Reference: Hu et al., "LipNeXt: Scaling up Lipschitz-based Certified Robustness to Billion-parameter Models",
+    arXiv:2601.18513.
+    """
+    check_number("share", share, 0.0, 1.0)
+    changed = jnp.arange(x.shape[-1]) < int(share * x.shape[-1])
+    return jnp.where(changed, jnp.abs(x), x)
 
 
 @jax.jit

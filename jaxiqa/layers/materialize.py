@@ -1,4 +1,4 @@
-"""Compute every orthogonal map of a network once, for scoring and attacks, where weights do not change."""
+"""Compute every orthogonal map of a network once: for scoring and attacks, or as the parameters of a training."""
 
 from typing import Any
 
@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from flax import nnx
 
+from jaxiqa.layers.direct import DirectConv, DirectDense
 from jaxiqa.layers.orthogonal_conv import MaterializedConv, OrthogonalConv
 from jaxiqa.layers.orthogonal_dense import MaterializedDense, OrthogonalDense
 
@@ -30,10 +31,36 @@ def materialize(layer: nnx.Module, size: tuple[int, int], *, channels: int | Non
     >>> bool(jnp.allclose(fast(x), block(x), atol=1e-6))
     True
     """
+    return _rebuilt(layer, size, channels, MaterializedConv, MaterializedDense)
+
+
+def to_direct(layer: nnx.Module, size: tuple[int, int], *, channels: int | None = None) -> Any:
+    """Copy a layer, a block or a whole model with its orthogonal maps as parameters (`jaxiqa.layers.direct`).
+
+    The copy computes the same, for inputs of this size, and is trained with `jaxiqa.train.manifold.on_manifold`:
+    no step computes an exponential or a Cayley transform.
+
+    Args:
+        layer: any module; it is not changed. Parts other than `OrthogonalConv` and `OrthogonalDense` are copied.
+        size: (height, width) of the input; for a metric, of the images.
+        channels: of the input; by default the layer's ``cin``, or 3.
+
+    Raises:
+        ValueError: a layer gets maps of two sizes, or is a reflection.
+
+    >>> from jaxiqa.layers import RobustBlock
+    >>> block, x = RobustBlock(8, 4, rngs=nnx.Rngs(0)), jnp.ones((1, 5, 7, 8))
+    >>> bool(jnp.allclose(to_direct(block, (5, 7), channels=8)(x), block(x), atol=1e-6))
+    True
+    """
+    return _rebuilt(layer, size, channels, DirectConv, DirectDense.of)
+
+
+def _rebuilt(layer, size, channels, convolution, dense):
     if isinstance(layer, OrthogonalConv):
-        return MaterializedConv(layer, size)
+        return convolution(layer, size)
     if isinstance(layer, OrthogonalDense):
-        return MaterializedDense(layer)
+        return dense(layer)
     channels = getattr(layer, "cin", 3) if channels is None else channels
     image = jax.ShapeDtypeStruct((1, *size, channels), jnp.float32)
     copy = nnx.clone(layer)
@@ -48,7 +75,7 @@ def materialize(layer: nnx.Module, size: tuple[int, int], *, channels: int | Non
         replace(parent, key, _Watched(child, index, sizes))
     jax.eval_shape(lambda x: copy(x), image)
     for index, (parent, key, child) in enumerate(places):
-        replace(parent, key, materialize(child, sizes[index]) if index in sizes else child)
+        replace(parent, key, _rebuilt(child, sizes[index], None, convolution, dense) if index in sizes else child)
     return copy
 
 
@@ -62,7 +89,7 @@ class _Watched:
         size = x.shape[1:3] if x.ndim == 4 else (1, 1)
         if self.sizes.setdefault(self.index, size) != size:
             raise ValueError(
-                f"one orthogonal layer gets maps of {self.sizes[self.index]} and {size}: cannot materialize"
+                f"one orthogonal layer gets maps of {self.sizes[self.index]} and {size}: one size is needed"
             )
         return self.layer(x, **options)
 

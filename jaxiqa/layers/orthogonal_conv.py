@@ -93,7 +93,7 @@ class OrthogonalConv(nnx.Module):
                 x, self.kernel[...], unitary=self.unitary, groups=self.groups, band=self.band, between=between
             )
 
-        return _around(x, self.stride, *self.maps(), convolve, self.bias)
+        return around(x, self.stride, *self.maps(), convolve, self.bias)
 
     def maps(self) -> tuple[Array | None, Array | None]:
         """Return the 1×1 maps before and after the convolution."""
@@ -125,10 +125,11 @@ class MaterializedConv(nnx.Module):
     def __call__(self, x: Float[Array, "b h w cin"], *, between: Between | None = None) -> Float[Array, "b h2 w2 cout"]:
         before, after = (None if map is None else map[...] for map in (self.before, self.after))
         spectrum = self.built.get_value()
-        return _around(x, self.stride, before, after, lambda x: spectrum(x, between=between), self.bias)
+        return around(x, self.stride, before, after, lambda x: spectrum(x, between=between), self.bias)
 
 
-def _around(x, stride, before, after, convolve, bias):
+def around(x, stride, before, after, convolve, bias):
+    """Return ``after(convolve(before(x)))`` plus the bias, with s×s pixels as channels first."""
     x = space_to_depth(full(x), stride)
     x = x if before is None else dense(x, before)
     x = convolve(x)

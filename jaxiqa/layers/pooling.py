@@ -57,6 +57,19 @@ def l2_pool(x: Float[Array, "b h w c"], window: int, stride: int | None = None) 
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
 
 
+@jax.jit
+@at_least_float32
+def global_l2_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
+    """Return the Euclidean norm of every channel: 1-Lipschitz. A channel of zeros has gradient zero.
+
+    >>> global_l2_pool(jnp.array([3.0, 0.0, 4.0]).reshape(1, 1, 3, 1)).item()
+    5.0
+    """
+    squares = jnp.sum(jnp.square(x), axis=(1, 2))
+    positive = squares > 0
+    return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+
+
 def coverage(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> int:
     """Return the largest number of windows that contain one pixel.
 

@@ -25,7 +25,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Complex, Float
+from jaxtyping import Array, Complex, Float, Int
 
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.precision import at_least_float32
@@ -188,6 +188,16 @@ def _check(kernel: Array, channels: int, unitary: str, groups: int) -> None:
 def _low(size: tuple[int, int], band: float) -> np.ndarray | None:
     check_number("band", band, 0.0, 1.0, open_low=True)
     return None if band == 1 else low_frequencies(size, band)
+
+
+def positions(size: tuple[int, int], band: float) -> Int[np.ndarray, " f"]:
+    """Return the positions, among the rfft2 frequencies of an h×w map, that have matrices.
+
+    >>> positions((2, 2), 1.0).tolist()
+    [0, 1, 2, 3]
+    """
+    low = _low(size, band)
+    return np.arange(size[0] * (size[1] // 2 + 1)) if low is None else low
 
 
 def _within(low: Array | np.ndarray | None, z: Coefficients, function: Callable[[Any], Any]) -> Coefficients:

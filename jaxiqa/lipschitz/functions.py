@@ -14,10 +14,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend.core import ClosedJaxpr, Jaxpr
 
-from jaxiqa.layers.activations import householder, max_min
+from jaxiqa.layers.activations import beta_abs, householder, max_min
 from jaxiqa.layers.blur import binomial_blur_3, binomial_blur_5
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
-from jaxiqa.layers.pooling import l2_pool
+from jaxiqa.layers.pooling import global_l2_pool, l2_pool
 from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.lipschitz import spectrum
@@ -173,6 +173,16 @@ def _l2_pool(op: Operation) -> Gain:
     return unbounded("l2_pool of complex numbers") if op.complex else window_max(op, window.params)
 
 
+def _global_pool(op: Operation) -> Gain:
+    return unbounded("global_l2_pool of complex numbers") if op.complex else Gain(1.0, "Euclidean norm")
+
+
+def _changed_channels(op: Operation) -> dict[str, Any]:
+    """Read the number k of channels that `beta_abs` changes; any share in [k/c, (k + 1)/c) changes as many."""
+    k = next((int(eqn.invars[1].val) for eqn in op.inner if eqn.primitive.name == "lt"), 0)
+    return {"share": min(1.0, (k + 0.5) / op.shape[-1])}
+
+
 def _l2_pool_options(op: Operation) -> dict[str, Any]:
     for eqn in op.inner:
         if eqn.primitive.name == "reduce_window_sum" and len(eqn.params["window_dimensions"]) > 1:
@@ -239,10 +249,12 @@ FUNCTIONS: dict[str, Function] = {
     "to_frequencies": Function(to_frequencies, spectrum.to_frequencies),
     "from_frequencies": Function(from_frequencies, spectrum.from_frequencies, lambda op: {"size": op.out[1:3]}),
     "l2_pool": Function(l2_pool, _l2_pool, _l2_pool_options),
+    "global_l2_pool": Function(global_l2_pool, _global_pool),
     "soft_threshold": Function(soft_threshold, _soft_threshold),
     "binomial_blur_3": Function(binomial_blur_3, _real("symmetric, rows of weights")),
     "binomial_blur_5": Function(binomial_blur_5, _real("symmetric, rows of weights")),
     "max_min": Function(max_min, _real("permutation")),
+    "beta_abs": Function(beta_abs, _real("absolute values"), _changed_channels),
     "householder": Function(householder, _real("reflection")),
     "norm": Function(jnp.linalg.norm, _norm, _norm_options),
     "leaky_relu": Function(jax.nn.leaky_relu, _scaled_below),

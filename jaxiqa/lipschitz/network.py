@@ -17,6 +17,7 @@ from jax.extend.core import ClosedJaxpr
 
 from jaxiqa import layers
 from jaxiqa.core.checks import check_number
+from jaxiqa.lipschitz.movement import movement, only_moves
 from jaxiqa.lipschitz.operation import jump
 from jaxiqa.lipschitz.rows import Report, Row
 from jaxiqa.lipschitz.rules import FUNCTIONS, JOINS, RULES, SEVERAL_RESULTS, Gain, Operation, unbounded
@@ -149,6 +150,10 @@ class _Analysis:
     def function(self, eqn: Any, inputs: list, moving: list[int], inner: ClosedJaxpr) -> list[Known | Moving]:
         """Bound a call: by the rule of the function if it has one, else equation by equation."""
         name = eqn.params.get("name") or ""
+        if len(inputs) == len(moving) == len(eqn.outvars) == 1 and only_moves(inner):
+            began = time.perf_counter()
+            operation = operation_of(eqn, inputs, 0, eqn.outvars[0], name=name, inner=inner)
+            return [self.layer(eqn, inputs, operation, movement(inner, operation.shape), began)]
         if name in FUNCTIONS and len(moving) == len(eqn.outvars) == 1:
             began = time.perf_counter()
             operation = operation_of(eqn, inputs, moving[0], eqn.outvars[0], name=name, inner=inner)

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxiqa.layers import householder, max_min
+from jaxiqa.layers import beta_abs, householder, max_min
 from jaxiqa.layers.shrinkage import soft_threshold
 from tests.fuzz.draws import Draws, Step, has_axes, inexact, is_complex, real, typed
 
@@ -122,6 +122,7 @@ def activated(d: Draws) -> Step:
         lambda v: jnp.linalg.norm(v[i], axis=-1, keepdims=slope > 0) if v[i].ndim else v[i],
         lambda v: jnp.stack(jnp.unstack(v[i])[::-1]) if v[i].ndim else v[i],
         lambda v: max_min(v[i]) if even else v[i],
+        lambda v: beta_abs(v[i], share=min(abs(slope), 1.0)) if v[i].ndim else v[i],
         lambda v: householder(v[i], typed(angles, v[i])) if even else v[i],
         lambda v: soft_threshold(v[i], typed(np.abs(angles[:1]) if n > 1 else np.float64(0.2), v[i])),
         lambda v: jax.vjp(jax.nn.softplus, v[i])[1](jnp.ones_like(v[i]))[0],

@@ -18,6 +18,7 @@ def reshaped(d: Draws) -> Step:
         lambda v: jnp.flip(v[i], axis=order[0]),
         lambda v: v[i].swapaxes(0, -1),
         lambda v: jnp.squeeze(v[i]),
+        lambda v: jnp.roll(v[i], 1, axis=order[0]),
     )
 
 

@@ -13,6 +13,7 @@ from jaxiqa.layers import (
     fourier,
     kernel_bounds,
     linear_algebra,
+    manifold,
     orthogonal_dense,
     shrinkage,
     sll,
@@ -38,6 +39,11 @@ def skew(function):
     return lambda a: function(jnp.triu(a, 1) - jnp.triu(a, 1).swapaxes(-1, -2))
 
 
+def skew_step(w, a):
+    """Return exp(A − Aᵀ)·W."""
+    return manifold.rotate((w,), (jnp.broadcast_to(a - a.T, (2, 5, 5)),))[0][0]
+
+
 def span(v):
     """Return the reflection at the span: the derivative of a basis is correct for functions of its span only."""
     return layers.reflect(jnp.broadcast_to(jnp.eye(5, dtype=v.dtype), (2, 5, 5)), layers.orthonormal_basis(v))
@@ -46,10 +52,14 @@ def span(v):
 FUNCTIONS = {
     "almost_orthogonal": (layers.almost_orthogonal, [KERNEL[..., :3]]),
     "average_pool": (lambda x: layers.average_pool(x, 3, 2), [X]),
+    "beta_abs": (lambda x: layers.beta_abs(x, share=0.6), [X]),
     "cayley": (skew(layers.cayley), [SQUARE]),
+    "circular_shift": (lambda x: layers.circular_shift(x, distance=2, share=1.0), [X]),
+    "contracting_resize": (lambda x: layers.contracting_resize(x, (4, 9)), [X]),
     "depth_to_space": (lambda x: layers.depth_to_space(x, 2), [X]),
     "expm_eigh": (skew(layers.expm_eigh), [SQUARE]),
     "expm_taylor": (skew(layers.expm_taylor), [SQUARE]),
+    "global_l2_pool": (layers.global_l2_pool, [X]),
     "group_sort": (lambda x: layers.group_sort(x, 4), [X]),
     "householder": (layers.householder, [X, np.array([1.3, 0.4])]),
     "l2_pool": (lambda x: layers.l2_pool(x, 3, 2), [X]),
@@ -81,6 +91,7 @@ MACHINERY = {
     "antialias": (lambda x: blur.antialias(x, 3), [X]),
     "binomial_blur_3": (blur.binomial_blur_3, [X]),
     "binomial_blur_5": (blur.binomial_blur_5, [X]),
+    "corrected": (lambda w: manifold.corrected((w,))[0], [TALL / 3]),
     "convolve": (kernel_bounds.convolve, [X, KERNEL[..., :3]]),
     "dense": (orthogonal_dense.dense, [X, TALL[0, :3].repeat(2, 1)[:, :4]]),
     "depthwise_conv": (
@@ -103,6 +114,8 @@ MACHINERY = {
     "pick": (partial(pick.pick, kept=(0, 2)), [X]),
     "polish": (linear_algebra.polish, [TALL / 3]),
     "product": (linear_algebra.product, [SQUARE, TALL[:, :4]]),
+    "rotate": (skew_step, [TALL / 3, np.tri(5) / 20]),
+    "rotation": (lambda w, d: manifold.rotation((w,), (d,))[0], [TALL, TALL[::-1]]),
     "shifted_products": (lambda x, k: shifted_products(x, k, (2, 1), PADS), [X, KERNEL[:, :2, 0]]),
     "to_frequencies": (fourier.to_frequencies, [X]),
     "spread": (partial(pick.spread, kept=(0, 2, 5, 6), count=8), [X]),
@@ -111,12 +124,22 @@ MACHINERY = {
     "wide_conv": (partial(wide.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),
 }
 """Internal functions of the layers."""
-NO_FRACTIONS = {"band_gains", "band_matrix", "check_odd", "is_wide", "low_frequencies", "low_pass_mask", "phases"}
+NO_FRACTIONS = {
+    "band_gains",
+    "band_matrix",
+    "check_odd",
+    "conjugates",
+    "is_wide",
+    "low_frequencies",
+    "low_pass_mask",
+    "phases",
+    "positions",
+}
 NO_FRACTIONS |= {"square_window", "threshold_parameter", "windows"}
 """Functions that take sizes, or read shapes only."""
-OF_OTHERS = {"children", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
+OF_OTHERS = {"around", "children", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
 """Functions that compute nothing with their arguments, or take a function."""
-COMPLEX = {"multiply", "multiply_dense", "multiply_reflection", "response", "taylor"}
+COMPLEX = {"completed", "multiply", "multiply_dense", "multiply_reflection", "response", "taylor"}
 """Functions of complex matrices, which have no half precision; the public functions above call them."""
 
 MODULES = {
@@ -125,6 +148,8 @@ MODULES = {
     "SLL": lambda: layers.SLL(4, 4, inner=5, rngs=nnx.Rngs(0)),
     "SOC": lambda: layers.SOC(4, 3, rngs=nnx.Rngs(0)),
     "Bottleneck": lambda: layers.Bottleneck(4, 3, rngs=nnx.Rngs(0)),
+    "DirectConv": lambda: layers.DirectConv(layers.OrthogonalConv(4, 6, rngs=nnx.Rngs(0)), (5, 7)),
+    "DirectDense": lambda: layers.DirectDense(4, 3, use_bias=True, rngs=nnx.Rngs(0)),
     "Householder": lambda: layers.Householder(4),
     "LowPass": lambda: layers.LowPass(share=0.6),
     "OrthogonalConv": lambda: layers.OrthogonalConv(4, 6, kernel_size=(3, 2), rngs=nnx.Rngs(0)),
@@ -133,7 +158,8 @@ MODULES = {
     "Sandwich": lambda: layers.Sandwich(4, 3, rngs=nnx.Rngs(0)),
     "Shrinkage": lambda: layers.Shrinkage(4, threshold=0.3),
     "SquarePool": layers.SquarePool,
+    "to_direct": lambda: layers.to_direct(layers.RobustBlock(4, 4, rngs=nnx.Rngs(0)), (5, 7), channels=4),
     "materialize": lambda: layers.materialize(layers.OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (5, 7)),
     "Spectrum": lambda: layers.unitary_spectrum(jnp.asarray(KERNEL, float), (5, 7)),
 }
-NO_ARRAYS = {"BASELINES", "average_pool_constant", "coverage", "square_pool_constant"}
+NO_ARRAYS = {"BASELINES", "average_pool_constant", "coverage", "resize_constant", "square_pool_constant"}

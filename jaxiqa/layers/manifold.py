@@ -1,0 +1,109 @@
+"""Steps on the manifold of matrices with orthonormal columns (or rows): the matrix itself is the trained parameter.
+
+A step is ``W ← exp(Ω)·W``, Ω skew-Hermitian and small, so W stays orthonormal without a map from free parameters that
+would be computed, and differentiated, in every pass. Complex matrices are given as (real, imaginary) parts, because
+real products are faster (`jaxiqa.layers.linear_algebra.multiply`).
+"""
+
+from collections.abc import Callable
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from jaxiqa.core.precision import at_least_float32
+from jaxiqa.layers.exponential import expm_taylor
+from jaxiqa.layers.linear_algebra import Parts, multiply, newton_schulz
+
+ORDERS: tuple[tuple[float, int], ...] = ((0.02, 2), (0.05, 3), (0.25, 4))
+"""Largest ‖Ω‖_F -> order of the Taylor polynomial; above the last one the exponential is computed in full."""
+
+ROUNDING = 1e-7
+"""Distance from orthonormal columns that the rounding of a step adds, in float32."""
+
+TOLERANCE = 2e-6
+"""Bound of the accumulated distance at which the matrices are corrected."""
+
+
+def rotation(w: Parts, step: Parts) -> Parts:
+    """Return the skew-Hermitian ``Ω = ½(D·Wᴴ − W·Dᴴ)``: exp(Ω)·W is the step D, without what leaves the manifold.
+
+    Of square matrices, Ω·W is the part of D along the manifold. If D is the gradient of a function of W, the function
+    grows by ‖Ω‖² per t along ``exp(tΩ)·W``. Of a wide matrix (more columns than rows) the adjoint is rotated: Ω acts on
+    the longer side.
+
+    Args:
+        w: ``… n p``, as (real,) or (real, imaginary).
+        step: D, as ``w``; of a gradient, ∂f/∂real and ∂f/∂imaginary.
+
+    Returns:
+        ``… m m``, m = max(n, p).
+
+    >>> w, d = jnp.eye(2), jnp.array([[5.0, 2.0], [0.0, 0.0]])
+    >>> rotation((w,), (d,))[0].tolist()
+    [[0.0, 1.0], [-1.0, 0.0]]
+
+    Reference: Edelman, Arias and Smith, "The Geometry of Algorithms with Orthogonality Constraints",
+    arXiv:physics/9806030 (the canonical metric).
+    """
+    w, step = _tall(w), _tall(step)
+    outer = multiply(step, _adjoint(w))
+    return tuple((part - turned) / 2 for part, turned in zip(outer, _adjoint(outer), strict=True))
+
+
+@at_least_float32
+def rotate(w: Parts, omega: Parts) -> tuple[Parts, Float[Array, ""]]:
+    """Return ``exp(Ω)·W``, and a bound of the distance from orthonormal columns that the step adds.
+
+    The exponential is a Taylor polynomial in Ω, applied to W; its order is 2, 3 or 4 by the largest ‖Ω‖_F of the batch
+    (`ORDERS`). Above 0.25 the exponential is exact. The singular values of a polynomial of order 2, 3, 4 at ‖Ω‖₂ = r
+    differ from 1 by at most r⁴/8, r⁴/24, r⁶/144.
+
+    Args:
+        w: ``… n p``, as (real,) or (real, imaginary).
+        omega: ``… m m``, m = max(n, p), skew-Hermitian.
+
+    Reference: Hu et al., "LipNeXt: Scaling up Lipschitz-based Certified Robustness to Billion-parameter Models",
+    arXiv:2601.18513. **Differs from the paper**: lower limits of ‖Ω‖_F, so that the error of a step is bounded.
+    """
+    size = jnp.sqrt(jnp.max(sum(jnp.sum(part**2, (-2, -1)) for part in omega), initial=0))
+    limits = [limit for limit, _ in ORDERS]
+    branches: list[Callable[..., Parts]] = [partial(_polynomial, order=order) for _, order in ORDERS]
+    branches.append(_exponential)
+    tall = jax.lax.switch(jnp.searchsorted(jnp.asarray(limits), size), branches, _tall(w), omega)
+    errors = jnp.stack([size**4 / 8, size**4 / 24, size**6 / 144, jnp.zeros_like(size)])
+    added = errors[jnp.searchsorted(jnp.asarray(limits), size)] + ROUNDING
+    return (_adjoint(tall) if w[0].shape[-2] < w[0].shape[-1] else tall), added
+
+
+def corrected(w: Parts) -> Parts:
+    """Return W after one Newton–Schulz step towards the nearest matrix with orthonormal columns (or rows).
+
+    It squares the distance: from `TOLERANCE` to rounding.
+    """
+    tall = newton_schulz(_tall(w))
+    return _adjoint(tall) if w[0].shape[-2] < w[0].shape[-1] else tall
+
+
+def _polynomial(w: Parts, omega: Parts, *, order: int) -> Parts:
+    total, term = w, w
+    for k in range(1, order + 1):
+        term = tuple(part / k for part in multiply(omega, term))
+        total = tuple(a + b for a, b in zip(total, term, strict=True))
+    return total
+
+
+def _exponential(w: Parts, omega: Parts) -> Parts:
+    if len(omega) == 1:
+        return multiply((expm_taylor(omega[0]),), w)
+    whole = expm_taylor(jax.lax.complex(*omega))
+    return multiply((whole.real, whole.imag), w)
+
+
+def _tall(w: Parts) -> Parts:
+    return _adjoint(w) if w[0].shape[-2] < w[0].shape[-1] else w
+
+
+def _adjoint(w: Parts) -> Parts:
+    return tuple(sign * jnp.swapaxes(part, -1, -2) for sign, part in zip((1, -1), w, strict=False))

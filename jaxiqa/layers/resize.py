@@ -1,0 +1,51 @@
+"""Resizing with a known Lipschitz constant."""
+
+from functools import lru_cache
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from jaxiqa.core.checks import check_number
+
+
+def contracting_resize(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
+    """Resize (bilinear, antialiased when shrinking), divided by `resize_constant` where that is above 1.
+
+    So ‖y − y'‖ ≤ ‖x − x'‖. A larger image has more pixels and would have a larger norm: its values become smaller
+    instead. A smaller image is resized as usual, and its constant is below 1.
+
+    >>> contracting_resize(jnp.ones((1, 8, 8, 3)), (4, 4))[0, 0, 0].round(5).tolist()
+    [1.0, 1.0, 1.0]
+    >>> bool(contracting_resize(jnp.ones((1, 4, 4, 3)), (8, 8)).max() < 1)
+    True
+    """
+    shape = (x.shape[0], *size, x.shape[-1])
+    resized = jax.image.resize(x, shape, "bilinear", antialias=True)
+    return resized / max(1.0, resize_constant((x.shape[1], x.shape[2]), size))
+
+
+@lru_cache(maxsize=256)
+def resize_constant(size: tuple[int, int], new: tuple[int, int]) -> float:
+    """Return the exact Lipschitz constant of a bilinear, antialiased resize, in the Euclidean norm.
+
+    The resize is separable, so it is the product of the largest singular values of its two matrices.
+
+    Args:
+        size, new: (height, width) before and after.
+
+    Raises:
+        ValueError: a side below 1.
+
+    >>> round(resize_constant((8, 8), (8, 8)), 6), resize_constant((64, 64), (32, 32)) < 0.6
+    (1.0, True)
+    """
+    check_number("min(size)", min(size), 1)
+    check_number("min(new)", min(new), 1)
+    return float(np.prod([_largest(*sides) for sides in zip(size, new, strict=True)]))
+
+
+def _largest(side: int, new: int) -> float:
+    matrix = jax.image.resize(jnp.eye(side), (new, side), "bilinear", antialias=True)
+    return float(np.linalg.norm(np.asarray(matrix, np.float64), 2))

@@ -1,0 +1,78 @@
+"""Circular shifts, absolute values, global pooling and resizing: constants by dense SVD, and by the report."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from jaxiqa import lipschitz
+from jaxiqa.layers import beta_abs, circular_shift, contracting_resize, global_l2_pool, resize_constant
+
+SIZES = [(6, 8), (5, 7), (10, 1), (7, 2)]
+
+
+def matrix(function, shape):
+    """Return the matrix of a linear map of ``1 h w c``, in float64."""
+    basis = jnp.eye(int(np.prod(shape))).reshape(-1, *shape)
+    return np.asarray(jax.vmap(lambda x: function(x[None]).ravel())(basis), np.float64).T
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(
+    ("distance", "share", "channels"), [(1, 0.5, 8), (2, 1.0, 5), (3, 0.9, 9), (1, 0.0, 4), (1, 1.0, 3)]
+)
+def test_a_shift_is_a_permutation(size, distance, share, channels):
+    found = matrix(lambda x: circular_shift(x, distance=distance, share=share), (*size, channels))
+    np.testing.assert_array_equal(found @ found.T, np.eye(len(found)))
+    report = lipschitz.report(lambda x: circular_shift(x, distance=distance, share=share), (*size, channels))
+    assert report.bound == 1
+
+
+def test_groups_of_channels_move_in_four_directions():
+    x = jnp.zeros((1, 5, 5, 9)).at[0, 2, 2].set(1.0)
+    moved = circular_shift(x, distance=2, share=0.9)  # ⌊0.9·9/4⌋ = 2 channels per direction
+    places = [tuple(np.argwhere(np.asarray(moved[0, :, :, c]))[0].tolist()) for c in range(9)]
+    assert places == [(4, 2)] * 2 + [(0, 2)] * 2 + [(2, 4)] * 2 + [(2, 0)] * 2 + [(2, 2)]
+
+
+@pytest.mark.parametrize(("share", "changed"), [(0.0, 0), (0.5, 3), (0.99, 5), (1.0, 6)])
+def test_absolute_values_of_a_share_of_the_channels(share, changed):
+    x = jax.random.normal(jax.random.key(0), (2, 7, 4, 6))
+    y = beta_abs(x, share=share)
+    np.testing.assert_array_equal(y[..., :changed], jnp.abs(x[..., :changed]))
+    np.testing.assert_array_equal(y[..., changed:], x[..., changed:])
+    report = lipschitz.report(lambda x: beta_abs(x, share=share), (7, 4, 6))
+    assert report.bound == 1
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_global_pooling_has_the_norms_of_channels_and_constant_one(size):
+    x = jax.random.normal(jax.random.key(0), (2, *size, 3))
+    np.testing.assert_allclose(global_l2_pool(x), np.sqrt((np.asarray(x) ** 2).sum((1, 2))), rtol=1e-6)
+    assert lipschitz.report(global_l2_pool, (*size, 3)).bound == 1
+    jacobian = jax.jacobian(lambda x: global_l2_pool(x[None])[0])(x[0]).reshape(3, -1)
+    np.testing.assert_allclose(np.linalg.svd(jacobian, compute_uv=False), 1, atol=1e-6)
+    assert not jnp.any(jax.grad(lambda x: global_l2_pool(x).sum())(jnp.zeros((1, *size, 3))))
+
+
+@pytest.mark.parametrize(
+    ("size", "new"), [((6, 8), (3, 4)), ((5, 7), (5, 7)), ((4, 3), (9, 11)), ((9, 4), (5, 8)), ((1, 6), (3, 2))]
+)
+def test_the_constant_of_a_resize(size, new):
+    resize = lambda x: jax.image.resize(x, (1, *new, 1), "bilinear", antialias=True)  # noqa: E731
+    expected = np.linalg.norm(matrix(resize, (*size, 1)), 2)
+    assert resize_constant(size, new) == pytest.approx(expected, rel=1e-5)
+    assert resize_constant(size, new) >= expected * (1 - 1e-6)
+    found = np.linalg.norm(matrix(lambda x: contracting_resize(x, new), (*size, 1)), 2)
+    assert found == pytest.approx(min(1, expected), rel=1e-5)
+    assert lipschitz.report(lambda x: contracting_resize(x, new), (*size, 1)).bound == pytest.approx(found, rel=1e-4)
+
+
+def test_wrong_uses_are_refused():
+    x = jnp.zeros((1, 2, 2, 4))
+    with pytest.raises(ValueError, match=r"share=1\.5"):
+        circular_shift(x, share=1.5)
+    with pytest.raises(ValueError, match=r"share=-0\.1"):
+        beta_abs(x, share=-0.1)
+    with pytest.raises(ValueError, match=r"min\(new\)=0"):
+        resize_constant((4, 4), (0, 4))

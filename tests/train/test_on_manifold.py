@@ -1,0 +1,140 @@
+"""The optimiser of orthogonal matrices: against optax for free parameters, analytic optima, and dense SVD."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from flax import nnx
+
+from jaxiqa.layers import DirectDense, beta_abs
+from jaxiqa.layers.linear_algebra import random_orthogonal
+from jaxiqa.train.manifold import on_manifold
+
+RANDOM = np.random.default_rng(0)
+DIRECTIONS = {
+    "adam": optax.scale_by_adam(),
+    "momentum": optax.trace(0.9),
+    "clipped adamw": optax.chain(optax.clip_by_global_norm(1.0), optax.scale_by_adam(), optax.add_decayed_weights(0.1)),
+}
+
+
+def descend(loss, params, optimizer, steps):
+    @jax.jit
+    def step(params, state):
+        updates, state = optimizer.update(jax.grad(loss)(params), state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for _ in range(steps):
+        params, state = step(params, state)
+    return params, state
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+@pytest.mark.parametrize("shape", [(6, 6), (7, 3), (2, 5), (1, 4)])
+def test_the_nearest_orthogonal_matrix_is_found(shape, name):
+    """The minimum of ‖W − T‖² over orthonormal W is the polar factor of T: NumPy's SVD gives it."""
+    target = RANDOM.normal(size=shape)
+    u, _, v = np.linalg.svd(target, full_matrices=False)
+    start = jnp.float32(u @ v)
+    turned = jax.scipy.linalg.expm(
+        0.3 * jnp.triu(jnp.ones((max(shape),) * 2), 1) - 0.3 * jnp.tril(jnp.ones((max(shape),) * 2), -1)
+    )
+    start = turned @ start if shape[0] >= shape[1] else start @ turned
+    loss = lambda p: jnp.sum((p["orthogonal"] - target) ** 2)  # noqa: E731
+    rate = optax.linear_schedule(0.01, 0.0, 600)
+    found, _ = descend(loss, {"orthogonal": start}, on_manifold(rate, DIRECTIONS[name]), 600)
+    np.testing.assert_allclose(found["orthogonal"], u @ v, atol=2e-3)
+
+
+@pytest.mark.parametrize("rate", [1e-3, 0.03, 1.0])
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_singular_values_stay_one_for_any_number_of_steps(name, rate):
+    unitary = np.linalg.qr(RANDOM.normal(size=(6, 2, 5, 5)) + 1j * RANDOM.normal(size=(6, 2, 5, 5)))[0]
+    params = {
+        "a": {"orthogonal": random_orthogonal(jax.random.key(0), 8)},
+        "b": {"unitary": jnp.float32(np.stack([unitary.real, unitary.imag]))},
+    }
+    targets = jax.tree.map(lambda x: jnp.float32(RANDOM.normal(size=x.shape)), params)
+    loss = lambda p: sum(jnp.sum(jnp.sin(3 * x * t)) for x, t in zip(*map(jax.tree.leaves, (p, targets)), strict=True))  # noqa: E731
+    for turns in (1, 4):
+        found, state = descend(loss, params, on_manifold(rate, DIRECTIONS[name], turns=turns), 400)
+        parts = np.asarray(found["b"]["unitary"], np.float64)
+        for matrices in (np.asarray(found["a"]["orthogonal"], np.float64), parts[0] + 1j * parts[1]):
+            np.testing.assert_allclose(np.linalg.svd(matrices, compute_uv=False), 1, atol=5e-6)
+        assert all((distance <= 2e-6).all() for distance in (part.distance for part in state.matrices))
+        assert np.abs(parts - np.asarray(params["b"]["unitary"])).max() > 0.01
+
+
+@pytest.mark.parametrize("name", DIRECTIONS)
+def test_free_parameters_take_the_same_steps_as_without(name):
+    params = {"kernel": jnp.float32(RANDOM.normal(size=(3, 4))), "bias": jnp.zeros(4)}
+    loss = lambda p: jnp.sum(jnp.cos(p["kernel"])) + jnp.sum((p["bias"] - 1) ** 2)  # noqa: E731
+    alone, _ = descend(loss, params, optax.chain(DIRECTIONS[name], optax.scale(-0.01)), 20)
+    both, _ = descend(loss, params, on_manifold(0.01, DIRECTIONS[name]), 20)
+    jax.tree.map(np.testing.assert_array_equal, both, alone)
+
+
+def test_weight_decay_alone_does_not_move_an_orthogonal_matrix():
+    start = {"orthogonal": random_orthogonal(jax.random.key(1), 4)}
+    found, _ = descend(
+        lambda p: 0.0 * p["orthogonal"].sum(), start, on_manifold(0.1, optax.add_decayed_weights(0.5)), 50
+    )
+    np.testing.assert_allclose(found["orthogonal"], start["orthogonal"], atol=1e-6)
+
+
+def test_in_turns_every_group_moves_once_by_the_whole_update():
+    eyes = jnp.stack([jnp.broadcast_to(jnp.eye(3), (6, 1, 3, 3)), jnp.zeros((6, 1, 3, 3))])
+    gradient = {"unitary": jnp.float32(RANDOM.normal(size=eyes.shape))}
+    optimizer = on_manifold(1e-4, optax.identity(), turns=4)  # 4 does not divide 6 matrices: 3 groups
+    params, state = {"unitary": eyes}, optimizer.init({"unitary": eyes})
+    moved = []
+    for _ in range(3):
+        updates, state = optimizer.update(gradient, state, params)
+        moved.append(np.flatnonzero(np.abs(np.asarray(updates["unitary"])).max((0, 2, 3, 4))).tolist())
+        params = optax.apply_updates(params, updates)
+    assert moved == [[0, 1], [2, 3], [4, 5]]
+    # At the identity a rotation of size ε moves by ε·(G − Gᴴ)/2; the sum of k gradients, over 3 groups, times 3.
+    real, imaginary = (part[:, 0] for part in gradient["unitary"])
+    g = np.asarray(real + 1j * imaginary)
+    expected = -1e-4 * np.repeat([1, 2, 3], 2)[:, None, None] * (g - g.conj().swapaxes(-1, -2)) / 2
+    change = np.asarray(params["unitary"] - eyes)[:, :, 0]
+    np.testing.assert_allclose(change[0] + 1j * change[1], expected, atol=1e-6)
+
+
+def test_a_network_of_nnx_is_optimised_and_stays_one_lipschitz():
+    class Net(nnx.Module):
+        def __init__(self):
+            self.first, self.last = (
+                DirectDense(3, 8, rngs=nnx.Rngs(0)),
+                DirectDense(8, 1, use_bias=True, rngs=nnx.Rngs(1)),
+            )
+
+        def __call__(self, x):
+            return self.last(beta_abs(self.first(x)))[:, 0]
+
+    net, x = Net(), jax.random.normal(jax.random.key(0), (64, 3))
+    wanted = jnp.abs(x[:, 0] - x[:, 1]) / np.sqrt(2)
+    optimizer = nnx.Optimizer(net, on_manifold(0.02), wrt=nnx.Param)
+    losses = []
+
+    @nnx.jit
+    def step(net, optimizer):
+        loss, gradient = nnx.value_and_grad(lambda net: jnp.mean((net(x) - wanted) ** 2))(net)
+        optimizer.update(net, gradient)
+        return loss
+
+    for _ in range(200):
+        losses.append(float(step(net, optimizer)))
+    assert losses[-1] < 0.05 * losses[0]
+    assert np.linalg.norm(jax.vmap(jax.grad(lambda x: net(x[None])[0]))(x), axis=1).max() <= 1 + 1e-5
+
+
+def test_wrong_uses_are_refused():
+    with pytest.raises(ValueError, match="turns"):
+        on_manifold(0.1, turns=0)
+    optimizer = on_manifold(0.1)
+    params = {"orthogonal": jnp.eye(2)}
+    with pytest.raises(ValueError, match="params is None"):
+        optimizer.update(params, optimizer.init(params))
