@@ -18,18 +18,22 @@ import _robustness as common
 from jaxiqa.config import Experiment, Model
 
 METRIC = "tres"
+LOSS = {"loss": "mae", "labels": "percent"}
+"""As published, also at the scale "small": the distances of its other terms have the scale of the labels."""
+BASE = {**LOSS, "learning_rate": 5e-4, "backbone_factor": 0.4}
+"""Training of the base at the scale "small": at 1e-3 its transformer stays at a validation SROCC of .36."""
 
 
 def get_config(scale: common.Scale = "paper") -> Experiment:
     where, mid = ("after:layer3", 512) if scale == "paper" else ("after:block10", 56)
     block = common.robust(where, mid=mid, padding="SAME")
     variants = {
-        "base": common.base(scale),
+        "base": common.base(scale, **BASE),
         # The authors' weight 5e-4 and step 0.01 are for normalised pixels.
-        "nt": common.regularised(scale, 5e-4 * common.DEVIATION**2, 0.01 * common.DEVIATION),
-        "at": common.attacked(scale, common.one_step(2, 3, "unchanged", "loss")),
-        "ours": common.hardened(scale, block),
-        "bottleneck": common.hardened(scale, common.control(block)),
+        "nt": common.regularised(scale, 5e-4 * common.DEVIATION**2, 0.01 * common.DEVIATION, **LOSS),
+        "at": common.attacked(scale, common.one_step(2, 3, "unchanged", "loss"), tuned=LOSS),
+        "ours": common.hardened(scale, block, tuned=BASE),
+        "bottleneck": common.hardened(scale, common.control(block), tuned=BASE),
     }
     if scale == "paper":
         size, options = (224, 224), {"protocol": "whole"}
