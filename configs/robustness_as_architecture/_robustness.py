@@ -87,7 +87,7 @@ def regularised(scale: Scale, weight: float, step: float, **tuned: Any) -> Varia
 
 
 def attacked(scale: Scale, adversarial: Adversarial, *, tuned: dict[str, Any] | None = None, **paper: Any) -> Variant:
-    """Return AT: the base, trained on attacked images too; ``tuned`` is for the scale "small", the others for "paper"."""
+    """Return AT: the base, trained on attacked images too; ``tuned`` is for the scale "small"."""
     if scale == "paper":
         return Variant(replace(PUBLISHED, adversarial=adversarial, **paper), parent="base")
     return Variant(gentle(2, adversarial=adversarial, **(tuned or {})), parent="base")
