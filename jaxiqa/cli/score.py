@@ -7,20 +7,18 @@ listed at the end; the exit status is then 1.
 """
 
 import math
-import os
 import sys
 import time
 from collections.abc import Callable, Hashable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cache
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated, Any, Literal
 
 import tyro
 
 from jaxiqa.cli.options import options_last, parse_options
-from jaxiqa.core.csv_files import FORMULA_STARTS, as_csv
-from jaxiqa.core.files import check_file, write_bytes
+from jaxiqa.cli.score_table import check_output, give, save
 
 PIXELS = 2**22
 """Most pixels in a batch of several images; batches of large images are smaller."""
@@ -48,6 +46,10 @@ class Arguments:
     """File to write, with the columns image and score; an existing file is replaced. Without it, a table is printed."""
     batch_size: int = 8
     """Images of equal size scored at once."""
+    epsilon: str | None = None
+    """Also give the certified interval of every score: of all images within this distance, such as 2/255 or 0.5."""
+    norm: Literal["linf", "l2"] = "linf"
+    """Norm of epsilon: largest change of a pixel value, or Euclidean distance; pixel values are in [0, 1]."""
     options: tuple[str, ...] = ()
     """Options of the model, such as: protocol=pyiqa"""
 
@@ -78,22 +80,27 @@ def run(arguments: Arguments) -> int:
     from jaxiqa import models
 
     model = models.load(arguments.model, arguments.weights, **options)
+    radius = _radius(arguments, model)
     scores: dict[Path, float] = {}
+    changes: dict[Path, float] = {}
+    certify = None if radius is None else lambda size: model.certificate(radius, size, norm=arguments.norm)
     faults = dict(found.faults)
     total, interrupted, written = len(found.paths), False, time.monotonic()
     try:
         with progress_bar("scoring", "images") as update:
-            for done in score_files(model, found.paths, faults, batch_size=arguments.batch_size):
+            for done in score_files(
+                model, found.paths, faults, batch_size=arguments.batch_size, certify=certify, changes=changes
+            ):
                 scores |= done
                 update(len(scores) + len(faults), total)
                 if arguments.csv and done and time.monotonic() - written > SAVE_SECONDS:
-                    save(arguments.csv, found.paths, scores)
+                    save(arguments.csv, found.paths, scores, changes)
                     written = time.monotonic()
     except KeyboardInterrupt:
         interrupted = True
     finally:
         if scores or not interrupted:
-            give(arguments.csv, found.paths, scores)
+            give(arguments.csv, found.paths, scores, changes)
     if found.skipped:
         names = ", ".join(shown(path) for path in found.skipped[:SHOWN])
         more = f" and {len(found.skipped) - SHOWN} more" if len(found.skipped) > SHOWN else ""
@@ -112,42 +119,32 @@ def run(arguments: Arguments) -> int:
     return 1 if faults else 0
 
 
-def give(out: Path | None, paths: Sequence[Path], scores: dict[Path, float]) -> None:
-    """Write the csv; print a table if there is no csv or it cannot be written."""
-    from jaxiqa.core.progress import note, shown
+def _radius(arguments: Arguments, model: Any) -> float | None:
+    """Return epsilon as a number, or None; raise ``ValueError`` if it is none or the model has no certificate."""
+    if arguments.epsilon is None:
+        return None
+    from jaxiqa.cli.values import parse_number
 
-    if out:
-        try:
-            save(out, paths, scores)
-            print(f"{len(scores)} scores in {shown(out)}")
-            return
-        except (OSError, ValueError) as error:
-            note(f"error: {error}; the scores are printed instead")
-    names = [(shown(path), scores[path]) for path in paths if path in scores]
-    width = max((len(name) for name, _ in names), default=0)
-    for name, score in names:
-        print(f"{name.ljust(width)}  {score:.4f}")
-
-
-def save(out: Path, paths: Sequence[Path], scores: dict[Path, float]) -> None:
-    """Write the scores so far, in the order of the paths; links are followed. Names keep their bytes."""
-    text = scores_csv([(str(path), scores[path]) for path in paths if path in scores])
-    write_bytes(Path(os.path.realpath(out)), text.encode("utf-8", "surrogateescape"))
-
-
-def check_output(out: Path, inputs: Sequence[Path]) -> None:
-    """Check that a csv can be written here and replaces none of the images; else raise ``ValueError``."""
-    if os.path.realpath(out) in map(os.path.realpath, inputs):
-        raise ValueError(f"csv: {out} is one of the images; give another name")
-    check_file("csv", out)
+    if not hasattr(model, "certificate"):
+        raise ValueError(f"epsilon={arguments.epsilon}: {arguments.model} has no certificate; lipschitz_iqa has one")
+    radius = parse_number(arguments.epsilon)
+    model.certificate(radius, (1, 1), norm=arguments.norm)  # raises the error for a wrong number
+    return radius
 
 
 def score_files(
-    model: Any, paths: Sequence[Path], faults: dict[Path, str], *, batch_size: int
+    model: Any,
+    paths: Sequence[Path],
+    faults: dict[Path, str],
+    *,
+    batch_size: int,
+    certify: Callable[[tuple[int, int]], float] | None = None,
+    changes: dict[Path, float] | None = None,
 ) -> Iterator[dict[Path, float]]:
     """Yield the scores of image files, some at a time; store the reason in ``faults`` if a file cannot be scored.
 
-    Images of one size wait until they fill a batch, as long as all waiting images fit in `WAITING`.
+    Images of one size wait until they fill a batch, as long as all waiting images fit in `WAITING`. With ``certify``,
+    the certificate for each image's own size is stored in ``changes``.
     """
     import numpy as np
 
@@ -191,6 +188,8 @@ def score_files(
             if shrink is not None:
                 make_room(programs, image.shape)
             pixels = shrink(image) if shrink else image
+            if certify is not None and changes is not None:
+                changes[path] = certify((image.shape[0], image.shape[1]))
         except ValueError as error:
             faults[path] = str(error)
             yield {}
@@ -262,17 +261,3 @@ def _shrinker(model: Any) -> Callable[[Any], Any] | None:
 def _unit(pixels: Any) -> Any:
     """Convert 8-bit values to float32 in [0, 1]; return other values unchanged."""
     return pixels.astype("float32") / 255 if pixels.dtype == "uint8" else pixels
-
-
-def scores_csv(rows: Sequence[tuple[str, float]]) -> str:
-    """Return the csv text with columns ``image,score``.
-
-    ``./`` is put before names that a spreadsheet would read as a formula, so that they still lead to the file.
-
-    >>> print(scores_csv([("a, b.png", 61.25), ("=1.png", 50.0)]), end="")
-    image,score
-    "a, b.png",61.25
-    ./=1.png,50.0
-    """
-    named = [(f"./{name}" if name.startswith(FORMULA_STARTS) else name, score) for name, score in rows]
-    return as_csv([("image", "score"), *named])

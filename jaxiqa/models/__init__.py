@@ -8,6 +8,7 @@ HOMES = {
     "POSITIONS": "jaxiqa.models.positions",
     "Averaged": "jaxiqa.models.averaged",
     "Linearity": "jaxiqa.models.linearity",
+    "LipschitzIQA": "jaxiqa.models.lipschitz_iqa",
     "NormControlled": "jaxiqa.models.norm_controlled",
     "ScoreModel": "jaxiqa.models.score_model",
     "average": "jaxiqa.models.averaged",

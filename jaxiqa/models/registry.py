@@ -5,6 +5,7 @@ from jaxiqa.models.fpr import FPR_SPEC
 from jaxiqa.models.hyperiqa import HYPERIQA_SPEC
 from jaxiqa.models.koncept import KONCEPT_SPEC
 from jaxiqa.models.linearity import LINEARITY_SPEC
+from jaxiqa.models.lipschitz_iqa import LIPSCHITZ_IQA_SPEC
 from jaxiqa.models.maniqa import MANIQA_SPEC
 from jaxiqa.models.metaiqa import METAIQA_SPEC
 from jaxiqa.models.norm_controlled import NORM_CONTROLLED_SPEC
@@ -19,6 +20,7 @@ MODELS: dict[str, ModelSpec] = {
     "hyperiqa": HYPERIQA_SPEC,
     "koncept512": KONCEPT_SPEC,
     "linearity": LINEARITY_SPEC,
+    "lipschitz_iqa": LIPSCHITZ_IQA_SPEC,
     "maniqa": MANIQA_SPEC,
     "metaiqa": METAIQA_SPEC,
     "norm_controlled": NORM_CONTROLLED_SPEC,

@@ -9,7 +9,7 @@ import optax
 from jaxtyping import Array
 
 from jaxiqa.core.checks import check_number
-from jaxiqa.layers.manifold import TOLERANCE, corrected, rotate, rotation
+from jaxiqa.layers.manifold import TOLERANCE, corrected, nearest, rotate, rotation
 
 KINDS = {"orthogonal": 1, "unitary": 2}
 """Name of a parameter that is kept orthogonal -> number of its parts: real, or real and imaginary (leading axis)."""
@@ -20,12 +20,12 @@ class Matrices(NamedTuple):
 
     Attributes:
         direction: of the direction, in rotations.
-        total: sum of the gradients since each group's last step; empty if there is one group.
+        total: sum of the gradients since each group's last step; () if there is one group.
         distance: bounds of the distance from orthogonal.
     """
 
     direction: Any
-    total: Array
+    total: Any
     distance: Array
 
 
@@ -86,7 +86,7 @@ def on_manifold(
             if kind:
                 shape = _shape(kind, leaf, turns)
                 omega = jnp.zeros((shape[1], shape[0], *shape[2:-2], max(shape[-2:]), max(shape[-2:])), leaf.dtype)
-                total = jnp.zeros(shape if shape[1] > 1 else (0,), leaf.dtype)
+                total = jnp.zeros(shape, leaf.dtype) if shape[1] > 1 else ()
                 matrices.append(Matrices(jax.vmap(direction.init)(omega), total, jnp.zeros(shape[1])))
         return OnManifold(jnp.int32(0), direction.init(_free(params)), tuple(matrices))
 
@@ -108,6 +108,24 @@ def on_manifold(
         )
 
     return optax.GradientTransformation(init, update)
+
+
+def orthogonalised(params: Any) -> Any:
+    """Return parameters whose orthogonal matrices are the nearest ones to those given, such as averages.
+
+    >>> orthogonalised({"orthogonal": jnp.diag(jnp.array([0.5, 0.8]))})["orthogonal"].round(5).tolist()
+    [[1.0, 0.0], [0.0, 1.0]]
+    """
+    found = []
+    for kind, leaf in _leaves(params):
+        parts = nearest(tuple(leaf) if kind == "unitary" else (leaf,)) if kind else (leaf,)
+        found.append(jnp.stack(parts) if kind == "unitary" else parts[0])
+    return jax.tree.unflatten(jax.tree.structure(params), found)
+
+
+def has_matrices(params: Any) -> bool:
+    """Return whether any parameter is orthogonal."""
+    return any(kind for kind, _ in _leaves(params))
 
 
 def _rotated(

@@ -8,6 +8,7 @@ import optax
 from jaxtyping import Array
 
 from jaxiqa.config import Training
+from jaxiqa.train.manifold import has_matrices, on_manifold, orthogonalised
 
 Tree = dict[Any, Any]
 
@@ -24,11 +25,15 @@ def make_optimizer(
         pretrained: names of the backbone stages with the backbone's rate.
 
     With ``weight_decay``, ``weight_decay · weight`` is added to each gradient before Adam (as in PyTorch's Adam, not
-    AdamW).
+    AdamW). Parameters that must stay orthogonal take steps along their manifold (`jaxiqa.train.manifold`).
     """
     head, backbone = learning_rates(training, steps_per_epoch)
 
     def adam(rate: optax.Schedule) -> optax.GradientTransformation:
+        if has_matrices(params):
+            decay = optax.add_decayed_weights(training.weight_decay)
+            direction = optax.scale_by_adam()
+            return on_manifold(rate, optax.chain(decay, direction) if training.weight_decay else direction)
         if not training.weight_decay:
             return optax.adam(rate)
         return optax.chain(optax.add_decayed_weights(training.weight_decay), optax.adam(rate))
@@ -127,9 +132,12 @@ def weight_average(decay: float) -> optax.GradientTransformation:
 
 
 def averaged(state: Any) -> Any:
-    """Return the moving average in the state of an optimiser; None without one."""
+    """Return the moving average in the state of an optimiser; None without one.
+
+    Of orthogonal matrices it is the orthogonal matrix that is nearest to their mean.
+    """
     found = [part.average for part in jax.tree.leaves(state, is_leaf=_is_average) if _is_average(part)]
-    return found[0] if found else None
+    return orthogonalised(found[0]) if found else None
 
 
 def _is_average(part: Any) -> bool:

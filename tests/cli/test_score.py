@@ -15,6 +15,7 @@ from quick import every
 
 from jaxiqa import models
 from jaxiqa.cli import score as scoring
+from jaxiqa.cli.score_table import scores_csv
 from jaxiqa.core import compiled
 from jaxiqa.data import read_image
 from jaxiqa.data.search import find
@@ -185,7 +186,7 @@ def test_an_unwritable_csv_is_an_error_before_scoring(folder, tmp_path, monkeypa
 def test_scores_before_ctrl_c_are_kept(folder, runs, tmp_path, monkeypatch, capsys, to_file):
     named = [folder / "same0.png", folder / "same1.png"]
 
-    def interrupted(model, paths, faults, *, batch_size):
+    def interrupted(model, paths, faults, **options):
         yield {paths[0]: 1.5}
         raise KeyboardInterrupt
 
@@ -267,6 +268,6 @@ def test_a_csv_that_is_a_pipe_is_refused_under_the_given_name():
 
 
 def test_no_cell_of_the_csv_is_a_formula_and_names_stay_valid_paths():
-    assert scoring.scores_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0), (" b.png", 4.0)]) == (
+    assert scores_csv([("=1+1.png", 1.0), ("@a.png", 2.0), ("a=.png", 3.0), (" b.png", 4.0)]) == (
         "image,score\n./=1+1.png,1.0\n./@a.png,2.0\na=.png,3.0\n./ b.png,4.0\n"
     )

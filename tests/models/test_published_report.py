@@ -16,6 +16,7 @@ OPTIONS = {
     "hyperiqa": ({"width": 4, "crops": 2}, (60, 80)),
     "koncept512": ({"width": 2, "pooling": "full"}, (75, 91)),
     "linearity": ({"backbone": "resnet18", "width": 8}, (40, 56)),
+    "lipschitz_iqa": ({"channels": (8, 12), "depth": (1, 1)}, (40, 56)),
     "maniqa": ({"width": 24, "protocol": "resize"}, (60, 80)),
     "metaiqa": ({"width": 4}, (60, 80)),
     "norm_controlled": ({"backbone": "resnet18", "width": 8, "channels": 8}, (40, 56)),
@@ -25,7 +26,7 @@ OPTIONS = {
 }
 UNBOUNDED = ("brisque", "fpr", "hyperiqa", "maniqa", "tres")
 """Metrics that multiply two values that both depend on the image."""
-WITHOUT_STAGES = ("brisque",)
+WITHOUT_STAGES = ("brisque", "lipschitz_iqa")
 """Metrics that cannot be hardened."""
 
 

@@ -19,6 +19,7 @@ SMALL = {
     "hyperiqa": Model("resnet18", width=4, metric="hyperiqa", options={"crops": 1}),
     "koncept512": Model("mobilenet_v2", width=8, metric="koncept512"),
     "linearity": Model("resnet18", width=8),
+    "lipschitz_iqa": Model(metric="lipschitz_iqa", options={"channels": (8, 12), "depth": (1, 1)}),
     "maniqa": Model(metric="maniqa", width=24, options={"protocol": "resize"}),
     "metaiqa": Model(metric="metaiqa", width=8),
     "norm_controlled": Model("resnet18", width=8, metric="norm_controlled", options={"channels": 8}),
@@ -37,7 +38,7 @@ def experiment(model, where, workdir=""):
         "base": Variant(training),
         "hard": Variant(training, parent="base", block=Block(f"after:{where}", "bottleneck", {"mid": 2})),
     }
-    if model.metric == "brisque":  # it is no network of stages
+    if model.metric in ("brisque", "lipschitz_iqa"):  # they are no networks of stages
         del variants["hard"]
     return Experiment("any", data, model, variants, Evaluation(data, {}), workdir=str(workdir))
 

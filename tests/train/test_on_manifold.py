@@ -7,9 +7,13 @@ import optax
 import pytest
 from flax import nnx
 
+from jaxiqa import models
+from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant, run_folder
 from jaxiqa.layers import DirectDense, beta_abs
 from jaxiqa.layers.linear_algebra import random_orthogonal
-from jaxiqa.train.manifold import on_manifold
+from jaxiqa.lipschitz import report
+from jaxiqa.train.experiment import load_data, train_variant
+from jaxiqa.train.manifold import on_manifold, orthogonalised
 
 RANDOM = np.random.default_rng(0)
 DIRECTIONS = {
@@ -129,6 +133,32 @@ def test_a_network_of_nnx_is_optimised_and_stays_one_lipschitz():
         losses.append(float(step(net, optimizer)))
     assert losses[-1] < 0.05 * losses[0]
     assert np.linalg.norm(jax.vmap(jax.grad(lambda x: net(x[None])[0]))(x), axis=1).max() <= 1 + 1e-5
+
+
+def test_the_mean_of_orthogonal_matrices_is_replaced_by_the_nearest_one():
+    turn = jnp.eye(5, k=1) - jnp.eye(5, k=-1)
+    a, b = (random_orthogonal(jax.random.key(0), 5) @ jax.scipy.linalg.expm(s * turn) for s in (0.1, 0.4))
+    u, _, v = np.linalg.svd((a + b) / 2)
+    found = orthogonalised({"x": {"orthogonal": (a + b) / 2}, "bias": jnp.ones(2)})
+    np.testing.assert_allclose(found["x"]["orthogonal"], u @ v, atol=1e-5)
+    np.testing.assert_array_equal(found["bias"], 1)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("average", [None, 0.9])
+def test_a_certified_metric_trained_by_the_program_keeps_its_constant(tmp_path, average):
+    data = Data("builtin", options={"size": (24, 32), "train": 16, "val": 8, "test": 4})
+    training = Training(epochs=4, batch_size=4, learning_rate=0.02, weight_decay=1e-3, average=average)
+    model = Model(metric="lipschitz_iqa", options={"channels": (8, 12), "depth": (1, 1), "slope": 0.05})
+    chosen = Experiment("x", data, model, {"base": Variant(training)}, Evaluation(data, {}), workdir=str(tmp_path))
+    train_variant(chosen, "base", 0, load_data(chosen, ["base"]), {}, {})
+    trained = models.load_run(run_folder(chosen, "base", 0))
+    for _, layer in nnx.iter_modules(trained):
+        if isinstance(layer, DirectDense):
+            values = np.linalg.svd(np.asarray(layer.orthogonal[...], np.float64), compute_uv=False)
+            np.testing.assert_allclose(values, 1, atol=5e-6)
+    assert float(trained.slope) == pytest.approx(0.05, rel=1e-5)  # weight decay, too, leaves a fixed slope
+    assert report(trained, (24, 32, 3)).bound == pytest.approx(trained.constant((24, 32)), rel=0.01)
 
 
 def test_wrong_uses_are_refused():
