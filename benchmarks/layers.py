@@ -3,14 +3,15 @@
     pip install -e '.[bench]'
     python benchmarks/layers.py                     # every size, an hour on two cores
     python benchmarks/layers.py --sizes 64x32x32    # channels x height x width: only these
+    python benchmarks/layers.py --steps             # only the training steps; other rows stay as they are
 
 Each size is stored in benchmarks/layers.json as soon as it is measured. benchmarks/README.md shows all stored sizes.
 
 Both sides use the same number of threads, batch 8, 3×3 kernels with ‖A‖ ≈ 1.7, and float32. Peers are measured on
 square maps only: PyTorch's usual Cayley convolution takes no others. "build" computes the unitary matrices from the
 skew-Hermitian matrices of all frequencies. "fwd+bwd" is the gradient by kernel and input. "cached" applies matrices
-that are already built. σ error is the largest |σ − 1| over every seventh frequency, by SVD in float64. MiB are XLA's
-temporary buffers.
+that are already built. "step" is a training step with Adam (benchmarks/training_steps.py). σ error is the largest
+|σ − 1| over every seventh frequency, by SVD in float64. MiB are XLA's temporary buffers.
 """
 
 import argparse
@@ -24,6 +25,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 from timing import measure
+from training_steps import TURNS, steps
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import history
@@ -203,6 +205,7 @@ def table(results: list[Result]) -> str:
 
 HEADS = ("c, map", "jax.scipy expm / build taylor, time", "build taylor / jax.scipy expm, memory", "share of GEMM peak")
 HEADS += ("fwd+bwd: fastest exact layer / torch Cayley", "fwd+bwd: expm / torch Cayley", "cached / unconstrained")
+HEADS += ("step: manifold / unconstrained", "step: expm / manifold")
 
 
 def bars(results: list[Result]) -> str:
@@ -219,9 +222,19 @@ def bars(results: list[Result]) -> str:
             f"{ours / torch.seconds:.2f}" if torch else "",
             f"{row['fwd+bwd expm'].seconds / torch.seconds:.2f}" if torch else "",
             f"{row['cached expm'].seconds / row['cached unconstrained'].seconds:.2f}",
+            *step_ratios(row),
         ]
         lines.append("| " + " | ".join((result.size, *cells)) + " |")
     return "\n".join(lines)
+
+
+def step_ratios(row: dict[str, Row]) -> tuple[str, str]:
+    """Return the ratios of training steps, of the variant with turns; the free convolution is the faster one."""
+    ours, expm = row.get(f"step on the manifold, {TURNS} turns"), row.get("step expm")
+    if ours is None or expm is None:
+        return "", ""
+    free = min(row[f"step unconstrained, {kind}"].seconds for kind in ("kernel", "spectrum"))
+    return f"{ours.seconds / free:.2f}", f"{expm.seconds / ours.seconds:.1f}"
 
 
 def device() -> str:
@@ -243,23 +256,38 @@ def show(results: list[Result]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sizes", nargs="*", help="such as 64x32x32; all by default")
-    chosen = parser.parse_args().sizes
+    parser.add_argument("--steps", action="store_true", help="measure only the training steps of stored sizes")
+    arguments = parser.parse_args()
+    chosen = arguments.sizes
     sizes = [tuple(map(int, size.split("x"))) for size in chosen] if chosen else SIZES + BLOCKS
-    if importlib.util.find_spec("torch") is None:
+    if not arguments.steps and importlib.util.find_spec("torch") is None:
         raise SystemExit("error: torch is not installed: pip install -e '.[bench]'")
     for c, h, w in sizes:
-        rows = exponentials(c, h, w) + layers(c, h, w, peers=h == w)
+        trained = [Row(*row) for row in steps(c, h, w, batch=BATCH, **rounds(c, h, w))]
+        if arguments.steps:
+            old = next((old for old in stored() if (old.device, old.size) == (device(), f"{c}, {h}x{w}")), None)
+            if old is None:
+                raise SystemExit(f"error: {c}, {h}x{w} is not measured on this device yet; leave out --steps")
+            keep(old._replace(rows=[row for row in old.rows if not row.name.startswith("step ")] + trained))
+            print(table([old._replace(rows=trained)]), flush=True)
+            continue
+        rows = exponentials(c, h, w) + layers(c, h, w, peers=h == w) + trained
         new = Result(device(), f"{c}, {h}x{w}", peak(), taylor_operations(c, h, w), rows)
         print(bars([new]), table([new]), sep="\n\n", flush=True)
         keep(new)
 
 
+def stored() -> list[Result]:
+    """Return the results in the JSON file."""
+    store = FOLDER / "layers.json"
+    read = json.loads(store.read_text()) if store.exists() else []
+    return [Result(*old[:-1], [Row(*row) for row in old[-1]]) for old in read]
+
+
 def keep(new: Result) -> None:
     """Add one result to the JSON file and write all results to the README."""
     store, page = FOLDER / "layers.json", FOLDER / "README.md"
-    read = json.loads(store.read_text()) if store.exists() else []
-    results = [Result(*old[:-1], [Row(*row) for row in old[-1]]) for old in read]
-    results = [old for old in results if (old.device, old.size) != (new.device, new.size)] + [new]
+    results = [old for old in stored() if (old.device, old.size) != (new.device, new.size)] + [new]
     results.sort(key=lambda result: (result.device, [int(n) for n in re.findall(r"\d+", result.size)]))
     store.write_text(json.dumps(results, indent=1) + "\n")
     history.append("layers", new.device, new.size, {row.name: row.seconds for row in new.rows})

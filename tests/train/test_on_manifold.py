@@ -145,7 +145,7 @@ def test_the_mean_of_orthogonal_matrices_is_replaced_by_the_nearest_one():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("average", [None, 0.9])
+@pytest.mark.parametrize("average", [0.0, 0.9])
 def test_a_certified_metric_trained_by_the_program_keeps_its_constant(tmp_path, average):
     data = Data("builtin", options={"size": (24, 32), "train": 16, "val": 8, "test": 4})
     training = Training(epochs=4, batch_size=4, learning_rate=0.02, weight_decay=1e-3, average=average)
