@@ -54,7 +54,7 @@ def test_every_config_is_well_formed(path):
     assert experiment.name == NAMES.get(path.stem, path.stem)
     assert experiment.data.name in data.DATASETS
     assert experiment.evaluation.data.name in data.DATASETS
-    assert experiment.model.backbone in BACKBONES
+    assert experiment.model.backbone in {None, *BACKBONES}
     for attack in experiment.evaluation.attacks.values():
         if attack.name in attacks.FITTED:
             assert attack.fit_on is not None

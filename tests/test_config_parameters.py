@@ -125,5 +125,5 @@ def test_configs_in_folders_have_names_and_helpers_are_no_configs():
     assert all(path.is_file() and not path.stem.startswith("_") for path in names.values())
     assert list(names) == [*sorted(n for n in names if "/" not in n), *sorted(n for n in names if "/" in n)]
     assert find_config("nowhere/config") == Path("nowhere/config")
-    with pytest.raises(FileNotFoundError, match=r"did you mean 'quickstart'\? There are 'clive_ablation'"):
+    with pytest.raises(FileNotFoundError, match=r"did you mean 'quickstart'\? There are 'certified'"):
         load_config(find_config("quickstar"))

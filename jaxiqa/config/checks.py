@@ -154,15 +154,23 @@ def _check_training(where: str, training: Training) -> None:
             for field in ("weight", "step", "limit"):
                 if hasattr(chosen, field):
                     _check_positive(f"{where}.{name}.{field}", getattr(chosen, field))
+    if training.distil and training.distil.distorted < 0:
+        raise ValueError(f"{where}.distil.distorted={training.distil.distorted}; expected at least 0")
     if training.distil and training.batch_size == 1:
         raise ValueError(f"{where}.batch_size=1; expected at least 2, since distil compares the images of a batch")
 
 
 def _check_teacher(where: str, variant: Variant, earlier: list[str]) -> None:
     assert variant.training.distil
+    if variant.training.distil.weights is not None:
+        if variant.training.distil.teacher is not None:
+            raise ValueError(f"{where}: teacher and weights are both given; give one of them")
+        return
     teacher = variant.training.distil.teacher or variant.parent
     if teacher is None:
-        raise ValueError(f"{where}.teacher=None, but the variant has no parent to learn from; name an earlier variant")
+        raise ValueError(
+            f"{where}.teacher=None, but the variant has no parent; name an earlier variant, or give weights"
+        )
     if teacher not in earlier:
         raise ValueError(f"{where}.teacher={teacher!r} is not an earlier variant{suggestion(teacher, earlier)}")
 

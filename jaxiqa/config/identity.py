@@ -39,7 +39,7 @@ def chain(experiment: Experiment, variant: str) -> list[str]:
 
 def teacher_of(variant: Variant | Average) -> str | None:
     """Return the name of the variant that teaches another one, or None."""
-    if not isinstance(variant, Variant) or variant.training.distil is None:
+    if not isinstance(variant, Variant) or variant.training.distil is None or variant.training.distil.weights:
         return None
     return variant.training.distil.teacher or variant.parent
 
@@ -154,6 +154,10 @@ def _described(variant: Variant) -> dict[str, Any]:
     for name, unused in LATER.items():
         if described["training"][name] == unused:
             del described["training"][name]
+    if distil := described["training"].get("distil"):
+        for name, unused in (("weights", None), ("distorted", 0)):
+            if distil[name] == unused:
+                del distil[name]
     for name in ("activation", "head_activation", "blur", "pooling", "tail"):
         if described[name] is None:
             del described[name]

@@ -122,10 +122,15 @@ class Distil:
     weight: float = 1.0
     teacher: str | None = None
     """An earlier variant, or an average; None: the parent."""
+    weights: str | None = None
+    """Folder of a training run, whose metric is the teacher instead: of any kind, with its own protocol. Its scores and
+    the labels must have the same scale. Relative paths as for `Data.source`."""
     data: Data | None = None
     """The images; None: the training images of the experiment."""
     split: str = "train"
     """Split of `data`."""
+    distorted: int = 0
+    """Number of distorted copies per image that are shown instead: `jaxiqa.data.distorted`. 0: the images."""
 
 
 Rate = float | tuple[tuple[int, float], ...]

@@ -257,7 +257,11 @@ def penalty_of(experiment: Experiment, name: str, seed: int, model: Metric, trai
     """Return what the training of a variant adds to its loss, and load its teacher."""
     variant, teacher = trained_variants(experiment)[name], None
     training = variant.training
-    if known := teacher_of(variant):
+    if training.distil and training.distil.weights:
+        taught = models.load_run(data.resolve(training.distil.weights))
+        zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))
+        teacher = Affine(models.score_fn(taught), one - zero, zero)
+    elif known := teacher_of(variant):
         taught = trained(experiment, known, seed)
         k, b = (float(value) for value in taught.calibration[:2])
         zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))  # labels are an affine map of scores

@@ -24,6 +24,7 @@ from jaxiqa.config import (
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.models import MODELS
 from jaxiqa.models.averaged import check_members
+from jaxiqa.models.saved_model import run_folder
 from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
 from jaxiqa.train.gradual import check_prune
 from jaxiqa.train.penalties import trained_layers
@@ -243,6 +244,9 @@ def _check_penalties(where: str, training: Training, model: Any) -> None:
             trained_layers(model, training.freeze)
     if training.distil and training.distil.data:
         _check_data(f"{where}.distil.data", training.distil.data)
+    if training.distil and training.distil.weights:
+        with named(f"{where}.distil.weights={training.distil.weights!r}"):
+            run_folder(data.resolve(training.distil.weights))  # raises the error if there is none
 
 
 def _check_attack(where: str, chosen: Adversarial) -> None:
