@@ -19,6 +19,7 @@ from jaxiqa.data.pipeline import resized
 from jaxiqa.data.split import Split
 from jaxiqa.data.subset import select_subset
 from jaxiqa.data.synthetic.dataset import builtin
+from jaxiqa.data.synthetic.distorted import distorted
 from jaxiqa.data.validate import validate
 
 DATASETS: dict[str, Callable[..., dict[str, Split]]] = {
@@ -30,7 +31,7 @@ DATASETS: dict[str, Callable[..., dict[str, Split]]] = {
     "folder": folder,
 }
 
-__all__ = ["DATASETS", "Split", "load", "read_image", "resized", "resolve", "select_subset", "validate"]
+__all__ = ["DATASETS", "Split", "distorted", "load", "read_image", "resized", "resolve", "select_subset", "validate"]
 
 
 def resolve(path: str | Path) -> Path:

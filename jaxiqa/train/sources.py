@@ -9,7 +9,6 @@ from jaxiqa import data
 from jaxiqa.config import Distil, Experiment, Training, trained_variants
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core.progress import progress_bar
-from jaxiqa.data.distorted import distorted
 from jaxiqa.train.examples import Examples, activation_source, crop_source, image_source
 from jaxiqa.train.state import SplitModel, digest, merge_model
 from jaxiqa.train.variant import needs_images
@@ -69,7 +68,7 @@ def unlabelled_source(experiment: Experiment, name: str, splits: dict) -> Exampl
     if training.distil.distorted:
         size = training.resize or experiment.model.input_size
         split = data.resized(split, size) if size else split  # before: small images are distorted faster
-        split = distorted(split, training.distil.distorted)
+        split = data.distorted(split, training.distil.distorted)
         split = replace(split, mos=np.zeros(len(split), np.float32))
     return example_source(split, experiment.model.input_size, training)
 

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jaxiqa.data import load
-from jaxiqa.data.distorted import distorted
+from jaxiqa.data.synthetic.distorted import distorted
 
 SPLIT = load("builtin", size=(24, 32), train=12, val=4, test=4)["train"]
 

@@ -36,6 +36,9 @@ def distorted(split: Split, count: int) -> Split:
         split: the photographs.
         count: copies per image, at least 1.
 
+    Raises:
+        ValueError: a count below 1.
+
     >>> from jaxiqa.data import load
     >>> copies = distorted(load("builtin", size=(16, 20), train=2, val=1, test=1)["train"], 3)
     >>> len(copies), copies[5]["image"].shape, copies.ids[1]
