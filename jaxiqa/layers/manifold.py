@@ -86,6 +86,7 @@ def corrected(w: Parts) -> Parts:
     return _adjoint(tall) if w[0].shape[-2] < w[0].shape[-1] else tall
 
 
+@at_least_float32
 def nearest(w: Parts, steps: int = 12) -> Parts:
     """Return the nearest matrix with orthonormal columns (or rows), by ``steps`` of `corrected`.
 

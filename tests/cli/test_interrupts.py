@@ -151,6 +151,7 @@ def test_a_stopped_preparation_leaves_no_set_and_is_repeated(tmp_path, wait):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_filter_that_was_stopped_several_times_ends_with_the_same_bits(tmp_path):
     sizes = ["--network", "dncnn", "--depth", "3", "--width", "8", "--limit", "10", "--size", "24", "20"]
     command = lambda out: ["-m", "jaxiqa", "train-filter", out, *sizes, "--epochs", "16"]  # noqa: E731

@@ -98,6 +98,7 @@ def test_defenses_on_the_command_line():
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
     def run(script, *arguments):
         command = [

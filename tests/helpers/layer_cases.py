@@ -108,6 +108,7 @@ MACHINERY = {
         [EVEN, RANDOM.normal(size=(4, 4, 3, 2))],
     ),
     "max_pool": (lambda x: max_pooling.max_pool(x, 3, 2, PADS), [X]),
+    "nearest": (lambda w: manifold.nearest((w,))[0], [TALL / 3]),
     "newton_schulz": (lambda u: linear_algebra.newton_schulz((u,)), [TALL / 3]),
     "norm_bound": (kernel_bounds.norm_bound, [KERNEL[..., :3]]),
     "overlaps": (kernel_bounds.overlaps, [KERNEL[..., :3]]),

@@ -82,7 +82,9 @@ def labelled_by(model, splits):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("case", CASES, ids=str)
+@pytest.mark.parametrize(
+    "case", [*CASES[:2], *(pytest.param(c, marks=pytest.mark.release) for c in CASES[2:])], ids=str
+)
 def test_from_a_published_checkpoint_to_a_saved_model(case, checkpoint, tmp_path, monkeypatch):
     path, record, expected = checkpoint(case.name)
     data = Data("builtin", options={"size": case.size, "train": 4, "val": 4, "test": 1})
