@@ -56,7 +56,7 @@ class Trained:
 
     def error(self) -> float:
         """Return the largest |σ − 1| over every seventh frequency, by SVD in float64."""
-        real, imaginary = np.asarray(self.params["unitary"][...], np.float64)[:, ::7]
+        real, imaginary = np.asarray(self.params["unitary_matrices"][...], np.float64)[:, ::7]
         return float(np.abs(np.linalg.svd(real + 1j * imaginary, compute_uv=False) - 1).max())
 
 
@@ -71,7 +71,7 @@ def steps(c: int, h: int, w: int, *, batch: int, keep: int, most: int) -> list[t
         f"step on the manifold, {TURNS} turns": (direct, on_manifold(RATE, turns=TURNS)),
         "step expm": (layer, adam),
         "step unconstrained, kernel": (Free(None, layer.kernel[...], (h, w)), adam),
-        "step unconstrained, spectrum": (Free(direct.unitary[...], None, (h, w)), adam),
+        "step unconstrained, spectrum": (Free(direct.unitary_matrices[...], None, (h, w)), adam),
     }
     trained = {name: Trained(*kind, x, target) for name, kind in kinds.items()}
     seconds = measure(dict(trained), keep=keep, most=most).seconds

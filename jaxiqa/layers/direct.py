@@ -1,7 +1,7 @@
 """Layers whose trained parameter is the orthogonal matrix itself, for optimisers that keep it orthogonal.
 
-`jaxiqa.train.manifold.on_manifold` makes any optimiser such a one. A parameter named ``orthogonal`` is a matrix, one
-named ``unitary`` the real and imaginary parts of unitary matrices. Any other optimiser would break the bound.
+`jaxiqa.train.manifold.on_manifold` makes any optimiser such a one. A parameter named ``orthogonal_matrix`` is one, one
+named ``unitary_matrices`` the real and imaginary parts of unitary matrices. Any other optimiser breaks the bound.
 """
 
 import jax
@@ -38,7 +38,7 @@ class DirectDense(nnx.Module):
     def __init__(self, cin: int, cout: int, *, use_bias: bool = False, rngs: nnx.Rngs):
         check_number("cin", cin, 1)
         check_number("cout", cout, 1)
-        self.orthogonal = nnx.Param(random_orthogonal(rngs.params(), max(cin, cout))[:cout, :cin])
+        self.orthogonal_matrix = nnx.Param(random_orthogonal(rngs.params(), max(cin, cout))[:cout, :cin])
         self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None
 
     @classmethod
@@ -46,12 +46,12 @@ class DirectDense(nnx.Module):
         """Return the same map as ``layer``, with its matrix as the parameter."""
         matrix = layer.matrix()
         found = nnx.eval_shape(lambda: cls(*matrix.shape[::-1], use_bias=layer.bias is not None, rngs=nnx.Rngs(0)))
-        found.orthogonal = nnx.Param(matrix)
+        found.orthogonal_matrix = nnx.Param(matrix)
         found.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
         return found
 
     def __call__(self, x: Float[Array, "*b cin"]) -> Float[Array, "*b cout"]:
-        return dense(x, full(self.orthogonal[...]), self.bias)
+        return dense(x, full(self.orthogonal_matrix[...]), self.bias)
 
 
 class DirectConv(nnx.Module):
@@ -77,14 +77,14 @@ class DirectConv(nnx.Module):
         if layer.unitary == "reflection":
             raise ValueError("unitary='reflection' stores no unitary matrices; expected 'expm' or 'cayley'")
         built = layer.spectrum(size)
-        self.unitary = nnx.Param(jnp.stack([built.matrices.real, built.matrices.imag]))
+        self.unitary_matrices = nnx.Param(jnp.stack([built.matrices.real, built.matrices.imag]))
         self.size, self.band, self.stride = built.size, built.band, layer.stride
         self.mix = None if layer.mix is None else DirectDense.of(layer.mix)
         self.base = layer.base
         self.bias = None if layer.bias is None else nnx.Param(layer.bias[...])
 
     def __call__(self, x: Float[Array, "b h w cin"], *, between: Between | None = None) -> Float[Array, "b h2 w2 cout"]:
-        matrices = completed(jax.lax.complex(*full(self.unitary[...])), self.size, self.band)
+        matrices = completed(jax.lax.complex(*full(self.unitary_matrices[...])), self.size, self.band)
         spectrum = Spectrum(matrices, self.size, "expm", self.band)
         return around(x, self.stride, *self.maps(), lambda x: spectrum(x, between=between), self.bias)
 
@@ -93,7 +93,7 @@ class DirectConv(nnx.Module):
         if self.mix is None:
             assert self.base is not None  # one of the two is
             return constant(self.base), None
-        matrix = full(self.mix.orthogonal[...])
+        matrix = full(self.mix.orthogonal_matrix[...])
         return (matrix, None) if matrix.shape[0] < matrix.shape[1] else (None, matrix)
 
 

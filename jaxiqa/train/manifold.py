@@ -11,7 +11,7 @@ from jaxtyping import Array
 from jaxiqa.core.checks import check_number
 from jaxiqa.layers.manifold import TOLERANCE, corrected, nearest, rotate, rotation
 
-KINDS = {"orthogonal": 1, "unitary": 2}
+KINDS = {"orthogonal_matrix": 1, "unitary_matrices": 2}
 """Name of a parameter that is kept orthogonal -> number of its parts: real, or real and imaginary (leading axis)."""
 
 
@@ -45,9 +45,9 @@ def on_manifold(
 ) -> optax.GradientTransformation:
     """Return an optimiser with exact steps ``W ← exp(Ω)·W`` of orthogonal matrices; other parameters step as usual.
 
-    A parameter named ``orthogonal`` or ``unitary`` (`jaxiqa.layers.direct`) is orthogonal. Its gradient becomes a
-    rotation (`jaxiqa.layers.manifold.rotation`), of which ``direction`` keeps its moments, and which is zero where no
-    rotation lowers the loss. (Moments of the matrix's own gradient would not be zero there.) Weight decay in
+    A parameter named ``orthogonal_matrix`` or ``unitary_matrices`` (`jaxiqa.layers.direct`) is orthogonal. Its gradient
+    becomes a rotation (`jaxiqa.layers.manifold.rotation`), of which ``direction`` keeps its moments, and which is zero
+    where no rotation lowers the loss. (Moments of the matrix's own gradient would not be zero there.) Weight decay in
     ``direction`` does nothing to such a parameter, and clipping by norm clips each of them alone.
 
     After each step a bound of the distance from orthogonal grows by that of the step (`jaxiqa.layers.manifold`); once
@@ -65,11 +65,11 @@ def on_manifold(
     Raises:
         ValueError: ``turns`` is below 1, or the update is called without parameters.
 
-    >>> w = {"orthogonal": jnp.eye(3), "bias": jnp.ones(3)}
+    >>> w = {"orthogonal_matrix": jnp.eye(3), "bias": jnp.ones(3)}
     >>> optimizer = on_manifold(0.1)
-    >>> gradient = jax.grad(lambda p: jnp.sum((p["orthogonal"] - jnp.eye(3)[::-1]) ** 2) + p["bias"].sum())(w)
+    >>> gradient = jax.grad(lambda p: jnp.sum((p["orthogonal_matrix"] - jnp.eye(3)[::-1]) ** 2) + p["bias"].sum())(w)
     >>> updates, state = optimizer.update(gradient, optimizer.init(w), w)
-    >>> q = optax.apply_updates(w, updates)["orthogonal"]
+    >>> q = optax.apply_updates(w, updates)["orthogonal_matrix"]
     >>> bool(jnp.allclose(q @ q.T, jnp.eye(3), atol=1e-5))
     True
 
@@ -113,13 +113,13 @@ def on_manifold(
 def orthogonalised(params: Any) -> Any:
     """Return parameters whose orthogonal matrices are the nearest ones to those given, such as averages.
 
-    >>> orthogonalised({"orthogonal": jnp.diag(jnp.array([0.5, 0.8]))})["orthogonal"].round(5).tolist()
+    >>> orthogonalised({"orthogonal_matrix": jnp.diag(jnp.array([0.5, 0.8]))})["orthogonal_matrix"].round(5).tolist()
     [[1.0, 0.0], [0.0, 1.0]]
     """
     found = []
     for kind, leaf in _leaves(params):
-        parts = nearest(tuple(leaf) if kind == "unitary" else (leaf,)) if kind else (leaf,)
-        found.append(jnp.stack(parts) if kind == "unitary" else parts[0])
+        parts = nearest(tuple(leaf) if kind == "unitary_matrices" else (leaf,)) if kind else (leaf,)
+        found.append(jnp.stack(parts) if kind == "unitary_matrices" else parts[0])
     return jax.tree.unflatten(jax.tree.structure(params), found)
 
 
@@ -186,6 +186,7 @@ def _leaves(params: Any) -> list[tuple[str | None, Array]]:
     """Return the kind of every parameter, a key of `KINDS` or None, and the parameter."""
     found = []
     for path, leaf in jax.tree_util.tree_leaves_with_path(params):
-        names = {str(getattr(entry, "key", getattr(entry, "name", ""))) for entry in path}
-        found.append((next((kind for kind in KINDS if kind in names), None), leaf))
+        names = [str(getattr(entry, "key", getattr(entry, "name", ""))) for entry in path]
+        own = [name for name in names if name not in ("", "value", "raw_value")][-1:]  # the others are of modules
+        found.append((own[0] if own and own[0] in KINDS else None, leaf))
     return found

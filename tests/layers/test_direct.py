@@ -15,7 +15,7 @@ from jaxiqa.train.manifold import on_manifold
 
 FORMS = {
     "expm": {},
-    "cayley": {"unitary": "cayley"},
+    "cayley": {"unitary_matrices": "cayley"},
     "groups": {"groups": 2},
     "band": {"band": 0.6},
     "wide": {"cout": 9},
@@ -93,7 +93,7 @@ def test_frequencies_may_take_turns(turns):
 @pytest.mark.parametrize("size", every(4, [(6, 8), (5, 7), (4, 5), (7, 2), (1, 4), (3, 1)]))
 def test_frequencies_are_conjugates_so_the_map_is_real(size, band):
     layer, _ = trained(DirectConv(conv(size, band=band), size), size, 4, steps=20)
-    z = np.asarray(completed(jax.lax.complex(*layer.unitary[...]), size, band))
+    z = np.asarray(completed(jax.lax.complex(*layer.unitary_matrices[...]), size, band))
     here, there = conjugates(size, band)
     np.testing.assert_array_equal(z[here], z[there].conj())
     np.testing.assert_allclose(np.linalg.svd(z, compute_uv=False), 1, atol=5e-6)
@@ -111,14 +111,14 @@ def test_conjugates_by_brute_force(size):
 @pytest.mark.parametrize(("cin", "cout"), [(5, 5), (3, 7), (7, 3), (1, 4), (4, 1)])
 def test_dense_layers(cin, cout):
     layer = DirectDense(cin, cout, use_bias=True, rngs=nnx.Rngs(0))
-    np.testing.assert_allclose(np.linalg.svd(layer.orthogonal[...], compute_uv=False), 1, atol=2e-6)
+    np.testing.assert_allclose(np.linalg.svd(layer.orthogonal_matrix[...], compute_uv=False), 1, atol=2e-6)
     source = OrthogonalDense(cin, cout, use_bias=True, rngs=nnx.Rngs(1))
     x = jax.random.normal(jax.random.key(0), (2, 3, cin))
     np.testing.assert_allclose(DirectDense.of(source)(x), source(x), atol=1e-6)
 
 
 def test_both_determinants_are_drawn():
-    signs = [np.linalg.det(DirectDense(3, 3, rngs=nnx.Rngs(i)).orthogonal[...]) for i in range(8)]
+    signs = [np.linalg.det(DirectDense(3, 3, rngs=nnx.Rngs(i)).orthogonal_matrix[...]) for i in range(8)]
     assert {round(float(sign)) for sign in signs} == {-1, 1}
 
 

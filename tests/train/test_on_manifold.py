@@ -10,11 +10,11 @@ from quick import every
 
 from jaxiqa import models
 from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant, run_folder
-from jaxiqa.layers import DirectDense, beta_abs
+from jaxiqa.layers import DirectDense, RobustBlock, beta_abs
 from jaxiqa.layers.linear_algebra import random_orthogonal
 from jaxiqa.lipschitz import report
 from jaxiqa.train.experiment import load_data, train_variant
-from jaxiqa.train.manifold import on_manifold, orthogonalised
+from jaxiqa.train.manifold import has_matrices, on_manifold, orthogonalised
 
 RANDOM = np.random.default_rng(0)
 DIRECTIONS = {
@@ -47,10 +47,10 @@ def test_the_nearest_orthogonal_matrix_is_found(shape, name):
         0.3 * jnp.triu(jnp.ones((max(shape),) * 2), 1) - 0.3 * jnp.tril(jnp.ones((max(shape),) * 2), -1)
     )
     start = turned @ start if shape[0] >= shape[1] else start @ turned
-    loss = lambda p: jnp.sum((p["orthogonal"] - target) ** 2)  # noqa: E731
+    loss = lambda p: jnp.sum((p["orthogonal_matrix"] - target) ** 2)  # noqa: E731
     rate = optax.linear_schedule(0.01, 0.0, 600)
-    found, _ = descend(loss, {"orthogonal": start}, on_manifold(rate, DIRECTIONS[name]), 600)
-    np.testing.assert_allclose(found["orthogonal"], u @ v, atol=2e-3)
+    found, _ = descend(loss, {"orthogonal_matrix": start}, on_manifold(rate, DIRECTIONS[name]), 600)
+    np.testing.assert_allclose(found["orthogonal_matrix"], u @ v, atol=2e-3)
 
 
 @pytest.mark.parametrize("rate", every(2, [0.03, 1e-3, 1.0]))
@@ -58,18 +58,18 @@ def test_the_nearest_orthogonal_matrix_is_found(shape, name):
 def test_singular_values_stay_one_for_any_number_of_steps(name, rate):
     unitary = np.linalg.qr(RANDOM.normal(size=(6, 2, 5, 5)) + 1j * RANDOM.normal(size=(6, 2, 5, 5)))[0]
     params = {
-        "a": {"orthogonal": random_orthogonal(jax.random.key(0), 8)},
-        "b": {"unitary": jnp.float32(np.stack([unitary.real, unitary.imag]))},
+        "a": {"orthogonal_matrix": random_orthogonal(jax.random.key(0), 8)},
+        "b": {"unitary_matrices": jnp.float32(np.stack([unitary.real, unitary.imag]))},
     }
     targets = jax.tree.map(lambda x: jnp.float32(RANDOM.normal(size=x.shape)), params)
     loss = lambda p: sum(jnp.sum(jnp.sin(3 * x * t)) for x, t in zip(*map(jax.tree.leaves, (p, targets)), strict=True))  # noqa: E731
     for turns in (1, 4):
         found, state = descend(loss, params, on_manifold(rate, DIRECTIONS[name], turns=turns), 400)
-        parts = np.asarray(found["b"]["unitary"], np.float64)
-        for matrices in (np.asarray(found["a"]["orthogonal"], np.float64), parts[0] + 1j * parts[1]):
+        parts = np.asarray(found["b"]["unitary_matrices"], np.float64)
+        for matrices in (np.asarray(found["a"]["orthogonal_matrix"], np.float64), parts[0] + 1j * parts[1]):
             np.testing.assert_allclose(np.linalg.svd(matrices, compute_uv=False), 1, atol=5e-6)
         assert all((distance <= 2e-6).all() for distance in (part.distance for part in state.matrices))
-        assert np.abs(parts - np.asarray(params["b"]["unitary"])).max() > 0.01
+        assert np.abs(parts - np.asarray(params["b"]["unitary_matrices"])).max() > 0.01
 
 
 @pytest.mark.parametrize("name", DIRECTIONS)
@@ -81,30 +81,40 @@ def test_free_parameters_take_the_same_steps_as_without(name):
     jax.tree.map(np.testing.assert_array_equal, both, alone)
 
 
+def test_only_the_name_of_the_parameter_itself_counts():
+    """A RobustBlock has a layer that is called orthogonal; its kernel is a free parameter."""
+    params = nnx.to_pure_dict(nnx.split(RobustBlock(4, 2, rngs=nnx.Rngs(0)), nnx.Param, ...)[1])
+    inner = {"orthogonal_matrix": {"kernel": jnp.ones((2, 3)), "bias": jnp.ones(3)}}
+    for tree in (params, inner, nnx.split(RobustBlock(4, 2, rngs=nnx.Rngs(0)), nnx.Param, ...)[1]):
+        assert not has_matrices(tree)
+    assert has_matrices(nnx.split(DirectDense(3, 4, rngs=nnx.Rngs(0)), nnx.Param, ...)[1])
+    assert has_matrices({"a": {"unitary_matrices": jnp.ones((2, 3, 1, 2, 2))}})
+
+
 def test_weight_decay_alone_does_not_move_an_orthogonal_matrix():
-    start = {"orthogonal": random_orthogonal(jax.random.key(1), 4)}
+    start = {"orthogonal_matrix": random_orthogonal(jax.random.key(1), 4)}
     found, _ = descend(
-        lambda p: 0.0 * p["orthogonal"].sum(), start, on_manifold(0.1, optax.add_decayed_weights(0.5)), 50
+        lambda p: 0.0 * p["orthogonal_matrix"].sum(), start, on_manifold(0.1, optax.add_decayed_weights(0.5)), 50
     )
-    np.testing.assert_allclose(found["orthogonal"], start["orthogonal"], atol=1e-6)
+    np.testing.assert_allclose(found["orthogonal_matrix"], start["orthogonal_matrix"], atol=1e-6)
 
 
 def test_in_turns_every_group_moves_once_by_the_whole_update():
     eyes = jnp.stack([jnp.broadcast_to(jnp.eye(3), (6, 1, 3, 3)), jnp.zeros((6, 1, 3, 3))])
-    gradient = {"unitary": jnp.float32(RANDOM.normal(size=eyes.shape))}
+    gradient = {"unitary_matrices": jnp.float32(RANDOM.normal(size=eyes.shape))}
     optimizer = on_manifold(1e-4, optax.identity(), turns=4)  # 4 does not divide 6 matrices: 3 groups
-    params, state = {"unitary": eyes}, optimizer.init({"unitary": eyes})
+    params, state = {"unitary_matrices": eyes}, optimizer.init({"unitary_matrices": eyes})
     moved = []
     for _ in range(3):
         updates, state = optimizer.update(gradient, state, params)
-        moved.append(np.flatnonzero(np.abs(np.asarray(updates["unitary"])).max((0, 2, 3, 4))).tolist())
+        moved.append(np.flatnonzero(np.abs(np.asarray(updates["unitary_matrices"])).max((0, 2, 3, 4))).tolist())
         params = optax.apply_updates(params, updates)
     assert moved == [[0, 1], [2, 3], [4, 5]]
     # At the identity a rotation of size ε moves by ε·(G − Gᴴ)/2; the sum of k gradients, over 3 groups, times 3.
-    real, imaginary = (part[:, 0] for part in gradient["unitary"])
+    real, imaginary = (part[:, 0] for part in gradient["unitary_matrices"])
     g = np.asarray(real + 1j * imaginary)
     expected = -1e-4 * np.repeat([1, 2, 3], 2)[:, None, None] * (g - g.conj().swapaxes(-1, -2)) / 2
-    change = np.asarray(params["unitary"] - eyes)[:, :, 0]
+    change = np.asarray(params["unitary_matrices"] - eyes)[:, :, 0]
     np.testing.assert_allclose(change[0] + 1j * change[1], expected, atol=1e-6)
 
 
@@ -140,8 +150,8 @@ def test_the_mean_of_orthogonal_matrices_is_replaced_by_the_nearest_one():
     turn = jnp.eye(5, k=1) - jnp.eye(5, k=-1)
     a, b = (random_orthogonal(jax.random.key(0), 5) @ jax.scipy.linalg.expm(s * turn) for s in (0.1, 0.4))
     u, _, v = np.linalg.svd((a + b) / 2)
-    found = orthogonalised({"x": {"orthogonal": (a + b) / 2}, "bias": jnp.ones(2)})
-    np.testing.assert_allclose(found["x"]["orthogonal"], u @ v, atol=1e-5)
+    found = orthogonalised({"x": {"orthogonal_matrix": (a + b) / 2}, "bias": jnp.ones(2)})
+    np.testing.assert_allclose(found["x"]["orthogonal_matrix"], u @ v, atol=1e-5)
     np.testing.assert_array_equal(found["bias"], 1)
 
 
@@ -156,7 +166,7 @@ def test_a_certified_metric_trained_by_the_program_keeps_its_constant(tmp_path, 
     trained = models.load_run(run_folder(chosen, "base", 0))
     for _, layer in nnx.iter_modules(trained):
         if isinstance(layer, DirectDense):
-            values = np.linalg.svd(np.asarray(layer.orthogonal[...], np.float64), compute_uv=False)
+            values = np.linalg.svd(np.asarray(layer.orthogonal_matrix[...], np.float64), compute_uv=False)
             np.testing.assert_allclose(values, 1, atol=5e-6)
     assert float(trained.slope) == pytest.approx(0.05, rel=1e-5)  # weight decay, too, leaves a fixed slope
     assert report(trained, (24, 32, 3)).bound == pytest.approx(trained.constant((24, 32)), rel=0.01)
@@ -166,6 +176,6 @@ def test_wrong_uses_are_refused():
     with pytest.raises(ValueError, match="turns"):
         on_manifold(0.1, turns=0)
     optimizer = on_manifold(0.1)
-    params = {"orthogonal": jnp.eye(2)}
+    params = {"orthogonal_matrix": jnp.eye(2)}
     with pytest.raises(ValueError, match="params is None"):
         optimizer.update(params, optimizer.init(params))
