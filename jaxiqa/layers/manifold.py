@@ -26,6 +26,7 @@ TOLERANCE = 2e-6
 """Bound of the accumulated distance at which the matrices are corrected."""
 
 
+@at_least_float32
 def rotation(w: Parts, step: Parts) -> Parts:
     """Return the skew-Hermitian ``Ω = ½(D·Wᴴ − W·Dᴴ)``: exp(Ω)·W is the step D, without what leaves the manifold.
 

@@ -8,8 +8,10 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_number
+from jaxiqa.core.precision import at_least_float32
 
 
+@at_least_float32
 def contracting_resize(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Float[Array, "b h2 w2 c"]:
     """Resize (bilinear, antialiased when shrinking), divided by `resize_constant` where that is above 1.
 

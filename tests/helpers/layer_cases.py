@@ -159,7 +159,7 @@ MODULES = {
     "Sandwich": lambda: layers.Sandwich(4, 3, rngs=nnx.Rngs(0)),
     "Shrinkage": lambda: layers.Shrinkage(4, threshold=0.3),
     "SquarePool": layers.SquarePool,
-    "to_direct": lambda: layers.to_direct(layers.RobustBlock(4, 4, rngs=nnx.Rngs(0)), (5, 7), channels=4),
+    "to_direct": lambda: layers.to_direct(layers.OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (5, 7)),
     "materialize": lambda: layers.materialize(layers.OrthogonalConv(4, 4, rngs=nnx.Rngs(0)), (5, 7)),
     "Spectrum": lambda: layers.unitary_spectrum(jnp.asarray(KERNEL, float), (5, 7)),
 }

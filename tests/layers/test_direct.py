@@ -15,7 +15,7 @@ from jaxiqa.train.manifold import on_manifold
 
 FORMS = {
     "expm": {},
-    "cayley": {"unitary_matrices": "cayley"},
+    "cayley": {"unitary": "cayley"},
     "groups": {"groups": 2},
     "band": {"band": 0.6},
     "wide": {"cout": 9},
