@@ -1,13 +1,14 @@
 """A metric with a certificate: Lipschitz IQA on CLIVE, taught by human scores and by a trained metric.
 
-    JAXIQA_DATA=/path/to/data python train.py --config clive_heads --data.options '{"test_fraction": 0.2}' \\
+    JAXIQA_DATA=/path/to/data python train.py --config clive_heads --data.options test_fraction 0.2 \\
         --workdir runs/teacher
     JAXIQA_DATA=/path/to/data python train.py --config certified --teacher "$PWD/runs/teacher/base/seed0" \\
         --workdir runs/certified/0.0288
     jaxiqa score lipschitz_iqa photo.jpg --weights runs/certified/0.0288 --epsilon 2/255
 
 ``--slope`` is the largest change of a score per unit of Euclidean distance, as a share of the labels' range, on images
-of 256×256: 0.0288 certifies that no perturbation of 2/255 changes a score by more than a tenth. One run per slope gives
+of 256×256. 0.0288 is for a change of at most a tenth by any perturbation of 2/255; the fitted calibration, which counts
+too, makes it somewhat more or less. One run per slope gives
 the frontier of correlation and certificate. The teacher scores distorted copies of the training images, never images
 that decide the epoch. Without ``--teacher`` the metric learns from human scores only.
 

@@ -83,7 +83,7 @@ def run(arguments: Arguments) -> int:
     radius = _radius(arguments, model)
     scores: dict[Path, float] = {}
     changes: dict[Path, float] = {}
-    certify = None if radius is None else lambda size: model.certificate(radius, size, norm=arguments.norm)
+    certify = None if radius is None else cache(lambda size: model.certificate(radius, size, norm=arguments.norm))
     faults = dict(found.faults)
     total, interrupted, written = len(found.paths), False, time.monotonic()
     try:

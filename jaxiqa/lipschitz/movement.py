@@ -33,7 +33,7 @@ def movement(program: ClosedJaxpr, shape: tuple[int, ...]) -> Gain:
     """
     places = np.arange(math.prod(shape), dtype=np.int32).reshape(shape)
     counts = np.bincount(np.asarray(_run(program, places)).ravel(), minlength=1)
-    return Gain(math.sqrt(max(counts)), "moves entries")
+    return Gain(math.sqrt(int(np.max(counts))), "moves entries")
 
 
 def _run(program: ClosedJaxpr, *arguments: Any) -> Any:

@@ -34,7 +34,8 @@ class LipschitzIQA(Metric):
     f is a `jaxiqa.nn.lipschitz_net.LipschitzNet`: ‖f‖_Lip = 1 in the Euclidean norm of [0, 1] pixels. n is the number
     of pixels, and n₀ = 256². The energies in f grow as √n, so √(n₀/n) makes the score independent of the image size;
     the constant of a larger image is smaller. No other part can make the score steep: `constant` returns
-    ``|k| · slope · √(n₀/n)``, and ``constant · radius`` is the certificate of every image (`certified_interval`).
+    ``|k| · slope · √(n₀/n)``, times the norms of the matrices, which are 1 up to rounding. ``constant · radius`` is the
+    certificate of every image (`certified_interval`).
 
     Args:
         channels: of each level of the network, which halves the map.
@@ -48,8 +49,8 @@ class LipschitzIQA(Metric):
     Raises:
         ValueError: a number below its range.
 
-    Train it with ``optimizer="manifold"`` steps (`jaxiqa.train.manifold`): its matrices are parameters that must stay
-    orthogonal.
+    Its matrices are parameters that must stay orthogonal: train it by ``train.py``, or in a loop of your own by
+    `jaxiqa.train.manifold.on_manifold`.
 
     >>> model = LipschitzIQA(channels=(12, 16), depth=(1, 1), slope=0.02, rngs=nnx.Rngs(0))
     >>> model(jnp.zeros((2, 40, 56, 3))).shape, round(model.constant((256, 256)), 6)
@@ -117,10 +118,16 @@ class LipschitzIQA(Metric):
         return {name: found[name] for name in names}
 
     def constant(self, image_size: tuple[int, int]) -> float:
-        """Return the Lipschitz constant of the score in the Euclidean norm of the pixels, for images of this size."""
+        """Return the Lipschitz constant of the score in the Euclidean norm of the pixels, for images of this size.
+
+        The largest singular values of all matrices are computed and count, which takes about 50 ms.
+
+        Args:
+            image_size: (height, width).
+        """
         size = self.input_size or image_size
         resized = resize_constant(image_size, size) if size != tuple(image_size) else 1.0
-        return abs(float(self.calibration[0] * self.slope)) * _size_factor(size) * resized
+        return abs(float(self.calibration[0] * self.slope)) * self.net.bound() * _size_factor(size) * resized
 
     def certificate(self, epsilon: float, image_size: tuple[int, int], *, norm: str = "linf") -> float:
         """Return the largest change of any score by a perturbation with norm at most ``epsilon``.

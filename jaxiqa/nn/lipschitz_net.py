@@ -2,6 +2,7 @@
 
 from collections.abc import Sequence
 
+import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
@@ -57,6 +58,16 @@ class LipschitzNet(nnx.Module):
         last = channels[-1]
         self.head = nnx.List([DirectDense(last, last, use_bias=True, rngs=rngs) for _ in range(2)])
         self.unit = DirectDense(last, 1, rngs=rngs)
+
+    def bound(self) -> float:
+        """Return the product of the largest singular values of all matrices: 1, up to rounding, if they are orthogonal.
+
+        It is computed, not assumed, so a bound that contains it also holds for weights that another optimiser changed.
+        """
+        matrices = [
+            layer.orthogonal_matrix[...] for _, layer in nnx.iter_modules(self) if isinstance(layer, DirectDense)
+        ]
+        return float(np.prod([np.linalg.norm(np.asarray(matrix, np.float64), 2) for matrix in matrices]))
 
     def levels(self, x: Images) -> list[Features]:
         """Return the maps after every level."""

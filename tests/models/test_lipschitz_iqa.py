@@ -98,6 +98,15 @@ def test_slopes_between_random_images_stay_below_the_constant():
     assert 0.2 * model.constant((24, 32)) < steepest <= model.constant((24, 32)) * (1 + 1e-4)
 
 
+def test_the_constant_holds_for_matrices_that_are_not_orthogonal():
+    """As another optimiser would leave them: the report and the constant both see it."""
+    model = metric(slope=0.05)
+    layer = model.net.mix[0][0]
+    layer.orthogonal_matrix = nnx.Param(layer.orthogonal_matrix[...] * 1.7)
+    assert model.constant((16, 24)) == pytest.approx(1.7 * metric(slope=0.05).constant((16, 24)), rel=1e-4)
+    assert report(model, (16, 24, 3)).bound == pytest.approx(model.constant((16, 24)), rel=0.01)
+
+
 def test_certificates_by_hand():
     model = metric(slope=0.01)
     constant = 40 * 0.01 * 256 / math.sqrt(16 * 24)
