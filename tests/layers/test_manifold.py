@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from jaxiqa.layers.manifold import ORDERS, corrected, rotate, rotation
+from jaxiqa.layers.manifold import ORDERS, ROUNDING, corrected, rotate, rotation
 
 SHAPES = {"square": (5, 5), "tall": (7, 3), "wide": (2, 6), "row": (1, 4)}
 
@@ -71,7 +71,7 @@ def test_the_bound_of_a_polynomial_is_reached_by_one_plane(order):
     r = limit / np.sqrt(2)  # ‖Ω‖_F = r√2
     value = abs(sum((1j * r) ** k / np.prod(np.arange(1.0, k + 1)) for k in range(order + 1)))
     _, added = rotate((jnp.eye(2),), (jnp.array([[0.0, -r], [r, 0.0]], jnp.float32),))
-    assert abs(value - 1) <= float(added)
+    assert abs(value - 1) <= float(added) - 0.999 * ROUNDING  # without the share of rounding, which would hide it
 
 
 @pytest.mark.parametrize("kind", ["real", "complex"])
