@@ -130,7 +130,7 @@ class Distil:
     split: str = "train"
     """Split of `data`."""
     distorted: int = 0
-    """Number of distorted copies per image that are shown instead: `jaxiqa.data.synthetic.distorted`. 0: the images."""
+    """Number of distorted parts of each image that are shown instead: `jaxiqa.data.distorted`. 0: the images."""
 
 
 Rate = float | tuple[tuple[int, float], ...]

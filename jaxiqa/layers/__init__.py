@@ -23,6 +23,7 @@ from jaxiqa.layers.pooling import (
     coverage,
     global_l2_pool,
     l2_pool,
+    sorted_energies,
     square_pool,
     square_pool_constant,
 )
@@ -84,6 +85,7 @@ __all__ = [
     "shrink",
     "space_to_depth",
     "spectral_norm",
+    "sorted_energies",
     "square_pool",
     "square_pool_constant",
     "to_direct",

@@ -20,14 +20,18 @@ from jaxiqa.layers.spectrum import Spectrum, positions
 
 
 class DirectDense(nnx.Module):
-    """``… cin → … cout`` by a trained matrix with orthonormal columns or rows, which starts uniformly random.
+    """``… cin → … cout`` by a trained matrix with orthonormal columns or rows.
 
     cin = cout: orthogonal. cin < cout: an isometry, ‖y‖ = ‖x‖. cin > cout: a co-isometry, ‖y‖ ≤ ‖x‖.
 
     Args:
         cin, cout: sizes of the last axis.
         use_bias: add one learned number per output.
+        start: ``cout cin``, the matrix before training, orthonormal; None: uniformly random.
         rngs: random numbers for the matrix.
+
+    Raises:
+        ValueError: a size below 1, or ``start`` has another shape or is not orthonormal.
 
     >>> layer = DirectDense(3, 5, rngs=nnx.Rngs(0))
     >>> x = jnp.ones((2, 7, 3))
@@ -35,10 +39,15 @@ class DirectDense(nnx.Module):
     True
     """
 
-    def __init__(self, cin: int, cout: int, *, use_bias: bool = False, rngs: nnx.Rngs):
+    def __init__(self, cin: int, cout: int, *, use_bias: bool = False, start: np.ndarray | None = None, rngs: nnx.Rngs):
         check_number("cin", cin, 1)
         check_number("cout", cout, 1)
-        self.orthogonal_matrix = nnx.Param(random_orthogonal(rngs.params(), max(cin, cout))[:cout, :cin])
+        if start is None:
+            matrix = random_orthogonal(rngs.params(), max(cin, cout))[:cout, :cin]
+        else:
+            _check_orthonormal(start, (cout, cin))
+            matrix = jnp.asarray(start, jnp.float32)
+        self.orthogonal_matrix = nnx.Param(matrix)
         self.bias = nnx.Param(jnp.zeros(cout)) if use_bias else None
 
     @classmethod
@@ -52,6 +61,15 @@ class DirectDense(nnx.Module):
 
     def __call__(self, x: Float[Array, "*b cin"]) -> Float[Array, "*b cout"]:
         return dense(x, full(self.orthogonal_matrix[...]), self.bias)
+
+
+def _check_orthonormal(start: np.ndarray, shape: tuple[int, int]) -> None:
+    if np.shape(start) != shape:
+        raise ValueError(f"start has the shape {np.shape(start)}; expected (cout, cin) = {shape}")
+    tall = start if shape[0] >= shape[1] else start.T
+    error = np.abs(tall.T @ tall - np.eye(min(shape))).max()
+    if error > 1e-5:
+        raise ValueError(f"start is not orthonormal: its largest error is {error:.1e}; expected at most 1e-5")
 
 
 class DirectConv(nnx.Module):

@@ -13,6 +13,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
+from jaxiqa.core.checks import check_number
 from jaxiqa.core.precision import at_least_float32
 
 
@@ -68,6 +69,35 @@ def global_l2_pool(x: Float[Array, "b h w c"]) -> Float[Array, "b c"]:
     squares = jnp.sum(jnp.square(x), axis=(1, 2))
     positive = squares > 0
     return jnp.where(positive, jnp.sqrt(jnp.where(positive, squares, 1)), 0)
+
+
+@at_least_float32
+def sorted_energies(x: Float[Array, "b h w c"], cell: int, groups: int) -> Float[Array, "b k c"]:
+    """Return how the energy of each channel is spread over the image, without the places: 1-Lipschitz.
+
+    The norms over cells of cell×cell pixels are sorted in descending order, and divided into ``groups`` groups of
+    ⌈cells/groups⌉ neighbours. The norm of each group is returned. Cells at the lower and right border are filled up by
+    zeros, the last groups too. Sorting moves two vectors no further apart, so none of the steps amplifies a change.
+
+    Args:
+        x: feature maps of any size.
+        cell: side of a cell, in pixels.
+        groups: k.
+
+    Raises:
+        ValueError: ``cell`` or ``groups`` is below 1.
+
+    >>> x = jnp.array([[0.0, 3.0, 1.0], [0.0, 4.0, 0.0]])[None, ..., None]
+    >>> sorted_energies(x, 1, 3)[0, :, 0].tolist(), sorted_energies(x, 2, 2)[0, :, 0].tolist()
+    ([5.0, 1.0, 0.0], [5.0, 1.0])
+    """
+    check_number("cell", cell, 1)
+    check_number("groups", groups, 1)
+    b, h, w, c = x.shape
+    x = jnp.pad(x, ((0, 0), (0, -h % cell), (0, -w % cell), (0, 0)))
+    cells = l2_pool(x, cell).reshape(b, -1, c)
+    cells = jnp.pad(jnp.sort(cells, axis=1)[:, ::-1], ((0, 0), (0, -cells.shape[1] % groups), (0, 0)))
+    return global_l2_pool(cells.reshape(b * groups, -1, 1, c)).reshape(b, groups, c)
 
 
 def coverage(size: tuple[int, int], window: tuple[int, int], stride: tuple[int, int]) -> int:

@@ -40,6 +40,7 @@ class LipschitzIQA(Metric):
     Args:
         channels: of each level of the network, which halves the map.
         depth: layers of each level.
+        cell, ranks, reduced: of the sorted energies, see the network.
         slope: a number fixes it; None trains it, from 0.03. With labels in [0, 1] (`Training.labels` "unit") it is the
             share of the labels' range per unit of Euclidean distance on images of 256×256.
         input_size: (height, width) to which images are resized, antialiased. The resize has a constant too, which is
@@ -66,7 +67,10 @@ class LipschitzIQA(Metric):
         self,
         *,
         channels: Sequence[int] = (12, 48, 192),
-        depth: Sequence[int] = (1, 2, 4),
+        depth: Sequence[int] = (0, 0, 1),
+        cell: int = 2,
+        ranks: int = 8,
+        reduced: int = 24,
         slope: float | None = None,
         input_size: tuple[int, int] | None = None,
         rngs: nnx.Rngs,
@@ -75,12 +79,13 @@ class LipschitzIQA(Metric):
             check_number("input_size", side, 1)
         if slope is not None:
             check_number("slope", slope, 0.0, math.inf, open_low=True)
-        self.net = LipschitzNet(channels=channels, depth=depth, rngs=rngs)
+        shape = {"channels": tuple(channels), "depth": tuple(depth), "cell": cell, "ranks": ranks, "reduced": reduced}
+        self.net = LipschitzNet(**shape, rngs=rngs)
         start = jnp.log(jnp.full(1, 0.03 if slope is None else slope))
         self.log_slope: nnx.Variable = nnx.Param(start) if slope is None else Constant(start)
         self.offset = nnx.Param(jnp.full(1, 0.5))
         self.input_size = None if input_size is None else (input_size[0], input_size[1])
-        self.keep(channels=tuple(channels), depth=tuple(depth), slope=slope, input_size=self.input_size)
+        self.keep(**shape, slope=slope, input_size=self.input_size)
 
     @property
     def slope(self) -> Float[Array, ""]:
@@ -108,7 +113,7 @@ class LipschitzIQA(Metric):
         return self.slope * _size_factor((pixels.shape[1], pixels.shape[2])) * f + self.offset[0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
-        """Return, by name, ``level0``, ``level1`` … (maps) and ``energies`` (``b k``) of prepared images."""
+        """Return, by name, ``level0``, ``level1`` … (maps) and ``energies`` (``b k c``) of prepared images."""
         levels = self.net.levels(pixels - GREY)
         found = {f"level{number}": level for number, level in enumerate(levels)}
         if "energies" in names:

@@ -67,8 +67,7 @@ def unlabelled_source(experiment: Experiment, name: str, splits: dict) -> Exampl
     split = splits["train"] if training.distil.data is None else unlabelled_split(f"variants.{name}", training.distil)
     if training.distil.distorted:
         size = training.resize or experiment.model.input_size
-        split = data.resized(split, size) if size else split  # before: small images are distorted faster
-        split = data.distorted(split, training.distil.distorted)
+        split = data.distorted(split, training.distil.distorted, size)
         split = replace(split, mos=np.zeros(len(split), np.float32))
     return example_source(split, experiment.model.input_size, training)
 

@@ -1,6 +1,7 @@
-"""Distorted copies of photographs: repeatable, all kinds, lazily made."""
+"""Distorted parts of photographs: repeatable, all kinds, lazily made."""
 
 import pickle
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -24,12 +25,31 @@ def test_copies_are_repeatable_and_differ():
     assert len(pixels) > 50
 
 
-def test_one_in_seven_is_undistorted_and_the_others_are_not():
-    copies = distorted(SPLIT, 30)
-    same = [bool((copies.read(i) == SPLIT.read(i // 30)).all()) for i in range(len(copies))]
-    assert 0.08 < np.mean(same) < 0.22
-    distances = [np.abs(copies.read(i).astype(float) - SPLIT.read(i // 30)).mean() for i in range(len(copies))]
-    assert np.quantile(distances, 0.9) > 10
+def test_half_of_the_copies_are_plain_parts_and_the_others_are_distorted():
+    """Parts of a ramp are ramps, which a distortion breaks (except for blur and contrast)."""
+    ramp = np.repeat(np.linspace(0, 255, 96)[None, :, None], 64, 0).repeat(3, 2).astype(np.uint8)
+    copies = distorted(replace(SPLIT, read=lambda _: ramp), 25)
+    smooth = [np.abs(np.diff(copies.read(i).astype(float), 2, axis=1)).max() <= 2 for i in range(len(copies))]
+    assert 0.5 < np.mean(smooth) < 0.85
+
+
+@pytest.mark.parametrize(("size", "shape"), [(None, (64, 96)), ((20, 30), (20, 30)), ((48, 16), (48, 16))])
+def test_parts_keep_the_proportions_of_the_size_and_lie_anywhere(size, shape):
+    """Red grows downwards and green to the right, so the colours of a part tell its place and its sides."""
+    y, x = np.mgrid[:64, :96]
+    image = np.stack([2 * y, 2 * x, 0 * x], -1).astype(np.uint8)
+    copies = distorted(replace(SPLIT, read=lambda _: image), 20, size)
+    tops, ratios = [], []
+    for i in range(len(copies)):
+        part = copies.read(i).astype(float)
+        assert part.shape == (*shape, 3)
+        if part[..., 2].max() > 0 or np.diff(part[..., 1].mean(0)).min() < 0:
+            continue  # distorted
+        tops.append(part[0, :, 0].mean())
+        ratios.append(np.ptp(part[..., 0].mean(1)) / np.ptp(part[..., 1].mean(0)))
+    assert len(tops) > 60
+    assert np.ptp(tops) > 30
+    assert np.median(ratios) == pytest.approx(shape[0] / shape[1], rel=0.1)
 
 
 def test_more_copies_are_needed():

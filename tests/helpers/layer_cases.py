@@ -71,6 +71,7 @@ FUNCTIONS = {
     "semi_orthogonal": (layers.semi_orthogonal, [TALL]),
     "shrink": (layers.shrink, [X, np.full(4, 0.3)]),
     "spectral_norm": (lambda k: layers.spectral_norm(k, steps=100), [KERNEL]),
+    "sorted_energies": (lambda x: layers.sorted_energies(x, 2, 3), [X]),
     "space_to_depth": (lambda x: layers.space_to_depth(x, 2), [RANDOM.normal(size=(1, 4, 6, 3))]),
     "square_pool": (layers.square_pool, [X]),
     "to_unitary": (layers.to_unitary, [SQUARE]),
