@@ -7,9 +7,10 @@
     jaxiqa score lipschitz_iqa photo.jpg --weights runs/certified/0.024 --epsilon 2/255
 
 ``--slope`` is the largest change of a score per unit of Euclidean distance, as a share of the labels' range, on images
-of 256×256. 0.0288 would be for a change of at most a tenth by any perturbation of 2/255; the fitted calibration, about
-1.2, counts too. One run per slope gives the frontier of correlation and certificate. The teacher scores distorted parts
-of the training images, never images that decide the epoch; human scores count a tenth as much, as there are few. Without ``--teacher`` the metric learns from human scores only.
+of 256×256. The fitted calibration, about 1.2, counts too; together 0.0288 is a change of at most a tenth by any
+perturbation of 2/255. One run per slope gives the frontier of correlation and certificate. The teacher scores distorted
+parts of the training images, never images that decide the epoch; human scores count a tenth as much, as there are few.
+Without ``--teacher`` the metric learns from human scores only.
 
 ``--scale accelerator`` has more channels and longer training.
 """

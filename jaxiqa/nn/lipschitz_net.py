@@ -62,9 +62,9 @@ class LipschitzNet(nnx.Module):
     zeros is appended where a side is odd. Then come an orthogonal 1×1 map, which starts as a wavelet transform
     (`wavelets`), and ``depth`` layers of shift, orthogonal 1×1 map and absolute values of half the channels. The energy
     of each channel, sorted over the image (`jaxiqa.layers.sorted_energies`), tells how strong a detail is where it is
-    strong and where it is weak. Constants are subtracted, so that the head sees small numbers (`typical_energies`); without
-    this it learns several times slower. Orthogonal layers with absolute values and a map of norm 1 turn the energies into a
-    number: the first is the same for all ranks, two more see all ranks.
+    strong and where it is weak. Constants are subtracted, so that the head sees small numbers (`typical_energies`).
+    Orthogonal layers with absolute values and a map of norm 1 turn the energies into a number: the first is the same
+    for all ranks, two more see all ranks.
 
     A level with fewer channels than four times those before drops some directions (a co-isometry): f can still use
     every scale, and the bound is the same.
