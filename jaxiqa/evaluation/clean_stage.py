@@ -37,6 +37,7 @@ def predict(evaluated: EvaluatedModel, labelled: Split, input_size: tuple[int, i
         return
     training = json.loads((evaluated.folder / "training.json").read_text())
     low, high = model.score_range
+    certified = hasattr(model, "certificate")
     row = ModelRow(
         model=evaluated.name,
         seed=evaluated.seed,
@@ -47,6 +48,7 @@ def predict(evaluated: EvaluatedModel, labelled: Split, input_size: tuple[int, i
         seconds_per_epoch=training["seconds_per_epoch"],
         seconds_per_test=seconds,
         test_images=len(labelled),
+        certificate=model.certificate(1 / 255, evaluated.size) if certified else None,
     )
     evaluated.add([row])
 

@@ -116,7 +116,11 @@ class RankRow:
 
 @dataclass(frozen=True)
 class ModelRow:
-    """One trained model: a line of ``models.jsonl``."""
+    """One trained model: a line of ``models.jsonl``.
+
+    ``certificate`` is the largest change of any score by a perturbation of 1/255 in Linf, if the architecture bounds
+    it, for images of the size under attack; the bound is proportional to the radius.
+    """
 
     model: str
     seed: int
@@ -127,6 +131,7 @@ class ModelRow:
     seconds_per_epoch: float
     seconds_per_test: float  # scoring the whole labelled test split once, compiled
     test_images: int
+    certificate: float | None = None
 
 
 @dataclass(frozen=True)

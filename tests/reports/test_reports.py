@@ -8,7 +8,7 @@ import pytest
 
 from jaxiqa.reports import write_report
 from jaxiqa.reports.attacks.summary import summarise
-from jaxiqa.reports.attacks.tables import columns, render, strengths, write_markdown
+from jaxiqa.reports.attacks.tables import columns, render, strengths, tables, write_markdown
 from jaxiqa.reports.examples import amplification, example_grid
 from jaxiqa.results.examples import Example, load, save
 from jaxiqa.results.jsonl import append_rows, read_rows
@@ -270,3 +270,18 @@ def test_old_lines_without_seals_are_accepted_only_before_sealed_ones(tmp_path):
         read_rows(path, ResultRow)
     path.write_text("".join([*lines[:2], lines[3]]))  # a missing line is not damage: its row is made again
     assert read_rows(path, ResultRow) == [*results[:2], results[3]]
+
+
+def test_certificates_have_a_column_if_a_model_has_one():
+    """3.5 per 1/255 is 7 per 2/255: 0.07 of the human scale, and a tenth of the model's own range of 70."""
+    results, predictions, cards = rows(seeds=(0,))
+    plain = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
+    assert not any("certified" in column for column in tables(plain)[0].header)
+    cards = [replace(card, certificate=3.5) if card.model == "hard" else card for card in cards]
+    for score_range, expected in (("mos", "0.070"), ("model", "0.100")):
+        table = tables(summarise(results, predictions, cards, score_range=score_range, mos_range=(0.0, 100.0)))[0]
+        column = list(table.header).index("certified @ 2/255")
+        cells = {row[0]: row[column] for row in table.rows}
+        assert cells["hard"] == (expected, pytest.approx(float(expected)))
+        assert cells["base"][0] == "–"
+        assert any(note.startswith("certified @ 2/255: ") for note in table.notes)

@@ -29,6 +29,9 @@ in 8 bits, rounded towards the clean one (2)."""
 CHANGES = {"SSIM": (3, 1.0), "255 · Linf": (4, 255.0)}
 """Name -> a measure of the change of an image: its index in a row of numbers, and its factor."""
 
+CERTIFIED = "certified @ 2/255"
+"""Column of the largest AbsGain that any perturbation of 2/255 in Linf can reach, where the architecture bounds it."""
+
 
 @dataclass(frozen=True)
 class Value:
@@ -130,6 +133,8 @@ def summarise(
             **_agreement(labelled[name, card.seed], card, missing),
         }
         ends = scales.get((name, card.seed))
+        if ends and card.certificate is not None:
+            found[CERTIFIED] = 2 * card.certificate / (ends[1] - ends[0])
         if ends is None and results:
             missing.append(f"{where}: gains: the first model has no results of this seed to take the score range from")
         for label, epsilons in strengths.items():

@@ -8,7 +8,7 @@ from rich.text import Text
 
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
-from jaxiqa.reports.attacks.summary import CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
+from jaxiqa.reports.attacks.summary import CERTIFIED, CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
 from jaxiqa.reports.strengths import format_strength
 from jaxiqa.reports.table import Entry, Table
 
@@ -23,6 +23,8 @@ def columns(summary: Summary, *, every_strength: bool) -> list[str]:
                 names += [column(gain, attack, epsilon) for epsilon in epsilons]
         if every_strength:
             names += [column(change, attack, epsilon) for change in CHANGES for epsilon in epsilons]
+    if any((model, CERTIFIED) in summary.cells for model in summary.models):
+        names.append(CERTIFIED)
     return [*names, "s / epoch", "s / test", *(["parameters"] if every_strength else [])]
 
 
@@ -48,6 +50,11 @@ def notes(summary: Summary) -> list[str]:
         if len(summary.seeds) > 1
         else f"One seed ({', '.join(map(str, summary.seeds))})."
     )
+    if CERTIFIED in columns(summary, every_strength=False):
+        lines.append(
+            f"{CERTIFIED}: |AbsGain| of no perturbation of this Linf radius is larger, by the Lipschitz constant of the "
+            "architecture. –: none is known."
+        )
     lines.append("s / epoch: optimisation steps alone, median. s / test: scoring the labelled images once, compiled.")
     lines.append(
         "Bands in plots and intervals by strength: 95 % by Student's t over the attacked images, each averaged over "

@@ -1,0 +1,236 @@
+"""Measure certified metrics: correlation, certificates, the strongest attacks, and median smoothing beside them.
+
+    JAXIQA_DATA=/path/to/data python benchmarks/certified.py --metrics runs/certified/0.012 runs/certified/0.024 \\
+        --baseline linearity=runs/teacher/base/seed0 --workdir runs/certified/evidence
+
+``--metrics`` are folders of ``configs/certified.py``, one per slope; ``--baseline`` is any trained metric of the same
+images. Prints the tables of docs/results_certified.md and draws the frontier, ``frontier.svg``. Finished measurements
+are kept, and a killed run goes on. All changes of scores are shares of the labels' range.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+
+from jaxiqa import attacks, data, lipschitz, models
+from jaxiqa.core.progress import progress_bar
+from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.defenses.smoothing import MS
+from jaxiqa.measures.correlation import plcc, srocc
+
+SIZE = (256, 256)
+RADII = {"l2": (0.05, 0.5, 2.0), "linf": (1 / 255, 2 / 255, 4 / 255)}
+ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
+    "APGD-100": ("apgd", {"steps": 100}),
+    "Square": ("square", {"queries": 1000}),
+}
+IMAGES = 8
+"""Attacked validation images."""
+KEY = jax.random.key(0)
+Rows = dict[str, dict[str, Any]]
+
+
+def all_scores(score: Callable, split: data.Split) -> np.ndarray:
+    """Return the scores of all images of a split."""
+    run = jax.jit(lambda score, images: score(images))
+    batches = scoring_batches(split, 8, size=SIZE)
+    return np.concatenate([np.asarray(run(score, images))[:count] for images, count, _ in batches])
+
+
+def agreement(model: Any, splits: dict[str, data.Split]) -> dict[str, Any]:
+    """Return correlations on validation and test images, the deviation of clean scores, and the certificates."""
+    score, found = models.score_fn(model, SIZE), {}
+    for name in ("val", "test"):
+        scores, mos = all_scores(score, splits[name]), splits[name].mos
+        found |= {f"{name} srocc": float(srocc(scores, mos)), f"{name} plcc": float(plcc(scores, mos))}
+    found["deviation"] = float(scores.std()) / span(splits)
+    if hasattr(model, "certificate"):
+        bound = lipschitz.report(model, (*SIZE, 3)).bound
+        found |= {"constant": model.constant(SIZE) / span(splits), "report": bound / span(splits)}
+        found["certificates"] = {
+            f"{norm} {radius:.5f}": model.certificate(radius, SIZE, norm=norm) / span(splits)
+            for norm, radii in RADII.items()
+            for radius in radii
+        }
+    return found
+
+
+def span(splits: dict[str, data.Split]) -> float:
+    """Return the range of the training labels."""
+    return float(np.ptp(splits["train"].mos))
+
+
+def attacked(model: Any, images: jax.Array, name: str, norm: str, radius: float) -> dict[str, float]:
+    """Return the mean and the largest change of the score by one attack that raises and one that lowers it."""
+    score = models.score_fn(model, SIZE)
+    kind, options = ATTACKS[name]
+    clean, changes = np.asarray(score(images)), []
+    for objective in ("raise", "lower"):
+        attack = attacks.make(kind, epsilon=radius, norm=norm, objective=objective, **options)
+        changes.append(np.abs(np.asarray(score(attack(score, images, KEY))) - clean))
+    strongest = np.maximum(*changes)
+    return {"mean": float(strongest.mean()), "largest": float(strongest.max())}
+
+
+def steepest(model: Any, images: jax.Array, radius: float) -> dict[str, float]:
+    """Return the steepest slope that gradient ascent of the slope itself finds in the Euclidean ball of each image."""
+    score = models.score_fn(model, SIZE)
+    slope = jax.tree_util.Partial(lipschitz.gradient_norms, score)
+    found = attacks.make("apgd", epsilon=radius, norm="l2", steps=30)(slope, images, KEY)
+    slopes = np.maximum(np.asarray(slope(found)), np.asarray(slope(images)))
+    return {"mean": float(slopes.mean()), "largest": float(slopes.max())}
+
+
+def smoothed(model: Any, images: jax.Array, radius: float) -> dict[str, float]:
+    """Return half the width of the interval by median smoothing with 1,000 samples, and seconds per image."""
+    certify, score = MS(epsilon=radius, sigma=max(0.12, radius / 2), n=1000), models.score_fn(model, SIZE)
+    certify(score, images[:1], KEY)  # compiles
+    began = time.perf_counter()
+    found = certify(score, images, KEY)
+    seconds = (time.perf_counter() - began) / len(images)
+    clean = np.asarray(score(images))
+    one = jax.jit(lambda score, images: score(images))
+    one(score, images[:1]).block_until_ready()
+    began = time.perf_counter()
+    one(score, images[:1]).block_until_ready()
+    width = np.maximum(found.upper - found.score, found.score - found.lower)
+    return {
+        "width": float(np.mean(width)),
+        "moved": float(np.mean(np.abs(np.asarray(found.score) - clean))),
+        "seconds": seconds,
+        "one pass": time.perf_counter() - began,
+    }
+
+
+def measure(model: Any, splits: dict[str, data.Split], known: Rows, store: Callable, few: int) -> None:
+    """Measure what is not in ``known`` yet."""
+    scale = span(splits)
+    pixels = next(images for images, _, _ in scoring_batches(splits["val"].take(IMAGES), IMAGES, size=SIZE))
+    jobs: dict[str, Callable[[], dict[str, Any]]] = {"agreement": lambda: agreement(model, splits)}
+    for norm, radii in RADII.items():
+        for radius in radii:
+            for name in attacks_at(norm, radius):
+                job = lambda n=name, m=norm, r=radius: attacked(model, pixels, n, m, r)  # noqa: E731
+                jobs[f"{name} {norm} {radius:.5f}"] = job
+    jobs["slope l2 0.50000"] = lambda: steepest(model, pixels[:few], 0.5)
+    for radius in RADII["l2"]:
+        jobs[f"smoothing {radius}"] = lambda r=radius: smoothed(model, pixels[:few], r)
+    with progress_bar("measuring", "measurements") as bar:
+        for number, (label, job) in enumerate(jobs.items()):
+            bar(number, len(jobs), label)
+            if label not in known:
+                row = job()
+                in_scores = ("mean", "largest", "width", "moved")
+                store(label, {key: value / scale if key in in_scores else value for key, value in row.items()})
+
+
+def attacks_at(norm: str, radius: float) -> list[str]:
+    """Return the attacks at a radius: Square, which is slow, only at the middle one."""
+    return [name for name in ATTACKS if name != "Square" or radius == RADII[norm][1]]
+
+
+def tables(rows: dict[str, Rows]) -> str:
+    """Return the markdown tables."""
+    columns = [(norm, radius) for norm, radii in RADII.items() for radius in radii]
+    names = [f"ℓ2 {r:g}" if n == "l2" else f"ℓ∞ {255 * r:g}/255" for n, r in columns]
+    lines = ["| metric | SROCC val | PLCC val | SROCC test | PLCC test | constant | " + " | ".join(names) + " |"]
+    lines += ["|---|" + "---:|" * (5 + len(names))]
+    for metric, found in rows.items():
+        about = found["agreement"]
+        cells = [f"{about[f'{s} {m}']:.3f}" for s in ("val", "test") for m in ("srocc", "plcc")]
+        cells += [f"{about['constant']:.4f}" if "constant" in about else "–"]
+        for norm, radius in columns:
+            value = about.get("certificates", {}).get(f"{norm} {radius:.5f}")
+            cells.append("–" if value is None else f"{value:.4f}")
+        lines.append(f"| {metric} | " + " | ".join(cells) + " |")
+    lines += ["", "| metric | attack | " + " | ".join(names) + " |", "|---|---|" + "---:|" * len(names)]
+    for metric, found in rows.items():
+        for name in ATTACKS:
+            places = [f"{name} {norm} {radius:.5f}" for norm, radius in columns]
+            cells = [f"{found[place]['largest']:.4f}" if place in found else "–" for place in places]
+            lines.append(f"| {metric} | {name} | " + " | ".join(cells) + " |")
+    lines += [
+        "",
+        "| metric | " + " | ".join(f"smoothing ℓ2 {r:g}" for r in RADII["l2"]) + " | s per image | one pass, s |",
+    ]
+    lines += ["|---|" + "---:|" * (len(RADII["l2"]) + 2)]
+    for metric, found in rows.items():
+        smooth = [found[f"smoothing {radius}"] for radius in RADII["l2"]]
+        cells = [f"{cell['width']:.4f}" for cell in smooth]
+        cells += [f"{np.median([cell[key] for cell in smooth]):.3g}" for key in ("seconds", "one pass")]
+        lines.append(f"| {metric} | " + " | ".join(cells) + " |")
+    return "\n".join(lines)
+
+
+def draw(rows: dict[str, Rows], path: Path) -> None:
+    """Draw SROCC against the certificate at ℓ∞ 2/255; and the strongest change found, as an open marker."""
+    from matplotlib.figure import Figure
+
+    figure = Figure(figsize=(6, 4), layout="constrained")
+    axes = figure.subplots()
+    place = f"linf {2 / 255:.5f}"
+    points = [row for row in rows.values() if "certificates" in row["agreement"]]
+    points.sort(key=lambda row: row["agreement"]["certificates"][place])
+    certificates = [row["agreement"]["certificates"][place] for row in points]
+    correlations = [row["agreement"]["val srocc"] for row in points]
+    axes.plot(certificates, correlations, "o-", label="certified: no change is larger")
+    axes.plot([row[f"APGD-100 {place}"]["largest"] for row in points], correlations, "o", mfc="none", label="APGD-100")
+    for name, row in rows.items():
+        if "certificates" not in row["agreement"]:
+            gain = row[f"APGD-100 {place}"]["largest"]
+            axes.plot(gain, row["agreement"]["val srocc"], "s", mfc="none", label=f"{name}, APGD-100: no certificate")
+    axes.set(xscale="log", xlabel="largest change of the score at ℓ∞ 2/255, share of the labels' range")
+    axes.set_ylabel("SROCC on the validation images")
+    axes.grid(alpha=0.3)
+    axes.legend()
+    figure.savefig(path)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--metrics", nargs="+", required=True, help="folders of trained certified metrics")
+    parser.add_argument("--baseline", required=True, help="NAME=FOLDER of a trained metric of the registry")
+    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--few", type=int, default=4, help="images for smoothing and slopes")
+    given = parser.parse_args()
+    splits = data.load("clive", test_fraction=0.2)
+    name, _, folder = given.baseline.partition("=")
+    found = {f"certified {Path(place).name}": ("lipschitz_iqa", place) for place in given.metrics}
+    given.workdir.mkdir(parents=True, exist_ok=True)
+    path, rows = given.workdir / "rows.json", {}
+    if path.exists():
+        rows = json.loads(path.read_text())
+    for label, (kind, place) in {name: (name, folder), **found}.items():
+
+        def store(measurement: str, row: dict[str, Any], label: str = label) -> None:
+            rows.setdefault(label, {})[measurement] = row
+            path.write_text(json.dumps(rows, indent=1))
+
+        measure(models.load(kind, place), splits, rows.get(label, {}), store, given.few)
+    rows = {label: rows[label] for label in (name, *found)}
+    for label in found:
+        check(label, rows[label])
+    print(tables(rows))
+    draw(rows, given.workdir / "frontier.svg")
+
+
+def check(label: str, found: Rows) -> None:
+    """Fail if an attack moved a score further than the certificate, or a slope is above the constant."""
+    about = found["agreement"]
+    for place, certificate in about["certificates"].items():
+        for name in ATTACKS:
+            largest = found.get(f"{name} {place}", {"largest": 0.0})["largest"]
+            assert largest <= certificate * (1 + 1e-4) + 1e-6, f"{label}: {name} at {place} exceeds its certificate"
+    assert found["slope l2 0.50000"]["largest"] <= about["constant"] * (1 + 1e-4), f"{label}: a slope is too steep"
+    assert math.isclose(about["report"], about["constant"], rel_tol=0.01), f"{label}: the report has another bound"
+
+
+if __name__ == "__main__":
+    main()
