@@ -147,7 +147,7 @@ class Training:
     epochs: int | None = None
     batch_size: int | None = None
     """Images per step, over all devices together."""
-    loss: Literal["norm_in_norm", "mse", "mae", "plcc"] | None = None
+    loss: Literal["norm_in_norm", "mse", "ranked_mse", "mae", "plcc"] | None = None
     labels: Literal["standardised", "unit", "percent"] | None = None
     """Unit of the labels in the loss: mean 0 and deviation 1; or the lowest at 0 and the highest at 1 or at 100."""
     select: Literal["srocc", "plcc", "sum"] | None = None

@@ -1,7 +1,7 @@
 """Losses between predicted and human scores of one batch.
 
-All but `mse` and `mae` compare a whole batch, so under data parallelism they need the batch of all devices:
-`jaxiqa.train.step` gathers the predictions before it calls them.
+All but `mse` and `mae` compare the images of a batch with one another, so under data parallelism they need the batch of
+all devices: `jaxiqa.train.step` gathers the predictions before it calls them.
 """
 
 from collections.abc import Callable
@@ -67,6 +67,23 @@ def mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array
     return jnp.mean((predictions - mos) ** 2)
 
 
+def ranked_mse(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
+    """Return `mse` plus a price for pairs whose difference falls short of that of their labels, or has the wrong sign:
+
+        mean((p − y)²) + ½ · mean over all i, j of max(0, |yᵢ − yⱼ| − sign(yᵢ − yⱼ) · (pᵢ − pⱼ))²
+
+    in the square of the scores' unit. Pairs that lie too far apart cost nothing more.
+
+    >>> mos = jnp.array([10.0, 14.0])
+    >>> float(ranked_mse(mos[::-1], mos)), float(ranked_mse(mos + 3, mos)), float(ranked_mse(2 * mos - 12, mos))
+    (32.0, 9.0, 4.0)
+    """
+    check_scores(predictions, mos)
+    wanted, found = mos[:, None] - mos, predictions[:, None] - predictions
+    short = jnp.maximum(0, jnp.abs(wanted) - jnp.sign(wanted) * found)
+    return mse(predictions, mos) + jnp.mean(short**2) / 2
+
+
 def mae(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
     """Return the mean absolute error, mean |p − y|, in the scores' unit.
 
@@ -90,6 +107,7 @@ def plcc(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Arra
 LOSSES: dict[str, Callable[[Float[Array, " b"], Float[Array, " b"]], Float[Array, ""]]] = {
     "norm_in_norm": norm_in_norm,
     "mse": mse,
+    "ranked_mse": ranked_mse,
     "mae": mae,
     "plcc": plcc,
 }

@@ -4,9 +4,18 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from flax import nnx
 
 from jaxiqa import lipschitz
-from jaxiqa.layers import beta_abs, circular_shift, contracting_resize, global_l2_pool, resize_constant
+from jaxiqa.layers import (
+    DirectDense,
+    beta_abs,
+    circular_shift,
+    contracting_resize,
+    global_l2_pool,
+    resize_constant,
+    sorted_energies,
+)
 
 SIZES = [(6, 8), (5, 7), (10, 1), (7, 2)]
 
@@ -53,6 +62,43 @@ def test_global_pooling_has_the_norms_of_channels_and_constant_one(size):
     jacobian = jax.jacobian(lambda x: global_l2_pool(x[None])[0])(x[0]).reshape(3, -1)
     np.testing.assert_allclose(np.linalg.svd(jacobian, compute_uv=False), 1, atol=1e-6)
     assert not jnp.any(jax.grad(lambda x: global_l2_pool(x).sum())(jnp.zeros((1, *size, 3))))
+
+
+@pytest.mark.parametrize("size", SIZES)
+@pytest.mark.parametrize(("cell", "groups"), [(1, 4), (2, 3), (3, 1), (4, 7)])
+def test_sorted_energies_by_hand_and_with_constant_one(size, cell, groups):
+    x = jax.random.normal(jax.random.key(1), (2, *size, 3))
+    tops, lefts = (range(0, side, cell) for side in size)
+    per_group = -(-len(tops) * len(lefts) // groups)
+    for image, energies in zip(np.asarray(x), sorted_energies(x, cell, groups), strict=True):
+        for c in range(3):
+            parts = [image[top : top + cell, left : left + cell, c] for top in tops for left in lefts]
+            cells = sorted(((part**2).sum() for part in parts), reverse=True)
+            expected = [np.sqrt(sum(cells[g * per_group : (g + 1) * per_group])) for g in range(groups)]
+            np.testing.assert_allclose(energies[:, c], expected, rtol=1e-5)
+    pooled = jax.jit(lambda x: sorted_energies(x, cell, groups))
+    assert lipschitz.report(pooled, (*size, 3)).bound == 1
+    jacobian = jax.jacobian(lambda x: pooled(x[None])[0])(x[0]).reshape(groups * 3, -1)
+    sigma = np.linalg.svd(np.asarray(jacobian, np.float64), compute_uv=False)
+    assert sigma.max() == pytest.approx(1, abs=1e-6)
+    assert not jnp.any(jax.grad(lambda x: pooled(x).sum())(jnp.zeros((1, *size, 3))))
+
+
+def test_sorted_energies_ignore_places_and_never_amplify():
+    x = jax.random.normal(jax.random.key(2), (1, 6, 8, 2))
+    cells = x.reshape(1, 3, 2, 4, 2, 2)[:, ::-1][:, :, :, jnp.array([2, 0, 3, 1])].reshape(x.shape)
+    np.testing.assert_allclose(sorted_energies(cells, 2, 5), sorted_energies(x, 2, 5), rtol=1e-6)
+    y = x + jax.random.normal(jax.random.key(3), (200, 6, 8, 2)) * jnp.logspace(-4, 1, 200)[:, None, None, None]
+    moved = sorted_energies(y, 2, 5) - sorted_energies(x, 2, 5)
+    ratios = jnp.linalg.norm(moved.reshape(200, -1), axis=1) / jnp.linalg.norm((y - x).reshape(200, -1), axis=1)
+    assert ratios.max() <= 1 + 1e-3  # the smallest changes are near the rounding of the norms
+    assert ratios.max() > 0.3
+
+
+@pytest.mark.parametrize(("shape", "start"), [((4, 3), np.ones((4, 3))), ((4, 3), np.eye(3)), ((2, 3), np.eye(3))])
+def test_a_dense_layer_starts_from_an_orthonormal_matrix_only(shape, start):
+    with pytest.raises(ValueError, match="start"):
+        DirectDense(shape[1], shape[0], start=start, rngs=nnx.Rngs(0))
 
 
 @pytest.mark.parametrize(

@@ -9,7 +9,7 @@ import pytest
 from scipy.stats import pearsonr
 
 from jaxiqa.models import Linearity
-from jaxiqa.train.losses import LOSSES, mse, norm_in_norm, plcc
+from jaxiqa.train.losses import LOSSES, mse, norm_in_norm, plcc, ranked_mse
 
 
 @pytest.mark.parametrize("batch", ["batch0", "batch1", "batch2"])
@@ -71,3 +71,11 @@ def test_a_loss_refuses_shapes_that_would_be_broadcast():
     """In another process: here the annotations are checked too, as they are not for users."""
     done = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
+
+
+def test_ranked_mse_by_loops():
+    p, y = np.random.default_rng(1).normal(size=(2, 9)).astype(np.float32)
+    y[3] = y[5]  # a pair without an order costs nothing
+    short = [max(0.0, abs(y[i] - y[j]) - np.sign(y[i] - y[j]) * (p[i] - p[j])) ** 2 for i in range(9) for j in range(9)]
+    expected = np.mean((p - y) ** 2) + np.mean(short) / 2
+    assert float(ranked_mse(jnp.asarray(p), jnp.asarray(y))) == pytest.approx(expected, rel=1e-5)

@@ -52,7 +52,7 @@ def notes(summary: Summary) -> list[str]:
     )
     if CERTIFIED in columns(summary, every_strength=False):
         lines.append(
-            f"{CERTIFIED}: |AbsGain| of no perturbation of this Linf radius is larger, by the Lipschitz constant of the "
+            f"{CERTIFIED}: |AbsGain| of no perturbation of this Linf radius is larger, by the constant of the "
             "architecture. –: none is known."
         )
     lines.append("s / epoch: optimisation steps alone, median. s / test: scoring the labelled images once, compiled.")
