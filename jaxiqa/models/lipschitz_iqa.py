@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -79,7 +80,8 @@ class LipschitzIQA(Metric):
             check_number("input_size", side, 1)
         if slope is not None:
             check_number("slope", slope, 0.0, math.inf, open_low=True)
-        shape = {"channels": tuple(channels), "depth": tuple(depth), "cell": cell, "ranks": ranks, "reduced": reduced}
+        shape: dict[str, Any] = {"channels": tuple(channels), "depth": tuple(depth)}
+        shape |= {"cell": cell, "ranks": ranks, "reduced": reduced}
         self.net = LipschitzNet(**shape, rngs=rngs)
         start = jnp.log(jnp.full(1, 0.03 if slope is None else slope))
         self.log_slope: nnx.Variable = nnx.Param(start) if slope is None else Constant(start)

@@ -67,7 +67,7 @@ def unlabelled_source(experiment: Experiment, name: str, splits: dict) -> Exampl
     split = splits["train"] if training.distil.data is None else unlabelled_split(f"variants.{name}", training.distil)
     if training.distil.distorted:
         size = training.resize or experiment.model.input_size
-        split = data.distorted(split, training.distil.distorted, size)
+        split = data.distorted(split, training.distil.distorted, size=size)
         split = replace(split, mos=np.zeros(len(split), np.float32))
     return example_source(split, experiment.model.input_size, training)
 

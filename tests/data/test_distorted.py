@@ -38,7 +38,7 @@ def test_parts_keep_the_proportions_of_the_size_and_lie_anywhere(size, shape):
     """Red grows downwards and green to the right, so the colours of a part tell its place and its sides."""
     y, x = np.mgrid[:64, :96]
     image = np.stack([2 * y, 2 * x, 0 * x], -1).astype(np.uint8)
-    copies = distorted(replace(SPLIT, read=lambda _: image), 20, size)
+    copies = distorted(replace(SPLIT, read=lambda _: image), 20, size=size)
     tops, ratios = [], []
     for i in range(len(copies)):
         part = copies.read(i).astype(float)

@@ -33,7 +33,7 @@ class Copies:
         return np.round(255 * np.clip(damaged, 0, 1)).astype(np.uint8)
 
 
-def distorted(split: Split, count: int, size: tuple[int, int] | None = None) -> Split:
+def distorted(split: Split, count: int, *, size: tuple[int, int] | None = None) -> Split:
     """Return ``count`` copies of each image: random parts, every second one with a distortion of random strength.
 
     The sides of a part are half to all of the image's; it is resized to ``size``, then distorted. The distortions are
