@@ -11,11 +11,13 @@ are kept, and a killed run goes on. All changes of scores are shares of the labe
 import argparse
 import json
 import math
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
+sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import numpy as np
 
