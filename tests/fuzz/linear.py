@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.layers import circular_shift, global_l2_pool, l2_pool, sorted_energies
+from jaxiqa.layers import circular_shift, global_l2_pool, l2_pool
 from jaxiqa.layers.blur import binomial_blur_3, binomial_blur_5
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.shrinkage import soft_threshold
@@ -79,7 +79,6 @@ def pooled(d: Draws) -> Step:
             lambda v: jax.lax.reduce_window(v[i], 0.0, jax.lax.add, window, stride, padding),
             lambda v: l2_pool(soft(v[i]), side, d_stride),
             lambda v: global_l2_pool(soft(v[i])),
-            lambda v: sorted_energies(soft(v[i]), side, d_stride),
             lambda v: circular_shift(v[i], distance=side, share=0.9),
         )
         if (d_stride := d.integer(1, 2))
