@@ -5,7 +5,8 @@
 
 ``--metrics`` are folders of ``configs/certified.py``, one per slope; ``--baseline`` is any trained metric of the same
 images. Prints the tables of docs/results_certified.md and draws the frontier, ``frontier.svg``. Finished measurements
-are kept, and a killed run goes on. All changes of scores are shares of the labels' range.
+are kept, and a killed run goes on; after another training of a metric, take another ``--workdir``. All changes are
+shares of the range of the labels.
 """
 
 import argparse
@@ -22,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxiqa import attacks, data, lipschitz, models
+from jaxiqa.core.files import write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.defenses.smoothing import MS
@@ -35,6 +37,8 @@ ATTACKS: dict[str, tuple[str, dict[str, Any]]] = {
 }
 IMAGES = 8
 """Attacked validation images."""
+FEW = 2
+"""Those of them for smoothing, and for the steepest slope."""
 KEY = jax.random.key(0)
 Rows = dict[str, dict[str, Any]]
 
@@ -111,7 +115,7 @@ def smoothed(model: Any, images: jax.Array, radius: float) -> dict[str, float]:
     }
 
 
-def measure(model: Any, splits: dict[str, data.Split], known: Rows, store: Callable, few: int) -> None:
+def measure(model: Any, splits: dict[str, data.Split], known: Rows, store: Callable) -> None:
     """Measure what is not in ``known`` yet."""
     scale = span(splits)
     pixels = next(images for images, _, _ in scoring_batches(splits["val"].take(IMAGES), IMAGES, size=SIZE))
@@ -121,9 +125,9 @@ def measure(model: Any, splits: dict[str, data.Split], known: Rows, store: Calla
             for name in attacks_at(norm, radius):
                 job = lambda n=name, m=norm, r=radius: attacked(model, pixels, n, m, r)  # noqa: E731
                 jobs[f"{name} {norm} {radius:.5f}"] = job
-    jobs["slope l2 0.50000"] = lambda: steepest(model, pixels[:few], 0.5)
+    jobs["slope l2 0.50000"] = lambda: steepest(model, pixels[:FEW], 0.5)
     for radius in RADII["l2"]:
-        jobs[f"smoothing {radius}"] = lambda r=radius: smoothed(model, pixels[:few], r)
+        jobs[f"smoothing {radius}"] = lambda r=radius: smoothed(model, pixels[:FEW], r)
     with progress_bar("measuring", "measurements") as bar:
         for number, (label, job) in enumerate(jobs.items()):
             bar(number, len(jobs), label)
@@ -200,11 +204,14 @@ def main() -> None:
     parser.add_argument("--metrics", nargs="+", required=True, help="folders of trained certified metrics")
     parser.add_argument("--baseline", required=True, help="NAME=FOLDER of a trained metric of the registry")
     parser.add_argument("--workdir", type=Path, required=True)
-    parser.add_argument("--few", type=int, default=4, help="images for smoothing and slopes")
     given = parser.parse_args()
     splits = data.load("clive", test_fraction=0.2)
-    name, _, folder = given.baseline.partition("=")
+    name, equals, folder = given.baseline.partition("=")
+    if not (name and equals and folder):
+        parser.error(f"--baseline {given.baseline}: expected NAME=FOLDER, such as linearity=runs/teacher/base/seed0")
     found = {f"certified {Path(place).name}": ("lipschitz_iqa", place) for place in given.metrics}
+    if len(found) < len(given.metrics):
+        parser.error("--metrics: two folders have the same last name, which is the label; rename one")
     given.workdir.mkdir(parents=True, exist_ok=True)
     path, rows = given.workdir / "rows.json", {}
     if path.exists():
@@ -213,9 +220,9 @@ def main() -> None:
 
         def store(measurement: str, row: dict[str, Any], label: str = label) -> None:
             rows.setdefault(label, {})[measurement] = row
-            path.write_text(json.dumps(rows, indent=1))
+            write_text(path, json.dumps(rows, indent=1))
 
-        measure(models.load(kind, place), splits, rows.get(label, {}), store, given.few)
+        measure(models.load(kind, place), splits, rows.get(label, {}), store)
     rows = {label: rows[label] for label in (name, *found)}
     for label in found:
         check(label, rows[label])
@@ -226,9 +233,10 @@ def main() -> None:
 def check(label: str, found: Rows) -> None:
     """Fail if an attack moved a score further than the certificate, or a slope is above the constant."""
     about = found["agreement"]
-    for place, certificate in about["certificates"].items():
-        for name in ATTACKS:
-            largest = found.get(f"{name} {place}", {"largest": 0.0})["largest"]
+    for norm, radius in [(norm, radius) for norm, radii in RADII.items() for radius in radii]:
+        place = f"{norm} {radius:.5f}"
+        for name in attacks_at(norm, radius):
+            largest, certificate = found[f"{name} {place}"]["largest"], about["certificates"][place]
             assert largest <= certificate * (1 + 1e-4) + 1e-6, f"{label}: {name} at {place} exceeds its certificate"
     assert found["slope l2 0.50000"]["largest"] <= about["constant"] * (1 + 1e-4), f"{label}: a slope is too steep"
     assert math.isclose(about["report"], about["constant"], rel_tol=0.01), f"{label}: the report has another bound"

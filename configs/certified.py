@@ -1,7 +1,7 @@
 """A metric with a certificate: Lipschitz IQA on CLIVE, taught by human scores and by a trained metric.
 
-    JAXIQA_DATA=/path/to/data python train.py --config clive_heads --data.options test_fraction 0.2 \\
-        --workdir runs/teacher
+    JAXIQA_DATA=/path/to/data python train.py --config robustness_as_architecture/linearity --scale small \\
+        --part main --workdir runs/teacher
     JAXIQA_DATA=/path/to/data python train.py --config certified --teacher "$PWD/runs/teacher/base/seed0" \\
         --workdir runs/certified/0.024
     jaxiqa score lipschitz_iqa photo.jpg --weights runs/certified/0.024 --epsilon 2/255

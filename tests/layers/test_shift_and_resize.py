@@ -88,10 +88,10 @@ def test_sorted_energies_ignore_places_and_never_amplify():
     x = jax.random.normal(jax.random.key(2), (1, 6, 8, 2))
     cells = x.reshape(1, 3, 2, 4, 2, 2)[:, ::-1][:, :, :, jnp.array([2, 0, 3, 1])].reshape(x.shape)
     np.testing.assert_allclose(sorted_energies(cells, 2, 5), sorted_energies(x, 2, 5), rtol=1e-6)
-    y = x + jax.random.normal(jax.random.key(3), (200, 6, 8, 2)) * jnp.logspace(-4, 1, 200)[:, None, None, None]
+    y = x + jax.random.normal(jax.random.key(3), (200, 6, 8, 2)) * jnp.logspace(-1, 1, 200)[:, None, None, None]
     moved = sorted_energies(y, 2, 5) - sorted_energies(x, 2, 5)
     ratios = jnp.linalg.norm(moved.reshape(200, -1), axis=1) / jnp.linalg.norm((y - x).reshape(200, -1), axis=1)
-    assert ratios.max() <= 1 + 1e-3  # the smallest changes are near the rounding of the norms
+    assert ratios.max() <= 1 + 1e-5
     assert ratios.max() > 0.3
 
 

@@ -52,8 +52,8 @@ def notes(summary: Summary) -> list[str]:
     )
     if CERTIFIED in columns(summary, every_strength=False):
         lines.append(
-            f"{CERTIFIED}: |AbsGain| of no perturbation of this Linf radius is larger, by the constant of the "
-            "architecture. –: none is known."
+            f"{CERTIFIED}: no perturbation of this Linf radius changes any s̃ by more, by the Lipschitz constant of the "
+            "architecture. –: no bound is known."
         )
     lines.append("s / epoch: optimisation steps alone, median. s / test: scoring the labelled images once, compiled.")
     lines.append(
