@@ -10,6 +10,7 @@ convert       write published weights as one .safetensors file
 prepare       write a data set as array_record files
 train-filter  train a small purifier
 export        write a metric as one file of StableHLO
+push          upload a trained metric to the Hugging Face hub
 
 Options of a command: jaxiqa COMMAND --help.
 """
@@ -19,7 +20,7 @@ from importlib import import_module
 
 from jaxiqa.core.interrupts import quiet
 
-COMMANDS = ("list", "score", "train", "evaluate", "convert", "prepare", "train-filter", "export")
+COMMANDS = ("list", "score", "train", "evaluate", "convert", "prepare", "train-filter", "export", "push")
 """Each is ``main(arguments, program)`` of a module in `jaxiqa.cli`."""
 
 

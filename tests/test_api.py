@@ -31,6 +31,7 @@ BY_POSITION = {
     "group_sort": "size",
     "harden": "kind",
     "l2_pool": "stride",
+    "load": "weights",
     "largest_slope": "norm",
     "score_fn": "image_size",
     "separable_filter": "border",

@@ -31,7 +31,7 @@ class Arguments:
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write; an existing file is replaced."""
     weights: str
-    """File of published weights, name of published weights, or folder of a training run."""
+    """File of published weights, name of published weights, folder of a training run, or address on the hub."""
     size: tuple[int, int] | None = None
     """Height and width of the images, if the program depends on them; orthogonal maps are then built in."""
     batch: int = 1

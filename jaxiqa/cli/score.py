@@ -37,11 +37,12 @@ class Arguments:
     """Arguments of the program."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """A model, such as linearity."""
+    """A model, such as linearity; or the address of a trained one on the hub, such as hf://owner/name."""
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Image files and folders."""
-    weights: str
-    """File of published weights, name of published weights, or folder of a training run."""
+    weights: str | None = None
+    """File of published weights, name of published weights, folder of a training run, or address on the hub; none for a
+    model that is an address."""
     csv: Path | None = None
     """File to write, with the columns image and score; an existing file is replaced. Without it, a table is printed."""
     batch_size: int = 8

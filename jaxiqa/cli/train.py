@@ -6,6 +6,8 @@ exactly from there. With ``--folds 5`` all of it is done once per fold of a cros
 """
 
 import itertools
+import shlex
+import sys
 import time
 from collections.abc import Sequence
 
@@ -19,17 +21,22 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
     with explained("finished epochs and models are kept; run the same command again to continue"):
         experiment = from_command_line(__doc__, arguments, program=program)
         check_experiment(experiment)
+        words = list(sys.argv[1:] if arguments is None else arguments)
         for part in folded(experiment):
-            train(part)
+            train(part, command=shlex.join(["jaxiqa", "train", *words]))
 
 
-def train(experiment: Experiment) -> None:
-    """Check everything, train the variants that are not trained yet, and print a line for each run."""
+def train(experiment: Experiment, *, command: str | None = None) -> None:
+    """Check everything, train the variants that are not trained yet, and print a line for each run.
+
+    ``command`` is the command line, for training.json.
+    """
     from rich.markup import escape
 
     from jaxiqa.cli.runtime import start_jax
     from jaxiqa.core.files import locked
     from jaxiqa.core.progress import console, note
+    from jaxiqa.core.version import package_version, source_commit
     from jaxiqa.evaluation.startup import check_evaluation_start
     from jaxiqa.train.experiment import finished_runs, load_data, train_variant
     from jaxiqa.train.startup import check_devices, check_files, check_training
@@ -47,10 +54,11 @@ def train(experiment: Experiment) -> None:
     distances = check_files(experiment, trained)
     splits = load_data(experiment, trained) if pending else {}
     trunks: dict = {}
+    origin = {"command": command, "version": package_version(), "commit": source_commit()}
     for seed, name in runs:
         if (seed, name) not in rows:
             with locked(run_folder(experiment, name, seed)):
-                rows[seed, name] = train_variant(experiment, name, seed, splits, trunks, distances)
+                rows[seed, name] = train_variant(experiment, name, seed, splits, trunks, distances, origin=origin)
         row = rows[seed, name]
         epochs = f" at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
         averaged = name not in trained_variants(experiment)

@@ -1,6 +1,6 @@
-"""The version of this package, installed or in a checkout."""
+"""The version of this package, installed or in a checkout, and the commit of its source."""
 
-from importlib.metadata import PackageNotFoundError, version
+from importlib.metadata import PackageNotFoundError, distribution, version
 from pathlib import Path
 
 
@@ -17,6 +17,33 @@ def package_version() -> str:
 
         path = Path(__file__).parents[2] / "pyproject.toml"
         return tomllib.loads(path.read_text("utf-8"))["project"]["version"] if path.is_file() else "unknown"
+
+
+def source_commit() -> str | None:
+    """Return the git commit of this package's source; None if it is unknown.
+
+    It is that of the checkout that is running, with ``-dirty`` after it if tracked files were changed; or the one that
+    ``pip install git+https://...`` has recorded.
+
+    >>> source_commit() is None or len(source_commit().removesuffix("-dirty")) == 40
+    True
+    """
+    import json
+    import subprocess
+
+    root = Path(__file__).parents[2]
+    if (root / ".git").exists():
+        command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--abbrev=40", "--exclude=*"]
+        try:
+            done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=30)
+        except (OSError, subprocess.SubprocessError):
+            return None
+        return done.stdout.strip() or None
+    try:
+        recorded = json.loads(distribution("jaxiqa").read_text("direct_url.json") or "{}")
+    except (PackageNotFoundError, ValueError):
+        return None
+    return recorded.get("vcs_info", {}).get("commit_id")
 
 
 __version__ = package_version()

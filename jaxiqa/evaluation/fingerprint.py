@@ -77,7 +77,7 @@ def describe(experiment: Experiment, images: Mapping[str, str]) -> dict[str, Any
     described["choice of attacked images"] = [evaluation.attacked_split, subset, evaluation.size]
     described["labelled images"] = [asdict(experiment.data), evaluation.split]
     for seed, name in itertools.product(experiment.seeds, experiment.variants):
-        described[f"model {name} seed {seed}"] = _model_digest(run_folder(experiment, name, seed) / "model.json")
+        described[f"model {name} seed {seed}"] = model_digest(run_folder(experiment, name, seed) / "model.json")
     return described
 
 
@@ -119,7 +119,13 @@ def _earlier(root: Path) -> dict[str, Any]:
         ) from error
 
 
-def _model_digest(card: Path) -> str:
+def model_digest(card: Path) -> str:
+    """Return what decides a model's scores, from its model.json.
+
+    Raises:
+        FileNotFoundError: the file does not exist.
+        ValueError: it is damaged.
+    """
     if not card.exists():
         raise FileNotFoundError(f"{card} does not exist; train first, with train.py and the same arguments")
     try:

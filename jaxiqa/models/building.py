@@ -34,8 +34,9 @@ def build(
         backbone: a name in `BACKBONES`, for metrics whose head fits any backbone (linearity, koncept512, tres,
             hyperiqa, norm_controlled). None: the metric's own network at its published size.
         metric: a name in `MODELS`.
-        weights: trained weights of the metric (a known name of its weights, a file, or the folder of a training run),
-            or a file of ImageNet weights of its backbone: what the file holds decides. None: random weights.
+        weights: trained weights of the metric (a known name of its weights, a file, the folder of a training run, or an
+            address on the hub), or a file of ImageNet weights of its backbone: what the file holds decides. None:
+            random weights.
         backbone_weights: a file that must hold ImageNet weights of the backbone, in any format that
             `jaxiqa.pretrained.files.read` reads: torchvision's and timm's of a ResNet and of ``mobilenet_v2_torch``,
             the converted ones or Keras' of ``mobilenet_v2``. Its classifier is not used. Or a name in

@@ -13,12 +13,13 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.differences import SHOWN
+from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.core.registry import check_options
 from jaxiqa.models import saved_model
 from jaxiqa.models.registry import MODELS
 from jaxiqa.models.spec import ModelSpec
 from jaxiqa.nn.backbones import BACKBONES
-from jaxiqa.pretrained import download, key_map
+from jaxiqa.pretrained import download, hub, key_map
 from jaxiqa.pretrained.containers import Contents, from_mapping
 from jaxiqa.pretrained.files import contents
 
@@ -49,18 +50,20 @@ class Loaded:
     left_out: dict[str, str]
 
 
-def load(name: str, weights: Weights, **options: Any) -> nnx.Module:
-    """Load a published metric with trained weights, in evaluation mode.
+def load(name: str, weights: Weights | None = None, **options: Any) -> nnx.Module:
+    """Load a metric with trained weights, in evaluation mode.
 
     Args:
-        name: a key of `jaxiqa.models.MODELS`.
+        name: a key of `jaxiqa.models.MODELS`; or without weights the address of a trained metric on the Hugging Face
+            hub, ``hf://owner/name`` or ``hf://owner/name@revision`` (`jaxiqa.pretrained.hub.fetch`).
         weights: one of
 
             - a dict of arrays under the original parameter names;
             - a path: a file as its authors published it, in another format that `jaxiqa.pretrained.files.read` reads,
               or written by ``jaxiqa convert``;
             - a name in ``MODELS[name].weights``: downloaded once and cached;
-            - the folder of a training run, a file in it, or a parent folder with only this run.
+            - the folder of a training run, a file in it, or a parent folder with only this run;
+            - the address on the hub of a metric of this name.
         **options: of the metric, such as its protocol; see its class.
 
     Raises:
@@ -105,11 +108,15 @@ def find(name: str, weights: str | os.PathLike[str], options: Mapping[str, Any])
     return _fill(name, published, found, dict(options), source=str(path)).model
 
 
-def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
+def load_and_report(name: str, weights: Weights | None = None, **options: Any) -> Loaded:
     """Load as `load` does; also return how each entry of the file was used."""
+    if is_hub_address(name):
+        return _from_hub(name, weights, options)
     check_choice("name", name, MODELS)
     published = MODELS[name]
     check_options(name, published.build, options, hidden=("rngs",))
+    if weights is None:
+        raise ValueError(f"weights: {name} needs them: a file, a folder, an address on the hub, or a published name")
     if isinstance(weights, Mapping):
         found = from_mapping(weights)
         arrays = found.arrays | found.numbers  # every entry of a dict must be used
@@ -120,7 +127,17 @@ def load_and_report(name: str, weights: Weights, **options: Any) -> Loaded:
     return _fill(name, published, contents(path), options, source=str(path))
 
 
+def _from_hub(address: str, weights: Weights | None, options: Mapping[str, Any]) -> Loaded:
+    if weights is not None:
+        raise ValueError(f"{address} has weights of its own; leave out weights={weights!r:.80}")
+    if options:
+        raise ValueError(f"the trained model {address} takes no options, but got {', '.join(options)}")
+    return Loaded(load_run(address), {}, [], {}, {})
+
+
 def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Path:
+    if isinstance(chosen, str) and is_hub_address(chosen):
+        return hub.fetch(chosen)
     if isinstance(chosen, str) and chosen in published.weights:
         return download.fetch(published.weights[chosen], chosen, model=name)
     path = Path(chosen).expanduser()

@@ -11,9 +11,10 @@ from flax import nnx
 
 from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
+from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.models import card
 from jaxiqa.models.metric import Metric
-from jaxiqa.pretrained import files, key_map
+from jaxiqa.pretrained import files, hub, key_map
 
 
 def save(model: Metric, folder: str | Path) -> None:
@@ -47,12 +48,15 @@ def run_folder(path: str | Path) -> Path | None:
     """Return the folder of the trained model that ``path`` refers to, or None for a file that belongs to none.
 
     The path may be the folder itself, its ``model.safetensors`` or ``model.json``, or a parent folder with exactly one
-    trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``.
+    trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``. An address on the hub, ``hf://owner/name``,
+    is downloaded (`jaxiqa.pretrained.hub.fetch`).
 
     Raises:
-        FileNotFoundError: this folder has no trained model.
+        FileNotFoundError: this folder or address has no trained model.
         ValueError: it has several; all are listed.
     """
+    if is_hub_address(path):
+        return hub.fetch(str(path))
     path = Path(path)
     if (path / "model.json").is_file():
         return path
@@ -91,7 +95,16 @@ def load(folder: str | Path) -> Metric:
     found = run_folder(folder)
     if found is None:
         raise FileNotFoundError(f"{folder} is a file of no training run; pass the run's folder")
-    path, folder = found / "model.json", found
+    try:
+        return _read(found)
+    except ValueError as error:
+        if copy := hub.cached_repository(found):
+            raise ValueError(f"{error}; to download it again, delete {copy}") from error
+        raise
+
+
+def _read(folder: Path) -> Metric:
+    path = folder / "model.json"
     try:
         found_card: Any = json.loads(path.read_text())
     except ValueError as error:

@@ -15,12 +15,14 @@ class PackagedFile:
         path: of the file, relative to the folder of installed packages.
         sha256: its digest.
         extra: the extra of jaxiqa that installs the package.
+        licence: of the file, if it is known.
     """
 
     package: str
     path: str
     sha256: str
     extra: str
+    licence: str | None = None
 
 
 def locate(source: PackagedFile) -> Path:

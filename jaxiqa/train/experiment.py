@@ -42,6 +42,7 @@ from jaxiqa.train.variant import (
     frozen_stages,
     insert_blocks,
     new_metric,
+    run_path,
     swap_parts,
 )
 
@@ -101,8 +102,20 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
     return splits
 
 
-def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> dict:
-    """Train one variant, or build an average; save the model, and return the content of training.json."""
+def train_variant(
+    experiment: Experiment,
+    name: str,
+    seed: int,
+    splits: dict,
+    trunks: dict,
+    distances: dict,
+    *,
+    origin: dict[str, str | None] | None = None,
+) -> dict:
+    """Train one variant, or build an average; save the model, and return the content of training.json.
+
+    ``origin`` is stored there too: the command and the version of the code, which do not decide the parameters.
+    """
     experiment = with_recipes(experiment)
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
     described = describe(experiment, name, seed)
@@ -116,6 +129,7 @@ def train_variant(experiment: Experiment, name: str, seed: int, splits: dict, tr
     else:
         model, row = _fitted(experiment, name, seed, splits, trunks, distances)
     models.save(model, folder)
+    row |= {"variant": name, **(origin or {})}
     write_text(folder / "training.json", json.dumps(row, indent=1))
     return row
 
@@ -258,7 +272,7 @@ def penalty_of(experiment: Experiment, name: str, seed: int, model: Metric, trai
     variant, teacher = trained_variants(experiment)[name], None
     training = variant.training
     if training.distil and training.distil.weights:
-        taught = models.load_run(data.resolve(training.distil.weights))
+        taught = models.load_run(run_path(training.distil.weights))
         zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))
         teacher = Affine(models.score_fn(taught), one - zero, zero)
     elif known := teacher_of(variant):

@@ -30,7 +30,7 @@ from jaxiqa.train.gradual import check_prune
 from jaxiqa.train.penalties import trained_layers
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.state import split_model
-from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, swap_parts, weights_of
+from jaxiqa.train.variant import augmentation, check_model, frozen_stages, new_metric, run_path, swap_parts, weights_of
 
 
 def check_training(experiment: Experiment) -> None:
@@ -246,7 +246,7 @@ def _check_penalties(where: str, training: Training, model: Any) -> None:
         _check_data(f"{where}.distil.data", training.distil.data)
     if training.distil and training.distil.weights:
         with named(f"{where}.distil.weights={training.distil.weights!r}"):
-            run_folder(data.resolve(training.distil.weights))  # raises the error if there is none
+            run_folder(run_path(training.distil.weights))  # raises the error if there is none
 
 
 def _check_attack(where: str, chosen: Adversarial) -> None:

@@ -12,6 +12,7 @@ from jaxiqa import attacks, data, models
 from jaxiqa.config import Adversarial, Block, Model, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
+from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.defenses import LABELS, adversarial_batch
 from jaxiqa.models.hardening import block_options
 from jaxiqa.models.metric import Metric
@@ -59,12 +60,17 @@ def new_metric(chosen: Model, *, weights: bool, seed: int = 0) -> Metric:
 
 
 def weights_of(chosen: Model) -> str | Path:
-    """Return the known name of the weights, of the metric or of its backbone, or the path of the file or folder."""
+    """Return the known name of the weights, of the metric or of its backbone, an address on the hub, or a path."""
     assert chosen.weights is not None
     known = {*models.MODELS[chosen.metric].weights}
     if chosen.backbone:
         known |= models.BACKBONES[chosen.backbone].weights.keys()
-    return chosen.weights if chosen.weights in known else data.resolve(chosen.weights)
+    return chosen.weights if chosen.weights in known else run_path(chosen.weights)
+
+
+def run_path(weights: str) -> str | Path:
+    """Return the path of a file or folder that a config names; an address on the hub is returned unchanged."""
+    return weights if is_hub_address(weights) else data.resolve(weights)
 
 
 def control_tail(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> Metric:

