@@ -27,9 +27,7 @@ def evaluated_as(root: Path, folder: Path) -> tuple[str, int]:
     """
     path = root / "evaluation.json"
     if not path.is_file():
-        raise FileNotFoundError(
-            f"{root} holds no evaluation (evaluation.json); give the --workdir of `jaxiqa evaluate`"
-        )
+        raise FileNotFoundError(f"{root} has no evaluation.json; give the --workdir of `jaxiqa evaluate`")
     try:
         entries = {key: str(value) for key, value in json.loads(path.read_text("utf-8")).items()}
     except (ValueError, AttributeError) as error:

@@ -55,7 +55,7 @@ def model_card(
     | | |
     |---|---|
     | validation SROCC | 0.8123 |
-    >>> print(card[: card.index("# mine")])
+    >>> print(card.partition("# mine")[0].strip())
     ---
     library_name: jaxiqa
     tags:
@@ -63,7 +63,6 @@ def model_card(
     - jaxiqa
     - linearity
     ---
-    <BLANKLINE>
     """
     training, config = training or {}, config or {}
     sections = [
@@ -162,7 +161,7 @@ def _text(value: Any) -> str:
     'a = 1, c = (d = 1 × 2), e = x.csv, f = no'
     """
     match value:
-        case None | "" | {}:
+        case None:
             return ""
         case bool():
             return "yes" if value else "no"
