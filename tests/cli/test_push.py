@@ -180,9 +180,9 @@ from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant
 
 
 def get_config():
-    data = Data("builtin", options={"size": (24, 32), "train": 8, "val": 4, "test": 4})
+    data = Data("builtin", options={"size": (24, 32), "train": 16, "val": 8, "test": 4})
     model = Model(metric="lipschitz_iqa", options={"channels": (8,), "depth": (1,), "slope": 0.05})
-    training = Training(epochs=1, batch_size=4, loss="mse", labels="unit", learning_rate=0.003)
+    training = Training(epochs=6, batch_size=4, loss="mse", labels="unit", learning_rate=0.01)
     return Experiment("own", data, model, {"base": Variant(training)}, Evaluation(data, {}))
 """
 
