@@ -44,7 +44,7 @@ class Arguments:
 def main(arguments: Sequence[str] | None = None, program: str = "jaxiqa push") -> None:
     """Run the command line."""
     words = list(sys.argv[1:] if arguments is None else arguments)
-    with explained("the files in the repository are unchanged; run the same command again"):
+    with explained("the repository has none of the new files, or all; run the same command again"):
         run(tyro.cli(Arguments, prog=program, description=__doc__, args=words))
 
 
@@ -76,7 +76,10 @@ def run(arguments: Arguments) -> None:
         say(card.rstrip())
         return
     page, commit = hub.push(
-        files, HubAddress(address.repository, address.revision), message=f"Add {folder.name}", private=arguments.private
+        files,
+        HubAddress(address.repository, address.revision),
+        message="Add a metric of jaxiqa",
+        private=arguments.private,
     )
     say(f"{page}  commit {commit}")
     say(f'jaxiqa.load("{address}")')

@@ -77,7 +77,8 @@ def push(
 ) -> tuple[str, str]:
     """Upload files as one commit; create the repository, and the branch that the address names, if they do not exist.
 
-    All files become visible at once. An upload that fails or is killed changes no file in the repository.
+    All files become visible at once: an upload that is refused or killed before its end changes no file there. If only
+    the answer to the commit is lost, all are there.
 
     Args:
         files: name in the repository -> content, or the path of a local file.
@@ -123,7 +124,9 @@ def _explained(hub: Any, repository: str) -> Iterator[None]:
         if status in (401, 403) or isinstance(error, hub.errors.LocalTokenNotFoundError):
             raise PermissionError(f"{where}: you may not write to it; {LOG_IN} with a token that may") from error
         reason = _first_line(error.__cause__ if isinstance(error, RuntimeError) and error.__cause__ else error)
-        raise ConnectionError(f"{where}: not uploaded ({reason}); the repository's files are unchanged") from error
+        raise ConnectionError(
+            f"{where}: not uploaded ({reason}); the repository has none of the files, or all"
+        ) from error
 
 
 def _library() -> Any:

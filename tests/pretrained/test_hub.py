@@ -155,7 +155,7 @@ def test_a_failed_push_changes_no_file_and_the_next_one_succeeds(server, refused
     new = {**FILES, "model.json": b"{ }", "model.safetensors": b"\1" * 64}
     server.refused[refused] = 422
     with pytest.raises(
-        ConnectionError, match=r"me/mine at http.*: not uploaded \(.*422.*\); the repository's files are un"
+        ConnectionError, match=r"me/mine at http.*: not uploaded \(.*422.*\); the repository has none of"
     ):
         hub.push(new, HubAddress("me/mine"), message="second")
     assert len(server.repositories["me/mine"].commits) == 1
