@@ -96,7 +96,7 @@ def push(
         ConnectionError: the hub cannot be reached or does not accept the files.
 
     >>> push({"model.json": b"{}"}, HubAddress("owner/name"), message="A metric")  # doctest: +SKIP
-    ('https://huggingface.co/owner/name', '1f0c...')
+    ('https://.../owner/name', '1f0c...')
     """
     hub = _library()
     api, repository = hub.HfApi(), address.repository
