@@ -39,7 +39,8 @@ EPOCHS = 16
 WEIGHTS = {"efficientnet_lite0": "imagenet", "mobilenet_v2": "weights/mobilenet_v2_imagenet.safetensors"}
 STAGES = {"efficientnet_lite0": ("block2", "block4", "block10"), "mobilenet_v2": ("block2", "block5", "block12")}
 """The last stages at strides 4, 8 and 16."""
-SMOOTH: dict[str, Any] = {"activation": "silu", "head_activation": "silu"}
+SMOOTH: dict[str, Any] = {"activation": "smooth_relu6", "head_activation": "softplus"}
+"""Close to the ReLU6 of both backbones and the ReLU of the head."""
 EPSILONS = tuple(n / 255 for n in (2, 4, 8))
 
 Part = Literal["all", "controls", "architecture", "penalties", "smooth", "attacked"]
@@ -85,7 +86,8 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
             "low_pass": child(block=Block("before:stem", "low_pass", {"share": 0.5})),
             "shrinkage": child(block=Block(f"after:{early}", "shrinkage", {"threshold": 0.1})),
             "blur": child(blur=3),
-            "silu": child(**SMOOTH),
+            "silu": child(activation="silu", head_activation="silu"),
+            "smooth": child(**SMOOTH),
             "median": child(pooling="median"),
             "trimmed": child(pooling="trimmed"),
             "tail": child(tuning(loss="mse", backbone_factor=0.3, learning_rate=1e-3), tail=Tail(late)),
@@ -96,18 +98,19 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
             "nt": child(tuning(4, norm_penalty=steep)),
         },
         "smooth": {
-            "nt_silu": child(tuning(4, norm_penalty=steep), **SMOOTH),
-            "nt_silu_blur": child(tuning(4, norm_penalty=steep), blur=3, **SMOOTH),
-            "nt_softplus": child(tuning(4, norm_penalty=steep), activation="softplus", head_activation="softplus"),
+            "nt_smooth": child(tuning(4, norm_penalty=steep), **SMOOTH),
+            "nt_smooth_blur": child(tuning(4, norm_penalty=steep), blur=3, **SMOOTH),
+            "nt_silu": child(tuning(4, norm_penalty=steep), activation="silu", head_activation="silu"),
         },
         "attacked": {
             "at": child(tuning(4, adversarial=attacked(1))),
             "at_2": child(tuning(4, adversarial=attacked(2))),
-            "at_silu": child(tuning(4, adversarial=attacked(1)), **SMOOTH),
-            "at_silu_distil": child(tuning(5, adversarial=attacked(1), distil=Distil(0.5)), **SMOOTH),
-            "at_silu_blur": child(tuning(4, adversarial=attacked(1)), blur=3, **SMOOTH),
-            "at_nt_silu": child(tuning(8, adversarial=attacked(1), norm_penalty=steep), **SMOOTH),
-            "at_silu_mirrored": Average(("at_silu",), mirror=True),
+            "at_distil": child(tuning(5, adversarial=attacked(1), distil=Distil(0.5))),
+            "at_smooth": child(tuning(4, adversarial=attacked(1)), **SMOOTH),
+            "at_blur": child(tuning(4, adversarial=attacked(1)), blur=3),
+            "at_nt_smooth": child(tuning(8, adversarial=attacked(1), norm_penalty=steep), **SMOOTH),
+            "at_silu": child(tuning(4, adversarial=attacked(1)), activation="silu", head_activation="silu"),
+            "at_mirrored": Average(("at",), mirror=True),
         },
     }
 

@@ -220,7 +220,7 @@ class Tail:
     """Number of orthogonal convolutions."""
 
 
-Activation = Literal["relu", "relu6", "silu", "gelu", "elu", "softplus"]
+Activation = Literal["relu", "relu6", "silu", "gelu", "elu", "softplus", "smooth_relu6"]
 """The keys of `jaxiqa.nn.activations.ACTIVATIONS`."""
 
 Pooling = Literal["mean", "median", "trimmed", "power"]

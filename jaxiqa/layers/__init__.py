@@ -35,6 +35,7 @@ from jaxiqa.layers.sandwich import Sandwich
 from jaxiqa.layers.shift import circular_shift
 from jaxiqa.layers.shrinkage import Shrinkage, shrink
 from jaxiqa.layers.sll import CPL, SLL
+from jaxiqa.layers.smooth_relu import smooth_relu6
 from jaxiqa.layers.soc import SOC
 from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
@@ -83,6 +84,7 @@ __all__ = [
     "resize_constant",
     "semi_orthogonal",
     "shrink",
+    "smooth_relu6",
     "sorted_energies",
     "space_to_depth",
     "spectral_norm",

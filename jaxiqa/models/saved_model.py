@@ -3,26 +3,36 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import safetensors.numpy
 from flax import nnx
 
+from jaxiqa.core.checks import check_choice
 from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.models import card
 from jaxiqa.models.metric import Metric
 from jaxiqa.pretrained import files, hub, key_map
+from jaxiqa.pretrained.quantised import quantise, restore
+
+KERNELS = ("float32", "int8")
 
 
-def save(model: Metric, folder: str | Path) -> None:
+def save(model: Metric, folder: str | Path, *, kernels: Literal["float32", "int8"] = "float32") -> None:
     """Write the metric into ``folder``; the weights first, so that a card always describes existing weights.
+
+    Args:
+        model: the metric.
+        folder: is made if it does not exist.
+        kernels: how the kernels of ordinary convolutions and linear layers are stored. ``"int8"``: in about a quarter
+            of the bytes (`jaxiqa.pretrained.quantised`); scores change a little. Orthogonal maps are always float32.
 
     Raises:
         ValueError: the model is not calibrated yet, or could not be loaded again: it was folded, compacted or
-            materialized, or its modules were changed by hand.
+            materialized, or its modules were changed by hand; or ``kernels`` is not allowed.
         jaxiqa.core.files.WriteError: the folder cannot be written, or the disk is full. Existing files are unchanged.
 
     >>> import tempfile
@@ -34,9 +44,12 @@ def save(model: Metric, folder: str | Path) -> None:
     >>> models.load_run(folder).score_range
     (0.0, 100.0)
     """
+    check_choice("kernels", kernels, KERNELS)
     folder = Path(folder)
     described = card.describe(model)
     arrays = {name: np.asarray(variable[...]) for name, variable in key_map.parameters(model).items()}
+    if kernels == "int8":
+        arrays = quantise(arrays, _kernels(model))
     content = safetensors.numpy.save(arrays)
     described |= {"sha256": hashlib.sha256(content).hexdigest()}
     _check_arrays(model, described)
@@ -115,7 +128,7 @@ def _read(folder: Path) -> Metric:
     described = card.current(described)
     card.check(described, path)
     file = folder / "model.safetensors"
-    arrays = files.read(file)
+    arrays = restore(files.read(file))
     if hashlib.sha256(file.read_bytes()).hexdigest() != described["sha256"]:
         raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
     model = nnx.eval_shape(lambda: card.build(described))
@@ -124,6 +137,13 @@ def _read(folder: Path) -> Metric:
         raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train again")
     card.calibrate(model, described)
     return model
+
+
+def _kernels(model: Metric) -> set[str]:
+    """Return the names of the kernels of ordinary layers: any values of theirs are allowed."""
+    layers = (nnx.Conv, nnx.Linear)
+    paths = {path for path, module in nnx.iter_modules(model) if isinstance(module, layers)}
+    return {".".join(map(str, (*path, "kernel"))) for path in paths}
 
 
 def _check_arrays(model: Metric, described: dict[str, Any]) -> None:

@@ -10,6 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from jaxiqa.layers.smooth_relu import smooth_relu6
 from jaxiqa.nn.transformer import gelu
 
 
@@ -45,12 +46,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": gelu,
     "elu": jax.nn.elu,
     "softplus": softplus,
+    "smooth_relu6": smooth_relu6,
 }
 """Name -> the function of each number: max(x, 0); min(max(x, 0), 6); x·σ(x); x·Φ(x), exact; x, or exp(x) − 1 below 0;
-log(1 + exp(4x)) / 4.
+log(1 + exp(4x)) / 4; its smooth ReLU6 (`jaxiqa.layers.smooth_relu6`).
 
-The last four are smooth: their slopes are continuous. silu, gelu and softplus have slopes of every order; elu's second
-one jumps at 0. `jaxiqa.lipschitz` bounds all of them except gelu."""
+The last five are smooth: their slopes are continuous, of every order except elu's second one,
+which jumps at 0. `jaxiqa.lipschitz` bounds all of them except gelu."""
 
 
 def activate(name: str, x: Float[Array, "*n"]) -> Float[Array, "*n"]:

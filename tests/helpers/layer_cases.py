@@ -70,6 +70,7 @@ FUNCTIONS = {
     "reflect": (layers.reflect, [RANDOM.normal(size=(2, 3, 5)), TALL]),
     "semi_orthogonal": (layers.semi_orthogonal, [TALL]),
     "shrink": (layers.shrink, [X, np.full(4, 0.3)]),
+    "smooth_relu6": (layers.smooth_relu6, [4 * X]),
     "spectral_norm": (lambda k: layers.spectral_norm(k, steps=100), [KERNEL]),
     "sorted_energies": (lambda x: layers.sorted_energies(x, 2, 3), [X]),
     "space_to_depth": (lambda x: layers.space_to_depth(x, 2), [RANDOM.normal(size=(1, 4, 6, 3))]),

@@ -47,6 +47,25 @@ def test_a_saved_model_loads_back(hardened, tmp_path):
     np.testing.assert_array_equal(loaded(X), hardened(X))
 
 
+def test_kernels_of_eight_bits(hardened, tmp_path):
+    wide = tiny.metric(taps=("layer2", "layer4"))
+    harden(wide, "after:layer2", mid=4, rngs=nnx.Rngs(1))
+    wide.calibrate(k=1 / 3, b=-0.1, score_range=(-1.5, 7.7))
+    save(wide, tmp_path / "whole")
+    save(wide, tmp_path / "small", kernels="int8")
+    whole, small = (tmp_path / name / "model.safetensors" for name in ("whole", "small"))
+    assert small.stat().st_size < 0.4 * whole.stat().st_size
+    loaded, stored = load_run(tmp_path / "small"), weights.read(small)
+    np.testing.assert_allclose(loaded(X), wide(X), atol=0.02 * np.ptp(wide.score_range))
+    changed = {name for name, array in stored.items() if array.dtype != np.float32}
+    assert {name.rpartition(".")[2] for name in changed} == {"kernel"}
+    generators = {name for name in stored if ".orthogonal." in name}
+    assert generators
+    assert not generators & changed
+    with pytest.raises(ValueError, match="kernels='int4' is not allowed; choose from 'float32', 'int8'"):
+        save(wide, tmp_path, kernels="int4")
+
+
 def test_saving_again_replaces_the_model_and_leaves_other_files(hardened, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}")
     other = tiny.metric()

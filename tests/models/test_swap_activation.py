@@ -53,6 +53,7 @@ FORMULAS = {
     "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
     "elu": lambda x: x if x > 0 else math.exp(x) - 1,
     "softplus": lambda x: math.log1p(math.exp(4 * x)) / 4,
+    "smooth_relu6": lambda x: (math.log1p(math.exp(4 * x)) - math.log1p(math.exp(4 * (x - 6)))) / 4,
 }
 
 
@@ -175,7 +176,9 @@ def test_a_model_that_could_not_be_loaded_again_is_not_saved(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(("activation", "slope"), [("relu", 1.0), ("elu", 1.0), ("silu", 1.09984), ("softplus", 1.0)])
+@pytest.mark.parametrize(
+    ("activation", "slope"), [("relu", 1.0), ("elu", 1.0), ("silu", 1.09984), ("softplus", 1.0), ("smooth_relu6", 1.0)]
+)
 def test_lipschitz_reports_use_the_slope_of_the_activation(activation, slope):
     block = nnx.Dict({"conv": nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))})
     bound = lipschitz.report(lambda x: activate(activation, block["conv"](x)), (8, 8, 3)).bound
