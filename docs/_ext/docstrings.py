@@ -48,7 +48,7 @@ def adapt(app: Sphinx, what: str, name: str, obj: object, options: object, lines
         prose = not literal and not paragraph.lstrip().startswith(">>>")
         found += [*(escaped(paragraph) if prose else paragraph).split("\n"), ""]
     if what in ("attribute", "data"):
-        found.insert(0, "")  # napoleon would take the words before the first colon for a type
+        found[:0] = ["..", ""]  # a comment: napoleon takes the words before a colon on the first line for a type
     lines[:] = found
 
 
