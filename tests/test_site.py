@@ -127,7 +127,7 @@ def test_every_attack_has_an_example_that_moves_the_score(tmp_path, monkeypatch)
     stand_ins.write(tmp_path)
     gains = run("attacks_by_example")["gains"]
     assert set(attacks.ATTACKS) | set(attacks.FITTED) <= set(gains)
-    down = gains.pop("pgd, down")
+    down = gains.pop("ifgsm, down")
     assert down < 0
     # cAdv's stand-in network has random weights, and one pixel or patch changes little of a mean over the image.
     assert {name for name, gain in gains.items() if not gain > 0} <= {"cadv", "one_pixel", "patch_rs"}, gains
