@@ -56,8 +56,15 @@ def check_options(
 
 
 def parameters(function: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-    """Return parameters by name; for a class those of ``__init__``, since Flax hides them behind a metaclass."""
-    inner, bound = (function.func, function.keywords) if isinstance(function, partial) else (function, {})
+    """Return parameters by name; for a class those of ``__init__``, since Flax hides them behind a metaclass.
+
+    Those that a `functools.partial` has set, by position or by name, are left out.
+
+    >>> list(parameters(partial(lambda base, exponent, *, digits=3: round(base**exponent, digits), 2)))
+    ['exponent', 'digits']
+    """
+    first, bound = (function.args, function.keywords) if isinstance(function, partial) else ((), {})
+    inner = function.func if isinstance(function, partial) else function
     asked = inner.__init__ if isinstance(inner, type) else inner  # type: ignore[misc]  # a class, not an instance
-    found = inspect.signature(asked).parameters
-    return {key: one for key, one in found.items() if key != "self" and key not in bound}
+    found = [(key, one) for key, one in inspect.signature(asked).parameters.items() if key != "self"]
+    return {key: one for key, one in found[len(first) :] if key not in bound}

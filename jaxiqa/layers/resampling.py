@@ -24,7 +24,7 @@ def depth_to_space(x: Float[Array, "b h w c"], factor: int) -> Float[Array, "b h
     """Invert `space_to_depth`: ``b h w s²c → b sh sw c``.
 
     Raises:
-        ValueError: the number of channels is not a multiple of ``factor``².
+        ValueError: the number of channels is not a multiple of the square of ``factor``.
 
     >>> import jax.numpy as jnp
     >>> x = jnp.arange(24.0).reshape(1, 2, 4, 3)
