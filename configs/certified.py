@@ -1,16 +1,14 @@
 """A metric with a certificate: Lipschitz IQA on CLIVE, taught by human scores and by a trained metric.
 
-    JAXIQA_DATA=/path/to/data python train.py --config robustness_as_architecture/linearity --scale small \\
-        --part main --workdir runs/teacher
-    JAXIQA_DATA=/path/to/data python train.py --config certified --teacher "$PWD/runs/teacher/base/seed0" \\
-        --workdir runs/certified/0.024
+    JAXIQA_DATA=/path/to/data python train.py --config certified --teacher jaxiqa-base --workdir runs/certified/0.024
     jaxiqa score lipschitz_iqa photo.jpg --weights runs/certified/0.024 --epsilon 2/255
 
 ``--slope`` is the largest change of a score per unit of Euclidean distance, as a share of the labels' range, on images
 of 256×256. The fitted calibration, about 1.2, counts too; together 0.0288 is a change of at most a tenth by any
 perturbation of 2/255. One run per slope gives the frontier of correlation and certificate. The teacher scores distorted
 parts of the training images, never images that decide the epoch; human scores count a tenth as much, as there are few.
-Without ``--teacher`` the metric learns from human scores only.
+``--teacher`` is a metric that comes with jaxiqa or the folder of a run; it was trained on the same
+training images. Without it the metric learns from human scores only.
 
 ``--scale accelerator`` has more channels and longer training.
 """

@@ -53,8 +53,9 @@ def _table(title: str, header: Sequence[str], rows: Iterable[Sequence[str]]) -> 
 def metrics() -> Any:
     """List the published metrics, their test protocols, and the weights known by name."""
     from jaxiqa.models import MODELS
+    from jaxiqa.models.zoo import SHIPPED
 
-    rows = []
+    rows = [[name, what, "", "", "", "comes with jaxiqa", "Apache-2.0"] for name, what in SHIPPED.items()]
     for name, spec in MODELS.items():
         known = [
             f"{weights}{'' if source.url or source.installed else ' (by hand)'}"

@@ -103,7 +103,7 @@ def card_of(folder: Path, address: Any, arguments: Arguments) -> str:
         config=config,
         about=_about(described["model"]),
         licence=arguments.licence,
-        licences=licences | _first_weights(config.get("model", {})),
+        licences=licences | first_weights(config.get("model", {})),
         tables=tables,
     )
 
@@ -114,7 +114,7 @@ def _about(name: str) -> str | None:
     return f"{MODELS[name].title}, {MODELS[name].paper}" if name in MODELS else None
 
 
-def _first_weights(model: dict[str, Any]) -> dict[str, str]:
+def first_weights(model: dict[str, Any]) -> dict[str, str]:
     """Return the licence of the published weights that the training started from, if it is known."""
     from jaxiqa.models import BACKBONES, MODELS
 

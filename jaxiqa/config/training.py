@@ -16,9 +16,10 @@ class Model:
     width: int | None = None
     """Channels of the backbone's first stage (64 for a ResNet in the paper); None: the published width."""
     weights: str | None = None
-    """Trained weights of the metric (a file, one of its known names, the folder of a run, or an address on the hub such
-    as ``"hf://owner/name"``), or ImageNet weights of its backbone (a file, or a known name such as ``"imagenet"`` of
-    ``efficientnet_lite0``). Relative paths as for `Data.source`. None: random weights."""
+    """Trained weights of the metric (a file, one of its known names, the folder of a run, the name of a metric that
+    comes with the package, or an address on the hub, ``"hf://owner/name"``), or ImageNet weights of its backbone (a
+    file, or a known name such as ``"imagenet"`` of ``efficientnet_lite0``). Relative paths as for `Data.source`. None:
+    random weights."""
     input_size: tuple[int, int] | None = None
     """(height, width) to which images are resized before the metric's own protocol; None: no resize."""
     taps: tuple[str, str] | None = None
@@ -123,9 +124,9 @@ class Distil:
     teacher: str | None = None
     """An earlier variant, or an average; None: the parent."""
     weights: str | None = None
-    """Folder of a training run, or an address on the hub such as ``"hf://owner/name"``. Its metric is then the teacher:
-    of any kind, with its own protocol. Its scores and the labels must have the same scale. Relative paths as for
-    `Data.source`."""
+    """Folder of a training run, a metric that comes with the package, such as ``"jaxiqa-base"``, or an address on the
+    hub, ``"hf://owner/name"``. It is then the teacher: of any kind, with its own protocol. Its scores and the labels
+    must have the same scale. Relative paths as for `Data.source`."""
     data: Data | None = None
     """The images; None: the training images of the experiment."""
     split: str = "train"

@@ -18,6 +18,7 @@ from jaxiqa.core.registry import check_options
 from jaxiqa.models import saved_model
 from jaxiqa.models.registry import MODELS
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.models.zoo import SHIPPED, shipped
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.pretrained import download, hub, key_map
 from jaxiqa.pretrained.containers import Contents, from_mapping
@@ -54,8 +55,9 @@ def load(name: str, weights: Weights | None = None, **options: Any) -> nnx.Modul
     """Load a metric with trained weights, in evaluation mode.
 
     Args:
-        name: a key of `jaxiqa.models.MODELS`; or without weights the address of a trained metric on the Hugging Face
-            hub, ``hf://owner/name`` or ``hf://owner/name@revision`` (`jaxiqa.pretrained.hub.fetch`).
+        name: a key of `jaxiqa.models.zoo.SHIPPED` or the address of a trained metric on the Hugging Face hub,
+            ``hf://owner/name`` or ``hf://owner/name@revision`` (`jaxiqa.pretrained.hub.fetch`), which need no weights;
+            or a key of `jaxiqa.models.MODELS`.
         weights: one of
 
             - a dict of arrays under the original parameter names;
@@ -63,17 +65,21 @@ def load(name: str, weights: Weights | None = None, **options: Any) -> nnx.Modul
               or written by ``jaxiqa convert``;
             - a name in ``MODELS[name].weights``: downloaded once and cached;
             - the folder of a training run, a file in it, or a parent folder with only this run;
-            - the address on the hub of a metric of this name.
+            - the address on the hub of a metric of this name, or a key of `jaxiqa.models.zoo.SHIPPED`.
         **options: of the metric, such as its protocol; see its class.
 
     Raises:
         FileNotFoundError: the file does not exist or cannot be downloaded; the message says where to get it.
-        ValueError: an unknown name or option, a damaged file, or weights that do not fit. One message lists all
-            missing, unknown and misshapen arrays, and the model that the checkpoint seems to belong to.
+        ValueError: an unknown name or option, missing weights, a damaged file, or weights that do not fit. One message
+            lists all missing, unknown and misshapen arrays, and the model that the checkpoint seems to belong to.
 
-    >>> load("musiq", weights="koniq10k")
+    >>> import jax.numpy as jnp
+    >>> image = jnp.full((1, 192, 256, 3), 0.5)  # b h w c, in [0, 1]
+    >>> load("jaxiqa-base")(image).shape
+    (1,)
+    >>> load("musiq")
     Traceback (most recent call last):
-    ValueError: name='musiq' is not allowed; choose from 'brisque'...
+    ValueError: name='musiq' is not allowed; choose from 'jaxiqa-base'...
     """
     return load_and_report(name, weights, **options).model
 
@@ -110,13 +116,17 @@ def find(name: str, weights: str | os.PathLike[str], options: Mapping[str, Any])
 
 def load_and_report(name: str, weights: Weights | None = None, **options: Any) -> Loaded:
     """Load as `load` does; also return how each entry of the file was used."""
-    if is_hub_address(name):
-        return _from_hub(name, weights, options)
-    check_choice("name", name, MODELS)
+    if is_hub_address(name) or name in SHIPPED:
+        return _complete(name, weights, options)
+    check_choice("name", name, (*SHIPPED, *MODELS))
     published = MODELS[name]
-    check_options(name, published.build, options, hidden=("rngs",))
     if weights is None:
-        raise ValueError(f"weights: {name} needs them: a file, a folder, an address on the hub, or a published name")
+        known = ", ".join(map(repr, published.weights)) or "none"
+        raise ValueError(
+            f"{name} needs weights: a file, the folder of a training run, an address on the hub, or one of its known "
+            f"names ({known}). These need none: {', '.join(SHIPPED)}"
+        )
+    check_options(name, published.build, options, hidden=("rngs",))
     if isinstance(weights, Mapping):
         found = from_mapping(weights)
         arrays = found.arrays | found.numbers  # every entry of a dict must be used
@@ -127,12 +137,11 @@ def load_and_report(name: str, weights: Weights | None = None, **options: Any) -
     return _fill(name, published, contents(path), options, source=str(path))
 
 
-def _from_hub(address: str, weights: Weights | None, options: Mapping[str, Any]) -> Loaded:
-    if weights is not None:
-        raise ValueError(f"{address} has weights of its own; leave out weights={weights!r:.80}")
-    if options:
-        raise ValueError(f"the trained model {address} takes no options, but got {', '.join(options)}")
-    return Loaded(load_run(address), {}, [], {}, {})
+def _complete(name: str, weights: Weights | None, options: Mapping[str, Any]) -> Loaded:
+    """Load a metric that has weights of its own."""
+    if given := ["weights"] * (weights is not None) + list(options):
+        raise ValueError(f"{name} has weights of its own and takes no options, but got {', '.join(given)}")
+    return Loaded(load_run(shipped(name) if name in SHIPPED else name), {}, [], {}, {})
 
 
 def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Path:
@@ -140,6 +149,8 @@ def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Pa
         return hub.fetch(chosen)
     if isinstance(chosen, str) and chosen in published.weights:
         return download.fetch(published.weights[chosen], chosen, model=name)
+    if isinstance(chosen, str) and chosen in SHIPPED:
+        return shipped(chosen)
     path = Path(chosen).expanduser()
     if not path.exists():
         known = ", ".join(map(repr, published.weights)) or "none"

@@ -3,7 +3,7 @@
 import hashlib
 import json
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 import numpy as np
 import safetensors.numpy
@@ -15,20 +15,21 @@ from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.models import card
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.zoo import SHIPPED, shipped
 from jaxiqa.pretrained import files, hub, key_map
 from jaxiqa.pretrained.quantised import quantise, restore
 
 KERNELS = ("float32", "int8")
 
 
-def save(model: Metric, folder: str | Path, *, kernels: Literal["float32", "int8"] = "float32") -> None:
+def save(model: Metric, folder: str | Path, *, kernels: str = "float32") -> None:
     """Write the metric into ``folder``; the weights first, so that a card always describes existing weights.
 
     Args:
         model: the metric.
         folder: is made if it does not exist.
-        kernels: how the kernels of ordinary convolutions and linear layers are stored. ``"int8"``: in about a quarter
-            of the bytes (`jaxiqa.pretrained.quantised`); scores change a little. Orthogonal maps are always float32.
+        kernels: ``"float32"``, or ``"int8"``: those of ordinary convolutions and linear layers take about a quarter of
+            the bytes (`jaxiqa.pretrained.quantised`), and scores change a little. Orthogonal maps are always float32.
 
     Raises:
         ValueError: the model is not calibrated yet, or could not be loaded again: it was folded, compacted or
@@ -62,7 +63,7 @@ def run_folder(path: str | Path) -> Path | None:
 
     The path may be the folder itself, its ``model.safetensors`` or ``model.json``, or a parent folder with exactly one
     trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``. An address on the hub, ``hf://owner/name``,
-    is downloaded (`jaxiqa.pretrained.hub.fetch`).
+    is downloaded (`jaxiqa.pretrained.hub.fetch`). It may also be the name of a metric that comes with the package.
 
     Raises:
         FileNotFoundError: this folder or address has no trained model.
@@ -70,6 +71,8 @@ def run_folder(path: str | Path) -> Path | None:
     """
     if is_hub_address(path):
         return hub.fetch(str(path))
+    if path in SHIPPED:
+        return shipped(str(path))
     path = Path(path)
     if (path / "model.json").is_file():
         return path

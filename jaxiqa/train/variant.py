@@ -16,6 +16,7 @@ from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.defenses import LABELS, adversarial_batch
 from jaxiqa.models.hardening import block_options
 from jaxiqa.models.metric import Metric
+from jaxiqa.models.zoo import SHIPPED
 
 
 def check_model(chosen: Model) -> None:
@@ -69,8 +70,11 @@ def weights_of(chosen: Model) -> str | Path:
 
 
 def run_path(weights: str) -> str | Path:
-    """Return the path of a file or folder that a config names; an address on the hub is returned unchanged."""
-    return weights if is_hub_address(weights) else data.resolve(weights)
+    """Return the path of a file or folder that a config names.
+
+    An address on the hub, or the name of a metric that comes with the package, is returned unchanged.
+    """
+    return weights if is_hub_address(weights) or weights in SHIPPED else data.resolve(weights)
 
 
 def control_tail(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> Metric:

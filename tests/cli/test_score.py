@@ -15,10 +15,12 @@ from quick import every
 
 from jaxiqa import models
 from jaxiqa.cli import score as scoring
+from jaxiqa.cli import score_files as batches_of
 from jaxiqa.cli.score_table import scores_csv
 from jaxiqa.core import compiled
 from jaxiqa.data import read_image
 from jaxiqa.data.search import find
+from jaxiqa.models.zoo import DEFAULT
 
 GENERATOR = np.random.default_rng(0)
 
@@ -96,6 +98,32 @@ def test_named_files_keep_their_order_and_a_table_is_printed(folder, runs, capsy
     assert all(np.isfinite(float(line.split()[1])) for line in lines)
 
 
+def test_the_best_come_first_and_unusual_sizes_are_named(folder, runs, capsys):
+    make_image(40, 400).save(folder.parent / "wide.png")
+    named = [str(folder / "same1.png"), str(folder / "same0.png"), str(folder.parent / "wide.png")]
+    assert scoring.main(["linearity", *named, "--weights", str(runs / "resized"), "--sort"]) == 0
+    output = capsys.readouterr()
+    scores = [float(line.split()[1]) for line in output.out.splitlines()]
+    assert len(scores) == 3
+    assert scores == sorted(scores, reverse=True)
+    assert "1 of 3 images are far from the size of the training, 56x40 pixels" in output.err
+    assert output.err.count("wide.png") == 1
+
+
+def test_the_first_word_may_name_a_metric(folder, tmp_path, monkeypatch):
+    image = str(folder / "same0.png")
+    assert scoring.named([image, "musiq"]) == (DEFAULT, [Path(image), Path("musiq")])
+    assert scoring.named(["jaxiqa-certified", image]) == ("jaxiqa-certified", [Path(image)])
+    assert scoring.named(["gone.png", image]) == (DEFAULT, [Path("gone.png"), Path(image)])
+    monkeypatch.chdir(tmp_path)
+    Path("linearity").mkdir()
+    assert scoring.named(["linearity", image]) == (DEFAULT, [Path("linearity"), Path(image)])
+    with pytest.raises(ValueError, match="no images are given"):
+        scoring.named(["tres"])
+    with pytest.raises(ValueError, match=r"linearty is neither .* did you mean 'linearity'"):
+        scoring.named(["linearty", image])
+
+
 def test_a_missing_file_is_listed_as_a_fault(folder, runs, capsys):
     named = [str(folder / "same1.png"), str(folder / "gone.png"), str(folder / "notes.txt")]
     assert scoring.main(["linearity", "--weights", str(runs / "native"), *named]) == 1
@@ -112,9 +140,9 @@ def test_few_images_wait_in_memory(folder, runs, monkeypatch):
     paths = find([folder]).paths
     model = models.load_run(runs / "native")
     batches = {}
-    for waiting, pixels in ((scoring.WAITING, scoring.PIXELS), (1, scoring.PIXELS), (scoring.WAITING, 2 * 40 * 56)):
-        monkeypatch.setattr(scoring, "WAITING", waiting)
-        monkeypatch.setattr(scoring, "PIXELS", pixels)
+    for waiting, pixels in ((2**29, 2**22), (1, 2**22), (2**29, 2 * 40 * 56)):
+        monkeypatch.setattr(batches_of, "WAITING", waiting)
+        monkeypatch.setattr(batches_of, "PIXELS", pixels)
         batches[waiting, pixels] = [d for d in scoring.score_files(model, paths, {}, batch_size=4) if d]
     whole, single, pairs = (
         {path: score for part in parts for path, score in part.items()} for parts in batches.values()
@@ -133,9 +161,9 @@ def test_nan_scores_and_refused_sizes_are_faults(folder, monkeypatch):
             raise ValueError("images is 40x56; both sides must be at least 44 pixels")
         return np.full(len(pixels), np.nan)
 
-    monkeypatch.setattr(scoring, "_compiled", lambda model: score)
-    monkeypatch.setattr(scoring, "_shrinker", lambda model: None)
-    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
+    monkeypatch.setattr(batches_of, "_compiled", lambda model: score)
+    monkeypatch.setattr(batches_of, "_shrinker", lambda model: None)
+    monkeypatch.setattr(batches_of, "_network_pixels", lambda model: math.prod)
     faults = {}
     assert not any(scoring.score_files(None, paths, faults, batch_size=4))
     assert faults == {
@@ -147,7 +175,7 @@ def test_nan_scores_and_refused_sizes_are_faults(folder, monkeypatch):
 def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
-        (["musiq", str(folder), "--weights", "x"], "error: name='musiq' is not allowed"),
+        (["musiq", str(folder), "--weights", "x"], "error: musiq is neither a file"),
         (["linearity", str(folder), "--weights", "gone"], "error: weights='gone' is neither a file"),
         (["linearity", str(tmp_path / "empty"), "--weights", str(runs / "native")], "error: there are no images in"),
         (["linearity", str(folder), "--weights", "x", "--batch-size", "0"], "error: batch_size=0 is outside"),
@@ -208,9 +236,9 @@ def test_an_image_that_exceeds_the_memory_is_a_fault_and_the_others_are_scored(f
 
     paths = [folder / f"same{i}.png" for i in range(3)]
     big = read_image(paths[1])
-    monkeypatch.setattr(scoring, "_compiled", lambda model: score)
-    monkeypatch.setattr(scoring, "_shrinker", lambda model: None)
-    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
+    monkeypatch.setattr(batches_of, "_compiled", lambda model: score)
+    monkeypatch.setattr(batches_of, "_shrinker", lambda model: None)
+    monkeypatch.setattr(batches_of, "_network_pixels", lambda model: math.prod)
     faults = {}
     scores = {k: v for done in scoring.score_files(None, paths, faults, batch_size=3) for k, v in done.items()}
     assert "not enough memory for" in faults.pop(paths[1])
@@ -231,9 +259,9 @@ def test_the_number_of_compiled_programs_is_limited(tmp_path, monkeypatch, resiz
         return found
 
     monkeypatch.setattr(compiled, "PROGRAMS", 6)
-    monkeypatch.setattr(scoring, "_compiled", lambda model: score)
-    monkeypatch.setattr(scoring, "_shrinker", lambda model: (lambda x: np.asarray(resize(x))) if resized else None)
-    monkeypatch.setattr(scoring, "_network_pixels", lambda model: math.prod)
+    monkeypatch.setattr(batches_of, "_compiled", lambda model: score)
+    monkeypatch.setattr(batches_of, "_shrinker", lambda model: (lambda x: np.asarray(resize(x))) if resized else None)
+    monkeypatch.setattr(batches_of, "_network_pixels", lambda model: math.prod)
     paths = [tmp_path / f"{i:02}.png" for i in range(40)]
     for i, path in enumerate(paths):
         Image.new("RGB", (5 + i % 5, 5 + i // 5), (i, i, i)).save(path)

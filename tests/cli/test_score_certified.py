@@ -54,7 +54,7 @@ def test_certified_intervals_are_those_of_each_images_own_size(folder, certified
 @pytest.mark.parametrize(
     ("model", "epsilon", "message"),
     [
-        ("linearity", "2/255", "epsilon=2/255: linearity has no certificate; lipschitz_iqa has one"),
+        ("linearity", "2/255", "epsilon=2/255: linearity has no certificate; jaxiqa-certified has one"),
         ("lipschitz_iqa", "-1", "epsilon=-1"),
         ("lipschitz_iqa", "much", "much"),
     ],

@@ -72,10 +72,10 @@ def test_it_loads_offline_from_the_cache(server, run):
 @pytest.mark.parametrize(
     ("name", "options", "message"),
     [
-        (ADDRESS, {"weights": "koniq10k"}, r"hf://me/mine has weights of its own; leave out weights='koniq10k'"),
-        (ADDRESS, {"width": 8}, r"the trained model hf://me/mine takes no options, but got width"),
+        (ADDRESS, {"weights": "koniq10k"}, r"has weights of its own and takes no options, but got weights"),
+        (ADDRESS, {"width": 8}, r"hf://me/mine has weights of its own and takes no options, but got width"),
         ("koncept512", {"weights": ADDRESS}, r"holds a trained linearity, not a koncept512"),
-        ("linearity", {}, r"weights: linearity needs them: a file, a folder, an address on the hub"),
+        ("linearity", {}, r"linearity needs weights: a file, the folder of a training run, an address on the hub"),
         ("hf://mine", {}, r"'hf://mine' is no address on the hub"),
     ],
 )

@@ -175,7 +175,7 @@ def test_the_error_names_the_model_that_a_checkpoint_belongs_to(monkeypatch, arr
 
 
 def test_unknown_names_and_options_are_listed():
-    with pytest.raises(ValueError, match="name='Linearity' is not allowed; choose from 'brisque'"):
+    with pytest.raises(ValueError, match="name='Linearity' is not allowed; choose from 'jaxiqa-base'"):
         jaxiqa.load("Linearity", weights={})
     with pytest.raises(ValueError, match="option of linearity='protocol' is not allowed; choose from 'backbone'"):
         jaxiqa.load("linearity", weights={}, protocol="pyiqa")
