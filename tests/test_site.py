@@ -120,6 +120,7 @@ def test_the_page_on_scale_runs(monkeypatch, capsys):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_every_attack_has_an_example_that_moves_the_score(tmp_path, monkeypatch):
     from jaxiqa import attacks
 
@@ -196,6 +197,7 @@ def test_a_notebook_is_small_and_in_order(path):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_runs(path, tmp_path):
     nbformat = pytest.importorskip("nbformat", reason="needs the extra jaxiqa[docs]")
