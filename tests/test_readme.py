@@ -45,6 +45,7 @@ def test_the_python_example_runs():
     assert float(abs(scope["attacked"] - scope["images"]).max()) <= 4 / 255 + 1e-6
 
 
+@pytest.mark.slow
 def test_the_example_with_shipped_metrics_prints_what_it_says(capsys):
     example = re.findall(r"```python\n(.*?)```", README, re.S)[0]
     exec(compile(example, "README.md", "exec"), {})

@@ -50,6 +50,7 @@ def test_its_name_is_allowed_where_a_run_is():
         jaxiqa.load("linearity", weights="jaxiqa-certified")
 
 
+@pytest.mark.slow
 def test_photographs_keep_their_order():
     """Guards against files from another version: the shipped scores agree with human scores of real photographs."""
     root = os.environ.get("JAXIQA_SHARED")
