@@ -14,6 +14,7 @@ from jaxiqa.data import DATASETS
 from jaxiqa.defenses.purify import PURIFIERS
 from jaxiqa.defenses.smoothing import CERTIFIERS
 from jaxiqa.models import BACKBONES, MODELS
+from jaxiqa.models.zoo import SHIPPED
 from jaxiqa.networks import NETWORKS
 
 ROOT = Path(__file__).parents[2]
@@ -40,7 +41,7 @@ def test_a_mistyped_command_gets_a_suggestion():
 
 
 NAMES = {
-    "metrics": MODELS,
+    "metrics": (*SHIPPED, *MODELS),
     "backbones": BACKBONES,
     "attacks": {**ATTACKS, **FITTED},
     "defenses": PURIFIERS,

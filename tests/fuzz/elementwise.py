@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jaxiqa.layers import beta_abs, householder, max_min
+from jaxiqa.layers import beta_abs, householder, max_min, smooth_relu6
 from jaxiqa.layers.shrinkage import soft_threshold
 from tests.fuzz.draws import Draws, Step, has_axes, inexact, is_complex, real, typed
 
@@ -109,7 +109,7 @@ def activated(d: Draws) -> Step:
         lambda v: jax.nn.softplus(v[i]),
         lambda v: jax.nn.leaky_relu(v[i]),
         lambda v: jax.nn.leaky_relu(v[i], slope),
-        lambda v: jax.nn.relu6(v[i]),
+        lambda v: smooth_relu6(jax.nn.relu6(v[i]) - 3) if slope > 1 else smooth_relu6(v[i]),
         lambda v: jax.nn.elu(v[i], slope),
         lambda v: jax.nn.selu(v[i]),
         lambda v: jax.nn.celu(v[i], abs(slope) + 0.1),
