@@ -39,7 +39,7 @@ WITHOUT_STAGES = {"brisque", "lipschitz_iqa"}
 """Metrics that cannot be hardened."""
 CASES = [("brisque", True), *((name, i % 2 == 1) for i, name in enumerate(SMALL)), ("linearity", True)]
 """Every other metric is hardened: both forms of all would take a quarter of an hour."""
-RELEASE = {name: [pytest.mark.release] for name in ("hyperiqa", "maniqa", "tres")}
+RELEASE = {name: [pytest.mark.release] for name in ("fpr", "hyperiqa", "koncept512", "maniqa", "tres")}
 """Metrics that compile for most of a minute."""
 SIZE = (224, 224)
 
