@@ -20,6 +20,7 @@ import numpy as np
 
 from jaxiqa import data, models
 from jaxiqa.cli.push import first_weights
+from jaxiqa.config import Data
 from jaxiqa.core.files import write_text
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.evaluation.model_tables import model_tables
@@ -45,19 +46,16 @@ def storage(trained: Any, stored: Any, split: data.Split, size: int) -> Table:
     """Return the table that compares the metric as trained and as stored."""
     assert split.mos is not None
     before, after = scores(trained, split), scores(stored, split)
+    change = f"{np.abs(after - before).max():.2g}"
     rows = [
-        ["as trained", f"{srocc(before, split.mos):.4f}", f"{plcc(before, split.mos):.4f}", "–"],
-        ["as shipped", f"{srocc(after, split.mos):.4f}", f"{plcc(after, split.mos):.4f}", f"{_largest(before, after)}"],
+        [name, f"{srocc(found, split.mos):.4f}", f"{plcc(found, split.mos):.4f}", moved]
+        for name, found, moved in (("as trained", before, "–"), ("as shipped", after, change))
     ]
     notes = [
         f"On {len(split.mos)} images that neither trained the metric nor chose its epoch; labels from "
         f"{split.mos.min():.1f} to {split.mos.max():.1f}. The shipped file has {size / 1e6:.2f} MB."
     ]
     return Table("Agreement with people", ["", "SROCC", "PLCC", "largest change of a score"], rows, notes=notes)
-
-
-def _largest(before: np.ndarray, after: np.ndarray) -> str:
-    return f"{np.abs(after - before).max():.2g}"
 
 
 def certificate(model: Any, split: data.Split) -> Table:
@@ -88,16 +86,15 @@ def main() -> None:
     )
     if arguments.command:
         training["command"] = arguments.command
-    chosen = config["data"]
-    split = data.load(chosen["name"], source=chosen["source"], limit=chosen["limit"], **chosen["options"])["test"]
+    chosen = Data(**config["data"])
+    split = data.load(chosen.name, **chosen.arguments)["test"]
+    evaluated = model_tables(arguments.evaluation, arguments.run) if arguments.evaluation else []
     trained, folder = models.load_run(arguments.run), ZOO / arguments.name
     models.save(trained, folder, kernels=arguments.kernels)
     stored = models.load_run(folder)
     tables = [storage(trained, stored, split, (folder / "model.safetensors").stat().st_size)]
     if hasattr(stored, "certificate"):
         tables.append(certificate(stored, split))
-    if arguments.evaluation:
-        tables += model_tables(arguments.evaluation, arguments.run)
     licences = {"data": arguments.data_licence} if arguments.data_licence else {}
     card = model_card(
         described | {"sha256": json.loads((folder / "model.json").read_text())["sha256"]},
@@ -107,7 +104,7 @@ def main() -> None:
         about=SHIPPED[arguments.name],
         licence="apache-2.0",
         licences=licences | first_weights(config["model"]),
-        tables=tables,
+        tables=tables + evaluated,
     )
     write_text(folder / "README.md", card)
     print(card)

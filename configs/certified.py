@@ -7,8 +7,8 @@
 of 256×256. The fitted calibration, about 1.2, counts too; together 0.0288 is a change of at most a tenth by any
 perturbation of 2/255. One run per slope gives the frontier of correlation and certificate. The teacher scores distorted
 parts of the training images, never images that decide the epoch; human scores count a tenth as much, as there are few.
-``--teacher`` is a metric that comes with jaxiqa or the folder of a run; it was trained on the same
-training images. Without it the metric learns from human scores only.
+``--teacher`` is a metric that comes with jaxiqa, or the folder of a run with the same training images. Without it the
+metric learns from human scores only.
 
 ``--scale accelerator`` has more channels and longer training.
 """

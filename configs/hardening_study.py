@@ -118,11 +118,7 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
 def get_config(
     part: Part = "all", backbone: Literal["efficientnet_lite0", "mobilenet_v2"] = "efficientnet_lite0"
 ) -> Experiment:
-    found = (
-        parts("block2", "block4", "block10")
-        if backbone == "efficientnet_lite0"
-        else parts("block3", "block6", "block13")
-    )
+    found = parts(*STAGES[backbone])
     chosen = found.values() if part == "all" else (found["controls"], found[part])
     variants: dict[str, Variant | Average] = {"base": Variant(training())}
     for some in chosen:

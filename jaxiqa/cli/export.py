@@ -1,5 +1,6 @@
 """Export a metric with its weights as one StableHLO file, read it back and compare the scores.
 
+    jaxiqa export jaxiqa-base base.jaxexport
     jaxiqa export linearity --weights p1q2.pth linearity.jaxexport
     jaxiqa export linearity --weights runs/quickstart/robust_block --size 88 88 robust.jaxexport
 
@@ -27,11 +28,12 @@ class Arguments:
     """Arguments of the program."""
 
     model: Annotated[str, tyro.conf.Positional]
-    """A model, such as linearity."""
+    """A metric, such as linearity or jaxiqa-base, or an address on the hub."""
     out: Annotated[Path, tyro.conf.Positional, tyro.conf.arg(metavar="OUT")]
     """File to write; an existing file is replaced."""
-    weights: str
-    """File of published weights, name of published weights, folder of a training run, or address on the hub."""
+    weights: str | None = None
+    """File of published weights, name of published weights, folder of a training run, or address on the hub; none for a
+    metric that comes with jaxiqa or is an address."""
     size: tuple[int, int] | None = None
     """Height and width of the images, if the program depends on them; orthogonal maps are then built in."""
     batch: int = 1

@@ -35,8 +35,8 @@ FAR = 4.0
 class Arguments:
     """Arguments of the program."""
 
-    first: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="[METRIC]")]
-    """Name of a metric, or its address on the hub, hf://owner/name; without it, jaxiqa's own scores the images."""
+    first: Annotated[str, tyro.conf.Positional, tyro.conf.arg(metavar="METRIC-OR-IMAGE")]
+    """Name of a metric, or its address, hf://owner/name; or the first image: then jaxiqa-base scores all."""
     images: Annotated[tuple[str, ...], tyro.conf.Positional, tyro.conf.arg(metavar="IMAGE ...")] = ()
     """Image files and folders."""
     weights: str | None = None
@@ -112,15 +112,13 @@ def run(arguments: Arguments) -> int:
             paths = sorted(scores, key=lambda path: -scores[path]) if arguments.sort else found.paths
             give(arguments.csv, paths, scores, changes)
     if found.skipped:
-        names = ", ".join(shown(path) for path in found.skipped[:SHOWN])
-        more = f" and {len(found.skipped) - SHOWN} more" if len(found.skipped) > SHOWN else ""
         count = len(found.skipped)
-        note(f"skipped {count} non-image file{'s' * (count > 1)}: {names}{more}")
+        note(f"skipped {count} non-image file{'s' * (count > 1)}: {_first_of(found.skipped)}")
     if far:
         height, width = model.input_size
         note(
             f"{len(far)} of {total} images are far from the size of the training, {width}x{height} pixels, to which "
-            f"they are resized; their scores are less certain: {', '.join(shown(path) for path in far[:SHOWN])}"
+            f"they are resized; their scores are less certain: {_first_of(far)}"
         )
     for remark in found.remarks:
         note(shown(remark))
@@ -133,6 +131,13 @@ def run(arguments: Arguments) -> int:
         note(f"stopped: {len(scores)} of {total} images are scored; {kept if scores else 'nothing is written'}")
         return INTERRUPTED
     return 1 if faults else 0
+
+
+def _first_of(paths: Sequence[Path]) -> str:
+    from jaxiqa.core.progress import shown
+
+    more = f" and {len(paths) - SHOWN} more" if len(paths) > SHOWN else ""
+    return ", ".join(shown(path) for path in paths[:SHOWN]) + more
 
 
 def is_far(size: tuple[int, int], trained: tuple[int, int] | None) -> bool:
@@ -156,15 +161,14 @@ def named(words: Sequence[str]) -> tuple[str, list[Path]]:
     ('linearity', [PosixPath('photo.jpg')])
     """
     from jaxiqa.config.suggest import suggestion
-    from jaxiqa.core.hub_address import is_hub_address
     from jaxiqa.models.registry import MODELS
-    from jaxiqa.models.zoo import DEFAULT, SHIPPED
+    from jaxiqa.models.zoo import DEFAULT, SHIPPED, is_complete
 
     first = words[0] if words else ""
     if first and Path(first).exists():
         return DEFAULT, [Path(word) for word in words]
     names = (*SHIPPED, *MODELS)
-    known = first in names or is_hub_address(first)
+    known = first in names or is_complete(first)
     if known and words[1:]:
         return first, [Path(word) for word in words[1:]]
     if not words or known:

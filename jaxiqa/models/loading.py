@@ -13,14 +13,13 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.differences import SHOWN
-from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.core.registry import check_options
 from jaxiqa.models import saved_model
 from jaxiqa.models.registry import MODELS
 from jaxiqa.models.spec import ModelSpec
-from jaxiqa.models.zoo import SHIPPED, shipped
+from jaxiqa.models.zoo import SHIPPED, folder_of, is_complete
 from jaxiqa.nn.backbones import BACKBONES
-from jaxiqa.pretrained import download, hub, key_map
+from jaxiqa.pretrained import download, key_map
 from jaxiqa.pretrained.containers import Contents, from_mapping
 from jaxiqa.pretrained.files import contents
 
@@ -116,7 +115,7 @@ def find(name: str, weights: str | os.PathLike[str], options: Mapping[str, Any])
 
 def load_and_report(name: str, weights: Weights | None = None, **options: Any) -> Loaded:
     """Load as `load` does; also return how each entry of the file was used."""
-    if is_hub_address(name) or name in SHIPPED:
+    if is_complete(name):
         return _complete(name, weights, options)
     check_choice("name", name, (*SHIPPED, *MODELS))
     published = MODELS[name]
@@ -141,16 +140,14 @@ def _complete(name: str, weights: Weights | None, options: Mapping[str, Any]) ->
     """Load a metric that has weights of its own."""
     if given := ["weights"] * (weights is not None) + list(options):
         raise ValueError(f"{name} has weights of its own and takes no options, but got {', '.join(given)}")
-    return Loaded(load_run(shipped(name) if name in SHIPPED else name), {}, [], {}, {})
+    return Loaded(load_run(name), {}, [], {}, {})
 
 
 def _path(name: str, published: ModelSpec, chosen: str | os.PathLike[str]) -> Path:
-    if isinstance(chosen, str) and is_hub_address(chosen):
-        return hub.fetch(chosen)
     if isinstance(chosen, str) and chosen in published.weights:
         return download.fetch(published.weights[chosen], chosen, model=name)
-    if isinstance(chosen, str) and chosen in SHIPPED:
-        return shipped(chosen)
+    if is_complete(chosen):
+        return folder_of(str(chosen))
     path = Path(chosen).expanduser()
     if not path.exists():
         known = ", ".join(map(repr, published.weights)) or "none"

@@ -12,10 +12,9 @@ from flax import nnx
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.differences import listed
 from jaxiqa.core.files import write_bytes, write_text
-from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.models import card
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.zoo import SHIPPED, shipped
+from jaxiqa.models.zoo import folder_of, is_complete
 from jaxiqa.pretrained import files, hub, key_map
 from jaxiqa.pretrained.quantised import quantise, restore
 
@@ -62,17 +61,15 @@ def run_folder(path: str | Path) -> Path | None:
     """Return the folder of the trained model that ``path`` refers to, or None for a file that belongs to none.
 
     The path may be the folder itself, its ``model.safetensors`` or ``model.json``, or a parent folder with exactly one
-    trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``. An address on the hub, ``hf://owner/name``,
-    is downloaded (`jaxiqa.pretrained.hub.fetch`). It may also be the name of a metric that comes with the package.
+    trained model: ``runs/mine/baseline`` for ``runs/mine/baseline/seed0``. It may also be the name of a metric that
+    comes with the package, or an address on the hub, ``hf://owner/name`` (`jaxiqa.models.zoo.folder_of`).
 
     Raises:
         FileNotFoundError: this folder or address has no trained model.
         ValueError: it has several; all are listed.
     """
-    if is_hub_address(path):
-        return hub.fetch(str(path))
-    if path in SHIPPED:
-        return shipped(str(path))
+    if is_complete(path):
+        return folder_of(str(path))
     path = Path(path)
     if (path / "model.json").is_file():
         return path

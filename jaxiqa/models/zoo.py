@@ -1,9 +1,11 @@
-"""The metrics that come with the package: trained here, ready to use without a file and without a network."""
+"""Metrics that have weights of their own: those that come with the package, and addresses on the Hugging Face hub."""
 
 from importlib import resources
 from pathlib import Path
+from typing import Any
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.hub_address import is_hub_address
+from jaxiqa.pretrained import hub
 
 SHIPPED = {
     "jaxiqa-base": "Linearity over EfficientNet-Lite0, trained without hardening",
@@ -15,14 +17,26 @@ DEFAULT = "jaxiqa-base"
 """The metric of ``jaxiqa score`` if none is named."""
 
 
-def shipped(name: str) -> Path:
-    """Return the folder of a metric that comes with the package: its model and its card, ``README.md``.
+def is_complete(name: Any) -> bool:
+    """Return whether a metric of this name needs no weights.
+
+    >>> is_complete("jaxiqa-base"), is_complete("hf://owner/name"), is_complete("linearity"), is_complete(None)
+    (True, True, False, False)
+    """
+    return isinstance(name, str) and (name in SHIPPED or is_hub_address(name))
+
+
+def folder_of(name: str) -> Path:
+    """Return the folder of a metric that needs no weights: its model, and its card ``README.md``.
+
+    Args:
+        name: a key of `SHIPPED`; or an address on the hub, which is downloaded (`jaxiqa.pretrained.hub.fetch`).
 
     Raises:
-        ValueError: there is no such metric; the message lists all.
+        FileNotFoundError: the hub has no such metric, or cannot be reached.
+        ValueError: ``name`` is neither.
 
-    >>> sorted(path.name for path in shipped("jaxiqa-base").iterdir())
+    >>> sorted(path.name for path in folder_of("jaxiqa-base").iterdir())
     ['README.md', 'model.json', 'model.safetensors']
     """
-    check_choice("name", name, SHIPPED)
-    return Path(str(resources.files("jaxiqa"))) / "zoo" / name
+    return Path(str(resources.files("jaxiqa"))) / "zoo" / name if name in SHIPPED else hub.fetch(name)

@@ -12,11 +12,10 @@ from jaxiqa import attacks, data, models
 from jaxiqa.config import Adversarial, Block, Model, Variant, blocks_of
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.core import registry
-from jaxiqa.core.hub_address import is_hub_address
 from jaxiqa.defenses import LABELS, adversarial_batch
 from jaxiqa.models.hardening import block_options
 from jaxiqa.models.metric import Metric
-from jaxiqa.models.zoo import SHIPPED
+from jaxiqa.models.zoo import is_complete
 
 
 def check_model(chosen: Model) -> None:
@@ -74,7 +73,7 @@ def run_path(weights: str) -> str | Path:
 
     An address on the hub, or the name of a metric that comes with the package, is returned unchanged.
     """
-    return weights if is_hub_address(weights) or weights in SHIPPED else data.resolve(weights)
+    return weights if is_complete(weights) else data.resolve(weights)
 
 
 def control_tail(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> Metric:

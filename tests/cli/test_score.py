@@ -1,64 +1,20 @@
 """Scoring from the shell: scores equal those of the model, and every skipped file is reported."""
 
 import csv
-import math
 import os
 from pathlib import Path
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import tiny
-from PIL import Image
-from quick import every
+from photo_files import make_image
 
 from jaxiqa import models
 from jaxiqa.cli import score as scoring
-from jaxiqa.cli import score_files as batches_of
 from jaxiqa.cli.score_table import scores_csv
-from jaxiqa.core import compiled
 from jaxiqa.data import read_image
 from jaxiqa.data.search import find
 from jaxiqa.models.zoo import DEFAULT
-
-GENERATOR = np.random.default_rng(0)
-
-
-def make_image(height, width, channels=3, dtype=np.uint8):
-    values = GENERATOR.integers(0, np.iinfo(dtype).max, (height, width, channels), dtype)
-    return Image.fromarray(values if channels > 1 else values[..., 0])
-
-
-@pytest.fixture(scope="module")
-def folder(tmp_path_factory):
-    """Images of all kinds, two damaged ones, and a file that is not named as an image."""
-    folder = tmp_path_factory.mktemp("images")
-    (folder / "inner").mkdir()
-    for i in range(5):
-        make_image(40, 56).save(folder / f"same{i}.png")
-    make_image(44, 40).save(folder / "other.jpg", quality=95)
-    make_image(40, 44, 1).save(folder / "grey.png")
-    make_image(40, 44, 4).save(folder / "alpha.png")
-    make_image(40, 44, 1, np.uint16).save(folder / "deep.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # rotated by 90 degrees
-    make_image(40, 44).save(folder / "inner" / "turned.jpg", exif=exif)
-    (folder / "broken.png").write_bytes((folder / "same0.png").read_bytes()[:300])
-    (folder / "text.jpg").write_text("not an image")
-    (folder / "notes.txt").write_text("none either")
-    return folder
-
-
-@pytest.fixture(scope="module")
-def runs(tmp_path_factory):
-    """A trained metric that does not resize images, and one that does."""
-    folder = tmp_path_factory.mktemp("runs")
-    for name, size in (("native", None), ("resized", (40, 56))):
-        model = tiny.metric(input_size=size)
-        model.calibrate(k=1.0, b=0.0, score_range=(-10.0, 10.0))
-        models.save(model, folder / name)
-    return folder
 
 
 def read(path):
@@ -134,44 +90,6 @@ def test_a_missing_file_is_listed_as_a_fault(folder, runs, capsys):
     assert f"{folder / 'notes.txt'}: cannot be decoded" in printed
 
 
-@pytest.mark.slow
-def test_few_images_wait_in_memory(folder, runs, monkeypatch):
-    """With room for one waiting image, every image is scored at once; the scores are the same."""
-    paths = find([folder]).paths
-    model = models.load_run(runs / "native")
-    batches = {}
-    for waiting, pixels in ((2**29, 2**22), (1, 2**22), (2**29, 2 * 40 * 56)):
-        monkeypatch.setattr(batches_of, "WAITING", waiting)
-        monkeypatch.setattr(batches_of, "PIXELS", pixels)
-        batches[waiting, pixels] = [d for d in scoring.score_files(model, paths, {}, batch_size=4) if d]
-    whole, single, pairs = (
-        {path: score for part in parts for path, score in part.items()} for parts in batches.values()
-    )
-    for other in (single, pairs):
-        assert other.keys() == whole.keys()
-        np.testing.assert_allclose([other[p] for p in whole], list(whole.values()), rtol=1e-4, atol=1e-5)
-    assert [max(map(len, parts)) for parts in batches.values()] == [4, 1, 2]
-
-
-def test_nan_scores_and_refused_sizes_are_faults(folder, monkeypatch):
-    paths = [folder / "same0.png", folder / "other.jpg"]
-
-    def score(pixels):
-        if pixels.shape[1] < 44:
-            raise ValueError("images is 40x56; both sides must be at least 44 pixels")
-        return np.full(len(pixels), np.nan)
-
-    monkeypatch.setattr(batches_of, "_compiled", lambda model: score)
-    monkeypatch.setattr(batches_of, "_shrinker", lambda model: None)
-    monkeypatch.setattr(batches_of, "_network_pixels", lambda model: math.prod)
-    faults = {}
-    assert not any(scoring.score_files(None, paths, faults, batch_size=4))
-    assert faults == {
-        paths[0]: "images is 40x56; both sides must be at least 44 pixels",
-        paths[1]: "its score is nan",
-    }
-
-
 def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (
@@ -226,63 +144,6 @@ def test_scores_before_ctrl_c_are_kept(folder, runs, tmp_path, monkeypatch, caps
     assert "stopped: 1 of 2 images are scored" in output.err
     assert read(out) == {str(named[0]): 1.5} if to_file else output.out == f"{named[0]}  1.5000\n"
     assert not to_file or str(out) in output.out
-
-
-def test_an_image_that_exceeds_the_memory_is_a_fault_and_the_others_are_scored(folder, monkeypatch):
-    def score(pixels):
-        if len(pixels) > 1 or pixels[0, 0, 0, 0] == big[0, 0, 0]:
-            raise MemoryError
-        return np.ones(len(pixels))
-
-    paths = [folder / f"same{i}.png" for i in range(3)]
-    big = read_image(paths[1])
-    monkeypatch.setattr(batches_of, "_compiled", lambda model: score)
-    monkeypatch.setattr(batches_of, "_shrinker", lambda model: None)
-    monkeypatch.setattr(batches_of, "_network_pixels", lambda model: math.prod)
-    faults = {}
-    scores = {k: v for done in scoring.score_files(None, paths, faults, batch_size=3) for k, v in done.items()}
-    assert "not enough memory for" in faults.pop(paths[1])
-    assert list(scores) == [paths[0], paths[2]]
-    assert not faults
-
-
-@pytest.mark.parametrize("resized", [False, True])
-@pytest.mark.parametrize("batch_size", every(2, [8, 1]))
-def test_the_number_of_compiled_programs_is_limited(tmp_path, monkeypatch, resized, batch_size):
-    """For any number of sizes, with waiting batches and with images that are resized first."""
-    run, resize = jax.jit(lambda x: x.max((1, 2, 3))), jax.jit(lambda x: x[:5, :5])
-    held = []
-
-    def score(pixels):
-        found = np.asarray(run(pixels))
-        held.append(run._cache_size() + resize._cache_size())
-        return found
-
-    monkeypatch.setattr(compiled, "PROGRAMS", 6)
-    monkeypatch.setattr(batches_of, "_compiled", lambda model: score)
-    monkeypatch.setattr(batches_of, "_shrinker", lambda model: (lambda x: np.asarray(resize(x))) if resized else None)
-    monkeypatch.setattr(batches_of, "_network_pixels", lambda model: math.prod)
-    paths = [tmp_path / f"{i:02}.png" for i in range(40)]
-    for i, path in enumerate(paths):
-        Image.new("RGB", (5 + i % 5, 5 + i // 5), (i, i, i)).save(path)
-    faults = {}
-    parts = list(scoring.score_files(None, paths, faults, batch_size=batch_size))
-    assert {path: score for part in parts for path, score in part.items()} == dict(zip(paths, range(40), strict=True))
-    assert not faults
-    assert 2 < max(held) <= 6
-
-
-def test_programs_are_dropped_when_memory_maps_run_short(monkeypatch):
-    maps = [0]
-    monkeypatch.setattr(compiled, "memory_maps", lambda: maps[0])
-    held = set()
-    for program in range(5):
-        compiled.make_room(held, program)
-    maps[0] = compiled.MAPS + 1
-    compiled.make_room(held, 3)  # already held
-    assert held == {0, 1, 2, 3, 4}
-    compiled.make_room(held, 5)
-    assert held == {5}
 
 
 def test_a_csv_that_is_a_pipe_is_refused_under_the_given_name():

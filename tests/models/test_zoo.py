@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 
 import jaxiqa
-from jaxiqa.models.zoo import DEFAULT, SHIPPED, shipped
+from jaxiqa.models.zoo import DEFAULT, SHIPPED, folder_of
 
 X = jax.random.uniform(jax.random.key(0), (2, 96, 128, 3))
 MEGABYTES = 12
@@ -20,18 +20,18 @@ MEGABYTES = 12
 def test_it_scores_images_of_any_size_on_the_scale_of_its_card(name):
     metric = jaxiqa.load(name)
     scores = np.asarray(metric(X))
-    low, high = json.loads((shipped(name) / "model.json").read_text())["score_range"]
+    low, high = json.loads((folder_of(name) / "model.json").read_text())["score_range"]
     assert scores.shape == (2,)
     assert metric.score_range == (low, high)
     assert np.isfinite(scores).all()
 
 
 def test_all_of_them_are_small_and_have_a_card():
-    folder = shipped(DEFAULT).parent
+    folder = folder_of(DEFAULT).parent
     assert {path.name for path in folder.iterdir() if path.is_dir()} == set(SHIPPED)
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= MEGABYTES * 2**20
     for name in SHIPPED:
-        assert f'jaxiqa.load("{name}")' in (shipped(name) / "README.md").read_text()
+        assert f'jaxiqa.load("{name}")' in (folder_of(name) / "README.md").read_text()
 
 
 def test_errors():

@@ -7,59 +7,18 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+from paper_rows import IMAGES, STRENGTHS, cells, rows, run, score, without
 from scipy.stats import spearmanr
 
 from jaxiqa.reports import write_paper, write_report
-from jaxiqa.reports.attacks.summary import ends_of, summarise
-from jaxiqa.reports.papers import PAPERS, Run, guardians, robustness_as_architecture
+from jaxiqa.reports.papers import PAPERS, robustness_as_architecture
 from jaxiqa.reports.papers.paper import differences, facts
-from jaxiqa.results.rows import ModelRow, PredictionRow, ResultRow
 
-EPSILONS = tuple(n / 255 for n in (2, 4, 6, 8, 10))
-STRENGTHS = {
-    **{f"PGD-{n}": EPSILONS for n in (1, 3, 5, 8)},
-    "UAP": (10 / 255,),
-    "stAdv": (None,),
-}
-IMAGES = [f"{i}.png" for i in range(6)]
 HEADER = [
     *("model", "SROCC", "PLCC"),
     *(f"{gain} AUC PGD-{n}" for n in (1, 3, 5, 8) for gain in ("AbsGain", "RScore")),
     *("AbsGain UAP", "RScore UAP", "AbsGain stAdv", "RScore stAdv"),
 ]
-
-
-def score(model, seed, image, attack=None, epsilon=None):
-    """Return any reproducible score from 20 to 90."""
-    text = f"{model}{seed}{image}{attack}{epsilon}".encode()
-    return 20 + 70 * np.random.default_rng(list(text)).random()
-
-
-def rows(models=("base", "nt", "at", "ours", "bottleneck"), seeds=(0,), strengths=STRENGTHS):
-    results, predictions, cards = [], [], []
-    for model in models:
-        for seed in seeds:
-            for i, image in enumerate(IMAGES):
-                clean = score(model, seed, image)
-                for attack, epsilons in strengths.items():
-                    for epsilon in epsilons:
-                        attacked = score(model, seed, image, attack, epsilon)
-                        change = (attacked, attacked, 0.01, 1.0, 0.9, None, 0.1)
-                        results.append(ResultRow(image, model, seed, attack, epsilon, clean, *change))
-                predictions.append(PredictionRow(image, model, seed, float(i), clean))
-            cards.append(ModelRow(model, seed, 1000, 20.0, 90.0, 0.8, 1.5, 0.2, len(IMAGES)))
-    return results, predictions, cards
-
-
-def run(results, predictions, cards, metric="linearity", score_range="baseline", mos=None, **protocol):
-    ranges = {"score_range": score_range, "mos_range": (0.0, 100.0)}
-    summary = summarise(results, predictions, cards, **ranges)
-    return Run(metric, summary, results, ends_of(cards, results, **ranges), protocol, {"position_6": "here"}, mos)
-
-
-def cells(table):
-    """Return (row, column) -> cell."""
-    return {(row[0], name): item for row in table.rows for name, item in zip(table.header, row, strict=True)}
 
 
 def oracle(model, seeds, attack):
@@ -125,10 +84,6 @@ def test_several_seeds_are_averaged():
     assert number == pytest.approx(ratio.mean())
     assert text == f"{ratio.mean():.3f} ± {ratio.std(ddof=1):.3f}"
     assert any("over seeds 0, 1, 2" in note for note in first.notes)
-
-
-def without(results, **chosen):
-    return [row for row in results if not all(getattr(row, name) == value for name, value in chosen.items())]
 
 
 @pytest.mark.parametrize(
@@ -231,48 +186,6 @@ def test_the_data_files_fit_their_tables(name):
             table = robustness_as_architecture.tables(run(*rows(), metric=metric))[int(number) - 1]
             assert set(published) <= set(names)
             assert {column for row in published.values() for column in row} <= set(table.header)
-
-
-GUARDS = {"I-FGSM": ("weak", "medium"), "UAP": ("weak", "medium")}
-
-
-def guarded(models=("base", "ssim_4"), seeds=(0,)):
-    results, predictions, cards = rows(models, seeds, dict.fromkeys(GUARDS, (1.0, 2.0)))
-    levels = {1.0: "weak", 2.0: "medium"}
-    return [replace(row, level=levels[row.epsilon]) for row in results], predictions, cards
-
-
-def test_the_table_of_adversarial_training_against_an_oracle():
-    mos = {image: float(7 * i % 5) for i, image in enumerate(IMAGES)}
-    (table,) = guardians.tables(run(*guarded(), mos=mos))
-    assert list(table.header) == ["set-up", "metric", "D", "D(D)", "SROCC clear", "SROCC adv"]
-    assert [row[0] for row in table.rows] == ["no defense"] + [
-        f"{label}, {strength}/255" for label in ("SSIM", "LPIPS") for strength in (2, 4, 8)
-    ]
-    base, own = (np.array([score(model, 0, image) for image in IMAGES]) for model in ("base", "ssim_4"))
-    adv = [np.array([score("ssim_4", 0, i, a, e) for i in IMAGES]) for a in GUARDS for e in (1.0, 2.0)]
-    human = [mos[image] for image in IMAGES]
-    expected = {
-        "D": 100 * np.mean([abs(a - base) for a in adv]) / np.ptp(base),
-        "D(D)": 100 * np.mean([abs(a - own) for a in adv]) / np.ptp(base),
-        "SROCC clear": spearmanr(own, human).statistic,
-        "SROCC adv": np.mean([spearmanr(a, human).statistic for a in adv]),
-    }
-    found = cells(table)
-    assert {name: found["SSIM, 4/255", name][1] for name in expected} == pytest.approx(expected)
-    assert found["no defense", "D"] == found["no defense", "D(D)"]
-    assert {found["LPIPS, 8/255", name] for name in expected} == {("–", None, "–")}
-
-
-def test_the_table_of_adversarial_training_without_labels_or_with_fewer_attacks():
-    results, predictions, cards = guarded()
-    found = cells(guardians.tables(run(results, predictions, cards))[0])
-    assert found["SSIM, 4/255", "SROCC adv"] == ("–", None, "–")
-    assert found["SSIM, 4/255", "D"][1] is not None
-    fewer = without(results, model="ssim_4", attack="UAP")
-    found = cells(guardians.tables(run(fewer, predictions, cards))[0])
-    assert found["SSIM, 4/255", "D(D)"] == ("–", None, "–")
-    assert found["no defense", "D(D)"][1] is not None
 
 
 def test_the_files_hold_every_number_and_the_published_ones(tmp_path):
