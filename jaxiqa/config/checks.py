@@ -137,6 +137,8 @@ def _check_training(where: str, training: Training) -> None:
     if adversarial:
         _check_positive(f"{where}.adversarial.epsilon", adversarial.epsilon)
         _check_positive(f"{where}.adversarial.penalty", adversarial.penalty)
+        if not 0 <= adversarial.weakest <= 1:
+            raise ValueError(f"{where}.adversarial.weakest={adversarial.weakest}; expected a share in [0, 1]")
         given = adversarial.distance is not None and adversarial.distance.weights is not None
         if (adversarial.label == "lpips") != given:
             raise ValueError(

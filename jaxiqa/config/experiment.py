@@ -28,15 +28,21 @@ class Experiment:
     """The input of `train.py` and `evaluate.py`."""
 
     name: str
+    """Name of the experiment, and of its folder below runs/."""
     data: Data
+    """The labelled images for training and for correlations with human scores."""
     model: Model
+    """The metric that every variant without a parent starts from."""
     variants: dict[str, Variant | Average]
     """Name -> variant, parents and members first; the first is the baseline."""
     evaluation: Evaluation
+    """What `evaluate.py` runs on every variant."""
     seeds: tuple[int, ...] = (0,)
+    """Every variant is trained once per seed: of first weights, order of images, and crops."""
     workdir: str = ""
     """Folder of all output; default: runs/NAME."""
     parallel: Literal["pmap", "shard_map"] = "pmap"
+    """How several devices share a batch; both give the same numbers."""
     folds: int | None = None
     """Cross-validation: train and evaluate once per fold, each in WORKDIR/foldN, where no training has seen the test
     images (`jaxiqa.data.folds`). None: the splits of the data set."""

@@ -46,6 +46,11 @@ def test_the_names_in_configs_are_those_of_the_table():
     assert get_args(Activation) == tuple(ACTIVATIONS)
 
 
+def rounded_corner(x):
+    """A ReLU with a parabola within 1/2 of its corner."""
+    return max(x, 0.0) if abs(x) > 0.5 else (x + 0.5) ** 2 / 2
+
+
 FORMULAS = {
     "relu": lambda x: max(x, 0.0),
     "relu6": lambda x: min(max(x, 0.0), 6.0),
@@ -53,7 +58,7 @@ FORMULAS = {
     "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
     "elu": lambda x: x if x > 0 else math.exp(x) - 1,
     "softplus": lambda x: math.log1p(math.exp(4 * x)) / 4,
-    "smooth_relu6": lambda x: (math.log1p(math.exp(4 * x)) - math.log1p(math.exp(4 * (x - 6)))) / 4,
+    "smooth_relu6": lambda x: rounded_corner(x) - rounded_corner(x - 6),
 }
 
 
