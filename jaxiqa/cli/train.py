@@ -61,10 +61,10 @@ def train(experiment: Experiment, *, command: str | None = None) -> None:
                 rows[seed, name] = train_variant(experiment, name, seed, splits, trunks, distances, origin=origin)
         row = rows[seed, name]
         epochs = f" at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
-        averaged = name not in trained_variants(experiment)
+        untrained = name not in trained_variants(experiment)
         console.print(
             f"[bold]{escape(name)}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f}"
-            + (", an average" if averaged else epochs)
+            + (", not trained" if untrained else epochs)
         )
     minutes = (time.perf_counter() - began) / 60
     console.print(f"trained in {minutes:.1f} minutes; models are in {root_folder(experiment)}", markup=False)

@@ -25,11 +25,14 @@ def check_experiment(experiment: Experiment) -> None:
     for name, variant in experiment.variants.items():
         where, trained = f"variants.{name}", [one for one in seen if one in trained_variants(experiment)]
         if isinstance(variant, Average):
-            _check_average(where, variant, seen, trained)
+            metrics = [one for one in seen if not isinstance(experiment.variants[one], Average)]
+            _check_average(where, variant, seen, metrics)
+        if not isinstance(variant, Variant):
             seen.append(name)
             continue
         if variant.parent is not None:
-            _check_earlier(f"{where}.parent", variant.parent, seen, trained)
+            untrained = "a Saved metric" if isinstance(experiment.variants.get(variant.parent), Saved) else "an Average"
+            _check_earlier(f"{where}.parent", variant.parent, seen, trained, untrained)
         if variant.tail:
             _check_tail(f"{where}.tail", variant.tail)
         for label, block in blocks_of(variant, where).items():
@@ -87,11 +90,11 @@ def _check_average(where: str, average: Average, seen: list[str], trained: list[
         raise ValueError(f"{where}.members has one variant and mirror=False, so it would be that variant; add another")
 
 
-def _check_earlier(where: str, name: str, seen: list[str], trained: list[str]) -> None:
+def _check_earlier(where: str, name: str, seen: list[str], trained: list[str], kind: str = "an Average") -> None:
     if name not in seen:
         raise ValueError(f"{where}={name!r} is not an earlier variant{suggestion(name, trained)}")
     if name not in trained:
-        raise ValueError(f"{where}={name!r} is an Average, which is not trained{suggestion(name, trained)}")
+        raise ValueError(f"{where}={name!r} is {kind}, which is not trained{suggestion(name, trained)}")
 
 
 def _check_tail(where: str, tail: Tail) -> None:

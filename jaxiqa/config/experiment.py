@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Evaluation
-from jaxiqa.config.training import Average, Model, Variant
+from jaxiqa.config.training import Average, Model, Saved, Variant
 from jaxiqa.core.files import safe_name
 
 TAKEN = (
@@ -33,7 +33,7 @@ class Experiment:
     """The labelled images for training and for correlations with human scores."""
     model: Model
     """The metric that every variant without a parent starts from."""
-    variants: dict[str, Variant | Average]
+    variants: dict[str, Variant | Average | Saved]
     """Name -> variant, parents and members first; the first is the baseline."""
     evaluation: Evaluation
     """What `evaluate.py` runs on every variant."""
@@ -71,7 +71,7 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
         same = (data.name, data.source) == (experiment.data.name, experiment.data.source)
         return replace(data, folds=folds, fold=number) if same else data
 
-    def divided(variant: Variant | Average) -> Variant | Average:
+    def divided(variant: Variant | Average | Saved) -> Variant | Average | Saved:
         distil = variant.training.distil if isinstance(variant, Variant) else None
         if not isinstance(variant, Variant) or distil is None or distil.data is None:
             return variant
@@ -94,7 +94,7 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
 
 
 def trained_variants(experiment: Experiment) -> dict[str, Variant]:
-    """Return the variants that are trained, by name: all but averages.
+    """Return the variants that are trained, by name: all but averages and saved metrics.
 
     >>> from jaxiqa.config.evaluation import Evaluation
     >>> from jaxiqa.config.training import Training

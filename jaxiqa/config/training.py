@@ -38,7 +38,7 @@ class Block:
     """Place: 'before:STAGE' or 'after:STAGE'; or 'position:1' to 'position:6', the places and inner channels of
     "Robustness as Architecture", arXiv:2506.04951, in a ResNet."""
     kind: Literal["robust_block", "bottleneck", "square_pool", "low_pass", "shrinkage"] = "robust_block"
-    """A key of `jaxiqa.models.BLOCKS`."""
+    """A key of `jaxiqa.models.hardening.BLOCKS`."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass. A
     position has a mid of its own. A low_pass needs share, a shrinkage threshold."""
@@ -269,6 +269,15 @@ class Variant:
 
 
 @dataclass(frozen=True)
+class Saved:
+    """A trained metric that is evaluated as it is, beside those that are trained: one variant of an experiment."""
+
+    weights: str
+    """Folder of a training run, a metric that comes with the package, such as ``"jaxiqa-base"``, or an address on the
+    hub, ``"hf://owner/name"``. Relative paths as for `Data.source`."""
+
+
+@dataclass(frozen=True)
 class Average:
     """The mean of the scores of several trained variants, of the same seed: see `jaxiqa.models.average`.
 
@@ -277,6 +286,6 @@ class Average:
     """
 
     members: tuple[str, ...]
-    """Earlier variants."""
+    """Earlier variants, trained or `Saved`."""
     mirror: bool = False
     """Also average over each image and its mirror image."""

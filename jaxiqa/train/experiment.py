@@ -15,14 +15,13 @@ from flax import nnx
 from rich.markup import escape
 
 from jaxiqa import data, models
-from jaxiqa.config import Average, Experiment, Training, describe, root_folder, run_folder, trained_variants
+from jaxiqa.config import Experiment, Training, Variant, describe, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import chain, teacher_of
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import messages, progress_bar
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Rate
-from jaxiqa.train.average import averaged_variant
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import Examples, image_source
@@ -36,6 +35,7 @@ from jaxiqa.train.sources import sources, unlabelled_source, unlabelled_split
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import merge_model, raw_score_fn, split_model
 from jaxiqa.train.step import Penalty
+from jaxiqa.train.untrained import untrained_variant
 from jaxiqa.train.variant import (
     augmentation,
     control_tail,
@@ -112,7 +112,7 @@ def train_variant(
     *,
     origin: dict[str, str | None] | None = None,
 ) -> dict:
-    """Train one variant, or build an average; save the model, and return the content of training.json.
+    """Train one variant, or build or read one that is not trained; save it, and return the content of training.json.
 
     ``origin`` is stored there too: the command and the version of the code, which do not decide the parameters.
     """
@@ -122,9 +122,9 @@ def train_variant(
     if finished := earlier_run(folder, described, chain(experiment, name)):
         return finished
     remove_leftovers(folder)
-    if isinstance(variant, Average):
-        with messages.status(escape(f"{name} seed {seed}: averaging")):
-            model, row = averaged_variant(experiment, name, seed, splits)
+    if not isinstance(variant, Variant):
+        with messages.status(escape(f"{name} seed {seed}: scoring")):
+            model, row = untrained_variant(experiment, name, seed, splits)
         write_text(folder / "config.json", json.dumps(described, indent=1))
     else:
         model, row = _fitted(experiment, name, seed, splits, trunks, distances)

@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa import attacks, data, networks
+from jaxiqa import attacks, data, models, networks
 from jaxiqa.config import (
     Adversarial,
     Average,
     Data,
     Experiment,
+    Saved,
     Training,
     blocks_of,
     check_experiment,
@@ -43,7 +44,7 @@ def check_training(experiment: Experiment) -> None:
     _check_data("data", experiment.data)
     check_model(experiment.model)
     experiment = with_recipes(experiment)
-    shapes = abstract_models(experiment)
+    shapes = abstract_models(experiment) | _saved(experiment)
     for name, variant in trained_variants(experiment).items():
         where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
@@ -63,6 +64,16 @@ def check_training(experiment: Experiment) -> None:
                 check_members([shapes[member] for member in average.members])
     if size_of_images := _known_size(experiment):
         check_forward(experiment, shapes, size_of_images)
+
+
+def _saved(experiment: Experiment) -> dict[str, Any]:
+    """Return the metrics that are read, by variant; ``ValueError`` or ``FileNotFoundError`` if one cannot be read."""
+    found = {}
+    for name, variant in experiment.variants.items():
+        if isinstance(variant, Saved):
+            with named(f"variants.{name}.weights={variant.weights!r}"):
+                found[name] = models.load_run(run_path(variant.weights))
+    return found
 
 
 def check_devices(experiment: Experiment) -> None:
