@@ -5,7 +5,7 @@ import math
 from jaxiqa.config.evaluation import check_evaluation
 from jaxiqa.config.experiment import TAKEN, Experiment, trained_variants
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.config.training import Average, Block, Rate, Tail, Training, Variant
+from jaxiqa.config.training import Average, Block, Rate, Saved, Tail, Training, Variant
 from jaxiqa.config.values import check_values
 from jaxiqa.core.files import check_labels
 
