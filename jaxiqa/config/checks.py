@@ -161,6 +161,11 @@ def _check_training(where: str, training: Training) -> None:
                     _check_positive(f"{where}.{name}.{field}", getattr(chosen, field))
     if training.distil and training.distil.distorted < 0:
         raise ValueError(f"{where}.distil.distorted={training.distil.distorted}; expected at least 0")
+    if (distil := training.distil) and distil.labelled:
+        if not 0 <= distil.weight <= 1:
+            raise ValueError(f"{where}.distil.weight={distil.weight}; expected a share in [0, 1], as labelled=True")
+        if distil.data is not None or distil.distorted:
+            raise ValueError(f"{where}.distil has labelled=True and other images; leave out data and distorted")
     if training.distil and training.batch_size == 1:
         raise ValueError(f"{where}.batch_size=1; expected at least 2, since distil compares the images of a batch")
 

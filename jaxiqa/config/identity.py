@@ -157,9 +157,13 @@ def _described(variant: Variant) -> dict[str, Any]:
         if described["training"][name] == unused:
             del described["training"][name]
     if distil := described["training"].get("distil"):
-        for name, unused in (("weights", None), ("distorted", 0)):
+        for name, unused in (("weights", None), ("distorted", 0), ("labelled", False)):
             if distil[name] == unused:
                 del distil[name]
+    if adversarial := described["training"].get("adversarial"):
+        for name, unused in (("clean", True), ("weakest", 1.0)):
+            if adversarial[name] == unused:
+                del adversarial[name]
     for name in ("activation", "head_activation", "blur", "pooling", "tail"):
         if described[name] is None:
             del described[name]

@@ -128,11 +128,12 @@ class Spectral:
 class Distil:
     """Also learn the scores of a teacher on images without labels, by the loss of the training.
 
-    Every step uses as many of them as labelled images, cropped and flipped in the same way.
+    Every step uses as many of them as labelled images, cropped and flipped in the same way. With ``labelled``, the
+    labels themselves are mixed with scores of the teacher: `jaxiqa.train.additions.soften`.
     """
 
     weight: float = 1.0
-    """Factor of this loss beside that of the labels."""
+    """Factor of this loss beside that of the labels; with ``labelled``, share of the teacher in each label."""
     teacher: str | None = None
     """An earlier variant, or an average; None: the parent."""
     weights: str | None = None
@@ -145,6 +146,9 @@ class Distil:
     """Split of `data`."""
     distorted: int = 0
     """Number of distorted parts of each image that are shown instead: `jaxiqa.data.distorted`. 0: the images."""
+    labelled: bool = False
+    """The teacher scores the labelled images or their crops, before any attack; each label becomes
+    (1 − weight) · label + weight · score. No other images are used."""
 
 
 Rate = float | tuple[tuple[int, float], ...]
@@ -166,8 +170,9 @@ class Training:
     """What compares scores and labels: a key of `jaxiqa.train.losses.LOSSES`."""
     labels: Literal["standardised", "unit", "percent"] | None = None
     """Unit of the labels in the loss: mean 0 and deviation 1; or the lowest at 0 and the highest at 1 or at 100."""
-    select: Literal["srocc", "plcc", "sum"] | None = None
-    """The correlation on the validation images that decides the best epoch; "sum": of both."""
+    select: Literal["srocc", "plcc", "sum", "last"] | None = None
+    """The correlation on the validation images that decides the best epoch; "sum": of both. "last" keeps the last
+    epoch: the others prefer early epochs of adversarial training, which agree better and are less robust."""
     learning_rate: Rate | None = None
     """Of the head and of inserted blocks."""
     backbone_factor: Rate | None = None

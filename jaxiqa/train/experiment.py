@@ -10,39 +10,34 @@ import json
 from typing import Any, Literal
 
 import jax
-import numpy as np
 from flax import nnx
 from rich.markup import escape
 
 from jaxiqa import data, models
 from jaxiqa.config import Experiment, Training, Variant, describe, root_folder, run_folder, trained_variants
-from jaxiqa.config.identity import chain, teacher_of
+from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.progress import messages, progress_bar
 from jaxiqa.measures.correlation import srocc
-from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Rate
+from jaxiqa.train.additions import additions, trained
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
-from jaxiqa.train.examples import Examples, image_source
+from jaxiqa.train.examples import image_source
 from jaxiqa.train.gradual import gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.optimizer import make_optimizer
-from jaxiqa.train.penalties import Affine, backbone_layers, make_penalty
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.sources import sources, unlabelled_source, unlabelled_split
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
-from jaxiqa.train.state import merge_model, raw_score_fn, split_model
-from jaxiqa.train.step import Penalty
+from jaxiqa.train.state import merge_model, split_model
 from jaxiqa.train.untrained import untrained_variant
 from jaxiqa.train.variant import (
-    augmentation,
     control_tail,
     frozen_stages,
     insert_blocks,
     new_metric,
-    run_path,
     swap_parts,
 )
 
@@ -190,9 +185,8 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
                 folder=folder,
                 select=select,
                 accumulate=training.accumulate,
-                penalty=penalty_of(experiment, name, seed, model, train),
                 unlabelled=unlabelled_source(experiment, name, splits),
-                **additions(training, train, distances),
+                **additions(experiment, name, seed, model, train, distances),
                 backend=experiment.parallel,
                 progress=lambda step, steps, best: bar(step, steps, f"{select.upper()} {best:.3f}"),
             )
@@ -228,7 +222,9 @@ def _numbers(rate: Rate | None, epochs: int, steps: int) -> str:
     return f"learning_rate={first}, epochs={epochs}: {steps} step{'s' * (steps != 1)}"
 
 
-def _complete(training: Training) -> tuple[int, int, str, Literal["srocc", "plcc", "sum"], bool | Literal["both"]]:
+def _complete(
+    training: Training,
+) -> tuple[int, int, str, Literal["srocc", "plcc", "sum", "last"], bool | Literal["both"]]:
     """Return what `with_recipes` has set, without None."""
     assert training.epochs and training.batch_size and training.loss and training.select  # noqa: PT018
     assert training.flip is not None
@@ -249,38 +245,3 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
     model = control_tail(model, variant, rngs=rngs, where=where)
     swap_parts(model, variant, where=where)
     return model, insert_blocks(model, variant, rngs=rngs, where=where)
-
-
-def trained(experiment: Experiment, name: str, seed: int) -> Metric:
-    """Load a variant that has been trained."""
-    folder = run_folder(experiment, name, seed)
-    with locked(folder, wait=60.0):  # another process may be reading it too
-        return models.load_run(folder)
-
-
-def additions(training: Training, train: Examples, distances: dict) -> dict:
-    """Return how attacked copies are added to plain training, as arguments of `fit`."""
-    added: dict = {"attacked_mode": training.attacked_mode}
-    if chosen := training.adversarial:
-        low, high = (float(label) for label in train.labels(np.array([train.mos.min(), train.mos.max()])))
-        added["augment"] = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
-    return added
-
-
-def penalty_of(experiment: Experiment, name: str, seed: int, model: Metric, train: Examples) -> Penalty | None:
-    """Return what the training of a variant adds to its loss, and load its teacher."""
-    variant, teacher = trained_variants(experiment)[name], None
-    training = variant.training
-    if training.distil and training.distil.weights:
-        taught = models.load_run(run_path(training.distil.weights))
-        zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))
-        teacher = Affine(models.score_fn(taught), one - zero, zero)
-    elif known := teacher_of(variant):
-        taught = trained(experiment, known, seed)
-        k, b = (float(value) for value in taught.calibration[:2])
-        zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))  # labels are an affine map of scores
-        parts = split_model(taught)
-        raw = raw_score_fn(parts, parts.params, parts.batch_stats, items=bool(training.crops))
-        teacher = Affine(raw, k * (one - zero), b * (one - zero) + zero)
-    layers = backbone_layers(model, training.freeze) if training.spectral else ()
-    return make_penalty(training, layers=layers, teacher=teacher)

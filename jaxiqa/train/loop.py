@@ -61,7 +61,7 @@ def fit(
     masks: Tree | GradualPruning,
     seed: int,
     folder: Path | str,
-    select: Literal["srocc", "plcc", "sum"] = "srocc",
+    select: Literal["srocc", "plcc", "sum", "last"] = "srocc",
     accumulate: int = 1,
     augment: Augment | None = None,
     penalty: Penalty | None = None,
@@ -91,7 +91,7 @@ def fit(
         seed: of shuffling and flipping, and of the keys passed to ``augment``.
         folder: for ``checkpoints/``, ``metrics.jsonl`` (one line per epoch) and ``tensorboard/``
             (`jaxiqa.train.scalars`).
-        select: the correlation that decides the best epoch; "sum": of both.
+        select: the correlation that decides the best epoch; "sum": of both; "last": the last epoch is kept.
         accumulate: parts of a batch, see `jaxiqa.train.step.make_step`.
         augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are in the
             unit of ``train``.
@@ -260,16 +260,16 @@ def _row(
 
 def _end_epoch(state: TrainState, row: dict[str, Any], kept: Tree, select: str) -> TrainState:
     state = replace(state, loss_sum=jnp.float32(0))
-    chosen = ("srocc", "plcc") if select == "sum" else (select,)
+    chosen = {"sum": ("srocc", "plcc"), "last": ("srocc",)}.get(select, (select,))
     found = [row[f"validation_{name}"] for name in chosen]
-    if None in found or not (correlation := sum(found)) > float(state.best_correlation):
+    if None in found or not (sum(found) > float(state.best_correlation) or select == "last"):
         return state
     params, batch_stats = jax.tree.map(jnp.copy, (kept, state.batch_stats))
     return replace(
         state,
         best_params=params,
         best_batch_stats=batch_stats,
-        best_correlation=jnp.float32(correlation),
+        best_correlation=jnp.float32(sum(found)),
         best_epoch=jnp.int32(row["epoch"]),
     )
 

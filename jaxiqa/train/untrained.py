@@ -5,10 +5,10 @@ from typing import Any
 import jax
 
 from jaxiqa import models
-from jaxiqa.config import Average, Experiment, Saved, run_folder
-from jaxiqa.core.files import locked
+from jaxiqa.config import Average, Experiment, Saved
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.metric import Metric
+from jaxiqa.train.additions import trained
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.examples import image_source
 from jaxiqa.train.loop import raw_scores
@@ -39,7 +39,7 @@ def untrained_variant(experiment: Experiment, name: str, seed: int, splits: dict
     chosen = experiment.variants[name]
     model = models.load_run(run_path(chosen.weights)) if isinstance(chosen, Saved) else None
     if isinstance(chosen, Average):
-        model = models.average([_member(experiment, member, seed) for member in chosen.members], mirror=chosen.mirror)
+        model = models.average([trained(experiment, member, seed) for member in chosen.members], mirror=chosen.mirror)
     assert model is not None
     parts = split_model(model)
     score = raw_scores(parts, None)
@@ -60,9 +60,3 @@ def untrained_variant(experiment: Experiment, name: str, seed: int, splits: dict
         "seconds_per_epoch": 0.0,
     }
     return model, row
-
-
-def _member(experiment: Experiment, name: str, seed: int) -> Metric:
-    folder = run_folder(experiment, name, seed)
-    with locked(folder, wait=60.0):  # another process may be reading it too
-        return models.load_run(folder)
