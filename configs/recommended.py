@@ -27,7 +27,7 @@ from jaxiqa.config import (
     Variant,
 )
 
-RADIUS = 1.5 / 255
+RADIUS = 2 / 255
 EPSILONS = tuple(n / 255 for n in (0.5, 1, 2, 4))
 
 
@@ -63,7 +63,7 @@ def hardening(epochs: int) -> Training:
     )
 
 
-def get_config(weights: str = "jaxiqa-base", epochs: int = 30) -> Experiment:
+def get_config(weights: str = "jaxiqa-base", epochs: int = 12) -> Experiment:
     clive = Data("clive", options={"test_fraction": 0.2})
     return Experiment(
         name="recommended",
