@@ -21,6 +21,7 @@ from jaxiqa.config.evaluation import (
 from jaxiqa.config.experiment import Experiment, folded, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import describe
 from jaxiqa.config.loading import load_config
+from jaxiqa.config.recommended import recommended_training
 from jaxiqa.config.training import (
     Adversarial,
     Average,
@@ -68,6 +69,7 @@ __all__ = [
     "describe",
     "folded",
     "load_config",
+    "recommended_training",
     "root_folder",
     "run_folder",
     "trained_variants",
