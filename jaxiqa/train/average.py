@@ -6,7 +6,7 @@ import jax
 
 from jaxiqa import models
 from jaxiqa.config import Average, Experiment, run_folder
-from jaxiqa.core.files import locked
+from jaxiqa.core.processes import locked_by_first
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.averaged import Averaged
 from jaxiqa.train.calibration import fit_linear
@@ -41,7 +41,7 @@ def averaged_variant(
     members = []
     for member in chosen.members:
         folder = run_folder(experiment, member, seed)
-        with locked(folder, wait=60.0):  # another process may be reading it too
+        with locked_by_first(folder, wait=60.0):  # another process may be reading it too
             members.append(models.load_run(folder))
     model = models.average(members, mirror=chosen.mirror)
     parts = split_model(model)
