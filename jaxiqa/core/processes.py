@@ -113,7 +113,7 @@ def first_does(work: Callable[[], T]) -> T:
         raise failure
     if not fine:
         raise OtherProcessError("process 0 failed")
-    return result  # type: ignore[return-value]
+    return result
 
 
 def in_turn(compute: Callable[[int], np.ndarray], count: int) -> Iterator[np.ndarray]:

@@ -60,12 +60,9 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
         there = lambda leaf: getattr(leaf, "sharding", None) == placement  # noqa: E731
         if processes == 1:
             return jax.tree.map(lambda leaf: leaf if there(leaf) else jax.device_put(leaf, placement), tree)
-        leaves, structure = jax.tree.flatten(tree)
-        moved = iter(from_first([leaf for leaf in leaves if not there(leaf)]))  # so that the processes cannot differ
-        return structure.unflatten(
-            leaf if there(leaf) else jax.make_array_from_process_local_data(placement, np.asarray(next(moved)))
-            for leaf in leaves
-        )
+        moved = iter(from_first([leaf for leaf in jax.tree.leaves(tree) if not there(leaf)]))  # equal on all processes
+        global_array = lambda: jax.make_array_from_process_local_data(placement, np.asarray(next(moved)))  # noqa: E731
+        return jax.tree.map(lambda leaf: leaf if there(leaf) else global_array(), tree)
 
     latest: tuple[Any, Any] = (None, None)  # constants, and `place` of them
 
