@@ -11,6 +11,7 @@ from pathlib import Path
 
 import jax
 import numpy as np
+import tiny
 from flax import nnx
 
 from jaxiqa.cli import train
@@ -18,7 +19,6 @@ from jaxiqa.cli.processes import Place, processes
 from jaxiqa.cli.runtime import explained
 from jaxiqa.config import Training
 from jaxiqa.core.processes import is_first
-from jaxiqa.models import Linearity
 from jaxiqa.nn.backbones import BACKBONES, RESNET18
 from jaxiqa.nn.stages import Stages
 from jaxiqa.train.examples import Examples
@@ -59,11 +59,15 @@ def source(seed: int, count: int) -> Examples:
 
 
 def run(folder: Path, pause: float) -> None:
-    """Train with all arrays in float64; every process stores its result."""
-    model = Linearity("two_layers", rngs=nnx.Rngs(jax.random.key(0)))
-    parts = split_model(model)
-    names = ("params", "batch_stats")
-    parts = replace(parts, **{name: jax.tree.map(lambda x: x.astype(float), getattr(parts, name)) for name in names})
+    """Train with all arrays in float64, with a pause after each step; every process stores its result."""
+
+    def progress(step: int, steps: int, best: float) -> None:
+        print("step", step, flush=True)
+        time.sleep(pause)
+
+    parts = split_model(tiny.metric("two_layers"))
+    wide = lambda tree: jax.tree.map(lambda leaf: np.asarray(leaf, np.float64), tree)  # noqa: E731
+    parts = replace(parts, params=wide(parts.params), batch_stats=wide(parts.batch_stats))
     result = fit(
         parts,
         make_optimizer(parts.params, Training(learning_rate=1e-3, backbone_factor=1.0), steps_per_epoch=1),
@@ -77,7 +81,7 @@ def run(folder: Path, pause: float) -> None:
         seed=0,
         folder=folder / "run",
         backend="shard_map",
-        progress=lambda step, steps, best: time.sleep(pause),
+        progress=progress,
     )
     leaves = jax.tree_util.tree_leaves_with_path((result.params, result.batch_stats))
     arrays = {jax.tree_util.keystr(path): np.asarray(leaf) for path, leaf in leaves}
