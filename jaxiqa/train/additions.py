@@ -10,7 +10,7 @@ from jaxtyping import Array
 from jaxiqa import models
 from jaxiqa.config import Experiment, run_folder, trained_variants
 from jaxiqa.config.identity import teacher_of
-from jaxiqa.core.files import locked
+from jaxiqa.core.processes import locked_by_first
 from jaxiqa.models.metric import Metric
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.penalties import Affine, backbone_layers, make_penalty
@@ -91,5 +91,5 @@ def soften(
 def trained(experiment: Experiment, name: str, seed: int) -> Metric:
     """Load a variant that is finished."""
     folder = run_folder(experiment, name, seed)
-    with locked(folder, wait=60.0):  # another process may be reading it too
+    with locked_by_first(folder, wait=60.0):  # another process may be reading it too
         return models.load_run(folder)

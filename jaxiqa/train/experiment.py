@@ -10,6 +10,7 @@ import json
 from typing import Any, Literal
 
 import jax
+import numpy as np
 from flax import nnx
 from rich.markup import escape
 
@@ -17,6 +18,7 @@ from jaxiqa import data, models
 from jaxiqa.config import Experiment, Training, Variant, describe, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
+from jaxiqa.core.processes import check_same, first_does, from_first
 from jaxiqa.core.progress import messages, progress_bar
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.recipe import Rate
@@ -24,14 +26,14 @@ from jaxiqa.train.additions import additions, trained
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import image_source
-from jaxiqa.train.gradual import gradual_pruning
+from jaxiqa.train.gradual import GradualPruning, gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.sources import sources, unlabelled_source, unlabelled_split
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
-from jaxiqa.train.state import merge_model, split_model
+from jaxiqa.train.state import merge_model, same_arrays, split_model
 from jaxiqa.train.untrained import untrained_variant
 from jaxiqa.train.variant import (
     control_tail,
@@ -86,6 +88,7 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
     check_splits(experiment, splits, pending)
     for part in ("train", "val"):
         data.validate(splits[part], uniform=experiment.model.input_size is None)
+        check_same(f"data: the split {part!r}", repr((splits[part].ids, np.asarray(splits[part].mos).tolist())))
     seen = []
     for name in pending:
         training = trained_variants(experiment)[name].training
@@ -93,7 +96,9 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
         if distil and distil.data and (distil.data, distil.split) not in seen:
             seen.append((distil.data, distil.split))
             resized = experiment.model.input_size or training.resize
-            data.validate(unlabelled_split(f"variants.{name}", distil), uniform=resized is None)
+            unlabelled = unlabelled_split(f"variants.{name}", distil)
+            data.validate(unlabelled, uniform=resized is None)
+            check_same(f"variants.{name}.training.distil.data", repr(unlabelled.ids))
     return splits
 
 
@@ -114,19 +119,23 @@ def train_variant(
     experiment = with_recipes(experiment)
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
     described = describe(experiment, name, seed)
-    if finished := earlier_run(folder, described, chain(experiment, name)):
+    if finished := first_does(lambda: earlier_run(folder, described, chain(experiment, name))):
         return finished
-    remove_leftovers(folder)
+    first_does(lambda: remove_leftovers(folder))
     if not isinstance(variant, Variant):
         with messages.status(escape(f"{name} seed {seed}: scoring")):
             model, row = untrained_variant(experiment, name, seed, splits)
-        write_text(folder / "config.json", json.dumps(described, indent=1))
+        first_does(lambda: write_text(folder / "config.json", json.dumps(described, indent=1)))
     else:
         model, row = _fitted(experiment, name, seed, splits, trunks, distances)
-    models.save(model, folder)
     row |= {"variant": name, **(origin or {})}
-    write_text(folder / "training.json", json.dumps(row, indent=1))
-    return row
+
+    def save() -> dict:
+        models.save(model, folder)
+        write_text(folder / "training.json", json.dumps(row, indent=1))
+        return row
+
+    return first_does(save)
 
 
 def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> tuple:
@@ -161,6 +170,7 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
                     progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
                 )
 
+    parts, masks = same_arrays(parts), masks if isinstance(masks, GradualPruning) else from_first(masks)
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(
         parts.params,
@@ -168,7 +178,8 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
         steps_per_epoch=train.per_epoch // batch_size,
         pretrained=frozenset(stages) - set(inserted),
     )
-    write_text(folder / "config.json", json.dumps(described, indent=1))  # last, after everything it describes
+    # Last, after everything it describes.
+    first_does(lambda: write_text(folder / "config.json", json.dumps(described, indent=1)))
     try:
         with progress_bar(f"{name} seed {seed}", "steps") as bar:
             result = fit(

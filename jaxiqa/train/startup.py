@@ -28,6 +28,7 @@ from jaxiqa.models.averaged import check_members
 from jaxiqa.models.saved_model import run_folder
 from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
 from jaxiqa.train.gradual import check_prune
+from jaxiqa.train.parallel import check_backend
 from jaxiqa.train.penalties import trained_layers
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.state import split_model
@@ -77,8 +78,10 @@ def _saved(experiment: Experiment) -> dict[str, Any]:
 
 
 def check_devices(experiment: Experiment) -> None:
-    """Raise ``ValueError`` unless every batch can be split over this machine's devices; only training needs this."""
-    devices = len(jax.local_devices())
+    """Raise ``ValueError`` unless every batch can be split over the devices of all processes, by the back end that the
+    experiment names; only training needs this."""
+    check_backend(experiment.parallel, "parallel")
+    devices = jax.device_count()
     for name, variant in trained_variants(with_recipes(experiment)).items():
         size, count = variant.training.batch_size, devices * variant.training.accumulate
         assert size is not None

@@ -145,7 +145,7 @@ def make_step(
             params=params,
             batch_stats=mean(batch_stats),
             optimizer=optimizer_state,
-            loss_sum=state.loss_sum + value,
+            loss_sum=(state.loss_sum + value).astype(state.loss_sum.dtype),
         )
         return state, value
 
