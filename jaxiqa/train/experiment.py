@@ -18,7 +18,7 @@ from jaxiqa import data, models
 from jaxiqa.config import Average, Experiment, Training, describe, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import chain, teacher_of
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
-from jaxiqa.core.progress import messages, progress_bar
+from jaxiqa.core.progress import messages, progress_bar, so_far
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Rate
@@ -194,7 +194,7 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
                 unlabelled=unlabelled_source(experiment, name, splits),
                 **additions(training, train, distances),
                 backend=experiment.parallel,
-                progress=lambda step, steps, best: bar(step, steps, f"{select.upper()} {best:.3f}"),
+                progress=lambda step, steps, loss, best: bar(step, steps, so_far(loss, best, select)),
             )
         score = raw_scores(parts, train.after)
         whole = image_source(splits["train"], experiment.model.input_size) if train.crops else train
