@@ -39,7 +39,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         if experiment.folds:
             for table in write_folds(root_folder(experiment), found, title=experiment.name):
                 if len(table.header) <= 10:  # others are too wide for a terminal
-                    console.print(table.render())
+                    console.print(table)
             console.print(f"all folds: {root_folder(experiment) / 'folds.md'}", markup=False, soft_wrap=True)
         console.print(f"evaluated in {(time.perf_counter() - began) / 60:.1f} minutes")
 

@@ -19,6 +19,9 @@ from jaxiqa.results.rows import UNDEFENDED, CertificateRow
 SHOWN = ("D", "D(D)", "Q", "SROCC clear", "SROCC adv")
 """The columns of the benchmark's Table 4."""
 
+DIGITS = {"D": 2, "D(D)": 2}
+"""Decimals of measures in per cent; others have three."""
+
 TITLES = {
     TRANSFER: "transfer: the adversarial set, made without knowledge of the defense",
     ADAPTIVE: "adaptive: attacks through the defense",
@@ -44,8 +47,7 @@ def table4(defenses: Defenses) -> list[Table]:
         for label in defenses.labels:
             numbers = defenses.view(label, view)
             if numbers:
-                digits = {"D": 2, "D(D)": 2}
-                rows.append([label, *(entry(numbers.get(name), digits.get(name, 3)) for name in SHOWN)])
+                rows.append([label, *(entry(numbers.get(name), DIGITS.get(name, 3)) for name in SHOWN)])
         if rows:
             explained = notes(defenses, view, full=not tables)
             tables.append(Table(f"Defenses, {title}", ["defense", *SHOWN], rows, explained))
