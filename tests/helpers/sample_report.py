@@ -86,10 +86,12 @@ def defense_rows(seeds):
                         for epsilon in (4 / 255, 8 / 255) if mode == "transfer" else (8 / 255,):
                             rest = {UNDEFENDED: 1.0, "flip": 0.9}.get(label, 0.4) + 0.3 * (mode == "adaptive")
                             gain = size * rest * 255 * epsilon / 8 + random.normal()
+                            purified = clean - 2 + gain + 6 * rest * random.normal()
+                            ssim, psnr = 0.95 - 0.1 * rest - 0.05 * random.uniform(), 34 + random.normal()
                             found.append(
                                 DefenseRow(
                                     image, model, seed, "PGD-10", epsilon, None, label, mode, clean, clean + size,
-                                    clean - 2, clean - 2 + gain, 0.9, 34.0, 0.02,
+                                    clean - 2, purified, ssim, psnr, 0.02,
                                 )
                             )  # fmt: skip
     return found
