@@ -34,7 +34,7 @@ def page(
     (True, True)
     """
     environment = jinja2.Environment(autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True)
-    environment.filters |= {"base64": lambda content: base64.b64encode(content).decode(), "unbroken": unbroken}
+    environment.filters |= {"base64": in_base64, "unbroken": unbroken}
     folder = files("jaxiqa.reports")
     template, look, script = (
         folder.joinpath(name).read_text("utf-8") for name in ("report.html.j2", "report.css", "report.js")
@@ -51,6 +51,15 @@ def page(
         look=Markup(look),
         script=Markup(script),
     )
+
+
+def in_base64(content: bytes) -> str:
+    """Return a file's bytes as text for an address.
+
+    >>> in_base64(b"PNG")
+    'UE5H'
+    """
+    return base64.b64encode(content).decode()
 
 
 def anchors(titles: Sequence[str]) -> list[str]:

@@ -77,11 +77,9 @@ def strengths(summary: Summary) -> tuple[list[str], list[list[str | Entry]]]:
             for model in summary.models:
                 value = summary.cells.get((model, column("AbsGain", attack, epsilon)))
                 interval = value.interval if value else None
-                lines.append(
-                    [attack, (format_strength(epsilon), float(order)), model]
-                    + [entry(summary, model, column(measure, attack, epsilon)) for measure in (*GAINS, *CHANGES)]
-                    + [(f"{interval[0]:.3f} to {interval[1]:.3f}", interval[0]) if interval else ("–", None)]
-                )
+                measures = [entry(summary, model, column(name, attack, epsilon)) for name in (*GAINS, *CHANGES)]
+                ends: Entry = (f"{interval[0]:.3f} to {interval[1]:.3f}", interval[0]) if interval else ("–", None)
+                lines.append([attack, (format_strength(epsilon), float(order)), model, *measures, ends])
     return ["attack", "ε", "model", *GAINS, *CHANGES, "AbsGain, 95 %"], lines
 
 
@@ -144,5 +142,7 @@ def write_markdown(summary: Summary, path: Path) -> None:
 def for_terminal(summary: Summary) -> Table:
     """Return the table for a terminal, one line per column: a terminal is narrow and models are few."""
     names = columns(summary, every_strength=False)
-    rows = [[name, *(entry(summary, model, name) for model in summary.models)] for name in names]
+    rows: list[list[str | Entry]] = [
+        [name, *(entry(summary, model, name) for model in summary.models)] for name in names
+    ]
     return Table("", ["", *summary.models], rows)
