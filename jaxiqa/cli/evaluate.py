@@ -2,9 +2,10 @@
 
 Writes WORKDIR/results.jsonl (one row per image, model, attack and strength) and, with defenses, the attacked images as
 PNG files, defenses.jsonl and certificates.jsonl; then table.csv, tidy.csv (one number per line), differences.csv
-(models compared on the same images), defenses.csv, leaderboard.csv, the plots, the example sheet and report.html; and paper.md, the tables of a paper, if the config names one. You may stop it at any time: the
-same command continues and repeats nothing. If a model was trained again since, its old rows are not mixed with new
-ones: the program stops with an error.
+(models compared on the same images), defenses.csv, leaderboard.csv, the plots, the example sheet and report.html; and
+paper.md, the tables of a paper, if the config names one. You may stop it at any time: the same command continues and
+repeats nothing. If a model was trained again since, its old rows are not mixed with new ones: the program stops with an
+error.
 
 With ``--folds 5`` every fold is evaluated in WORKDIR/foldN, and WORKDIR/folds.md has the means over folds.
 

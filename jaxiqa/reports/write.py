@@ -10,11 +10,13 @@ from jaxiqa.reports.attacks.differences import differences, differences_csv, dif
 from jaxiqa.reports.attacks.masking import masking_table
 from jaxiqa.reports.attacks.order import Order, order_plot, order_tables
 from jaxiqa.reports.attacks.summary import Summary
+from jaxiqa.reports.attacks.tidy import tidy_lines as attack_lines
 from jaxiqa.reports.comparison import compare
 from jaxiqa.reports.defenses import plots as defense_plots
 from jaxiqa.reports.defenses.leaderboard import write_leaderboard
 from jaxiqa.reports.defenses.summary import Defenses
 from jaxiqa.reports.defenses.tables import table4, write_cells
+from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
 from jaxiqa.reports.examples import example_grid
 from jaxiqa.reports.page import page
 from jaxiqa.reports.section import Section
@@ -90,7 +92,8 @@ def _order(folder: Path, left: Order) -> Section:
 def _results(folder: Path, summary: Summary, defenses: Defenses | None) -> Section:
     tables.write_csv(summary, folder / "table.csv")
     tables.write_markdown(summary, folder / "table.md")
-    write_text(folder / "tidy.csv", tidy_csv(summary, defenses))
+    lines = [*attack_lines(summary), *(defense_lines(defenses) if defenses else ())]
+    write_text(folder / "tidy.csv", tidy_csv(lines))
     drawn = {}
     if summary.attacks:
         drawn = {"tradeoff": plots.tradeoff(summary), "curves": plots.curves(summary)}

@@ -17,8 +17,10 @@ from jaxiqa.reports.attacks.differences import OVER_ALL, differences, difference
 from jaxiqa.reports.attacks.masking import masking_notes, masking_table
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import for_terminal, tables
+from jaxiqa.reports.attacks.tidy import tidy_lines as attack_lines
 from jaxiqa.reports.defenses.plots import MARKS, by_strength, tradeoff
 from jaxiqa.reports.defenses.summary import pool, summarise_defenses
+from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
 from jaxiqa.reports.drawing import png
 from jaxiqa.reports.page import anchors
 from jaxiqa.reports.table import Table
@@ -122,7 +124,7 @@ def test_the_csv_of_differences_has_full_precision(summary):
 def test_the_tidy_csv_has_every_number_once(summary):
     found = defense_rows((0, 1))
     defenses = summarise_defenses(found, ends_of(rows((0, 1))[2], [], score_range="model"))
-    lines = list(csv.DictReader(io.StringIO(tidy_csv(summary, defenses))))
+    lines = list(csv.DictReader(io.StringIO(tidy_csv([*attack_lines(summary), *defense_lines(defenses)]))))
     assert list(lines[0]) == ["model", "seed", "attack", "strength", "defense", "measure", "value", "low", "high"]
     keys = [tuple(line.values())[:6] for line in lines]
     assert len(keys) == len(set(keys))
