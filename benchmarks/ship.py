@@ -9,6 +9,7 @@ has one, its certificate. A new name also needs a line in `jaxiqa.models.zoo.SHI
 """
 
 import argparse
+import gzip
 import json
 import sys
 from pathlib import Path
@@ -21,7 +22,7 @@ import numpy as np
 from jaxiqa import data, models
 from jaxiqa.cli.push import first_weights
 from jaxiqa.config import Data
-from jaxiqa.core.files import write_text
+from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.evaluation.model_tables import model_tables
 from jaxiqa.measures.correlation import plcc, srocc
@@ -58,6 +59,15 @@ def storage(trained: Any, stored: Any, split: data.Split, size: int) -> Table:
     return Table("Agreement with people", ["", "SROCC", "PLCC", "largest change of a score"], rows, notes=notes)
 
 
+def pack(folder: Path) -> int:
+    """Compress the weights of a saved metric; return the number of bytes."""
+    file = folder / "model.safetensors"
+    packed = gzip.compress(file.read_bytes(), mtime=0)  # the same weights give the same file
+    write_bytes(folder / "model.safetensors.gz", packed)
+    file.unlink()
+    return len(packed)
+
+
 def certificate(model: Any, split: data.Split) -> Table:
     """Return the table of certified changes of the score."""
     assert split.mos is not None
@@ -91,8 +101,9 @@ def main() -> None:
     evaluated = model_tables(arguments.evaluation, arguments.run) if arguments.evaluation else []
     trained, folder = models.load_run(arguments.run), ZOO / arguments.name
     models.save(trained, folder, kernels=arguments.kernels)
+    size = pack(folder)
     stored = models.load_run(folder)
-    tables = [storage(trained, stored, split, (folder / "model.safetensors").stat().st_size)]
+    tables = [storage(trained, stored, split, size)]
     if hasattr(stored, "certificate"):
         tables.append(certificate(stored, split))
     licences = {"data": arguments.data_licence} if arguments.data_licence else {}

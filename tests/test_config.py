@@ -1,5 +1,7 @@
 """Every config is valid, and invalid ones are refused before anything is loaded."""
 
+import ast
+import itertools
 import re
 import subprocess
 import sys
@@ -88,6 +90,7 @@ def smoke():
         ({"training": Training(epochs=1, learning_rate=0.0)}, "learning_rate"),
         ({"training": Training(epochs=1, adversarial=Adversarial(0.0))}, "adversarial.epsilon"),
         ({"training": Training(epochs=1, adversarial=Adversarial(0.1, label="lpips"))}, "label='lpips'"),
+        ({"training": Training(epochs=1, adversarial=Adversarial(0.1, weakest=2.0))}, "adversarial.weakest=2.0"),
         ({"training": Training(epochs=1, norm_penalty=NormPenalty(-1.0))}, "norm_penalty.weight"),
     ],
 )
@@ -259,6 +262,19 @@ def test_unusual_labels_become_folders_inside_the_working_directory(smoke):
     assert len(set(folders)) == 4
     assert all(len(folder.parts) == 3 and folder.parts[0] == "w" and ".." not in folder.parts for folder in folders)
     assert run_folder(smoke, "baseline", 1).parts[-2:] == ("baseline", "seed1")
+
+
+@pytest.mark.parametrize("path", sorted(Path("jaxiqa/config").glob("*.py")), ids=lambda path: path.stem)
+def test_every_field_has_a_line_of_help(path):
+    """``--help`` shows the text after a field."""
+    classes = [node for node in ast.parse(path.read_text()).body if isinstance(node, ast.ClassDef)]
+    for described in classes:
+        if described.name == "Parameter":  # of a config's function, described by its docstring
+            continue
+        for field, after in itertools.pairwise([*described.body, ast.Pass()]):
+            if isinstance(field, ast.AnnAssign):
+                text = isinstance(after, ast.Expr) and isinstance(after.value, ast.Constant)
+                assert text, f"{described.name}.{ast.unparse(field.target)}"
 
 
 def test_help_imports_nothing_heavy():

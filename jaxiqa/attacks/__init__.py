@@ -135,8 +135,8 @@ def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any
         **options: fields of the attack.
 
     Raises:
-        ValueError: the name or an option is unknown, an option is missing, or a value is out of range; the message
-            lists what is allowed.
+        ValueError: the name or an option is unknown, an option is missing, a value is out of range, or the attack must
+            be fitted first (`FITTED`); the message says what is allowed.
 
     >>> make("pgd", epsilon=8 / 255, steps=3).steps
     3
@@ -144,5 +144,10 @@ def make(name: str, *, bounds: tuple[float, float] | None = None, **options: Any
     Traceback (most recent call last):
     ValueError: option of fgsm='eps' is not allowed; choose from 'epsilon', 'objective'
     """
+    if name in FITTED:
+        raise ValueError(
+            f"attack={name!r} is fitted to images first: attacks.FITTED[{name!r}].fit(score_fn, images, key, "
+            f"epsilon=...) returns it; FITTED[{name!r}].save and .load store it"
+        )
     attack = build(ATTACKS, "attack", name, options)
     return attack if bounds is None else InBounds(attack, *bounds)

@@ -10,7 +10,8 @@ error.
 With ``--folds 5`` every fold is evaluated in WORKDIR/foldN, and WORKDIR/folds.md has the means over folds.
 
 ``--defense [LABEL=]NAME[,OPTION=VALUE...]`` adds a defense to those of the config; it may be given several times. NAME
-is a purifier of the library or a class in your own file, as in ``--defense my_file.py:MyPurifier``.
+is a purifier of the library or a class in your own file, as in ``--defense my_file.py:MyPurifier``. One with a network
+needs its file: ``--defense dncnn,weights=dncnn.safetensors`` (made by ``jaxiqa train-filter``, for example).
 """
 
 import sys

@@ -8,7 +8,7 @@ from typing import Any
 
 from jaxiqa.cli.config_options import parameters_help, take_parameters
 from jaxiqa.cli.values import parse_number, parse_value, show_number
-from jaxiqa.config.evaluation import Defense
+from jaxiqa.config.evaluation import Defense, Network
 from jaxiqa.config.experiment import Experiment
 from jaxiqa.config.loading import find_config, open_config, shipped
 
@@ -137,14 +137,21 @@ def _numbers() -> Any:
     return registry
 
 
+NETWORK = {"diffpure": "adm"}
+"""Purifier -> its network in `jaxiqa.networks.NETWORKS`, where the names differ."""
+
+
 def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
     """Remove every ``--defense X`` from a command line; return the other words and the defenses by label.
 
     X is [LABEL=]NAME[,OPTION=VALUE...], where NAME is a key of `jaxiqa.defenses.purify.PURIFIERS`, or FILE.py:CLASS.
+    The option ``weights`` names the file of the purifier's network, such as one that ``jaxiqa train-filter`` made.
 
     >>> rest, found = take_defenses(["--seeds", "0", "--defense", "mild=jpeg,quality=90"])
     >>> print(rest, found["mild"])
     ['--seeds', '0'] Defense(name='jpeg', options={'quality': 90}, preset=None, networks={})
+    >>> take_defenses(["--defense", "dncnn,weights=dncnn.safetensors"])[1].popitem()[1].networks["network"]
+    Network(name='dncnn', weights='dncnn.safetensors', backbone_weights=None)
 
     Raises:
         ValueError: a value is missing or cannot be read, or a label is given twice.
@@ -165,5 +172,7 @@ def take_defenses(arguments: list[str]) -> tuple[list[str], dict[str, Defense]]:
         if label in found:
             raise ValueError(f"--defense {label!r} is given twice; write LABEL= before one of them")
         values = parse_options(options)
-        found[label] = Defense(name, preset=values.pop("preset", None), options=values)
+        weights = values.pop("weights", None) if ".py:" not in name else None  # a class of a user may have this option
+        networks = {"network": Network(NETWORK.get(name, name), str(weights))} if weights is not None else {}
+        found[label] = Defense(name, preset=values.pop("preset", None), options=values, networks=networks)
     return rest, found

@@ -12,6 +12,7 @@ import time
 from collections.abc import Sequence
 
 from jaxiqa.cli.options import from_command_line
+from jaxiqa.cli.processes import HELP, processes, take_place
 from jaxiqa.cli.runtime import explained
 from jaxiqa.config import Experiment, check_experiment, folded, root_folder, run_folder, trained_variants
 
@@ -19,11 +20,13 @@ from jaxiqa.config import Experiment, check_experiment, folded, root_folder, run
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """Run the command line."""
     with explained("finished epochs and models are kept; run the same command again to continue"):
-        experiment = from_command_line(__doc__, arguments, program=program)
-        check_experiment(experiment)
         words = list(sys.argv[1:] if arguments is None else arguments)
-        for part in folded(experiment):
-            train(part, command=shlex.join(["jaxiqa", "train", *words]))
+        others, place = take_place(words)
+        experiment = from_command_line(f"{__doc__}\n{HELP}", others, program=program)
+        check_experiment(experiment)
+        with processes(place):
+            for part in folded(experiment):
+                train(part, command=shlex.join(["jaxiqa", "train", *words]))
 
 
 def train(experiment: Experiment, *, command: str | None = None) -> None:
@@ -34,7 +37,7 @@ def train(experiment: Experiment, *, command: str | None = None) -> None:
     from rich.markup import escape
 
     from jaxiqa.cli.runtime import start_jax
-    from jaxiqa.core.files import locked
+    from jaxiqa.core.processes import check_same, check_shared, first_does, locked_by_first
     from jaxiqa.core.progress import console, note
     from jaxiqa.core.version import package_version, source_commit
     from jaxiqa.evaluation.startup import check_evaluation_start
@@ -47,7 +50,9 @@ def train(experiment: Experiment, *, command: str | None = None) -> None:
     check_devices(experiment)
     for remark in check_evaluation_start(experiment, later=True):
         note(f"before evaluate.py: {remark}")
-    rows = finished_runs(experiment)
+    check_same("the version of jaxiqa or the experiment", repr((package_version(), experiment)))
+    rows = first_does(lambda: finished_runs(experiment))
+    check_shared(root_folder(experiment))
     runs = list(itertools.product(experiment.seeds, experiment.variants))
     pending = [name for name in experiment.variants if any((seed, name) not in rows for seed in experiment.seeds)]
     trained = [name for name in pending if name in trained_variants(experiment)]
@@ -57,14 +62,14 @@ def train(experiment: Experiment, *, command: str | None = None) -> None:
     origin = {"command": command, "version": package_version(), "commit": source_commit()}
     for seed, name in runs:
         if (seed, name) not in rows:
-            with locked(run_folder(experiment, name, seed)):
+            with locked_by_first(run_folder(experiment, name, seed)):
                 rows[seed, name] = train_variant(experiment, name, seed, splits, trunks, distances, origin=origin)
         row = rows[seed, name]
         epochs = f" at epoch {row['best_epoch']}, {row['seconds_per_epoch']:.1f} s per epoch"
-        averaged = name not in trained_variants(experiment)
+        untrained = name not in trained_variants(experiment)
         console.print(
             f"[bold]{escape(name)}[/] seed {seed}: validation SROCC {row['validation_srocc']:.4f}"
-            + (", an average" if averaged else epochs)
+            + (", not trained" if untrained else epochs)
         )
     minutes = (time.perf_counter() - began) / 60
     console.print(f"trained in {minutes:.1f} minutes; models are in {root_folder(experiment)}", markup=False)

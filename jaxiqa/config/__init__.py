@@ -21,6 +21,7 @@ from jaxiqa.config.evaluation import (
 from jaxiqa.config.experiment import Experiment, folded, root_folder, run_folder, trained_variants
 from jaxiqa.config.identity import describe
 from jaxiqa.config.loading import load_config
+from jaxiqa.config.recommended import recommended_training
 from jaxiqa.config.training import (
     Adversarial,
     Average,
@@ -30,6 +31,7 @@ from jaxiqa.config.training import (
     Model,
     NormPenalty,
     Prune,
+    Saved,
     Spectral,
     Tail,
     Training,
@@ -55,6 +57,7 @@ __all__ = [
     "NormPenalty",
     "Prune",
     "Ranks",
+    "Saved",
     "Spectral",
     "Subset",
     "Tail",
@@ -66,6 +69,7 @@ __all__ = [
     "describe",
     "folded",
     "load_config",
+    "recommended_training",
     "root_folder",
     "run_folder",
     "trained_variants",

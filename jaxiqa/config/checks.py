@@ -5,7 +5,7 @@ import math
 from jaxiqa.config.evaluation import check_evaluation
 from jaxiqa.config.experiment import TAKEN, Experiment, trained_variants
 from jaxiqa.config.suggest import suggestion
-from jaxiqa.config.training import Average, Block, Rate, Tail, Training, Variant
+from jaxiqa.config.training import Average, Block, Rate, Saved, Tail, Training, Variant
 from jaxiqa.config.values import check_values
 from jaxiqa.core.files import check_labels
 
@@ -25,11 +25,14 @@ def check_experiment(experiment: Experiment) -> None:
     for name, variant in experiment.variants.items():
         where, trained = f"variants.{name}", [one for one in seen if one in trained_variants(experiment)]
         if isinstance(variant, Average):
-            _check_average(where, variant, seen, trained)
+            metrics = [one for one in seen if not isinstance(experiment.variants[one], Average)]
+            _check_average(where, variant, seen, metrics)
+        if not isinstance(variant, Variant):
             seen.append(name)
             continue
         if variant.parent is not None:
-            _check_earlier(f"{where}.parent", variant.parent, seen, trained)
+            untrained = "a Saved metric" if isinstance(experiment.variants.get(variant.parent), Saved) else "an Average"
+            _check_earlier(f"{where}.parent", variant.parent, seen, trained, untrained)
         if variant.tail:
             _check_tail(f"{where}.tail", variant.tail)
         for label, block in blocks_of(variant, where).items():
@@ -87,11 +90,11 @@ def _check_average(where: str, average: Average, seen: list[str], trained: list[
         raise ValueError(f"{where}.members has one variant and mirror=False, so it would be that variant; add another")
 
 
-def _check_earlier(where: str, name: str, seen: list[str], trained: list[str]) -> None:
+def _check_earlier(where: str, name: str, seen: list[str], trained: list[str], kind: str = "an Average") -> None:
     if name not in seen:
         raise ValueError(f"{where}={name!r} is not an earlier variant{suggestion(name, trained)}")
     if name not in trained:
-        raise ValueError(f"{where}={name!r} is an Average, which is not trained{suggestion(name, trained)}")
+        raise ValueError(f"{where}={name!r} is {kind}, which is not trained{suggestion(name, trained)}")
 
 
 def _check_tail(where: str, tail: Tail) -> None:
@@ -137,6 +140,8 @@ def _check_training(where: str, training: Training) -> None:
     if adversarial:
         _check_positive(f"{where}.adversarial.epsilon", adversarial.epsilon)
         _check_positive(f"{where}.adversarial.penalty", adversarial.penalty)
+        if not 0 <= adversarial.weakest <= 1:
+            raise ValueError(f"{where}.adversarial.weakest={adversarial.weakest}; expected a share in [0, 1]")
         given = adversarial.distance is not None and adversarial.distance.weights is not None
         if (adversarial.label == "lpips") != given:
             raise ValueError(
@@ -156,6 +161,11 @@ def _check_training(where: str, training: Training) -> None:
                     _check_positive(f"{where}.{name}.{field}", getattr(chosen, field))
     if training.distil and training.distil.distorted < 0:
         raise ValueError(f"{where}.distil.distorted={training.distil.distorted}; expected at least 0")
+    if (distil := training.distil) and distil.labelled:
+        if not 0 <= distil.weight <= 1:
+            raise ValueError(f"{where}.distil.weight={distil.weight}; expected a share in [0, 1], as labelled=True")
+        if distil.data is not None or distil.distorted:
+            raise ValueError(f"{where}.distil has labelled=True and other images; leave out data and distorted")
     if training.distil and training.batch_size == 1:
         raise ValueError(f"{where}.batch_size=1; expected at least 2, since distil compares the images of a batch")
 

@@ -9,6 +9,7 @@ class Data:
     """A labelled or unlabelled image set; `jaxiqa.data.DATASETS` lists the names."""
 
     name: str
+    """A key of `jaxiqa.data.DATASETS`, such as clive or folder."""
     source: str | None = None
     """Folder of the images; relative paths are below $JAXIQA_DATA (default: ./data)."""
     limit: int | None = None

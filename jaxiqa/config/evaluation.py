@@ -11,6 +11,7 @@ class Network:
     """A network of an attack or a defense; `jaxiqa.networks.NETWORKS` lists the names."""
 
     name: str
+    """A key of `jaxiqa.networks.NETWORKS`, such as dncnn."""
     weights: str | None = None
     """File of weights; None: random weights, for attacks that train the network."""
     backbone_weights: str | None = None
@@ -40,10 +41,12 @@ class Attack:
     """One attack at several strengths; `jaxiqa.attacks.ATTACKS` lists the names."""
 
     name: str
+    """A key of `jaxiqa.attacks.ATTACKS` or `jaxiqa.attacks.FITTED`, such as pgd or uap."""
     epsilons: tuple[float, ...] | None = None
     """Strengths: budgets in [0, 1] pixel units, or values of the attack's strength field (such as a step size); None:
     the options decide the strength."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the attack's class, such as ``{"steps": 8}``."""
     networks: dict[str, Network] = field(default_factory=dict)
     """Options that are networks: distance of zhang, colorize of cadv, network of facpa."""
     fit_on: Data | None = None
@@ -61,6 +64,7 @@ class Defense:
     name: str
     """A key of `jaxiqa.defenses.purify.PURIFIERS`, or FILE.py:CLASS."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Fields of the purifier's class, such as ``{"quality": 60}``."""
     preset: int | None = None
     """Number of a published strength (`jaxiqa.defenses.purify.PRESETS`), 0 is the weakest; options overwrite it."""
     networks: dict[str, Network] = field(default_factory=dict)
@@ -72,8 +76,11 @@ class Certifier:
     """A certified defense; `jaxiqa.defenses.smoothing.CERTIFIERS` lists the names."""
 
     name: str
+    """A key of `jaxiqa.defenses.smoothing.CERTIFIERS`, such as rs."""
     options: dict[str, Any] = field(default_factory=dict)
+    """Arguments of the certifier, such as ``{"sigma": 0.12, "n": 2000}``."""
     networks: dict[str, Network] = field(default_factory=dict)
+    """Arguments that are networks: a denoiser, a diffusion model."""
     attacks: tuple[str, ...] = ()
     """Labels of attacks whose stored images are certified too, at the middle one of their strengths."""
     images: int | None = 10
@@ -97,8 +104,11 @@ class Subset:
     """A small, varied subset of images, selected by `jaxiqa.data.select_subset`."""
 
     count: int
+    """Number of images to select."""
     clusters: int = 10
+    """Number of groups of similar images, from each of which some are selected."""
     seed: int = 0
+    """Of the clustering."""
 
 
 @dataclass(frozen=True)
@@ -151,6 +161,7 @@ class Evaluation:
     defenses: dict[str, Defense] = field(default_factory=dict)
     """Label in the tables -> purifier."""
     adaptive: Adaptive = Adaptive()
+    """Attacks that know the defense."""
     certifiers: dict[str, Certifier] = field(default_factory=dict)
     """Label in the tables -> certified defense."""
     psnr_cap: float = 60.0

@@ -6,7 +6,7 @@ from typing import Literal
 
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Evaluation
-from jaxiqa.config.training import Average, Model, Variant
+from jaxiqa.config.training import Average, Model, Saved, Variant
 from jaxiqa.core.files import safe_name
 
 TAKEN = (
@@ -28,15 +28,21 @@ class Experiment:
     """The input of `train.py` and `evaluate.py`."""
 
     name: str
+    """Name of the experiment, and of its folder below runs/."""
     data: Data
+    """The labelled images for training and for correlations with human scores."""
     model: Model
-    variants: dict[str, Variant | Average]
+    """The metric that every variant without a parent starts from."""
+    variants: dict[str, Variant | Average | Saved]
     """Name -> variant, parents and members first; the first is the baseline."""
     evaluation: Evaluation
+    """What `evaluate.py` runs on every variant."""
     seeds: tuple[int, ...] = (0,)
+    """Every variant is trained once per seed: of first weights, order of images, and crops."""
     workdir: str = ""
     """Folder of all output; default: runs/NAME."""
     parallel: Literal["pmap", "shard_map"] = "pmap"
+    """How several devices share a batch; both give the same numbers."""
     folds: int | None = None
     """Cross-validation: train and evaluate once per fold, each in WORKDIR/foldN, where no training has seen the test
     images (`jaxiqa.data.folds`). None: the splits of the data set."""
@@ -65,7 +71,7 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
         same = (data.name, data.source) == (experiment.data.name, experiment.data.source)
         return replace(data, folds=folds, fold=number) if same else data
 
-    def divided(variant: Variant | Average) -> Variant | Average:
+    def divided(variant: Variant | Average | Saved) -> Variant | Average | Saved:
         distil = variant.training.distil if isinstance(variant, Variant) else None
         if not isinstance(variant, Variant) or distil is None or distil.data is None:
             return variant
@@ -88,7 +94,7 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
 
 
 def trained_variants(experiment: Experiment) -> dict[str, Variant]:
-    """Return the variants that are trained, by name: all but averages.
+    """Return the variants that are trained, by name: all but averages and saved metrics.
 
     >>> from jaxiqa.config.evaluation import Evaluation
     >>> from jaxiqa.config.training import Training

@@ -6,7 +6,7 @@ from typing import Any
 
 from jaxiqa.config.data import Data
 from jaxiqa.config.experiment import Experiment
-from jaxiqa.config.training import Average, Model, Variant
+from jaxiqa.config.training import Average, Model, Saved, Variant
 
 UNUSED: dict[str, tuple[str, ...]] = {"folder": ("mos_range",), "builtin": ("test",)}
 """Options of a data set that do not change the training images and labels."""
@@ -29,7 +29,7 @@ def describe(experiment: Experiment, variant: str, seed: int) -> dict[str, Any]:
 def chain(experiment: Experiment, variant: str) -> list[str]:
     """Return the names of all parents of a variant, the first parent first, and of the variant itself.
 
-    An average has no parents.
+    Averages and saved metrics have no parents.
     """
     names = [variant]
     while isinstance(first := experiment.variants[names[0]], Variant) and first.parent is not None:
@@ -37,7 +37,7 @@ def chain(experiment: Experiment, variant: str) -> list[str]:
     return names
 
 
-def teacher_of(variant: Variant | Average) -> str | None:
+def teacher_of(variant: Variant | Average | Saved) -> str | None:
     """Return the name of the variant that teaches another one, or None."""
     if not isinstance(variant, Variant) or variant.training.distil is None or variant.training.distil.weights:
         return None
@@ -51,6 +51,8 @@ def _links(experiment: Experiment, variant: str) -> list[dict[str, Any]]:
         if isinstance(link, Average):
             members = [_links(experiment, member) for member in link.members]
             found.append({"members": members, "mirror": link.mirror})
+        elif isinstance(link, Saved):
+            found.append(asdict(link))
         else:
             found.append(_described(replace(link, parent=None)))
         if teacher := teacher_of(link):
@@ -155,9 +157,13 @@ def _described(variant: Variant) -> dict[str, Any]:
         if described["training"][name] == unused:
             del described["training"][name]
     if distil := described["training"].get("distil"):
-        for name, unused in (("weights", None), ("distorted", 0)):
+        for name, unused in (("weights", None), ("distorted", 0), ("labelled", False)):
             if distil[name] == unused:
                 del distil[name]
+    if adversarial := described["training"].get("adversarial"):
+        for name, unused in (("clean", True), ("weakest", 1.0)):
+            if adversarial[name] == unused:
+                del adversarial[name]
     for name in ("activation", "head_activation", "blur", "pooling", "tail"):
         if described[name] is None:
             del described[name]

@@ -38,6 +38,7 @@ class Block:
     """Place: 'before:STAGE' or 'after:STAGE'; or 'position:1' to 'position:6', the places and inner channels of
     "Robustness as Architecture", arXiv:2506.04951, in a ResNet."""
     kind: Literal["robust_block", "bottleneck", "square_pool", "low_pass", "shrinkage"] = "robust_block"
+    """A key of `jaxiqa.models.hardening.BLOCKS`."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass. A
     position has a mid of its own. A low_pass needs share, a shrinkage threshold."""
@@ -52,6 +53,7 @@ class Prune:
     amount: float = 0.1
     """Share of every layer's filters ("l2", "hsic"), of all filters ("pls", "displs"), or of all weights ("l1")."""
     criterion: Literal["l2", "l1", "pls", "displs", "hsic"] = "l2"
+    """How the importance of a filter or weight is measured: see `jaxiqa.train.pruning`."""
     images: int = 100
     """Training images for "pls", "displs" and "hsic"."""
     steps: int = 1
@@ -61,21 +63,27 @@ class Prune:
 
 @dataclass(frozen=True)
 class Adversarial:
-    """Adversarial training: add attacked copies to every batch; see `jaxiqa.defenses.adversarial_batch`."""
+    """Adversarial training: attacked images in every batch; see `jaxiqa.defenses.adversarial_batch`."""
 
     epsilon: float
     """Strength of the attack: for most attacks a radius in [0, 1] pixel units, of the resized images."""
     attack: str = "apgd"
     """`jaxiqa.attacks.ATTACKS` lists the names."""
     options: dict[str, Any] = field(default_factory=lambda: {"steps": 2, "random_start": False})
+    """Fields of the attack's class, but not its strength."""
     label: Literal["ssim", "ms_ssim", "lpips", "unchanged", "minimum"] = "ssim"
     """Distance by which the label of an attacked image is lowered."""
     penalty: float = 1.0
     """Share of the labels' range by which a distance of 1 lowers a label."""
     distance: Network | None = None
     """Network for the label "lpips"; relative paths of its files as for `Data.source`."""
-    target: Literal["loss", "score"] = "loss"
-    """Objective of the attack: raise the deviation of scores from labels ("loss"), or the score."""
+    target: Literal["loss", "score", "either"] = "loss"
+    """Objective of the attack: raise the deviation of scores from labels ("loss"), or the score; "either": raise the
+    scores of a random half of the images and lower the others."""
+    clean: bool = True
+    """Train on the clean images too; False: only on attacked ones, which costs less per step."""
+    weakest: float = 1.0
+    """In [0, 1]: every perturbation is multiplied by a random number from here to 1."""
 
 
 @dataclass(frozen=True)
@@ -83,6 +91,7 @@ class NormPenalty:
     """Penalty on the gradient norm of the score; see `jaxiqa.defenses.norm_penalty`."""
 
     weight: float
+    """Factor λ of the penalty in the loss."""
     step: float = 0.01
     """Step of the finite difference, in [0, 1] pixel units."""
     scale_free: bool = True
@@ -96,6 +105,7 @@ class Jacobian:
     stage: str
     """Of the backbone; an early one, since changes grow from stage to stage."""
     weight: float
+    """Factor of the penalty in the loss."""
     step: float = 0.01
     """Step of the finite difference, in [0, 1] pixel units."""
 
@@ -109,6 +119,7 @@ class Spectral:
     """
 
     weight: float
+    """Factor of the penalty in the loss."""
     limit: float = 1.0
     """Norm up to which a layer is free."""
 
@@ -117,10 +128,12 @@ class Spectral:
 class Distil:
     """Also learn the scores of a teacher on images without labels, by the loss of the training.
 
-    Every step uses as many of them as labelled images, cropped and flipped in the same way.
+    Every step uses as many of them as labelled images, cropped and flipped in the same way. With ``labelled``, the
+    labels themselves are mixed with scores of the teacher: `jaxiqa.train.additions.soften`.
     """
 
     weight: float = 1.0
+    """Factor of this loss beside that of the labels; with ``labelled``, share of the teacher in each label."""
     teacher: str | None = None
     """An earlier variant, or an average; None: the parent."""
     weights: str | None = None
@@ -133,6 +146,9 @@ class Distil:
     """Split of `data`."""
     distorted: int = 0
     """Number of distorted parts of each image that are shown instead: `jaxiqa.data.distorted`. 0: the images."""
+    labelled: bool = False
+    """The teacher scores the labelled images or their crops, before any attack; each label becomes
+    (1 − weight) · label + weight · score. No other images are used."""
 
 
 Rate = float | tuple[tuple[int, float], ...]
@@ -147,13 +163,16 @@ class Training:
     """
 
     epochs: int | None = None
+    """Passes over the training images."""
     batch_size: int | None = None
     """Images per step, over all devices together."""
     loss: Literal["norm_in_norm", "mse", "ranked_mse", "mae", "plcc"] | None = None
+    """What compares scores and labels: a key of `jaxiqa.train.losses.LOSSES`."""
     labels: Literal["standardised", "unit", "percent"] | None = None
     """Unit of the labels in the loss: mean 0 and deviation 1; or the lowest at 0 and the highest at 1 or at 100."""
-    select: Literal["srocc", "plcc", "sum"] | None = None
-    """The correlation on the validation images that decides the best epoch; "sum": of both."""
+    select: Literal["srocc", "plcc", "sum", "last"] | None = None
+    """The correlation on the validation images that decides the best epoch; "sum": of both. "last" keeps the last
+    epoch: the others prefer early epochs of adversarial training, which agree better and are less robust."""
     learning_rate: Rate | None = None
     """Of the head and of inserted blocks."""
     backbone_factor: Rate | None = None
@@ -164,6 +183,7 @@ class Training:
     decay_every: int | None = None
     """Epochs. Without a number here and in the recipe: no steps; a cosine over all epochs."""
     decay_factor: float | None = None
+    """Factor of the rates at each step of the schedule "steps"."""
     warmup: float = 0.0
     """Epochs in which the rates rise from 0, in addition to `schedule`."""
     weight_decay: float | None = None
@@ -233,6 +253,7 @@ class Variant:
     """One model of the experiment: its parent, its changes and its training."""
 
     training: Training
+    """Its training or fine-tuning."""
     parent: str | None = None
     """Variant whose trained weights are the start; None: the weights of the backbone."""
     block: Block | tuple[Block, ...] | None = None
@@ -247,8 +268,18 @@ class Variant:
     """Replaces the average over whole maps in the head of linearity, koncept512, tres or hyperiqa; None: as in the
     parent."""
     prune: Prune | None = None
+    """Weights that are set to zero before and during training; None: none."""
     tail: Tail | None = None
     """Replaces everything behind a stage, before blocks are inserted; None: as in the parent."""
+
+
+@dataclass(frozen=True)
+class Saved:
+    """A trained metric that is evaluated as it is, beside those that are trained: one variant of an experiment."""
+
+    weights: str
+    """Folder of a training run, a metric that comes with the package, such as ``"jaxiqa-base"``, or an address on the
+    hub, ``"hf://owner/name"``. Relative paths as for `Data.source`."""
 
 
 @dataclass(frozen=True)
@@ -260,6 +291,6 @@ class Average:
     """
 
     members: tuple[str, ...]
-    """Earlier variants."""
+    """Earlier variants, trained or `Saved`."""
     mirror: bool = False
     """Also average over each image and its mirror image."""

@@ -37,6 +37,7 @@ def training_batches(
     crops: int = 0,
     patches: int = 1,
     start: int = 0,
+    share: tuple[int, int] = (0, 1),
     threads: int = 2,
 ) -> Iterator[dict[str, np.ndarray]]:
     """Return an endless iterator of shuffled batches, from step ``start`` on.
@@ -53,6 +54,7 @@ def training_batches(
         crops: examples of each image per epoch, each at random places; 0: the whole image, once.
         patches: places per example, with ``crops``.
         start: steps already done.
+        share: (i, n): only part i of n equal parts of every batch, for process i of n.
         threads: number of threads that prefetch; the order does not depend on it.
 
     >>> fetch = lambda index, view: {"i": np.int64(index)}
@@ -61,8 +63,11 @@ def training_batches(
     """
     import grain
 
+    index, shares = share
     for name, value, least in (("count", count, 1), ("batch_size", batch_size, 1), ("start", start, 0)):
         check_number(name, value, least)
+    if batch_size % shares:
+        raise ValueError(f"batch_size={batch_size} cannot be divided among {shares} processes; choose a multiple")
 
     def choose(index: int, rng: np.random.Generator) -> tuple[int, View]:
         mirrored = bool(flip and rng.random() < 0.5)
@@ -71,9 +76,9 @@ def training_batches(
         return int(index) // max(crops, 1), View(mirrored, inverted, places)
 
     dataset = grain.MapDataset.range(count * max(crops, 1)).seed(seed).shuffle().repeat()
-    dataset = dataset.random_map(choose).map(lambda choice: fetch(*choice)).batch(batch_size)
+    dataset = dataset.random_map(choose).map(lambda choice: fetch(*choice)).batch(batch_size // shares)
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
-    return iter(dataset[start:].to_iter_dataset(options))
+    return iter(dataset[start * shares + index :: shares].to_iter_dataset(options))
 
 
 def image_fetch(

@@ -1,4 +1,4 @@
-"""Adversarial training (attacked copies of the clean images, with lowered labels) and a penalty on the gradient norm.
+"""Adversarial training (attacked images with lowered or unchanged labels) and a penalty on the gradient norm.
 
 Both take the metric as a score function; the caller runs the optimisation.
 """
@@ -14,6 +14,7 @@ from jaxtyping import Array, Float, Key
 
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import check_unit_images
+from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, trained
 from jaxiqa.core.types import AttackFn, Images, PRNGKey, ScoreFn, Scores
 from jaxiqa.ops.ssim import ms_ssim, ssim
@@ -109,6 +110,8 @@ def adversarial_batch(
     distance: Distance = LABELS["ssim"],
     penalty: Number = 1.0,
     target: str = "loss",
+    clean: bool = True,
+    weakest: float = 1.0,
     gather: Gather = _alone,
 ) -> tuple[Float[Array, "b2 h w c"], Float[Array, " b2"]]:
     """Make a training batch: attacked copies, then the clean images, each with a label.
@@ -121,15 +124,20 @@ def adversarial_batch(
         key: random key of the attack, one or one per image.
         low, high, penalty: see `relabel`.
         distance: ``(clean, attacked) -> b``, see `LABELS`.
-        target: what the attack raises: "loss", the `deviation` of scores from labels, or "score", the score itself
-            (an attack with ``objective="lower"`` lowers it).
+        target: what the attack raises: "loss", the `deviation` of scores from labels; "score", the score itself
+            (an attack with ``objective="lower"`` lowers it); or "either": the scores of a random half of the images,
+            and it lowers the others. Then the direction of a change tells nothing about the label.
+        clean: False: only the attacked images. A step costs less, and every image is seen under attack.
+        weakest: in [0, 1]. Every perturbation is multiplied by a random number from here to 1, so that images nearer to
+            the clean one are seen too. 1: no multiplication.
         gather: see `deviation`.
 
     Returns:
-        2b images and their 2b labels.
+        2b images and their 2b labels; b of each without clean images.
 
     Raises:
-        ValueError: the target is unknown, the penalty is negative, or ``attack`` or ``distance`` raise it.
+        ValueError: the target is unknown, the penalty is negative, ``weakest`` is out of range, or ``attack`` or
+            ``distance`` raise it.
 
     >>> attack = lambda score_fn, images, key: images + 0.1
     >>> images, mos = jnp.full((2, 12, 12, 3), 0.5), jnp.array([10.0, 90.0])
@@ -146,7 +154,8 @@ def adversarial_batch(
     callers here give a score function with batch norm in inference mode; the benchmark attacked in training mode. The
     first step of APGD (`jaxiqa.attacks.APGD`) is 2ε, as in its paper; the benchmark's was ε.
     """
-    check_choice("target", target, ("loss", "score"))
+    check_choice("target", target, ("loss", "score", "either"))
+    check_number("weakest", weakest, 0.0, 1.0)
     check_unit_images(images, channels=3)
     if mos.shape != images.shape[:1]:
         raise ValueError(f"mos has shape {mos.shape} for images {images.shape}; expected one label per image")
@@ -156,11 +165,23 @@ def adversarial_batch(
     if isinstance(penalty, int | float):
         check_number("penalty", penalty, 0.0)
     attacked_fn = deviation(score_fn, mos, gather) if target == "loss" else score_fn
+    if target == "either":
+        signs = jax.vmap(lambda key: jax.random.rademacher(jax.random.fold_in(key, 1), (), images.dtype))(
+            image_keys(key, len(images))
+        )
+        attacked_fn = Partial(_signed, as_pytree(score_fn), signs)
     attacked = jax.lax.stop_gradient(attack(attacked_fn, images, key))
     _check_shape("attack", attacked, images.shape)
+    if weakest < 1:
+        shares = jax.vmap(lambda key: jax.random.uniform(jax.random.fold_in(key, 2), (1, 1, 1), minval=weakest))(
+            image_keys(key, len(images))
+        )
+        attacked = images + shares * (attacked - images)
     far = distance(images, attacked)
     _check_shape("distance", far, mos.shape)
     labels = relabel(mos, far, low=low, high=high, penalty=penalty)
+    if not clean:
+        return attacked, labels
     return jnp.concatenate([attacked, images]), jnp.concatenate([labels, mos])
 
 
@@ -222,6 +243,10 @@ def norm_penalty(
         raise ValueError("images has one image; scale_free=True needs at least two, for the deviation of the scores")
     variance = jnp.maximum(jnp.var(scores), 1e-12) if scale_free else 1.0  # > 0 even if all scores are equal
     return weight / 2 * jnp.mean(slopes**2) / variance
+
+
+def _signed(score_fn: ScoreFn, signs: Scores, images: Images) -> Scores:
+    return signs * score_fn(images)
 
 
 def _deviation(gather: Gather, score_fn: ScoreFn, mos: Scores, images: Images) -> Scores:

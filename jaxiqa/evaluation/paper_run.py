@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import fields
 from typing import Any
 
-from jaxiqa.config import Average, Experiment, Training, Variant, blocks_of, trained_variants
+from jaxiqa.config import Average, Experiment, Saved, Training, Variant, blocks_of, trained_variants
 from jaxiqa.data.split import Split
 from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.papers import PAPERS, Run
@@ -88,8 +88,8 @@ def in_words(value: Any) -> str:
     return f"{value[0]}x{value[1]}" if pair else str(value)
 
 
-def place(variant: Variant | Average) -> str:
-    """Return a variant's tail, blocks and pruning, or the members of an average.
+def place(variant: Variant | Average | Saved) -> str:
+    """Return a variant's tail, blocks and pruning, or the members of an average, or the name of a saved metric.
 
     >>> from jaxiqa.config import Block, Prune
     >>> place(Variant(Training(epochs=1), block=Block("position:6"), prune=Prune(0.1, "l2")))
@@ -97,6 +97,8 @@ def place(variant: Variant | Average) -> str:
     >>> place(Average(("base", "ours"), mirror=True))
     'average of base, ours, mirrored too'
     """
+    if isinstance(variant, Saved):
+        return variant.weights
     if isinstance(variant, Average):
         return f"average of {', '.join(variant.members)}{', mirrored too' if variant.mirror else ''}"
     tail = [f"controlled tail after {variant.tail.after}"] if variant.tail else []

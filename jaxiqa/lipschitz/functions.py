@@ -19,7 +19,7 @@ from jaxiqa.layers.blur import binomial_blur_3, binomial_blur_5
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.pooling import global_l2_pool, l2_pool
 from jaxiqa.layers.shrinkage import soft_threshold
-from jaxiqa.layers.smooth_relu import LARGEST_SLOPE, smooth_relu6
+from jaxiqa.layers.smooth_relu import smooth_relu6
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import entrywise, slope
@@ -257,7 +257,7 @@ FUNCTIONS: dict[str, Function] = {
     "max_min": Function(max_min, _real("permutation")),
     "beta_abs": Function(beta_abs, _real("absolute values"), _changed_channels),
     "householder": Function(householder, _real("reflection")),
-    "smooth_relu6": Function(smooth_relu6, slope(LARGEST_SLOPE)),
+    "smooth_relu6": Function(smooth_relu6, slope(1.0)),
     "norm": Function(jnp.linalg.norm, _norm, _norm_options),
     "leaky_relu": Function(jax.nn.leaky_relu, _scaled_below),
     "elu": Function(jax.nn.elu, _scaled_below),

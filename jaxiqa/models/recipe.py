@@ -25,7 +25,7 @@ class Recipe:
     learning_rate: Rate
     backbone_factor: Rate = 1.0
     labels: Literal["standardised", "unit", "percent"] = "standardised"
-    select: Literal["srocc", "plcc", "sum"] = "srocc"
+    select: Literal["srocc", "plcc", "sum", "last"] = "srocc"
     schedule: Literal["steps", "cosine"] = "steps"
     decay_every: int | None = None
     decay_factor: float = 0.1

@@ -1,7 +1,9 @@
 """A trained metric on disk: ``model.json`` describes it, ``model.safetensors`` holds its parameters."""
 
+import gzip
 import hashlib
 import json
+import zlib
 from pathlib import Path
 from typing import Any
 
@@ -127,9 +129,9 @@ def _read(folder: Path) -> Metric:
     changed = described.pop("seal", None) not in (None, _seal(described))
     described = card.current(described)
     card.check(described, path)
-    file = folder / "model.safetensors"
-    arrays = restore(files.read(file))
-    if hashlib.sha256(file.read_bytes()).hexdigest() != described["sha256"]:
+    file, content = _weights(folder)
+    arrays = restore(safetensors.numpy.load(content) if content else files.read(file))
+    if hashlib.sha256(content or file.read_bytes()).hexdigest() != described["sha256"]:
         raise ValueError(f"{file} does not match the digest in model.json; it is damaged or belongs to another model")
     model = nnx.eval_shape(lambda: card.build(described))
     key_map.fill(model, arrays, key_map.IDENTITY, source=str(file))
@@ -137,6 +139,17 @@ def _read(folder: Path) -> Metric:
         raise ValueError(f"{path} is damaged: it was changed after it was written; restore it, or train again")
     card.calibrate(model, described)
     return model
+
+
+def _weights(folder: Path) -> tuple[Path, bytes | None]:
+    """Return the file of the weights and, if it is a packed one of the package, what is in it."""
+    file, packed = folder / "model.safetensors", folder / "model.safetensors.gz"
+    if file.exists() or not packed.exists():
+        return file, None
+    try:
+        return packed, gzip.decompress(packed.read_bytes())
+    except (OSError, EOFError, zlib.error) as error:
+        raise ValueError(f"{packed} is damaged: {error}") from error
 
 
 def _kernels(model: Metric) -> set[str]:

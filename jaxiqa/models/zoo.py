@@ -37,6 +37,6 @@ def folder_of(name: str) -> Path:
         ValueError: ``name`` is neither.
 
     >>> sorted(path.name for path in folder_of("jaxiqa-base").iterdir())
-    ['README.md', 'model.json', 'model.safetensors']
+    ['README.md', 'model.json', 'model.safetensors.gz']
     """
     return Path(str(resources.files("jaxiqa"))) / "zoo" / name if name in SHIPPED else hub.fetch(name)

@@ -51,8 +51,8 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 """Name -> the function of each number: max(x, 0); min(max(x, 0), 6); x·σ(x); x·Φ(x), exact; x, or exp(x) − 1 below 0;
 log(1 + exp(4x)) / 4; its smooth ReLU6 (`jaxiqa.layers.smooth_relu6`).
 
-The last five are smooth: their slopes are continuous, and of every order except that of elu, whose second one jumps at
-0. `jaxiqa.lipschitz` bounds all of them except gelu."""
+The last five are smooth: their slopes are continuous; so are those of higher order, except that the second one of elu
+and smooth_relu6 jumps. `jaxiqa.lipschitz` bounds all of them except gelu."""
 
 
 def activate(name: str, x: Float[Array, "*n"]) -> Float[Array, "*n"]:

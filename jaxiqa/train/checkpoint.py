@@ -3,6 +3,9 @@
 Orbax writes and restores the arrays. It restores a flipped bit without an error. So each finished step is sealed by a
 manifest: the step's number, the SHA-256 digest of each of its files, and a digest of the manifest itself. Only a step
 that matches its manifest is restored, else the newest earlier one that does. Files without a seal are ignored.
+
+Over several processes the state is the same on all. So process 0 alone writes, seals and reads, and sends what it has
+read to the others: a checkpoint does not depend on the number of processes, and no process waits for another's disk.
 """
 
 import hashlib
@@ -11,6 +14,7 @@ import os
 import shutil
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +22,7 @@ import jax
 import orbax.checkpoint as ocp
 
 from jaxiqa.core.files import DamagedError, check_space, open_sealed, sealed_json, write_text
+from jaxiqa.core.processes import first_does, from_first, is_first
 
 log = logging.getLogger(__name__)
 SUFFIX = ".sha256.json"
@@ -31,7 +36,7 @@ class CheckpointCorruptError(ValueError):
 
 
 class Checkpoints:
-    """The newest ``keep`` steps of one run, in ``folder``.
+    """The newest ``keep`` steps of one run, in ``folder``. Several processes call each method together.
 
     >>> import tempfile, jax.numpy as jnp
     >>> with tempfile.TemporaryDirectory() as folder, Checkpoints(Path(folder)) as checkpoints:
@@ -42,21 +47,28 @@ class Checkpoints:
     """
 
     def __init__(self, folder: Path, *, keep: int = 2) -> None:
-        self.folder = Path(folder).absolute()
+        self.folder, self.keep = Path(folder).absolute(), keep
+        first_does(self._open)
+
+    def _open(self) -> None:
         with _explained(self.folder.parent):
             self.folder.mkdir(parents=True, exist_ok=True)
+        alone = ocp.options.MultiprocessingOptions()
+        if jax.process_count() > 1:
+            alone = replace(alone, active_processes={0}, barrier_sync_key_prefix="process-0")
         # Orbax must delete nothing: a step is deleted only after a newer one is complete, manifest included.
         self.manager = ocp.CheckpointManager(
             self.folder,
-            options=ocp.CheckpointManagerOptions(max_to_keep=None),
-            item_handlers=ocp.StandardCheckpointHandler(),
+            options=ocp.CheckpointManagerOptions(max_to_keep=None, create=False, multiprocessing_options=alone),
+            item_handlers=ocp.StandardCheckpointHandler(multiprocessing_options=alone),
         )
-        self.keep = keep
 
     def __enter__(self) -> "Checkpoints":
         return self
 
     def __exit__(self, *_: object) -> None:
+        if not is_first():
+            return
         self.manager.close()
         for unfinished in self.folder.glob("*.orbax-checkpoint-tmp*"):  # Ctrl-C interrupted a save
             shutil.rmtree(unfinished, ignore_errors=True)
@@ -72,6 +84,10 @@ class Checkpoints:
             WriteError: the disk has not enough room. Nothing is written then: a write that fails halfway fills the
                 terminal with tracebacks from other threads.
         """
+        # Orbax takes no array of a single process among several, but it takes NumPy's.
+        first_does(lambda: self._save(step, jax.device_get(state) if jax.process_count() > 1 else state))
+
+    def _save(self, step: int, state: Any) -> None:
         check_space(self.folder, sum(leaf.nbytes for leaf in jax.tree.leaves(state)) + SPARE)
         with _explained(self.folder):
             if step in self.manager.all_steps():
@@ -96,6 +112,11 @@ class Checkpoints:
             CheckpointCorruptError: steps exist, but none is intact.
             ValueError: an array's shape or type differs from the template's.
         """
+        found: list[tuple[int, Any]] = []
+        step = first_does(lambda: self._restore(template, found))
+        return None if step is None else (step, from_first(found[0][1] if found else template))
+
+    def _restore(self, template: Any, found: list[tuple[int, Any]]) -> int | None:
         steps = self._steps()
         sealed = [step for step in steps if self._manifest(step).exists()]
         for step in steps:
@@ -105,7 +126,8 @@ class Checkpoints:
             wanted = _named(template)
             _check_same(wanted, self.manager.item_metadata(step).tree, self.folder / str(step))
             arrays = self.manager.restore(step, args=ocp.args.StandardRestore(jax.tree.map(_abstract, wanted)))
-            return step, jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])
+            found.append((step, jax.tree.unflatten(jax.tree.structure(template), [arrays[name] for name in wanted])))
+            return step
         if sealed or len(steps) > 1:
             raise CheckpointCorruptError(
                 f"no checkpoint in {self.folder} is intact (steps {steps}; step {steps[0]}: "

@@ -99,6 +99,9 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
     Raises:
         ValueError: the backbone, a tap, a tail or a block does not fit; the message names the field.
     """
+    variants = trained_variants(experiment)
+    if not variants:
+        return {}
     with named("model"):
         plain = nnx.eval_shape(lambda: new_metric(dataclasses.replace(experiment.model, taps=None), weights=False))
     if taps := experiment.model.taps:
@@ -107,7 +110,6 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
         with named("model"):
             plain = nnx.eval_shape(lambda: new_metric(experiment.model, weights=False))
     shapes: dict[str, Any] = {}
-    variants = trained_variants(experiment)
     for name, variant in variants.items():
         if not blocks_of(variant) and not variant.tail:
             shapes[name] = shapes[variant.parent] if variant.parent else plain

@@ -1,12 +1,15 @@
 """Sources of training examples: decoded images, or the stored output of a frozen part of the metric."""
 
-from collections.abc import Callable, Iterator
+import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import partial
 from typing import Any, Literal
 
 import jax
 import numpy as np
 
+from jaxiqa.core.processes import in_turn
 from jaxiqa.data.pipeline import Fetch, View, image_fetch
 from jaxiqa.data.split import Split
 from jaxiqa.train.state import SplitModel, Tree, merge_model
@@ -45,13 +48,12 @@ class Examples:
         low, high = float(np.min(self.mos)), float(np.max(self.mos))
         return (mos - low) / ((high - low) or 1.0) * (100.0 if self.unit == "percent" else 1.0)
 
-    def in_order(self, batch_size: int) -> Iterator[tuple[np.ndarray, int]]:
-        """Yield unflipped inputs, and how many of them are real: the last batch repeats its last example."""
+    def inputs(self, number: int, batch_size: int, view: View = View()) -> np.ndarray:  # noqa: B008
+        """Return the inputs of batch ``number`` of all in order; the last batch repeats its last example."""
         key = "activation" if self.after else "image"
-        for first in range(0, len(self), batch_size):
-            indices = range(first, min(first + batch_size, len(self)))
-            inputs = [self.fetch(index, View())[key] for index in indices]
-            yield np.stack(inputs + inputs[-1:] * (batch_size - len(inputs))), len(inputs)
+        first = number * batch_size
+        some = [self.fetch(index, view)[key] for index in range(first, min(first + batch_size, len(self)))]
+        return np.stack(some + some[-1:] * (batch_size - len(some)))
 
 
 def image_source(split: Split, size: tuple[int, int] | None, **options: Any) -> Examples:
@@ -83,6 +85,8 @@ def activation_source(
 ) -> Examples:
     """Run the frozen stages once over all images, and over the mirrored images if ``flip``.
 
+    Several processes share the images out; all get all outputs.
+
     Args:
         parts: the metric; its stages up to ``after`` must be frozen.
         images: the images.
@@ -97,16 +101,18 @@ def activation_source(
         model = merge_model(replace(parts, fixed=fixed), parts.params, batch_stats)
         return model.trunk(model.prepare(batch), after)
 
-    stored: list[np.ndarray] = []
+    def outputs(number: int, *, mirrored: bool) -> np.ndarray:
+        batch = images.inputs(number, size, View(mirrored))
+        return np.asarray(trunk(parts.fixed, parts.batch_stats, batch))
+
+    size, stored = max(1, batch_size // jax.process_count()), []
     for mirrored in range(1 + flip):
-        outputs = []
-        for first in range(0, len(images), batch_size):
-            count = min(batch_size, len(images) - first)
-            some = [images.fetch(first + i, View(bool(mirrored)))["image"] for i in range(count)]
-            batch = np.stack(some + some[-1:] * (batch_size - count))
-            outputs.append(np.asarray(trunk(parts.fixed, parts.batch_stats, batch))[:count])
-            progress(mirrored * len(images) + first + count, (1 + flip) * len(images))
-        stored.append(np.concatenate(outputs))
+        found: list[np.ndarray] = []
+        for some in in_turn(partial(outputs, mirrored=bool(mirrored)), math.ceil(len(images) / size)):
+            found.append(some[: len(images) - len(found) * size])
+            done = min(len(found) * size, len(images))
+            progress(mirrored * len(images) + done, (1 + flip) * len(images))
+        stored.append(np.concatenate(found))
 
     def fetch(index: int, view: View) -> dict[str, np.ndarray]:
         return {"activation": stored[int(view.mirrored)][index], "mos": np.float32(images.mos[index])}

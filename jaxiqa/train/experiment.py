@@ -15,34 +15,31 @@ from flax import nnx
 from rich.markup import escape
 
 from jaxiqa import data, models
-from jaxiqa.config import Average, Experiment, Training, describe, root_folder, run_folder, trained_variants
-from jaxiqa.config.identity import chain, teacher_of
+from jaxiqa.config import Experiment, Training, Variant, describe, root_folder, run_folder, trained_variants
+from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
+from jaxiqa.core.processes import check_same, first_does, from_first
 from jaxiqa.core.progress import messages, progress_bar, so_far
 from jaxiqa.measures.correlation import srocc
-from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Rate
-from jaxiqa.train.average import averaged_variant
+from jaxiqa.train.additions import additions, trained
 from jaxiqa.train.calibration import fit_linear
 from jaxiqa.train.criteria import prune
-from jaxiqa.train.examples import Examples, image_source
-from jaxiqa.train.gradual import gradual_pruning
+from jaxiqa.train.examples import image_source
+from jaxiqa.train.gradual import GradualPruning, gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
 from jaxiqa.train.optimizer import make_optimizer
-from jaxiqa.train.penalties import Affine, backbone_layers, make_penalty
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.sources import sources, unlabelled_source, unlabelled_split
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
-from jaxiqa.train.state import merge_model, raw_score_fn, split_model
-from jaxiqa.train.step import Penalty
+from jaxiqa.train.state import merge_model, same_arrays, split_model
+from jaxiqa.train.untrained import untrained_variant
 from jaxiqa.train.variant import (
-    augmentation,
     control_tail,
     frozen_stages,
     insert_blocks,
     new_metric,
-    run_path,
     swap_parts,
 )
 
@@ -91,6 +88,7 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
     check_splits(experiment, splits, pending)
     for part in ("train", "val"):
         data.validate(splits[part], uniform=experiment.model.input_size is None)
+        check_same(f"data: the split {part!r}", repr((splits[part].ids, np.asarray(splits[part].mos).tolist())))
     seen = []
     for name in pending:
         training = trained_variants(experiment)[name].training
@@ -98,7 +96,9 @@ def load_data(experiment: Experiment, pending: list[str]) -> dict:
         if distil and distil.data and (distil.data, distil.split) not in seen:
             seen.append((distil.data, distil.split))
             resized = experiment.model.input_size or training.resize
-            data.validate(unlabelled_split(f"variants.{name}", distil), uniform=resized is None)
+            unlabelled = unlabelled_split(f"variants.{name}", distil)
+            data.validate(unlabelled, uniform=resized is None)
+            check_same(f"variants.{name}.training.distil.data", repr(unlabelled.ids))
     return splits
 
 
@@ -112,26 +112,30 @@ def train_variant(
     *,
     origin: dict[str, str | None] | None = None,
 ) -> dict:
-    """Train one variant, or build an average; save the model, and return the content of training.json.
+    """Train one variant, or build or read one that is not trained; save it, and return the content of training.json.
 
     ``origin`` is stored there too: the command and the version of the code, which do not decide the parameters.
     """
     experiment = with_recipes(experiment)
     variant, folder = experiment.variants[name], run_folder(experiment, name, seed)
     described = describe(experiment, name, seed)
-    if finished := earlier_run(folder, described, chain(experiment, name)):
+    if finished := first_does(lambda: earlier_run(folder, described, chain(experiment, name))):
         return finished
-    remove_leftovers(folder)
-    if isinstance(variant, Average):
-        with messages.status(escape(f"{name} seed {seed}: averaging")):
-            model, row = averaged_variant(experiment, name, seed, splits)
-        write_text(folder / "config.json", json.dumps(described, indent=1))
+    first_does(lambda: remove_leftovers(folder))
+    if not isinstance(variant, Variant):
+        with messages.status(escape(f"{name} seed {seed}: scoring")):
+            model, row = untrained_variant(experiment, name, seed, splits)
+        first_does(lambda: write_text(folder / "config.json", json.dumps(described, indent=1)))
     else:
         model, row = _fitted(experiment, name, seed, splits, trunks, distances)
-    models.save(model, folder)
     row |= {"variant": name, **(origin or {})}
-    write_text(folder / "training.json", json.dumps(row, indent=1))
-    return row
+
+    def save() -> dict:
+        models.save(model, folder)
+        write_text(folder / "training.json", json.dumps(row, indent=1))
+        return row
+
+    return first_does(save)
 
 
 def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: dict, distances: dict) -> tuple:
@@ -166,6 +170,7 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
                     progress=lambda step, steps, loss: bar(step, steps, f"loss {loss:.3f}"),
                 )
 
+    parts, masks = same_arrays(parts), masks if isinstance(masks, GradualPruning) else from_first(masks)
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
     optimizer = make_optimizer(
         parts.params,
@@ -173,7 +178,8 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
         steps_per_epoch=train.per_epoch // batch_size,
         pretrained=frozenset(stages) - set(inserted),
     )
-    write_text(folder / "config.json", json.dumps(described, indent=1))  # last, after everything it describes
+    # Last, after everything it describes.
+    first_does(lambda: write_text(folder / "config.json", json.dumps(described, indent=1)))
     try:
         with progress_bar(f"{name} seed {seed}", "steps") as bar:
             result = fit(
@@ -190,9 +196,8 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
                 folder=folder,
                 select=select,
                 accumulate=training.accumulate,
-                penalty=penalty_of(experiment, name, seed, model, train),
                 unlabelled=unlabelled_source(experiment, name, splits),
-                **additions(training, train, distances),
+                **additions(experiment, name, seed, model, train, distances),
                 backend=experiment.parallel,
                 progress=lambda step, steps, loss, best: bar(step, steps, so_far(loss, best, select)),
             )
@@ -228,7 +233,9 @@ def _numbers(rate: Rate | None, epochs: int, steps: int) -> str:
     return f"learning_rate={first}, epochs={epochs}: {steps} step{'s' * (steps != 1)}"
 
 
-def _complete(training: Training) -> tuple[int, int, str, Literal["srocc", "plcc", "sum"], bool | Literal["both"]]:
+def _complete(
+    training: Training,
+) -> tuple[int, int, str, Literal["srocc", "plcc", "sum", "last"], bool | Literal["both"]]:
     """Return what `with_recipes` has set, without None."""
     assert training.epochs and training.batch_size and training.loss and training.select  # noqa: PT018
     assert training.flip is not None
@@ -249,38 +256,3 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
     model = control_tail(model, variant, rngs=rngs, where=where)
     swap_parts(model, variant, where=where)
     return model, insert_blocks(model, variant, rngs=rngs, where=where)
-
-
-def trained(experiment: Experiment, name: str, seed: int) -> Metric:
-    """Load a variant that has been trained."""
-    folder = run_folder(experiment, name, seed)
-    with locked(folder, wait=60.0):  # another process may be reading it too
-        return models.load_run(folder)
-
-
-def additions(training: Training, train: Examples, distances: dict) -> dict:
-    """Return how attacked copies are added to plain training, as arguments of `fit`."""
-    added: dict = {"attacked_mode": training.attacked_mode}
-    if chosen := training.adversarial:
-        low, high = (float(label) for label in train.labels(np.array([train.mos.min(), train.mos.max()])))
-        added["augment"] = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
-    return added
-
-
-def penalty_of(experiment: Experiment, name: str, seed: int, model: Metric, train: Examples) -> Penalty | None:
-    """Return what the training of a variant adds to its loss, and load its teacher."""
-    variant, teacher = trained_variants(experiment)[name], None
-    training = variant.training
-    if training.distil and training.distil.weights:
-        taught = models.load_run(run_path(training.distil.weights))
-        zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))
-        teacher = Affine(models.score_fn(taught), one - zero, zero)
-    elif known := teacher_of(variant):
-        taught = trained(experiment, known, seed)
-        k, b = (float(value) for value in taught.calibration[:2])
-        zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))  # labels are an affine map of scores
-        parts = split_model(taught)
-        raw = raw_score_fn(parts, parts.params, parts.batch_stats, items=bool(training.crops))
-        teacher = Affine(raw, k * (one - zero), b * (one - zero) + zero)
-    layers = backbone_layers(model, training.freeze) if training.spectral else ()
-    return make_penalty(training, layers=layers, teacher=teacher)

@@ -1,11 +1,11 @@
 """The training loop: epochs, validation, the best epoch, checkpoints, and resume."""
 
-import json
 import logging
+import math
 import signal
 import time
 from collections.abc import Callable
-from contextlib import ExitStack
+from contextlib import ExitStack, nullcontext
 from dataclasses import dataclass, replace
 from pathlib import Path
 from statistics import median
@@ -16,17 +16,18 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from jaxiqa.core.files import write_text, writing
+from jaxiqa.core.files import writing
 from jaxiqa.core.interrupts import stop_signal
+from jaxiqa.core.processes import first_does, from_first, gathered, in_turn, is_first, local
 from jaxiqa.data.pipeline import training_batches
-from jaxiqa.measures.correlation import plcc, srocc
 from jaxiqa.train.checkpoint import Checkpoints
-from jaxiqa.train.divergence import check_scores, check_weights, rms, unjudged
+from jaxiqa.train.divergence import check_scores, check_weights, rms
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.gradual import GradualPruning
+from jaxiqa.train.history import epoch_row, rows_until, write_rows
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.optimizer import averaged
-from jaxiqa.train.parallel import AXIS, data_parallel
+from jaxiqa.train.parallel import AXIS, stoppable
 from jaxiqa.train.pruning import apply_masks
 from jaxiqa.train.scalars import scalars
 from jaxiqa.train.state import SplitModel, TrainState, Tree, merge_model, outputs_of, start
@@ -61,7 +62,7 @@ def fit(
     masks: Tree | GradualPruning,
     seed: int,
     folder: Path | str,
-    select: Literal["srocc", "plcc", "sum"] = "srocc",
+    select: Literal["srocc", "plcc", "sum", "last"] = "srocc",
     accumulate: int = 1,
     augment: Augment | None = None,
     penalty: Penalty | None = None,
@@ -75,6 +76,9 @@ def fit(
 
     Called again with the same arguments and folder after a kill, it resumes from the last checkpoint and ends with the
     same parameters, bit for bit. On SIGTERM and Ctrl-C it saves the current step and exits.
+
+    Over several processes (`jaxiqa.core.processes`), all call it with the same arguments and get the same result. Each
+    reads its share of every batch, and process 0 writes. A signal to one of them stops all after the same step.
 
     Args:
         parts: the metric, from `jaxiqa.train.state.split_model`.
@@ -91,15 +95,15 @@ def fit(
         seed: of shuffling and flipping, and of the keys passed to ``augment``.
         folder: for ``checkpoints/``, ``metrics.jsonl`` (one line per epoch) and ``tensorboard/``
             (`jaxiqa.train.scalars`).
-        select: the correlation that decides the best epoch; "sum": of both.
+        select: the correlation that decides the best epoch; "sum": of both; "last": the last epoch is kept.
         accumulate: parts of a batch, see `jaxiqa.train.step.make_step`.
         augment: changes each batch before the step, see `jaxiqa.train.step.Augment`; its labels are in the
             unit of ``train``.
         penalty: is added to the loss, see `jaxiqa.train.step.Penalty`.
         unlabelled: images without labels for ``penalty``, as many in each step as labelled ones.
         attacked_mode: mode of batch norms in the score function of both, "eval" or "train".
-        backend: ``"pmap"`` or ``"shard_map"``.
-        devices: all local ones by default.
+        backend: ``"pmap"`` or, over several processes too, ``"shard_map"``.
+        devices: all by default, also those of other processes.
         progress: called after each step with (steps done, of how many, loss of the step before, best correlation).
 
     Raises:
@@ -114,6 +118,7 @@ def fit(
         raise ValueError(f"batch_size={batch_size} is larger than the training set ({train.per_epoch} examples)")
     per_epoch = train.per_epoch // batch_size
     total, folder = epochs * per_epoch, Path(folder)
+    share = jax.process_index(), jax.process_count()
 
     step = make_step(
         parts,
@@ -125,7 +130,7 @@ def fit(
         axis_name=AXIS,
         attacked_mode=attacked_mode,
     )
-    step = data_parallel(step, backend=backend, devices=devices)
+    step = stoppable(step, backend=backend, devices=devices)
     gradual = masks if isinstance(masks, GradualPruning) else None
     constants: dict[str, Any] = {"fixed": parts.fixed, "other": parts.other, "masks": {} if gradual else masks}
     constants |= {"augment": augment or DEFAULTS["augment"], "penalty": penalty or DEFAULTS["penalty"], "seed": seed}
@@ -144,9 +149,12 @@ def fit(
         if restored:
             state = restored[1]
             log.info("resuming after step %d of %d", int(state.step), total)
+        else:
+            state = from_first(state)
         done = int(state.step)
-        history = _metrics_until(folder / "metrics.jsonl", done // per_epoch)
-        write_scalars = leaving.enter_context(scalars(folder, history))
+        history = rows_until(folder, done // per_epoch)
+        nowhere = nullcontext(lambda row: None)
+        write_scalars = leaving.enter_context(scalars(folder, history) if is_first() else nowhere)
         best = float(state.best_correlation)
         batches = training_batches(
             train.fetch,
@@ -157,6 +165,7 @@ def fit(
             crops=train.crops,
             patches=train.patches,
             start=done,
+            share=share,
         )
         extra = unlabelled and training_batches(
             unlabelled.fetch,
@@ -167,8 +176,10 @@ def fit(
             crops=unlabelled.crops,
             patches=unlabelled.patches,
             start=done,
+            share=share,
         )
         losses, value = [], jnp.float32(jnp.nan)
+        came = 0
         began = time.perf_counter()
         while done < total:
             if gradual and done % per_epoch == 0:
@@ -177,7 +188,7 @@ def fit(
             batch = next(batches)
             labels = {name: train.labels(batch[name]) for name in ("mos", "region_mos") if name in batch}
             more = {"unlabelled": next(extra)["image"]} if extra else {}
-            before, (state, value) = value, step(state, constants, batch | labels | more)
+            before, (state, value, came) = value, step(state, constants, batch | labels | more, stopping)
             losses.append(value)
             done += 1
             progress(done, total, float(before), best)  # not the loss of the step that still runs
@@ -187,30 +198,31 @@ def fit(
                 check_weights(at_start, state.params, state.batch_stats, done)
                 kept = kept_params(state, constants["masks"])
                 predictions = score(kept, state.batch_stats, validation, batch_size)
-                row = _row(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
+                row = epoch_row(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
                 state = _end_epoch(state, row, kept, select)
                 best = float(state.best_correlation)
                 if not int(state.best_epoch):
                     check_scores(predictions, done, total)
                 history.append(row)
-                write_text(folder / "metrics.jsonl", "".join(json.dumps(entry) + "\n" for entry in history))
+                first_does(lambda: write_rows(folder, history))
                 write_scalars(row)
                 checkpoints.save(done, state)
                 losses, began = [], time.perf_counter()
-            if stopping:
+                came = int(gathered(np.int32(max(stopping, default=0))).max())
+            if came:
                 _check_finite(losses, done)
                 if done % per_epoch:
                     checkpoints.save(done, state)
                 text = f"step {done} of {total} is saved; run the same command to resume"
-                raise KeyboardInterrupt(text) if signal.SIGINT in stopping else SystemExit(f"stopped; {text}")
+                raise KeyboardInterrupt(text) if came == signal.SIGINT else SystemExit(f"stopped; {text}")
 
     if not int(state.best_epoch):  # the run was stopped after its last step
         check_scores(
             score(kept_params(state, constants["masks"]), state.batch_stats, validation, batch_size), total, total
         )
     return FitResult(
-        state.best_params,
-        state.best_batch_stats,
+        local(state.best_params),
+        local(state.best_batch_stats),
         int(state.best_epoch),
         float(state.best_correlation),
         median(row["seconds"] for row in history) if history else float("nan"),
@@ -218,7 +230,10 @@ def fit(
 
 
 def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Examples, int], np.ndarray]:
-    """Build ``(params, batch_stats, source, batch_size) -> uncalibrated scores`` in inference mode; compiled once."""
+    """Build ``(params, batch_stats, source, batch_size) -> uncalibrated scores`` in inference mode; compiled once.
+
+    Several processes share each batch out; all get all scores.
+    """
 
     @jax.jit
     def score(params: Tree, batch_stats: Tree, fixed: Tree, inputs: jax.Array) -> jax.Array:
@@ -226,12 +241,13 @@ def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Ex
         return outputs_of(model, inputs, after=after)["score"]
 
     def all_scores(params: Tree, batch_stats: Tree, source: Examples, batch_size: int) -> np.ndarray:
-        return np.concatenate(
-            [
-                np.asarray(score(params, batch_stats, parts.fixed, jnp.asarray(inputs)))[:valid]
-                for inputs, valid in source.in_order(batch_size)
-            ]
-        )
+        size = max(1, batch_size // jax.process_count())
+        weights = local((params, batch_stats, parts.fixed))
+
+        def scores(number: int) -> np.ndarray:
+            return np.asarray(score(*weights, jnp.asarray(source.inputs(number, size))))
+
+        return np.concatenate([*in_turn(scores, math.ceil(len(source) / size))])[: len(source)]
 
     return all_scores
 
@@ -242,34 +258,18 @@ def kept_params(state: TrainState, masks: Tree) -> Tree:
     return state.params if average is None else apply_masks(average, state.masks or masks)
 
 
-def _row(
-    state: TrainState, epoch: int, per_epoch: int, predictions: np.ndarray, mos: np.ndarray, seconds: float
-) -> dict[str, Any]:
-    why = unjudged(predictions)
-    if why:
-        log.warning("epoch %d: %s; it cannot be the best epoch", epoch, why)
-    return {
-        "epoch": epoch,
-        "step": int(state.step),
-        "loss": float(state.loss_sum) / per_epoch,
-        "validation_srocc": None if why else srocc(predictions, mos),
-        "validation_plcc": None if why else plcc(predictions, mos),
-        "seconds": seconds,
-    }
-
-
 def _end_epoch(state: TrainState, row: dict[str, Any], kept: Tree, select: str) -> TrainState:
     state = replace(state, loss_sum=jnp.float32(0))
-    chosen = ("srocc", "plcc") if select == "sum" else (select,)
+    chosen = {"sum": ("srocc", "plcc"), "last": ("srocc",)}.get(select, (select,))
     found = [row[f"validation_{name}"] for name in chosen]
-    if None in found or not (correlation := sum(found)) > float(state.best_correlation):
+    if None in found or not (sum(found) > float(state.best_correlation) or select == "last"):
         return state
     params, batch_stats = jax.tree.map(jnp.copy, (kept, state.batch_stats))
     return replace(
         state,
         best_params=params,
         best_batch_stats=batch_stats,
-        best_correlation=jnp.float32(correlation),
+        best_correlation=jnp.float32(sum(found)),
         best_epoch=jnp.int32(row["epoch"]),
     )
 
@@ -282,18 +282,3 @@ def _check_finite(losses: list[jax.Array], done: int) -> None:
         raise FloatingPointError(
             f"the loss is {values[bad[0]]} at step {step}; earlier checkpoints are kept. Try a lower learning_rate"
         )
-
-
-def _metrics_until(path: Path, epoch: int) -> list[dict]:
-    """Return the rows of finished epochs; drop an epoch that will run again, and name lost ones."""
-    rows = {}
-    for line in path.read_text(errors="replace").splitlines() if path.exists() else []:
-        try:
-            row = json.loads(line)
-            rows[int(row["epoch"])] = {**row, "step": int(row["step"]), "seconds": float(row["seconds"])}
-        except (ValueError, TypeError, KeyError):
-            log.warning("%s: a line cannot be read: %.60s", path, line)
-    finished = range(1, epoch + 1)
-    if lost := [number for number in finished if number not in rows]:
-        log.warning("%s: epochs %s are missing; the training itself resumes exactly", path, lost)
-    return [rows[number] for number in finished if number in rows]

@@ -54,7 +54,7 @@ def make_penalty(training: Training, *, layers: LayerPaths = (), teacher: ScoreF
         parts.append(Partial(partial(_jacobian, jacobian.stage), step=jacobian.step, weight=jacobian.weight))
     if spectral := training.spectral:
         parts.append(Partial(partial(_spectral, layers), limit=spectral.limit, weight=spectral.weight))
-    if distil := training.distil:
+    if (distil := training.distil) and not distil.labelled:
         assert training.loss is not None
         parts.append(Partial(partial(_distil, LOSSES[training.loss]), teacher, weight=distil.weight))
     return Partial(_sum, tuple(parts)) if parts else None

@@ -2,7 +2,7 @@
 
 from dataclasses import fields, replace
 
-from jaxiqa.config import Average, Experiment, Training, Variant, trained_variants
+from jaxiqa.config import Average, Experiment, Saved, Training, Variant, trained_variants
 from jaxiqa.config.identity import chain
 from jaxiqa.core.checks import check_choice
 from jaxiqa.models import MODELS
@@ -18,7 +18,7 @@ def with_recipes(experiment: Experiment) -> Experiment:
         ValueError: the metric is unknown.
     """
     check_choice("model.metric", experiment.model.metric, MODELS)
-    variants: dict[str, Variant | Average] = dict(experiment.variants)
+    variants: dict[str, Variant | Average | Saved] = dict(experiment.variants)
     for name, variant in trained_variants(experiment).items():
         recipe = MODELS[metric_of(experiment, name)].metric.recipe
         variants[name] = replace(variant, training=completed(variant.training, recipe))

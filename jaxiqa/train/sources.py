@@ -62,7 +62,7 @@ def example_source(split: data.Split, size: tuple[int, int] | None, training: Tr
 def unlabelled_source(experiment: Experiment, name: str, splits: dict) -> Examples | None:
     """Return the images on which a variant learns from its teacher, shown like the labelled ones; None without one."""
     training = trained_variants(experiment)[name].training
-    if training.distil is None:
+    if training.distil is None or training.distil.labelled:
         return None
     split = splits["train"] if training.distil.data is None else unlabelled_split(f"variants.{name}", training.distil)
     if training.distil.distorted:

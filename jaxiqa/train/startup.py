@@ -10,12 +10,13 @@ import jax
 import numpy as np
 from flax import nnx
 
-from jaxiqa import attacks, data, networks
+from jaxiqa import attacks, data, models, networks
 from jaxiqa.config import (
     Adversarial,
     Average,
     Data,
     Experiment,
+    Saved,
     Training,
     blocks_of,
     check_experiment,
@@ -27,6 +28,7 @@ from jaxiqa.models.averaged import check_members
 from jaxiqa.models.saved_model import run_folder
 from jaxiqa.train.dry_run import abstract_models, check_forward, check_stage, named
 from jaxiqa.train.gradual import check_prune
+from jaxiqa.train.parallel import check_backend
 from jaxiqa.train.penalties import trained_layers
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.state import split_model
@@ -43,7 +45,7 @@ def check_training(experiment: Experiment) -> None:
     _check_data("data", experiment.data)
     check_model(experiment.model)
     experiment = with_recipes(experiment)
-    shapes = abstract_models(experiment)
+    shapes = abstract_models(experiment) | _saved(experiment)
     for name, variant in trained_variants(experiment).items():
         where, model = f"variants.{name}.training", shapes[name]
         _check_freeze(experiment, name, model)
@@ -65,9 +67,21 @@ def check_training(experiment: Experiment) -> None:
         check_forward(experiment, shapes, size_of_images)
 
 
+def _saved(experiment: Experiment) -> dict[str, Any]:
+    """Return the metrics that are read, by variant; ``ValueError`` or ``FileNotFoundError`` if one cannot be read."""
+    found = {}
+    for name, variant in experiment.variants.items():
+        if isinstance(variant, Saved):
+            with named(f"variants.{name}.weights={variant.weights!r}"):
+                found[name] = models.load_run(run_path(variant.weights))
+    return found
+
+
 def check_devices(experiment: Experiment) -> None:
-    """Raise ``ValueError`` unless every batch can be split over this machine's devices; only training needs this."""
-    devices = len(jax.local_devices())
+    """Raise ``ValueError`` unless every batch can be split over the devices of all processes, by the back end that the
+    experiment names; only training needs this."""
+    check_backend(experiment.parallel, "parallel")
+    devices = jax.device_count()
     for name, variant in trained_variants(with_recipes(experiment)).items():
         size, count = variant.training.batch_size, devices * variant.training.accumulate
         assert size is not None

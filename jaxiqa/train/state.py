@@ -3,7 +3,7 @@
 import hashlib
 import re
 from collections.abc import Callable, Collection
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import jax
@@ -13,6 +13,7 @@ import optax
 from flax import nnx
 from jaxtyping import Array
 
+from jaxiqa.core.processes import from_first
 from jaxiqa.core.pytrees import STATIC, static
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.models.metric import Metric
@@ -102,6 +103,12 @@ def split_model(
     inference = split(training=False)[0]
     params, fixed, batch_stats, other = map(nnx.to_pure_dict, states)
     return SplitModel(training, inference, params, fixed, batch_stats, other, type(model).total_loss)
+
+
+def same_arrays(parts: SplitModel) -> SplitModel:
+    """Return the metric with the arrays of process 0: other machines may round otherwise, and prune other filters."""
+    names = ("params", "fixed", "batch_stats", "other")
+    return replace(parts, **from_first({name: getattr(parts, name) for name in names}))
 
 
 def merge_model(

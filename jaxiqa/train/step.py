@@ -104,7 +104,7 @@ def make_step(
         chex.assert_equal_shape_prefix([inputs, labels], 1, exception_type=ValueError)
         boxes = (batch["boxes"],) if "boxes" in batch else ()
         region_labels = {"region_mos": batch["region_mos"]} if boxes else {}
-        if boxes and len(labels) != len(mos):
+        if boxes and inputs is not given:
             raise ValueError("attacked copies of images have no labels of regions; train without either")
         # Copies of an image drop other values than the image itself.
         copies = [jax.vmap(jax.random.fold_in, (0, None))(own, copy) for copy in range(max(1, len(labels) // len(mos)))]
@@ -145,7 +145,7 @@ def make_step(
             params=params,
             batch_stats=mean(batch_stats),
             optimizer=optimizer_state,
-            loss_sum=state.loss_sum + value,
+            loss_sum=(state.loss_sum + value).astype(state.loss_sum.dtype),
         )
         return state, value
 

@@ -206,7 +206,7 @@ def needs_images(variant: Variant) -> bool:
 
 
 def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Callable | None = None) -> Any:
-    """Return the `augment` of `jaxiqa.train.loop.fit`: attacked copies besides the images of a batch.
+    """Return the `augment` of `jaxiqa.train.loop.fit`: attacked images, with or without the clean ones.
 
     Args:
         chosen: from the config.
@@ -220,7 +220,7 @@ def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Call
     if strength in chosen.options:
         raise ValueError(f"options.{strength} is set by `epsilon`; remove it from options")
     return Partial(
-        partial(adversarial_batch, target=chosen.target),
+        partial(adversarial_batch, target=chosen.target, clean=chosen.clean, weakest=chosen.weakest),
         attacks.make(chosen.attack, **{**chosen.options, strength: chosen.epsilon}),
         low=low,
         high=high,

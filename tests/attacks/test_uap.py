@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import safetensors.numpy
 
+from jaxiqa import attacks
 from jaxiqa.attacks.engine.fitting import Learner, fit
 from jaxiqa.attacks.engine.storage import write
 from jaxiqa.attacks.uap import LEARNERS, UAP, fit_uap, load_uap, save_uap
@@ -236,3 +237,9 @@ def test_images_that_do_not_match_the_pattern_are_refused():
         UAP(jnp.zeros((2, 2, 3)))(None, jnp.zeros((1, 4, 4, 1)), KEY)
     with pytest.raises(ValueError, match="amplitude"):
         UAP(jnp.zeros((2, 2, 3)), amplitude=-1.0)
+
+
+@pytest.mark.parametrize("name", attacks.FITTED)
+def test_the_name_of_an_attack_that_is_fitted_says_how(name):
+    with pytest.raises(ValueError, match=rf"fitted to images first: attacks.FITTED\['{name}'\].fit\(score_fn, images"):
+        attacks.make(name, epsilon=8 / 255)

@@ -57,6 +57,23 @@ print(hashlib.sha256(b"".join(v.tobytes() for b in itertools.islice(batches, 8) 
     assert done.stdout.strip() == hashlib.sha256(here).hexdigest()
 
 
+@pytest.mark.parametrize("start", [0, 7])
+@pytest.mark.parametrize("count", [2, 4])
+def test_shares_of_processes_are_the_parts_of_the_whole_batches(count, start):
+    whole = stream(start, 9, crops=3)
+    shares = [stream(start, 9, crops=3, share=(index, count)) for index in range(count)]
+    joined = [
+        {key: np.concatenate([part[key] for part in parts]) for key in parts[0]} for parts in zip(*shares, strict=True)
+    ]
+    assert len(joined[0]["index"]) == 4
+    assert same(joined, whole)
+
+
+def test_a_batch_that_processes_cannot_share_is_refused():
+    with pytest.raises(ValueError, match="batch_size=4 cannot be divided among 3 processes"):
+        stream(0, 1, share=(0, 3))
+
+
 def test_a_stream_can_start_far_in():
     (batch,) = stream(10**6, 1)
     assert batch["index"].shape == (4,)

@@ -166,3 +166,48 @@ def test_bad_arguments_of_the_penalty_are_refused(options, message):
     count = options.pop("count", 4)
     with pytest.raises(ValueError, match=message):
         norm_penalty(linear, IMAGES[:count], **options)
+
+
+def test_without_clean_images_only_the_attacked_ones_are_left():
+    both, labels = batch("ssim")
+    attacked, fewer = batch("ssim", clean=False)
+    np.testing.assert_array_equal(attacked, both[:4])
+    np.testing.assert_array_equal(fewer, labels[:4])
+
+
+def test_either_direction_moves_scores_up_and_down_by_the_same_amount():
+    """The FGSM of a linear score moves it by ε ‖w‖₁; the sign is a property of the image's key alone."""
+    keys = jax.random.split(jax.random.key(5), 64)
+    images = jnp.full((64, 17, 22, 3), 0.5)
+
+    def moved(order):
+        attacked, _ = adversarial_batch(
+            attacks.make("fgsm", epsilon=8 / 255),
+            linear,
+            images,
+            jnp.arange(64.0)[order],
+            keys[order],
+            low=0.0,
+            high=63.0,
+            distance=LABELS["unchanged"],
+            target="either",
+            clean=False,
+        )
+        return np.asarray(linear(attacked) - linear(images))
+
+    change = moved(np.arange(64))
+    np.testing.assert_allclose(np.abs(change), 8 / 255 * float(jnp.abs(WEIGHTS).sum()), rtol=1e-4)
+    assert 16 < (change > 0).sum() < 48
+    np.testing.assert_allclose(moved(np.arange(64)[::-1]), change[::-1], rtol=1e-4)
+
+
+def test_perturbations_are_multiplied_by_shares_from_the_weakest_to_one():
+    full, _ = batch("unchanged", clean=False)
+    some, _ = batch("unchanged", clean=False, weakest=0.25)
+    shares = np.asarray((some - IMAGES) / (full - IMAGES))
+    share = shares.mean((1, 2, 3))
+    np.testing.assert_allclose(shares, np.broadcast_to(share[:, None, None, None], shares.shape), atol=1e-4)
+    assert ((share >= 0.25) & (share <= 1)).all()
+    assert len(np.unique(share.round(3))) == 4
+    with pytest.raises(ValueError, match=r"weakest=1.5 is outside \[0.0, 1.0\]"):
+        batch("unchanged", weakest=1.5)

@@ -11,8 +11,11 @@ import numpy as np
 import pytest
 from own_purifiers import MINE, evaluated, score
 
+from jaxiqa import networks
 from jaxiqa.cli.options import take_defenses
 from jaxiqa.config import Defense, Network
+from jaxiqa.core import registry
+from jaxiqa.defenses import purify
 from jaxiqa.evaluation import defense_stage
 from jaxiqa.evaluation.build_defense import build, source_digest
 from jaxiqa.evaluation.networks import weight_digests
@@ -138,3 +141,19 @@ def test_a_new_defense_enters_the_leaderboard_by_one_file(file, tmp_path):
     assert "use a new label" in refused.stderr
     wrong = run("evaluate.py", "--defense", f"{file}:Shift,amuont=1")
     assert "error: evaluation.defenses.Shift amuont=1: " in wrong.stderr
+
+
+def test_every_purifier_with_a_network_takes_a_file_of_weights():
+    with_network = [name for name, kind in purify.PURIFIERS.items() if "network" in registry.parameters(kind)]
+    assert {"dncnn", "fcn", "diffpure"} <= set(with_network)
+    for name in with_network:
+        _, found = take_defenses(["--defense", f"a={name},weights=some/file.safetensors"])
+        network = found["a"].networks["network"]
+        assert (network.weights, found["a"].options) == ("some/file.safetensors", {})
+        assert network.name in networks.NETWORKS
+
+
+def test_a_class_of_a_user_gets_its_own_option_weights():
+    _, found = take_defenses(["--defense", "a.py:B,weights=3"])
+    assert found["B weights=3"].options == {"weights": 3}
+    assert not found["B weights=3"].networks

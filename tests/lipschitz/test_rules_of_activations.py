@@ -27,7 +27,7 @@ ACTIVATIONS = {  # JAX's function, its derivative, and the point of the largest 
     "hard tanh": (jax.nn.hard_tanh, lambda x: 1 + 0 * x, (-1, 1)),
     "softsign": (jax.nn.soft_sign, lambda x: 1 / (1 + np.abs(x)) ** 2, (-1, 1)),
     "softplus": (jax.nn.softplus, SIGMOID, (30, 60)),
-    "smooth ReLU6": (smooth_relu6, lambda x: SIGMOID(4 * x) - SIGMOID(4 * (x - 6)), (2.5, 3.5)),
+    "smooth ReLU6": (smooth_relu6, lambda x: np.clip(x + 0.5, 0, 1) - np.clip(x - 5.5, 0, 1), (2.5, 3.5)),
     "log sigmoid": (jax.nn.log_sigmoid, lambda x: SIGMOID(-x), (-60, -30)),
     "squareplus": (jax.nn.squareplus, lambda x: (1 + x / np.sqrt(x * x + 4)) / 2, (1e7, 2e7)),
     "squareplus of 9": (lambda x: jax.nn.squareplus(x, 9.0), lambda x: (1 + x / np.sqrt(x * x + 9)) / 2, (1e7, 2e7)),

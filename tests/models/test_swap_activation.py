@@ -42,8 +42,29 @@ def primitives(model, size=(96, 96)):
     return str(program(state, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)))
 
 
+def test_the_recommended_hardening_smooths_what_is_there_and_nothing_else():
+    for backbone, chosen in (("resnet18", "softplus"), ("mobilenet_v2", "smooth_relu6")):
+        model = (
+            tiny.abstract(backbone)
+            if backbone == "resnet18"
+            else nnx.eval_shape(lambda: models.Linearity("mobilenet_v2", width=8, rngs=nnx.Rngs(0)))
+        )
+        assert models.harden_recommended(model) == {"backbone": chosen, "head": "softplus"}
+        assert swapped(model) == {"backbone": chosen, "head": "softplus"}
+        assert models.harden_recommended(model) == {}
+    swap_activation(model, "silu")
+    assert models.harden_recommended(model) == {}
+    with pytest.raises(ValueError, match="average of metrics"):
+        models.harden_recommended(models.average([tiny.metric()]))
+
+
 def test_the_names_in_configs_are_those_of_the_table():
     assert get_args(Activation) == tuple(ACTIVATIONS)
+
+
+def rounded_corner(x):
+    """A ReLU with a parabola within 1/2 of its corner."""
+    return max(x, 0.0) if abs(x) > 0.5 else (x + 0.5) ** 2 / 2
 
 
 FORMULAS = {
@@ -53,7 +74,7 @@ FORMULAS = {
     "gelu": lambda x: x * (1 + math.erf(x / math.sqrt(2))) / 2,
     "elu": lambda x: x if x > 0 else math.exp(x) - 1,
     "softplus": lambda x: math.log1p(math.exp(4 * x)) / 4,
-    "smooth_relu6": lambda x: (math.log1p(math.exp(4 * x)) - math.log1p(math.exp(4 * (x - 6)))) / 4,
+    "smooth_relu6": lambda x: rounded_corner(x) - rounded_corner(x - 6),
 }
 
 

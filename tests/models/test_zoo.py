@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 from pathlib import Path
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 import pytest
 
 import jaxiqa
+from jaxiqa import models
 from jaxiqa.models.zoo import DEFAULT, SHIPPED, folder_of
 
 X = jax.random.uniform(jax.random.key(0), (2, 96, 128, 3))
@@ -64,3 +66,12 @@ def test_photographs_keep_their_order():
     for name in SHIPPED:
         scores = np.asarray(jax.jit(lambda score, x: score(x))(models.score_fn(jaxiqa.load(name)), images))
         assert srocc(scores, split.mos) > 0.4, name
+
+
+@pytest.mark.parametrize("damage", [lambda content: content[:-200], lambda content: b"\0" * 20 + content[20:]])
+def test_a_damaged_packed_file_is_named(tmp_path, damage):
+    shutil.copytree(folder_of("jaxiqa-certified"), tmp_path / "copy")
+    file = tmp_path / "copy" / "model.safetensors.gz"
+    file.write_bytes(damage(file.read_bytes()))
+    with pytest.raises(ValueError, match=r"model.safetensors.gz is damaged"):
+        models.load_run(tmp_path / "copy")

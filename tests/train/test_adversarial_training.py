@@ -13,11 +13,12 @@ from jax.tree_util import Partial
 from jaxiqa import attacks
 from jaxiqa.attacks import apgd
 from jaxiqa.attacks.engine import loop
-from jaxiqa.config import Adversarial, Distil, NormPenalty, Training
+from jaxiqa.config import Adversarial, Data, Distil, Evaluation, Experiment, Model, NormPenalty, Training, Variant
 from jaxiqa.data.pipeline import View
 from jaxiqa.defenses import adversarial_batch
 from jaxiqa.models.metric import Metric
 from jaxiqa.ops.ssim import ssim
+from jaxiqa.train.additions import additions
 from jaxiqa.train.examples import Examples
 from jaxiqa.train.loop import fit
 from jaxiqa.train.losses import LOSSES
@@ -190,11 +191,14 @@ def test_both_back_ends_accept_the_loop_of_accelerators(parts, monkeypatch):
 
 @pytest.mark.slow
 def test_a_configs_settings_reach_the_step(parts, monkeypatch):
-    from jaxiqa.train.experiment import additions
+    def added_by(training):
+        data = Data("builtin")
+        chosen = Experiment("x", data, Model("resnet18"), {"a": Variant(training)}, Evaluation(data, {}))
+        return additions(chosen, "a", 0, None, source(), {})
 
-    assert additions(Training(epochs=1), source(), {}) == {"attacked_mode": "eval"}
+    assert added_by(Training(epochs=1)) == {"attacked_mode": "eval", "augment": None, "penalty": None}
     adversarial = Adversarial(4 / 255, "fgsm", {}, label="ssim", penalty=0.5, target="score")
-    added = additions(Training(epochs=1, adversarial=adversarial), source(), {})
+    added = added_by(Training(epochs=1, adversarial=adversarial))
     penalty = make_penalty(Training(norm_penalty=NormPenalty(3.0, 0.02, scale_free=False)))
     images, gather = jnp.asarray(np.stack([source().fetch(i, View())["image"] for i in range(4)])), lambda x: x
     mos = jnp.asarray(source().labels(source().mos[:4]))

@@ -10,6 +10,7 @@ import tiny
 
 from jaxiqa import models
 from jaxiqa.config import (
+    Adversarial,
     Data,
     Distil,
     Evaluation,
@@ -20,11 +21,13 @@ from jaxiqa.config import (
     describe,
     run_folder,
 )
-from jaxiqa.train.experiment import load_data, penalty_of, train_variant
+from jaxiqa.train.additions import additions
+from jaxiqa.train.experiment import load_data, train_variant
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.sources import example_source, unlabelled_source
 from jaxiqa.train.startup import check_training
 
+UNCHANGED = {"label": "unchanged", "clean": False}
 STUDENT = Model(metric="lipschitz_iqa", options={"channels": (8, 12), "depth": (1, 1), "slope": 0.05})
 
 
@@ -60,7 +63,7 @@ def test_the_penalty_is_the_distance_from_the_teacher_in_the_unit_of_the_labels(
     splits = load_data(chosen, ["base"])
     student, taught = models.build(metric="lipschitz_iqa", **STUDENT.options), models.load_run(teacher)
     train = example_source(splits["train"], None, chosen.variants["base"].training)
-    penalty = penalty_of(chosen, "base", 0, student, train)
+    penalty = additions(chosen, "base", 0, student, train, {})["penalty"]
     images = jnp.asarray(splits["val"].images())
     low, high = train.mos.min(), train.mos.max()
     wanted = (np.asarray(taught(images)) - low) / (high - low)
@@ -68,6 +71,31 @@ def test_the_penalty_is_the_distance_from_the_teacher_in_the_unit_of_the_labels(
     batch = {"image": images, "unlabelled": images}
     found = penalty(student.raw, batch, jax.random.split(jax.random.key(0), len(images)), gather=lambda x: x)
     assert float(found) == pytest.approx(expected, rel=1e-3)
+
+
+def test_a_labelled_teacher_mixes_its_scores_of_clean_images_into_the_labels(teacher):
+    chosen = experiment(teacher, weight=0.75, distorted=0, labelled=True)
+    attacked = replace(chosen.variants["base"].training, adversarial=Adversarial(8 / 255, "fgsm", {}, **UNCHANGED))
+    chosen = with_recipes(replace(chosen, variants={"base": Variant(attacked)}))
+    check_training(chosen)
+    splits = load_data(chosen, ["base"])
+    assert unlabelled_source(chosen, "base", splits) is None
+    student, taught = models.build(metric="lipschitz_iqa", **STUDENT.options), models.load_run(teacher)
+    train = example_source(splits["train"], None, chosen.variants["base"].training)
+    added = additions(chosen, "base", 0, student, train, {})
+    assert added["penalty"] is None
+    images, mos = jnp.asarray(splits["val"].images()), jnp.asarray(train.labels(splits["val"].mos))
+    keys = jax.random.split(jax.random.key(0), len(images))
+    moved, labels = added["augment"](student.raw, images, mos, keys, gather=lambda x: x)
+    assert float(jnp.abs(moved - images).max()) == pytest.approx(8 / 255, abs=1e-6)
+    wanted = 0.25 * mos + 0.75 * train.labels(np.asarray(taught(images)))
+    np.testing.assert_allclose(labels, np.clip(wanted, 0, 1), atol=1e-5)
+
+
+@pytest.mark.parametrize("change", [{"weight": 1.5, "distorted": 0}, {"weight": 0.5, "distorted": 2}])
+def test_a_labelled_teacher_has_a_share_and_no_other_images(teacher, change):
+    with pytest.raises(ValueError, match=r"variants.base.training.distil.*labelled=True"):
+        check_training(experiment(teacher, labelled=True, **change))
 
 
 @pytest.mark.slow
