@@ -1,10 +1,11 @@
 """Attack the trained variants of an experiment, defend them, and write tables, plots and a report.
 
 Writes WORKDIR/results.jsonl (one row per image, model, attack and strength) and, with defenses, the attacked images as
-PNG files, defenses.jsonl and certificates.jsonl; then table.csv, defenses.csv, leaderboard.csv, the plots, the example
-sheet and report.html; and paper.md, the tables of a paper, if the config names one. You may stop it at any time: the
-same command continues and repeats nothing. If a model was trained again since, its old rows are not mixed with new
-ones: the program stops with an error.
+PNG files, defenses.jsonl and certificates.jsonl; then table.csv, tidy.csv (one number per line), differences.csv
+(models compared on the same images), defenses.csv, leaderboard.csv, the plots, the example sheet and report.html; and
+paper.md, the tables of a paper, if the config names one. You may stop it at any time: the same command continues and
+repeats nothing. If a model was trained again since, its old rows are not mixed with new ones: the program stops with an
+error.
 
 With ``--folds 5`` every fold is evaluated in WORKDIR/foldN, and WORKDIR/folds.md has the means over folds.
 
@@ -40,7 +41,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         if experiment.folds:
             for table in write_folds(root_folder(experiment), found, title=experiment.name):
                 if len(table.header) <= 10:  # others are too wide for a terminal
-                    console.print(table.render())
+                    console.print(table)
             console.print(f"all folds: {root_folder(experiment) / 'folds.md'}", markup=False, soft_wrap=True)
         console.print(f"evaluated in {(time.perf_counter() - began) / 60:.1f} minutes")
 

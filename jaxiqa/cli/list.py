@@ -40,7 +40,7 @@ def show(sections: Iterable[str]) -> None:
     if not console.is_terminal:
         console.width = WIDTH
     for section in sections:
-        console.print(TABLES[section]().render())
+        console.print(TABLES[section]())
         console.print()
 
 

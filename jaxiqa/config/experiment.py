@@ -18,7 +18,7 @@ TAKEN = (
     *("evaluation.json", "table.csv", "table.md", "report.html", "tradeoff.png", "curves.png", "examples.png"),
     *("defenses.csv", "defenses.md", "defenses_tradeoff.png", "defenses_by_attack.png", "defenses_by_strength.png"),
     *("leaderboard.csv", "leaderboard.html", "order.md", "order.png", "paper.md", "paper_1.csv", "paper_2.csv"),
-    *("ranks.jsonl", "folds.csv", "folds.md"),
+    *("ranks.jsonl", "folds.csv", "folds.md", "tidy.csv", "differences.csv", "differences.png"),
 )
 """Names of folders and files next to the variants' folders; variants may not have these names."""
 

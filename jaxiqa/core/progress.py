@@ -1,5 +1,6 @@
 """Output of the programs: consoles, messages and progress bars."""
 
+import math
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -35,6 +36,22 @@ def shown(name: object) -> str:
     """
     text = str(name).encode("utf-8", "backslashreplace").decode()
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def so_far(loss: float, best: float, select: str) -> str:
+    """Return what a training's progress says: the last loss, and the best correlation so far; a dash before the first.
+
+    Args:
+        loss: nan before the first.
+        best: -inf before the first.
+        select: the correlation that decides the best epoch: "srocc", "plcc", or "sum" for both.
+
+    >>> so_far(float("nan"), float("-inf"), "srocc"), so_far(0.5, 0.81, "plcc")
+    ('loss –, best SROCC –', 'loss 0.500, best PLCC 0.810')
+    """
+    name = "SROCC + PLCC" if select == "sum" else select.upper()
+    shown_loss, shown_best = (f"{value:.3f}" if math.isfinite(value) else "–" for value in (loss, best))
+    return f"loss {shown_loss}, best {name} {shown_best}"
 
 
 @runtime_checkable

@@ -19,6 +19,18 @@ def package_version() -> str:
         return tomllib.loads(path.read_text("utf-8"))["project"]["version"] if path.is_file() else "unknown"
 
 
+def package_versions() -> str:
+    """Return the versions of what computes the numbers: this package, Python, and the libraries beneath.
+
+    >>> package_versions().startswith("jaxiqa ")
+    True
+    """
+    import platform
+
+    libraries = [f"{name} {version(name)}" for name in ("jax", "jaxlib", "flax", "numpy")]
+    return ", ".join([f"jaxiqa {package_version()}", f"Python {platform.python_version()}", *libraries])
+
+
 def source_commit() -> str | None:
     """Return the git commit of this package's source; None if it is unknown.
 

@@ -1,8 +1,10 @@
 """The last stage of an evaluation: write tables, plots and the report page from the rows."""
 
+import json
 import shlex
 import sys
 import time
+from dataclasses import asdict
 from typing import Any
 
 from rich.markup import escape
@@ -10,6 +12,7 @@ from rich.markup import escape
 from jaxiqa.config import Experiment, root_folder
 from jaxiqa.core.devices import device_name
 from jaxiqa.core.progress import console
+from jaxiqa.core.version import package_versions, source_commit
 from jaxiqa.evaluation.attack_stage import example_path
 from jaxiqa.evaluation.paper_run import paper_tables
 from jaxiqa.evaluation.rank_stage import RankPlan
@@ -18,7 +21,7 @@ from jaxiqa.reports import write_defenses, write_paper, write_report
 from jaxiqa.reports.attacks.folds import Numbers
 from jaxiqa.reports.attacks.order import order_tables, summarise_order
 from jaxiqa.reports.attacks.summary import ends_of, summarise
-from jaxiqa.reports.attacks.tables import notes, render
+from jaxiqa.reports.attacks.tables import for_terminal, notes
 from jaxiqa.reports.defenses.summary import summarise_defenses
 from jaxiqa.reports.defenses.tables import certificates, without_range
 from jaxiqa.results.examples import load
@@ -65,6 +68,9 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
     examples = [load(path) for path in dict.fromkeys(paths) if path.exists()]
     facts = {
         "command": shlex.join(["python", *sys.argv]),
+        "commit": source_commit() or "unknown",
+        "versions": package_versions(),
+        "seeds": ", ".join(map(str, seeds)),
         "device": device_name(),
         "date": time.strftime("%Y-%m-%d"),
         "labelled images": labelled.name,
@@ -77,9 +83,10 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
     chosen = sorted((row for row in rows if row.defense in labels), key=lambda row: labels.index(row.defense))
     how: dict[str, Any] = {"mos": mos, "psnr_cap": evaluation.psnr_cap}
     proofs = [row for row in mine(CertificateRow) if row.certifier in evaluation.certifiers]
-    defended, figures = write_defenses(
+    defenses = summarise_defenses(chosen, ends, **how)
+    defended = write_defenses(
         root,
-        summarise_defenses(chosen, ends, **how),
+        defenses,
         summarise_defenses(rows, ends, **how),
         certificates(proofs, ends, mos),
         title=experiment.name,
@@ -97,16 +104,21 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
         examples,
         title=experiment.name,
         facts=facts,
+        config=json.dumps(asdict(experiment), indent=1, default=str),
         defended=defended,
-        figures=figures,
+        defenses=defenses,
         paper=paper,
         left=left,
     )
-    console.print(render(summary))
+    console.print(for_terminal(summary))
     for line in [*notes(summary), *without_range(proofs, ends)]:
         console.print(f"[dim]{escape(line)}[/]", highlight=False)
-    for table in (*paper, *(order_tables(left)[:1] if left else ()), *defended):
+    for table in (
+        *paper,
+        *(order_tables(left)[:1] if left else ()),
+        *(table for section in defended for table in section.tables),
+    ):
         if len(table.header) <= 10:  # others are too wide for a terminal
-            console.print(table.render())
+            console.print(table)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
     return Numbers(summary, left)

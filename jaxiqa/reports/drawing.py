@@ -1,8 +1,9 @@
 """Common parts of all plots: colours, markers, labels that fonts and mathtext can show, and the PNG file."""
 
 import io
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from functools import cache
+from typing import Any
 
 import numpy as np
 from matplotlib import font_manager
@@ -18,6 +19,10 @@ MARKERS = "osD^vP*Xh"  # one fewer than colours, so that a style repeats only af
 
 LONGEST = 32
 """Largest number of characters of a name in a plot; longer names lose their middle."""
+
+
+DPI = 140
+"""Dots per inch of a plot's file."""
 
 
 SMALL = 9
@@ -54,6 +59,28 @@ def told_apart(names: Iterable[str]) -> dict[str, str]:
     return shown
 
 
+def extremes(values: Mapping[str, float], digits: int = 3) -> str:
+    """Return the lowest and the highest of some numbers with their names, for the text that describes a plot.
+
+    >>> extremes({"a": 0.5, "b": 0.25, "c": 0.3}), extremes({"a": 0.5}), extremes({})
+    ('lowest b 0.250, highest a 0.500', 'a 0.500', 'no value')
+    """
+    if not values:
+        return "no value"
+    low, high = min(values, key=lambda name: values[name]), max(values, key=lambda name: values[name])
+    lowest, highest = (f"{name} {values[name]:.{digits}f}" for name in (low, high))
+    return lowest if low == high else f"lowest {lowest}, highest {highest}"
+
+
+def style(number: int) -> dict[str, Any]:
+    """Return colour and marker of the model or defense with this number.
+
+    >>> style(0)
+    {'color': '#1f6f8b', 'marker': 'o'}
+    """
+    return {"color": COLOURS[number % len(COLOURS)], "marker": MARKERS[number % len(MARKERS)]}
+
+
 def inches(names: Iterable[str], points: float | int) -> float:
     """Return the width of the widest name, written horizontally."""
     outlines = [TextPath((0, 0), name, size=points).vertices for name in names if name.strip()]
@@ -84,7 +111,7 @@ def legend(figure: Figure, panels: Iterable[Axes], *, fontsize: float | int = SM
         figure.legend(**labels, loc="outside lower center", ncols=columns, frameon=False, fontsize=fontsize)
 
 
-def png(figure: Figure, *, dpi: int = 140) -> bytes:
+def png(figure: Figure, *, dpi: int = DPI) -> bytes:
     """The figure as a PNG file.
 
     >>> png(Figure(figsize=(1, 1)))[1:4]

@@ -14,6 +14,15 @@ def format_strength(strength: StrengthKey) -> str:
     return strength if isinstance(strength, str) else in_255ths(strength)
 
 
+def as_number(strength: StrengthKey) -> str:
+    """Return a strength for computing: ε in full precision, the name of a level, or nothing.
+
+    >>> as_number(0.1), as_number("weak"), as_number(None)
+    ('0.1', 'weak', '')
+    """
+    return "" if strength is None else strength if isinstance(strength, str) else repr(float(strength))
+
+
 def in_order(strengths: Iterable[StrengthKey]) -> tuple[StrengthKey, ...]:
     """Sort from weak to strong.
 

@@ -1,11 +1,15 @@
-"""A table for reading: as HTML, which can be sorted, and as Markdown."""
+"""A table for reading: as HTML, which can be sorted, as Markdown, and for a terminal."""
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 from rich import table as rich_table
+from rich.console import Console, ConsoleOptions
 from rich.text import Text
+
+from jaxiqa.reports.terminal import layout
 
 Entry = tuple[str, float | None]
 """The text shown, and the number for sorting; None is a dash, and stays last."""
@@ -25,7 +29,7 @@ class Table:
             else shows them in parentheses.
         notes: definitions of the numbers, for notes below the table.
         text: number of text columns, from the left.
-        folded: shown on request, and not sortable.
+        folded: shown on request.
         lists: heading -> further notes, below the others.
     """
 
@@ -37,14 +41,18 @@ class Table:
     folded: bool = False
     lists: Mapping[str, Sequence[str]] = field(default_factory=dict)
 
-    def render(self) -> rich_table.Table:
-        """Return the table for the terminal, without intervals, for which it is too narrow."""
-        table = rich_table.Table(title=Text(self.title, "table.title"), title_justify="left")
-        for number, name in enumerate(self.header):
-            table.add_column(Text(name), justify="left" if number < self.text else "right", no_wrap=number == 0)
-        for row in self.rows:
-            table.add_row(*(Text(shown(item, short=True)) for item in row))
-        return table
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> Iterator[rich_table.Table]:
+        """Yield the table for a terminal, as `jaxiqa.reports.terminal.layout` divides it: ``console.print(table)``."""
+        cells = [[shown(item) for item in row] for row in self.rows]
+        for number, part in enumerate(layout(self.header, cells, self.text, options.max_width)):
+            title = f"{self.title}, continued" if self.title and number else self.title
+            table = rich_table.Table(title=Text(title, "table.title") if title else None, title_justify="left")
+            for i, width in part:
+                side: Literal["left", "right"] = "left" if i < self.text else "right"
+                table.add_column(Text(self.header[i]), justify=side, width=width, overflow="fold")
+            for row in cells:
+                table.add_row(*(Text(row[i]) for i, _ in part))
+            yield table
 
     def markdown(self) -> list[str]:
         """Return the lines of the table.
@@ -69,16 +77,15 @@ class Table:
         return lines
 
 
-def shown(item: str | Entry | Compared, *, short: bool = False) -> str:
-    """Return the text of a cell; ``short`` leaves out its interval.
+def shown(item: str | Entry | Compared) -> str:
+    """Return the text of a cell.
 
-    >>> shown(("0.50 ± 0.01", 0.5, "0.4"), short=True), shown("x")
-    ('0.50 (0.4)', 'x')
+    >>> shown(("0.50 ± 0.01", 0.5, "0.4")), shown("x")
+    ('0.50 ± 0.01 (0.4)', 'x')
     """
     if isinstance(item, str):
         return item
-    text = item[0].partition(" ±")[0] if short else item[0]
-    return f"{text} ({item[2]})" if len(item) > 2 else text
+    return f"{item[0]} ({item[2]})" if len(item) > 2 else item[0]
 
 
 def as_markdown(text: str) -> str:

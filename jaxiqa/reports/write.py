@@ -6,15 +6,22 @@ from pathlib import Path
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.reports.attacks import plots, tables
+from jaxiqa.reports.attacks.differences import differences, differences_csv, differences_table
+from jaxiqa.reports.attacks.masking import masking_table
 from jaxiqa.reports.attacks.order import Order, order_plot, order_tables
 from jaxiqa.reports.attacks.summary import Summary
+from jaxiqa.reports.attacks.tidy import tidy_lines as attack_lines
+from jaxiqa.reports.comparison import compare
 from jaxiqa.reports.defenses import plots as defense_plots
 from jaxiqa.reports.defenses.leaderboard import write_leaderboard
 from jaxiqa.reports.defenses.summary import Defenses
 from jaxiqa.reports.defenses.tables import table4, write_cells
+from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
 from jaxiqa.reports.examples import example_grid
 from jaxiqa.reports.page import page
+from jaxiqa.reports.section import Section
 from jaxiqa.reports.table import Compared, Entry, Table
+from jaxiqa.reports.tidy import tidy_csv
 from jaxiqa.results.examples import Example
 
 
@@ -25,15 +32,28 @@ def write_report(
     *,
     title: str,
     facts: Mapping[str, str],
-    defended: Sequence[Table] = (),
-    figures: Mapping[str, bytes] | None = None,
+    config: str = "",
+    defended: Sequence[Section] = (),
+    defenses: Defenses | None = None,
     paper: Sequence[Table] = (),
     left: Order | None = None,
 ) -> Path:
-    """Write table.csv, table.md, tradeoff.png, curves.png, examples.png and report.html; return the page's path.
+    """Write the files of a report and report.html, which shows them; return the page's path.
 
-    ``defended`` and ``figures`` are the result of `write_defenses`, ``paper`` are the tables of a paper, ``left`` is
-    what attacks leave of the order (then also order.md and order.png are written); the page includes them.
+    table.csv, table.md, tidy.csv; tradeoff.png and curves.png; differences.csv and differences.png of two or more
+    models; order.md and order.png with ``left``; examples.png with examples.
+
+    Args:
+        folder: the folder to write.
+        summary: the numbers of models and attacks.
+        examples: attacked images to show.
+        title: of the page.
+        facts: how the numbers were made, for example the command.
+        config: the whole configuration as text.
+        defended: result of `write_defenses`.
+        defenses: the numbers of defenses, for tidy.csv.
+        paper: the tables of a paper, whose files `write_paper` writes.
+        left: what attacks leave of the order.
 
     Raises:
         jaxiqa.core.files.WriteError: a file cannot be written.
@@ -48,32 +68,54 @@ def write_report(
     >>> write_report(folder, summary, [], title="Five images", facts={}).name
     'report.html'
     """
+    sections = [Section(table.title, [table], files=[f"paper_{n}.csv"]) for n, table in enumerate(paper, start=1)]
+    if left is not None:
+        sections.append(_order(folder, left))
+    sections += [_results(folder, summary, defenses), *_differences(folder, summary)]
+    if table := masking_table(summary.checks):
+        sections.append(Section(table.title, [table]))
+    sections += defended
+    if examples:
+        write_bytes(folder / "examples.png", example_grid(examples))
+    text = page(sections, title=title, facts=facts, compared=compare(examples), config=config)
+    write_text(folder / "report.html", text)
+    return folder / "report.html"
+
+
+def _order(folder: Path, left: Order) -> Section:
+    found, drawing = order_tables(left), order_plot(left)
+    write_bytes(folder / "order.png", drawing.png)
+    write_text(folder / "order.md", _markdown(found))
+    return Section(found[0].title, found, [drawing], ["order.md"])
+
+
+def _results(folder: Path, summary: Summary, defenses: Defenses | None) -> Section:
     tables.write_csv(summary, folder / "table.csv")
     tables.write_markdown(summary, folder / "table.md")
+    lines = [*attack_lines(summary), *(defense_lines(defenses) if defenses else ())]
+    write_text(folder / "tidy.csv", tidy_csv(lines))
     drawn = {}
     if summary.attacks:
-        drawn["Robustness against correlation with the labels"] = plots.tradeoff(summary)
-        drawn["Gain over the strength of the attack"] = plots.curves(summary)
-        write_bytes(folder / "tradeoff.png", drawn["Robustness against correlation with the labels"])
-        write_bytes(folder / "curves.png", drawn["Gain over the strength of the attack"])
-    ordered: list[Table] = []
-    if left is not None:
-        ordered, caption = order_tables(left), "Worst SROCC over the strength of attacks on the order"
-        drawn[caption] = order_plot(left)
-        write_bytes(folder / "order.png", drawn[caption])
-        write_text(folder / "order.md", _markdown(ordered))
-    drawn |= figures or {}
-    if examples:
-        drawn["Attacked images and their changes"] = example_grid(examples)
-        write_bytes(folder / "examples.png", drawn["Attacked images and their changes"])
-    shown = [*paper, *ordered, *tables.tables(summary), *defended]
-    write_text(folder / "report.html", page(shown, drawn, title=title, facts=facts))
-    return folder / "report.html"
+        drawn = {"tradeoff": plots.tradeoff(summary), "curves": plots.curves(summary)}
+    for name, drawing in drawn.items():
+        write_bytes(folder / f"{name}.png", drawing.png)
+    return Section("Results", tables.tables(summary), list(drawn.values()), ["table.csv", "tidy.csv"])
+
+
+def _differences(folder: Path, summary: Summary) -> list[Section]:
+    found = differences(summary)
+    table = differences_table(summary, found)
+    if table is None:
+        return []
+    drawing = plots.differences_plot(summary, found)
+    write_text(folder / "differences.csv", differences_csv(summary, found))
+    write_bytes(folder / "differences.png", drawing.png)
+    return [Section(table.title, [table], [drawing], ["differences.csv"])]
 
 
 def write_defenses(
     folder: Path, mine: Defenses, every: Defenses, certified: Table | None, *, title: str, facts: Mapping[str, str]
-) -> tuple[list[Table], dict[str, bytes]]:
+) -> list[Section]:
     """Write tables, plots and the leaderboard of defenses.
 
     defenses.csv (every cell, every number), defenses.md (Table 4 and the certified defenses), defenses_tradeoff.png,
@@ -87,7 +129,7 @@ def write_defenses(
         title, facts: of the page.
 
     Returns:
-        Tables and figures with captions for the report.
+        The sections of the report.
 
     Raises:
         jaxiqa.core.files.WriteError: a file cannot be written.
@@ -96,27 +138,27 @@ def write_defenses(
     >>> from jaxiqa.reports.defenses.summary import Defenses
     >>> nothing = Defenses((), 0, (), 0, 100.0, ())
     >>> write_defenses(Path(tempfile.mkdtemp()), nothing, nothing, None, title="No defense", facts={})
-    ([], {})
+    []
     """
-    shown: list[Table] = []
-    figures: dict[str, bytes] = {}
+    found: list[Section] = []
     if mine.cells:
         write_cells(mine, folder / "defenses.csv")
-        shown += table4(mine)
-        for name, caption, draw in (
-            ("tradeoff", "Defenses: distance from the clean score against quality and order", defense_plots.tradeoff),
-            ("by_attack", "Defenses: distance from the clean score, by attack", defense_plots.by_attack),
-            ("by_strength", "Defenses: distance from the clean score, by strength", defense_plots.by_strength),
-        ):
-            figures[caption] = draw(mine)
-            write_bytes(folder / f"defenses_{name}.png", figures[caption])
+        drawn = {
+            "tradeoff": defense_plots.tradeoff(mine),
+            "by_attack": defense_plots.by_attack(mine),
+            "by_strength": defense_plots.by_strength(mine),
+        }
+        for name, drawing in drawn.items():
+            write_bytes(folder / f"defenses_{name}.png", drawing.png)
+        found.append(Section("Defenses", table4(mine), list(drawn.values()), ["defenses.csv", "tidy.csv"]))
     if every.cells:
-        shown.append(write_leaderboard(every, folder, title=title, facts=facts))
+        board = write_leaderboard(every, folder, title=title, facts=facts)
+        found.append(Section(board.title, [board], files=["leaderboard.csv", "leaderboard.html"]))
     if certified is not None:
-        shown.append(certified)
-    if shown:
-        write_text(folder / "defenses.md", _markdown(shown))
-    return shown, figures
+        found.append(Section(certified.title, [certified]))
+    if found:
+        write_text(folder / "defenses.md", _markdown([table for section in found for table in section.tables]))
+    return found
 
 
 def write_paper(folder: Path, shown: Sequence[Table]) -> None:

@@ -19,7 +19,7 @@ from jaxiqa.config import Experiment, Training, Variant, describe, root_folder, 
 from jaxiqa.config.identity import chain
 from jaxiqa.core.files import check_folder, locked, remove_leftovers, write_text
 from jaxiqa.core.processes import check_same, first_does, from_first
-from jaxiqa.core.progress import messages, progress_bar
+from jaxiqa.core.progress import messages, progress_bar, so_far
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.models.recipe import Rate
 from jaxiqa.train.additions import additions, trained
@@ -199,7 +199,7 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
                 unlabelled=unlabelled_source(experiment, name, splits),
                 **additions(experiment, name, seed, model, train, distances),
                 backend=experiment.parallel,
-                progress=lambda step, steps, best: bar(step, steps, f"{select.upper()} {best:.3f}"),
+                progress=lambda step, steps, loss, best: bar(step, steps, so_far(loss, best, select)),
             )
         score = raw_scores(parts, train.after)
         whole = image_source(splits["train"], experiment.model.input_size) if train.crops else train

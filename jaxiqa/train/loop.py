@@ -70,7 +70,7 @@ def fit(
     attacked_mode: str = "eval",
     backend: str = "pmap",
     devices: list | None = None,
-    progress: Callable[[int, int, float], None] = lambda step, steps, best: None,
+    progress: Callable[[int, int, float, float], None] = lambda step, steps, loss, best: None,
 ) -> FitResult:
     """Train, and keep the epoch with the highest correlation on the validation images.
 
@@ -104,7 +104,7 @@ def fit(
         attacked_mode: mode of batch norms in the score function of both, "eval" or "train".
         backend: ``"pmap"`` or, over several processes too, ``"shard_map"``.
         devices: all by default, also those of other processes.
-        progress: called after each step with (steps done, number of steps, best correlation so far).
+        progress: called after each step with (steps done, of how many, loss of the step before, best correlation).
 
     Raises:
         FloatingPointError: the loss is not finite, or weights or statistics of batch norms exploded; the message names
@@ -178,7 +178,7 @@ def fit(
             start=done,
             share=share,
         )
-        losses: list[jax.Array] = []
+        losses, value = [], jnp.float32(jnp.nan)
         came = 0
         began = time.perf_counter()
         while done < total:
@@ -188,10 +188,10 @@ def fit(
             batch = next(batches)
             labels = {name: train.labels(batch[name]) for name in ("mos", "region_mos") if name in batch}
             more = {"unlabelled": next(extra)["image"]} if extra else {}
-            state, value, came = step(state, constants, batch | labels | more, stopping)
+            before, (state, value, came) = value, step(state, constants, batch | labels | more, stopping)
             losses.append(value)
             done += 1
-            progress(done, total, best)
+            progress(done, total, float(before), best)  # not the loss of the step that still runs
             if done % per_epoch == 0:
                 _check_finite(losses, done)
                 seconds = time.perf_counter() - began

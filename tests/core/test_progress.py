@@ -39,3 +39,16 @@ def test_names_between_colons_are_not_emoji(capsys):
     progress.note("smile :smile:")
     progress.console.print("[bold]:rocket:[/]")
     assert capsys.readouterr() == ("a:warning:b [bold]:x:.png\n:rocket:\n", "smile :smile:\n")
+
+
+@pytest.mark.parametrize(
+    ("loss", "best", "select", "expected"),
+    [
+        (float("nan"), float("-inf"), "srocc", "loss –, best SROCC –"),
+        (0.1234, float("-inf"), "srocc", "loss 0.123, best SROCC –"),
+        (12.5, -0.25, "plcc", "loss 12.500, best PLCC -0.250"),
+        (0.5, 1.6, "sum", "loss 0.500, best SROCC + PLCC 1.600"),
+    ],
+)
+def test_a_training_tells_its_loss_and_its_best_validation(loss, best, select, expected):
+    assert progress.so_far(loss, best, select) == expected

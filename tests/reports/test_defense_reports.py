@@ -109,7 +109,7 @@ def test_the_leaderboard_ranks_defenses_with_all_cells():
     assert by_name["blur"][1][0] == by_name[UNDEFENDED][1][0] == "–"
     assert by_name["flip"][2][0] == "22.50"
     why = table.header.index(WHY)
-    assert [by_name[name][why][0] for name in ("flip", "blur", UNDEFENDED)] == [
+    assert [by_name[name][why] for name in ("flip", "blur", UNDEFENDED)] == [
         "", "no adaptive attack", "the metric alone",
     ]  # fmt: skip
     assert by_name["blur"][2] == ("–", None)
@@ -146,7 +146,7 @@ def test_a_missing_rank_names_missing_cells_and_a_weak_adaptive_attack():
     made = [r for r in rows() if not (r.defense == "blur" and r.level == "weak")]
     made += [replace(r, defense="blur", mode="adaptive") for r in made if (r.defense, r.level) == ("blur", "medium")]
     table = leaderboard(summarise_defenses(made, ENDS))
-    reasons = {line[0]: line[table.header.index(WHY)][0] for line in table.rows}
+    reasons = {line[0]: line[table.header.index(WHY)] for line in table.rows}
     assert reasons["blur"] == "4 of 6 transferred cells"
     assert not any("did less" in note for note in table.notes)
     feeble = [
@@ -206,7 +206,7 @@ def test_all_tables_and_plots_are_on_the_page(tmp_path):
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     other = summarise_defenses([*rows(), *(replace(r, defense="<mine>") for r in rows() if r.defense == "flip")], ENDS)
     options = {"title": "a test", "facts": {"command": "python x.py"}}
-    tables, figures = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
+    defended = write_defenses(tmp_path, found, other, certificates(proofs(), ENDS, MOS), **options)
     results = [
         ResultRow(
             r.image, r.model, 0, r.attack, r.epsilon, r.clean, r.attacked, r.attacked, 0.1, 1.0, 0.9, None, 0.1, r.level
@@ -216,9 +216,9 @@ def test_all_tables_and_plots_are_on_the_page(tmp_path):
     ]  # fmt: skip
     cards = [ModelRow(model, 0, 1000, 0.0, 100.0, 0.8, 1.5, 0.2, 0) for model in ("a", "b")]
     summary = summarise(results, [], cards, score_range="model")
-    page = write_report(tmp_path, summary, [], defended=tables, figures=figures, **options).read_text()
-    assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', page)
-    assert page.count("data:image/png;base64,") == 5
+    page = write_report(tmp_path, summary, [], defended=defended, **options).read_text()
+    assert not re.search(r'src\s*=\s*"(?!data:)', page)
+    assert page.count("data:image/png;base64,") == 6
     for title in ("transfer", "adaptive", "matched", "Leaderboard", "Certified defenses"):
         assert title in page
     for name in ("tradeoff", "by_attack", "by_strength"):
@@ -256,7 +256,7 @@ def test_attacks_at_levels_compare_between_models_whose_strengths_differ():
     assert summary.cells["b", "AbsGain mean PGD"].mean == pytest.approx(0.2)
     assert summary.cells["a", "AbsGain PGD @ strong"].mean == pytest.approx(0.3)
     assert "AbsGain mean PGD" in columns(summary, every_strength=False)
-    assert strengths(summary)[1][0][:3] == ["PGD", "weak", "a"]
+    assert strengths(summary)[1][0][:3] == ["PGD", ("weak", 0.0), "a"]
     with pytest.raises(ValueError, match="with and without a level"):
         summarise([*results, replace(results[0], level=None)], [], cards, score_range="model")
     assert ends_of(cards, results, score_range="baseline") == {("a", 0): (30.0, 45.0), ("b", 0): (30.0, 45.0)}

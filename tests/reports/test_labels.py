@@ -18,7 +18,8 @@ from jaxiqa.core import progress as terminal
 from jaxiqa.core.files import check_labels, safe_name
 from jaxiqa.reports import write_defenses, write_report
 from jaxiqa.reports.attacks.summary import summarise
-from jaxiqa.reports.attacks.tables import render
+from jaxiqa.reports.attacks.tables import for_terminal
+from jaxiqa.reports.defenses.plots import MARKS
 from jaxiqa.reports.defenses.summary import summarise_defenses
 from jaxiqa.reports.defenses.tables import certificates
 from jaxiqa.reports.drawing import told_apart
@@ -87,13 +88,13 @@ def write(labels, folder):
     ends = {(model, 0): (0.0, 100.0) for model in labels}
     found = summarise_defenses(defended, ends)
     options = {"title": labels[0], "facts": {"command": f"python evaluate.py {labels[0]}"}}
-    tables, plots = write_defenses(folder, found, found, certificates(proofs, ends, None), **options)
+    defended = write_defenses(folder, found, found, certificates(proofs, ends, None), **options)
     summary = summarise(results, predictions, cards, score_range="model")
     summary = replace(summary, missing=tuple(f"{label} seed 0: no rows" for label in labels))
     clean = np.full((20, 30, 3), 0.5, np.float32)
     examples = [Example(IMAGES[2], label, label, 8 / 255, 40.0, 70.0, clean, clean + 8 / 255) for label in labels[-3:]]
-    write_report(folder, summary, examples, defended=tables, figures=plots, **options)
-    return [render(summary), *(table.render() for table in tables)]
+    write_report(folder, summary, examples, defended=defended, defenses=found, **options)
+    return [for_terminal(summary), *(table for section in defended for table in section.tables)]
 
 
 @pytest.fixture(scope="module")
@@ -141,7 +142,12 @@ def test_markdown_shows_every_label_as_text(report, name):
 
 @pytest.mark.parametrize(
     ("name", "columns"),
-    [("table.csv", ["model"]), ("defenses.csv", ["model", "attack", "defense"]), ("leaderboard.csv", ["defense"])],
+    [
+        ("table.csv", ["model"]),
+        ("tidy.csv", ["model", "defense"]),
+        ("defenses.csv", ["model", "attack", "defense"]),
+        ("leaderboard.csv", ["defense"]),
+    ],
 )
 def test_csv_files_contain_every_label_and_no_formula(report, name, columns):
     text = (report[0] / name).read_text()
@@ -183,14 +189,18 @@ def assert_nothing_is_cut_off(figures):
 
 
 def test_plots_show_every_label_once_and_in_full(report, figures):
-    assert len(figures) == 6
+    assert len(figures) == 7
     shown = told_apart(LABELS)
-    assert len(set(shown.values())) == len(LABELS)
+    every = set(shown.values())
+    assert len(every) == len(LABELS)
     assert_nothing_is_cut_off(figures)
     for figure in figures:
         for legend in figure.legends:
             names = [text.get_text() for text in legend.get_texts()]
-            assert set(names) - {UNDEFENDED} == set(shown.values())
+            assert set(names) - {UNDEFENDED, *(text for text, _ in MARKS.values())} in (
+                every,
+                every - {shown[LABELS[0]]},
+            )
             assert len(names) == len(set(names))
 
 

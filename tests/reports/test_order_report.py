@@ -93,7 +93,7 @@ def test_tables_and_plot_show_every_number():
     assert long.rows[-1][2] == "APGD"
     assert "to" in long.rows[-1][4][0]
     assert "\n".join(short.markdown()).count("|") > 10
-    assert order_plot(order)[1:4] == b"PNG"
+    assert order_plot(order).png[1:4] == b"PNG"
 
 
 def test_equal_scores_are_a_dash_with_the_reason():

@@ -205,7 +205,7 @@ def test_the_files_hold_every_number_and_the_published_ones(tmp_path):
     write_report(tmp_path, made.summary, [], title="t", facts={}, paper=tables)
     page = (tmp_path / "report.html").read_text()
     assert '<span class="published">0.409</span>' in page
-    assert ".published { color: GrayText" in page
+    assert ".published { color: var(--quiet)" in page
     assert "<li>data: clive; the paper: koniq10k</li>" in page
     assert page.index("Table 1: linearity") < page.index(">Results<")
 

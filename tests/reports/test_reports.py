@@ -8,7 +8,7 @@ import pytest
 
 from jaxiqa.reports import write_report
 from jaxiqa.reports.attacks.summary import summarise
-from jaxiqa.reports.attacks.tables import columns, render, strengths, tables, write_markdown
+from jaxiqa.reports.attacks.tables import columns, for_terminal, strengths, tables, write_markdown
 from jaxiqa.reports.examples import amplification, example_grid
 from jaxiqa.results.examples import Example, load, save
 from jaxiqa.results.jsonl import append_rows, read_rows
@@ -138,11 +138,11 @@ def test_the_long_table_has_every_strength_and_reports_missing_rows(tmp_path):
     summary = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
     header, lines = strengths(summary)
     assert header[:4] == ["attack", "ε", "model", "AbsGain"]
-    assert ["PGD-1", "4/255", "base"] in [line[:3] for line in lines]
+    assert ["PGD-1", ("4/255", 1.0), "base"] in [line[:3] for line in lines]
     assert len(lines) == 2 * (3 + 1)
-    assert lines[-1] == ["stAdv", "–", "hard"] + ["–"] * 7
+    assert lines[-1] == ["stAdv", ("–", 0.0), "hard"] + [("–", None)] * 7
     first = dict(zip(header, lines[0], strict=True))
-    assert (first["SSIM"], first["255 · Linf"]) == ("0.900", "2.550")
+    assert (first["SSIM"][0], first["255 · Linf"][0]) == ("0.900", "2.550")
     write_markdown(summary, tmp_path / "table.md")
     tables = [line for line in (tmp_path / "table.md").read_text().splitlines() if line.startswith("|")]
     cells = {len(re.split(r"(?<!\\)\|", line)) - 2 for line in tables}
@@ -158,7 +158,7 @@ def test_names_are_shown_as_text():
     )
     summary = summarise(results, predictions, cards, score_range="mos", mos_range=(0.0, 100.0))
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(render(summary))
+    console.print(for_terminal(summary))
     assert "base[red]" in console.export_text()
 
 
@@ -182,9 +182,14 @@ def test_the_report_is_complete_and_self_contained(tmp_path):
     summary = summarise(*rows(), score_range="mos", mos_range=(0.0, 100.0))
     page = write_report(tmp_path, summary, examples(), title="a <test>", facts={"command": "python x.py"})
     text = page.read_text()
-    assert not re.search(r'(?:src|href)\s*=\s*"(?!data:)', text)
+    assert not re.search(r'src\s*=\s*"(?!data:)', text)
+    links = set(re.findall(r'href\s*=\s*"([^"]*)"', text))
+    files = {link for link in links if not link.startswith("#")}
+    assert files == {"table.csv", "tidy.csv", "differences.csv", "examples.png"}
+    assert all((tmp_path / name).is_file() for name in files)
+    assert {link[1:] for link in links - files} == set(re.findall(r'<section id="([^"]*)"', text))
     assert "a &lt;test&gt;" in text
-    assert text.count("data:image/png;base64,") == 3
+    assert text.count("data:image/png;base64,") == 3 + 3  # plots; one clean image and its two attacked versions
     for name in ("tradeoff.png", "curves.png", "examples.png"):
         assert (tmp_path / name).read_bytes().startswith(b"\x89PNG")
     with open(tmp_path / "table.csv") as file:

@@ -53,7 +53,7 @@ def source():
     return Examples(fetch, mos)
 
 
-def run(folder, chosen, *, progress=lambda step, steps, best: None, devices=1):
+def run(folder, chosen, *, progress=lambda step, steps, loss, best: None, devices=1):
     parts, images = split_model(Tiny(rngs=nnx.Rngs(0))), source()
     optimizer = make_optimizer(parts.params, Training(learning_rate=1e-2, backbone_factor=1.0), steps_per_epoch=1)
     return fit(

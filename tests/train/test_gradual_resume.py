@@ -38,7 +38,7 @@ def whole(request, tmp_path_factory):
 def test_a_run_killed_anywhere_ends_with_the_same_bits(whole, killed, tmp_path):
     chosen, expected = whole
 
-    def kill(step, steps, best):
+    def kill(step, steps, loss, best):
         if step == killed:
             raise MemoryError("killed")
 
@@ -52,7 +52,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_bits(whole, killed, tmp_path):
 def test_a_run_stopped_between_two_steps_ends_with_the_same_bits(whole, stopped, tmp_path):
     chosen, expected = whole
 
-    def stop(step, steps, best):
+    def stop(step, steps, loss, best):
         if step == stopped:
             os.kill(os.getpid(), signal.SIGTERM)
 

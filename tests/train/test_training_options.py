@@ -1,5 +1,6 @@
 """Options of a training, each with what it must not change."""
 
+import json
 from dataclasses import replace
 
 import jax
@@ -172,12 +173,14 @@ def source(crops=0, **options):
     return Examples(fetch, mos, crops=crops, **options)
 
 
-def train(folder, *, epochs=2, training=None, crops=0, stop=None, **options):
+def train(folder, *, epochs=2, training=None, crops=0, stop=None, seen=None, **options):
     parts = split_model(Tiny(rate=0.2, rngs=nnx.Rngs(0)))
     training = training or Training(learning_rate=1e-2, backbone_factor=1.0)
     optimizer = make_optimizer(parts.params, replace(training, epochs=epochs), steps_per_epoch=4)
 
-    def progress(step, total, best):
+    def progress(step, total, loss, best):
+        if seen is not None:
+            seen.append((step, total, loss, best))
         if step == stop:
             raise KeyboardInterrupt
 
@@ -195,6 +198,21 @@ def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
     for x, y, start_value in zip(a, b, first, strict=True):
         assert not np.array_equal(x, y)
         assert np.linalg.norm(x - start_value) < np.linalg.norm(y - start_value)  # it lags behind
+
+
+def test_progress_has_the_loss_of_the_step_before_and_the_best_correlation(tmp_path):
+    seen = []
+    result, _ = train(tmp_path, seen=seen)
+    steps, totals, losses, best = zip(*seen, strict=True)
+    assert steps == tuple(range(1, 9))
+    assert set(totals) == {8}
+    assert np.isnan(losses[0])
+    assert np.isfinite(losses[1:]).all()
+    rows = [json.loads(line) for line in (tmp_path / "metrics.jsonl").read_text().splitlines()]
+    assert np.mean(losses[1:5]) == pytest.approx(rows[0]["loss"], rel=1e-6)
+    assert best[:4] == (-np.inf,) * 4
+    assert best[4:] == (pytest.approx(rows[0]["validation_srocc"]),) * 4
+    assert result.best_correlation >= best[-1]
 
 
 @pytest.mark.parametrize("crops", every(2, [3, 0]))

@@ -9,7 +9,8 @@ from matplotlib.figure import Figure
 
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.ranks import bootstrap_difference, combined, worst_srocc
-from jaxiqa.reports.drawing import COLOURS, MARKERS, legend, png, told_apart
+from jaxiqa.reports.drawing import extremes, legend, png, style, told_apart
+from jaxiqa.reports.section import Drawing
 from jaxiqa.reports.strengths import in_255ths
 from jaxiqa.reports.table import Entry, Table
 from jaxiqa.results.rows import CLEAN, RankRow
@@ -192,25 +193,36 @@ def _several(values: tuple[float, ...] | None) -> Entry:
     return (f"{mean:.3f} ± {np.std(values, ddof=1):.3f}" if len(values) > 1 else f"{mean:.3f}"), mean
 
 
-def order_plot(order: Order) -> bytes:
-    """Plot the worst SROCC over the strength, from clean images on; one line per model. Returns the PNG's bytes."""
+def order_plot(order: Order) -> Drawing:
+    """Plot the worst SROCC over the strength, from clean images on; one line per model."""
     figure = Figure(figsize=(5.2, 3.6 + 0.12 * len(order.models)), layout="constrained")
     panel, names = figure.subplots(), told_apart(order.models)
     places = {epsilon: place for place, epsilon in enumerate((0.0, *order.epsilons))}
+    seeds = max((len(left.srocc) for left in order.left.values()), default=0)
     for number, model in enumerate(order.models):
         found = [(places[e], order.left[model, e].srocc) for e in places if (model, e) in order.left]
         if found:
             x, values = zip(*found, strict=True)
             means = [np.mean(value) for value in values]
             spread = [np.std(value, ddof=1) if len(value) > 1 else 0.0 for value in values]
-            colour, marker = COLOURS[number % len(COLOURS)], MARKERS[number % len(MARKERS)]
-            panel.errorbar(
-                x, means, yerr=spread, capsize=2, markersize=5, label=names[model], color=colour, marker=marker
-            )
+            bars = spread if any(spread) else None
+            panel.errorbar(x, means, yerr=bars, capsize=2, markersize=5, label=names[model], **style(number))
     panel.axhline(0, color="#999999", linewidth=0.8)
     panel.set_xticks(range(len(places)), ["clean", *(f"{255 * e:.3g}" for e in order.epsilons)])
     panel.set(xlabel="ε · 255", ylabel="worst SROCC (↑ better)", ylim=(-1.05, 1.05))
     panel.grid(alpha=0.25)
     panel.spines[["top", "right"]].set_visible(False)
     legend(figure, [panel])
-    return png(figure)
+    described = [
+        f"{in_255ths(e) if e else 'clean'}: "
+        + extremes({m: float(np.mean(order.left[m, e].srocc)) for m in order.models if (m, e) in order.left})
+        for e in places
+    ]
+    return Drawing(
+        "Worst SROCC over the strength of attacks on the order",
+        f"One line per model from clean images to the largest ε. {'. '.join(described)}.",
+        f"Bars: ± the standard deviation over {seeds} seeds."
+        if seeds > 1
+        else "One seed, so no bars: nothing is known of the deviation between trainings.",
+        png(figure),
+    )

@@ -1,8 +1,8 @@
 """Compute the numbers of the tables from rows: per model, mean and deviation over seeds."""
 
 from collections import defaultdict
-from collections.abc import Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -59,10 +59,12 @@ class Summary:
     score_range: str
     missing: tuple[str, ...]
     """What could not be computed, and why."""
-    masked: tuple[str, ...] = ()
-    """Signs of masked gradients, and what to do about them."""
-    passed: tuple[str, ...] = ()
-    """Per model, the checks for masked gradients that found no sign."""
+    checks: tuple[MaskingRow, ...] = ()
+    """The checks for masked gradients of these models."""
+    by_seed: Mapping[tuple[str, int, str], float] = field(default_factory=dict)
+    """(model, seed, column) -> value."""
+    by_image: Mapping[tuple[str, int, str], np.ndarray] = field(default_factory=dict)
+    """(model, seed, column) -> one value per attacked image, in the same order for all; of columns that are means."""
 
 
 def column(gain: str, attack: str, strength: StrengthKey = None) -> str:
@@ -122,8 +124,8 @@ def summarise(
 
     scales = ends_of(models, results, score_range=score_range, mos_range=mos_range)
 
-    per_seed: dict[tuple[str, str], list[float]] = defaultdict(list)
-    per_image: dict[tuple[str, str], list[np.ndarray]] = defaultdict(list)
+    by_seed: dict[tuple[str, int, str], float] = {}
+    by_image: dict[tuple[str, int, str], np.ndarray] = {}
     for card in models:
         name, where = card.model, f"{card.model} seed {card.seed}"
         found = {
@@ -140,7 +142,7 @@ def summarise(
         for label, epsilons in strengths.items():
             if not ends:
                 break
-            curves: dict[str, list[float]] = defaultdict(list)
+            curves: dict[str, list[np.ndarray]] = defaultdict(list)
             for epsilon in epsilons:
                 cell = scores[name, card.seed, label, epsilon]
                 if set(cell) != images:
@@ -150,38 +152,44 @@ def summarise(
                 scores_of = np.array([cell[image] for image in sorted(cell)]).T
                 for gain, (function, which) in GAINS.items():
                     values = function(scores_of[0], scores_of[which], *ends)
-                    per_image[name, column(gain, label, epsilon)].append(values)
-                    found[column(gain, label, epsilon)] = float(values.mean())
-                    curves[gain].append(float(values.mean()))
+                    by_image[name, card.seed, column(gain, label, epsilon)] = values
+                    curves[gain].append(values)
                 for change, (which, factor) in CHANGES.items():
-                    found[column(change, label, epsilon)] = factor * float(scores_of[which].mean())
+                    by_image[name, card.seed, column(change, label, epsilon)] = factor * scores_of[which]
             for gain, curve in curves.items():
                 if None not in epsilons and len(curve) == len(epsilons):
-                    named_ones = isinstance(epsilons[0], str)
-                    area = np.mean(curve) if named_ones else auc(np.array(epsilons), np.array(curve))
-                    found[overall(gain, label, epsilons)] = float(area)
-        for key, value in found.items():
-            per_seed[name, key].append(value)
+                    by_image[name, card.seed, overall(gain, label, epsilons)] = _areas(epsilons, np.array(curve))
+        by_seed |= {(name, card.seed, key): value for key, value in found.items()}
+    by_seed |= {key: float(values.mean()) for key, values in by_image.items()}
 
-    cells = {key: _value(values, per_image.get(key)) for key, values in per_seed.items()}
+    per_seed: dict[tuple[str, str], list[int]] = defaultdict(list)
+    for name, seed, key in by_seed:
+        per_seed[name, key].append(seed)
+    cells = {
+        (name, key): _value(
+            [by_seed[name, seed, key] for seed in of],
+            [by_image[name, seed, key] for seed in of if (name, seed, key) in by_image],
+        )
+        for (name, key), of in per_seed.items()
+    }
     test_images = max((card.test_images for card in models), default=0)
     seeds = tuple(sorted({card.seed for card in models}))
-    masked = tuple(
-        f"{row.model} seed {row.seed}: {row.check}: {row.value:.3g}, limit {row.limit:.3g}: {row.remedy}"
-        for row in masking
-        if row.flagged and row.model in names
-    )
-    passed: dict[str, list[str]] = defaultdict(list)
-    for row in masking:
-        if row.model in names and not row.flagged:
-            passed[f"{row.model} seed {row.seed}"].append(row.check)
-    sound = tuple(f"{where}: {', '.join(checks)}" for where, checks in passed.items())
-    return Summary(names, strengths, cells, seeds, len(images), test_images, score_range, tuple(missing), masked, sound)
+    checks = tuple(row for row in masking if row.model in names)
+    facts = (seeds, len(images), test_images, score_range, tuple(missing), checks)
+    return Summary(names, strengths, cells, *facts, by_seed, by_image)
 
 
-def _value(per_seed: list[float], per_image: list[np.ndarray] | None) -> Value:
+def _areas(strengths: Sequence[StrengthKey], curves: np.ndarray) -> np.ndarray:
+    """Return one number per image for its curve over the strengths, ``strengths images``: `auc`, which is linear."""
+    if isinstance(strengths[0], str):
+        return curves.mean(0)
+    epsilons = np.array(strengths, np.float64)
+    return np.array([auc(epsilons, one) for one in np.eye(len(epsilons))]) @ curves
+
+
+def _value(per_seed: list[float], per_image: list[np.ndarray]) -> Value:
     deviation = float(np.std(per_seed, ddof=1)) if len(per_seed) > 1 else 0.0
-    interval = interval95(np.mean(per_image, axis=0)) if per_image is not None and len(per_image[0]) > 1 else None
+    interval = interval95(np.mean(per_image, axis=0)) if per_image and len(per_image[0]) > 1 else None
     return Value(float(np.mean(per_seed)), deviation, len(per_seed), interval)
 
 

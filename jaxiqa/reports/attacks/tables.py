@@ -3,11 +3,9 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from rich import table as rich_table
-from rich.text import Text
-
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
+from jaxiqa.reports.attacks.masking import masking_notes, masking_table
 from jaxiqa.reports.attacks.summary import CERTIFIED, CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
 from jaxiqa.reports.strengths import format_strength
 from jaxiqa.reports.table import Entry, Table
@@ -67,26 +65,28 @@ def notes(summary: Summary) -> list[str]:
     lines.append(
         "SSIM and Linf: means over the images, of the attacked image before it is stored, against the clean one."
     )
-    lines += [f"Checks for masked gradients that found no sign: {checks}." for checks in summary.passed]
-    lines += [f"Warning, masked gradients? {sign}." for sign in summary.masked]
+    lines += masking_notes(summary.checks)
     return lines + [f"Missing: {what}." for what in summary.missing]
 
 
-def strengths(summary: Summary) -> tuple[list[str], list[list[str]]]:
+def strengths(summary: Summary) -> tuple[list[str], list[list[str | Entry]]]:
     """Return header and lines of the long table: every attack at every strength, one line per model."""
-    lines = []
+    lines: list[list[str | Entry]] = []
     for attack, epsilons in summary.attacks.items():
-        for epsilon in epsilons:
+        for order, epsilon in enumerate(epsilons):
             for model in summary.models:
                 value = summary.cells.get((model, column("AbsGain", attack, epsilon)))
                 interval = value.interval if value else None
-                lines.append(
-                    [attack, format_strength(epsilon), model]
-                    + [cell(summary, model, column(gain, attack, epsilon)) for gain in GAINS]
-                    + [cell(summary, model, column(change, attack, epsilon)) for change in CHANGES]
-                    + ["–" if interval is None else f"{interval[0]:.3f} to {interval[1]:.3f}"]
-                )
+                measures = [entry(summary, model, column(name, attack, epsilon)) for name in (*GAINS, *CHANGES)]
+                ends: Entry = (f"{interval[0]:.3f} to {interval[1]:.3f}", interval[0]) if interval else ("–", None)
+                lines.append([attack, (format_strength(epsilon), float(order)), model, *measures, ends])
     return ["attack", "ε", "model", *GAINS, *CHANGES, "AbsGain, 95 %"], lines
+
+
+def entry(summary: Summary, model: str, name: str) -> Entry:
+    """Return a value for reading and for sorting."""
+    value = summary.cells.get((model, name))
+    return cell(summary, model, name), None if value is None else value.mean
 
 
 def cell(summary: Summary, model: str, name: str) -> str:
@@ -119,8 +119,7 @@ def tables(summary: Summary) -> list[Table]:
     """Return the table, and the long one with every attack at every strength."""
     names = columns(summary, every_strength=False)
     rows: list[Sequence[str | Entry]] = [
-        [model, *((cell(summary, model, name), _mean(summary, model, name)) for name in names)]
-        for model in summary.models
+        [model, *(entry(summary, model, name) for name in names)] for model in summary.models
     ]
     found = [Table("Results", ["model", *names], rows, notes(summary))]
     if summary.attacks:
@@ -129,26 +128,21 @@ def tables(summary: Summary) -> list[Table]:
     return found
 
 
-def _mean(summary: Summary, model: str, name: str) -> float | None:
-    value = summary.cells.get((model, name))
-    return None if value is None else value.mean
-
-
 def write_markdown(summary: Summary, path: Path) -> None:
-    """Write the table, its notes, and the long table by strength."""
+    """Write the table, its notes, the long table by strength, and the checks for masked gradients."""
     main, *long = tables(summary)
     lines = [*main.markdown(), "", *main.markdown_notes()]
     for table in long:
         lines += ["", "By strength:", "", *table.markdown()]
+    if checks := masking_table(summary.checks):
+        lines += ["", f"{checks.title}:", "", *checks.markdown(), "", *checks.markdown_notes()]
     write_text(path, "\n".join([*lines, ""]))
 
 
-def render(summary: Summary) -> rich_table.Table:
-    """Return the table for the terminal, one line per column: a terminal is narrow and models are few."""
-    table = rich_table.Table()
-    table.add_column("")
-    for model in summary.models:
-        table.add_column(Text(model), justify="right")
-    for name in columns(summary, every_strength=False):
-        table.add_row(Text(name), *(cell(summary, model, name) for model in summary.models))
-    return table
+def for_terminal(summary: Summary) -> Table:
+    """Return the table for a terminal, one line per column: a terminal is narrow and models are few."""
+    names = columns(summary, every_strength=False)
+    rows: list[list[str | Entry]] = [
+        [name, *(entry(summary, model, name) for model in summary.models)] for name in names
+    ]
+    return Table("", ["", *summary.models], rows)

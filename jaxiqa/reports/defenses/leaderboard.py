@@ -6,8 +6,9 @@ from pathlib import Path
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, Defenses, Number
-from jaxiqa.reports.defenses.tables import SHOWN, entry
+from jaxiqa.reports.defenses.tables import DIGITS, SHOWN, entry
 from jaxiqa.reports.page import page
+from jaxiqa.reports.section import Section
 from jaxiqa.reports.table import Compared, Entry, Table
 from jaxiqa.results.rows import UNDEFENDED
 
@@ -63,7 +64,7 @@ def leaderboard(defenses: Defenses) -> Table:
     for label in order:
         ranked = not reasons[label]
         rank += ranked
-        cells = [entry(found[label][view].get(name)) for view in VIEWS for name in NAMES[view]]
+        cells = [entry(found[label][view].get(name), DIGITS.get(name, 3)) for view in VIEWS for name in NAMES[view]]
         seconds = [cell.seconds for cell in defenses.chosen(label, TRANSFER)] or [0.0]
         mean = sum(seconds) / len(seconds)
         rows.append(
@@ -71,7 +72,7 @@ def leaderboard(defenses: Defenses) -> Table:
                 label,
                 (str(rank), float(rank)) if ranked else ("–", None),
                 entry(worst(found[label]), 2),
-                (reasons[label], None),
+                reasons[label],
                 *cells,
                 (f"{mean:.3f}", mean),
                 *((str(count), float(count)) for count in counts[label]),
@@ -92,9 +93,10 @@ def leaderboard(defenses: Defenses) -> Table:
 def write_leaderboard(defenses: Defenses, folder: Path, *, title: str, facts: Mapping[str, str]) -> Table:
     """Write leaderboard.csv, numbers in full precision, and leaderboard.html; return the table."""
     table = leaderboard(defenses)
-    lines = [[_cell(name, item) for name, item in zip(table.header, row, strict=True)] for row in table.rows]
+    lines = [[_cell(item) for item in row] for row in table.rows]
     write_text(folder / "leaderboard.csv", as_csv([table.header, *lines]))
-    write_text(folder / "leaderboard.html", page([table], {}, title=f"{title}: leaderboard", facts=facts))
+    section = Section(table.title, [table], files=["leaderboard.csv"])
+    write_text(folder / "leaderboard.html", page([section], title=f"{title}: leaderboard", facts=facts))
     return table
 
 
@@ -126,8 +128,8 @@ def _masked(found: dict[str, dict[str, dict[str, Number]]]) -> list[str]:
     ]
 
 
-def _cell(name: str, item: str | Entry | Compared) -> str:
+def _cell(item: str | Entry | Compared) -> str:
     """Return an entry for the csv file: text, or a number in full precision."""
-    if isinstance(item, str) or name == WHY:
-        return item if isinstance(item, str) else item[0]
+    if isinstance(item, str):
+        return item
     return "" if item[1] is None else repr(item[1])

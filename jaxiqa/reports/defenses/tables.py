@@ -1,7 +1,7 @@
 """Tables of defenses: the benchmark's Table 4, every cell as csv, and certified defenses."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -12,12 +12,16 @@ from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import abstention, cert_r, cert_rd
 from jaxiqa.measures.robustness import interval95
 from jaxiqa.reports.defenses.summary import ADAPTIVE, DEFENSE_MEASURES, MATCHED, TRANSFER, Defenses, Number, pool
-from jaxiqa.reports.strengths import format_strength
+from jaxiqa.reports.strengths import as_number, format_strength
 from jaxiqa.reports.table import Entry, Table
+from jaxiqa.reports.tidy import Line, interval_cells
 from jaxiqa.results.rows import UNDEFENDED, CertificateRow
 
 SHOWN = ("D", "D(D)", "Q", "SROCC clear", "SROCC adv")
 """The columns of the benchmark's Table 4."""
+
+DIGITS = {"D": 2, "D(D)": 2}
+"""Decimals of measures in per cent; others have three."""
 
 TITLES = {
     TRANSFER: "transfer: the adversarial set, made without knowledge of the defense",
@@ -44,8 +48,7 @@ def table4(defenses: Defenses) -> list[Table]:
         for label in defenses.labels:
             numbers = defenses.view(label, view)
             if numbers:
-                digits = {"D": 2, "D(D)": 2}
-                rows.append([label, *(entry(numbers.get(name), digits.get(name, 3)) for name in SHOWN)])
+                rows.append([label, *(entry(numbers.get(name), DIGITS.get(name, 3)) for name in SHOWN)])
         if rows:
             explained = notes(defenses, view, full=not tables)
             tables.append(Table(f"Defenses, {title}", ["defense", *SHOWN], rows, explained))
@@ -93,6 +96,16 @@ def write_cells(defenses: Defenses, path: Path) -> None:
             line += ["" if number is None else repr(number.mean), *interval]
         lines.append(line)
     write_text(path, as_csv([header, *lines]))
+
+
+def tidy_lines(defenses: Defenses) -> Iterator[Line]:
+    """Yield the numbers of every defense for `jaxiqa.reports.tidy.tidy_csv`."""
+    for cell in defenses.cells:
+        key, numbers = cell.key, pool([cell])
+        for measure in DEFENSE_MEASURES:
+            if number := numbers.get(measure):
+                where = (key.model, str(key.seed), key.attack, as_number(key.strength), key.defense)
+                yield *where, f"{measure}, {key.mode}", repr(number.mean), *interval_cells(number.interval)
 
 
 CERTIFIED = {
