@@ -76,7 +76,9 @@ def training_batches(
         return int(index) // max(crops, 1), View(mirrored, inverted, places)
 
     dataset = grain.MapDataset.range(count * max(crops, 1)).seed(seed).shuffle().repeat()
-    dataset = dataset.random_map(choose).map(lambda choice: fetch(*choice)).batch(batch_size // shares)
+    dataset = (
+        dataset.random_map(choose).map(lambda choice: fetch(*choice)).batch(batch_size // shares, drop_remainder=True)
+    )
     options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=2 * threads)
     return iter(dataset[start * shares + index :: shares].to_iter_dataset(options))
 
