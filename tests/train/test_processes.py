@@ -93,7 +93,7 @@ def one(tmp_path_factory):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("count", [2, 4])
+@pytest.mark.parametrize("count", [2, pytest.param(4, marks=pytest.mark.release)])
 def test_ten_steps_of_several_processes_equal_those_of_one(count, one, tmp_path):
     assert wait(start(tmp_path, count)) == [0] * count, logs(tmp_path)
     assert f"done {count} {count}" in (tmp_path / "log0.txt").read_text()
@@ -103,6 +103,7 @@ def test_ten_steps_of_several_processes_equal_those_of_one(count, one, tmp_path)
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_killed_and_stopped_processes_go_on_in_another_number(one, tmp_path):
     four = start(tmp_path, 4, pause=0.5)
     wait_for(lambda: sealed(tmp_path) == [5], four, tmp_path)
