@@ -8,7 +8,8 @@ from rich.text import Text
 
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
-from jaxiqa.reports.attacks.summary import CERTIFIED, CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
+from jaxiqa.reports.attacks.gains import CHANGES, GAINS
+from jaxiqa.reports.attacks.summary import CERTIFIED, SCORE_RANGES, Summary, column, overall
 from jaxiqa.reports.strengths import format_strength
 from jaxiqa.reports.table import Entry, Table
 
