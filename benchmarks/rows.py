@@ -1,4 +1,4 @@
-"""Ten million rows: seconds and peak memory of the report, of a resumed run's decision, and of a large data set's start.
+"""Ten million rows: seconds and memory of the report, of what a resumed run finds missing, and of a large data set.
 
     python benchmarks/rows.py                     # 10 models x 17 attacks x 5 strengths x 10,000 images
     python benchmarks/rows.py --images 600        # fewer images
@@ -8,11 +8,9 @@ Rows and files are made once, in --folder, and used again. Every number is of a 
 seconds, and the largest resident memory. "compact" is the first reading of lines that have no Parquet files yet.
 """
 
-import argparse
 import hashlib
 import json
 import shutil
-import subprocess
 import sys
 import time
 from pathlib import Path

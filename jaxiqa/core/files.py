@@ -193,9 +193,11 @@ def open_sealed(text: str) -> dict[str, Any]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of a killed `write_bytes` in ``folder`` and below; call it only inside `locked`."""
-    for path in folder.rglob(".*.tmp"):
-        if is_leftover(path):
+    """Delete temporary files and folders of killed programs in ``folder`` and below; call it only inside `locked`."""
+    for path in list(folder.rglob(".*.tmp")):
+        if is_leftover(path) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif is_leftover(path):
             path.unlink(missing_ok=True)
 
 

@@ -3,7 +3,7 @@
 from collections import defaultdict
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
@@ -26,6 +26,9 @@ class Scores:
     attacked: np.ndarray
 
 
+CellKey = TypeVar("CellKey", bound=tuple)
+
+
 class Key(NamedTuple):
     """The identity of a cell."""
 
@@ -44,7 +47,7 @@ def counts(results: Rows) -> dict[Key, int]:
     """
     found = results.select(
         f"model, seed, attack, {LEVEL} AS level, {RADIUS} AS radius, count(*)",
-        "GROUP BY ALL ORDER BY model, attack, seed, level NULLS FIRST, radius NULLS FIRST",
+        "GROUP BY ALL ORDER BY model, attack, seed, level, radius",
     )
     return {Key(model, seed, attack, level or radius): count for model, seed, attack, level, radius, count in found}
 
@@ -63,24 +66,39 @@ def scores(
     Raises:
         ValueError: an image has two rows in one cell.
     """
-    chosen = results.only(model=model, attack=attack)
-    again, *arrays = chosen.arrays(
-        f"coalesce(image = lag(image) OVER (PARTITION BY seed, {LEVEL}, {RADIUS} ORDER BY image), false), "
-        + ", ".join(columns),
-        f"ORDER BY seed, {LEVEL} NULLS FIRST, {RADIUS} NULLS FIRST, image",
-    )
-    if again.any():
-        seen = set()
-        for row in chosen.all():
-            if (key := (row.seed, row.strength, row.image)) in seen:
-                raise ValueError(f"image {row.image!r} has two results: {row}")
-            seen.add(key)
-    found, first = {}, 0
-    for key, count in cells.items():
-        if (key.model, key.attack) == (model, attack):
-            found[key] = np.array([array[first : first + count] for array in arrays], np.float64)
-            first += count
-    return found
+    mine = {key: count for key, count in cells.items() if (key.model, key.attack) == (model, attack)}
+    return divided(results.only(model=model, attack=attack), mine, f"seed, {LEVEL}, {RADIUS}", columns, "results")
+
+
+def divided(
+    rows: Rows, cells: Mapping[CellKey, int], keys: str, columns: Sequence[str], name: str
+) -> dict[CellKey, np.ndarray]:
+    """Read rows and divide them into cells, float64 ``columns images``, images sorted by name.
+
+    Args:
+        rows: the rows of these cells.
+        cells: cell -> its number of rows, sorted by ``keys``.
+        keys: what distinguishes cells, in SQL.
+        columns: numbers, in SQL.
+        name: of several rows, for the error.
+
+    Raises:
+        ValueError: an image has two rows in one cell.
+    """
+    again = f"coalesce(image = lag(image) OVER (PARTITION BY {keys} ORDER BY image), false)"
+    twice, *arrays = rows.arrays(", ".join([again, *columns]), f"ORDER BY {keys}, image")
+    if twice.any():
+        raise ValueError(_twice(rows, keys, name))
+    ends = np.cumsum(list(cells.values()))[:-1]
+    parts = np.split(np.array(arrays, np.float64), ends, axis=1)
+    return dict(zip(cells, parts, strict=True))
+
+
+def _twice(rows: Rows, keys: str, name: str) -> str:
+    """Say which image has two rows in one cell."""
+    count = f"row_number() OVER (PARTITION BY {keys}, image ORDER BY place)"
+    ((place, image),) = rows.select("place, image", f"QUALIFY {count} = 2 ORDER BY place LIMIT 1")
+    return f"image {image!r} has two {name}: {rows.only(place=place).all()[0]}"
 
 
 class Curves(Mapping[tuple[str, int, str], Mapping[StrengthKey, Scores]]):

@@ -23,10 +23,12 @@ def connect(spill: Path | None = None) -> Any:
     """Return a DuckDB connection without a file; ``spill`` is the folder for what exceeds its memory."""
     import duckdb  # not at the top: the import is too slow for --help
 
-    settings = {"memory_limit": MEMORY, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    settings: dict[str, Any] = {"memory_limit": MEMORY, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
     if spill is not None:
         settings["temp_directory"] = str(spill)
-    return duckdb.connect(":memory:", config=settings)
+    engine = duckdb.connect(":memory:", config=settings)
+    engine.execute("SET default_null_order = 'nulls_first'")
+    return engine
 
 
 @contextmanager
@@ -73,9 +75,7 @@ class Rows:
         if rows:
             parts = list(zip(*(astuple(row) for row in rows), strict=True))
             given = {"place": np.arange(len(rows))}
-            given |= {
-                name: np.array(values, object) for name, values in zip(schema(kind), parts, strict=True)
-            }
+            given |= {name: np.array(values, object) for name, values in zip(schema(kind), parts, strict=True)}
             engine.register("incoming", given)
             engine.execute("INSERT INTO given SELECT * FROM incoming")
             engine.unregister("incoming")
@@ -113,6 +113,20 @@ class Rows:
             f"(SELECT * REPLACE ({place} AS place) FROM {self.source})",
             (list(order), *self.values),
         )
+
+    def finished(self, images: Sequence[str]) -> set[tuple[str, StrengthKey]]:
+        """Return (attack, strength) of those that have a row of every one of these images."""
+        found = self.select(
+            f"attack, {LEVEL} AS level, {RADIUS} AS radius, count(DISTINCT image)",
+            "WHERE image IN (SELECT unnest(?::VARCHAR[])) GROUP BY ALL",
+            list(images),
+        )
+        return {(attack, level or radius) for attack, level, radius, count in found if count == len(set(images))}
+
+    def keys(self, *fields: str) -> set[tuple[Any, ...]]:
+        """Return the values of these fields, and the strength after them, of all rows."""
+        found = self.select(", ".join([*(f'"{field}"' for field in fields), LEVEL, RADIUS]))
+        return {(*values, level or radius) for *values, level, radius in found}
 
     def select(self, columns: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
         """Return the result of a query; ``rest`` is what follows FROM, such as GROUP BY, ``values`` its parameters."""

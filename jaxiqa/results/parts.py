@@ -67,21 +67,21 @@ def parts_of(engine: Any, lines: Path, kind: type, checked: Sequence[Part] = ())
         WriteError: a part cannot be written.
     """
     folder, found = folder_of(lines, kind), list(checked)
-    known = {path: _NAME.fullmatch(path.name) for path in sorted(folder.glob("*.parquet"))}
+    known: dict[Path, Any] = {path: _NAME.fullmatch(path.name) for path in sorted(folder.glob("*.parquet"))}
     with open(lines, "rb") as file:
         start, before = found[-1].stop if found else 0, sum(part.rows for part in found)
         while content := _block(file, start):
-            part = None
-            for path, name in known.items():
-                if name and int(name[1]) == start and _fits(path, name, content):
-                    part = Part(path, start, start + len(content), int(name[3]))
-            if part is None:
+            fitting = [path for path, name in known.items() if name and _fits(path, name, start, content)]
+            if fitting:
+                part = Part(fitting[0], start, start + len(content), int(known.pop(fitting[0])[3]))
+            else:
                 part = _make(engine, folder, lines, kind, content, start, before, sealed=_sealed_before(file, start))
             found.append(part)
             start, before = part.stop, before + part.rows
-    for path in known.keys() - {part.path for part in found}:
+    for path in known.keys() - {part.path for part in checked}:
         _log.warning("%s is damaged or of other lines than those in %s; it is not used", path, lines)
-        path.unlink(missing_ok=True)
+        if path not in {part.path for part in found}:  # it was made again
+            path.unlink(missing_ok=True)
     return found
 
 
@@ -114,9 +114,9 @@ def _sealed_before(file: BinaryIO, start: int) -> bool:
     return SEAL in file.read(min(start, 30))
 
 
-def _fits(path: Path, name: re.Match[str], content: bytes) -> bool:
+def _fits(path: Path, name: re.Match[str], start: int, content: bytes) -> bool:
     """Return whether a Parquet file is undamaged, and made of these lines."""
-    if int(name[2]) != int(name[1]) + len(content) or name[4] != _digest(content):
+    if (int(name[1]), int(name[2])) != (start, start + len(content)) or name[4] != _digest(content):
         return False
     with open(path, "rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()[:16] == name[5]

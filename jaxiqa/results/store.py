@@ -46,7 +46,7 @@ class Store:
 
     @cached_property
     def _engine(self) -> Any:
-        return connect(neighbour(self.root / "spill"))
+        return connect(neighbour(self.root / "parquet" / "spill"))
 
     def rows(self, kind: type) -> Rows:
         """Return the rows of one kind; none if there is no file.

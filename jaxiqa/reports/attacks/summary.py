@@ -217,12 +217,11 @@ def ends_of(
     baseline: dict[int, tuple[float, float]] = {}
     if score_range == "baseline" and models:
         first = Rows.of(results, ResultRow).only(model=models[0].model)
-        baseline = {seed: ends for seed, *ends in first.select("seed, min(score), max(score)", "GROUP BY seed")}
-    found = {}
+        found = first.select("seed, min(score), max(score)", "GROUP BY seed")
+        baseline = {seed: (low, high) for seed, low, high in found}
+    scales = {}
     for card in models:
-        ends = {"mos": mos_range, "model": (card.score_low, card.score_high)}.get(
-            score_range, baseline.get(card.seed)
-        )
+        ends = {"mos": mos_range, "model": (card.score_low, card.score_high)}.get(score_range, baseline.get(card.seed))
         if ends is None:
             continue
         low, high = ends
@@ -231,5 +230,5 @@ def ends_of(
                 f"score_range={score_range!r} gives {card.model} seed {card.seed} the ends {(low, high)}; "
                 "low must be below high"
             )
-        found[card.model, card.seed] = low, high
-    return found
+        scales[card.model, card.seed] = low, high
+    return scales
