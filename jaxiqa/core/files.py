@@ -62,6 +62,13 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(f"cannot write {path}: {MENDS.get(said[0]) or os.strerror(said[0])}") from error
 
 
+def cache_folder() -> Path:
+    """Return ``$JAXIQA_CACHE``, or the user's cache folder of this project."""
+    import pooch
+
+    return Path(os.environ.get("JAXIQA_CACHE") or pooch.os_cache("jaxiqa"))
+
+
 def check_space(folder: Path, needed: int) -> None:
     """Check, before many files are written, that ``needed`` bytes are free in ``folder``; else raise `WriteError`."""
     with writing(folder):

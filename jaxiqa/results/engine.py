@@ -23,7 +23,11 @@ def connect(spill: Path | None = None) -> Any:
     """Return a DuckDB connection without a file; ``spill`` is the folder for what exceeds its memory."""
     import duckdb  # not at the top: the import is too slow for --help
 
-    settings: dict[str, Any] = {"memory_limit": MEMORY, "autoinstall_known_extensions": False, "autoload_known_extensions": False}
+    settings: dict[str, Any] = {
+        "memory_limit": MEMORY,
+        "autoinstall_known_extensions": False,
+        "autoload_known_extensions": False,
+    }
     if spill is not None:
         settings["temp_directory"] = str(spill)
     engine = duckdb.connect(":memory:", config=settings)
