@@ -117,8 +117,11 @@ def _about(name: str) -> str | None:
 def first_weights(model: dict[str, Any]) -> dict[str, str]:
     """Return the licence of the published weights that the training started from, if it is known."""
     from jaxiqa.models import BACKBONES, MODELS
+    from jaxiqa.models.zoo import SHIPPED
 
     metric, backbone, weights = model.get("metric", "linearity"), model.get("backbone"), model.get("weights")
+    if weights in SHIPPED:
+        return {f"first weights ({weights})": "Apache-2.0"}
     if weights in MODELS[metric].weights:
         return {f"first weights ({weights} of {metric})": MODELS[metric].licence}
     source = BACKBONES[backbone].weights.get(weights) if backbone in BACKBONES else None

@@ -44,14 +44,14 @@ def so_far(loss: float, best: float, select: str) -> str:
     Args:
         loss: nan before the first.
         best: -inf before the first.
-        select: the correlation that decides the best epoch: "srocc", "plcc", or "sum" for both.
+        select: the correlation that decides the best epoch: "srocc", "plcc", or "sum" for both; or "last".
 
-    >>> so_far(float("nan"), float("-inf"), "srocc"), so_far(0.5, 0.81, "plcc")
-    ('loss –, best SROCC –', 'loss 0.500, best PLCC 0.810')
+    >>> so_far(float("nan"), float("-inf"), "srocc"), so_far(0.5, 0.81, "last")
+    ('loss –, best SROCC –', 'loss 0.500, SROCC of the last epoch 0.810')
     """
-    name = "SROCC + PLCC" if select == "sum" else select.upper()
+    name = {"sum": "best SROCC + PLCC", "last": "SROCC of the last epoch"}.get(select, f"best {select.upper()}")
     shown_loss, shown_best = (f"{value:.3f}" if math.isfinite(value) else "–" for value in (loss, best))
-    return f"loss {shown_loss}, best {name} {shown_best}"
+    return f"loss {shown_loss}, {name} {shown_best}"
 
 
 @runtime_checkable

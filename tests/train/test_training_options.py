@@ -20,12 +20,12 @@ from jaxiqa.nn.conv import conv
 from jaxiqa.nn.dropout import Dropout
 from jaxiqa.nn.stages import Stages
 from jaxiqa.train.examples import Examples
-from jaxiqa.train.loop import fit
+from jaxiqa.train.loop import _end_epoch, fit
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.parallel import AXIS, data_parallel
 from jaxiqa.train.penalties import make_penalty
-from jaxiqa.train.state import split_model, start
+from jaxiqa.train.state import TrainState, split_model, start
 from jaxiqa.train.step import DEFAULTS, make_step
 
 
@@ -242,6 +242,20 @@ def test_the_chosen_correlation_decides_the_best_epoch(select, tmp_path):
     values = [sum(row[f"validation_{name}"] for name in names) for row in rows]
     assert result.best_epoch == 1 + int(np.argmax(values))
     assert result.best_correlation == pytest.approx(max(values), abs=1e-6)
+
+
+@pytest.mark.parametrize(("select", "kept"), [("last", 2), ("srocc", 1)])
+def test_the_last_epoch_is_kept_if_that_is_chosen(select, kept):
+    zero, one = {"w": jnp.zeros(2)}, {"w": jnp.ones(2)}
+    state = TrainState(
+        jnp.int32(8), one, {}, (), jnp.float32(1), zero, {}, jnp.float32(0.9), jnp.int32(1)
+    )  # its first epoch was better
+    row = {"epoch": 2, "validation_srocc": 0.5, "validation_plcc": 0.5}
+    ended = _end_epoch(state, row, one, select)
+    assert int(ended.best_epoch) == kept
+    assert float(ended.best_params["w"][0]) == kept - 1
+    unjudged = _end_epoch(state, row | {"validation_srocc": None}, one, select)
+    assert int(unjudged.best_epoch) == 1
 
 
 @pytest.mark.parametrize(
