@@ -18,7 +18,7 @@ def get_config() -> Experiment:
         name="shipped",
         data=clive,
         model=Model(input_size=(256, 256)),
-        variants={name: Saved(f"jaxiqa-{name}") for name in ("base", "certified")},
+        variants={name: Saved(f"jaxiqa-{name}") for name in ("base", "robust", "certified")},
         evaluation=Evaluation(
             data=Data("clive", limit=24, options=clive.options),
             attacks={"PGD-8": Attack("pgd", EPSILONS, {"steps": 8})},

@@ -36,23 +36,13 @@ def test_continuous_integration_runs_the_readme_test_command():
 
 
 @pytest.mark.slow
-def test_the_python_example_runs():
-    example = re.findall(r"```python\n(.*?)```", README, re.S)[1]
-    scope: dict = {}
-    exec(compile(example, "README.md", "exec"), scope)
-    assert scope["attacked"].shape == (2, 96, 96, 3)
-    assert scope["curve"].shape == (3, 2, 96, 96, 3)
-    assert float(abs(scope["attacked"] - scope["images"]).max()) <= 4 / 255 + 1e-6
-
-
-@pytest.mark.slow
 def test_the_example_with_shipped_metrics_prints_what_it_says(capsys):
-    example = re.findall(r"```python\n(.*?)```", README, re.S)[0]
+    (example,) = re.findall(r"```python\n(.*?)```", README, re.S)
     exec(compile(example, "README.md", "exec"), {})
-    said = [re.findall(r"[\d.]+", text) for text in re.findall(r"print\(.*?  # (.*)", example)]
+    said = [re.findall(r"[\d.]+", text) for text in re.findall(r"^# (.*)", example, re.M)]
     printed = [re.findall(r"[\d.]+", line) for line in capsys.readouterr().out.splitlines()]
-    assert len(said) == len(printed) == 3
-    for one, other, tolerance in zip(said, printed, (5.0, 0.3, 0.05), strict=True):  # the first line is a path of signs
+    assert len(said) == len(printed) == 4
+    for one, other, tolerance in zip(said, printed, (5.0, 3.0, 1.0, 0.05), strict=True):  # an attack is a path of signs
         assert [float(number) for number in other] == pytest.approx([float(number) for number in one], abs=tolerance)
 
 
