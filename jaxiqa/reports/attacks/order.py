@@ -48,6 +48,7 @@ class Order:
         slopes: model -> per seed, the mean slope: change of the score per 1/255, as a share of the score range.
         images: number of images.
         missing: what could not be computed, and why.
+        attacks: names of those that were run at any strength.
     """
 
     models: tuple[str, ...]
@@ -56,6 +57,17 @@ class Order:
     slopes: Mapping[str, tuple[float, ...]]
     images: int
     missing: tuple[str, ...] = ()
+    attacks: tuple[str, ...] = ()
+
+
+def _named(attacks: Sequence[str]) -> str:
+    """Return the names of attacks; the one without gradients may run at few strengths, transfer has a name per model.
+
+    >>> _named(["APGD-20", "Square-1000", "transfer from base", "transfer from robust"])
+    'APGD-20; Square-1000 at some ε; PGD-10 on the other models of the table'
+    """
+    own = [f"{name} at some ε" if name.startswith("Square") else name for name in attacks if "transfer" not in name]
+    return "; ".join([*own, *(["PGD-10 on the other models of the table"] if len(own) < len(attacks) else [])])
 
 
 def summarise_order(
@@ -99,7 +111,8 @@ def summarise_order(
             for seed, found in clean.items()
             if (model, seed) in ends
         )
-    return Order(tuple(models), epsilons[1:], left, slopes, len(images), tuple(missing))
+    attacks = dict.fromkeys(row.attack for row in rows if row.attack != CLEAN)
+    return Order(tuple(models), epsilons[1:], left, slopes, len(images), tuple(missing), tuple(attacks))
 
 
 def _left(
@@ -148,8 +161,8 @@ def order_tables(order: Order) -> list[Table]:
         )
     notes = [
         f"SROCC of {order.images} images with human scores: clean, and the worst after attacks of Linf radius ε that "
-        "raise the images below the median of the human scores and lower the others: PGD-10 with steps of ε/5, ε/2 "
-        "and ε, APGD-20, PGD-10 on the other models of the table, Square at some ε, and for each image the strongest.",
+        f"raise the images below the median of the human scores and lower the others: {_named(order.attacks)}; and "
+        "for each image the strongest of them.",
         "slope: mean l1 norm of the gradient at clean images, as a share of the score range per 1/255: the gain of the "
         "weakest attacks, before scores saturate.",
         "Below 0, images that people prefer have the lower scores.",
