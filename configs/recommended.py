@@ -31,7 +31,6 @@ def get_config(
     weights: str = "jaxiqa-base", metric: str = "linearity", backbone: str = "efficientnet_lite0", epochs: int = 12
 ) -> Experiment:
     clive = Data("clive", options={"test_fraction": 0.2})
-    capped = backbone.startswith(("mobilenet", "efficientnet"))  # a ReLU6
     return Experiment(
         name="recommended",
         data=clive,
@@ -40,8 +39,8 @@ def get_config(
             "base": Saved(weights),
             "robust": Variant(
                 recommended_training("base", epochs=epochs),
-                activation="smooth_relu6" if capped else "softplus",
-                head_activation="softplus",
+                activation="smooth",
+                head_activation="smooth",
             ),
         },
         evaluation=Evaluation(

@@ -172,7 +172,7 @@ class Training:
     """Unit of the labels in the loss: mean 0 and deviation 1; or the lowest at 0 and the highest at 1 or at 100."""
     select: Literal["srocc", "plcc", "sum", "last"] | None = None
     """The correlation on the validation images that decides the best epoch; "sum": of both. "last" keeps the last
-    epoch: the others prefer early epochs of adversarial training, which agree better and are less robust."""
+    epoch: clean images do not tell which epoch of an adversarial training is robust."""
     learning_rate: Rate | None = None
     """Of the head and of inserted blocks."""
     backbone_factor: Rate | None = None
@@ -258,9 +258,10 @@ class Variant:
     """Variant whose trained weights are the start; None: the weights of the backbone."""
     block: Block | tuple[Block, ...] | None = None
     """One or several blocks, inserted in this order; a place may name a block that was inserted before."""
-    activation: Activation | None = None
-    """Replaces every ReLU and ReLU6 of the backbone before training; None: as in the parent."""
-    head_activation: Activation | None = None
+    activation: Activation | Literal["smooth"] | None = None
+    """Replaces every ReLU and ReLU6 of the backbone before training; "smooth": by its smooth form; None: as in the
+    parent."""
+    head_activation: Activation | Literal["smooth"] | None = None
     """The same for the rest of the metric."""
     blur: Literal[3, 5] | None = None
     """Taps of a blur before every strided convolution and pooling of the backbone; None: as in the parent."""
@@ -279,7 +280,8 @@ class Saved:
 
     weights: str
     """Folder of a training run, a metric that comes with the package, such as ``"jaxiqa-base"``, or an address on the
-    hub, ``"hf://owner/name"``. Relative paths as for `Data.source`."""
+    hub, ``"hf://owner/name"``. Relative paths as for `Data.source`. It is copied once: later changes need another
+    workdir."""
 
 
 @dataclass(frozen=True)

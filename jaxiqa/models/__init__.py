@@ -19,7 +19,7 @@ HOMES = {
     "export": "jaxiqa.models.exporting",
     "fold_batch_norm": "jaxiqa.nn.fold",
     "harden": "jaxiqa.models.hardening",
-    "harden_recommended": "jaxiqa.models.recommended",
+    "harden_recommended": "jaxiqa.models.activations",
     "load": "jaxiqa.models.loading",
     "load_exported": "jaxiqa.models.exporting",
     "load_run": "jaxiqa.models.loading",

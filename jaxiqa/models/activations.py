@@ -12,6 +12,9 @@ from jaxiqa.nn.activations import ACTIVATIONS
 PARTS = ("backbone", "head")
 """Parts of a metric: its stages, and everything else."""
 
+SMOOTH = {"relu": "softplus", "relu6": "smooth_relu6"}
+"""Activation -> its smooth form."""
+
 
 def swap_activation(model: nnx.Module, activation: str, *, part: str = "backbone") -> None:
     """Replace every ReLU and ReLU6 of a part by ``activation``, in place; no parameter changes.
@@ -31,7 +34,8 @@ def swap_activation(model: nnx.Module, activation: str, *, part: str = "backbone
 
     Args:
         model: the metric.
-        activation: a key of `jaxiqa.nn.activations.ACTIVATIONS`.
+        activation: a key of `jaxiqa.nn.activations.ACTIVATIONS`; or ``"smooth"``: the smooth form of each, `SMOOTH`.
+            Then activations that are smooth already stay, and a part may have none to swap.
         part: ``"backbone"``, or ``"head"`` for everything else.
 
     Raises:
@@ -43,16 +47,35 @@ def swap_activation(model: nnx.Module, activation: str, *, part: str = "backbone
     >>> model.backbone.stage["layer1.0"].activation, model.dr6.activation
     ('silu', 'relu')
     """
-    check_choice("activation", activation, ACTIVATIONS)
-    for module in swappable(model, part):
-        module.activation = activation
+    check_choice("activation", activation, (*ACTIVATIONS, "smooth"))
+    for module in swappable(model, part, least=activation != "smooth"):
+        module.activation = SMOOTH.get(module.activation, module.activation) if activation == "smooth" else activation
 
 
-def swappable(model: nnx.Module, part: str) -> list[Any]:
+def harden_recommended(model: nnx.Module) -> None:
+    """Make every ReLU and ReLU6 of a trained metric smooth, in place: the architecture of the recommended hardening.
+
+    The score still falls to an attack before the metric is trained: `jaxiqa.config.recommended_training` is the
+    training, and ``configs/recommended.py`` does both for any metric.
+
+    Raises:
+        ValueError: ``model`` is an average of metrics; prepare its members.
+
+    >>> from jaxiqa.models import build
+    >>> model = build("mobilenet_v2", width=8)
+    >>> harden_recommended(model)
+    >>> swapped(model)
+    {'backbone': 'smooth_relu6', 'head': 'softplus'}
+    """
+    for part in PARTS:
+        swap_activation(model, "smooth", part=part)
+
+
+def swappable(model: nnx.Module, part: str, *, least: int = 1) -> list[Any]:
     """Return the modules of a part whose activation can be swapped.
 
     Raises:
-        ValueError: an unknown part, or there are none.
+        ValueError: an unknown part, an average of metrics, or fewer than ``least``.
 
     >>> from jaxiqa.models import build
     >>> [type(module).__name__ for module in swappable(build("resnet18", width=8), "head")]
@@ -62,7 +85,7 @@ def swappable(model: nnx.Module, part: str) -> list[Any]:
     if isinstance(model, Averaged):
         raise ValueError("model is an average of metrics; swap the activations of the members, then average them")
     found = list(_modules(model, part))
-    if not found:
+    if len(found) < least:
         raise ValueError(f"the {part} of {type(model).__name__} has no ReLU or ReLU6 that could be swapped")
     return found
 

@@ -39,14 +39,13 @@ def page(
     template, look, script = (
         folder.joinpath(name).read_text("utf-8") for name in ("report.html.j2", "report.css", "report.js")
     )
-    names = anchors([*(section.title for section in sections), *(["Attacked images"] if compared else []), "Origin"])
+    names = anchors([*(section.title for section in sections), "Attacked images"])
     return environment.from_string(template).render(
         title=title,
         facts=facts,
         sections=list(zip(names, sections, strict=False)),
         compared=compared,
-        compared_anchor=names[len(sections)],
-        origin_anchor=names[-1],
+        compared_anchor=names[-1],
         config=config,
         look=Markup(look),
         script=Markup(script),
