@@ -258,10 +258,10 @@ class Variant:
     """Variant whose trained weights are the start; None: the weights of the backbone."""
     block: Block | tuple[Block, ...] | None = None
     """One or several blocks, inserted in this order; a place may name a block that was inserted before."""
-    activation: Activation | Literal["smooth"] | None = None
+    activation: Literal[Activation, "smooth"] | None = None
     """Replaces every ReLU and ReLU6 of the backbone before training; "smooth": by its smooth form; None: as in the
     parent."""
-    head_activation: Activation | Literal["smooth"] | None = None
+    head_activation: Literal[Activation, "smooth"] | None = None
     """The same for the rest of the metric."""
     blur: Literal[3, 5] | None = None
     """Taps of a blur before every strided convolution and pooling of the backbone; None: as in the parent."""
