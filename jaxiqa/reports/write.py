@@ -9,6 +9,7 @@ from jaxiqa.reports.attacks import plots, tables
 from jaxiqa.reports.attacks.differences import differences, differences_csv, differences_table
 from jaxiqa.reports.attacks.masking import masking_table
 from jaxiqa.reports.attacks.order import Order, order_plot, order_tables
+from jaxiqa.reports.attacks.order import tidy_lines as order_lines
 from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.attacks.tidy import tidy_lines as attack_lines
 from jaxiqa.reports.comparison import compare
@@ -16,12 +17,11 @@ from jaxiqa.reports.defenses import plots as defense_plots
 from jaxiqa.reports.defenses.leaderboard import write_leaderboard
 from jaxiqa.reports.defenses.summary import Defenses
 from jaxiqa.reports.defenses.tables import table4, write_cells
-from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
 from jaxiqa.reports.examples import example_grid
 from jaxiqa.reports.page import page
 from jaxiqa.reports.section import Section
 from jaxiqa.reports.table import Compared, Entry, Table
-from jaxiqa.reports.tidy import tidy_csv
+from jaxiqa.reports.tidy import Line, tidy_csv
 from jaxiqa.results.examples import Example
 
 
@@ -34,7 +34,7 @@ def write_report(
     facts: Mapping[str, str],
     config: str = "",
     defended: Sequence[Section] = (),
-    defenses: Defenses | None = None,
+    tidy: Sequence[Line] = (),
     paper: Sequence[Table] = (),
     left: Order | None = None,
 ) -> Path:
@@ -51,7 +51,7 @@ def write_report(
         facts: how the numbers were made, for example the command.
         config: the whole configuration as text.
         defended: result of `write_defenses`.
-        defenses: the numbers of defenses, for tidy.csv.
+        tidy: lines of tidy.csv for other numbers, as those of defenses and certificates.
         paper: the tables of a paper, whose files `write_paper` writes.
         left: what attacks leave of the order.
 
@@ -71,7 +71,8 @@ def write_report(
     sections = [Section(table.title, [table], files=[f"paper_{n}.csv"]) for n, table in enumerate(paper, start=1)]
     if left is not None:
         sections.append(_order(folder, left))
-    sections += [_results(folder, summary, defenses), *_differences(folder, summary)]
+    lines = [*attack_lines(summary), *(order_lines(left) if left else ()), *tidy]
+    sections += [_results(folder, summary, lines), *_differences(folder, summary)]
     if table := masking_table(summary.checks):
         sections.append(Section(table.title, [table]))
     sections += defended
@@ -89,10 +90,9 @@ def _order(folder: Path, left: Order) -> Section:
     return Section(found[0].title, found, [drawing], ["order.md"])
 
 
-def _results(folder: Path, summary: Summary, defenses: Defenses | None) -> Section:
+def _results(folder: Path, summary: Summary, lines: Sequence[Line]) -> Section:
     tables.write_csv(summary, folder / "table.csv")
     tables.write_markdown(summary, folder / "table.md")
-    lines = [*attack_lines(summary), *(defense_lines(defenses) if defenses else ())]
     write_text(folder / "tidy.csv", tidy_csv(lines))
     drawn = {}
     if summary.attacks:

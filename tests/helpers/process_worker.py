@@ -44,9 +44,6 @@ def build(*, width: int, rngs: nnx.Rngs) -> Stages:
     return Stages({"first": (Layer(3, width, rngs=rngs), width), "second": (Layer(width, 6, rngs=rngs), 6)})
 
 
-BACKBONES["two_layers"] = replace(RESNET18, build=build, width=8, taps=("first", "second"), levels=None)
-
-
 def source(seed: int, count: int) -> Examples:
     random = np.random.default_rng(seed)
     images = random.uniform(size=(count, 8, 10, 3))
@@ -91,6 +88,8 @@ def run(folder: Path, pause: float) -> None:
 
 
 if __name__ == "__main__":
+    # Not at import: the collection of doctests imports this file, and its backbone is none of the library's.
+    BACKBONES["two_layers"] = replace(RESNET18, build=build, width=8, taps=("first", "second"), levels=None)
     match sys.argv[1:]:
         case ["train", *words]:
             train.main(words)

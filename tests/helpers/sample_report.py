@@ -5,8 +5,10 @@ import numpy as np
 from jaxiqa.reports import write_defenses, write_paper, write_report
 from jaxiqa.reports.attacks.order import summarise_order
 from jaxiqa.reports.attacks.summary import ends_of, summarise
+from jaxiqa.reports.defenses.certified import certificates
+from jaxiqa.reports.defenses.certified import tidy_lines as certified_lines
 from jaxiqa.reports.defenses.summary import summarise_defenses
-from jaxiqa.reports.defenses.tables import certificates
+from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
 from jaxiqa.reports.table import Table
 from jaxiqa.results.examples import Example
 from jaxiqa.results.rows import (
@@ -151,7 +153,8 @@ def write_sample(folder, seeds=(0, 1, 2)):
     summary = summarise(results, predictions, cards, score_range="model", masking=checks(seeds))
     left = summarise_order(rank_rows(seeds), list(MODELS), ends)
     page = write_report(
-        folder, summary, examples(), **options, config='{"name": "sample"}', defended=defended, defenses=found,
+        folder, summary, examples(), **options, config='{"name": "sample"}', defended=defended,
+        tidy=[*defense_lines(found), *certified_lines(proofs, ends, mos)],
         paper=paper, left=left,
     )  # fmt: skip
     return page, summary, [table for section in defended for table in section.tables]

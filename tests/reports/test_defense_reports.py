@@ -9,9 +9,10 @@ from jaxiqa.config.experiment import TAKEN
 from jaxiqa.reports import write_defenses, write_report
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import columns, strengths
+from jaxiqa.reports.defenses.certified import certificates
 from jaxiqa.reports.defenses.leaderboard import WHY, leaderboard, write_leaderboard
 from jaxiqa.reports.defenses.summary import ADAPTIVE, MATCHED, TRANSFER, pool, summarise_defenses
-from jaxiqa.reports.defenses.tables import certificates, table4
+from jaxiqa.reports.defenses.tables import table4
 from jaxiqa.results.jsonl import append_rows, read_rows
 from jaxiqa.results.rows import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, ResultRow
 

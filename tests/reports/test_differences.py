@@ -10,11 +10,12 @@ import pytest
 import scipy.stats
 from matplotlib.figure import Figure
 from rich.console import Console
-from sample_report import ATTACKS, DEFENSES, MODELS, checks, defense_rows, rows, write_sample
+from sample_report import ATTACKS, DEFENSES, MODELS, checks, defense_rows, rank_rows, rows, write_sample
 
 from jaxiqa.reports.attacks import plots
 from jaxiqa.reports.attacks.differences import OVER_ALL, differences, differences_csv, differences_table
 from jaxiqa.reports.attacks.masking import masking_notes, masking_table
+from jaxiqa.reports.attacks.order import summarise_order
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import for_terminal, tables
 from jaxiqa.reports.attacks.tidy import tidy_lines as attack_lines
@@ -143,6 +144,25 @@ def test_the_tidy_csv_has_every_number_once(summary):
     (cell,) = defenses.chosen(DEFENSES[0], "adaptive", model=BASE, seed=1)
     assert float(line["value"]) == pool([cell])["D"].mean
     assert float(line["low"]) < float(line["value"]) < float(line["high"])
+
+
+def test_the_tidy_csv_of_a_report_has_order_attacks_and_certificates(tmp_path):
+    write_sample(tmp_path, (0, 1))
+    lines = list(csv.DictReader(io.StringIO((tmp_path / "tidy.csv").read_text())))
+    keys = [tuple(line.values())[:6] for line in lines]
+    assert len(keys) == len(set(keys))
+    ranked = summarise_order(rank_rows((0, 1)), list(MODELS), ends_of(rows((0, 1))[2], [], score_range="model"))
+    for (model, epsilon), left in ranked.left.items():
+        for place, seed in enumerate((0, 1)):
+            mine = [line for line in lines if (line["model"], line["seed"]) == (model, str(seed))]
+            (one,) = (r for r in mine if r["measure"] == "worst SROCC" and float(r["strength"]) == epsilon)
+            assert (one["attack"], float(one["value"])) == (left.attacks[place], left.srocc[place])
+            (slope,) = (line for line in mine if line["measure"] == "slope")
+            assert float(slope["value"]) == ranked.slopes[model][seed]
+    (width,) = (line for line in lines if line["measure"] == "Cert.RD full")
+    assert (width["model"], width["defense"], width["attack"]) == (BASE, "MS", "")
+    assert float(width["value"]) == pytest.approx(5 / 70)  # intervals from 48 to 53 on a range of 70
+    assert float(width["low"]) <= float(width["value"]) <= float(width["high"])
 
 
 def test_checks_name_what_passed_and_what_did_not():

@@ -24,10 +24,10 @@ def fold(number, *, order=True):
     summary = Summary(tuple(CLEAN), {"PGD": (2 / 255, 4 / 255)}, cells, (0, 1), 9, 9, "mos", ())
     left = {
         # two seeds around the value
-        (model, EPSILON): Left((found[number] - 0.1, found[number] + 0.1), ("a", "b"), (1.0, 2.0), None)
+        (model, EPSILON): Left((0, 1), (found[number] - 0.1, found[number] + 0.1), ("a", "b"), (1.0, 2.0), None)
         for model, found in WORST.items()
     }
-    slopes = dict.fromkeys(CLEAN, (0.5,))
+    slopes = {model: {0: 0.5} for model in CLEAN}
     return Numbers(summary, Order(tuple(CLEAN), (EPSILON,), left, slopes, 9) if order else None)
 
 

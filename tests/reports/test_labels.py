@@ -19,9 +19,10 @@ from jaxiqa.core.files import check_labels, safe_name
 from jaxiqa.reports import write_defenses, write_report
 from jaxiqa.reports.attacks.summary import summarise
 from jaxiqa.reports.attacks.tables import for_terminal
+from jaxiqa.reports.defenses.certified import certificates
 from jaxiqa.reports.defenses.plots import MARKS
 from jaxiqa.reports.defenses.summary import summarise_defenses
-from jaxiqa.reports.defenses.tables import certificates
+from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
 from jaxiqa.reports.drawing import told_apart
 from jaxiqa.results.examples import Example
 from jaxiqa.results.rows import UNDEFENDED, CertificateRow, DefenseRow, ModelRow, PredictionRow, ResultRow
@@ -93,7 +94,7 @@ def write(labels, folder):
     summary = replace(summary, missing=tuple(f"{label} seed 0: no rows" for label in labels))
     clean = np.full((20, 30, 3), 0.5, np.float32)
     examples = [Example(IMAGES[2], label, label, 8 / 255, 40.0, 70.0, clean, clean + 8 / 255) for label in labels[-3:]]
-    write_report(folder, summary, examples, defended=defended, defenses=found, **options)
+    write_report(folder, summary, examples, defended=defended, tidy=list(defense_lines(found)), **options)
     return [for_terminal(summary), *(table for section in defended for table in section.tables)]
 
 

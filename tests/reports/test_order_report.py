@@ -47,7 +47,7 @@ def test_the_worst_attack_of_each_strength_counts():
     assert order.left["base", EPSILONS[1]].attacks == ("APGD",)
     assert order.left["base", EPSILONS[1]].srocc[0] < 0 < order.left["ours", EPSILONS[1]].srocc[0]
     assert order.left["base", 0.0].srocc == pytest.approx((1.0,))
-    assert order.slopes == {"base": (0.005,), "ours": (0.005,)}
+    assert order.slopes == {"base": {0: 0.005}, "ours": {0: 0.005}}
 
 
 def test_an_attack_that_helps_the_order_leaves_the_clean_one():

@@ -78,7 +78,7 @@ def _columns(folds: Sequence[Numbers]) -> dict[str, Column]:
     first = folds[0]
     if first.order:
         found |= {f"worst SROCC @ {in_255ths(e)}": left("srocc", e) for e in first.order.epsilons}
-        found["slope"] = lambda fold, model: _mean(fold.order.slopes[model] if fold.order else ())
+        found["slope"] = lambda fold, model: _mean(tuple(fold.order.slopes[model].values()) if fold.order else ())
         found |= {f"gain @ {in_255ths(e)}": left("gain", e) for e in first.order.epsilons}
     for label, strengths in first.summary.attacks.items():
         found[overall("AbsGain", label, strengths)] = cell(overall("AbsGain", label, strengths))

@@ -1,7 +1,7 @@
 """The table and the plot of what attacks leave of the order of labelled images."""
 
 from collections import defaultdict
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -11,8 +11,9 @@ from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.ranks import bootstrap_difference, combined, worst_srocc
 from jaxiqa.reports.drawing import extremes, legend, png, style, told_apart
 from jaxiqa.reports.section import Drawing
-from jaxiqa.reports.strengths import in_255ths
+from jaxiqa.reports.strengths import as_number, in_255ths
 from jaxiqa.reports.table import Entry, Table
+from jaxiqa.reports.tidy import Line
 from jaxiqa.results.rows import CLEAN, RankRow
 
 Scores = dict[str, np.ndarray]
@@ -24,6 +25,7 @@ class Left:
     """What is left of the order for one model at one strength, per seed.
 
     Attributes:
+        seeds: in the order of all numbers per seed.
         srocc: the worst SROCC; without an attack, the clean one.
         attacks: the attack that left it.
         gain: mean movement against the order by the strongest attack of each image, in deviations of clean scores.
@@ -31,6 +33,7 @@ class Left:
             the paired bootstrap over images; None for the first model, or without a seed that both have.
     """
 
+    seeds: tuple[int, ...]
     srocc: tuple[float, ...]
     attacks: tuple[str, ...]
     gain: tuple[float, ...]
@@ -45,7 +48,7 @@ class Order:
         models: names, the first is the baseline.
         epsilons: strengths, without 0.
         left: the numbers.
-        slopes: model -> per seed, the mean slope: change of the score per 1/255, as a share of the score range.
+        slopes: model -> seed -> the mean slope: change of the score per 1/255, as a share of the score range.
         images: number of images.
         missing: what could not be computed, and why.
         attacks: names of those that were run at any strength.
@@ -54,7 +57,7 @@ class Order:
     models: tuple[str, ...]
     epsilons: tuple[float, ...]
     left: Mapping[tuple[str, float], Left]
-    slopes: Mapping[str, tuple[float, ...]]
+    slopes: Mapping[str, Mapping[int, float]]
     images: int
     missing: tuple[str, ...] = ()
     attacks: tuple[str, ...] = ()
@@ -106,11 +109,11 @@ def summarise_order(
                 except ValueError as error:  # a correlation of equal scores
                     missing.append(f"{model} at ε = {in_255ths(epsilon)}: {error}")
         clean = {seed: complete[model, seed, 0.0][CLEAN] for seed in seeds if (model, seed, 0.0) in complete}
-        slopes[model] = tuple(
-            float(np.mean([row.slope for row in found]) / (ends[model, seed][1] - ends[model, seed][0]))
+        slopes[model] = {
+            seed: float(np.mean([row.slope for row in found]) / (ends[model, seed][1] - ends[model, seed][0]))
             for seed, found in clean.items()
             if (model, seed) in ends
-        )
+        }
     attacks = dict.fromkeys(row.attack for row in rows if row.attack != CLEAN)
     return Order(tuple(models), epsilons[1:], left, slopes, len(images), tuple(missing), tuple(attacks))
 
@@ -146,7 +149,7 @@ def _left(
     if baseline is not None and both:
         ours, theirs = (np.stack([worst(name, seed) for seed in both]) for name in (model, baseline))
         difference = bootstrap_difference(ours, theirs, mos)
-    return Left(tuple(values), tuple(names), tuple(gains), difference)
+    return Left(tuple(seeds), tuple(values), tuple(names), tuple(gains), difference)
 
 
 def order_tables(order: Order) -> list[Table]:
@@ -157,7 +160,11 @@ def order_tables(order: Order) -> list[Table]:
     for model in order.models:
         cells = [order.left.get((model, e)) for e in strengths]
         lines.append(
-            [model, *(_several(cell.srocc if cell else None) for cell in cells), _several(order.slopes[model])]
+            [
+                model,
+                *(_several(cell.srocc if cell else None) for cell in cells),
+                _several(tuple(order.slopes[model].values())),
+            ]
         )
     notes = [
         f"SROCC of {order.images} images with human scores: clean, and the worst after attacks of Linf radius ε that "
@@ -197,6 +204,26 @@ def order_tables(order: Order) -> list[Table]:
         Table("What attacks leave of the order", header, lines, notes),
         Table("The order at every strength", columns, long, more, text=3, folded=True),
     ]
+
+
+def tidy_lines(order: Order) -> Iterator[Line]:
+    """Yield the numbers for `jaxiqa.reports.tidy.tidy_csv`; the worst SROCC names the attack that left it.
+
+    >>> left = {("base", 0.0): Left((7,), (0.5,), ("clean",), (0.0,), None)}
+    >>> for line in tidy_lines(Order(("base",), (), left, {"base": {7: 0.25}}, 9)):
+    ...     print(*line, sep=",")
+    base,7,clean,0.0,,worst SROCC,0.5,,
+    base,7,clean,0.0,,gain against the order,0.0,,
+    base,7,,,,slope,0.25,,
+    """
+    for (model, epsilon), left in order.left.items():
+        for seed, attack, worst, gain in zip(left.seeds, left.attacks, left.srocc, left.gain, strict=True):
+            where = (model, str(seed), attack, as_number(epsilon), "")
+            yield *where, "worst SROCC", repr(worst), "", ""
+            yield *where, "gain against the order", repr(gain), "", ""
+    for model, slopes in order.slopes.items():
+        for seed, value in slopes.items():
+            yield model, str(seed), "", "", "", "slope", repr(value), "", ""
 
 
 def _several(values: tuple[float, ...] | None) -> Entry:
