@@ -35,6 +35,11 @@ def summary():
     return summarise(*rows((0, 1)), score_range="model", masking=checks((0, 1)))
 
 
+@pytest.fixture(scope="module")
+def sample(tmp_path_factory):
+    return write_sample(tmp_path_factory.mktemp("sample"), (0, 1))
+
+
 @pytest.fixture
 def figures(monkeypatch):
     drawn = []
@@ -146,9 +151,8 @@ def test_the_tidy_csv_has_every_number_once(summary):
     assert float(line["low"]) < float(line["value"]) < float(line["high"])
 
 
-def test_the_tidy_csv_of_a_report_has_order_attacks_and_certificates(tmp_path):
-    write_sample(tmp_path, (0, 1))
-    lines = list(csv.DictReader(io.StringIO((tmp_path / "tidy.csv").read_text())))
+def test_the_tidy_csv_of_a_report_has_order_attacks_and_certificates(sample):
+    lines = list(csv.DictReader(io.StringIO((sample[0].parent / "tidy.csv").read_text())))
     keys = [tuple(line.values())[:6] for line in lines]
     assert len(keys) == len(set(keys))
     ranked = summarise_order(rank_rows((0, 1)), list(MODELS), ends_of(rows((0, 1))[2], [], score_range="model"))
@@ -222,8 +226,8 @@ def test_every_marker_has_a_legend(summary, figures):
 
 
 @pytest.fixture(scope="module")
-def shown(summary, tmp_path_factory):
-    return [for_terminal(summary), *tables(summary), *write_sample(tmp_path_factory.mktemp("sample"), (0, 1))[2]]
+def shown(summary, sample):
+    return [for_terminal(summary), *tables(summary), *sample[2]]
 
 
 @pytest.mark.parametrize("width", [40, 80, 200])
