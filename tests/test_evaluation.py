@@ -58,6 +58,7 @@ def test_black_box_attacks_count_their_queries(split):
     assert {row.queries for row in rows_of(split)} == {None}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("name", "options"), [("square", {"queries": 40}), ("ifgsm", {"steps": 2})])
 def test_progress_is_called_within_a_batch_and_ends_with_the_last_image(split, name, options):
     calls = []
@@ -94,6 +95,7 @@ def test_a_batch_is_sharded_over_devices_and_gives_the_same_rows(split):
     np.testing.assert_allclose(together, alone, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_attacks_without_strength_and_fitted_ones(split):
     stadv = attack_runner("stadv", {"steps": 2}, None, score)
     assert {row.epsilon for row in rows_of(split, epsilons=None, runner=stadv)} == {None}

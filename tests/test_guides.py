@@ -80,6 +80,7 @@ def test_the_attack_is_short():
     assert len(source.splitlines()) < 60
 
 
+@pytest.mark.slow
 def test_the_attack_passes_the_contract_of_attacks(simba):
     tests = guide.contract("test_attacks")
     tests.test_the_contract("simba")
@@ -91,6 +92,7 @@ def test_the_attack_passes_the_contract_of_attacks(simba):
     tests.test_a_score_that_is_not_finite_is_reported_with_its_image("simba", jnp.nan)
 
 
+@pytest.mark.slow
 def test_the_attack_is_simba(simba):
     """Every step equals that of a NumPy loop with the same order of cosines."""
     images = guide.contract("test_attacks").make_images((1, 6, 7, 3))
@@ -114,6 +116,7 @@ def test_the_attack_is_simba(simba):
     assert best > float(score(images)[0]) + 1e-3
 
 
+@pytest.mark.slow
 def test_the_attack_is_used_by_make_configs_and_evaluation(simba):
     images = guide.contract("test_attacks").make_images()
     made = attacks.make("simba", epsilon=8 / 255, queries=21, objective=attacks.engine.objective.Target(0.0))

@@ -63,6 +63,7 @@ def as_in_torch(arrays, images):
     return np.asarray(jax.nn.softmax(logits)) @ np.arange(1, 11)
 
 
+@pytest.mark.slow
 def test_the_metric_loads_a_state_dict_and_scores_like_the_original(nima, tmp_path):
     arrays, images = state_dict(), guide.contract("test_attacks").make_images((2, 40, 70, 3))
     model = jaxiqa.load("nima", arrays, width=4)

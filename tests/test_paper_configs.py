@@ -64,6 +64,7 @@ def test_the_two_scales_and_metrics_have_folders_of_their_own():
 QUICK = ("tres-small",)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "parameters"),
     [

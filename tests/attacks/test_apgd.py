@@ -35,6 +35,7 @@ def wavy_numpy(image):
     return (a * np.sin(b * image + c)).sum(), a * b * np.cos(b * image + c)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("random_start", [False, True])
 @pytest.mark.parametrize("steps", [1, 12])
 def test_linf_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps, random_start):

@@ -20,6 +20,7 @@ def flat(images):
     return images.sum((1, 2, 3)) * 0
 
 
+@pytest.mark.slow
 def test_the_gradient_is_the_mean_of_the_normalised_ones():
     joint = attacks.ensemble([score, corner])
     found = jax.grad(lambda x: joint(x).sum())(IMAGES)
@@ -42,6 +43,7 @@ def test_a_member_without_a_gradient_adds_nothing():
     np.testing.assert_allclose(gradients[1], gradients[0] / 2, atol=1e-7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pgd", "apgd"])
 def test_it_moves_every_member_and_transfers(name):
     """The steepest member would have all of the gradient of a plain mean; the third metric is never asked."""

@@ -58,6 +58,7 @@ def test_an_image_is_padded_to_the_multiple_and_the_benchmark_variant_repeats_it
         FACPA(network, multiple=4, variant="benchmark")(None, images[:, :3], KEY)
 
 
+@pytest.mark.slow
 def test_amplitudes_share_a_program_and_images_are_independent():
     network, images, traces = small(), make_images(), []
 
@@ -77,6 +78,7 @@ def test_amplitudes_share_a_program_and_images_are_independent():
     assert len(traces) == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(1, 1), (2, 7), (5, 3)])
 def test_facpa_accepts_tiny_images(size):
     attacked = FACPA(small(), multiple=4)(None, make_images(1, size), KEY)
@@ -84,6 +86,7 @@ def test_facpa_accepts_tiny_images(size):
     assert np.isfinite(attacked).all()
 
 
+@pytest.mark.slow
 def test_a_network_learns_a_perturbation_for_each_image_and_generalises(tmp_path):
     """The best perturbation, ε · sign(x − 0.5), depends on the image: that of another image gains nothing."""
     calls = []

@@ -18,6 +18,7 @@ def flags(score_fn, **options):
     return {check.name for check in found if check.flagged}
 
 
+@pytest.mark.slow
 def test_a_metric_without_masking_raises_no_flag():
     assert flags(score) == set()
 
@@ -41,6 +42,7 @@ def test_a_too_large_step_size_raises_no_flag():
     assert len(found) == 6
 
 
+@pytest.mark.slow
 def test_each_kind_of_masking_raises_its_flag():
     rounded = lambda x: score(jnp.round(x * 8) / 8)  # noqa: E731
     assert {"gradient is zero", "noise beats pgd", "unbounded attack does not saturate"} <= flags(rounded)

@@ -41,6 +41,7 @@ def turning(images, which, bad):
     return broken
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(5, [name for name in NAMES if name != "fgsm"]))
 @pytest.mark.parametrize(("which", "count", "bad"), CASES)
 def test_every_attack_reports_non_finite_scores(name, which, count, bad):
@@ -60,6 +61,7 @@ def test_fgsm_scores_the_clean_image_only():
         an_attack("fgsm", images)(lambda x: jnp.nan * score(x), images, KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pgd", "stadv"])
 def test_one_by_one_names_the_image(name):
     images = make_images()

@@ -20,6 +20,7 @@ def make_images(count=3):
     return jax.random.uniform(jax.random.key(0), (count, 11, 12, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("attack", [PGD(8 / 255, steps=4), make("apgd", epsilon=0.1, steps=4), Restarts(PGD(0.1), 2)])
 def test_random_attacks_equal_the_batch(attack):
     images = make_images()
@@ -39,6 +40,7 @@ def test_progress_is_called_for_every_image():
     assert calls == [(1, 3), (2, 3), (3, 3)]
 
 
+@pytest.mark.slow
 def test_every_image_keeps_its_own_target():
     images = make_images()
     target = score(images) + jnp.array([4e-3, -4e-3, 0.0])
@@ -53,6 +55,7 @@ def test_under_jit_it_attacks_the_whole_batch():
     np.testing.assert_allclose(inside, attack(score, images, KEY), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_an_error_names_the_image():
     broken = lambda x: score(x) + jnp.where(x[:, 0, 0, 0] > 2, 0.0, jnp.sqrt(x[:, 0, 0, 0] - 0.5))  # noqa: E731
     images = make_images().at[:, 0, 0, 0].set(jnp.array([0.9, 0.9, 0.1]))

@@ -10,6 +10,7 @@ from jaxiqa.attacks import PGD
 from jaxiqa.attacks.engine.threat_model import project_l2, project_linf
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 3, 10])
 def test_linf_pgd_reaches_the_optimum_of_a_linear_score_with_active_bounds(steps):
     images = make_images((2, 6, 5, 3))

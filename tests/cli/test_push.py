@@ -131,6 +131,7 @@ def test_a_branch_and_a_private_repository(server, run):
     assert b'license: "mit"' in repository.commits[repository.branches["trial"]]["README.md"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("damaged", ["model.safetensors", "model.json", "training.json", "config.json"])
 def test_a_damaged_run_is_not_uploaded(server, run, damaged):
     content = (run / damaged).read_bytes()

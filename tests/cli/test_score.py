@@ -46,6 +46,7 @@ def test_scores_are_those_of_the_model_and_faults_are_listed(run, folder, runs, 
     assert "notes.txt" in printed
 
 
+@pytest.mark.slow
 def test_named_files_keep_their_order_and_a_table_is_printed(folder, runs, capsys):
     named = [str(folder / name) for name in ("same1.png", "same0.png", "same1.png")]
     assert scoring.main(["linearity", *named, "--weights", str(runs / "native")]) == 0
@@ -54,6 +55,7 @@ def test_named_files_keep_their_order_and_a_table_is_printed(folder, runs, capsy
     assert all(np.isfinite(float(line.split()[1])) for line in lines)
 
 
+@pytest.mark.slow
 def test_the_best_come_first_and_unusual_sizes_are_named(folder, runs, capsys):
     make_image(40, 400).save(folder.parent / "wide.png")
     named = [str(folder / "same1.png"), str(folder / "same0.png"), str(folder.parent / "wide.png")]
@@ -80,6 +82,7 @@ def test_the_first_word_may_name_a_metric(folder, tmp_path, monkeypatch):
         scoring.named(["linearty", image])
 
 
+@pytest.mark.slow
 def test_a_missing_file_is_listed_as_a_fault(folder, runs, capsys):
     named = [str(folder / "same1.png"), str(folder / "gone.png"), str(folder / "notes.txt")]
     assert scoring.main(["linearity", "--weights", str(runs / "native"), *named]) == 1

@@ -32,6 +32,7 @@ def certified(tmp_path_factory):
     return model, run
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("epsilon", "norm"), [("2/255", "linf"), ("0.5", "l2")])
 def test_certified_intervals_are_those_of_each_images_own_size(folder, certified, tmp_path, capsys, epsilon, norm):
     model, run = certified

@@ -71,6 +71,7 @@ def test_an_image_that_exceeds_the_memory_is_a_fault_and_the_others_are_scored(f
     assert not faults
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("resized", [False, True])
 @pytest.mark.parametrize("batch_size", every(2, [8, 1]))
 def test_the_number_of_compiled_programs_is_limited(tmp_path, monkeypatch, resized, batch_size):

@@ -10,6 +10,7 @@ def clock(monkeypatch):
     return now
 
 
+@pytest.mark.slow
 def test_a_log_file_gets_one_line_per_minute_with_the_remaining_time(capsys, clock):
     with progress.progress_bar("scoring", "images") as update:
         for done in range(40, 100):  # 40 were done before

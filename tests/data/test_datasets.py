@@ -108,6 +108,7 @@ def test_clive_has_the_official_numbers(shared):
         load("clive", source=source, test_fraction=1.0, verify=False)
 
 
+@pytest.mark.slow
 def test_koniq10k_has_the_official_numbers(shared, tmp_path):
     """The image files are empty: the user supplies the real ones."""
     table = (shared / "data" / "koniq10k" / "koniq10k_distributions_sets.csv").read_text()

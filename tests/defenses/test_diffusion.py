@@ -118,6 +118,7 @@ def test_the_true_noise_restores_the_image():
     assert told[0].shape == (2,)
 
 
+@pytest.mark.slow
 def test_reverse_steps_are_equal_with_and_without_jit_and_depend_on_the_key():
     schedule = diffusion.linear_schedule()
     weight = jax.random.normal(jax.random.key(0), (3, 6))

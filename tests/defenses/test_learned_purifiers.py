@@ -49,6 +49,7 @@ def make_images(size=(9, 14), count=2):
     return jax.random.uniform(jax.random.key(7), (count, *size, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_every_purifier_keeps_shape_range_type_and_key(name):
     """Check shape, range, type and key; image by image, batched and compiled results; a finite, nonzero gradient."""

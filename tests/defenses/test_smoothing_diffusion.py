@@ -71,6 +71,7 @@ def test_the_norm_of_the_resize_equals_that_of_its_matrix(shape):
     np.testing.assert_allclose(resize_norm(h, w, side), exact, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_densepure_visits_its_steps_and_votes_over_reverse_runs():
     certify = DensePure(network, score_range=RANGE)
     assert certify.schedule().timesteps.tolist() == [35, 70]

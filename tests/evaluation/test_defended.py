@@ -52,6 +52,7 @@ def whole(tmp_path_factory, split):
     return root, run(root, evaluation.__wrapped__(root / "mine.py"), split)
 
 
+@pytest.mark.slow
 def test_every_cell_has_rows_with_correct_numbers(whole, split):
     root, rows = whole
     strengths = {"IFGSM": [2 / 255, 8 / 255], "visible": ["weak", "medium", "strong"]}
@@ -95,6 +96,7 @@ def test_an_adaptive_attack_raises_scores_behind_the_defense(whole):
             assert row.purified > row.purified_clean
 
 
+@pytest.mark.slow
 def test_a_clean_and_its_attacked_image_share_a_draw_and_images_do_not(whole, split):
     root, _ = whole
     made = defense_stage.Defended(evaluated(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)

@@ -47,6 +47,7 @@ def whole(labelled, tmp_path_factory):
     return root
 
 
+@pytest.mark.slow
 def test_every_attack_moves_each_image_against_the_order(whole, labelled):
     plan = RankPlan(labelled, None, RANKS)
     rows = evaluated(whole, "m").rows(RankRow)
@@ -73,6 +74,7 @@ def test_the_slope_is_the_gradients_l1_norm_per_255th(whole, labelled):
         assert row.slope == pytest.approx(slope if row.attack == CLEAN else 0.0, rel=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", [4, 2])
 def test_an_interrupted_stage_ends_with_the_same_rows(whole, labelled, tmp_path, monkeypatch, batch):
     """Also with another batch size: keys and directions are those of the image."""

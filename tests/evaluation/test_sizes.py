@@ -70,6 +70,7 @@ def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, mo
     assert float(jnp.abs(gradient).max()) > 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["ddrs", pytest.param("densepure", marks=pytest.mark.slow)])
 def test_a_certifier_may_resize(name, tmp_path, model, split, monkeypatch):
     of = evaluated(tmp_path, model)

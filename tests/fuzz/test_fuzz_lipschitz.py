@@ -112,6 +112,7 @@ def test_no_random_program_exceeds_its_bound():
     assert np.median([result["truth"] / result["bound"] for result in finite if result["bound"] > 0]) > 0.2
 
 
+@pytest.mark.slow
 def test_the_programs_use_every_rule():
     names = set()
     for seed in range(400):

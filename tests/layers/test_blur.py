@@ -12,6 +12,7 @@ from jaxiqa.layers.blur import BLURS
 WEIGHTS = {3: np.array([1, 2, 1]) / 4, 5: np.array([1, 4, 6, 4, 1]) / 16}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(6, 9), (5, 2), (1, 1)])
 @pytest.mark.parametrize("taps", BLURS)
 def test_it_is_scipys_correlation_with_reflected_borders(taps, size):
@@ -22,6 +23,7 @@ def test_it_is_scipys_correlation_with_reflected_borders(taps, size):
     np.testing.assert_allclose(BLURS[taps](jnp.asarray(x, jnp.float32)), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taps", BLURS)
 def test_its_norm_is_one_and_the_report_says_so(taps):
     assert dense(BLURS[taps], (6, 5, 1)) == pytest.approx(1, rel=1e-6)

@@ -11,6 +11,7 @@ X = jax.random.normal(jax.random.key(0), (2, 6, 8, 4))
 OPTIONS = [{}, {"unitary": "reflection"}, {"groups": 2, "unitary": "cayley"}, {"band": 0.5}, {"stride": 2}, {"cout": 6}]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", every(2, OPTIONS), ids=str)
 def test_a_built_layer_has_the_values_and_gradients_of_the_layer(options):
     layer = OrthogonalConv(4, **{"cout": 4, **options}, rngs=nnx.Rngs(0))

@@ -62,6 +62,7 @@ def test_its_second_derivative_is_that_of_the_largest_singular_value(case):
     assert float(reverse) == pytest.approx(float(forward), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_a_zero_kernel_has_norm_and_derivatives_zero():
     value, gradient = jax.value_and_grad(lambda k: spectral_norm(k))(jnp.zeros((3, 3, 2, 2)))
     assert float(value) == 0

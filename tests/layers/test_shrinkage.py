@@ -49,6 +49,7 @@ def test_means_are_kept_and_noise_is_removed():
     assert np.abs(cleaned - signal).mean() < 0.4 * np.abs(noise).mean()
 
 
+@pytest.mark.slow
 def test_the_threshold_starts_where_it_is_set_and_has_a_gradient():
     block = Shrinkage(4, threshold=0.25)
     np.testing.assert_allclose(jax.nn.softplus(block.threshold[...]), 0.25, rtol=1e-6)

@@ -8,6 +8,7 @@ from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobia
 WEIGHTS = jax.random.normal(jax.random.key(0), (5, 4, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:clever")
 @pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
 def test_images_of_half_precision_are_widened_first(dtype):

@@ -20,6 +20,7 @@ MOVES = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", MOVES)
 def test_the_gain_is_the_largest_singular_value(name):
     function = jax.jit(MOVES[name])
@@ -28,6 +29,7 @@ def test_the_gain_is_the_largest_singular_value(name):
     assert all(row.exact for row in report.rows)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "function",
     [

@@ -49,6 +49,7 @@ NUMBER_MEETS_ARRAY = {  # function, allowed ratio of the bound to the truth
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, NUMBER_MEETS_ARRAY))
 def test_the_bound_counts_every_copy_of_a_broadcast_number(name):
     function, loose = NUMBER_MEETS_ARRAY[name]
@@ -62,6 +63,7 @@ def test_the_reported_numbers_are_correct():
     assert report(lambda x: jnp.ones((1, 50)) * x.mean(), SIZE).bound == pytest.approx(math.sqrt(50 / 192))
 
 
+@pytest.mark.slow
 def test_a_certified_interval_holds_against_gradient_ascent_where_a_mean_is_added():
     matrix = jnp.asarray(np.random.default_rng(0).normal(size=(3, 6)) / 6, jnp.float32)
 

@@ -20,6 +20,7 @@ def texts(model):
     return str(jax.make_jaxpr(lambda state, x: nnx.merge(graphdef, state)(x))(state, IMAGES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("taps", [3, 5])
 @pytest.mark.parametrize("backbone", ["resnet18", "efficientnet_lite0"])
 def test_every_strided_layer_gets_one_blur(backbone, taps):
@@ -43,6 +44,7 @@ def test_all_strides_of_a_backbone_are_found(backbone):
     assert sum(not isinstance(module, nnx.Conv) for module in found) == len(pools)
 
 
+@pytest.mark.slow
 def test_features_of_a_shifted_image_are_more_alike():
     """One pixel to the right; random textures contain all frequencies."""
     model = tiny.metric("efficientnet_lite0")
@@ -91,6 +93,7 @@ def test_a_blurred_metric_is_exported_for_any_size():
     np.testing.assert_allclose(exported.call(x), model(x), rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_compacting_a_blurred_metric_keeps_its_scores():
     model = tiny.metric("mobilenet_v2", taps=("block1", "block3"))
     for name in ("stem", "block2"):

@@ -77,6 +77,7 @@ def convolutions(model, images=X):
     return str(jax.make_jaxpr(lambda x: model(x))(images)).count("conv_general_dilated[")
 
 
+@pytest.mark.slow
 def test_a_shared_trunk_is_computed_and_stored_once(members):
     """Oracle: the convolutions of the members alone, less those of the shared stages for all members but one."""
     base, block, tail, _ = members
@@ -115,6 +116,7 @@ def test_other_activations_are_another_trunk(members):
     assert average([members[0], smooth]).shares[1][1] <= 0
 
 
+@pytest.mark.slow
 def test_a_trunk_ends_where_a_head_reads(members):
     """Linearity's head reads layer3, so it cannot start after layer4, although that is equal too."""
     copy = other_head(members[0])
@@ -123,6 +125,7 @@ def test_a_trunk_ends_where_a_head_reads(members):
     np.testing.assert_allclose(found(X), mean_of([members[0], copy], X, mirror=False), rtol=1e-6, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_members_are_not_changed(members):
     before = [np.asarray(member(X)) for member in members]
     found = average(members)
@@ -132,6 +135,7 @@ def test_the_members_are_not_changed(members):
         np.testing.assert_array_equal(member(X), scores)
 
 
+@pytest.mark.slow
 def test_it_is_saved_with_each_shared_array_once_and_loaded(members, tmp_path):
     smooth = calibrated(nnx.clone(members[3]))
     swap_activation(smooth, "silu")
@@ -152,6 +156,7 @@ def test_it_is_saved_with_each_shared_array_once_and_loaded(members, tmp_path):
     assert (tmp_path / "again" / "model.json").read_text() == (tmp_path / "model.json").read_text()
 
 
+@pytest.mark.slow
 def test_damaged_cards_of_members_are_named(members, tmp_path):
     models.save(average(members[:2]), tmp_path)
     path = tmp_path / "model.json"
@@ -166,6 +171,7 @@ def test_damaged_cards_of_members_are_named(members, tmp_path):
         models.load_run(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [None, X.shape[1:3]])
 def test_a_score_function_folds_and_materializes_it(members, size):
     block = nnx.clone(members[0])
@@ -207,6 +213,7 @@ def test_other_metrics_are_computed_one_by_one(name):
     np.testing.assert_allclose(found(x), mean_of(chosen, x, mirror=True), rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_crops_of_an_image_stay_together():
     """HyperIQA cuts crops: items of image 0 come first, of both views."""
     member = nnx.eval_shape(lambda: MODELS["hyperiqa"].metric(backbone="resnet18", width=4, crops=2, rngs=nnx.Rngs(0)))
@@ -228,6 +235,7 @@ def test_features_are_those_of_a_member(members):
     )
 
 
+@pytest.mark.slow
 def test_what_cannot_be_averaged_is_refused(members):
     both = average(members[:2])
     with pytest.raises(ValueError, match="members is empty"):

@@ -155,6 +155,7 @@ def _halved(grey, mode):
     return np.clip(scipy.ndimage.map_coordinates(grey, grid, order=2, mode=mode), grey.min(), grey.max())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("protocol", "mode"), [("official", "constant"), ("skimage0.26", "grid-constant")])
 @pytest.mark.parametrize("size", every(3, [(41, 64), (50, 39), (63, 27)]))
 def test_features_are_those_of_scipy(protocol, mode, size):

@@ -23,6 +23,7 @@ def svm(count, features=36):
     return header + "".join(rows)
 
 
+@pytest.mark.slow
 def test_a_libsvm_file_is_loaded_saved_and_converted(tmp_path):
     path, x = tmp_path / "svm.txt", jax.random.uniform(jax.random.key(0), (1, 24, 33, 3))
     path.write_text(svm(7))

@@ -24,6 +24,7 @@ def scores_of(model, size=(384, 330), count=2):
     return nnx.eval_shape(lambda model, images: model(images), model, images)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", only(("efficientnet_lite0",), BACKBONES))
 @pytest.mark.parametrize("metric", HEADS)
 def test_a_head_fits_every_backbone_with_its_stages(metric, backbone):
@@ -41,6 +42,7 @@ def test_a_head_fits_every_backbone_with_its_stages(metric, backbone):
     assert nnx.split(again)[0] == nnx.split(model)[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", every(3, BACKBONES_WITH_LEVELS))
 def test_levels_are_the_last_stages_of_four_strides(backbone):
     stages = nnx.eval_shape(lambda: BACKBONES[backbone].build(width=BACKBONES[backbone].width, rngs=nnx.Rngs(0)))
@@ -54,6 +56,7 @@ def test_levels_are_the_last_stages_of_four_strides(backbone):
         assert not after or maps[after[0]].shape[1] < maps[level].shape[1] or level == levels[-2]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("metric", only(("linearity", "hyperiqa"), MODELS))
 def test_without_a_backbone_a_metric_has_its_published_size(metric):
     published = nnx.eval_shape(lambda: MODELS[metric].build(rngs=nnx.Rngs(0)))

@@ -98,6 +98,7 @@ def test_the_score_is_negated_once(model):
     np.testing.assert_allclose(100 - score, model(x), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_score_is_the_weighted_mean_of_the_patch_scores(model):
     x = jax.random.uniform(jax.random.key(0), (2, 128, 128, 3))
     features = model.features(x, ("opinions", "weights"))

@@ -103,6 +103,7 @@ def test_pooling_before_the_convolution_gives_the_same(model):
     np.testing.assert_allclose(lda(x), lda.linear(pooled), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_every_image_has_its_own_network(model):
     """Compute each crop's score from its own weights in NumPy."""
     names = ["distortion", "score", *(f"{kind}{i}" for kind in "wb" for i in range(1, 6))]

@@ -61,6 +61,7 @@ def test_full_pooling_is_the_mean_of_the_whole_map():
     np.testing.assert_allclose(features["pooled"], features["conv2d_7b"].mean((1, 2)), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_images_are_scored_as_they_are(narrow):
     images = jnp.zeros((1, 299, 554, 3))
     assert narrow.prepare(images, jax.random.key(0)) is images

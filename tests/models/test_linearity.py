@@ -49,6 +49,7 @@ def test_agrees_with_the_original_class(shared, backbone):
         )
 
 
+@pytest.mark.slow
 def test_published_calibration_gives_the_published_scale(shared):
     record, expected = parity.read(shared, "linearity_resnet101")
     k, b = (record["score_mapping"][name][0] for name in "kb")
@@ -76,6 +77,7 @@ def test_prepare_does_not_change_images_of_the_right_size():
         assert model.prepare(X) is X
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stop", ["layer2.0", "layer3"])
 def test_continuing_from_stored_activations_changes_nothing(model, stop):
     harden(model, "after:layer3", mid=4, rngs=nnx.Rngs(1))

@@ -66,6 +66,7 @@ def test_the_report_confirms_the_constant_of_the_published_size():
     assert report(resized, (250, 300, 3)).bound == pytest.approx(resized.constant((250, 300)), rel=0.01)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", every(2, [(16, 24), (31, 9)]))
 def test_no_attack_exceeds_the_certificate(size):
     """Of a metric that was trained to be steep; the strongest reaches a good part of it."""
@@ -87,6 +88,7 @@ def test_no_attack_exceeds_the_certificate(size):
     assert best > 0.05 * model.certificate(4 / 255, size)
 
 
+@pytest.mark.slow
 def test_slopes_between_random_images_stay_below_the_constant():
     model = steeper(metric(slope=0.05))
     x = jax.random.uniform(jax.random.key(2), (12, 24, 32, 3))
@@ -98,6 +100,7 @@ def test_slopes_between_random_images_stay_below_the_constant():
     assert 0.2 * model.constant((24, 32)) < steepest <= model.constant((24, 32)) * (1 + 1e-4)
 
 
+@pytest.mark.slow
 def test_the_constant_holds_for_matrices_that_are_not_orthogonal():
     """As another optimiser would leave them: the report and the constant both see it."""
     model = metric(slope=0.05)
@@ -107,6 +110,7 @@ def test_the_constant_holds_for_matrices_that_are_not_orthogonal():
     assert report(model, (16, 24, 3)).bound == pytest.approx(model.constant((16, 24)), rel=0.01)
 
 
+@pytest.mark.slow
 def test_certificates_by_hand():
     model = metric(slope=0.01)
     constant = 40 * 0.01 * 256 / math.sqrt(16 * 24)
@@ -125,6 +129,7 @@ def test_the_linf_certificate_does_not_depend_on_the_size():
         assert model.certificate(2 / 255, size) == pytest.approx(expected, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_score_of_a_pattern_does_not_depend_on_how_often_it_is_repeated():
     """Even sides, circular shifts and full groups of cells: energies grow exactly as √n."""
     model = metric(slope=0.5)
@@ -134,6 +139,7 @@ def test_the_score_of_a_pattern_does_not_depend_on_how_often_it_is_repeated():
     np.testing.assert_allclose(model(jnp.tile(tile, (1, 3, 2, 1))), model(tile), rtol=1e-4)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("slope", [None, 0.02])
 def test_the_slope_is_trained_or_fixed(slope):
     model = metric(slope=slope)
@@ -142,6 +148,7 @@ def test_the_slope_is_trained_or_fixed(slope):
     assert float(model.slope) == pytest.approx(slope or 0.03, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_it_is_saved_and_loaded_with_its_constant(tmp_path):
     model = steeper(metric(slope=0.05), steps=3)
     models.save(model, tmp_path / "m")
@@ -155,6 +162,7 @@ def test_it_is_saved_and_loaded_with_its_constant(tmp_path):
     assert loaded.constant((16, 24)) == model.constant((16, 24))
 
 
+@pytest.mark.slow
 def test_levels_keep_the_norm_and_dropped_directions_only_lower_it():
     x = jax.random.normal(jax.random.key(0), (1, 16, 8, 3))
     whole = LipschitzNet(channels=(12, 48), depth=(2, 1), rngs=nnx.Rngs(0))
@@ -182,6 +190,7 @@ def test_wrong_options_are_refused(options, message):
         metric(**options)
 
 
+@pytest.mark.slow
 def test_wrong_radii_are_refused():
     with pytest.raises(ValueError, match=r"norm='l1'.*l2"):
         metric().certificate(0.1, (8, 8), norm="l1")

@@ -28,11 +28,13 @@ def network(model):
     return jax.jit(lambda pixels: model.network(pixels))
 
 
+@pytest.mark.slow
 def test_agrees_with_the_original_class(shared):
     stages = ["maxpool", "layer1", "layer2", "layer3", "layer4"]
     parity.check(shared, "metaiqa", METAIQA_SPEC, [*stages, "classifier", "hidden1", "hidden2", "fc3"])
 
 
+@pytest.mark.slow
 def test_pyiqa_names_the_head_differently(shared):
     record, _ = parity.read(shared, "metaiqa")
     arrays = parity.weights(record)
@@ -46,6 +48,7 @@ def test_pyiqa_names_the_head_differently(shared):
         np.testing.assert_array_equal(ours[name][...], theirs[name][...])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(300, 451), (501, 227), (100, 640)])
 def test_official_protocol_resizes_as_pillow_does(size):
     """Pillow rounds to 8 bits after each of its two passes, so it may be off by one grey level."""
@@ -55,6 +58,7 @@ def test_official_protocol_resizes_as_pillow_does(size):
     assert np.abs(prepared - expected).max() < 1.01 / 255
 
 
+@pytest.mark.slow
 def test_pyiqa_protocol_reads_the_four_nearest_pixels():
     """For 1120 = 5 · 224 pixels a side, output i is at 5i + 2 exactly: every fifth pixel is copied."""
     image = jax.random.uniform(jax.random.key(0), (1, 1120, 672, 1)).repeat(3, axis=3)
@@ -88,6 +92,7 @@ def test_features_returns_the_requested_stages_only(model):
         model.features(pixels, ("fc4",))
 
 
+@pytest.mark.slow
 def test_hardening(model, network):
     hardened = nnx.clone(model)
     harden(hardened, "after:layer3", mid=8, rngs=nnx.Rngs(1))

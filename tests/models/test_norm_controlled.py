@@ -50,6 +50,7 @@ def test_the_trunk_of_a_trained_metric_is_kept(after):
     np.testing.assert_allclose(found(X), found.tail(expected), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_parent_shares_nothing_with_it():
     model = parent()
     before, found = model(X), controlled(model, "layer2")
@@ -58,6 +59,7 @@ def test_the_parent_shares_nothing_with_it():
     np.testing.assert_array_equal(model(X), before)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("after", ["layer2", "last"])
 def test_it_is_saved_and_loaded(after, tmp_path):
     """A block before a stage that is left out is placed again, too."""
@@ -70,6 +72,7 @@ def test_it_is_saved_and_loaded(after, tmp_path):
     np.testing.assert_array_equal(loaded(X), found(X))
 
 
+@pytest.mark.slow
 def test_the_output_of_a_frozen_trunk_is_enough():
     found = controlled(parent(), "last")
     for stop in ("conv1", "layer1", "early", found.backbone.order[-1]):
@@ -77,6 +80,7 @@ def test_the_output_of_a_frozen_trunk_is_enough():
         np.testing.assert_allclose(again, found.raw(X), rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(65, 70), (80, 64)])
 def test_its_bound_is_that_of_the_traced_tail(size):
     found = models.build("resnet18", metric="norm_controlled", width=8, after="layer1", channels=4, depth=1)
@@ -88,12 +92,14 @@ def test_its_bound_is_that_of_the_traced_tail(size):
     assert found.tail_bound(size) == pytest.approx(40 / np.sqrt(h * w), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_score_function_gives_the_same_scores():
     found = controlled(parent(), "layer2")
     for size in (None, X.shape[1:3]):
         np.testing.assert_allclose(models.score_fn(found, size)(X), found(X), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_new_blocks_after_the_trunk_belong_to_it():
     found = controlled(tiny.metric(), "layer2")
     harden(found, "after:layer2", mid=2, rngs=nnx.Rngs(1))
@@ -102,6 +108,7 @@ def test_new_blocks_after_the_trunk_belong_to_it():
     assert np.isfinite(found(X)).all()
 
 
+@pytest.mark.slow
 def test_imagenet_weights_fill_the_stages_that_it_has(tmp_path):
     whole = tiny.metric()
     file = tmp_path / "imagenet.safetensors"
@@ -124,6 +131,7 @@ def test_imagenet_weights_fill_the_stages_that_it_has(tmp_path):
         models.build("resnet18", metric="norm_controlled", width=8, after="layer2", channels=4, weights=file)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", every(4, sorted(BACKBONES)))
 def test_every_backbone_has_a_default_trunk(backbone):
     found = nnx.eval_shape(lambda: NormControlled(backbone, channels=4, rngs=nnx.Rngs(0)))
@@ -132,6 +140,7 @@ def test_every_backbone_has_a_default_trunk(backbone):
     assert nnx.eval_shape(lambda model, x: model(x), found, jax.ShapeDtypeStruct(size, jnp.float32)).shape == (2,)
 
 
+@pytest.mark.slow
 def test_faults_are_named():
     own = nnx.eval_shape(lambda: MODELS["fpr"].metric(width=8, rngs=nnx.Rngs(0)))
     with pytest.raises(TypeError, match=r"model is a FPR with a network of its own; .*resnet18"):
@@ -144,6 +153,7 @@ def test_faults_are_named():
         NormControlled("resnet18", width=8, input_size=(0, 8), rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 def test_a_block_without_a_stage_before_it_cannot_end_a_trunk():
     model = tiny.metric()
     harden(model, "before:conv1", "bottleneck", name="first", mid=3, rngs=nnx.Rngs(1))

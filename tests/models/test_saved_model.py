@@ -32,6 +32,7 @@ def hardened():
     return model
 
 
+@pytest.mark.slow
 def test_a_saved_model_loads_back(hardened, tmp_path):
     hardened.train()
     save(hardened, tmp_path / "new" / "folder")
@@ -176,6 +177,7 @@ def test_a_saved_model_loads_back_for_any_header_length(shift, hardened, tmp_pat
     assert nnx.split(load_run(tmp_path))[0] == nnx.split(hardened)[0]
 
 
+@pytest.mark.slow
 def test_a_run_is_found_from_its_files_and_parent_folders(hardened, tmp_path):
     folder = tmp_path / "run" / "baseline" / "seed0"
     save(hardened, folder)

@@ -30,6 +30,7 @@ def test_models_of_one_structure_share_the_compiled_program(tmp_path):
     assert score_fn(first).graphdef != score_fn(second).graphdef
 
 
+@pytest.mark.slow
 def test_batch_equals_its_images_one_by_one_under_vmap_and_jit():
     model = tiny.metric()
     score = score_fn(model)
@@ -49,6 +50,7 @@ def test_scoring_is_in_evaluation_mode_and_does_not_change_the_model():
     assert not model.dr6.norm[0].use_running_average
 
 
+@pytest.mark.slow
 def test_images_of_any_size_are_resized_inside_and_differentiably():
     score = score_fn(tiny.metric(input_size=(40, 56)))
     gradient = jax.jit(jax.grad(lambda x: score(x).sum()))(jnp.full((1, 33, 21, 3), 0.5))

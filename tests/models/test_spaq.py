@@ -29,6 +29,7 @@ def test_agrees_with_the_original_class(shared):
     parity.check(shared, "spaq_bl", SPAQ_SPEC, ["maxpool", "layer1", "layer2", "layer3", "layer4", "pool"])
 
 
+@pytest.mark.slow
 def test_patches_are_at_the_positions_of_the_original(shared, model):
     """The first pixel of each patch holds its coordinates."""
     record, _ = parity.read(shared, "spaq_bl")
@@ -70,6 +71,7 @@ def test_too_small_an_image_is_refused(model):
         model(jnp.zeros((1, 223, 400, 3)))
 
 
+@pytest.mark.slow
 def test_a_score_is_the_mean_over_the_patches_of_its_own_image(model, network):
     images = jax.random.uniform(jax.random.key(0), (2, 230, 224, 3))
     scores = jax.jit(lambda x: model(x))(images)

@@ -41,6 +41,7 @@ def abstract(name, **options):
     return nnx.eval_shape(lambda: models.MODELS[name].metric(**options, rngs=nnx.Rngs(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", METRICS)
 def test_every_whole_map_is_pooled_by_the_chosen_function(name):
     """Sorts appear in the program of a metric for the median only, one for each map."""
@@ -80,6 +81,7 @@ def test_koncepts_official_part_is_pooled_too():
     assert dict(model.options)["pooling"] == "official"
 
 
+@pytest.mark.slow
 def test_the_choice_is_saved_loaded_folded_and_exported(tmp_path):
     model = tiny.metric(**SMALL)
     model.calibrate(k=2.0, b=1.0, score_range=(-1.0, 9.0))
@@ -136,6 +138,7 @@ def test_swapping_back_gives_the_published_metric():
     assert pooling_of(model) is None
 
 
+@pytest.mark.slow
 def test_bad_choices_are_refused():
     model = tiny.abstract(**SMALL)
     with pytest.raises(ValueError, match=r"pooling='medium' is not allowed; choose from 'mean', 'median', 'trimmed'"):
@@ -145,6 +148,7 @@ def test_bad_choices_are_refused():
         swap_pooling(other, "median")
 
 
+@pytest.mark.slow
 def test_a_variant_names_its_pooling(smoke):
     chosen = Variant(Training(epochs=2), parent="baseline", pooling="median")
     changed = replace(smoke, variants={**smoke.variants, "robust": chosen})

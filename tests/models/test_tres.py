@@ -38,6 +38,7 @@ def test_agrees_with_the_original_class(shared):
     parity.check(shared, "tres", MODELS["tres"], NAMES, layout=layout)
 
 
+@pytest.mark.slow
 def test_only_weights_that_no_score_depends_on_are_dropped(shared):
     record, expected = parity.read(shared, "tres")
     targets = {
@@ -49,6 +50,7 @@ def test_only_weights_that_no_score_depends_on_are_dropped(shared):
     np.testing.assert_allclose(l2_pool_smooth(impulse)[0, :, :, 0] ** 2, expected["const_0"][0, 0], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_official_crops_cover_the_image_as_pillow_resizes_it(shared):
     """Pillow rounds to 8 bits after each of its two passes, so it may be off by one grey level."""
     check = parity.read(shared, "tres")[0]["protocol"]["resize_check"][0]
@@ -65,6 +67,7 @@ def test_official_crops_cover_the_image_as_pillow_resizes_it(shared):
     assert np.abs(difference).max() < 1.01
 
 
+@pytest.mark.slow
 def test_random_crops_repeat_for_a_key_and_lie_in_the_resized_image():
     model = abstract()
     one, again, other = (model.prepare(IMAGES, jax.random.key(seed)) for seed in (1, 1, 2))
@@ -78,6 +81,7 @@ def test_random_crops_repeat_for_a_key_and_lie_in_the_resized_image():
     assert len(np.unique(np.round(tops))) > 25
 
 
+@pytest.mark.slow
 def test_pyiqa_crops_lie_on_its_grid_at_native_size():
     """Steps (301 - 224) // 7 = 11 and (453 - 224) // 7 = 32, eight crops a row."""
     crops = abstract(protocol="pyiqa").prepare(IMAGES)
@@ -97,6 +101,7 @@ def test_the_whole_image_is_one_crop():
     np.testing.assert_array_equal(model.prepare(resized), resized)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["official", "pyiqa", "whole"])
 def test_images_are_prepared_one_by_one(protocol):
     model = abstract(protocol=protocol)
@@ -132,6 +137,7 @@ def test_the_gradient_is_finite_if_all_channels_are_zero():
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'pyiqa', 'whole'"):
         TReS(protocol="pyqa", rngs=nnx.Rngs(0))

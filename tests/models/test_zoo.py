@@ -18,6 +18,7 @@ X = jax.random.uniform(jax.random.key(0), (2, 96, 128, 3))
 MEGABYTES = 12
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHIPPED)
 def test_it_scores_images_of_any_size_on_the_scale_of_its_card(name):
     metric = jaxiqa.load(name)
@@ -45,6 +46,7 @@ def test_errors():
         jaxiqa.load("jaxiqa-bas")
 
 
+@pytest.mark.slow
 def test_its_name_is_allowed_where_a_run_is():
     loaded = jaxiqa.load("linearity", weights="jaxiqa-base")
     np.testing.assert_array_equal(loaded(X), jaxiqa.load("jaxiqa-base")(X))

@@ -68,12 +68,14 @@ def run(name: str, shared, record_name: str, **options):
     return record, stored, network, jnp.asarray(pixels[None], jnp.float64)
 
 
+@pytest.mark.slow
 def test_the_fcn_filter_equals_the_original(shared):
     with jax.enable_x64(True):
         record, stored, network, images = run("fcn", shared, "05_fcn_filter")
         check(jax.jit(lambda n, x: n(x))(network, images), record, stored, "out")
 
 
+@pytest.mark.slow
 def test_dncnn_equals_the_original(shared):
     with jax.enable_x64(True):
         record, stored, network, images = run("dncnn", shared, "05_dncnn17")
@@ -159,6 +161,7 @@ SMALL = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["dncnn", "real_esrgan"])
 def test_a_saved_network_loads_back(name, tmp_path):
     network = published(name, **SMALL[name])
@@ -190,6 +193,7 @@ def test_sizes_are_read_from_the_published_names(shared):
         networks.load("real_esrgan", weights=arrays)
 
 
+@pytest.mark.slow
 def test_the_sizes_of_the_published_adm_of_256_pixels_are_read():
     """The names are those of the network in its configuration: the sizes read from them equal its own."""
     module = nnx.eval_shape(lambda: ADM(rngs=nnx.Rngs(0)))

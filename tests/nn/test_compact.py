@@ -37,6 +37,7 @@ CASES = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("backbone", "amount"), CASES)
 def test_every_backbone_scores_the_same_with_fewer_operations(backbone, amount):
     model = pruned(tiny.metric(backbone), amount)
@@ -60,6 +61,7 @@ METRICS = {
 QUICK = ("fpr", "paq2piq")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in METRICS])
 def test_every_metric_scores_the_same_with_fewer_operations(name):
     options, size, share = METRICS[name]

@@ -31,6 +31,7 @@ def arrays(size, taps, channels=3, batch=2):
     return random.normal(size=(batch, *size, channels)), random.normal(size=(*taps, channels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("stride", "padding", "size", "taps"),
     [pytest.param(*case, marks=() if n in (1, 4) else pytest.mark.slow) for n, case in enumerate(CASES)],
@@ -54,6 +55,7 @@ def test_values_and_derivatives_of_both_orders_and_modes(stride, padding, size, 
             np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)
 
 
+@pytest.mark.slow
 def test_derivatives_are_those_of_finite_differences():
     with jax.enable_x64(True):
         stride, padding, size, taps = CASES[4]
@@ -65,6 +67,7 @@ def test_derivatives_are_those_of_finite_differences():
         )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [CASES[1], CASES[6]])
 @pytest.mark.parametrize("axes", every(2, [(0, None), (None, 0), (1, 2), (0, 0), (None, -1), (3, None)]))
 def test_a_mapped_function_and_its_mapped_derivatives_are_those_of_each_element(case, axes):
@@ -87,6 +90,7 @@ def test_a_mapped_function_and_its_mapped_derivatives_are_those_of_each_element(
             np.testing.assert_allclose(found[n], expected, rtol=1e-5, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_gradient_by_the_kernel_writes_no_shifted_products():
     """A sum over all pixels per tap, as XLA would do it, keeps a shifted map per tap in memory."""
     x, kernel = arrays((64, 64), (5, 5), channels=16, batch=8)

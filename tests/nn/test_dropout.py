@@ -71,6 +71,7 @@ def test_metrics_have_the_published_dropout(name):
     assert sorted(rates) == sorted(RATES.get(name, []))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", only(("paq2piq",), ("koncept512", "tres", "metaiqa", "paq2piq")))
 def test_training_drops_and_scoring_does_not(name):
     options = {"koncept512": {"backbone": "mobilenet_v2", "width": 4}, "tres": {"backbone": "resnet18", "width": 4}}

@@ -101,6 +101,7 @@ def abstract_classifier(width=None):
     return nnx.eval_shape(lambda: Classifier("efficientnet_lite0", width=width, rngs=nnx.Rngs(0)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 97)])
 def test_it_computes_its_published_function(size):
     model = abstract_classifier(width=8)

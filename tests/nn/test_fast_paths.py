@@ -10,6 +10,7 @@ from jaxiqa.nn.kernels.resampling import doubling_conv, halving_conv
 from jaxiqa.nn.kernels.wide import wide_conv
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "window", "stride", "padding"),
     [

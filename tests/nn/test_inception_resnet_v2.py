@@ -65,6 +65,7 @@ def test_full_width_has_the_published_channels():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("classifier", "classes"), [("last_linear", 1001), pytest.param("classif", 1000, marks=pytest.mark.slow)]
 )
@@ -85,6 +86,7 @@ def test_imagenet_checkpoints_fill_every_parameter(shared, classifier, classes):
     assert projection[0, 0, 0, 0] == list(arrays).index("block8.conv2d.weight")
 
 
+@pytest.mark.slow
 def test_keras_files_are_read_in_the_order_of_their_numbers(stages):
     parameters, generator = key_map.parameters(stages), np.random.default_rng(0)
     model = nnx.clone(stages)

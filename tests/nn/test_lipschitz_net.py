@@ -36,6 +36,7 @@ def test_levels_of_wavelets_are_the_walsh_hadamard_transform():
     assert np.allclose(COLOURS @ COLOURS.T, np.eye(3))
 
 
+@pytest.mark.slow
 def test_a_new_network_keeps_the_energy_of_the_image():
     """Wavelets, shifts and absolute values lose nothing if no level drops channels."""
     net = LipschitzNet(channels=(12, 48), depth=(1, 2), rngs=nnx.Rngs(0))
@@ -49,6 +50,7 @@ def global_norm(x):
     return jnp.linalg.norm(x.reshape(len(x), -1), axis=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(96, 128), (75, 50)])
 def test_typical_energies_are_most_of_those_of_images(size):
     split = data.load("builtin", size=size, train=8, val=1, test=1)["train"]

@@ -28,6 +28,7 @@ def test_the_constant_is_that_of_the_mean(size, pixels):
     assert tail_constant(size, depth=2) == pytest.approx(np.linalg.norm(np.full((1, pixels), 1 / pixels), 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_the_report_confirms_slope_times_constant(case):
     size, features, channels, depth = case
@@ -51,6 +52,7 @@ def test_no_attack_exceeds_the_bound(case):
     assert steepest <= bound * (1 + 1e-4)
 
 
+@pytest.mark.slow
 def test_the_bound_is_reached_where_nothing_is_reduced():
     """One layer of as many channels as the features: every map is orthogonal, so the gradient has the norm of the
     constant at every point."""

@@ -74,6 +74,7 @@ def test_mobilenet_v2_classifies_the_nips2017_images(shared):
     assert correct[:40].mean() >= 0.9
 
 
+@pytest.mark.slow
 def test_a_metric_loads_the_published_weights(shared, tmp_path):
     arrays = files.read(shared / MOBILENET)
     model = build("mobilenet_v2", backbone_weights=shared / MOBILENET)

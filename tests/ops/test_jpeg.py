@@ -33,6 +33,7 @@ def test_a_wave_is_quantised_to_a_step_of_its_table(u, v):
     np.testing.assert_allclose(found, kept / 100 * (255 * waves(u, v) - 128), atol=1e-3)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_wave_is_that_of_the_rounding():
     """Along the wave the gradient is three times the squared distance to the nearest integer."""
     with jax.enable_x64(True):

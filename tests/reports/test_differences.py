@@ -230,6 +230,7 @@ def shown(summary, sample):
     return [for_terminal(summary), *tables(summary), *sample[2]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("width", [40, 80, 200])
 def test_a_terminal_never_cuts_a_number(width, shown):
     wide = Table(

@@ -122,6 +122,7 @@ def report(tmp_path_factory, figures):
         return folder, write(LABELS, folder)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["report.html", "leaderboard.html"])
 def test_pages_show_every_label_as_text(report, name):
     page = Page((report[0] / name).read_text())

@@ -188,6 +188,7 @@ def test_the_data_files_fit_their_tables(name):
             assert {column for row in published.values() for column in row} <= set(table.header)
 
 
+@pytest.mark.slow
 def test_the_files_hold_every_number_and_the_published_ones(tmp_path):
     made = run(*rows(), data="clive")
     tables = robustness_as_architecture.tables(made)

@@ -105,6 +105,7 @@ def run(parts, folder, progress=lambda *_: None):
     )
 
 
+@pytest.mark.slow
 def test_a_killed_run_resumes_exactly(parts, tmp_path):
     def kill(done, *_):
         if done == 3:  # after the first epoch and its checkpoint, in the second

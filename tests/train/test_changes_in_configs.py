@@ -66,6 +66,7 @@ def test_a_frozen_stage_may_hold_a_filter_without_weights(smoke):
         check_training(with_odd(smoke, block=buried, freeze="layer2"))
 
 
+@pytest.mark.slow
 def test_stored_activations_are_shared_only_by_trunks_that_compute_the_same(smoke):
     """Neither the share of a low_pass nor a blur is seen in the arrays of a trunk."""
     splits = data.load("builtin", size=(33, 47), train=16, val=8, test=2)

@@ -153,6 +153,7 @@ def test_hsic_is_the_trace_of_centred_matrices_and_zero_for_a_constant():
     )
 
 
+@pytest.mark.slow
 def test_hsic_pruning_trains_the_weights_and_removes_a_share_of_every_layer():
     parts, (source, images, mos) = tiny(), examples()
     calls = []
@@ -190,6 +191,7 @@ def test_hsic_pruning_keeps_scores_better_than_the_same_share_cut_at_once():
     assert np.abs(score(trained) - whole).mean() / spread < np.abs(score(cut) - whole).mean() / spread
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("criterion", ["pls", "displs"])
 def test_a_real_metric_is_pruned_by_its_own_features(criterion):
     model = models.build("resnet18", width=8)

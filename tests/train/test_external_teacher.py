@@ -48,6 +48,7 @@ def experiment(weights, workdir="", **changes):
     return Experiment("x", data, STUDENT, {"base": Variant(training)}, Evaluation(data, {}), workdir=str(workdir))
 
 
+@pytest.mark.slow
 def test_distorted_copies_are_shown_at_the_size_of_the_metric(teacher):
     chosen = experiment(teacher)
     found = unlabelled_source(chosen, "base", load_data(chosen, ["base"]))
@@ -58,6 +59,7 @@ def test_distorted_copies_are_shown_at_the_size_of_the_metric(teacher):
     assert len(view) == 48
 
 
+@pytest.mark.slow
 def test_the_penalty_is_the_distance_from_the_teacher_in_the_unit_of_the_labels(teacher):
     chosen = with_recipes(experiment(teacher))
     splits = load_data(chosen, ["base"])
@@ -73,6 +75,7 @@ def test_the_penalty_is_the_distance_from_the_teacher_in_the_unit_of_the_labels(
     assert float(found) == pytest.approx(expected, rel=1e-3)
 
 
+@pytest.mark.slow
 def test_a_labelled_teacher_mixes_its_scores_of_clean_images_into_the_labels(teacher):
     chosen = experiment(teacher, weight=0.75, distorted=0, labelled=True)
     attacked = replace(chosen.variants["base"].training, adversarial=Adversarial(8 / 255, "fgsm", {}, **UNCHANGED))

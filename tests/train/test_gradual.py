@@ -158,6 +158,7 @@ def test_the_first_step_is_the_whole_pruning_if_there_is_one():
     jax.tree.map(lambda a, b: np.testing.assert_array_equal(np.asarray(a), np.asarray(b) > 0), state.masks, masks)
 
 
+@pytest.mark.slow
 def test_a_training_prunes_in_steps_and_its_best_epoch_has_the_whole_amount(tmp_path):
     seen = []
 

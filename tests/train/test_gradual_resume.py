@@ -34,6 +34,7 @@ def whole(request, tmp_path_factory):
 
 
 # Two steps per epoch; a step of the pruning begins after 0, 4 and 8 steps. Checkpoints are written after each epoch.
+@pytest.mark.slow
 @pytest.mark.parametrize("killed", [*slow(1, 3, 4), 5, *slow(7, 8, 9, 11)])
 def test_a_run_killed_anywhere_ends_with_the_same_bits(whole, killed, tmp_path):
     chosen, expected = whole

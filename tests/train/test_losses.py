@@ -12,6 +12,7 @@ from jaxiqa.models import Linearity
 from jaxiqa.train.losses import LOSSES, mse, norm_in_norm, plcc, ranked_mse
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("batch", ["batch0", "batch1", "batch2"])
 def test_norm_in_norm_equals_the_reference_with_its_gradient(shared, batch):
     folder = shared / "oracles" / "public"
@@ -67,6 +68,7 @@ for name, loss in LOSSES.items():
 """
 
 
+@pytest.mark.slow
 def test_a_loss_refuses_shapes_that_would_be_broadcast():
     """In another process: here the annotations are checked too, as they are not for users."""
     done = subprocess.run([sys.executable, "-c", SHAPES], capture_output=True, text=True)

@@ -47,6 +47,7 @@ def test_no_metric_is_left_out():
     assert SMALL.keys() == models.MODELS.keys()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(3, SMALL))
 def test_an_experiment_on_any_metric_passes_the_checks(name):
     check_training(experiment(SMALL[name], PLACES.get(name, "layer2")))

@@ -49,6 +49,7 @@ def test_a_saved_metric_keeps_its_scores_and_its_map(smoke, tmp_path, saved, cap
     assert "first seed 0: validation SROCC" in capsys.readouterr().out
 
 
+@pytest.mark.slow
 def test_the_description_names_the_metric(smoke, tmp_path, saved):
     one, other = (describe(experiment(smoke, tmp_path, a=Saved(str(saved / n))), "a", 0) for n in "01")
     assert one["variants"] == [{"weights": str(saved / "0")}]

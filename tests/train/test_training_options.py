@@ -82,6 +82,7 @@ def test_accumulation_does_not_change_the_gradient(loss, count):
     close(gradients(parts, loss=loss), gradients(parts, loss=loss, accumulate=count))
 
 
+@pytest.mark.slow
 def test_accumulation_with_a_penalty_attacked_images_dropout_and_two_devices():
     def attack(score_fn, images, key):
         return jnp.clip(images + 0.05 * jnp.sign(jax.grad(lambda x: score_fn(x).sum())(images)), 0, 1)
@@ -96,6 +97,7 @@ def test_accumulation_with_a_penalty_attacked_images_dropout_and_two_devices():
     assert not np.allclose(whole[1], gradients(parts, accumulate=4)[1], rtol=1e-3)
 
 
+@pytest.mark.slow
 def test_dropout_does_not_depend_on_the_number_of_devices():
     parts = split_model(Tiny(rate=0.5, rngs=nnx.Rngs(0)))
     one = gradients(parts)
@@ -190,6 +192,7 @@ def train(folder, *, epochs=2, training=None, crops=0, stop=None, seen=None, **o
     ), parts  # fmt: skip
 
 
+@pytest.mark.slow
 def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
     training = Training(learning_rate=1e-2, backbone_factor=1.0, average=0.9)
     averaged, parts = train(tmp_path / "a", epochs=1, training=training)
@@ -215,6 +218,7 @@ def test_progress_has_the_loss_of_the_step_before_and_the_best_correlation(tmp_p
     assert result.best_correlation >= best[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("crops", every(2, [3, 0]))
 def test_a_killed_training_with_every_option_resumes_exactly(crops, tmp_path):
     training = Training(
