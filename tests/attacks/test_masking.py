@@ -4,6 +4,7 @@ from pathlib import Path
 
 import jax
 import jax.numpy as jnp
+import pytest
 from small_metric import KEY, make_images, score
 
 from jaxiqa import attacks
