@@ -81,6 +81,7 @@ def run(arguments: Arguments) -> int:
         check_output(arguments.csv, found.paths)
     start_jax()
     from jaxiqa import models
+    from jaxiqa.models import zoo
 
     model = models.load(name, arguments.weights, **options)
     radius = _radius(arguments, name, model)
@@ -111,6 +112,8 @@ def run(arguments: Arguments) -> int:
         if scores or not interrupted:
             paths = sorted(scores, key=lambda path: -scores[path]) if arguments.sort else found.paths
             give(arguments.csv, paths, scores, changes)
+    if scores and name in zoo.SHIPPED:
+        note(f"{name}: {zoo.SCALE}")
     if found.skipped:
         count = len(found.skipped)
         note(f"skipped {count} non-image file{'s' * (count > 1)}: {_first_of(found.skipped)}")

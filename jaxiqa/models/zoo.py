@@ -14,6 +14,9 @@ SHIPPED = {
 }
 """Name -> what it is. Each has a folder in ``jaxiqa/zoo`` with its card (``README.md``)."""
 
+SCALE = "0 to 100, the scale of the human scores of its training images (CLIVE); higher is better"
+"""The scale of the scores of every metric in `SHIPPED`."""
+
 DEFAULT = "jaxiqa-base"
 """The metric of ``jaxiqa score`` if none is named."""
 

@@ -83,6 +83,16 @@ def test_the_first_word_may_name_a_metric(folder, tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
+def test_the_default_metric_tells_its_scale(folder, capsys):
+    image = folder / "same1.png"
+    assert scoring.main([str(image)]) == 0
+    output = capsys.readouterr()
+    score = float(models.load(DEFAULT)(jnp.asarray(read_image(image), jnp.float32)[None] / 255)[0])
+    assert float(output.out.split()[1]) == pytest.approx(score, abs=0.01)
+    assert f"{DEFAULT}: 0 to 100, the scale of the human scores" in output.err
+
+
+@pytest.mark.slow
 def test_a_missing_file_is_listed_as_a_fault(folder, runs, capsys):
     named = [str(folder / "same1.png"), str(folder / "gone.png"), str(folder / "notes.txt")]
     assert scoring.main(["linearity", "--weights", str(runs / "native"), *named]) == 1
