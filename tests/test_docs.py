@@ -40,7 +40,8 @@ def commands():
     pages = [DOCS.parent / "README.md", *DOCS.glob("*.md"), *(DOCS.parent / "configs").rglob("*.py")]
     for line in (line for page in pages for line in page.read_text().splitlines()):
         for script, command, rest in re.findall(rf"(?:python (\w+\.py)|\bjaxiqa ({NAMES})(?![\w-]))([^`#]*)", line):
-            rest = rest.replace("mine.py", "configs/quickstart.py")  # any config in place of the reader's own
+            # any config in place of the reader's own and of placeholders
+            rest = re.sub(r"--config (mine\.py|NAME\b|\.\.\.)", "--config configs/quickstart.py", rest)
             config = re.search(r"--config (\S+)", rest)
             program = (script,) if script else ("-m", "jaxiqa", command)
             options = found.setdefault((*program, *(("--config", config[1]) if config else ())), set())
