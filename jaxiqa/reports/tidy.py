@@ -15,7 +15,8 @@ def tidy_csv(lines: Iterable[Line]) -> str:
 
     The interval is that of a mean over images, 95 % by Student's t; nothing is averaged over seeds. A strength is ε in
     full precision or the name of a level; it is empty for an attack without strengths and for a number that summarises
-    all strengths, whose measure then ends with AUC or mean. Measures of a defense end with "transfer" or "adaptive".
+    all strengths, whose measure then ends with AUC or mean. Measures of a defense end with "transfer" or "adaptive". A
+    worst SROCC is in the line of the attack that left it; certified defenses are in the column of defenses.
 
     >>> print(tidy_csv([("base", "0", "PGD", "0.1", "", "AbsGain", "0.5", *interval_cells((0.4, 0.6)))]), end="")
     model,seed,attack,strength,defense,measure,value,low,high
