@@ -195,7 +195,8 @@ def test_a_configs_settings_reach_the_step(parts, monkeypatch):
     def added_by(training):
         data = Data("builtin")
         chosen = Experiment("x", data, Model("resnet18"), {"a": Variant(training)}, Evaluation(data, {}))
-        return additions(chosen, "a", 0, None, source(), {})
+        metric = merge_model(parts, parts.params, parts.batch_stats)
+        return additions(chosen, "a", 0, metric, source(), {})
 
     assert added_by(Training(epochs=1)) == {"attacked_mode": "eval", "augment": None, "penalty": None}
     adversarial = Adversarial(4 / 255, "fgsm", {}, label="ssim", penalty=0.5, target="score")
