@@ -192,6 +192,8 @@ def fit(
             losses.append(value)
             done += 1
             progress(done, total, float(before), best)  # not the loss of the step that still runs
+            if jax.process_count() == 1:
+                came = max(stopping, default=0)  # no other process has to stop after the same step
             if done % per_epoch == 0:
                 _check_finite(losses, done)
                 seconds = time.perf_counter() - began
