@@ -58,7 +58,7 @@ def source(seed: int, count: int) -> Examples:
 def run(folder: Path, pause: float) -> None:
     """Train with all arrays in float64, with a pause after each step; every process stores its result."""
 
-    def progress(step: int, steps: int, best: float) -> None:
+    def progress(step: int, steps: int, loss: float, best: float) -> None:
         print("step", step, flush=True)
         time.sleep(pause)
 
