@@ -24,10 +24,9 @@ from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import for_terminal, notes
 from jaxiqa.reports.defenses.summary import summarise_defenses
 from jaxiqa.reports.defenses.tables import certificates, without_range
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.examples import load
-from jaxiqa.results.jsonl import read_rows
 from jaxiqa.results.rows import (
-    FILES,
     UNDEFENDED,
     CertificateRow,
     DefenseRow,
@@ -37,10 +36,16 @@ from jaxiqa.results.rows import (
     RankRow,
     ResultRow,
 )
+from jaxiqa.results.store import Store
 
 
-def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbers:
+def write_reports(experiment: Experiment, labelled: Any, attacked: Any, store: Store | None = None) -> Numbers:
     """Write tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses.
+
+    Args:
+        experiment: the experiment.
+        labelled, attacked: the images.
+        store: the rows of its folder, if they were read before.
 
     Returns:
         The numbers of the tables.
@@ -48,15 +53,15 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
     root, evaluation = root_folder(experiment), experiment.evaluation
     names, seeds, order = list(experiment.variants), experiment.seeds, list(evaluation.attacks)
 
-    def mine(kind: type) -> list:
-        rows = read_rows(root / FILES[kind], kind)
-        return [row for row in rows if row.model in names and row.seed in seeds]
+    store = store or Store(root)
 
-    models = sorted(mine(ModelRow), key=lambda row: (names.index(row.model), row.seed))
+    def mine(kind: type) -> Rows:
+        return store.rows(kind).among("model", names).among("seed", seeds)
+
+    models = sorted(mine(ModelRow).all(), key=lambda row: (names.index(row.model), row.seed))
     keys = {label: set(keys_of(attack)) for label, attack in evaluation.attacks.items()}  # only present strengths
-    results = [row for row in mine(ResultRow) if row.strength in keys.get(row.attack, ())]
-    results.sort(key=lambda row: order.index(row.attack))
-    masking = [row for row in mine(MaskingRow) if row.images == evaluation.masking]
+    results = mine(ResultRow).present(keys).sorted_by("attack", order)
+    masking = mine(MaskingRow).only(images=evaluation.masking).all()
     ranges = {"score_range": evaluation.score_range, "mos_range": labelled.mos_range}
     summary = summarise(results, mine(PredictionRow), models, masking=masking, **ranges)
     paths = [
@@ -78,11 +83,11 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
     }
     ends = ends_of(models, results, **ranges)
     mos = None if attacked.mos is None else dict(zip(attacked.ids, attacked.mos.tolist(), strict=True))
-    rows = [row for row in mine(DefenseRow) if row.strength in keys.get(row.attack, ())]
+    rows = mine(DefenseRow).present(keys)
     labels = [UNDEFENDED, *evaluation.defenses]
-    chosen = sorted((row for row in rows if row.defense in labels), key=lambda row: labels.index(row.defense))
+    chosen = rows.among("defense", labels).sorted_by("defense", labels)
     how: dict[str, Any] = {"mos": mos, "psnr_cap": evaluation.psnr_cap}
-    proofs = [row for row in mine(CertificateRow) if row.certifier in evaluation.certifiers]
+    proofs = mine(CertificateRow).among("certifier", [*evaluation.certifiers]).all()
     defenses = summarise_defenses(chosen, ends, **how)
     defended = write_defenses(
         root,
