@@ -85,20 +85,19 @@ def divided(
     Raises:
         ValueError: an image has two rows in one cell.
     """
-    again = f"coalesce(image = lag(image) OVER (PARTITION BY {keys} ORDER BY image), false)"
-    twice, *arrays = rows.arrays(", ".join([again, *columns]), f"ORDER BY {keys}, image")
-    if twice.any():
-        raise ValueError(_twice(rows, keys, name))
+    images, *arrays = rows.arrays(", ".join(["hash(image)", *columns]), f"ORDER BY {keys}, image")
     ends = np.cumsum(list(cells.values()))[:-1]
+    if any((some[1:] == some[:-1]).any() for some in np.split(images, ends)):
+        _check_once(rows, keys, name)
     parts = np.split(np.array(arrays, np.float64), ends, axis=1)
     return dict(zip(cells, parts, strict=True))
 
 
-def _twice(rows: Rows, keys: str, name: str) -> str:
-    """Say which image has two rows in one cell."""
+def _check_once(rows: Rows, keys: str, name: str) -> None:
+    """Raise an error if an image has two rows in one cell: two images may also have the same hash."""
     count = f"row_number() OVER (PARTITION BY {keys}, image ORDER BY place)"
-    ((place, image),) = rows.select("place, image", f"QUALIFY {count} = 2 ORDER BY place LIMIT 1")
-    return f"image {image!r} has two {name}: {rows.only(place=place).all()[0]}"
+    for place, image in rows.select("place, image", f"QUALIFY {count} = 2 ORDER BY place LIMIT 1"):
+        raise ValueError(f"image {image!r} has two {name}: {rows.only(place=place).all()[0]}")
 
 
 class Curves(Mapping[tuple[str, int, str], Mapping[StrengthKey, Scores]]):

@@ -13,8 +13,9 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, fields
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO, get_args
+from typing import Any, get_args
 
 from jaxiqa.core.files import neighbour, writing
 from jaxiqa.results.jsonl import SEAL, canonical_lines
@@ -70,12 +71,15 @@ def parts_of(engine: Any, lines: Path, kind: type, checked: Sequence[Part] = ())
     known: dict[Path, Any] = {path: _NAME.fullmatch(path.name) for path in sorted(folder.glob("*.parquet"))}
     with open(lines, "rb") as file:
         start, before = found[-1].stop if found else 0, sum(part.rows for part in found)
-        while content := _block(file, start):
-            fitting = [path for path, name in known.items() if name and _fits(path, name, start, content)]
-            if fitting:
-                part = Part(fitting[0], start, start + len(content), int(known.pop(fitting[0])[3]))
-            else:
+        while True:
+            fitting = (part for path, name in known.items() if (part := _part(path, name, file, start)))
+            part = next(fitting, None)
+            if part:
+                known.pop(part.path)
+            elif content := _block(file, start):
                 part = _make(engine, folder, lines, kind, content, start, before, sealed=_sealed_before(file, start))
+            else:
+                break
             found.append(part)
             start, before = part.stop, before + part.rows
     for path in known.keys() - {part.path for part in checked}:
@@ -97,7 +101,7 @@ def load_lines(engine: Any, lines: Path, kind: type, parts: Sequence[Part], tabl
         engine.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {source}")
 
 
-def _block(file: BinaryIO, start: int) -> bytes:
+def _block(file: BufferedReader, start: int) -> bytes:
     """Return the whole block of lines at ``start``; nothing if there are less than `BLOCK` bytes of whole lines."""
     file.seek(start)
     content = file.read(BLOCK)
@@ -108,18 +112,31 @@ def _block(file: BinaryIO, start: int) -> bytes:
     return content if content.endswith(b"\n") else b""
 
 
-def _sealed_before(file: BinaryIO, start: int) -> bool:
+def _sealed_before(file: BufferedReader, start: int) -> bool:
     """Return whether the line that ends at ``start`` has a seal."""
     file.seek(max(0, start - 30))
     return SEAL in file.read(min(start, 30))
 
 
-def _fits(path: Path, name: re.Match[str], start: int, content: bytes) -> bool:
-    """Return whether a Parquet file is undamaged, and made of these lines."""
-    if (int(name[1]), int(name[2])) != (start, start + len(content)) or name[4] != _digest(content):
-        return False
+def _part(path: Path, name: re.Match[str] | None, lines: BufferedReader, start: int) -> Part | None:
+    """Return a Parquet file as a part if it is undamaged and made of the lines at ``start``."""
+    if name is None or int(name[1]) != start:
+        return None
+    stop = int(name[2])
+    if _digest_of(lines, start, stop) != name[4]:
+        return None
     with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()[:16] == name[5]
+        return Part(path, start, stop, int(name[3])) if _digest_of(file, 0, path.stat().st_size) == name[5] else None
+
+
+def _digest_of(file: BufferedReader, start: int, stop: int) -> str:
+    """Return the digest of a range of bytes, which are not in memory together."""
+    digest, buffer = hashlib.sha256(), memoryview(bytearray(2**18))
+    file.seek(start)
+    while start < stop and (count := file.readinto(buffer[: stop - start])):
+        digest.update(buffer[:count])
+        start += count
+    return digest.hexdigest()[:16]
 
 
 def _make(
@@ -133,7 +150,7 @@ def _make(
         try:
             engine.execute(f"COPY ({source}) TO {quoted(temporary)} (FORMAT parquet, COMPRESSION zstd)")
             with open(temporary, "rb") as file:
-                digest = hashlib.file_digest(file, "sha256").hexdigest()[:16]
+                digest = _digest_of(file, 0, temporary.stat().st_size)
                 os.fsync(file.fileno())
             path = folder / f"{start:015}-{stop:015}-{rows}-{_digest(content)}-{digest}.parquet"
             os.replace(temporary, path)

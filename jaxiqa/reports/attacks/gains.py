@@ -27,6 +27,9 @@ image in 8 bits, rounded towards the clean one (2)."""
 CHANGES = {"SSIM": (3, 1.0), "255 · Linf": (4, 255.0)}
 """Name -> a measure of the change of an image: its field, and its factor."""
 
+HELD_BYTES = 2**29
+"""Values that `ByImage` keeps in memory, at least those of one attack on all models, or of all attacks on one."""
+
 ColumnKey = tuple[str, int, str]
 """(model, seed, column)."""
 
@@ -55,7 +58,8 @@ class ByImage(Mapping[ColumnKey, np.ndarray]):
     """(model, seed, column) -> one value per attacked image, in the order of the images' names.
 
     Only cells (model, seed, attack, strength) that have all images have values, and only an attack that has all its
-    strengths has values that summarise them. Values are read when they are asked for; those of a few attacks are kept.
+    strengths has values that summarise them. Values are read when they are asked for, and those read last are kept:
+    `HELD_BYTES`.
 
     Args:
         results: the rows.
@@ -88,9 +92,10 @@ class ByImage(Mapping[ColumnKey, np.ndarray]):
             for attack in strengths
             for name in self._columns(model, seed, attack)
         }
-        # All models of one attack, and all attacks on one model, are read together.
-        kept = max(len({model for model, _ in scales}), len(strengths), 1)
-        self.of_attack = lru_cache(kept)(self._of_attack)
+        pairs = {(model, attack) for (model, _, _), attack in self._attacks.items()}
+        bytes_of_each = 8 * images * len(self._attacks) // max(len(pairs), 1)
+        together = max(len({model for model, _ in pairs}), len(strengths), 1)
+        self.of_attack = lru_cache(max(together, HELD_BYTES // max(bytes_of_each, 1)))(self._of_attack)
 
     def _columns(self, model: str, seed: int, attack: str) -> list[str]:
         strengths = self._strengths[attack]
