@@ -1,7 +1,7 @@
-"""Images that were decoded before: a file of the same size and times is not decoded again at the start of a program.
+"""Files that were read before: one of the same size and times is not read again at the start of a program.
 
 What is known of a folder's files is in one file in the user's cache folder. It ends with a digest of itself; if it is
-damaged, all images are decoded again.
+damaged, all files are read again. Another version of this package or of the decoder has another file.
 """
 
 import hashlib
@@ -10,10 +10,14 @@ import logging
 import os
 import time
 from collections.abc import Iterable, Mapping
+from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
+
+import PIL
 
 from jaxiqa.core.files import WriteError, cache_folder, write_bytes
+from jaxiqa.core.version import package_version
 from jaxiqa.data.split import Files, Selected
 
 _log = logging.getLogger(__name__)
@@ -30,6 +34,15 @@ class Image(NamedTuple):
     digest: str
 
 
+class Content(NamedTuple):
+    """A file that is not decoded: the SHA-256 digest of its bytes."""
+
+    digest: str
+
+
+Fact = TypeVar("Fact", Image, Content)
+
+
 class Stamp(NamedTuple):
     """What differs if a file was written: its size in bytes, and the times of content and of status in ns."""
 
@@ -38,8 +51,8 @@ class Stamp(NamedTuple):
     changed: int
 
 
-Known = dict[str, tuple[Stamp, Image]]
-"""Path -> the file's stamp when it was decoded, and its image."""
+Known = dict[str, tuple[Stamp, Fact]]
+"""Path -> the file's stamp when it was read, and what it was."""
 
 
 def file_of(read: Any, index: int) -> Path | None:
@@ -62,49 +75,68 @@ def stamp(path: Path | str) -> Stamp | None:
     return Stamp(found.st_size, found.st_mtime_ns, found.st_ctime_ns)
 
 
-def recall(paths: Iterable[Path]) -> dict[Path, Image]:
-    """Return what is known of these files, if they are still the same."""
-    found: dict[Path, Image] = {}
+def recall(paths: Iterable[Path], kind: type[Fact], together: Path | None = None) -> dict[Path, Fact]:
+    """Return what is known of these files, if they are still the same.
+
+    Args:
+        paths: the files.
+        kind: what to know of them.
+        together: the folder that has all of them, however deep; without it, each folder has a file of its own.
+    """
+    found: dict[Path, Fact] = {}
     read: dict[str, Known] = {}
     for path in paths:
         name = os.path.abspath(path)
-        folder = os.path.dirname(name)
+        folder = _folder(name, together)
         if folder not in read:
-            read[folder] = _read(_place(folder))
+            read[folder] = _read(_place(folder, kind), kind)
         before = read[folder].get(name)
         if before and before[0] == stamp(name):
             found[path] = before[1]
     return found
 
 
-def remember(images: Mapping[Path, tuple[Stamp, Image]]) -> None:
-    """Store what is known of files. A cache that cannot be written is logged: it only saves time."""
+def remember(facts: Mapping[Path, tuple[Stamp, Fact]], kind: type[Fact], together: Path | None = None) -> None:
+    """Store what is known of files; a file that changed in the last seconds is left out.
+
+    A cache that cannot be written is logged: it only saves time. Arguments are those of `recall`.
+    """
     now = time.time_ns()
     folders: dict[str, Known] = {}
-    for path, (before, image) in images.items():
+    for path, (before, fact) in facts.items():
         name = os.path.abspath(path)
         if before == stamp(name) and max(before.written, before.changed) < now - FRESH * 1e9:
-            folders.setdefault(os.path.dirname(name), {})[name] = before, image
+            folders.setdefault(_folder(name, together), {})[name] = before, fact
     for folder, known in folders.items():
-        place = _place(folder)
-        content = json.dumps(_read(place) | known).encode()
+        place = _place(folder, kind)
+        content = json.dumps(_read(place, kind) | known).encode()
         try:
             write_bytes(place, content + b"\n" + hashlib.sha256(content).hexdigest().encode())
         except WriteError as error:
-            _log.warning("%s; images are decoded again next time", error)
+            _log.warning("%s; files are read again next time", error)
 
 
-def _place(folder: str) -> Path:
+def _folder(name: str, together: Path | None) -> str:
+    return os.path.dirname(name) if together is None else os.path.abspath(together)
+
+
+def _place(folder: str, kind: type) -> Path:
     """Return the file with what is known of the files in a folder."""
-    return cache_folder() / "known" / f"{hashlib.sha256(os.fsencode(folder)).hexdigest()[:32]}.json"
+    key = f"{kind.__name__} {_versions()} {folder}"
+    return cache_folder() / "known" / f"{hashlib.sha256(os.fsencode(key)).hexdigest()[:32]}.json"
 
 
-def _read(place: Path) -> Known:
+@cache
+def _versions() -> str:
+    return f"jaxiqa {package_version()}, Pillow {PIL.__version__}"
+
+
+def _read(place: Path, kind: type[Fact]) -> Known:
     try:
         content, _, digest = place.read_bytes().rpartition(b"\n")
     except OSError:
         return {}
     if hashlib.sha256(content).hexdigest().encode() != digest:
-        _log.warning("%s is damaged; images are decoded again", place)
+        _log.warning("%s is damaged; files are read again", place)
         return {}
-    return {name: (Stamp(*of[0]), Image(*of[1])) for name, of in json.loads(content).items()}
+    return {name: (Stamp(*of[0]), kind(*of[1])) for name, of in json.loads(content).items()}

@@ -41,7 +41,7 @@ def pixel_digests(split: Split, *, uniform: bool = False) -> tuple[str, ...]:
     64
     """
     files = {index: path for index in range(len(split)) if (path := file_of(split.read, index))}
-    before = recall(files.values())
+    before = recall(files.values(), Image)
     known = {index: before[path] for index, path in files.items() if path in before}
 
     def attempt(index: int) -> tuple[int, Stamp | None, Image | str]:
@@ -59,7 +59,7 @@ def pixel_digests(split: Split, *, uniform: bool = False) -> tuple[str, ...]:
     unknown = [index for index in range(len(split)) if index not in known]
     results = _in_threads(attempt, unknown, f"checking {split.name}")
     made = {index: image for index, _, image in results if isinstance(image, Image)}
-    remember({files[index]: (then, made[index]) for index, then, _ in results if then and index in made})
+    remember({files[index]: (then, made[index]) for index, then, _ in results if then and index in made}, Image)
     problems = [fault for _, _, fault in results if isinstance(fault, str)]
     images = known | made
     sizes = Counter((image.height, image.width) for image in images.values())

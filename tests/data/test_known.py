@@ -83,7 +83,7 @@ def test_a_damaged_cache_is_not_believed(folder, decoded, caplog, how):
         path.write_bytes({"flip": bytes(content), "cut": path.read_bytes()[:-5], "empty": b""}[how])
     with caplog.at_level(logging.WARNING):
         assert pixel_digests(split_of(folder)) == first
-    assert "is damaged; images are decoded again" in caplog.text
+    assert "is damaged; files are read again" in caplog.text
     assert len(decoded) == 6
     decoded.clear()
     assert pixel_digests(split_of(folder)) == first
