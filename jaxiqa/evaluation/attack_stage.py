@@ -41,7 +41,7 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
         }
         if not store and not without_example and all((label, strength.key) in finished for strength in strengths):
             continue
-        rows = results.only(attack=label).keys("image")
+        rows = results.only(attack=label).keys()
         written = {(image, key) for attack, image, key in kept if attack == label}
         done = (rows & written if store else rows) - without_example
         strengths = tuple(

@@ -34,7 +34,7 @@ def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split)
     for label, chosen in evaluation.certifiers.items():
         few = split.take(chosen.images)
         keys = index_keys(evaluated.seed, "certify", len(few))
-        done = rows.only(certifier=label).keys("attack", "image")
+        done = rows.only(certifier=label).keys("attack")
         cells: list[tuple[str | None, Strength]] = [(None, CLEAN)]
         for name in chosen.attacks:
             strengths = strengths_of(evaluated, name, evaluation.attacks[name], split)

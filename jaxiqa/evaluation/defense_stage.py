@@ -33,7 +33,7 @@ def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) 
     rows, results = evaluated.query(DefenseRow), evaluated.query(ResultRow)
     digests = adversarial_set.digests(evaluated)
     for label, chosen in {UNDEFENDED: Defense(UNDEFENDED), **evaluation.defenses}.items():
-        done = rows.only(defense=label).keys("mode", "attack", "image")
+        done = rows.only(defense=label).keys("mode", "attack")
         grid = [cell for cell in _grid(evaluated, evaluation, label, split) if not _finished(cell, split, done)]
         if not grid:
             continue

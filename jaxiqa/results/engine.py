@@ -1,5 +1,6 @@
 """Queries of rows in DuckDB, in bounded memory: Python gets sums, counts, or the arrays of one group at a time."""
 
+import math
 from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import astuple, dataclass
@@ -104,9 +105,19 @@ class Rows:
 
     def present(self, strengths: Mapping[str, Iterable[StrengthKey]]) -> "Rows":
         """Return the rows of these attacks at these strengths."""
-        pairs = [(attack, *_at(key)) for attack, keys in strengths.items() for key in keys]
-        condition = " OR ".join(f"(attack = ? AND {inside})" for _, inside, _ in pairs)
-        return self.where(condition or "false", *(value for attack, _, key in pairs for value in (attack, key)))
+        alike: dict[frozenset[StrengthKey], list[str]] = {}
+        for attack, keys in strengths.items():
+            alike.setdefault(frozenset(keys), []).append(attack)
+        conditions, values = ["false"], []
+        for keys, attacks in alike.items():  # a condition per attack and strength would take longer than the reading
+            levels = [key for key in keys if isinstance(key, str)]
+            radii = [key for key in keys if isinstance(key, float)]
+            conditions.append(
+                f"(list_contains(?, attack) AND CASE WHEN {LEVEL} IS NOT NULL THEN list_contains(?::VARCHAR[], level) "
+                "WHEN epsilon IS NULL THEN ? ELSE list_contains(?::DOUBLE[], epsilon) END)"
+            )
+            values += [attacks, levels, None in keys, radii]
+        return self.where(" OR ".join(conditions), *values)
 
     def sorted_by(self, field: str, order: Sequence[str]) -> "Rows":
         """Return the rows sorted by a field whose values are in ``order``, and then as before."""
@@ -128,9 +139,12 @@ class Rows:
         return {(attack, level or radius) for attack, level, radius, count in found if count == len(set(images))}
 
     def keys(self, *fields: str) -> set[tuple[Any, ...]]:
-        """Return the values of these fields, and the strength after them, of all rows."""
-        found = self.select(", ".join([*(f'"{field}"' for field in fields), LEVEL, RADIUS]))
-        return {(*values, level or radius) for *values, level, radius in found}
+        """Return (values of these fields ..., image, strength) of all rows."""
+        names = (f'"{name}"' for name in (*fields, "image"))
+        found = self._run(", ".join([*names, "coalesce(level, '')", "coalesce(epsilon, 'nan'::DOUBLE)"]), "", ())
+        *values, levels, radii = (column.tolist() for column in found.fetchnumpy().values())  # faster than tuples
+        strengths = [level or (None if math.isnan(e) else e) for level, e in zip(levels, radii, strict=True)]
+        return set(zip(*values, strengths, strict=True))
 
     def select(self, columns: str, rest: str = "", *values: Any) -> list[tuple[Any, ...]]:
         """Return the result of a query; ``rest`` is what follows FROM, such as GROUP BY, ``values`` its parameters."""
