@@ -27,7 +27,7 @@ from PIL import Image
 ATTACKS, MODELS, STRENGTHS, SEAL = 17, 10, 5, b', "seal": "'
 EPSILONS = tuple(2**k / 255 for k in range(STRENGTHS))
 BATCH = 100
-SIZE = (64, 64)
+SIZE = (16, 16)
 began, used = time.perf_counter(), time.process_time()
 
 

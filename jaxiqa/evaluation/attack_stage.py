@@ -45,7 +45,10 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
         written = {(image, key) for attack, image, key in kept if attack == label}
         done = (rows & written if store else rows) - without_example
         strengths = tuple(
-            strength for strength in strengths if not done.issuperset((image, strength.key) for image in split.ids)
+            strength
+            for strength in strengths
+            if (label, strength.key) not in finished
+            or not done.issuperset((image, strength.key) for image in split.ids)
         )
         if not strengths:
             continue
