@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.markup import escape
@@ -126,4 +126,4 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any, store: S
         if len(table.header) <= 10:  # others are too wide for a terminal
             console.print(table)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
-    return Numbers(summary, left)
+    return Numbers(replace(summary, by_image={}), left)  # these are not in memory, and keep the store open

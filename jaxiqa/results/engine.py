@@ -111,7 +111,7 @@ class Rows:
         conditions, values = ["false"], []
         for keys, attacks in alike.items():  # a condition per attack and strength would take longer than the reading
             levels = [key for key in keys if isinstance(key, str)]
-            radii = [key for key in keys if isinstance(key, float)]
+            radii = [float(key) for key in keys if key is not None and not isinstance(key, str)]
             conditions.append(
                 f"(list_contains(?, attack) AND CASE WHEN {LEVEL} IS NOT NULL THEN list_contains(?::VARCHAR[], level) "
                 "WHEN epsilon IS NULL THEN ? ELSE list_contains(?::DOUBLE[], epsilon) END)"
