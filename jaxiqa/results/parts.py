@@ -97,7 +97,8 @@ def load_lines(engine: Any, lines: Path, kind: type, parts: Sequence[Part], tabl
         content = file.read()
         content = content[: content.rfind(b"\n") + 1]
         sealed = _sealed_before(file, start)
-    with _source(canonical_lines(content, kind, lines, before=before, sealed=sealed), kind, start) as source:
+    canonical = canonical_lines(content, kind, lines, before=before, sealed=sealed)
+    with writing(lines.parent), _source(canonical, kind, start) as source:
         engine.execute(f"CREATE OR REPLACE TEMP TABLE {table} AS {source}")
 
 

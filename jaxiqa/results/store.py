@@ -51,6 +51,7 @@ class Store:
     def rows(self, kind: type) -> Rows:
         """Return the rows of one kind; none if there is no file.
 
+        What is returned also has the rows that later calls of this method and of `append` read, but no row twice.
         A last line without its newline is the result of a kill: it is left out.
 
         Raises:
@@ -65,12 +66,13 @@ class Store:
             with writes(path.parent):
                 read.parts = parts_of(self._engine, path, kind, read.parts if read.checked == now else ())
                 load_lines(self._engine, path, kind, read.parts, f"{name}_lines")
+            source = f"SELECT * FROM {name}_lines"
+            if read.parts:
+                files = ", ".join(quoted(part.path) for part in read.parts)
+                source = f"SELECT * FROM read_parquet([{files}]) UNION ALL {source}"
+            self._engine.execute(f"CREATE OR REPLACE TEMP VIEW {name} AS {source}")
             read.checked = read.loaded = now
-        source = f"SELECT * FROM {name}_lines"
-        if read.parts:
-            files = ", ".join(quoted(part.path) for part in read.parts)
-            source = f"SELECT * FROM read_parquet([{files}]) UNION ALL {source}"
-        return Rows(kind, self._engine, f"({source})")
+        return Rows(kind, self._engine, name)
 
     def append(self, rows: Sequence[Any]) -> None:
         """Append rows of one kind by one write; compact the lines of a whole block.

@@ -71,6 +71,20 @@ def test_lines_are_compacted_by_whole_blocks_and_nothing_changes(tmp_path, block
         assert content[start:stop].endswith(b"\n")
 
 
+def test_rows_that_were_asked_for_before_a_compaction_lack_none_of_them(tmp_path, block):
+    written = rows(200)
+    kept = Store(tmp_path)
+    kept.append(written[:8])
+    before = kept.rows(ResultRow)
+    narrowed = before.only(seed=1)
+    for first in range(8, 200, 8):
+        kept.append(written[first : first + 8])
+        assert before.all()[:8] == written[:8]
+    assert len(files(tmp_path)) > 3
+    assert before.all() == written[: len(before)]
+    assert narrowed.all()[:2] == [row for row in written if row.seed == 1][:2]
+
+
 def test_numbers_are_bit_equal(tmp_path, block):
     written = rows(300, seed=1)
     append_rows(tmp_path / "results.jsonl", written)
