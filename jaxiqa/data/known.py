@@ -9,8 +9,8 @@ import json
 import logging
 import os
 import time
-from collections.abc import Iterable, Mapping
-from functools import cache
+from collections.abc import Iterable, Mapping, Sequence
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
@@ -51,8 +51,8 @@ class Stamp(NamedTuple):
     changed: int
 
 
-Known = dict[str, tuple[Stamp, Fact]]
-"""Path -> the file's stamp when it was read, and what it was."""
+Known = dict[str, tuple[Sequence[int], Sequence[Any]]]
+"""Path -> the values of the file's stamp when it was read, and of what it was."""
 
 
 def file_of(read: Any, index: int) -> Path | None:
@@ -89,10 +89,10 @@ def recall(paths: Iterable[Path], kind: type[Fact], together: Path | None = None
         name = os.path.abspath(path)
         folder = _folder(name, together)
         if folder not in read:
-            read[folder] = _read(_place(folder, kind), kind)
+            read[folder] = _read(_place(folder, kind))
         before = read[folder].get(name)
-        if before and before[0] == stamp(name):
-            found[path] = before[1]
+        if before and tuple(before[0]) == stamp(name):
+            found[path] = kind(*before[1])
     return found
 
 
@@ -109,7 +109,7 @@ def remember(facts: Mapping[Path, tuple[Stamp, Fact]], kind: type[Fact], togethe
             folders.setdefault(_folder(name, together), {})[name] = before, fact
     for folder, known in folders.items():
         place = _place(folder, kind)
-        content = json.dumps(_read(place, kind) | known).encode()
+        content = json.dumps(_read(place) | known).encode()
         try:
             write_bytes(place, content + b"\n" + hashlib.sha256(content).hexdigest().encode())
         except WriteError as error:
@@ -131,7 +131,14 @@ def _versions() -> str:
     return f"jaxiqa {package_version()}, Pillow {PIL.__version__}"
 
 
-def _read(place: Path, kind: type[Fact]) -> Known:
+def _read(place: Path) -> Known:
+    found = stamp(place)
+    return _parsed(place, found) if found else {}
+
+
+@lru_cache(1)
+def _parsed(place: Path, version: Stamp) -> Known:
+    """Return what a version of a file has; the splits of a data set ask for the same one."""
     try:
         content, _, digest = place.read_bytes().rpartition(b"\n")
     except OSError:
@@ -139,4 +146,4 @@ def _read(place: Path, kind: type[Fact]) -> Known:
     if hashlib.sha256(content).hexdigest().encode() != digest:
         _log.warning("%s is damaged; files are read again", place)
         return {}
-    return {name: (Stamp(*of[0]), kind(*of[1])) for name, of in json.loads(content).items()}
+    return json.loads(content)
