@@ -51,7 +51,7 @@ class Stamp(NamedTuple):
     changed: int
 
 
-Known = dict[str, tuple[Sequence[int], Sequence[Any]]]
+Known = dict[str, Sequence[Sequence[Any]]]
 """Path -> the values of the file's stamp when it was read, and of what it was."""
 
 
