@@ -11,6 +11,7 @@ seconds are those of the compiler here, and the roofline is a bound from below (
 """
 
 import argparse
+import ast
 import fnmatch
 import hashlib
 import json
@@ -128,14 +129,23 @@ def read(text: str, peaks: Peaks) -> Row:
     }
 
 
-def source() -> str:
-    """Return a digest of the code that the programs come from and of what reads them."""
-    folder = FOLDER.parent / "jaxiqa"
-    paths = [*sorted(folder.rglob("*.py")), *(FOLDER / f"{name}.py" for name in ("hlo", "roofline"))]
+def source(root: Path = FOLDER.parent) -> str:
+    """Return a digest of the code that makes the programs and reads them, without its comments and docstrings."""
+    paths = sorted((root / "jaxiqa").rglob("*.py"))
+    paths += [root / "benchmarks" / f"{name}.py" for name in ("accelerator_programs", "hlo", "roofline")]
     digest = hashlib.sha256()
-    for path in [*paths, FOLDER / "accelerator_programs.py"]:
-        digest.update(path.read_bytes())
+    for path in paths:
+        tree = ast.parse(path.read_text())
+        for node in ast.walk(tree):
+            for body in (getattr(node, "body", None), getattr(node, "orelse", None)):
+                if isinstance(body, list):
+                    body[:] = [part for part in body if not _is_text(part)]
+        digest.update(ast.dump(tree).encode())
     return digest.hexdigest()[:12]
+
+
+def _is_text(node: ast.AST) -> bool:
+    return isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant) and isinstance(node.value.value, str)
 
 
 SOURCE = source()  # of the code that this process has read, whatever is written while it runs
@@ -160,7 +170,16 @@ def keep(device: str, name: str, row: Row, *, folder: Path = FOLDER) -> None:
 
 
 HEADS = ("program", "tracing + compiling, s", "arguments, MiB", "temporaries, MiB", "of memory", "convolutions")
-HEADS += ("products", "FFTs", "fusions", "loops", "transposes (at convolutions)", "1/√", "collectives", "to host")
+HEADS += (
+    "products",
+    "FFTs",
+    "fusions",
+    "loops",
+    "transposes (at convolutions)",
+    "1/√",
+    "collectives (numbers)",
+    "to host",
+)
 HEADS += ("GFLOP", "MB moved", "roofline, ms", "of it products")
 
 
@@ -179,7 +198,7 @@ def show(rows: dict[str, dict[str, Row]]) -> str:
 def line(name: str, row: Row, memory: int) -> str:
     if "error" in row:
         return f"| {name} | {row['error'].replace('|', '/')} |" + " |" * (len(HEADS) - 2)
-    exchanged = ", ".join(f"{len(sizes)} {kind}" for kind, sizes in sorted(row["collectives"].items()))
+    exchanged = ", ".join(f"{len(ns)} {kind} (≤ {max(ns):,})" for kind, ns in sorted(row["collectives"].items()))
     unknown = "" if not row["unknown loops"] else f" ({row['unknown loops']} of unknown length)"
     cells = (
         f"{row['tracing']:.0f} + {row['compiling']:.0f}",

@@ -128,13 +128,13 @@ def parse(text: str) -> Program:
 def trips(program: Program, loop: Instruction) -> int | None:
     """Return how often a loop's body runs; None if the text does not say so.
 
-    It is what XLA wrote, or the only whole number in a condition that compares a counter with it.
+    It is what XLA wrote, or the only whole number in a condition "counter < number".
     """
     known = re.search(r'known_trip_count"?[:=]\s*\{"?n"?:"?(\d+)', loop.attributes)
     if known:
         return int(known[1])
     lines = [line for name in loop.called("condition") for line in inside(program, name)]
-    compared = [line for line in lines if line.operation == "compare"]
+    compared = [line for line in lines if line.operation == "compare" and "direction=LT" in line.attributes]
     values = [int(line.given) for line in lines if line.operation == "constant" and line.given.isdecimal()]
     return values[0] if len(compared) == len(values) == 1 else None
 

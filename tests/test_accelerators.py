@@ -130,6 +130,8 @@ def test_loops_run_as_often_as_the_text_says(program):
     assert hlo.runs(hlo.parse(known))[0]["body"] == 5
     unknown = hlo.parse(ATTACK.replace("constant(8)", "parameter(1)"))
     assert hlo.runs(unknown) == ({"main": 1, "body": 1}, 1)
+    down = hlo.parse(ATTACK.replace("constant(8)", "constant(0)").replace("direction=LT", "direction=GT"))
+    assert hlo.runs(down) == ({"main": 1, "body": 1}, 1)
 
 
 @pytest.mark.parametrize(
