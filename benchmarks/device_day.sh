@@ -6,16 +6,14 @@
 #     python benchmarks/device_tables.py runs/device_day/device.json     # afterwards, at home: into the tables
 #
 # Nothing is downloaded. Needed are jax, flax, optax, orbax-checkpoint, chex, scipy, pillow, jaxtyping, rich, filelock,
-# safetensors, jinja2, matplotlib and scikit-learn. Two variables help: PYTHON is the interpreter (python3 by default), WHEELS a
-# folder of wheels to use on top, for packages which that interpreter lacks, such as grain.
+# safetensors, jinja2, matplotlib and scikit-learn. Two variables help: PYTHON is the interpreter (python3 by default),
+# WHEELS a folder of wheels for packages which that interpreter lacks, such as grain.
 set -u
-cd "$(dirname "$0")/.."
 python=${PYTHON:-python3}
 out=${OUT:-runs/device_day}
-mkdir -p "$out"
 if [ -n "${WHEELS:-}" ]; then
   site=$(mktemp -d)
   "$python" -m pip install -q --no-index --no-deps --no-compile --no-cache-dir --target "$site" "$WHEELS"/*.whl || exit 2
   export PYTHONPATH="$site${PYTHONPATH:+:$PYTHONPATH}"
 fi
-exec "$python" benchmarks/device_day.py --out "$out" "$@"
+exec "$python" "$(dirname "$0")/device_day.py" --out "$out" "$@"

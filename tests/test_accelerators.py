@@ -205,6 +205,7 @@ def device(request) -> str:
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_an_attack_is_one_loop_without_the_host(device, tmp_path):
     row = compiled(device, "attack pgd", tmp_path)
     assert row["collectives"] == {}
@@ -214,6 +215,7 @@ def test_an_attack_is_one_loop_without_the_host(device, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_layer_has_its_transforms_and_nothing_else(device, tmp_path):
     row = compiled(device, "layer materialized", tmp_path)
     assert row["collectives"] == {}
@@ -222,6 +224,7 @@ def test_a_layer_has_its_transforms_and_nothing_else(device, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_training_step_gathers_scores_but_no_activations(device, tmp_path):
     row = compiled(device, "train AlexNet, float32, shard_map, 8 devices", tmp_path)
     assert set(row["collectives"]) == {"all-reduce", "all-gather"}

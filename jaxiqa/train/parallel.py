@@ -72,9 +72,18 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
 
 
 def parallel_program(step: Callable, *, backend: str, devices: list) -> tuple[Any, Mesh]:
-    """Return the jitted program of `data_parallel`, and its mesh; ``devices`` may be those of a machine elsewhere.
+    """Return the jitted program of `data_parallel`, to run or to compile, and its mesh.
 
-    With ``"pmap"``, every leaf of the program's ``batch`` has a first axis of devices.
+    Args:
+        step, backend: as for `data_parallel`.
+        devices: the devices; also those of a `jax.experimental.topologies` description, for which one can only compile.
+
+    Returns:
+        ``program(state, constants, batch)`` and the mesh. With ``"pmap"``, every leaf of ``batch`` has a first axis of
+        devices; with ``"shard_map"``, its first axis is that of the whole batch.
+
+    Raises:
+        ValueError: the backend is unknown, or ``"pmap"`` over several processes.
     """
     check_choice("backend", backend, ["pmap", "shard_map"])
     check_backend(backend)
