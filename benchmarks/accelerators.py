@@ -26,6 +26,7 @@ from typing import Any
 os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
 os.environ |= {"TPU_ACCELERATOR_TYPE": "v5litepod-8", "JAX_ENABLE_COMPILATION_CACHE": "false"}
 sys.path.insert(0, str(Path(__file__).parent.parent))
+import history
 import hlo
 import jax
 import jax.numpy as jnp
@@ -162,6 +163,9 @@ def keep(device: str, name: str, row: Row, *, folder: Path = FOLDER) -> None:
     rows = stored(folder)
     rows.setdefault(device, {})[name] = row
     (folder / "accelerators.json").write_text(json.dumps(rows, indent=1, sort_keys=True) + "\n")
+    if "error" not in row:
+        numbers = {"compiling": row["compiling"], "roofline": row["cost seconds"]}
+        history.append("accelerators", f"compiled for {device}", name, numbers, folder=folder / "history")
     page, start, end = folder / "README.md", "<!-- accelerators -->\n", "<!-- /accelerators -->"
     if not page.exists():
         return
