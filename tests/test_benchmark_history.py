@@ -60,7 +60,8 @@ def test_the_committed_history_can_be_read_and_listed():
     assert set(history.names()) - {"devices"} == known  # the latter once a device was measured
     for name in history.names():
         for lines in history.entries(name).values():
-            assert all(min(line["numbers"].values()) > 0 for line in lines)
+            positive = all(min(line["numbers"].values()) > 0 for line in lines)
+            assert positive or name == "devices"  # which has correlations and differences too
             assert len({line["case"] for line in lines}) == len(lines)
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / "history.py"], capture_output=True, text=True)
     assert done.returncode == 0
