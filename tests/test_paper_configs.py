@@ -208,7 +208,7 @@ def test_a_config_from_training_to_the_papers_table(tmp_path):
     options = ["--config", LINEARITY, "--scale", "small", "--part", "main", "--workdir", "run"]
     options += ["--model.backbone", "resnet18", "--model.width", "8", "--model.weights", "None"]
     options += ["--model.input-size", "80", "112", "--evaluation.size", "80", "112"]
-    options += ["--evaluation.masking", "0", "--evaluation.examples", "0"]
+    options += ["--evaluation.masking", "0", "--evaluation.examples", "0", "--evaluation.ranks.images", "0"]
     for name in load(LINEARITY, part="main").variants:
         training = f"--variants.{name}.training"
         options += [f"{training}.epochs", "6" if name == "base" else "3", f"{training}.freeze", "None"]

@@ -28,6 +28,7 @@ def chromium():
 def opened(browser, path, *, width=1280, scheme="light", script=True):
     """Return the page, and lists of its messages and errors and of the addresses that it asked for."""
     page = browser.new_page(viewport={"width": width, "height": 900}, color_scheme=scheme, java_script_enabled=script)
+    page.set_default_timeout(120_000)  # milliseconds; the usual 30,000 are too few beside other tests
     problems, asked = [], []
     page.on("console", lambda message: problems.append(message.text))
     page.on("pageerror", lambda error: problems.append(str(error)))
