@@ -202,6 +202,7 @@ def write_data(folder):
 
 
 @pytest.mark.slow
+@pytest.mark.release
 def test_a_config_from_training_to_the_papers_table(tmp_path):
     """The main part of Linearity with a narrow network and few images, by the command line, outside the checkout."""
     write_data(tmp_path / "data")
