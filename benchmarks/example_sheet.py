@@ -7,7 +7,6 @@ public domain. It is damaged by JPEG; each metric is attacked through its own gr
 """
 
 import argparse
-import io
 from pathlib import Path
 
 import jax
@@ -18,30 +17,18 @@ from PIL import Image
 
 import jaxiqa
 from jaxiqa import attacks, models
+from jaxiqa.defenses import purify
 
 METRICS = ("jaxiqa-base", "jaxiqa-robust", "jaxiqa-certified")
 EPSILON = 2 / 255
 
 
-def photograph(size: tuple[int, int]) -> Image.Image:
-    """Return the portrait, cropped in its middle to the aspect and resized to ``(h, w)``."""
+def photograph(side: int) -> jax.Array:
+    """Return the portrait's upper square, resized, ``1 side side 3`` in [0, 1]."""
     with matplotlib.cbook.get_sample_data("grace_hopper.jpg", asfileobj=True) as file:
         whole = Image.open(file).convert("RGB")
-    side = min(whole.size)
-    left = (whole.width - side) // 2
-    return whole.crop((left, 0, left + side, side)).resize(size[::-1], Image.Resampling.LANCZOS)
-
-
-def damaged(image: Image.Image, quality: int) -> Image.Image:
-    """Return the image after JPEG compression."""
-    file = io.BytesIO()
-    image.save(file, "JPEG", quality=quality)
-    return Image.open(file).convert("RGB")
-
-
-def pixels(image: Image.Image) -> jax.Array:
-    """Return ``1 h w 3`` in [0, 1]."""
-    return jax.numpy.asarray(np.asarray(image, np.float32)[None] / 255)
+    square = whole.crop((0, 0, whole.width, whole.width)).resize((side, side), Image.Resampling.LANCZOS)
+    return jax.numpy.asarray(np.asarray(square, np.float32)[None] / 255)
 
 
 def main() -> None:
@@ -50,8 +37,8 @@ def main() -> None:
     parser.add_argument("--quality", type=int, default=8, help="of the JPEG file")
     parser.add_argument("--output", type=Path, default=Path("docs/_static/example.png"))
     arguments = parser.parse_args()
-    original = photograph((256, 256))
-    clean, low = pixels(original), pixels(damaged(original, arguments.quality))
+    clean = photograph(256)
+    low = purify.make("jpeg", quality=arguments.quality)(clean)
     attack = attacks.make("pgd", epsilon=EPSILON, steps=20)
     shown, texts = [clean, low], [["original"], [f"JPEG, quality {arguments.quality}"]]
     for name in METRICS:

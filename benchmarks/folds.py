@@ -91,7 +91,8 @@ def main() -> None:
     whole = replace(experiment, folds=arguments.folds, workdir=str(arguments.workdir))
     parts = folded(whole)
     path = arguments.rows or arguments.workdir / "folds.json"
-    rows = read_rows(path, parts)
+    if rows := read_rows(path, parts):
+        print(table(rows), flush=True)
     for number, part in enumerate(parts):
         if any(row["fold"] == number for row in rows):
             continue
@@ -107,7 +108,6 @@ def main() -> None:
             rows.append({**trained, "model": "ridge", "seed": 0, **agreement(ridge(part, splits), mos)})
         write_text(path, json.dumps(rows, indent=1))
         print(table(rows), flush=True)
-    print(table(rows))
 
 
 def config_digest(part: Experiment) -> str:
@@ -120,7 +120,7 @@ def read_rows(path: Path, parts: list[Experiment]) -> list[dict]:
     """Return the rows of earlier runs; a file of another config is refused, since its rows would be mixed with ours."""
     rows = json.loads(path.read_text()) if path.exists() else []
     for row in rows:
-        if row["fold"] >= len(parts) or row["config"] != config_digest(parts[row["fold"]]):
+        if row["fold"] >= len(parts) or row.get("config") != config_digest(parts[row["fold"]]):
             raise SystemExit(f"{path}: fold {row['fold']} belongs to another config; name another file with --rows")
     return rows
 
