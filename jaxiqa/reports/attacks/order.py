@@ -209,11 +209,11 @@ def order_tables(order: Order) -> list[Table]:
 def tidy_lines(order: Order) -> Iterator[Line]:
     """Yield the numbers for `jaxiqa.reports.tidy.tidy_csv`; the worst SROCC names the attack that left it.
 
-    >>> left = {("base", 0.0): Left((7,), (0.5,), ("clean",), (0.0,), None)}
+    >>> left = {("base", 0.0): Left((7,), (0.5,), ("none",), (0.0,), None)}
     >>> for line in tidy_lines(Order(("base",), (), left, {"base": {7: 0.25}}, 9)):
     ...     print(*line, sep=",")
-    base,7,clean,0.0,,worst SROCC,0.5,,
-    base,7,clean,0.0,,gain against the order,0.0,,
+    base,7,none,0.0,,worst SROCC,0.5,,
+    base,7,none,0.0,,gain against the order,0.0,,
     base,7,,,,slope,0.25,,
     """
     for (model, epsilon), left in order.left.items():
