@@ -10,7 +10,7 @@ from jaxiqa.config.training import Average, Model, Saved, Variant
 from jaxiqa.core.files import safe_name
 
 TAKEN = (
-    *("images", "examples", "fitted", "aligned"),
+    *("images", "examples", "fitted", "aligned", "parquet"),
     *(
         f"{rows}.jsonl"
         for rows in ("results", "predictions", "models", "masking", "stored", "defenses", "certificates")

@@ -62,6 +62,13 @@ def writing(path: Path) -> Iterator[None]:
         raise WriteError(f"cannot write {path}: {MENDS.get(said[0]) or os.strerror(said[0])}") from error
 
 
+def cache_folder() -> Path:
+    """Return ``$JAXIQA_CACHE``, or the user's cache folder of this project."""
+    import pooch
+
+    return Path(os.environ.get("JAXIQA_CACHE") or pooch.os_cache("jaxiqa"))
+
+
 def check_space(folder: Path, needed: int) -> None:
     """Check, before many files are written, that ``needed`` bytes are free in ``folder``; else raise `WriteError`."""
     with writing(folder):
@@ -193,9 +200,11 @@ def open_sealed(text: str) -> dict[str, Any]:
 
 
 def remove_leftovers(folder: Path) -> None:
-    """Delete temporary files of a killed `write_bytes` in ``folder`` and below; call it only inside `locked`."""
-    for path in folder.rglob(".*.tmp"):
-        if is_leftover(path):
+    """Delete temporary files and folders of killed programs in ``folder`` and below; call it only inside `locked`."""
+    for path in list(folder.rglob(".*.tmp")):
+        if is_leftover(path) and path.is_dir():
+            shutil.rmtree(path, ignore_errors=True)
+        elif is_leftover(path):
             path.unlink(missing_ok=True)
 
 

@@ -138,9 +138,9 @@ def find_file(folder: Path, image: str) -> Path:
 
     macOS stores "é" as two characters, most tables as one; both are the same name.
     """
-    path = folder / image
-    if os.path.lexists(path):
-        return path
+    name = os.path.join(folder, image)  # faster than paths, for a hundred thousand files
+    if os.path.lexists(name):
+        return Path(name)
     path = folder
     for part in Path(image).parts:
         exact = path / part

@@ -27,23 +27,28 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
         examples: number of images, the first ones, that are stored for the example sheet at the largest strength;
             examples that are missing, or of another strength, are made again.
     """
-    done_rows: dict[str, set] = {label: set() for label in evaluation.attacks}
-    for row in evaluated.rows(ResultRow):
-        done_rows.setdefault(row.attack, set()).add((row.image, row.strength))
+    results = evaluated.query(ResultRow)
+    finished = results.finished(split.ids)
     kept = adversarial_set.digests(evaluated, verify=True) if store else {}
     for label, chosen in evaluation.attacks.items():
         plan = plan_attack(evaluated, label, chosen, split)
         strengths = plan.strengths
-        written = {(image, key) for attack, image, key in kept if attack == label}
-        done = done_rows[label] & written if store else set(done_rows[label])
         largest = strengths[strongest(strengths)]
-        done -= {
+        without_example = {
             (image, largest.key)
             for number, image in enumerate(split.ids[:examples])
             if not _has_example(evaluated, label, largest, number, image)
         }
+        if not store and not without_example and all((label, strength.key) in finished for strength in strengths):
+            continue
+        rows = results.only(attack=label).keys()
+        written = {(image, key) for attack, image, key in kept if attack == label}
+        done = (rows & written if store else rows) - without_example
         strengths = tuple(
-            strength for strength in strengths if not done.issuperset((image, strength.key) for image in split.ids)
+            strength
+            for strength in strengths
+            if (label, strength.key) not in finished
+            or not done.issuperset((image, strength.key) for image in split.ids)
         )
         if not strengths:
             continue
@@ -68,7 +73,7 @@ def run_attacks(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split,
                     _keep_examples(evaluated, label, strengths.index(largest), largest, batch, split.ids[:examples])
                 if store:
                     _store(evaluated, label, strengths, batch, written)
-                evaluated.add([row for row in batch.rows if (row.image, row.strength) not in done_rows[label]])
+                evaluated.add([row for row in batch.rows if (row.image, row.strength) not in rows])
 
 
 def _tell(bar: Update, images: float | int, total: float | int) -> None:

@@ -29,12 +29,12 @@ def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split)
     Each image is certified separately. Its key comes from the seed and its place in the split; its clean and attacked
     versions have the same key.
     """
-    rows = evaluated.rows(CertificateRow)
+    rows = evaluated.query(CertificateRow)
     digests = adversarial_set.digests(evaluated) if evaluation.certifiers else {}
     for label, chosen in evaluation.certifiers.items():
         few = split.take(chosen.images)
         keys = index_keys(evaluated.seed, "certify", len(few))
-        done = {(row.attack, row.image, row.strength) for row in rows if row.certifier == label}
+        done = rows.only(certifier=label).keys("attack")
         cells: list[tuple[str | None, Strength]] = [(None, CLEAN)]
         for name in chosen.attacks:
             strengths = strengths_of(evaluated, name, evaluation.attacks[name], split)

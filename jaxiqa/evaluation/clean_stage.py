@@ -18,7 +18,7 @@ from jaxiqa.results.rows import MaskingRow, ModelRow, PredictionRow
 
 def predict(evaluated: EvaluatedModel, labelled: Split, input_size: tuple[int, int] | None) -> None:
     """Score the labelled images; append missing prediction rows and the row of the model."""
-    done = {row.image for row in evaluated.rows(PredictionRow)}
+    done = {image for (image,) in evaluated.query(PredictionRow).select("image")}
     known = evaluated.rows(ModelRow)
     if known and done.issuperset(labelled.ids):
         return

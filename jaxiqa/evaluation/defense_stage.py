@@ -1,7 +1,7 @@
 """Test every defense on the adversarial set and by adaptive attacks; write defense rows."""
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -30,11 +30,10 @@ def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) 
     For random defenses, every image has its own key, from the seed and its place in the split; its clean and attacked
     versions have the same key. Adaptive attacks use other keys.
     """
-    rows = evaluated.rows(DefenseRow)
+    rows, results = evaluated.query(DefenseRow), evaluated.query(ResultRow)
     digests = adversarial_set.digests(evaluated)
-    scores = {(row.attack, row.image, row.strength): row for row in evaluated.rows(ResultRow)}
     for label, chosen in {UNDEFENDED: Defense(UNDEFENDED), **evaluation.defenses}.items():
-        done = {(row.mode, row.attack, row.image, row.strength) for row in rows if row.defense == label}
+        done = rows.only(defense=label).keys("mode", "attack")
         grid = [cell for cell in _grid(evaluated, evaluation, label, split) if not _finished(cell, split, done)]
         if not grid:
             continue
@@ -45,7 +44,8 @@ def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) 
                 missing = {image for image in split.ids if (mode, attack, image, strength.key) not in done}
                 if mode == "transfer":
                     read = lambda ids, a=attack, s=strength: adversarial_set.read(evaluated, a, s, ids, digests)  # noqa: E731
-                    before = {image: scores[attack, image, strength.key] for image in missing}
+                    of_attack = results.only(attack=attack).at(strength.key).select("image, score, rounded")
+                    before = {image: scores for image, *scores in of_attack}
                     batches = defended.transferred(attack, strength, missing, read, before)
                 else:
                     batches = defended.adapted(evaluation, attack, strength, missing)
@@ -98,7 +98,7 @@ class Defended:
         strength: Strength,
         missing: set[str],
         read: Callable[[tuple[str, ...]], np.ndarray],
-        before: dict[str, ResultRow],
+        before: Mapping[str, Sequence[float]],
     ) -> Iterator[list[DefenseRow]]:
         """Yield the rows of the stored images, batch by batch; scores without the defense come from ``before``."""
         for first, images, ids in self._batches(self.evaluated.batch_size, missing):
@@ -106,9 +106,8 @@ class Defended:
             stored = read(ids)
             stored = np.concatenate([stored, np.repeat(stored[-1:], len(images) - len(ids), axis=0)])
             judged = self._judge(first, images, shard_batch(stored.astype(np.float32) / 255))
-            undefended = {image: (row.score, row.rounded) for image, row in before.items()}
             seconds = (time.perf_counter() - began) / len(ids)
-            yield self._rows("transfer", attack, strength, missing, ids, undefended, judged, seconds)
+            yield self._rows("transfer", attack, strength, missing, ids, before, judged, seconds)
 
     def adapted(
         self, evaluation: Evaluation, attack: str, strength: Strength, missing: set[str]
@@ -167,7 +166,7 @@ class Defended:
         strength: Strength,
         missing: set[str],
         ids: tuple[str, ...],
-        undefended: Mapping[str, tuple[float, float]],
+        undefended: Mapping[str, Sequence[float]],
         judged: tuple[np.ndarray, np.ndarray, np.ndarray],
         seconds: float,
     ) -> list[DefenseRow]:

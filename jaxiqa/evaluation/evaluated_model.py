@@ -11,10 +11,8 @@ from jaxiqa.core.devices import fitting_batch
 from jaxiqa.core.files import safe_name
 from jaxiqa.core.types import ScoreFn
 from jaxiqa.models.score_model import ScoreModel
-from jaxiqa.results.jsonl import append_rows, read_rows
-from jaxiqa.results.rows import (
-    FILES,
-)
+from jaxiqa.results.engine import Rows
+from jaxiqa.results.store import Store
 
 
 @dataclass(frozen=True)
@@ -27,6 +25,7 @@ class EvaluatedModel:
         folder: folder of the model.
         size: height and width of the images under attack.
         batch: batch size; None: as many images as fit into memory.
+        shared: rows of the folder, if several models share them.
     """
 
     name: str
@@ -35,6 +34,7 @@ class EvaluatedModel:
     folder: Path
     size: tuple[int, int]
     batch: int | None
+    shared: Store | None = None
 
     @property
     def title(self) -> str:
@@ -72,12 +72,18 @@ class EvaluatedModel:
     def batch_size(self) -> int:
         return self.batch or fitting_batch(self.score_fn, (*self.size, 3))
 
+    @cached_property
+    def store(self) -> Store:
+        return self.shared or Store(self.root)
+
+    def query(self, kind: type) -> Rows:
+        """Return the rows of this kind for this model, for queries."""
+        return self.store.rows(kind).only(model=self.name, seed=self.seed)
+
     def rows(self, kind: type) -> list[Any]:
-        """Read the rows of this kind for this model."""
-        every = read_rows(self.root / FILES[kind], kind)
-        return [row for row in every if (row.model, row.seed) == (self.name, self.seed)]
+        """Read the rows of this kind for this model; for kinds that have few."""
+        return self.query(kind).all()
 
     def add(self, rows: Sequence[Any]) -> None:
         """Append rows of one kind to their file."""
-        if rows:
-            append_rows(self.root / FILES[type(rows[0])], rows)
+        self.store.append(rows)

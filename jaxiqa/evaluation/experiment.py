@@ -21,6 +21,7 @@ from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
 from jaxiqa.evaluation.startup import check_evaluation_start
 from jaxiqa.evaluation.write import write_reports
 from jaxiqa.reports.attacks.folds import Numbers
+from jaxiqa.results.store import Store
 from jaxiqa.train.startup import check_training
 
 
@@ -57,9 +58,9 @@ def evaluate_experiment(experiment: Experiment) -> Numbers:
         for name in FOLDERS:
             remove_leftovers(root / name)
         check_same_evaluation(experiment, digests)
-        size = attacked.read(0).shape[:2]
+        size, store = attacked.read(0).shape[:2], Store(root)
         models = [
-            EvaluatedModel(name, seed, root, run_folder(experiment, name, seed), size, evaluation.batch_size)
+            EvaluatedModel(name, seed, root, run_folder(experiment, name, seed), size, evaluation.batch_size, store)
             for seed, name in runs
         ]
         for evaluated in models:
@@ -75,4 +76,4 @@ def evaluate_experiment(experiment: Experiment) -> Numbers:
             if evaluation.defenses:
                 defend_all(evaluated, evaluation, attacked)
             certify_stage.certify_all(evaluated, evaluation, attacked)
-        return write_reports(experiment, labelled, attacked)
+        return write_reports(experiment, labelled, attacked, store)

@@ -17,11 +17,12 @@ from jaxiqa.core.files import safe_name, write_text
 from jaxiqa.core.version import package_version
 from jaxiqa.evaluation.build_defense import source_digest
 from jaxiqa.evaluation.networks import weight_digests
-from jaxiqa.results.jsonl import read_rows
+from jaxiqa.results.parts import schema
 from jaxiqa.results.rows import FILES
+from jaxiqa.results.store import Store
 
 LABELLED = ("attack", "defense", "certifier")
-FOLDERS = ("fitted", "aligned", "images", "examples")
+FOLDERS = ("fitted", "aligned", "images", "examples", "parquet")
 
 
 def check_same_evaluation(experiment: Experiment, images: Mapping[str, str]) -> None:
@@ -146,9 +147,10 @@ def _left_something(root: Path, key: str) -> bool:
     kind, _, label = key.removeprefix("weights of ").removeprefix("digest of images of ").partition(" ")
     if kind not in LABELLED:
         return any((root / name).exists() and (root / name).stat().st_size for name in FILES.values())
-    rows = (row for row_type, name in FILES.items() for row in read_rows(root / name, row_type))
-    if any(getattr(row, kind, None) == label for row in rows):
-        return True
+    store = Store(root)
+    for row_type in FILES:
+        if kind in schema(row_type) and store.rows(row_type).only(**{kind: label}).select("1", "LIMIT 1"):
+            return True
     learnt = [path for folder in ("fitted", "aligned") for path in (root / folder).glob("*/*")]
     return kind == "attack" and safe_name(label) in {path.name.removesuffix(".json") for path in learnt}
 

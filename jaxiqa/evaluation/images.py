@@ -2,12 +2,13 @@
 
 import hashlib
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 
 import numpy as np
 
 from jaxiqa import data
 from jaxiqa.config import Attack, Data, Evaluation
+from jaxiqa.data.validate import pixel_digests
 
 HELD_BYTES = 2 * 2**30
 """Memory limit: images under attack are kept in memory, as 8-bit values, if they are smaller together."""
@@ -15,7 +16,7 @@ HELD_BYTES = 2 * 2**30
 
 @dataclass(frozen=True)
 class Checked:
-    """A split whose images were all decoded once, and the SHA-256 digest of each image's pixels."""
+    """A split whose images can all be decoded, and the SHA-256 digest of each image's pixels."""
 
     split: data.Split
     digests: tuple[str, ...]
@@ -36,10 +37,8 @@ def load_split(chosen: Data, part: str) -> data.Split:
 
 
 def checked(split: data.Split, *, uniform: bool = False) -> Checked:
-    """Decode every image once; raise the errors of `jaxiqa.data.validate`."""
-    found: dict[int, str] = {}
-    data.validate(replace(split, read=Digesting(split.read, found)), uniform=uniform)
-    return Checked(split, tuple(found[index] for index in range(len(split))))
+    """Decode every image that is not known yet; raise the errors of `jaxiqa.data.validate`."""
+    return Checked(split, pixel_digests(split, uniform=uniform))
 
 
 def load_attacked(evaluation: Evaluation) -> Checked:
@@ -51,7 +50,7 @@ def load_attacked(evaluation: Evaluation) -> Checked:
     digests = checked(split, uniform=evaluation.size is None).digests
     split = data.resized(split, evaluation.size)
     if split.read(0).nbytes * len(split) < HELD_BYTES:
-        split = replace(split, read=Held(tuple(map(split.read, range(len(split))))))
+        split = replace(split, read=Held(split.read))
     return Checked(split, digests)
 
 
@@ -75,23 +74,13 @@ def fitted_on(label: str, attack: Attack, attacked: Checked) -> str:
 
 
 @dataclass(frozen=True)
-class Digesting:
-    """Reader that stores the digest of each image by its place."""
+class Held:
+    """Reader that keeps images in memory, since every attack and defense reads them again."""
 
     read: Callable[[int], np.ndarray]
-    digests: dict[int, str]
+    images: dict[int, np.ndarray] = field(default_factory=dict)
 
     def __call__(self, index: int) -> np.ndarray:
-        pixels = self.read(index)
-        self.digests[index] = hashlib.sha256(repr(pixels.shape).encode() + pixels.tobytes()).hexdigest()
-        return pixels
-
-
-@dataclass(frozen=True)
-class Held:
-    """Reader of images in memory, since every attack and defense reads them again."""
-
-    images: tuple[np.ndarray, ...]
-
-    def __call__(self, index: int) -> np.ndarray:
+        if index not in self.images:
+            self.images[index] = self.read(index)
         return self.images[index]

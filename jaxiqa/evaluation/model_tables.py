@@ -7,8 +7,9 @@ from jaxiqa.evaluation.fingerprint import model_digest
 from jaxiqa.reports.attacks.summary import ends_of, summarise
 from jaxiqa.reports.attacks.tables import tables
 from jaxiqa.reports.table import Table
-from jaxiqa.results.jsonl import read_rows
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.rows import FILES, MaskingRow, ModelRow, PredictionRow, RankRow, ResultRow
+from jaxiqa.results.store import Store
 
 RANGE = "model"
 """What divides the gains: the rows hold this range, but not which one the report of the evaluation took."""
@@ -55,15 +56,17 @@ def model_tables(root: Path, folder: Path) -> list[Table]:
     """
     name, seed = evaluated_as(root, folder)
 
-    def mine(kind: type) -> list:
-        return [row for row in read_rows(root / FILES[kind], kind) if (row.model, row.seed) == (name, seed)]
+    store = Store(root)
 
-    rows, results = mine(ModelRow), mine(ResultRow)
+    def mine(kind: type) -> Rows:
+        return store.rows(kind).only(model=name, seed=seed)
+
+    rows, results = mine(ModelRow).all(), mine(ResultRow)
     if not rows:
         raise ValueError(f"{root / FILES[ModelRow]} has no row of {name} seed {seed}; was the evaluation finished?")
-    summary = summarise(results, mine(PredictionRow), rows, score_range=RANGE, masking=mine(MaskingRow))
+    summary = summarise(results, mine(PredictionRow), rows, score_range=RANGE, masking=mine(MaskingRow).all())
     found = [tables(summary)[0]]
-    if ranked := mine(RankRow):
+    if len(ranked := mine(RankRow)):
         from jaxiqa.reports.attacks.order import order_tables, summarise_order  # needs matplotlib
 
         if order := summarise_order(ranked, [name], ends_of(rows, results, score_range=RANGE)):

@@ -10,6 +10,7 @@ from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.papers import PAPERS, Run
 from jaxiqa.reports.strengths import format_strength
 from jaxiqa.reports.table import Table
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.rows import ResultRow
 from jaxiqa.train.recipes import with_recipes
 
@@ -31,7 +32,7 @@ def paper_tables(
     labelled: Split,
     attacked: Split,
     summary: Summary,
-    results: Sequence[ResultRow],
+    results: Sequence[ResultRow] | Rows,
     ends: Mapping[tuple[str, int], tuple[float, float]],
 ) -> list[Table]:
     """Return the tables of the paper that the experiment names; none if it names none."""

@@ -15,6 +15,7 @@ from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attack_loop import index_keys, score, shard_batch
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.lipschitz.local import gradient_norms
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.rows import CLEAN, RankRow
 
 
@@ -51,21 +52,24 @@ class RankPlan:
         chosen = self.ranks.query_epsilons
         return self.ranks.queries if chosen is None or epsilon in chosen else 0
 
-    def present(self, rows: Sequence[RankRow], models: Sequence[str]) -> list[RankRow]:
+    def present(self, rows: Rows, models: Sequence[str]) -> Rows:
         """Return the rows of this plan: its images, strengths and attacks, for these models."""
-        images = {self.labelled.ids[place] for place in self.places}
+        images = [self.labelled.ids[place] for place in self.places]
         labels = {
             (name, epsilon): {CLEAN, *self.labels([other for other in models if other != name], epsilon)}
             for name in models
             for epsilon in self.ranks.epsilons
         } | {(name, 0.0): {CLEAN} for name in models}
-        return [row for row in rows if row.image in images and row.attack in labels.get((row.model, row.epsilon), ())]
+        wanted = [(name, epsilon, label) for (name, epsilon), found in labels.items() for label in found]
+        condition = " OR ".join(["(model = ? AND epsilon = ? AND attack = ?)"] * len(wanted)) or "false"
+        chosen = rows.where(condition, *(value for one in wanted for value in one))
+        return chosen.where("image IN (SELECT unnest(?::VARCHAR[]))", images)
 
 
 def attack_order(evaluated: EvaluatedModel, others: Sequence[EvaluatedModel], plan: RankPlan) -> None:
     """Append the missing rows of one model; ``others`` are the models from which attacks are transferred to it."""
     split = plan.labelled.select(plan.places)
-    done = {(row.attack, row.epsilon, row.image) for row in evaluated.rows(RankRow)}
+    done = set(evaluated.query(RankRow).select("attack, epsilon, image"))
     names = [other.name for other in others]
     work = [(CLEAN, 0.0)]
     work += [(label, epsilon) for epsilon in plan.ranks.epsilons for label in plan.labels(names, epsilon)]

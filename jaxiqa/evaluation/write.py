@@ -4,7 +4,7 @@ import json
 import shlex
 import sys
 import time
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from rich.markup import escape
@@ -26,10 +26,9 @@ from jaxiqa.reports.defenses.certified import certificates, without_range
 from jaxiqa.reports.defenses.certified import tidy_lines as certified_lines
 from jaxiqa.reports.defenses.summary import summarise_defenses
 from jaxiqa.reports.defenses.tables import tidy_lines as defense_lines
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.examples import load
-from jaxiqa.results.jsonl import read_rows
 from jaxiqa.results.rows import (
-    FILES,
     UNDEFENDED,
     CertificateRow,
     DefenseRow,
@@ -39,10 +38,16 @@ from jaxiqa.results.rows import (
     RankRow,
     ResultRow,
 )
+from jaxiqa.results.store import Store
 
 
-def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbers:
+def write_reports(experiment: Experiment, labelled: Any, attacked: Any, store: Store | None = None) -> Numbers:
     """Write tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses.
+
+    Args:
+        experiment: the experiment.
+        labelled, attacked: the images.
+        store: the rows of its folder, if they were read before.
 
     Returns:
         The numbers of the tables.
@@ -50,15 +55,15 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
     root, evaluation = root_folder(experiment), experiment.evaluation
     names, seeds, order = list(experiment.variants), experiment.seeds, list(evaluation.attacks)
 
-    def mine(kind: type) -> list:
-        rows = read_rows(root / FILES[kind], kind)
-        return [row for row in rows if row.model in names and row.seed in seeds]
+    store = store or Store(root)
 
-    models = sorted(mine(ModelRow), key=lambda row: (names.index(row.model), row.seed))
+    def mine(kind: type) -> Rows:
+        return store.rows(kind).among("model", names).among("seed", seeds)
+
+    models = sorted(mine(ModelRow).all(), key=lambda row: (names.index(row.model), row.seed))
     keys = {label: set(keys_of(attack)) for label, attack in evaluation.attacks.items()}  # only present strengths
-    results = [row for row in mine(ResultRow) if row.strength in keys.get(row.attack, ())]
-    results.sort(key=lambda row: order.index(row.attack))
-    masking = [row for row in mine(MaskingRow) if row.images == evaluation.masking]
+    results = mine(ResultRow).present(keys).sorted_by("attack", order)
+    masking = mine(MaskingRow).only(images=evaluation.masking).all()
     ranges = {"score_range": evaluation.score_range, "mos_range": labelled.mos_range}
     summary = summarise(results, mine(PredictionRow), models, masking=masking, **ranges)
     paths = [
@@ -80,11 +85,11 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
     }
     ends = ends_of(models, results, **ranges)
     mos = None if attacked.mos is None else dict(zip(attacked.ids, attacked.mos.tolist(), strict=True))
-    rows = [row for row in mine(DefenseRow) if row.strength in keys.get(row.attack, ())]
+    rows = mine(DefenseRow).present(keys)
     labels = [UNDEFENDED, *evaluation.defenses]
-    chosen = sorted((row for row in rows if row.defense in labels), key=lambda row: labels.index(row.defense))
+    chosen = rows.among("defense", labels).sorted_by("defense", labels)
     how: dict[str, Any] = {"mos": mos, "psnr_cap": evaluation.psnr_cap}
-    proofs = [row for row in mine(CertificateRow) if row.certifier in evaluation.certifiers]
+    proofs = mine(CertificateRow).among("certifier", [*evaluation.certifiers]).all()
     defenses = summarise_defenses(chosen, ends, **how)
     defended = write_defenses(
         root,
@@ -123,4 +128,4 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any) -> Numbe
         if len(table.header) <= 10:  # others are too wide for a terminal
             console.print(table)
     console.print(f"report: {page}", markup=False, highlight=False, soft_wrap=True)
-    return Numbers(summary, left)
+    return Numbers(replace(summary, by_image={}), left)  # these are not in memory, and keep the store open

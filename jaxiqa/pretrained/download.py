@@ -9,19 +9,12 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
 
-from jaxiqa.core.files import locked
+from jaxiqa.core.files import cache_folder, locked
 from jaxiqa.pretrained.files import WeightsUrl
 
 ATTEMPTS = 4
 CHUNK = 2**16  # bytes; an interrupted download loses less than this
 logger = logging.getLogger(__name__)
-
-
-def cache_folder() -> Path:
-    """Return ``$JAXIQA_CACHE``, or the user's cache folder of this project."""
-    import pooch
-
-    return Path(os.environ.get("JAXIQA_CACHE") or pooch.os_cache("jaxiqa"))
 
 
 def fetch(source: WeightsUrl, name: str, *, model: str, pause: float = 2.0) -> Path:

@@ -1,14 +1,16 @@
 """Numbers for tables that have another rule than ours: per seed from all images, then over seeds."""
 
 from collections import defaultdict
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple, TypeVar
 
 import numpy as np
 
 from jaxiqa.measures.robustness import auc
 from jaxiqa.reports.strengths import in_order
 from jaxiqa.reports.table import Entry
+from jaxiqa.results.engine import LEVEL, RADIUS, Rows
 from jaxiqa.results.rows import ResultRow, StrengthKey
 
 Measure = Callable[[np.ndarray, np.ndarray, float, float], np.ndarray]
@@ -24,38 +26,118 @@ class Scores:
     attacked: np.ndarray
 
 
-Curves = Mapping[tuple[str, int, str], Mapping[StrengthKey, Scores]]
-"""(model, seed, attack) -> strength -> scores."""
+CellKey = TypeVar("CellKey", bound=tuple)
 
 
-def curves(results: Sequence[ResultRow]) -> dict[tuple[str, int, str], dict[StrengthKey, Scores]]:
-    """Return the scores of every attack; a strength that lacks an image is left out, and so is its attack.
+class Key(NamedTuple):
+    """The identity of a cell."""
 
-    Every strength that any model has of an attack must be there, since a curve with a gap has another area.
+    model: str
+    seed: int
+    attack: str
+    strength: StrengthKey
+
+
+def counts(results: Rows) -> dict[Key, int]:
+    """Return the number of rows of every cell, sorted as `scores` reads them.
 
     >>> row = ResultRow("i", "base", 0, "PGD", 0.1, 50.0, 60.0, 60.0, 0.1, 1.0, 0.9, None, 0.0)
-    >>> curves([row])["base", 0, "PGD"][0.1].attacked.tolist()
+    >>> counts(Rows.of([row], ResultRow))
+    {Key(model='base', seed=0, attack='PGD', strength=0.1): 1}
+    """
+    found = results.select(
+        f"model, seed, attack, {LEVEL} AS level, {RADIUS} AS radius, count(*)",
+        "GROUP BY ALL ORDER BY model, attack, seed, level, radius",
+    )
+    return {Key(model, seed, attack, level or radius): count for model, seed, attack, level, radius, count in found}
+
+
+def scores(
+    results: Rows, cells: Mapping[Key, int], model: str, attack: str, columns: Sequence[str]
+) -> dict[Key, np.ndarray]:
+    """Return the columns of the cells of one attack on one model, float64 ``columns images``, images sorted by name.
+
+    Args:
+        results: the rows.
+        cells: their `counts`.
+        model, attack: the names.
+        columns: fields of a row, all numbers.
+
+    Raises:
+        ValueError: an image has two rows in one cell.
+    """
+    mine = {key: count for key, count in cells.items() if (key.model, key.attack) == (model, attack)}
+    return divided(results.only(model=model, attack=attack), mine, f"seed, {LEVEL}, {RADIUS}", columns, "results")
+
+
+def divided(
+    rows: Rows, cells: Mapping[CellKey, int], keys: str, columns: Sequence[str], name: str
+) -> dict[CellKey, np.ndarray]:
+    """Read rows and divide them into cells, float64 ``columns images``, images sorted by name.
+
+    Args:
+        rows: the rows of these cells.
+        cells: cell -> its number of rows, sorted by ``keys``.
+        keys: what distinguishes cells, in SQL.
+        columns: numbers, in SQL.
+        name: of several rows, for the error.
+
+    Raises:
+        ValueError: an image has two rows in one cell.
+    """
+    images, *arrays = rows.arrays(", ".join(["hash(image)", *columns]), f"ORDER BY {keys}, image")
+    ends = np.cumsum(list(cells.values()))[:-1]
+    if any((some[1:] == some[:-1]).any() for some in np.split(images, ends)):
+        _check_once(rows, keys, name)
+    parts = np.split(np.array(arrays, np.float64), ends, axis=1)
+    return dict(zip(cells, parts, strict=True))
+
+
+def _check_once(rows: Rows, keys: str, name: str) -> None:
+    """Raise an error if an image has two rows in one cell: two images may also have the same hash."""
+    count = f"row_number() OVER (PARTITION BY {keys}, image ORDER BY place)"
+    for place, image in rows.select("place, image", f"QUALIFY {count} = 2 ORDER BY place LIMIT 1"):
+        raise ValueError(f"image {image!r} has two {name}: {rows.only(place=place).all()[0]}")
+
+
+class Curves(Mapping[tuple[str, int, str], Mapping[StrengthKey, Scores]]):
+    """(model, seed, attack) -> strength -> scores; read from the rows when they are asked for.
+
+    A strength that lacks an image is left out, and so is its attack. Every strength that any model has of an attack
+    must be there, since a curve with a gap has another area.
+
+    >>> row = ResultRow("i", "base", 0, "PGD", 0.1, 50.0, 60.0, 60.0, 0.1, 1.0, 0.9, None, 0.0)
+    >>> Curves([row])["base", 0, "PGD"][0.1].attacked.tolist()
     [60.0]
     """
-    images = sorted({row.image for row in results})
-    strengths: dict[str, set[StrengthKey]] = defaultdict(set)
-    cells: dict[tuple[str, int, str], dict[StrengthKey, dict[str, ResultRow]]] = defaultdict(lambda: defaultdict(dict))
-    for row in results:
-        strengths[row.attack].add(row.strength)
-        cells[row.model, row.seed, row.attack][row.strength][row.image] = row
-    found = {}
-    for key, by_strength in cells.items():
-        if set(by_strength) != strengths[key[2]] or any(len(cell) != len(images) for cell in by_strength.values()):
-            continue
-        found[key] = {
-            strength: Scores(
-                tuple(images),
-                np.array([by_strength[strength][image].score for image in images]),
-                np.array([by_strength[strength][image].attacked for image in images]),
-            )
-            for strength in in_order(by_strength)
-        }
-    return found
+
+    def __init__(self, results: Sequence[ResultRow] | Rows) -> None:
+        self._results = Rows.of(results, ResultRow)
+        self._counts = counts(self._results)
+        self._images = tuple(image for (image,) in self._results.select("DISTINCT image", "ORDER BY image"))
+        strengths: dict[str, set[StrengthKey]] = defaultdict(set)
+        complete: dict[tuple[str, int, str], set[StrengthKey]] = defaultdict(set)
+        for key, count in self._counts.items():
+            strengths[key.attack].add(key.strength)
+            if count == len(self._images):
+                complete[key[:3]].add(key.strength)
+        order = self._results.select("model, seed, attack", "GROUP BY ALL ORDER BY min(place)")
+        self._keys = {key: in_order(complete[key]) for key in order if complete[key] == strengths[key[2]]}
+
+    def __getitem__(self, key: tuple[str, int, str]) -> Mapping[StrengthKey, Scores]:
+        strengths, mine = self._keys[key], {cell: n for cell, n in self._counts.items() if cell[:3] == key}
+        model, seed, attack = key
+        found = scores(self._results.only(seed=seed), mine, model, attack, ["score", "attacked"])
+        return {strength: Scores(self._images, *found[Key(*key, strength)]) for strength in strengths}
+
+    def __contains__(self, key: object) -> bool:
+        return key in self._keys
+
+    def __iter__(self) -> Iterator[tuple[str, int, str]]:
+        return iter(self._keys)
+
+    def __len__(self) -> int:
+        return len(self._keys)
 
 
 def over_strengths(

@@ -10,10 +10,12 @@ import hashlib
 import json
 import math
 import os
+import re
 from collections.abc import Sequence
 from dataclasses import MISSING, asdict, fields
+from functools import cache
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, get_args
 
 from jaxiqa.core.files import writing
 
@@ -41,16 +43,66 @@ def read_rows(path: Path, row_type: type) -> list[Any]:
     """
     if not path.exists():
         return []
-    *lines, _torn = path.read_bytes().split(b"\n")
-    rows, sealed = [], False
-    for number, line in enumerate(lines, start=1):
+    content = path.read_bytes()
+    return parse_lines(content[: content.rfind(b"\n") + 1], row_type, path)
+
+
+def parse_lines(content: bytes, row_type: type, path: Path, *, before: int = 0, sealed: bool = False) -> list[Any]:
+    """Return the rows of complete lines.
+
+    Args:
+        content: lines, each with its newline.
+        row_type: kind of the rows.
+        path: the file, for messages.
+        before: number of lines of the file before these.
+        sealed: whether one of those is sealed.
+
+    Raises:
+        ValueError: as of `read_rows`.
+    """
+    rows = []
+    for number, line in enumerate(content.split(b"\n")[:-1], start=before + 1):
         where = f"{path} line {number}"
-        content = _unsealed(line, where)
-        if sealed and content is line:
+        values = _unsealed(line, where)
+        if sealed and values is line:
             raise ValueError(f"{where} has no seal, but a line before it has one: {REMEDY}")
-        sealed = content is not line
-        rows.append(_parse(content, row_type, where))
+        sealed = values is not line
+        rows.append(_parse(values, row_type, where))
     return rows
+
+
+def canonical_lines(content: bytes, row_type: type, path: Path, *, before: int = 0, sealed: bool = False) -> bytes:
+    """Return the same rows as lines that `append_rows` could have written; arguments and errors are of `parse_lines`.
+
+    Sealed lines are compared with a pattern of their names and types, which is ten times as fast as parsing them.
+
+    >>> from jaxiqa.results.rows import PredictionRow
+    >>> line = b'{"mos": 1.5, "image": "i", "model": "m", "seed": 0, "score": 2.0}\\n'
+    >>> canonical_lines(line, PredictionRow, Path("p"))
+    b'{"image": "i", "model": "m", "seed": 0, "mos": 1.5, "score": 2.0}\\n'
+    """
+    end = 0
+    for found in _pattern(row_type).finditer(content):
+        if found.start() != end or hashlib.sha256(found[1] + b"}").hexdigest()[:16].encode() != found[2]:
+            break
+        end = found.end()
+    if end == len(content):
+        return content
+    rows = parse_lines(content, row_type, path, before=before, sealed=sealed)
+    return b"".join(json.dumps(asdict(row)).encode() + b"\n" for row in rows)
+
+
+@cache
+def _pattern(row_type: type) -> re.Pattern[bytes]:
+    """Return the pattern of a sealed line; its groups are the line up to the seal, and the seal."""
+    text = rb'"[ !#-\[\]-~]*(?:\\.[ !#-\[\]-~]*)*"'
+    kinds = {str: text, int: rb"-?\d{1,18}", float: rb"-?\d+(?:\.\d+)?(?:e[-+]?\d+)?", bool: rb"true|false"}
+    kinds[type(None)] = b"null"
+    parts = []
+    for field in fields(row_type):
+        allowed = b"|".join(kinds[kind] for kind in get_args(field.type) or (field.type,))
+        parts.append(b'"%s": (?:%s)' % (field.name.encode(), allowed))
+    return re.compile(rb"(\{" + b", ".join(parts) + rb')%s([0-9a-f]{16})"\}\n' % re.escape(SEAL))
 
 
 def append_rows(path: Path, rows: Sequence[Any]) -> None:
@@ -116,8 +168,14 @@ def _check(values: dict[str, Any], row_type: type, where: str) -> None:
 
 
 def _remove_torn_line(file: BinaryIO) -> None:
-    if end := file.seek(0, os.SEEK_END):
-        file.seek(end - 1)
-        if file.read(1) != b"\n":
-            file.seek(0)
-            file.truncate(file.read().rfind(b"\n") + 1)
+    """Cut the file after its last newline, which is searched from the end: a file may be larger than the memory."""
+    end = file.seek(0, os.SEEK_END)
+    while end:
+        start = max(0, end - 2**20)
+        file.seek(start)
+        newline = file.read(end - start).rfind(b"\n")
+        if newline >= 0:
+            file.truncate(start + newline + 1)
+            return
+        end = start
+    file.truncate(0)

@@ -146,7 +146,8 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
     assert {key_of(row): row.purified for row in late} == {k: v for k, v in mirror.items() if k[0] == "transfer"}
     # The pixels of the stored file are scored, not those in memory.
     row = next(row for row in late if row.level == "strong")
-    path = root / "images" / "m-seed0" / "visible" / "strong" / f"{row.image}.png"
+    path = adversarial_set.png_path(evaluated(root), "visible", Strength(None, "strong"), row.image)
+    assert path.is_relative_to(root / "images" / "m-seed0" / "visible" / "strong")
     stored_score = score(np.asarray(Image.open(path))[None, :, ::-1] / np.float32(255))
     assert row.purified == pytest.approx(float(stored_score[0]), abs=1e-3)
 

@@ -113,15 +113,15 @@ def test_more_images_keep_the_rows_of_fewer(whole, labelled, tmp_path):
 
 
 def test_only_rows_of_the_present_plan_are_reported(whole, labelled):
-    rows = evaluated(whole, "m").rows(RankRow)
+    rows = evaluated(whole, "m").query(RankRow)
     plan = RankPlan(labelled, None, RANKS)
-    assert plan.present(rows, ["m", "other"]) == rows
-    assert {row.attack for row in plan.present(rows, ["m"])} == set(plan.labels([], 4 / 255)) | {CLEAN}
+    assert plan.present(rows, ["m", "other"]).all() == rows.all()
+    assert {row.attack for row in plan.present(rows, ["m"]).all()} == set(plan.labels([], 4 / 255)) | {CLEAN}
     one = RankPlan(labelled, None, replace(RANKS, epsilons=(4 / 255,), images=2))
-    kept = one.present(rows, ["m", "other"])
+    kept = one.present(rows, ["m", "other"]).all()
     assert {row.epsilon for row in kept} == {0.0, 4 / 255}
     assert len({row.image for row in kept}) == 2
-    assert plan.present(rows, ["another"]) == []
+    assert plan.present(rows, ["another"]).all() == []
 
 
 def test_images_are_spread_over_the_order(labelled):

@@ -7,7 +7,8 @@ import numpy as np
 
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.measures.robustness import interval95
-from jaxiqa.reports.attacks.summary import GAINS, Summary, column, overall
+from jaxiqa.reports.attacks.gains import GAINS, column, overall
+from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.strengths import as_number, format_strength
 from jaxiqa.reports.table import Entry, Table
 from jaxiqa.results.rows import StrengthKey

@@ -9,8 +9,9 @@ import numpy as np
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
 from jaxiqa.measures.robustness import folds_interval95
+from jaxiqa.reports.attacks.gains import overall
 from jaxiqa.reports.attacks.order import Order
-from jaxiqa.reports.attacks.summary import Summary, overall
+from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.strengths import in_255ths
 from jaxiqa.reports.table import Entry, Table
 

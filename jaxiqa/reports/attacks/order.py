@@ -14,10 +14,15 @@ from jaxiqa.reports.section import Drawing
 from jaxiqa.reports.strengths import as_number, in_255ths
 from jaxiqa.reports.table import Entry, Table
 from jaxiqa.reports.tidy import Line
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.rows import CLEAN, RankRow
 
 Scores = dict[str, np.ndarray]
 """Attack -> attacked scores, in the order of the images."""
+
+
+Cell = tuple[str, int, float]
+"""(model, seed, ε), ε = 0 for clean images."""
 
 
 @dataclass(frozen=True)
@@ -74,7 +79,7 @@ def _named(attacks: Sequence[str]) -> str:
 
 
 def summarise_order(
-    rows: Sequence[RankRow], models: Sequence[str], ends: Mapping[tuple[str, int], tuple[float, float]]
+    rows: Sequence[RankRow] | Rows, models: Sequence[str], ends: Mapping[tuple[str, int], tuple[float, float]]
 ) -> Order | None:
     """Return the numbers from rows; None without rows.
 
@@ -84,18 +89,12 @@ def summarise_order(
         models: names in the order of the table; the first is the baseline.
         ends: (model, seed) -> the ends of its scale.
     """
-    cells: dict[tuple[str, int, float], dict[str, dict[str, RankRow]]] = defaultdict(lambda: defaultdict(dict))
-    for row in rows:
-        cells[row.model, row.seed, row.epsilon][row.attack][row.image] = row
-    images = sorted({row.image for row in rows})
-    complete = {
-        key: {attack: [found[image] for image in images] for attack, found in cell.items()}
-        for key, cell in cells.items()
-        if all(len(found) == len(images) for found in cell.values())
-    }
+    rows = Rows.of(rows, RankRow)
+    ((images,),) = rows.select("count(DISTINCT image)")
+    complete = _complete(rows, images)
     if not complete:
         return None
-    mos = np.array([row.mos for row in next(iter(next(iter(complete.values())).values()))])
+    mos = _of_images(rows, next(iter(complete)), "mos", "GROUP BY image ORDER BY image")
     seeds = sorted({seed for _, seed, _ in complete})
     epsilons = tuple(sorted({epsilon for *_, epsilon in complete}))
     left, slopes, missing = {}, {}, []
@@ -108,18 +107,40 @@ def summarise_order(
                     left[model, epsilon] = _left(complete, model, first, epsilon, present, mos)
                 except ValueError as error:  # a correlation of equal scores
                     missing.append(f"{model} at ε = {in_255ths(epsilon)}: {error}")
-        clean = {seed: complete[model, seed, 0.0][CLEAN] for seed in seeds if (model, seed, 0.0) in complete}
-        slopes[model] = {
-            seed: float(np.mean([row.slope for row in found]) / (ends[model, seed][1] - ends[model, seed][0]))
-            for seed, found in clean.items()
-            if (model, seed) in ends
-        }
-    attacks = dict.fromkeys(row.attack for row in rows if row.attack != CLEAN)
-    return Order(tuple(models), epsilons[1:], left, slopes, len(images), tuple(missing), tuple(attacks))
+        clean = [(model, seed, 0.0) for seed in seeds if (model, seed, 0.0) in complete and (model, seed) in ends]
+        unattacked = rows.only(attack=CLEAN)
+        means = {key: np.mean(_of_images(unattacked, key, "slope", "GROUP BY image ORDER BY image")) for key in clean}
+        slopes[model] = {key[1]: float(mean / (ends[key[:2]][1] - ends[key[:2]][0])) for key, mean in means.items()}
+    attacks = rows.where("attack <> ?", CLEAN).select("attack", "GROUP BY attack ORDER BY min(place)")
+    names = tuple(attack for (attack,) in attacks)
+    return Order(tuple(models), epsilons[1:], left, slopes, images, tuple(missing), names)
+
+
+def _complete(rows: Rows, images: int) -> dict[Cell, Scores]:
+    """Return the scores of the cells in which every attack has all images, in the order of the rows."""
+    cells: dict[Cell, dict[str, int]] = defaultdict(dict)
+    for model, seed, epsilon, attack, count in rows.select(
+        "model, seed, epsilon, attack, count(DISTINCT image)", "GROUP BY ALL ORDER BY min(place)"
+    ):
+        cells[model, seed, epsilon][attack] = count
+    found = {}
+    for key, counts in cells.items():
+        if all(count == images for count in counts.values()):
+            values = _of_images(rows, key, "attacked", "GROUP BY attack, image ORDER BY attack, image")
+            by_attack = dict(zip(sorted(counts), values.reshape(-1, images), strict=True))
+            found[key] = {attack: by_attack[attack] for attack in counts}
+    return found
+
+
+def _of_images(rows: Rows, key: Cell, field: str, order: str) -> np.ndarray:
+    """Return a field of a cell; of several rows of an image the last one counts."""
+    model, seed, epsilon = key
+    (values,) = rows.only(model=model, seed=seed, epsilon=epsilon).arrays(f"arg_max({field}, place)", order)
+    return values
 
 
 def _left(
-    complete: Mapping[tuple[str, int, float], Mapping[str, list[RankRow]]],
+    complete: Mapping[Cell, Scores],
     model: str,
     baseline: str | None,
     epsilon: float,
@@ -128,8 +149,7 @@ def _left(
 ) -> Left:
     def scores(name: str, seed: int, strength: float) -> Scores:
         """Return the scores of each attack; the clean image is in every ball."""
-        cells = {**complete[name, seed, 0.0], **complete[name, seed, strength]}
-        return {attack: np.array([row.attacked for row in found]) for attack, found in cells.items()}
+        return {**complete[name, seed, 0.0], **complete[name, seed, strength]}
 
     def worst(name: str, seed: int) -> np.ndarray:
         found = scores(name, seed, epsilon)

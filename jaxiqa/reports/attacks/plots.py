@@ -8,7 +8,8 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
 from jaxiqa.reports.attacks.differences import Difference
-from jaxiqa.reports.attacks.summary import Summary, column, overall
+from jaxiqa.reports.attacks.gains import column, overall
+from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.drawing import extremes, legend, png, set_title, style, told_apart
 from jaxiqa.reports.section import Drawing
 from jaxiqa.reports.strengths import format_strength

@@ -5,8 +5,9 @@ from pathlib import Path
 
 from jaxiqa.core.csv_files import as_csv
 from jaxiqa.core.files import write_text
+from jaxiqa.reports.attacks.gains import CHANGES, GAINS, column, overall
 from jaxiqa.reports.attacks.masking import masking_notes, masking_table
-from jaxiqa.reports.attacks.summary import CERTIFIED, CHANGES, GAINS, SCORE_RANGES, Summary, column, overall
+from jaxiqa.reports.attacks.summary import CERTIFIED, SCORE_RANGES, Summary
 from jaxiqa.reports.strengths import format_strength
 from jaxiqa.reports.table import Entry, Table
 

@@ -3,7 +3,8 @@
 from collections.abc import Iterator
 
 from jaxiqa.measures.robustness import interval95
-from jaxiqa.reports.attacks.summary import CHANGES, GAINS, Summary, column, overall
+from jaxiqa.reports.attacks.gains import CHANGES, GAINS, column, overall
+from jaxiqa.reports.attacks.summary import Summary
 from jaxiqa.reports.strengths import as_number
 from jaxiqa.reports.tidy import Line, interval_cells
 

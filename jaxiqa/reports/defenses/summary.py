@@ -10,8 +10,9 @@ import numpy as np
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import PSNR_CAP, d_score, q_score
 from jaxiqa.measures.robustness import abs_gain, energy, interval95, r_score, rel_gain, wasserstein
-from jaxiqa.reports.strengths import StrengthKey
-from jaxiqa.results.rows import UNDEFENDED, DefenseRow
+from jaxiqa.reports.cells import divided
+from jaxiqa.results.engine import LEVEL, RADIUS, Rows
+from jaxiqa.results.rows import UNDEFENDED, DefenseRow, StrengthKey
 
 TRANSFER, ADAPTIVE, MATCHED = "transfer", "adaptive", "matched"
 """Views of a defense: against the adversarial set; against attacks that know it; and against the part of the
@@ -30,6 +31,10 @@ DEFENSE_MEASURES = {
     "energy": "signed energy distance between them",
 }
 """Name -> definition, of every measure of a defense."""
+
+
+COLUMNS = ("clean", "purified_clean", "purified", "ssim", "coalesce(psnr, 'inf'::DOUBLE)", "seconds")
+"""What is read of a row, in SQL; equal images have no finite PSNR."""
 
 
 class Number(NamedTuple):
@@ -100,7 +105,7 @@ class Defenses:
 
 
 def summarise_defenses(
-    rows: Sequence[DefenseRow],
+    rows: Sequence[DefenseRow] | Rows,
     ends: Mapping[tuple[str, int], tuple[float, float]],
     *,
     mos: Mapping[str, float] | None = None,
@@ -117,27 +122,36 @@ def summarise_defenses(
     Raises:
         ValueError: a duplicate row.
     """
-    found: dict[Key, dict[str, DefenseRow]] = defaultdict(dict)
-    for row in rows:
-        cell = found[Key(row.model, row.seed, row.attack, row.strength, row.defense, row.mode)]
-        if row.image in cell:
-            raise ValueError(f"image {row.image!r} has two defense rows: {row}")
-        cell[row.image] = row
-    images = sorted({row.image for row in rows})
-    labels = tuple(dict.fromkeys([UNDEFENDED, *(row.defense for row in rows)])) if rows else ()
-    missing: list[str] = []
-    cells = []
-    for key, by_image in found.items():
-        if (key.model, key.seed) not in ends:
-            missing.append(f"{key.model} seed {key.seed}: {key.defense}: no score range")
-        elif len(by_image) < len(images):
-            where = f"{key.model} seed {key.seed}: {key.attack}, {key.defense}, {key.mode}"
-            missing.append(f"{where}: {len(by_image)} of {len(images)} images")
-        else:
-            of_images = [by_image[image] for image in images]
-            cells.append(_cell(key, of_images, ends[key.model, key.seed], mos, psnr_cap, missing))
-    capped = sum(row.psnr is None or row.psnr > psnr_cap for row in rows)
-    return Defenses(labels, len(images), tuple(cells), capped, psnr_cap, tuple(dict.fromkeys(missing)))
+    rows = Rows.of(rows, DefenseRow)
+    images = [image for (image,) in rows.select("DISTINCT image", "ORDER BY image")]
+    first: dict[Key, int] = {}
+    groups: dict[tuple[str, int, str], dict[Key, int]] = defaultdict(dict)
+    for model, seed, attack, level, radius, defense, mode, count, place in rows.select(
+        f"model, seed, attack, {LEVEL} AS level, {RADIUS} AS radius, defense, mode, count(*), min(place)",
+        "GROUP BY ALL ORDER BY model, seed, attack, level, radius, defense, mode",
+    ):
+        key = Key(model, seed, attack, level or radius, defense, mode)
+        groups[model, seed, attack][key], first[key] = count, place
+    order = sorted(first, key=lambda key: first[key])
+    labels = tuple(dict.fromkeys([UNDEFENDED, *(key.defense for key in order)])) if order else ()
+    human = None if mos is None else np.array([mos[image] for image in images])
+    cells: dict[Key, Cell] = {}
+    faults: dict[Key, list[str]] = {}
+    for (model, seed, attack), counts in groups.items():
+        group = rows.only(model=model, seed=seed, attack=attack)
+        found = divided(group, counts, f"{LEVEL}, {RADIUS}, defense, mode", COLUMNS, "defense rows")
+        for key, of in found.items():
+            faults[key] = []
+            if (model, seed) not in ends:
+                faults[key].append(f"{model} seed {seed}: {key.defense}: no score range")
+            elif counts[key] < len(images):
+                where = f"{model} seed {seed}: {attack}, {key.defense}, {key.mode}"
+                faults[key].append(f"{where}: {counts[key]} of {len(images)} images")
+            else:
+                cells[key] = _cell(key, of, ends[model, seed], human, psnr_cap, faults[key])
+    missing = tuple(dict.fromkeys(fault for key in order for fault in faults[key]))
+    ((capped,),) = rows.select("count(*)", "WHERE psnr IS NULL OR psnr > ?", float(psnr_cap))
+    return Defenses(labels, len(images), tuple(cells[key] for key in order if key in cells), capped, psnr_cap, missing)
 
 
 def pool(cells: Iterable[Cell]) -> dict[str, Number]:
@@ -160,20 +174,17 @@ def pool(cells: Iterable[Cell]) -> dict[str, Number]:
 
 def _cell(
     key: Key,
-    rows: Sequence[DefenseRow],
+    columns: np.ndarray,
     ends: tuple[float, float],
-    mos: Mapping[str, float] | None,
+    human: np.ndarray | None,
     psnr_cap: float | int,
     missing: list[str],
 ) -> Cell:
-    clean = np.array([row.clean for row in rows])
-    before = np.array([row.purified_clean for row in rows])
-    after = np.array([row.purified for row in rows])
-    psnr = np.array([np.inf if row.psnr is None else row.psnr for row in rows])
+    clean, before, after, ssim, psnr, seconds = columns
     per_image = {
         "D": d_score(clean, after, *ends),
         "D(D)": d_score(before, after, *ends),
-        "Q": q_score(np.array([row.ssim for row in rows]), psnr, psnr_cap=psnr_cap),
+        "Q": q_score(ssim, psnr, psnr_cap=psnr_cap),
         "AbsGain": abs_gain(before, after, *ends),
         "R-score": r_score(before, after, *ends),
     }
@@ -186,8 +197,7 @@ def _cell(
             missing.append(f"{key.model} seed {key.seed}: {key.defense}: {name}: {error}")
 
     attempt(per_image, "RelGain", lambda: rel_gain(before, after, *ends))
-    if mos is not None:
-        human = np.array([mos[row.image] for row in rows])
+    if human is not None:
         attempt(joint, "SROCC clear", lambda: srocc(before, human))
         attempt(joint, "SROCC adv", lambda: srocc(after, human))
-    return Cell(key, per_image, joint, float(np.mean([row.seconds for row in rows])))
+    return Cell(key, per_image, joint, float(np.mean(seconds)))

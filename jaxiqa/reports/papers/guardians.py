@@ -10,7 +10,7 @@ import numpy as np
 
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.defense import d_score
-from jaxiqa.reports.cells import Curves, Scores, curves, over_seeds
+from jaxiqa.reports.cells import Curves, Scores, over_seeds
 from jaxiqa.reports.papers.paper import Paper, Run, common_notes, compared, differences, published
 from jaxiqa.reports.table import Compared, Entry, Table
 
@@ -36,7 +36,7 @@ COLUMNS = {
 
 def tables(run: Run) -> list[Table]:
     """Return the table: a row per set-up, numbers averaged over all attacks and strengths."""
-    scores = curves(run.results)
+    scores = Curves(run.results)
     rows: list[list[str | Compared]] = []
     for model, label in SETUPS.items():
         cells = _cells(run, scores, model).items()
@@ -65,7 +65,7 @@ def tables(run: Run) -> list[Table]:
 def _cells(run: Run, scores: Curves, model: str) -> dict[str, Entry]:
     per_seed: dict[str, list[float | None]] = {name: [] for name in COLUMNS}
     for seed in run.summary.seeds:
-        mine = {key[2]: of for key, of in scores.items() if key[:2] == (model, seed)}
+        mine = {key[2]: scores[key] for key in scores if key[:2] == (model, seed)}
         if set(mine) != set(run.summary.attacks) or not mine or (model, seed) not in run.ends:
             continue  # numbers over other attacks could not be compared
         for name, value in _numbers(run, scores, mine, model, seed).items():
@@ -76,12 +76,12 @@ def _cells(run: Run, scores: Curves, model: str) -> dict[str, Entry]:
 def _numbers(run: Run, scores: Curves, mine: dict, model: str, seed: int) -> dict[str, float | None]:
     """Return the numbers of one model and seed: means over attacks and strengths."""
     low, high = run.ends[model, seed]
-    before = {key[2]: of for key, of in scores.items() if key[:2] == ("base", seed)}
+    before = next((key for key in scores if key[:2] == ("base", seed)), None)
     every: list[Scores] = [of for by_strength in mine.values() for of in by_strength.values()]
     found: dict[str, float | None] = dict.fromkeys(COLUMNS)
     found["D(D)"] = float(np.mean([d_score(of.clean, of.attacked, low, high) for of in every]))
     if before:
-        clean = next(iter(next(iter(before.values())).values())).clean  # the same for every attack
+        clean = next(iter(scores[before].values())).clean  # the same for every attack
         found["D"] = float(np.mean([d_score(clean, of.attacked, low, high) for of in every]))
     if run.mos is not None:
         human = np.array([run.mos[image] for image in every[0].images])

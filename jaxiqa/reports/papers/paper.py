@@ -9,6 +9,7 @@ from typing import Any
 
 from jaxiqa.reports.attacks.summary import SCORE_RANGES, Summary
 from jaxiqa.reports.table import Compared, Entry, Table
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.rows import ResultRow
 
 NONE = "–"
@@ -31,7 +32,7 @@ class Run:
 
     metric: str
     summary: Summary
-    results: Sequence[ResultRow]
+    results: Sequence[ResultRow] | Rows
     ends: Mapping[tuple[str, int], tuple[float, float]]
     protocol: Mapping[str, str]
     places: Mapping[str, str]

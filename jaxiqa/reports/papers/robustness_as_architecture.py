@@ -8,7 +8,7 @@ from collections.abc import Collection, Mapping
 from functools import partial
 
 from jaxiqa.measures.robustness import abs_gain, r_score
-from jaxiqa.reports.cells import Curves, Measure, curves, infinite, over_seeds, over_strengths
+from jaxiqa.reports.cells import Curves, Measure, infinite, over_seeds, over_strengths
 from jaxiqa.reports.papers.paper import Paper, Run, common_notes, compared, differences, published, summarised
 from jaxiqa.reports.table import Compared, Entry, Table
 
@@ -64,7 +64,7 @@ def column(measure: str, attack: str) -> str:
 
 def tables(run: Run) -> list[Table]:
     """Return table 1 and, for Linearity, table 2."""
-    scores = curves(run.results)
+    scores = Curves(run.results)
     differ = {"What differs from the paper's protocol": differences(NAME, run)}
     first = Table(
         f"{PAPER.title}. Table 1: {run.metric} under attack",
@@ -109,8 +109,8 @@ def _gains(run: Run, scores: Curves, model: str, attack: str) -> Mapping[str, En
 def _left_out(run: Run, scores: Curves, models: Collection[str], attacks: Collection[str]) -> list[str]:
     """Say how many values of RScore are infinite: of an unchanged score, or where the numerator is 0."""
     counted = {
-        key: infinite(by_strength, MEASURES["RScore"][0], run.ends[key[:2]])
-        for key, by_strength in scores.items()
+        key: infinite(scores[key], MEASURES["RScore"][0], run.ends[key[:2]])
+        for key in scores
         if key[0] in models and key[2] in attacks and key[:2] in run.ends
     }
     listed = [f"{count} of {model} seed {seed}, {attack}" for (model, seed, attack), count in counted.items() if count]
