@@ -24,7 +24,15 @@ FOLDER = Path(__file__).parent / "history"
 PACKAGES = ("jax", "jaxlib", "flax", "numpy", "torch", "foolbox", "torchattacks")
 
 
-def append(benchmark: str, device: str, case: str, numbers: Mapping[str, float], *, folder: Path = FOLDER) -> None:
+def append(
+    benchmark: str,
+    device: str,
+    case: str,
+    numbers: Mapping[str, float],
+    *,
+    folder: Path = FOLDER,
+    measured: Mapping[str, Any] | None = None,
+) -> None:
     """Add one line: the numbers of one case, with commit, date and versions.
 
     Args:
@@ -33,18 +41,24 @@ def append(benchmark: str, device: str, case: str, numbers: Mapping[str, float],
         case: what was measured, such as "64, 32x32"; unique in an entry (of two lines the later one counts).
         numbers: program -> seconds.
         folder: where the files are.
+        measured: "commit", "date" and "versions" of another machine's measurement; by default those of here and now.
     """
     folder.mkdir(exist_ok=True)
+    origin = measured or {"commit": commit(), "date": now(), "versions": versions()}
     line = {
-        "commit": commit(),
-        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "commit": origin["commit"],
+        "date": origin["date"],
         "device": device.partition(",")[0],
-        "versions": versions(),
+        "versions": origin["versions"],
         "case": case,
         "numbers": dict(numbers),
     }
     with open(folder / f"{benchmark}.jsonl", "a") as file:
         file.write(json.dumps(line, ensure_ascii=False) + "\n")
+
+
+def now() -> str:
+    return datetime.now(UTC).isoformat(timespec="seconds")
 
 
 def commit() -> str:

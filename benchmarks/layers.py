@@ -18,13 +18,13 @@ import argparse
 import importlib.util
 import json
 import os
-import platform
 import re
 import sys
+from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-from timing import measure
+from timing import chip, measure
 from training_steps import TURNS, steps
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -238,9 +238,7 @@ def step_ratios(row: dict[str, Row]) -> tuple[str, str]:
 
 
 def device() -> str:
-    chip = jax.devices()[0]
-    name = chip.device_kind if chip.platform != "cpu" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
-    return f"{name}, jax {jax.__version__}, batch {BATCH}"
+    return f"{chip()}, jax {jax.__version__}, batch {BATCH}"
 
 
 def show(results: list[Result]) -> str:
@@ -277,20 +275,21 @@ def main() -> None:
         keep(new)
 
 
-def stored() -> list[Result]:
+def stored(folder: Path = FOLDER) -> list[Result]:
     """Return the results in the JSON file."""
-    store = FOLDER / "layers.json"
+    store = folder / "layers.json"
     read = json.loads(store.read_text()) if store.exists() else []
     return [Result(*old[:-1], [Row(*row) for row in old[-1]]) for old in read]
 
 
-def keep(new: Result) -> None:
-    """Add one result to the JSON file and write all results to the README."""
-    store, page = FOLDER / "layers.json", FOLDER / "README.md"
-    results = [old for old in stored() if (old.device, old.size) != (new.device, new.size)] + [new]
+def keep(new: Result, *, folder: Path = FOLDER, measured: Mapping[str, Any] | None = None) -> None:
+    """Add one result to the JSON file and write all results to the README; ``measured`` as for `history.append`."""
+    store, page = folder / "layers.json", folder / "README.md"
+    results = [old for old in stored(folder) if (old.device, old.size) != (new.device, new.size)] + [new]
     results.sort(key=lambda result: (result.device, [int(n) for n in re.findall(r"\d+", result.size)]))
     store.write_text(json.dumps(results, indent=1) + "\n")
-    history.append("layers", new.device, new.size, {row.name: row.seconds for row in new.rows})
+    numbers = {row.name: row.seconds for row in new.rows}
+    history.append("layers", new.device, new.size, numbers, folder=folder / "history", measured=measured)
     before, _, rest = page.read_text().partition("<!-- layers -->\n")
     page.write_text(f"{before}<!-- layers -->\n{show(results)}<!-- /layers -->{rest.partition('<!-- /layers -->')[2]}")
 

@@ -5,6 +5,7 @@ probes is more than 1.25 times the median of all probes: another process was usi
 """
 
 import os
+import platform
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -41,7 +42,13 @@ def _work(x: jax.Array) -> jax.Array:
     return x
 
 
-OPERAND = jnp.zeros((500, 500))
+OPERAND = jnp.zeros((500, 500) if jax.default_backend() == "cpu" else (2000, 2000))
+
+
+def chip() -> str:
+    """Return the name of the device, or of the processor."""
+    first = jax.devices()[0]
+    return first.device_kind if first.platform != "cpu" else f"{os.cpu_count()} CPU cores ({platform.machine()})"
 
 
 def probe(after: float = 0.0) -> float:

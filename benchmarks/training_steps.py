@@ -35,18 +35,24 @@ class Free(nnx.Module):
         return through_frequencies(x, multiply)
 
 
+def step_of(layer: nnx.Module, optimizer: optax.GradientTransformation) -> tuple[Any, Any, Any]:
+    """Return ``step(params, state, x, target) -> params, state``, the parameters, and the optimizer's first state."""
+    graphdef, params, rest = nnx.split(layer, nnx.Param, ...)
+
+    def step(params: Any, state: Any, x: jax.Array, target: jax.Array) -> tuple[Any, Any]:
+        gradient = jax.grad(lambda p: jnp.mean((nnx.merge(graphdef, p, rest)(x) - target) ** 2))(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    return step, params, optimizer.init(params)
+
+
 class Trained:
     """One layer with Adam's state; each call is a step towards a fixed random target, by the mean squared error."""
 
     def __init__(self, layer: nnx.Module, optimizer: optax.GradientTransformation, x: jax.Array, target: jax.Array):
-        graphdef, params, rest = nnx.split(layer, nnx.Param, ...)
-
-        def step(params: Any, state: Any, x: jax.Array, target: jax.Array) -> tuple[Any, Any]:
-            gradient = jax.grad(lambda p: jnp.mean((nnx.merge(graphdef, p, rest)(x) - target) ** 2))(params)
-            updates, state = optimizer.update(gradient, state, params)
-            return optax.apply_updates(params, updates), state
-
-        self.params, self.state = jax.tree.map(jnp.copy, params), optimizer.init(params)
+        step, params, state = step_of(layer, optimizer)
+        self.params, self.state = jax.tree.map(jnp.copy, params), state
         self.data = x, target
         self.program = jax.jit(step, donate_argnums=(0, 1)).lower(self.params, self.state, *self.data).compile()
         self.memory = self.program.memory_analysis().temp_size_in_bytes / 2**20

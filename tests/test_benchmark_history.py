@@ -56,10 +56,12 @@ def test_errors_name_what_exists(folder):
 
 
 def test_the_committed_history_can_be_read_and_listed():
-    assert set(history.names()) == {"attacks", "compiling", "defenses", "layers", "models", "smoothing"}
+    known = {"accelerators", "attacks", "compiling", "defenses", "layers", "models", "smoothing"}
+    assert set(history.names()) - {"devices"} == known  # the latter once a device was measured
     for name in history.names():
         for lines in history.entries(name).values():
-            assert all(min(line["numbers"].values()) > 0 for line in lines)
+            positive = all(min(line["numbers"].values()) > 0 for line in lines)
+            assert positive or name == "devices"  # which has correlations and differences too
             assert len({line["case"] for line in lines}) == len(lines)
     done = subprocess.run([sys.executable, ROOT / "benchmarks" / "history.py"], capture_output=True, text=True)
     assert done.returncode == 0
@@ -68,5 +70,6 @@ def test_the_committed_history_can_be_read_and_listed():
 
 
 def test_every_benchmark_appends_what_it_stores():
+    sources = "".join(path.read_text() for path in (ROOT / "benchmarks").glob("*.py"))
     for path in (ROOT / "benchmarks").glob("*.json"):
-        assert f'history.append("{path.stem}", ' in (path.parent / f"{path.stem}.py").read_text()
+        assert f'history.append("{path.stem}", ' in sources

@@ -38,22 +38,10 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
         A compiled function with the same arguments; it donates ``state``, and raises ``ValueError`` if a batch cannot
         be split evenly.
     """
-    check_choice("backend", backend, ["pmap", "shard_map"])
-    check_backend(backend)
     devices = sorted(devices or jax.devices(), key=lambda device: device.process_index)
     count, processes = len(devices), len({device.process_index for device in devices})
-    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
-    everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
-    placement = NamedSharding(mesh, everywhere)
-    if backend == "pmap":
-        parallel = jax.pmap(
-            step, axis_name=AXIS, in_axes=(None, None, 0), out_axes=None, devices=devices, donate_argnums=0
-        )
-    else:
-        # Without check_vma: an attack's loop starts from constants, which that check does not allow to vary later.
-        specs = (everywhere, everywhere, shared)
-        mapped = jax.shard_map(step, mesh=mesh, check_vma=False, in_specs=specs, out_specs=everywhere)
-        parallel = jax.jit(mapped, donate_argnums=0)
+    parallel, mesh = parallel_program(step, backend=backend, devices=devices)
+    placement, shared = NamedSharding(mesh, PartitionSpec()), PartitionSpec(AXIS)
 
     def place(tree: Any) -> Any:
         """Move every leaf to where a step leaves it: from elsewhere, XLA would compile the step once more."""
@@ -81,6 +69,32 @@ def data_parallel(step: Callable, *, backend: str = "pmap", devices: list | None
         return parallel(place(state), latest[1], batch)
 
     return run
+
+
+def parallel_program(step: Callable, *, backend: str, devices: list) -> tuple[Any, Mesh]:
+    """Return the jitted program of `data_parallel`, to run or to compile, and its mesh.
+
+    Args:
+        step, backend: as for `data_parallel`.
+        devices: the devices; also those of a `jax.experimental.topologies` description, for which one can only compile.
+
+    Returns:
+        ``program(state, constants, batch)`` and the mesh. With ``"pmap"``, every leaf of ``batch`` has a first axis of
+        devices; with ``"shard_map"``, its first axis is that of the whole batch.
+
+    Raises:
+        ValueError: the backend is unknown, or ``"pmap"`` over several processes.
+    """
+    check_choice("backend", backend, ["pmap", "shard_map"])
+    check_backend(backend)
+    mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
+    if backend == "pmap":
+        axes = {"in_axes": (None, None, 0), "out_axes": None}
+        return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=0, **axes), mesh
+    # Without check_vma: an attack's loop starts from constants, which that check does not allow to vary later.
+    everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
+    specs = {"in_specs": (everywhere, everywhere, shared), "out_specs": everywhere}
+    return jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs), donate_argnums=0), mesh
 
 
 def check_backend(backend: str, name: str = "backend") -> None:
