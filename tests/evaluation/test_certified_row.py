@@ -12,8 +12,7 @@ from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.results.rows import ModelRow
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("certified", [True, False])
+@pytest.mark.parametrize("certified", [True, pytest.param(False, marks=pytest.mark.slow)])
 def test_the_certificate_is_stored_for_images_under_attack(certified, tmp_path):
     """Of 16×20 images, although the labelled ones have another size and the metric resizes both."""
     if certified:

@@ -12,7 +12,6 @@ from jaxiqa.layers.blur import BLURS
 WEIGHTS = {3: np.array([1, 2, 1]) / 4, 5: np.array([1, 4, 6, 4, 1]) / 16}
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize("size", [(6, 9), (5, 2), (1, 1)])
 @pytest.mark.parametrize("taps", BLURS)
 def test_it_is_scipys_correlation_with_reflected_borders(taps, size):

@@ -8,9 +8,8 @@ from jaxiqa.lipschitz import certified_interval, clever, gradient_norms, jacobia
 WEIGHTS = jax.random.normal(jax.random.key(0), (5, 4, 3))
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:clever")
-@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+@pytest.mark.parametrize("dtype", [pytest.param("float16", marks=pytest.mark.slow), "bfloat16"])
 def test_images_of_half_precision_are_widened_first(dtype):
     """Otherwise rounding of two scores, divided by a small change, exceeds the true constant, 1."""
     unit = WEIGHTS / jnp.linalg.norm(WEIGHTS)

@@ -140,7 +140,6 @@ def test_every_backbone_has_a_default_trunk(backbone):
     assert nnx.eval_shape(lambda model, x: model(x), found, jax.ShapeDtypeStruct(size, jnp.float32)).shape == (2,)
 
 
-@pytest.mark.slow
 def test_faults_are_named():
     own = nnx.eval_shape(lambda: MODELS["fpr"].metric(width=8, rngs=nnx.Rngs(0)))
     with pytest.raises(TypeError, match=r"model is a FPR with a network of its own; .*resnet18"):

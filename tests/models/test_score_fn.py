@@ -30,7 +30,6 @@ def test_models_of_one_structure_share_the_compiled_program(tmp_path):
     assert score_fn(first).graphdef != score_fn(second).graphdef
 
 
-@pytest.mark.slow
 def test_batch_equals_its_images_one_by_one_under_vmap_and_jit():
     model = tiny.metric()
     score = score_fn(model)

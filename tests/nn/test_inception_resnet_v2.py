@@ -53,7 +53,6 @@ def test_maps_have_the_sizes_of_the_original(stages, size, expected):
     assert [maps[name].shape[1:3] for name in ("conv2d_1a", "mixed_5b", "mixed_6a", "conv2d_7b")] == expected
 
 
-@pytest.mark.slow
 def test_full_width_has_the_published_channels():
     stages = nnx.eval_shape(lambda: SPEC.build(width=SPEC.width, rngs=nnx.Rngs(0)))
     names = ("conv2d_1a", "conv2d_4a", "mixed_5b", "mixed_6a", "mixed_7a", "block8", "conv2d_7b")
