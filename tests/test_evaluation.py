@@ -27,6 +27,7 @@ def rows_of(split, done=(), epsilons=EPSILONS, runner=None):
     return [row for batch in batches for row in batch.rows]
 
 
+@pytest.mark.slow
 def test_one_row_per_image_and_strength_with_correct_numbers(split):
     rows = rows_of(split)
     assert {(row.image, row.epsilon) for row in rows} == {(image, e) for image in split.ids for e in EPSILONS}
@@ -50,6 +51,7 @@ def test_an_interrupted_run_gives_the_same_rows(split):
     assert rows_of(split, {(row.image, row.epsilon) for row in whole}) == []
 
 
+@pytest.mark.slow
 def test_black_box_attacks_count_their_queries(split):
     square = attack_runner("square", {"queries": 20}, EPSILONS, score)
     rows = rows_of(split, runner=square)

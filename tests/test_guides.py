@@ -185,6 +185,7 @@ def test_the_defense_minimises_its_energy(total_variation):
     np.testing.assert_allclose(whole, images, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_defense_is_used_by_adaptive_attacks_and_configs(total_variation):
     images, keys = guide.contract("test_purifiers_contract").make_images((9, 14), count=2), jax.random.split(KEY, 2)
     made = build_defense.build("TV", Defense("total_variation", {"weight": 0.05}))

@@ -95,6 +95,7 @@ def test_the_scan_finds_reused_keys(body, wrong):
     assert found == ([] if wrong is None else [wrong])
 
 
+@pytest.mark.slow
 def test_no_two_purposes_start_from_one_seed():
     """`jax.random.key(seed)` twice in one file gives the same key, so each file calls it once, or with `fold_in`."""
     twice = []

@@ -55,6 +55,7 @@ def largest_in_l2_ball(clean, direction, epsilon):
     return (direction * (clean + move(scale))).sum()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("epsilon", [0.3, 2.0])
 def test_l2_reaches_the_optimum_of_a_linear_score_with_active_bounds(epsilon):
     images = make_images()

@@ -87,6 +87,7 @@ def test_the_metric_is_compiled_once(name):
     assert len(traced) == len(set(traced))  # black-box attacks score batches of several sizes
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(4, NAMES))
 def test_the_contract(name):
     images = make_images()
@@ -145,6 +146,7 @@ def test_lower_equals_raising_the_negative_score(name):
     assert float(change.mean()) < -1e-3 if name in FITTED else bool((change < -1e-3).all())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bad", every(2, [jnp.nan, jnp.inf]))
 @pytest.mark.parametrize("name", every(2, NAMES))
 def test_a_score_that_is_not_finite_is_reported_with_its_image(name, bad):

@@ -68,6 +68,7 @@ def test_traced_arrays_are_checked_for_layout_only():
 SMALL = {"backbone": "resnet18", "width": 8}
 
 
+@pytest.mark.slow
 def test_a_metric_and_its_score_function_refuse_the_same_images_as_attacks():
     metric = models.build(**SMALL)
     score_fn = models.score_fn(metric)
@@ -138,6 +139,7 @@ def test_the_repr_of_a_score_function_and_of_a_published_metric_is_one_line():
         assert len(shown) < 120
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [slow("float16"), "bfloat16"])
 @pytest.mark.parametrize("name", [name if name in ("fgsm", "square", "uap") else slow(name) for name in NAMES])
 def test_half_precision_images_stay_in_the_ball_and_keep_their_type(name, dtype):

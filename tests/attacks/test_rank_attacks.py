@@ -29,6 +29,7 @@ FAST = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, FAST))
 def test_every_attack_turns_the_order_round(name):
     strength = {} if name == "madc" else {"epsilon": EPSILON}
@@ -92,6 +93,7 @@ def test_scores_of_another_number_of_images_are_refused():
         mirror_ranks([1.0, 2.0], [1.0, 2.0, 3.0])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["random", "without gradient"])
 def test_a_defended_metric_is_attacked_through_its_defense(kind):
     """By the mean over fixed draws, or by the gradient of the identity; the plain gradient is zero."""

@@ -12,6 +12,7 @@ from jaxiqa import attacks
 from jaxiqa.attacks import PGD, make, sweep
 
 
+@pytest.mark.slow
 def test_a_sweep_equals_single_runs_and_compiles_once():
     traces = []
 
@@ -49,6 +50,7 @@ def test_a_sweep_shares_the_gradient_at_the_clean_images(name):
     assert gradients == 1 + 3 * (steps - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("norm", ["linf", "l2"])
 def test_a_sweep_computes_steps_inside_the_smaller_balls_once(norm):
     images = make_images()

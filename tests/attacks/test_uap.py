@@ -39,6 +39,7 @@ def curved_gradient(image):
     return -2 * force * (image - np.array([0.9, 0.1, 0.5], np.float32))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_fitting_approaches_the_optimum_of_a_linear_score(method):
     """The best pattern is ε · sign(w). Adam reaches it; gradient steps are slow where w is small."""
@@ -52,6 +53,7 @@ def test_fitting_approaches_the_optimum_of_a_linear_score(method):
     assert float((lowered.delta * WEIGHTS).sum()) < -0.6 * best
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", METHODS)
 def test_a_pattern_is_learned_on_one_set_and_works_on_another_of_another_size(method):
     kernel = jax.random.normal(jax.random.key(1), (3, 3, 3, 4)) / 3

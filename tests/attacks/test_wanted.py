@@ -35,6 +35,7 @@ def test_maximize_with_a_negative_sign_equals_lower(name, kind):
     assert (found.scores < score(images)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
 def test_each_image_moves_in_its_own_direction(name):
     images = make_images((2, 9, 14, 3))

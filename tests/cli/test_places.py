@@ -150,6 +150,7 @@ def test_runtime_errors_of_array_record_become_the_same_error(tmp_path, number):
         raise RuntimeError("other")
 
 
+@pytest.mark.slow
 def test_the_commands_print_one_error_line(tmp_path):
     (tmp_path / "file").write_text("")
     out = tmp_path / "file" / "o.safetensors"

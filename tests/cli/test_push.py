@@ -74,6 +74,7 @@ def state(folder):
     return {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
 
 
+@pytest.mark.slow
 def test_what_is_pushed_loads_with_equal_scores(server, run, capsys):
     before = state(run.parents[1])
     push.main([str(run), "me/mine", "--licence", "apache-2.0"])
@@ -114,6 +115,7 @@ def test_the_card_says_what_the_run_and_its_evaluation_know(server, run):
     assert "/data" not in card
 
 
+@pytest.mark.slow
 def test_a_dry_run_prints_the_card_and_uploads_nothing(server, run, capsys):
     push.main([str(run.parent), "me/mine", "--dry-run", "--revision", "trial"])
     said = capsys.readouterr()
@@ -122,6 +124,7 @@ def test_a_dry_run_prints_the_card_and_uploads_nothing(server, run, capsys):
     assert (server.asked, server.repositories) == ([], {})
 
 
+@pytest.mark.slow
 def test_a_branch_and_a_private_repository(server, run):
     push.main([str(run), "me/mine", "--private"])
     push.main([str(run), "me/mine", "--private", "--revision", "trial", "--licence", "mit"])
@@ -160,12 +163,14 @@ def test_a_failed_push_leaves_nothing_here(server, run):
     assert server.repositories["me/mine"].commits == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["mine", "me/mine/x", "me/.."])
 def test_a_name_that_the_hub_does_not_allow_is_refused_at_once(run, name):
     with pytest.raises(SystemExit, match=r"is no address on the hub; write hf://owner/name"):
         push.main([str(run), name])
 
 
+@pytest.mark.slow
 def test_a_bare_metric_has_a_short_card(run, capsys):
     for name in ("training.json", "config.json"):
         (run / name).unlink()

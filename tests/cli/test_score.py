@@ -103,6 +103,7 @@ def test_a_missing_file_is_listed_as_a_fault(folder, runs, capsys):
     assert f"{folder / 'notes.txt'}: cannot be decoded" in printed
 
 
+@pytest.mark.slow
 def test_bad_arguments_end_with_the_message(folder, runs, tmp_path):
     (tmp_path / "empty").mkdir()
     for arguments, message in (

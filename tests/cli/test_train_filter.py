@@ -44,6 +44,7 @@ def arguments(out: Path, **options) -> Arguments:
     return Arguments(out, **(TINY | options))
 
 
+@pytest.mark.slow
 def test_steps_lower_the_error_and_the_best_weights_are_kept():
     training, using, state = start(networks.DnCNN(depth=3, width=8, rngs=nnx.Rngs(0)))
     wanted = jnp.broadcast_to(jnp.linspace(0.2, 0.8, 16)[:, None], (2, 20, 16, 3))

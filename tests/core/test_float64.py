@@ -48,6 +48,7 @@ def test_float32_would_lose_the_result():
     assert abs(plain(X, W)["sum"] - HIGH(X, W)["sum"]) > 0.1
 
 
+@pytest.mark.slow
 def test_batches_by_vmap_in_any_axis():
     batch = jnp.stack([X, 2 * X, -X], axis=1)
     found = jax.vmap(HIGH, in_axes=(1, None))(batch, W)

@@ -21,6 +21,7 @@ def noisy(images, key):
     return images + 0.2 * jax.random.normal(key, images.shape[1:])
 
 
+@pytest.mark.slow
 def test_the_expectation_is_the_mean_over_the_keys_and_so_is_its_gradient():
     keys = jax.random.split(KEY, 5)
     defended = eot(score, noisy, keys)
@@ -37,6 +38,7 @@ def test_the_expectation_may_change_the_size_of_images():
         eot(score, noisy, KEY)
 
 
+@pytest.mark.slow
 def test_bpda_has_the_value_of_the_defense_and_the_gradient_of_the_surrogate():
     rounded = lambda x, key: jnp.round(x * 4) / 4  # noqa: E731
     blurred = lambda x, key: (x + jnp.roll(x, 1, 1)) / 2  # noqa: E731
@@ -60,6 +62,7 @@ def test_an_adaptive_attack_succeeds_where_a_transferred_one_fails():
     np.testing.assert_array_equal(blind, IMAGES)
 
 
+@pytest.mark.slow
 def test_a_defended_score_does_not_depend_on_the_rest_of_the_batch():
     defended = eot(score, noisy, jax.random.split(KEY, 3))
     together = defended(IMAGES)

@@ -84,6 +84,7 @@ def test_the_deviation_equals_that_of_norm_in_norm():
     assert np.isfinite(jax.grad(lambda x: flat(x).sum())(IMAGES)).all()
 
 
+@pytest.mark.slow
 def test_two_step_apgd_stays_in_its_ball_compiled_and_eager():
     preset = ADVERSARIAL_PRESETS["ssim_4"]
     attack = attacks.make(preset["attack"], epsilon=preset["epsilon"], **preset["options"])
@@ -138,6 +139,7 @@ def test_the_penalty_of_a_quadratic_score_tends_to_its_gradient_norm():
         assert float(value) == pytest.approx(float(expected), rel=1e-9)
 
 
+@pytest.mark.slow
 def test_with_scale_free_the_penalty_does_not_depend_on_the_scale_of_scores():
     def price(scale, shift, scale_free):
         return norm_penalty(
@@ -175,6 +177,7 @@ def test_without_clean_images_only_the_attacked_ones_are_left():
     np.testing.assert_array_equal(fewer, labels[:4])
 
 
+@pytest.mark.slow
 def test_either_direction_moves_scores_up_and_down_by_the_same_amount():
     """The FGSM of a linear score moves it by ε ‖w‖₁; the sign is a property of the image's key alone."""
     keys = jax.random.split(jax.random.key(5), 64)

@@ -35,6 +35,7 @@ def test_the_tables_are_those_of_guided_diffusion(recorded):
         np.testing.assert_allclose(table[at], stored[name], rtol=1e-12, err_msg=name)
 
 
+@pytest.mark.slow
 def test_steps_are_those_of_guided_diffusion(recorded):
     """One index per image, several of them 0, in float32 as in the record."""
     _, stored = recorded

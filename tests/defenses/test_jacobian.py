@@ -30,6 +30,7 @@ def by_hand(images, keys, matrix):
     return moved / energy / 2
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("step", [0.01, 0.3])
 @pytest.mark.parametrize("count", [1, 4])
 def test_the_value_for_a_linear_map(step, count):
@@ -38,12 +39,14 @@ def test_the_value_for_a_linear_map(step, count):
     assert float(found) == pytest.approx(3 * by_hand(images, keys, MATRIX), rel=1e-3)
 
 
+@pytest.mark.slow
 def test_scale_and_offset_of_features_do_not_matter():
     price = lambda a, b: jacobian_penalty(Partial(lambda a, b, x: a * jnp.tanh(x @ MATRIX) + b, a, b), IMAGES, KEYS)  # noqa: E731
     assert float(price(0.01, 5.0)) == pytest.approx(float(price(1.0, 0.0)), rel=1e-2)
     assert abs(float(jax.grad(price)(1.0, 0.0))) < 1e-3 * float(price(1.0, 0.0))
 
 
+@pytest.mark.slow
 def test_descent_makes_features_flatter_at_equal_variance():
     """A channel that reads fine detail becomes small beside one that reads the mean."""
 

@@ -48,6 +48,7 @@ def a_purifier(name, **options):
     return make(name, **QUICK.get(name, {}) | options)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, PURIFIERS))
 def test_the_contract(name):
     purify = a_purifier(name)

@@ -34,6 +34,7 @@ def test_threefry_equals_that_of_jax():
     np.testing.assert_array_equal(mine, jax.extend.random.threefry_2x32(key, counters))
 
 
+@pytest.mark.slow
 def test_the_noise_is_gaussian_and_independent():
     words = jax.random.key_data(jax.random.split(KEY, 2))
     drawn = np.asarray(gaussian(jnp.repeat(words, 40, 0), jnp.tile(jnp.arange(40), 2), (51, 67, 3)), np.float64)
@@ -60,6 +61,7 @@ def test_the_extreme_values_of_the_noise_are_finite():
     assert 5.4 < float(values[-1]) < 5.43
 
 
+@pytest.mark.slow
 def test_samples_do_not_depend_on_chunk_and_devices():
     images = make_images()
     first = lambda x: x[:, 2, 3, 1]  # noqa: E731

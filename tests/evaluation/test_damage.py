@@ -82,6 +82,7 @@ def with_strengths(*strengths):
     return replace(EVALUATION, attacks={"A": replace(EVALUATION.attacks["A"], epsilons=strengths)})
 
 
+@pytest.mark.slow
 def test_changed_strengths_reuse_the_rows_of_unchanged_ones(tmp_path, split, monkeypatch):
     made = evaluated(tmp_path)
     run_attacks(made, with_strengths(2 / 255, 8 / 255), split, store=True, examples=1)
@@ -160,6 +161,7 @@ def test_errors_name_the_path_that_cannot_be_written(tmp_path, split):
         run_attacks(evaluated(tmp_path), with_strengths(0.1), split, store=True, examples=0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, ["fgsm", "ifgsm", "one_pixel", "square"]))
 def test_a_metric_that_becomes_nan_is_named_with_its_attack_and_earlier_rows_are_kept(tmp_path, split, name):
     options = {"ifgsm": {"steps": 3}, "one_pixel": {"pixels": 2, "population": 8, "generations": 2}}.get(name, {})

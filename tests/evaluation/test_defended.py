@@ -83,6 +83,7 @@ def pixels(split, image):
     return split.read(split.ids.index(image))[None] / np.float32(255)
 
 
+@pytest.mark.slow
 def test_an_adaptive_attack_raises_scores_behind_the_defense(whole):
     """Behind the mirror only an attack through the mirror raises the score."""
     gains = {

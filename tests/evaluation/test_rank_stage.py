@@ -67,6 +67,7 @@ def test_every_attack_moves_each_image_against_the_order(whole, labelled):
         assert row.mos == labelled.mos[labelled.ids.index(row.image)]
 
 
+@pytest.mark.slow
 def test_the_slope_is_the_gradients_l1_norm_per_255th(whole, labelled):
     for row in evaluated(whole, "m").rows(RankRow):
         image = labelled.images([labelled.ids.index(row.image)])
@@ -102,6 +103,7 @@ def test_an_interrupted_stage_ends_with_the_same_rows(whole, labelled, tmp_path,
     attack_order(evaluated(tmp_path, "m"), others, plan)
 
 
+@pytest.mark.slow
 def test_more_images_keep_the_rows_of_fewer(whole, labelled, tmp_path):
     """The directions are those of all labelled images, whichever of them are attacked."""
     every = RankPlan(labelled, None, replace(RANKS, images=None))

@@ -146,6 +146,7 @@ def test_rows_without_their_description_are_refused(experiment, content):
         check_same_evaluation(experiment, DIGESTS)
 
 
+@pytest.mark.slow
 def test_a_folder_in_use_by_another_process_is_refused(experiment):
     root = root_folder(experiment)
     before = {path: path.read_bytes() for path in root.rglob("*.json")}

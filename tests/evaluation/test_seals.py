@@ -32,6 +32,7 @@ def damages(content):
     yield from (content[:-1], content[: len(content) // 2], b"", content + b" ")
 
 
+@pytest.mark.slow
 def test_every_flipped_byte_of_a_fitted_file_is_detected(tmp_path):
     path = tmp_path / "a.safetensors"
     arrays = {"delta": jnp.arange(6.0).reshape(1, 2, 3), "a.b": jnp.ones(())}
@@ -107,6 +108,7 @@ def test_another_digit_in_an_aligned_strength_is_detected(tmp_path, split, caplo
     assert "changed after it was written" in caplog.text
 
 
+@pytest.mark.slow
 def test_damaged_stored_images_and_examples_are_made_again(tmp_path, split, caplog):
     made = evaluated(tmp_path)
     evaluation = Evaluation(data=OTHERS, attacks={"A": Attack("ifgsm", (0.1,), {"steps": 1})})

@@ -89,6 +89,7 @@ def test_a_bad_size_is_refused_before_the_attacks(tmp_path, model):
         check_size(of, "large", build("large", Defense("crop", {"size": 64})))
 
 
+@pytest.mark.slow
 def test_a_defense_that_cannot_be_traced_is_tried_on_one_image(tmp_path, model):
     host = lambda images, key: np.asarray(images)[:, ::2]  # noqa: E731
     check_size(evaluated(tmp_path, model), "mine", host)

@@ -68,6 +68,7 @@ def test_it_is_the_layer_it_comes_from(name, size):
     np.testing.assert_allclose(direct(x, between=half), layer(x, between=half), atol=2e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", every(4, SIZES))
 @pytest.mark.parametrize("name", every(3, FORMS))
 def test_it_is_orthogonal_before_and_after_training(name, size):
@@ -81,6 +82,7 @@ def test_it_is_orthogonal_before_and_after_training(name, size):
         assert (values > 1e-3).sum() == min(matrix(found, size, 4).shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("turns", every(2, [2, 4]))
 def test_frequencies_may_take_turns(turns):
     size = (8, 6)
@@ -89,6 +91,7 @@ def test_frequencies_may_take_turns(turns):
     np.testing.assert_allclose(np.linalg.svd(matrix(after, size, 4), compute_uv=False), 1, atol=5e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("band", [1.0, 0.6])
 @pytest.mark.parametrize("size", every(4, [(6, 8), (5, 7), (4, 5), (7, 2), (1, 4), (3, 1)]))
 def test_frequencies_are_conjugates_so_the_map_is_real(size, band):

@@ -132,6 +132,7 @@ def test_layers_with_half_precision_weights_run(name, dtype):
     assert np.isfinite(np.asarray(layer(jnp.asarray(X, dtype)), np.float32)).all()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(4, MODULES))
 def test_layers_of_float64_are_never_narrowed_and_accept_float32_maps(name):
     with jax.enable_x64(True):

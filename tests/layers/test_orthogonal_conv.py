@@ -66,6 +66,7 @@ def layers(request):
     return fresh, trained(fresh)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", only(SIZES[:1], SIZES))
 def test_every_singular_value_is_one_before_and_after_training(layers, size):
     """At each frequency the layer is U(f) times its 1×1 maps, so these are all its singular values."""
@@ -179,6 +180,7 @@ def test_the_map_is_the_exponential_of_the_dense_skew_part():
     np.testing.assert_allclose(found, expected, atol=3e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cin", "cout"), [(3, 5), (5, 3), *(pytest.param(*c, marks=pytest.mark.slow) for c in ((4, 4), (1, 3), (3, 1)))]
 )
@@ -191,6 +193,7 @@ def test_unequal_channels_give_an_isometry_or_a_co_isometry(cin, cout):
         assert np.abs(values - 1).max() <= 5e-6
 
 
+@pytest.mark.slow
 def test_one_set_of_parameters_is_the_same_filter_at_two_resolutions():
     """On a map with the period of the smaller size, both give the same values."""
     kernel = 0.2 * jax.random.normal(jax.random.key(5), (3, 3, 3, 3))
@@ -238,6 +241,7 @@ def test_the_kernel_starts_at_norm_one():
     assert 0.6 < norms.mean() < 1.4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"unitary": "cayley", "cout": 6}, {"unitary": "reflection"}, {"groups": 2}])
 def test_every_product_of_a_layer_and_of_its_gradient_has_the_highest_precision(options):
     """TensorFloat-32 or bfloat16 would break orthogonality at 1e-3."""

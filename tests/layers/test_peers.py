@@ -53,6 +53,7 @@ def test_soc_is_orthogonal_to_its_stated_error(terms, error):
     assert terms == 12 or worst > 1e-5  # and five terms are not enough
 
 
+@pytest.mark.slow
 def test_slls_q_does_not_cancel():
     layer = SLL(4, 4, rngs=nnx.Rngs(0))
     x = jax.random.normal(jax.random.key(0), (1, 5, 4, 4))
@@ -62,6 +63,7 @@ def test_slls_q_does_not_cancel():
     assert singular_values(layer, x).max() <= 1 + 5e-6
 
 
+@pytest.mark.slow
 def test_the_norm_bound_lies_above_dense_norms_at_several_sizes():
     kernel = jax.random.normal(jax.random.key(1), (3, 5, 2, 4))
     bound = float(norm_bound(kernel))

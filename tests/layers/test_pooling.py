@@ -31,6 +31,7 @@ def test_the_square_pools_constant_is_attained(size):
     assert worst_slope(square_pool, size, 30) == pytest.approx(square_pool_constant(size), rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("window", "stride"), [(2, 2), (3, 1)])
 def test_the_l2_pools_constant_is_attained_and_its_gradient_at_zero_is_zero(window, stride):
     size = (6, 6)

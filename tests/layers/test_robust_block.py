@@ -66,6 +66,7 @@ def lipschitz(block, size=(5, 4)):
     return np.linalg.svd(jacobian.reshape(len(jacobian), -1), compute_uv=False)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("options", [{}, {"shrink": 0.3}, {"low_pass": 0.5}, {"shrink": 0.3, "low_pass": 0.6}])
 def test_the_orthogonal_form_is_one_lipschitz(options):
     values = lipschitz(RobustBlock(8, 4, reduce="orthogonal", rngs=nnx.Rngs(3), **options))
@@ -129,6 +130,7 @@ def test_the_bottleneck_has_the_blocks_shapes_and_is_not_orthogonal():
     assert not any("orthogonal" in str(path) for path, _ in nnx.iter_graph(control))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", every(3, [(9, 13), (13, 9), (10, 10)]))
 @pytest.mark.parametrize("options", [{}, {"pool": "square"}, {"pool": "square", "padding": "VALID"}], ids=str)
 def test_the_bottleneck_pools_and_pads_as_the_block_does(size, options):

@@ -32,6 +32,7 @@ def test_maps_of_half_precision_are_rounded_once(dtype):
     check_half(shrink, [RANDOM.normal(size=(2, 5, 7, 3)), TAU], dtype)
 
 
+@pytest.mark.slow
 def test_no_two_maps_move_apart_and_the_report_says_so():
     block = Shrinkage(3, threshold=0.4)
     for seed in range(20):

@@ -102,6 +102,7 @@ def test_every_product_has_the_highest_precision():
         assert text.count("precision = [HIGHEST, HIGHEST]") == products, name
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [(7, 3), (3, 7), (4, 4), (5, 1), (1, 5)])
 def test_semi_orthogonal_has_orthonormal_columns_or_rows(shape):
     weight = jnp.asarray(3 * np.random.default_rng(7).normal(size=shape), jnp.float32)
@@ -159,6 +160,7 @@ def test_float64_is_accurate_to_its_rounding(dtype):
             np.testing.assert_allclose(found, true, atol=1e-13 * np.abs(true).max() * max(norm, 1))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("at", ["zero", *(pytest.param(at, marks=pytest.mark.slow) for at in ("repeated", "general"))])
 @pytest.mark.parametrize("method", ["auto", "eigh"])
 def test_second_derivatives_are_those_of_finite_differences(method, at):

@@ -25,6 +25,7 @@ def curved(images):
     return jnp.sin(3 * linear(images)) + images[:, 0, 0, 0] ** 2
 
 
+@pytest.mark.slow
 def test_gradient_norms_equal_those_of_single_images():
     np.testing.assert_allclose(gradient_norms(linear, IMAGES), jnp.linalg.norm(WEIGHTS), rtol=1e-5)
     np.testing.assert_allclose(gradient_norms(linear, IMAGES, "linf"), jnp.abs(WEIGHTS).sum(), rtol=1e-5)
@@ -36,6 +37,7 @@ def test_gradient_norms_equal_those_of_single_images():
             np.testing.assert_allclose(together, alone, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_jacobian_norms_equal_dense_ones():
     function = lambda x: jnp.tanh(jnp.einsum("bhwc,hwck->bk", x, jnp.stack([WEIGHTS, WEIGHTS**2], -1)))  # noqa: E731
     found = jacobian_norms(function, IMAGES, jax.random.key(0))
@@ -52,6 +54,7 @@ def test_the_largest_slope_is_a_lower_bound_that_the_right_direction_attains():
     np.testing.assert_array_equal(largest_slope(linear, IMAGES, IMAGES), 0)
 
 
+@pytest.mark.slow
 def test_clever_is_exact_for_a_linear_score_and_close_for_a_quadratic_one():
     found = clever(linear, IMAGES, jax.random.key(0), radius=0.1, batches=5, samples=2)
     np.testing.assert_allclose(found.estimate, float(jnp.linalg.norm(WEIGHTS)), rtol=1e-5)
@@ -104,6 +107,7 @@ FUNCTIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, FUNCTIONS))
 def test_jacobian_norms_use_reverse_mode_if_forward_mode_fails(name):
     """Reverse mode twice gives the same as forward over reverse; complex values count as two numbers."""
@@ -177,6 +181,7 @@ def test_the_fit_finds_the_end_of_the_distribution(shape, end):
     assert fit.p_value > 0.01
 
 
+@pytest.mark.slow
 def test_the_fit_is_stable_for_samples_that_once_made_it_diverge():
     """Few, skewed maxima, as of a network: an unconstrained fit gave an end point of 3.6e6."""
     from scipy import stats

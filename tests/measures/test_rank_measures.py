@@ -40,6 +40,7 @@ def test_one_attack_is_its_own_worst():
         worst_srocc({}, ORDER)
 
 
+@pytest.mark.slow
 def test_the_bootstrap_equals_scipys():
     ours, theirs = noisy(1.0), noisy(4.0, seed=2)
 

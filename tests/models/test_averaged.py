@@ -98,6 +98,7 @@ def test_a_shared_trunk_is_computed_and_stored_once(members):
     assert size(found) == sum(map(size, (base, block, tail))) - sum(trunks)
 
 
+@pytest.mark.slow
 def test_strangers_share_nothing(members):
     assert average([members[0], members[3]]).shares == ((0, 0), (0, 0))
 

@@ -71,6 +71,7 @@ def test_bad_options_are_refused_and_nothing_changes(kind, options, message):
     assert model.insertions == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "message"),
     [

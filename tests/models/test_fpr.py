@@ -50,6 +50,7 @@ def test_patches_come_in_the_official_order(shared):
         assert grid(patches[:12]) == expected["grid_row_col_in_order"]
 
 
+@pytest.mark.slow
 def test_incomplete_patches_are_dropped(model):
     image = coded(150, 270)
     strip = model.prepare(image)

@@ -132,6 +132,7 @@ def test_an_error_in_an_address_of_a_config_names_the_field(server):
         check_files(other, ["base"])
 
 
+@pytest.mark.slow
 def test_images_are_scored_from_the_shell(server, run, tmp_path, capsys):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 56, 3), np.uint8)
     Image.fromarray(pixels).save(tmp_path / "photo.png")

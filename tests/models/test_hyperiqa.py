@@ -44,6 +44,7 @@ def corners(crops) -> list[tuple[int, int]]:
     return [tuple(corner) for corner in np.round(np.asarray(crops[:, 0, 0, :2])).astype(int).tolist()]
 
 
+@pytest.mark.slow
 def test_official_crops_cover_the_resized_image():
     prepared = abstract().prepare(coordinates(512, 384))
     assert prepared.shape == (25, 224, 224, 3)
@@ -52,6 +53,7 @@ def test_official_crops_cover_the_resized_image():
     assert corners(prepared)[-1] == (288, 160)
 
 
+@pytest.mark.slow
 def test_official_protocol_resizes_to_height_512_and_width_384():
     """The input is twice as high and four times as wide: rows 0 and 1 average to 1/2, columns 0 to 3 to 3/2."""
     prepared = abstract(crops=1).prepare(coordinates(1024, 1536))
@@ -82,6 +84,7 @@ def test_errors_name_the_bad_option(options, message):
         abstract(**options)
 
 
+@pytest.mark.slow
 def test_the_network_takes_only_crops_of_its_size(model):
     with pytest.raises(ValueError, match="the network takes crops of 224x224"):
         model.network(jnp.zeros((1, 224, 256, 3)))

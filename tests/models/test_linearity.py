@@ -86,6 +86,7 @@ def test_continuing_from_stored_activations_changes_nothing(model, stop):
         np.testing.assert_allclose(found[name], expected[name], rtol=1e-5, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_activations_after_a_tap_are_refused(model):
     with pytest.raises(ValueError, match=r"does not pass 'layer3'; the stages are conv1, maxpool, layer1.0"):
         model.outputs_from(model.trunk(X, "layer4.0"), "layer4.0")

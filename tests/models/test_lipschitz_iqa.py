@@ -48,6 +48,7 @@ def steeper(model, steps=30, size=(24, 32)):
     return nnx.merge(graphdef, params, rest)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", every(2, SIZES))
 @pytest.mark.parametrize("trained", every(2, [False, True]))
 def test_the_report_confirms_the_constant_within_one_percent(size, trained):
@@ -122,6 +123,7 @@ def test_certificates_by_hand():
     np.testing.assert_allclose((high + low) / 2, model(jnp.full((2, 16, 24, 3), 0.3)), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_linf_certificate_does_not_depend_on_the_size():
     model = metric(slope=0.01)
     expected = 2 / 255 * math.sqrt(3) * 256 * 40 * 0.01

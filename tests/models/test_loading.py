@@ -73,6 +73,7 @@ def as_torch(arrays, folder):
     return folder / "x.pth"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("write", [as_dict, as_npz, as_safetensors, as_torch])
 def test_every_form_gives_the_same_scores(write, arrays, expected, tmp_path):
     model = jaxiqa.load("linearity", weights=write(arrays, tmp_path))
@@ -122,6 +123,7 @@ def test_the_error_for_weights_that_cannot_be_downloaded_names_their_page():
         jaxiqa.load("linearity", weights="koniq11k")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("prefix", ["model.", "_orig_mod.", "module._orig_mod.", "net.", "student.model.module."])
 @pytest.mark.parametrize("write", [as_dict, as_safetensors])
 def test_prefixes_of_wrappers_are_removed(prefix, write, arrays, expected, tmp_path):

@@ -79,6 +79,7 @@ def test_channel_attention_keeps_the_authors_order_of_the_product():
     np.testing.assert_allclose(layer(jnp.asarray(x)), expected, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_official_crops_lie_on_an_even_grid_at_native_size():
     crops = abstract().prepare(IMAGES)
     positions = grid_positions(231, 301, 224, 20)
@@ -96,6 +97,7 @@ def test_random_crops_repeat_for_a_key():
     assert not np.array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_pyiqa_crops_lie_on_its_grid():
     """Steps (231 - 224) // 4 = 1 and (301 - 224) // 4 = 19, five crops a row."""
     crops = abstract(protocol="pyiqa").prepare(IMAGES)
@@ -155,6 +157,7 @@ def test_a_block_before_the_vit_changes_its_features():
     assert not np.allclose(before, after)
 
 
+@pytest.mark.slow
 def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'resize', 'pyiqa'"):
         MANIQA(protocol="pyqa", rngs=nnx.Rngs(0))

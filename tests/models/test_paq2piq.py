@@ -122,6 +122,7 @@ def grid(height, width):
     return jnp.asarray(np.array([[(0, 0, width, height), *boxes]]), jnp.float32)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("height", "width"), [(97, 150), pytest.param(160, 224, marks=pytest.mark.slow)])
 def test_boxes_of_the_image_and_of_the_grid_have_its_scores(model, height, width):
     """Also in the unit of a calibrated metric."""
@@ -192,6 +193,7 @@ def test_images_of_any_size(model, size):
     assert jax.eval_shape(lambda x: model.local_map(x), images).shape == (3, 20, 20)
 
 
+@pytest.mark.slow
 def test_a_batch_equals_its_images_one_by_one(model, network):
     scores = jax.jit(lambda x: model(x))(jnp.concatenate([X, X[:1] ** 2]))
     assert np.std(scores) > 1e-4
@@ -211,6 +213,7 @@ def test_the_score_of_the_image_computes_no_other_region(model):
     assert "2,40," in str(jax.make_jaxpr(lambda x: model.local_map(x))(X))
 
 
+@pytest.mark.slow
 def test_hardening(model, network):
     hardened = nnx.clone(model)
     harden(hardened, "after:layer3", mid=8, rngs=nnx.Rngs(1))

@@ -48,6 +48,7 @@ def test_a_saved_model_loads_back(hardened, tmp_path):
     np.testing.assert_array_equal(loaded(X), hardened(X))
 
 
+@pytest.mark.slow
 def test_kernels_of_eight_bits(hardened, tmp_path):
     wide = tiny.metric(taps=("layer2", "layer4"))
     harden(wide, "after:layer2", mid=4, rngs=nnx.Rngs(1))
@@ -67,6 +68,7 @@ def test_kernels_of_eight_bits(hardened, tmp_path):
         save(wide, tmp_path, kernels="int4")
 
 
+@pytest.mark.slow
 def test_saving_again_replaces_the_model_and_leaves_other_files(hardened, tmp_path):
     (tmp_path / "metrics.jsonl").write_text("{}")
     other = tiny.metric()
@@ -115,6 +117,7 @@ def test_errors_name_the_damaged_file(hardened, tmp_path):
         load_run(tmp_path)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("field", ["k", "b", "score_range"])
 def test_a_changed_card_is_detected_and_an_old_card_without_a_seal_is_read(hardened, tmp_path, field):
     save(hardened, tmp_path)
@@ -233,6 +236,7 @@ def test_a_long_list_of_differences_is_saved_to_a_file(tmp_path, monkeypatch):
     assert "the whole list cannot be written (" in differences.listed(["x"] * 21)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("sealed", [False, True])
 def test_a_card_of_the_first_format_is_read(hardened, tmp_path, sealed):
     """The first format was for one metric, with options at the top level."""

@@ -41,6 +41,7 @@ def test_patches_are_at_the_positions_of_the_original(shared, model):
         assert corners.astype(int).tolist() == patches["top_left_in_order"]
 
 
+@pytest.mark.slow
 def test_resize_agrees_with_pillow(shared, model):
     """Pillow rounds to 8 bits after each of its two passes, so it may be off by one grey level."""
     record, _ = parity.read(shared, "spaq_bl")

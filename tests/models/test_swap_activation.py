@@ -103,6 +103,7 @@ def test_no_relu_is_left_in_any_backbone(backbone):
     assert jax.tree.structure(before) == jax.tree.structure(nnx.split(model)[1])  # no parameter came or went
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "options", "parts"),
     [

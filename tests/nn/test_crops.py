@@ -51,6 +51,7 @@ def test_uniform_crops_are_at_the_positions_of_pyiqa():
     assert corners(crops.uniform_crops(coordinates(43, 20), 10, 20)) == expected
 
 
+@pytest.mark.slow
 def test_uniform_crops_enlarge_small_images():
     # 4 x 6 -> 9 x 13 by the factor 9/4: output pixel i reads the input at (i + 1/2) · 4/9 - 1/2, edges repeated.
     result = crops.uniform_crops(coordinates(4, 6), 8, 1)
@@ -59,6 +60,7 @@ def test_uniform_crops_enlarge_small_images():
     np.testing.assert_allclose(result[0, 0, :, 1], np.clip((np.arange(8) + 0.5) * 4 / 9 - 0.5, 0, 5), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_random_crops_are_drawn_for_each_image_and_repeat_with_the_key():
     images = jnp.tile(coordinates(12, 9), (2, 1, 1, 1))
     draw = jax.jit(lambda key: crops.random_crops(images, 5, 40, key))

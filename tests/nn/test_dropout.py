@@ -62,6 +62,7 @@ RATES = {
 """As in the published networks, in any order."""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, MODELS))
 def test_metrics_have_the_published_dropout(name):
     model = nnx.eval_shape(

@@ -137,6 +137,7 @@ def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
         build("efficientnet_lite0", backbone_weights="imagenet")
 
 
+@pytest.mark.slow
 def test_a_metric_loads_the_weights_by_name_or_by_path(weights):
     arrays = files.read(weights)
     for source in ("imagenet", weights):

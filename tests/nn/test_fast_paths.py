@@ -36,6 +36,7 @@ def test_values_and_gradients_of_pooling_equal_those_of_xla_with_ties(size, wind
     np.testing.assert_allclose(jnp.vdot(forward, g), jnp.vdot(tangent, pull(g)[0]), rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("cin", "cout", "groups", "stride"), [(12, 6, 3, 1), (64, 128, 16, 2), (10, 10, 1, 1), (66, 66, 2, 1)]
 )
@@ -88,6 +89,7 @@ def test_halving_by_blocks_equals_a_convolution_of_stride_2(size, sides, padding
     check_gradients(lambda x, k: halving_conv(x, k, padding=padding), theirs, x, kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(5, 4), (1, 1)])
 def test_doubling_by_parities_equals_a_transposed_convolution(size):
     x = jax.random.normal(jax.random.key(0), (2, *size, 3))

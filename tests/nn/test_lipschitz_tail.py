@@ -67,6 +67,7 @@ def test_padding_keeps_norms():
     np.testing.assert_allclose(jnp.linalg.norm(pad_to_even(x)), jnp.linalg.norm(x), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_training_cannot_make_it_steeper_than_its_slope():
     """Large random weights instead of the initial ones: the bound stays slope times the constant."""
     tail = tail_of(6, 4, 2)

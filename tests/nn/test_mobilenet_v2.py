@@ -47,6 +47,7 @@ def mobilenet_v2_by_the_book(arrays, x):
     return layer("classifier", relu6(layer("head", x)).mean((1, 2), keepdims=True))[:, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(64, 97)])
 def test_mobilenet_v2_computes_its_published_function(shared, size):
     classifier = load("mobilenet_v2", shared / MOBILENET)

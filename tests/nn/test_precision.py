@@ -46,6 +46,7 @@ def types(equation) -> set[str]:
     return {variable.aval.dtype.name for variable in (*equation.invars, *equation.outvars)}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [None, pytest.param((40, 56), marks=pytest.mark.slow)])
 def test_products_are_in_bfloat16_except_unitary_maps_and_heads(size):
     """Check the traced program of a score and its gradient; unitary maps are built inside it (None) or before."""

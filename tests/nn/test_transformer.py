@@ -29,6 +29,7 @@ def test_float64_is_never_narrowed(name):
     check_float64(*CASES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, CASES))
 def test_forward_mode_and_second_order(name):
     check_derivatives(*CASES[name])
@@ -38,6 +39,7 @@ def plain(q, k, v, bias=0.0):
     return jax.nn.softmax(jnp.einsum("...nc,...mc->...nm", q, k) + bias) @ v
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias_shape", [None, (1, 2, 5, 7), (3, 2, 5, 7)])
 def test_gradients_of_attention_are_those_of_its_formula(bias_shape):
     shapes = [(3, 2, 5, 4), (3, 2, 7, 4), (3, 2, 7, 6)] + [bias_shape] * (bias_shape is not None)

@@ -23,6 +23,7 @@ def by_formula(x: np.ndarray, size: int) -> np.ndarray:
     return np.array(result)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(7, 5), (20, 31), (1, 13), (40, 4)])
 def test_agrees_with_the_formula(size):
     images = np.asarray(jax.random.uniform(jax.random.key(0), (2, 12, 17, 3)), np.float64)

@@ -23,6 +23,7 @@ def test_the_median_is_exact_in_double_precision_too():
         np.testing.assert_array_equal(median_blur(jnp.asarray(images), 5), expected)
 
 
+@pytest.mark.slow
 def test_the_gradient_of_a_median_goes_to_the_pixels_that_hold_it():
     image = jnp.array([[0.1, 0.9, 0.2], [0.3, 0.5, 0.4], [0.5, 0.7, 0.6]])[None, ..., None]
     gradient = jax.grad(lambda x: median_blur(x, 3)[0, 1, 1, 0])(image)[0, ..., 0]

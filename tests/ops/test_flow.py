@@ -10,6 +10,7 @@ from jaxiqa.ops.flow import flow_loss, warp
 CASES = ["smooth", "random", "large", "integer", "zero"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)
 def test_warps_and_losses_equal_the_reference(shared, case):
     folder = shared / "oracles" / "public"
@@ -27,6 +28,7 @@ def test_warps_and_losses_equal_the_reference(shared, case):
         assert float(flow_loss(flow, **options)) == pytest.approx(expected[key], rel=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", CASES)  # whole positions and bounds too
 def test_the_gradient_by_the_flow_equals_the_reference(shared, case):
     arrays = np.load(shared / "oracles" / "public" / "08_stadv.npz")

@@ -54,6 +54,7 @@ def test_contrast_is_that_of_a_convolution():
             np.testing.assert_allclose(found[b, :, :, c], (x - mean) / (deviation + 0.1), rtol=0, atol=1e-12)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [0.0, 0.1, 0.7, 1.0])
 def test_flat_areas_have_no_contrast_of_either_sign(value):
     image = jnp.full((1, 20, 20, 1), value, jnp.float32)
@@ -65,6 +66,7 @@ def test_flat_areas_have_no_contrast_of_either_sign(value):
     assert np.isfinite(gradient).all()
 
 
+@pytest.mark.slow
 def test_a_shape_is_the_exact_inverse_of_its_ratio():
     shapes = np.geomspace(0.06, 40, 50)
     with jax.enable_x64(True):
@@ -80,11 +82,13 @@ def test_a_shape_is_the_exact_inverse_of_its_ratio():
         np.testing.assert_allclose(slopes, 1, rtol=1e-7)
 
 
+@pytest.mark.slow
 def test_ratios_that_no_shape_has_give_the_nearest():
     np.testing.assert_allclose(shape_of_ratio(jnp.array([0.0, 0.76, 1.0])), [0.05, 50, 50], rtol=1e-3)
     assert jax.vmap(jax.grad(shape_of_ratio))(jnp.array([0.0, 0.76, 1.0])).tolist() == [0, 0, 0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shape", [0.6, 1.0, 2.5])
 def test_a_fit_finds_the_parameters_of_its_samples(shape):
     """Two half-distributions of one shape: |x| / σ is generalised gamma; sides are chosen in proportion to σ."""
@@ -97,6 +101,7 @@ def test_a_fit_finds_the_parameters_of_its_samples(shape):
     np.testing.assert_allclose(found, [shape, values.mean(), left**2, right**2], rtol=0.03)
 
 
+@pytest.mark.slow
 def test_samples_of_one_sign_or_zero_have_a_finite_fit_and_gradient():
     for values in (jnp.ones((1, 8)), -jnp.ones((1, 8)), jnp.zeros((1, 8))):
         fit, gradient = jax.value_and_grad(lambda x: fit_asymmetric(signed_moments(x)).sum())(values)

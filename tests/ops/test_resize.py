@@ -25,6 +25,7 @@ def test_resizing_without_antialiasing_reads_the_two_nearest_pixels(size):
     np.testing.assert_allclose(resize_bilinear(IMAGES, size, antialias=False), expected, atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("size", [(5, 9), (40, 31)])
 def test_the_derivatives_are_those_of_the_matrices(size, antialias):

@@ -42,6 +42,7 @@ def test_one_value_per_image_and_the_same_when_compiled():
     np.testing.assert_allclose(jax.jit(ssim)(a, b), each, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_ssim_is_differentiable_and_refuses_bad_images():
     a, b = jax.random.uniform(jax.random.key(0), (2, 1, 11, 14, 3))
     assert np.abs(jax.grad(lambda x: ssim(a, x).sum())(b)).max() > 0

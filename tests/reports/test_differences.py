@@ -151,6 +151,7 @@ def test_the_tidy_csv_has_every_number_once(summary):
     assert float(line["low"]) < float(line["value"]) < float(line["high"])
 
 
+@pytest.mark.slow
 def test_the_tidy_csv_of_a_report_has_order_attacks_and_certificates(sample):
     lines = list(csv.DictReader(io.StringIO((sample[0].parent / "tidy.csv").read_text())))
     keys = [tuple(line.values())[:6] for line in lines]

@@ -132,6 +132,7 @@ def test_pages_show_every_label_as_text(report, name):
     assert set(LABELS) <= {text.strip() for text in page.texts}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["table.md", "defenses.md"])
 def test_markdown_shows_every_label_as_text(report, name):
     text = (report[0] / name).read_text()
@@ -206,6 +207,7 @@ def test_plots_show_every_label_once_and_in_full(report, figures):
             assert len(names) == len(set(names))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("label", ["W" * 200, "图" * 40])
 def test_a_report_of_one_name_fits_its_plots(label, figures, tmp_path):
     figures.clear()

@@ -77,6 +77,7 @@ def test_table_2_has_positions_controls_and_prunings():
     assert found["pruning pls", "AbsGain AUC PGD-1"] == ("–", None, "–")
 
 
+@pytest.mark.slow
 def test_several_seeds_are_averaged():
     first, _ = robustness_as_architecture.tables(run(*rows(seeds=(0, 1, 2))))
     text, number, _ = cells(first)["ours", "RScore AUC PGD-5"]
@@ -86,6 +87,7 @@ def test_several_seeds_are_averaged():
     assert any("over seeds 0, 1, 2" in note for note in first.notes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("removed", "empty"),
     [
@@ -109,6 +111,7 @@ def test_what_was_not_run_is_a_dash_and_never_a_number(removed, empty):
         assert any("ours seed 0: PGD-3 6/255: 5 of 6 images" in note for note in table.notes)
 
 
+@pytest.mark.slow
 def test_one_seed_of_two_counts_alone():
     results, predictions, cards = rows(seeds=(0, 1))
     results = without(results, model="ours", seed=1, attack="PGD-1")
@@ -117,6 +120,7 @@ def test_one_seed_of_two_counts_alone():
     assert found["ours", "AbsGain AUC PGD-1"][:2] == (f"{gain[0]:.3f}", pytest.approx(gain[0]))
 
 
+@pytest.mark.slow
 def test_undefined_numbers_are_no_numbers():
     results, predictions, cards = rows()
     still = [replace(row, attacked=row.score) if row.model == "ours" else row for row in results]
@@ -146,6 +150,7 @@ def test_infinite_values_of_single_images_are_left_out_and_counted():
     assert "6 of base seed 0, PGD-1" in note  # at one strength another image is lowest before and highest after
 
 
+@pytest.mark.slow
 def test_published_numbers_stand_beside_ours_with_their_source():
     first, second = robustness_as_architecture.tables(run(*rows()))
     assert cells(first)["NT", "AbsGain AUC PGD-1"][2] == "0.305"
@@ -159,6 +164,7 @@ def test_published_numbers_stand_beside_ours_with_their_source():
     assert {item[2] for row in koncept[0].rows for item in row[1:]} == {"–"}
 
 
+@pytest.mark.slow
 def test_differences_are_those_of_the_config_then_those_of_the_code():
     same = facts("robustness_as_architecture")["protocol"]["linearity"]
     usual = differences("robustness_as_architecture", run(*rows(), **same))
@@ -174,6 +180,7 @@ def test_differences_are_those_of_the_config_then_those_of_the_code():
     assert list(table.lists) == ["What differs from the paper's protocol"]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PAPERS)
 def test_the_data_files_fit_their_tables(name):
     known, paper = facts(name), PAPERS[name]

@@ -178,6 +178,7 @@ def examples():
     ]
 
 
+@pytest.mark.slow
 def test_the_report_is_complete_and_self_contained(tmp_path):
     summary = summarise(*rows(), score_range="mos", mos_range=(0.0, 100.0))
     page = write_report(tmp_path, summary, examples(), title="a <test>", facts={"command": "python x.py"})

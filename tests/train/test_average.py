@@ -110,6 +110,7 @@ def test_one_member_and_its_mirror_image_is_an_average():
     check_experiment(with_variant(mirrored=Average(("base",), mirror=True)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("variant", "message"),
     [
@@ -125,6 +126,7 @@ def test_faults_of_a_tail_are_found_before_training(variant, message):
         check_training(with_variant(odd=variant))
 
 
+@pytest.mark.slow
 def test_a_tail_needs_a_backbone_of_the_list_and_members_one_protocol():
     own = replace(experiment(), model=Model(metric="fpr", width=8))
     with pytest.raises(ValueError, match=r"variants\.tail\.tail.*FPR with a network of its own"):

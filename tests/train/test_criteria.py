@@ -47,6 +47,7 @@ def examples(count=24, size=(9, 12)):
     return Examples(lambda index, view: {"image": images[index], "mos": mos[index]}, mos), images, mos
 
 
+@pytest.mark.slow
 def test_what_is_recorded_are_the_outputs_of_every_convolution():
     parts, (_, images, _) = tiny(), examples()
     model = merge_model(parts, parts.params, parts.batch_stats)
@@ -140,6 +141,7 @@ def test_hsic_of_two_points_has_a_closed_form():
     assert float(hsic(x, y)) == pytest.approx((1 - k) * (1 - ell), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_hsic_is_the_trace_of_centred_matrices_and_zero_for_a_constant():
     random = np.random.default_rng(2)
     with jax.enable_x64(True):
@@ -181,6 +183,7 @@ def test_hsic_pruning_trains_the_weights_and_removes_a_share_of_every_layer():
     assert jax.tree.structure(pruned.params) == jax.tree.structure(parts.params)
 
 
+@pytest.mark.slow
 def test_hsic_pruning_keeps_scores_better_than_the_same_share_cut_at_once():
     parts, (_, images, mos) = tiny(), examples()
     score = lambda params: np.asarray(merge_model(parts, params, {}).outputs(jnp.asarray(images))["score"])  # noqa: E731

@@ -48,6 +48,7 @@ def test_a_run_killed_anywhere_ends_with_the_same_bits(whole, killed, tmp_path):
     same(run(tmp_path, chosen), expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("stopped", [3, *slow(4, 5)])  # 3 is within an epoch
 def test_a_run_stopped_between_two_steps_ends_with_the_same_bits(whole, stopped, tmp_path):
     chosen, expected = whole

@@ -36,6 +36,7 @@ def descend(loss, params, optimizer, steps):
     return params, state
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", DIRECTIONS)
 @pytest.mark.parametrize("shape", [(6, 6), (7, 3), (2, 5), (1, 4)])
 def test_the_nearest_orthogonal_matrix_is_found(shape, name):
@@ -53,6 +54,7 @@ def test_the_nearest_orthogonal_matrix_is_found(shape, name):
     np.testing.assert_allclose(found["orthogonal_matrix"], u @ v, atol=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", every(2, [0.03, 1e-3, 1.0]))
 @pytest.mark.parametrize("name", every(3, DIRECTIONS))
 def test_singular_values_stay_one_for_any_number_of_steps(name, rate):
@@ -81,6 +83,7 @@ def test_free_parameters_take_the_same_steps_as_without(name):
     jax.tree.map(np.testing.assert_array_equal, both, alone)
 
 
+@pytest.mark.slow
 def test_only_the_name_of_the_parameter_itself_counts():
     """A RobustBlock has a layer that is called orthogonal; its kernel is a free parameter."""
     params = nnx.to_pure_dict(nnx.split(RobustBlock(4, 2, rngs=nnx.Rngs(0)), nnx.Param, ...)[1])
@@ -99,6 +102,7 @@ def test_weight_decay_alone_does_not_move_an_orthogonal_matrix():
     np.testing.assert_allclose(found["orthogonal_matrix"], start["orthogonal_matrix"], atol=1e-6)
 
 
+@pytest.mark.slow
 def test_in_turns_every_group_moves_once_by_the_whole_update():
     eyes = jnp.stack([jnp.broadcast_to(jnp.eye(3), (6, 1, 3, 3)), jnp.zeros((6, 1, 3, 3))])
     gradient = {"unitary_matrices": jnp.float32(RANDOM.normal(size=eyes.shape))}
@@ -118,6 +122,7 @@ def test_in_turns_every_group_moves_once_by_the_whole_update():
     np.testing.assert_allclose(change[0] + 1j * change[1], expected, atol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_network_of_nnx_is_optimised_and_stays_one_lipschitz():
     class Net(nnx.Module):
         def __init__(self):

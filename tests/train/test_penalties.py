@@ -82,6 +82,7 @@ def test_norms_of_layers_are_those_of_the_folded_network(backbone, freeze):
         assert {path[2].partition(".")[0] for path in found} == {"layer3", "layer4"}
 
 
+@pytest.mark.slow
 def test_a_batch_norm_without_a_scale_has_its_deviation_only():
     model = nnx.Dict(a=nnx.Linear(3, 4, rngs=nnx.Rngs(0)), b=nnx.BatchNorm(4, use_scale=False, rngs=nnx.Rngs(0)))
     model.b.var[...] = jnp.array([4.0, 1.0, 0.25, 9.0])

@@ -16,6 +16,7 @@ def with_block(block, backbone="resnet18"):
     return replace(SMOKE, model=Model(backbone, width=8), variants=variants)
 
 
+@pytest.mark.slow
 def test_a_position_needs_no_mid():
     blocks = (Block("position:3"), Block("position:6", "bottleneck", {"mid": 3}), Block("position:5", "square_pool"))
     experiment = with_block(blocks)
@@ -28,6 +29,7 @@ def test_a_position_needs_no_mid():
     ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("block", "backbone", "message"),
     [

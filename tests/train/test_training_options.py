@@ -74,6 +74,7 @@ def close(a, b, rtol=2e-5, atol=2e-6):
 PENALTY = {"penalty": make_penalty(Training(norm_penalty=NormPenalty(0.3)))}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("loss", LOSSES)
 @pytest.mark.parametrize("count", every(2, [2, 8]))
 def test_accumulation_does_not_change_the_gradient(loss, count):
@@ -203,6 +204,7 @@ def test_the_moving_average_is_what_is_validated_and_kept(tmp_path):
         assert np.linalg.norm(x - start_value) < np.linalg.norm(y - start_value)  # it lags behind
 
 
+@pytest.mark.slow
 def test_progress_has_the_loss_of_the_step_before_and_the_best_correlation(tmp_path):
     seen = []
     result, _ = train(tmp_path, seen=seen)
@@ -236,6 +238,7 @@ def test_a_killed_training_with_every_option_resumes_exactly(crops, tmp_path):
         np.testing.assert_array_equal(x, y)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("select", ["srocc", "plcc", "sum"])
 def test_the_chosen_correlation_decides_the_best_epoch(select, tmp_path):
     import json
