@@ -31,8 +31,8 @@ LIGHT = Shape("alexnet", 64, "after:relu5", 50, (256, 256))
 BATCH = 8
 EPSILON, STEPS = 8 / 255, 8
 KERNEL, MAP = (3, 3, 64, 64), (32, 32)
-PURIFIERS = ("flip", *(name for name, presets in PRESETS.items() if presets != ({},) and name != "diffpure"))
-"""Those without a network."""
+PURIFIERS = ("flip", *(name for name in PRESETS if PRESETS[name] != ({},) and name not in ("diffpure", "jpeg")))
+"""Those without a network; jpeg runs on the host."""
 
 
 @dataclass(frozen=True)

@@ -89,12 +89,14 @@ def parallel_program(step: Callable, *, backend: str, devices: list) -> tuple[An
     check_backend(backend)
     mesh = Mesh(np.array(devices), (AXIS,), axis_types=(AxisType.Auto,))
     if backend == "pmap":
-        axes = {"in_axes": (None, None, 0), "out_axes": None}
-        return jax.pmap(step, axis_name=AXIS, devices=devices, donate_argnums=0, **axes), mesh
+        axes = (None, None, 0)
+        program = jax.pmap(step, AXIS, in_axes=axes, out_axes=None, devices=devices, donate_argnums=0)
+        return program, mesh
     # Without check_vma: an attack's loop starts from constants, which that check does not allow to vary later.
     everywhere, shared = PartitionSpec(), PartitionSpec(AXIS)
-    specs = {"in_specs": (everywhere, everywhere, shared), "out_specs": everywhere}
-    return jax.jit(jax.shard_map(step, mesh=mesh, check_vma=False, **specs), donate_argnums=0), mesh
+    specs = (everywhere, everywhere, shared)
+    mapped = jax.shard_map(step, mesh=mesh, check_vma=False, in_specs=specs, out_specs=everywhere)
+    return jax.jit(mapped, donate_argnums=0), mesh
 
 
 def check_backend(backend: str, name: str = "backend") -> None:
