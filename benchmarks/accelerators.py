@@ -25,6 +25,7 @@ from typing import Any
 
 os.environ |= {"JAX_PLATFORMS": "cpu", "TPU_SKIP_MDS_QUERY": "1", "TPU_WORKER_HOSTNAMES": "localhost"}
 os.environ |= {"TPU_ACCELERATOR_TYPE": "v5litepod-8", "JAX_ENABLE_COMPILATION_CACHE": "false"}
+os.environ |= {"ALLOW_MULTIPLE_LIBTPU_LOAD": "1"}  # several compilers may run at once, since none uses a TPU
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import history
 import hlo
