@@ -4,7 +4,7 @@
     python benchmarks/workers.py overhead FOLDER            # time of workers without work, while the driver writes
     python benchmarks/workers.py kills FOLDER [WORKERS DRIVERS]   # 30 and 5 times SIGKILL; rows must be the same
 
-Each prints one line per result. This file is also the config of the sweep: `evaluate.py --config benchmarks/workers.py`.
+Each prints one line per result. This file is also the sweep's config: `evaluate.py --config benchmarks/workers.py`.
 """
 
 import json
@@ -157,7 +157,7 @@ def wait_for(condition: Callable[[], Any], driver: subprocess.Popen) -> bool:
     return True
 
 
-def kill_at_random(root: Path, workers: int, drivers: int, seed: int = 0, limit: float = 1.0) -> tuple[int, int]:
+def kill_at_random(root: Path, workers: int, drivers: int, seed: int = 0, limit: float = 3.0) -> tuple[int, int]:
     """Run a sweep on 2 workers to its end; kill up to so many of its workers and drivers with SIGKILL.
 
     Each kill comes up to ``limit`` seconds after something was written since the last one, at a random time.

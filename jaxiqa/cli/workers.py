@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
@@ -88,8 +89,11 @@ def computing(pool: Pool | None) -> Iterator[Any]:
         ray.init("local", include_dashboard=False, **quiet)
     else:
         try:
+            if pool.address != "auto":  # Ray would try for a minute
+                host, _, port = pool.address.rpartition(":")
+                socket.create_connection((host, int(port)), timeout=10).close()
             ray.init(pool.address, **quiet)
-        except Exception as error:  # of several kinds, also RuntimeError
+        except (OSError, RuntimeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"--ray {pool.address}: no Ray cluster answers ({str(error).splitlines()[0]}); start it by `ray start` "
                 "on this machine too: docs/scale.md"

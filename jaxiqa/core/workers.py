@@ -20,8 +20,8 @@ J = TypeVar("J", contravariant=True)
 U = TypeVar("U")
 R = TypeVar("R")
 
-TRIES = 3
-"""Workers that one unit may end before it is given up."""
+TRIES = 5
+"""Workers in a row that may die with the same unit before it is given up; some machines are taken away at random."""
 START_SECONDS = 300
 """Seconds to wait for a worker when there is none."""
 ACCELERATORS = ("GPU", "TPU")
@@ -180,7 +180,7 @@ class Workers:
     note: Callable[[str], Any]
     _actors: dict[Any, Place] = field(default_factory=dict)
     _starting: dict[Any, Any] = field(default_factory=dict)
-    _sent: tuple[Any, Any] = (None, None)
+    _sent: tuple[Any, ...] = ()
     _failures: int = 0
 
     def __post_init__(self) -> None:
@@ -190,7 +190,7 @@ class Workers:
     def __call__(self, function: Callable[[Any, Any], Any], job: Any, units: Iterable[Any]) -> Iterator[Any]:
         import ray
 
-        if self._sent[0] is not job:
+        if not self._sent or self._sent[0] is not job:
             self._sent = job, ray.put(job)
         left, again = iter(units), deque[Any]()
         idle, running, deaths = list(self._actors), dict[Any, tuple[Any, Any]](), Counter[int]()
@@ -220,10 +220,10 @@ class Workers:
                 deaths[id(unit)] += 1
                 if deaths[id(unit)] == TRIES:
                     raise ValueError(
-                        f"{TRIES} workers died while they computed the same unit, {_short(unit)}: {_short(error)}; "
-                        "perhaps it needs more memory than there is: use a smaller batch size or fewer workers"
+                        f"{TRIES} workers died ({_reason(error)}) while they computed the same unit; perhaps it needs more "
+                        f"memory than there is: use a smaller batch size or fewer workers. The unit: {_short(unit)}"
                     ) from error
-                self.note(f"a worker died and is replaced; its unit is computed again ({_short(error)})")
+                self.note(f"a worker died and is replaced; its unit is computed again ({_reason(error)})")
                 again.append(unit)
                 self._replace(actor)
                 continue
@@ -273,7 +273,16 @@ class Workers:
         self._start(self._actors.pop(actor))
 
 
+def _reason(error: Exception) -> str:
+    """Return why a worker died, from Ray's message.
+
+    >>> _reason(ValueError("The actor died. Worker exit detail: Worker exits with code 2. End of file. Some causes are"))
+    'Worker exits with code 2'
+    """
+    return _short(str(error).rpartition("exit detail:")[2].partition(". ")[0])
+
+
 def _short(what: object) -> str:
-    """Return the first line of a text, without its end if it is long."""
+    """Return a text as one line, without its end if it is long."""
     text = " ".join(str(what).split())
     return text if len(text) <= 200 else f"{text[:199]}…"

@@ -14,7 +14,7 @@ from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.results.rows import UNDEFENDED, Strength
 
 
-def silent(label: str, done: float, total: float) -> None:
+def silent(label: str, done: float | int, total: float | int) -> None:
     """Do not report progress."""
 
 
