@@ -220,8 +220,8 @@ class Workers:
                 deaths[id(unit)] += 1
                 if deaths[id(unit)] == TRIES:
                     raise ValueError(
-                        f"{TRIES} workers died ({_reason(error)}) while they computed the same unit; perhaps it needs more "
-                        f"memory than there is: use a smaller batch size or fewer workers. The unit: {_short(unit)}"
+                        f"{TRIES} workers died ({_reason(error)}) while they computed the same unit; perhaps it needs "
+                        f"more memory than there is: use a smaller batch size or fewer workers. The unit: {_short(unit)}"
                     ) from error
                 self.note(f"a worker died and is replaced; its unit is computed again ({_reason(error)})")
                 again.append(unit)
@@ -276,7 +276,7 @@ class Workers:
 def _reason(error: Exception) -> str:
     """Return why a worker died, from Ray's message.
 
-    >>> _reason(ValueError("The actor died. Worker exit detail: Worker exits with code 2. End of file. Some causes are"))
+    >>> _reason(ValueError("The actor died. Worker exit detail: Worker exits with code 2. End of file. Some causes"))
     'Worker exits with code 2'
     """
     return _short(str(error).rpartition("exit detail:")[2].partition(". ")[0])
