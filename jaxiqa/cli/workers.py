@@ -96,7 +96,7 @@ def computing(pool: Pool | None) -> Iterator[Any]:
         except (OSError, RuntimeError, ValueError, OverflowError) as error:
             raise ValueError(
                 f"--ray {pool.address}: no Ray cluster answers ({str(error).splitlines()[0]}); start it by `ray start` "
-                "on this machine too: docs/scale.md"
+                "on this machine too, and give all machines one token: docs/scale.md"
             ) from error
     try:
         alive = [node for node in ray.nodes() if node["Alive"]]

@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import secrets
 import shutil
 import signal
 import socket
@@ -9,6 +10,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from contextlib import suppress
 from dataclasses import replace
 from pathlib import Path
 
@@ -175,47 +177,49 @@ def test_ctrl_c_stops_program_and_workers(tmp_path):
 
 
 class Cluster:
-    """Two nodes of a Ray cluster on this machine, each started by `ray start`."""
+    """Two nodes of a Ray cluster on this machine, each started by `ray start`; they share a token."""
 
     def __init__(self):
+        import ray
+
         self.folder = tempfile.mkdtemp(prefix="ray", dir="/tmp")  # sockets need short paths
         with socket.socket() as probe:
-            probe.bind(("127.0.0.1", 0))
-            self.address = f"127.0.0.1:{probe.getsockname()[1]}"
-        port = self.address.partition(":")[2]
-        self.nodes = [self.start("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}")]
-        self.wait()
-        self.nodes.append(self.start(f"--address={self.address}"))
-        count = "import sys, ray; ray.init(sys.argv[1], logging_level='CRITICAL'); print(len(ray.nodes()))"
-        until = time.monotonic() + 120
-        while (
-            "2"
-            not in subprocess.run(
-                [sys.executable, "-c", count, self.address], capture_output=True, text=True
-            ).stdout.split()
-        ):
-            assert time.monotonic() < until
+            probe.bind(("", 0))
+            port = probe.getsockname()[1]
+        self.address = f"{ray.util.get_node_ip_address()}:{port}"
+        self.nodes = []
 
-    def start(self, *words):
+    def start(self):
+        port = self.address.rpartition(":")[2]
+        self.add("--head", f"--port={port}", "--include-dashboard=false", f"--temp-dir={self.folder}")
+        self.wait(1)
+        self.add(f"--address={self.address}")
+        self.wait(2)
+
+    def add(self, *words):
         command = [sys.executable, "-m", "ray.scripts.scripts", "start", *words, "--num-cpus=1", "--block"]
-        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT), "JAX_PLATFORMS": "cpu"}
-        quiet = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
-        return subprocess.Popen([*command, "--node-ip-address=127.0.0.1"], env=environment, cwd=ROOT, **quiet)
+        environment = {**os.environ, "RAY_USAGE_STATS_ENABLED": "0", "PYTHONPATH": str(ROOT)}
+        with open(f"{self.folder}/log{len(self.nodes)}.txt", "w") as log:
+            self.nodes.append(subprocess.Popen(command, env=environment, cwd=ROOT, stdout=log, stderr=log))
 
-    def wait(self):
-        host, port = self.address.split(":")
+    def wait(self, count):
+        code = "import sys, ray; ray.init(sys.argv[1]); print('nodes:', len(ray.nodes()))"
         until = time.monotonic() + 120
         while True:
-            try:
+            host, port = self.address.split(":")
+            with suppress(OSError):
                 socket.create_connection((host, int(port)), timeout=1).close()
-                return
-            except OSError:
-                assert time.monotonic() < until
-                time.sleep(0.2)
+                made = subprocess.run([sys.executable, "-c", code, self.address], capture_output=True, text=True)
+                if f"nodes: {count}" in made.stdout:
+                    return
+                assert time.monotonic() < until, made.stderr
+            assert time.monotonic() < until
+            time.sleep(0.2)
 
     def kill(self, node):
         for process in [*workers.children(node.pid), node.pid]:
-            os.kill(process, signal.SIGKILL)
+            with suppress(ProcessLookupError):
+                os.kill(process, signal.SIGKILL)
         node.wait()
 
     def stop(self):
@@ -226,10 +230,13 @@ class Cluster:
 
 
 @pytest.fixture
-def cluster():
+def cluster(monkeypatch):
     pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "token")
+    monkeypatch.setenv("RAY_AUTH_TOKEN", secrets.token_hex(32))
     found = Cluster()
     try:
+        found.start()
         yield found
     finally:
         found.stop()
