@@ -221,7 +221,8 @@ class Workers:
                 if deaths[id(unit)] == TRIES:
                     raise ValueError(
                         f"{TRIES} workers died ({_reason(error)}) while they computed the same unit; perhaps it needs "
-                        f"more memory than there is: use a smaller batch size or fewer workers. The unit: {_short(unit)}"
+                        "more memory than there is: use a smaller batch size or fewer workers. The unit: "
+                        f"{_short(unit)}"
                     ) from error
                 self.note(f"a worker died and is replaced; its unit is computed again ({_reason(error)})")
                 again.append(unit)
@@ -233,8 +234,8 @@ class Workers:
             idle.append(actor)
             yield result
 
-    def _start(self, place: Place) -> None:
-        """Start a worker; it can be used as soon as `_started` says so."""
+    def _start(self, place: Place, *, anywhere: bool = False) -> None:
+        """Start a worker, if need be on another machine; it can be used as soon as `_started` returns it."""
         import jax
         import ray
         from ray.util.scheduling_strategies import NodeAffinitySchedulingStrategy
@@ -243,12 +244,12 @@ class Workers:
         if cache := jax.config.jax_compilation_cache_dir:
             environment["JAX_COMPILATION_CACHE_DIR"] = cache
         device = {None: {}, "GPU": {"num_gpus": 1}}.get(place.device, {"resources": {str(place.device): 1}})
-        strategy = NodeAffinitySchedulingStrategy(place.node, soft=True)  # another node, if this one is lost
+        strategy = "DEFAULT" if anywhere else NodeAffinitySchedulingStrategy(place.node, soft=False)
         actor: Any = ray.remote(_Worker).options(num_cpus=0, scheduling_strategy=strategy, **device).remote()
         self._starting[actor.start.remote(place, environment, os.getcwd())] = actor, place
 
     def _started(self, ref: Any) -> list[Any]:
-        """Return the worker that has started; none if it failed, then another one starts."""
+        """Return the worker that has started; none if it did not, then another one is started."""
         import ray
 
         actor, place = self._starting.pop(ref)
@@ -260,7 +261,7 @@ class Workers:
             self._failures += 1
             if self._failures == TRIES:
                 raise ValueError(f"{TRIES} workers in a row did not start: {_short(error)}") from error
-            self._start(place)
+            self._start(place, anywhere=True)  # the machine may be lost
             return []
         self._failures = 0
         self._actors[actor] = place
