@@ -20,6 +20,8 @@ J = TypeVar("J", contravariant=True)
 U = TypeVar("U")
 R = TypeVar("R")
 
+QUEUE = 2
+"""Units that a worker has at once, so that it need not wait for the program while that writes a result."""
 TRIES = 5
 """Workers in a row that may die with the same unit before it is given up; some machines are taken away at random."""
 START_SECONDS = 300
@@ -165,7 +167,7 @@ def _node_named() -> Iterator[None]:
 class Workers:
     """Workers of Ray, one per place; a `Compute`. A worker that dies is replaced, and its unit is computed again.
 
-    Units are handed out one by one, so fast workers compute more of them. An error of a unit is raised here, as if it
+    Each has `QUEUE` units at a time, so fast workers compute more of them. An error of a unit is raised here, as if it
     had been computed here. The program must not use the devices of the workers itself.
 
     Args:
@@ -193,7 +195,7 @@ class Workers:
         if not self._sent or self._sent[0] is not job:
             self._sent = job, ray.put(job)
         left, again = iter(units), deque[Any]()
-        idle, running, deaths = list(self._actors), dict[Any, tuple[Any, Any]](), Counter[int]()
+        idle, running, deaths = list(self._actors) * QUEUE, dict[Any, tuple[Any, Any]](), Counter[int]()
         nothing = object()
         while True:
             while idle:
@@ -209,7 +211,7 @@ class Workers:
             if not ready:
                 raise ValueError(f"no worker started in {START_SECONDS} s; `ray status` says what the cluster lacks")
             if ready[0] in self._starting:
-                idle += self._started(ready[0])
+                idle += self._started(ready[0]) * QUEUE
                 continue
             actor, unit = running.pop(ready[0])
             try:
@@ -217,6 +219,9 @@ class Workers:
             except ray.exceptions.RayTaskError as error:
                 raise error.cause if isinstance(error.cause, Exception) else error from error
             except ray.exceptions.RayError as error:
+                again.append(unit)
+                if actor not in self._actors:
+                    continue  # it died with an earlier unit, and this one was waiting
                 deaths[id(unit)] += 1
                 if deaths[id(unit)] == TRIES:
                     raise ValueError(
@@ -225,13 +230,14 @@ class Workers:
                         f"{_short(unit)}"
                     ) from error
                 self.note(f"a worker died and is replaced; its unit is computed again ({_reason(error)})")
-                again.append(unit)
+                idle = [other for other in idle if other is not actor]
                 self._replace(actor)
                 continue
             for record in records:
                 logging.getLogger(record.name).handle(record)
             deaths.pop(id(unit), None)
-            idle.append(actor)
+            if actor in self._actors:
+                idle.append(actor)
             yield result
 
     def _start(self, place: Place, *, anywhere: bool = False) -> None:
