@@ -1,6 +1,6 @@
 """A sweep on Ray's workers: its speed beside one process, what handing out units costs, and killed workers and drivers.
 
-    python benchmarks/workers.py speed FOLDER [ROUNDS]      # 2 workers of 1 core each beside 1 process on 2 cores
+    python benchmarks/workers.py speed FOLDER [ROUNDS IMAGES]  # 2 workers of 1 core each beside 1 process on 2 cores
     python benchmarks/workers.py overhead FOLDER            # time of workers without work, while the driver writes
     python benchmarks/workers.py kills FOLDER [WORKERS DRIVERS]   # 30 and 5 times SIGKILL; rows must be the same
 
@@ -229,8 +229,11 @@ def throughput(root: Path, images: int, *words: str, before: tuple[str, ...] = (
     return speed
 
 
-def speed(folder: Path, rounds: int = 3, images: int = 64) -> None:
-    """Compare two workers with one core each and one process on the same two cores, one after the other."""
+def speed(folder: Path, rounds: int = 3, images: int = 256) -> None:
+    """Compare two workers with one core each and one process on the same two cores, one after the other.
+
+    So many images that a quarter of them takes longer than the start of the second worker.
+    """
     found: dict[str, list[float]] = {"one process": [], "2 workers": []}
     for _ in range(rounds):
         for name, words in (("one process", ()), ("2 workers", ("--workers", "2"))):
