@@ -136,11 +136,11 @@ def resume(folder: Path, images: int) -> None:
 
     root, asked = make_rows(folder, images), []
 
-    def nothing(*given: Any, done: set, **options: Any) -> Any:
-        asked.append(len(split_of_all.ids) * STRENGTHS - len(done))
-        return iter(())
+    def nothing(work: Any, block: attack_stage.Block) -> attack_stage.Attacked:
+        asked.append(len(block.rows))
+        return attack_stage.Attacked(block, [], [], [])
 
-    attack_stage.attack_split = nothing
+    attack_stage.attack_block = nothing
     for what, split_of_all in (("complete", split_of(images)), ("one more image", split_of(images + 1))):
         store = Store(root)
         for number in range(MODELS):
@@ -168,7 +168,7 @@ def stored(folder: Path, images: int) -> None:
         for first in range(0, images, 1000):
             numbers = range(first, min(first + 1000, images))
             write = partial(adversarial_set.write, evaluated, "attack0", strength)
-            evaluated.add([write(f"{number:06}.png", noise(number)) for number in numbers])
+            evaluated.add([write(f"{number:06}.png", adversarial_set.encoded(noise(number))) for number in numbers])
         (root / "done").touch()
         restart()
     folders = Counter(path.parent for path in (root / "images").rglob("*.png"))

@@ -21,13 +21,15 @@ from dataclasses import replace
 
 from jaxiqa.cli.options import from_command_line, take_defenses
 from jaxiqa.cli.runtime import explained
+from jaxiqa.cli.workers import HELP, computing, take_workers
 from jaxiqa.config import Experiment, check_experiment, folded, root_folder
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
     """Run the command line."""
     with explained("finished batches are kept; run the same command again to continue"):
-        experiment = read_arguments(arguments, program)
+        words, pool = take_workers(list(sys.argv[1:] if arguments is None else arguments))
+        experiment = read_arguments(words, program)
         check_experiment(experiment)
         from jaxiqa.cli.runtime import start_jax
         from jaxiqa.core.progress import console
@@ -37,7 +39,8 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         start_jax()
         began = time.perf_counter()
         parts = folded(experiment)
-        found = [evaluate_experiment(part) for part in parts]
+        with computing(pool) as compute:
+            found = [evaluate_experiment(part, compute) for part in parts]
         if experiment.folds:
             for table in write_folds(root_folder(experiment), found, title=experiment.name):
                 if len(table.header) <= 10:  # others are too wide for a terminal
@@ -49,6 +52,6 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
 def read_arguments(arguments: Sequence[str] | None = None, program: str | None = None) -> Experiment:
     """Read the config and change it by ``--field value`` and ``--defense``."""
     arguments, defenses = take_defenses(list(sys.argv[1:] if arguments is None else arguments))
-    experiment = from_command_line(__doc__, arguments, program=program)
+    experiment = from_command_line(f"{__doc__}\n{HELP}", arguments, program=program)
     evaluation = experiment.evaluation
     return replace(experiment, evaluation=replace(evaluation, defenses={**evaluation.defenses, **defenses}))

@@ -39,6 +39,8 @@ def _gradient(score_fn: ScoreFn, images: Images) -> Images:
 def free_bytes(*, devices: int = 1) -> int:
     """Return the free bytes of one device: of its own memory or, if it has none, of the machine's memory.
 
+    A process that may use only some of the machine's cores gets this share of its memory.
+
     Args:
         devices: number of devices in use, among which the machine's memory is divided.
 
@@ -48,7 +50,10 @@ def free_bytes(*, devices: int = 1) -> int:
     statistics = jax.local_devices()[0].memory_stats()
     if statistics and "bytes_limit" in statistics:
         return statistics["bytes_limit"] - statistics["bytes_in_use"]
-    return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") // devices
+    share = 1.0
+    if hasattr(os, "sched_getaffinity"):  # one of several processes that share the machine has some of its cores
+        share = len(os.sched_getaffinity(0)) / (os.cpu_count() or 1)
+    return int(share * os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")) // devices
 
 
 def fitting_batch(score_fn: ScoreFn, size: tuple[int, int, int], *, available: int | None = None) -> int:

@@ -177,12 +177,26 @@ def scoring_batches(
     `validate`.
     """
     check_number("batch_size", batch_size, 1)
+    for first in range(0, len(split), min(batch_size, len(split))):
+        yield scoring_batch(split, first, batch_size, size=size)
+
+
+def scoring_batch(
+    split: Split, first: int, batch_size: int, *, size: tuple[int, int] | None
+) -> tuple[np.ndarray, int, tuple[str, ...]]:
+    """Return the batch of `scoring_batches` that begins with the image at position ``first``.
+
+    >>> from jaxiqa.data import load
+    >>> split = load("builtin", size=(16, 20), train=1, val=1, test=3)["test"]
+    >>> pixels, valid, ids = scoring_batch(split, 2, 2, size=None)
+    >>> pixels.shape, valid, ids == split.ids[2:]
+    ((2, 16, 20, 3), 1, True)
+    """
     batch_size = min(batch_size, len(split))
-    for first in range(0, len(split), batch_size):
-        indices = range(first, min(first + batch_size, len(split)))
-        pixels = [resize(split.read(index), size) for index in indices]
-        pixels += pixels[-1:] * (batch_size - len(pixels))
-        yield np.stack(pixels).astype(np.float32) / 255, len(indices), tuple(split.ids[index] for index in indices)
+    indices = range(first, min(first + batch_size, len(split)))
+    pixels = [resize(split.read(index), size) for index in indices]
+    pixels += pixels[-1:] * (batch_size - len(pixels))
+    return np.stack(pixels).astype(np.float32) / 255, len(indices), tuple(split.ids[index] for index in indices)
 
 
 def resized(split: Split, size: tuple[int, int] | None) -> Split:

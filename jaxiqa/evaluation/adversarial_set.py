@@ -47,13 +47,15 @@ def stored_path(evaluated: EvaluatedModel, attack: str, strength: Strength, imag
     return older if older.exists() else None
 
 
-def write(
-    evaluated: EvaluatedModel, attack: str, strength: Strength, image: str, pixels: UInt8[np.ndarray, "h w 3"]
-) -> StoredRow:
-    """Store one attacked 8-bit image; a file never exists in part."""
+def encoded(pixels: UInt8[np.ndarray, "h w 3"]) -> bytes:
+    """Return an 8-bit image as the content of a PNG file."""
     buffer = io.BytesIO()
     Image.fromarray(pixels).save(buffer, "PNG")
-    content = buffer.getvalue()
+    return buffer.getvalue()
+
+
+def write(evaluated: EvaluatedModel, attack: str, strength: Strength, image: str, content: bytes) -> StoredRow:
+    """Store one attacked image, `encoded`; a file never exists in part."""
     path = png_path(evaluated, attack, strength, image)
     write_bytes(path, content)
     (path.parent.parent / path.name).unlink(missing_ok=True)  # the damaged file of an older version

@@ -15,7 +15,7 @@ from jaxiqa.core.keys import Keys, image_keys
 from jaxiqa.core.pytrees import as_pytree, beside
 from jaxiqa.core.scores import compiled_scores
 from jaxiqa.core.types import Images, ScoreFn
-from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.data.pipeline import scoring_batch, scoring_batches
 from jaxiqa.data.split import Split
 from jaxiqa.ops.ssim import ssim
 from jaxiqa.results.rows import ResultRow
@@ -156,52 +156,92 @@ def attack_split(
     """
     values: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
     strengths = list(levels or values)
+    size = min(batch_size, len(split))
+    for first in range(0, len(split), size):
+        ids = split.ids[first : first + size]
+        missing = {(image, strength) for image in ids for strength in strengths if (image, strength) not in done}
+        if missing:
+            yield attack_batch(
+                runner,
+                score_fn,
+                split,
+                first,
+                model=model,
+                seed=seed,
+                attack=attack,
+                epsilons=epsilons,
+                levels=levels,
+                batch_size=batch_size,
+                missing=missing,
+                progress=progress,
+            )
+
+
+def attack_batch(
+    runner: Runner,
+    score_fn: ScoreFn,
+    split: Split,
+    first: int,
+    *,
+    model: str,
+    seed: int,
+    attack: str,
+    epsilons: Sequence[float] | None,
+    levels: Sequence[str] | None = None,
+    batch_size: int,
+    missing: Collection[tuple[str, float | str | None]],
+    progress: Progress = lambda done, total: None,
+) -> Batch:
+    """Attack the batch of a split that begins with the image at position ``first``; see `attack_split`.
+
+    Args:
+        runner, score_fn, split: the attack, the metric and all images.
+        first: position of the first image; a multiple of ``batch_size``.
+        model, seed, attack, epsilons, levels, batch_size, progress: as of `attack_split`.
+        missing: (image, ε), or (image, level), of the rows to return.
+    """
+    values: Sequence[float | None] = [None] if epsilons is None else list(epsilons)
+    strengths = list(levels or values)
+    images, valid, ids = scoring_batch(split, first, batch_size, size=None)
     keys = index_keys(seed, attack, len(split) + batch_size)  # the last batch is padded
-    for number, (images, valid, ids) in enumerate(scoring_batches(split, batch_size, size=None)):
-        missing = [
-            (image, strength) for image in ids[:valid] for strength in strengths if (image, strength) not in done
-        ]
-        if not missing:
-            continue
-        first = number * batch_size
-        clean = shard_batch(images)
-        score_fn = beside(clean, as_pytree(score_fn))  # only once: all batches are sharded in the same way
-        before = np.asarray(score(score_fn, clean))
-        began = time.perf_counter()
-        attacked, queries = runner(clean, keys[first:][: len(images)], _part(progress, first, valid, len(split)))
-        jax.block_until_ready(attacked)
-        seconds = (time.perf_counter() - began) / (len(strengths) * valid)
-        rows, stored = [], []
-        for which, (strength, changed) in enumerate(zip(strengths, attacked, strict=True)):
-            after = np.asarray(score(score_fn, changed))
-            kept = to_8_bits(changed, clean)
-            rounded = np.asarray(score(score_fn, kept))
-            _check_finite(ids[:valid], {"the attacked image": after, "the attacked image in 8 bits": rounded})
-            stored.append(np.round(np.asarray(kept)[:valid] * 255).astype(np.uint8))
-            similarity = np.asarray(_similarity(clean, changed))
-            change = np.asarray(changed) - images
-            for i in range(valid):
-                if (ids[i], strength) in missing:
-                    rows.append(
-                        ResultRow(
-                            image=ids[i],
-                            model=model,
-                            seed=seed,
-                            attack=attack,
-                            epsilon=None if (epsilon := values[which]) is None else float(epsilon),
-                            score=float(before[i]),
-                            attacked=float(after[i]),
-                            rounded=float(rounded[i]),
-                            linf=float(np.abs(change[i]).max()),
-                            l2=float(np.sqrt(np.sum(np.square(change[i], dtype=np.float64)))),
-                            ssim=float(similarity[i]),
-                            queries=None if queries is None else int(queries[which, i]),
-                            seconds=seconds,
-                            level=levels[which] if levels else None,
-                        )
+    clean = shard_batch(images)
+    score_fn = beside(clean, as_pytree(score_fn))
+    before = np.asarray(score(score_fn, clean))
+    began = time.perf_counter()
+    attacked, queries = runner(clean, keys[first:][: len(images)], _part(progress, first, valid, len(split)))
+    jax.block_until_ready(attacked)
+    seconds = (time.perf_counter() - began) / (len(strengths) * valid)
+    rows, stored = [], []
+    for which, (strength, changed) in enumerate(zip(strengths, attacked, strict=True)):
+        after = np.asarray(score(score_fn, changed))
+        kept = to_8_bits(changed, clean)
+        rounded = np.asarray(score(score_fn, kept))
+        _check_finite(ids, {"the attacked image": after, "the attacked image in 8 bits": rounded})
+        stored.append(np.round(np.asarray(kept)[:valid] * 255).astype(np.uint8))
+        similarity = np.asarray(_similarity(clean, changed))
+        change = np.asarray(changed) - images
+        for i in range(valid):
+            if (ids[i], strength) in missing:
+                rows.append(
+                    ResultRow(
+                        image=ids[i],
+                        model=model,
+                        seed=seed,
+                        attack=attack,
+                        epsilon=None if (epsilon := values[which]) is None else float(epsilon),
+                        score=float(before[i]),
+                        attacked=float(after[i]),
+                        rounded=float(rounded[i]),
+                        linf=float(np.abs(change[i]).max()),
+                        l2=float(np.sqrt(np.sum(np.square(change[i], dtype=np.float64)))),
+                        ssim=float(similarity[i]),
+                        queries=None if queries is None else int(queries[which, i]),
+                        seconds=seconds,
+                        level=levels[which] if levels else None,
                     )
-        progress(first + valid, len(split))
-        yield Batch(rows, tuple(ids[:valid]), images[:valid], np.asarray(attacked)[:, :valid], np.stack(stored))
+                )
+    progress(first + valid, len(split))
+    return Batch(rows, ids, images[:valid], np.asarray(attacked)[:, :valid], np.stack(stored))
 
 
 def _check_finite(ids: Sequence[str], scores: Mapping[str, np.ndarray]) -> None:

@@ -2,6 +2,9 @@
 
 import dataclasses
 import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
@@ -11,6 +14,7 @@ from jaxtyping import UInt8
 
 from jaxiqa.config import Certifier, Evaluation
 from jaxiqa.core.progress import progress_bar
+from jaxiqa.core.workers import Compute, alone
 from jaxiqa.data.split import Split
 from jaxiqa.defenses import smoothing
 from jaxiqa.evaluation import adversarial_set
@@ -18,47 +22,72 @@ from jaxiqa.evaluation.attack_loop import index_keys
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.networks import load_networks
 from jaxiqa.evaluation.strengths import strengths_of
+from jaxiqa.evaluation.work import Work
 from jaxiqa.results.rows import CertificateRow, ModelRow, Strength
 
 CLEAN = Strength(None)
 
 
-def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> None:
+@dataclass(frozen=True)
+class Image:
+    """One image to certify: clean, or stored after an attack."""
+
+    certifier: str
+    attack: str | None
+    strength: Strength
+    place: int
+    score_range: tuple[float, float]
+    digests: adversarial_set.Digests  # of the stored file
+
+
+def certify_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split, compute: Compute = alone) -> None:
     """Append the missing certificate rows.
 
     Each image is certified separately. Its key comes from the seed and its place in the split; its clean and attacked
-    versions have the same key.
+    versions have the same key. ``compute`` computes single images.
     """
-    rows = evaluated.query(CertificateRow)
-    digests = adversarial_set.digests(evaluated) if evaluation.certifiers else {}
+    missing = list(_missing(evaluated, evaluation, split)) if evaluation.certifiers else []
+    with progress_bar(f"{evaluated.title}: certificates", "images") as bar:
+        for number, row in enumerate(compute(certify_image, Work(evaluated, evaluation, split), missing)):
+            evaluated.add([row])
+            bar(number + 1, len(missing), f"{row.certifier} {row.attack or 'clean'}")
+
+
+def _missing(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> Iterator[Image]:
+    rows, digests = evaluated.query(CertificateRow), adversarial_set.digests(evaluated)
+    (model,) = evaluated.rows(ModelRow)
+    score_range = (model.score_low, model.score_high)
     for label, chosen in evaluation.certifiers.items():
         few = split.take(chosen.images)
-        keys = index_keys(evaluated.seed, "certify", len(few))
         done = rows.only(certifier=label).keys("attack")
         cells: list[tuple[str | None, Strength]] = [(None, CLEAN)]
         for name in chosen.attacks:
             strengths = strengths_of(evaluated, name, evaluation.attacks[name], split)
             cells.append((name, strengths[len(strengths) // 2]))
-        missing = [
-            (attack, strength, place)
-            for attack, strength in cells
-            for place, image in enumerate(few.ids)
-            if (attack, image, strength.key) not in done
-        ]
-        if not missing:
-            continue
-        (model,) = evaluated.rows(ModelRow)
-        certifier = build(label, chosen, (model.score_low, model.score_high))
-        with progress_bar(f"{evaluated.title}: {label}", "images") as bar:
-            for number, (attack, strength, place) in enumerate(missing):
-                bar(number, len(missing), attack or "clean")
-                image = few.ids[place]
-                pixels = few.read(place)[None]
-                if attack is not None:
-                    pixels = adversarial_set.read(evaluated, attack, strength, [image], digests)
-                found = _certify(evaluated, certifier, pixels, keys[place : place + 1])
-                about = {"image": image, "attack": attack, "certifier": label, **found}
-                evaluated.add([CertificateRow(**about, epsilon=strength.epsilon, level=strength.level)])
+        for attack, strength in cells:
+            for place, image in enumerate(few.ids):
+                if (attack, image, strength.key) not in done:
+                    stored = [] if attack is None else [(attack, image, strength.key)]
+                    yield Image(label, attack, strength, place, score_range, {file: digests[file] for file in stored})
+
+
+def certify_image(work: Work, image: Image) -> CertificateRow:
+    """Certify one image."""
+    evaluated, label, strength = work.evaluated, image.certifier, image.strength
+    few = work.split.take(work.evaluation.certifiers[label].images)
+    keys = index_keys(evaluated.seed, "certify", len(few))
+    name, pixels = few.ids[image.place], few.read(image.place)[None]
+    if image.attack is not None:
+        pixels = adversarial_set.read(evaluated, image.attack, strength, [name], image.digests)
+    certifier = _certifier(work, label, image.score_range)
+    found = _certify(evaluated, certifier, pixels, keys[image.place : image.place + 1])
+    about = {"image": name, "attack": image.attack, "certifier": label, **found}
+    return CertificateRow(**about, epsilon=strength.epsilon, level=strength.level)
+
+
+@lru_cache(maxsize=1)
+def _certifier(work: Work, label: str, score_range: tuple[float, float]) -> Any:
+    return build(label, work.evaluation.certifiers[label], score_range)
 
 
 def build(label: str, chosen: Certifier, score_range: tuple[float, float] = (0.0, 1.0)) -> Any:

@@ -1,56 +1,136 @@
 """Test every defense on the adversarial set and by adaptive attacks; write defense rows."""
 
+import itertools
+import operator
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jaxtyping import UInt8
 
-from jaxiqa.config import Defense, Evaluation
+from jaxiqa.config import Evaluation
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.core.types import Images
-from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.core.workers import Compute, alone
+from jaxiqa.data.pipeline import scoring_batch
 from jaxiqa.data.split import Split
 from jaxiqa.defenses.adaptive import adaptive, is_random, purify_each
 from jaxiqa.evaluation import adversarial_set
-from jaxiqa.evaluation.attack_loop import index_keys, score, shard_batch, to_8_bits
-from jaxiqa.evaluation.attack_plan import plan_attack, strongest
-from jaxiqa.evaluation.build_defense import build, check_output
-from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.evaluation.attack_loop import Runner, index_keys, score, shard_batch, to_8_bits
+from jaxiqa.evaluation.attack_plan import AttackPlan, strongest
+from jaxiqa.evaluation.build_defense import check_output
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel, batch_size
 from jaxiqa.evaluation.strengths import strengths_of
+from jaxiqa.evaluation.work import Work
 from jaxiqa.ops.ssim import psnr, uniform_ssim
+from jaxiqa.results.engine import Rows
 from jaxiqa.results.rows import UNDEFENDED, DefenseRow, ResultRow, Strength
 
+Cell = tuple[str, str, Strength]
+"""Mode ("transfer" or "adaptive"), attack and strength."""
+Pair = Sequence[float]
+"""The scores of a clean image and of its attacked version, without a defense."""
 
-def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split) -> None:
+
+@dataclass(frozen=True)
+class Clean:
+    """The clean images of a block behind a defense: their scores by name, and the size of the purified images."""
+
+    defense: str
+    scores: dict[str, float]
+    size: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images that are judged together in one cell, and what is known about them."""
+
+    cell: Cell
+    first: int  # place of the first image
+    batch: int  # batch size
+    missing: frozenset[str]  # images without a row
+    clean: Clean
+    undefended: Mapping[str, Pair]  # of stored images
+    digests: adversarial_set.Digests  # of stored images
+
+
+def defend_all(evaluated: EvaluatedModel, evaluation: Evaluation, split: Split, compute: Compute = alone) -> None:
     """Append the missing defense rows; they always include "none", the metric without a defense.
 
     For random defenses, every image has its own key, from the seed and its place in the split; its clean and attacked
-    versions have the same key. Adaptive attacks use other keys.
+    versions have the same key. Adaptive attacks use other keys. ``compute`` computes blocks of images.
     """
-    rows, results = evaluated.query(DefenseRow), evaluated.query(ResultRow)
-    digests = adversarial_set.digests(evaluated)
-    for label, chosen in {UNDEFENDED: Defense(UNDEFENDED), **evaluation.defenses}.items():
-        done = rows.only(defense=label).keys("mode", "attack")
-        grid = [cell for cell in _grid(evaluated, evaluation, label, split) if not _finished(cell, split, done)]
-        if not grid:
-            continue
-        defended = Defended(evaluated, label, build(label, chosen), split)
-        with progress_bar(f"{evaluated.title}: {label}", "cells") as bar:
-            for number, (mode, attack, strength) in enumerate(grid):
-                bar(number, len(grid), f"{mode} {attack}")
-                missing = {image for image in split.ids if (mode, attack, image, strength.key) not in done}
-                if mode == "transfer":
-                    read = lambda ids, a=attack, s=strength: adversarial_set.read(evaluated, a, s, ids, digests)  # noqa: E731
-                    of_attack = results.only(attack=attack).at(strength.key).select("image, score, rounded")
-                    before = {image: scores for image, *scores in of_attack}
-                    batches = defended.transferred(attack, strength, missing, read, before)
-                else:
-                    batches = defended.adapted(evaluation, attack, strength, missing)
-                for made in batches:
-                    evaluated.add(made)
+    work, rows = Work(evaluated, evaluation, split), evaluated.query(DefenseRow)
+    counts = {label: len(list(_missing(work, label, rows))) for label in (UNDEFENDED, *evaluation.defenses)}
+    labels = [label for label, count in counts.items() if count]
+    if not labels:
+        return
+    size = batch_size(evaluated, compute)
+    places = range(0, len(split), min(size, len(split)))
+    clean: dict[str, Clean] = {}
+    with progress_bar(f"{evaluated.title}: defenses", "rows") as bar:
+        for part in compute(clean_block, work, [(label, first, size) for label in labels for first in places]):
+            clean.setdefault(part.defense, Clean(part.defense, {}, part.size)).scores.update(part.scores)
+            bar(0, sum(counts.values()), f"{part.defense} of clean images")
+        done = 0
+        for made in compute(defend_block, work, _blocks(work, clean, rows, size)):
+            evaluated.add(made)
+            done += len(made)
+            bar(done, sum(counts.values()), f"{made[0].defense}: {made[0].mode} {made[0].attack}")
+
+
+def _missing(work: Work, label: str, rows: Rows) -> Iterator[tuple[Cell, str]]:
+    """Yield (cell, image) of the missing rows of a defense."""
+    done = rows.only(defense=label).keys("mode", "attack")
+    for mode, attack, strength in _grid(work.evaluated, work.evaluation, label, work.split):
+        for image in work.split.ids:
+            if (mode, attack, image, strength.key) not in done:
+                yield (mode, attack, strength), image
+
+
+def _blocks(work: Work, clean: Mapping[str, Clean], rows: Rows, size: int) -> Iterator[Block]:
+    """Yield the blocks with missing rows of all defenses.
+
+    Args:
+        work: model, defenses and images.
+        clean: clean images behind each defense.
+        rows: rows that exist.
+        size: batch size; that of adaptive attacks is divided by the number of draws.
+    """
+    evaluated, split = work.evaluated, work.split
+    results, digests = evaluated.query(ResultRow), adversarial_set.digests(evaluated)
+    for label, known in clean.items():
+        adaptive_size = max(1, size // _draws(work, label))
+        for cell, pairs in itertools.groupby(_missing(work, label, rows), key=operator.itemgetter(0)):
+            (mode, attack, strength), missing = cell, {image for _, image in pairs}
+            stored = mode == "transfer"
+            scores: dict[str, Pair] = {}
+            if stored:
+                of_attack = results.only(attack=attack).at(strength.key).select("image, score, rounded")
+                scores = {image: pair for image, *pair in of_attack}
+            batch = size if stored else adaptive_size
+            for first in range(0, len(split), min(batch, len(split))):
+                ids = split.ids[first : first + batch]
+                if here := missing.intersection(ids):
+                    keys = [(attack, image, strength.key) for image in ids] if stored else []
+                    yield Block(
+                        cell,
+                        first,
+                        batch,
+                        frozenset(here),
+                        Clean(label, {image: known.scores[image] for image in ids}, known.size),
+                        {image: scores[image] for image in ids} if stored else {},
+                        {key: digests[key] for key in keys},
+                    )
+
+
+def _draws(work: Work, label: str) -> int:
+    return work.evaluation.adaptive.draws if is_random(work.purifier(label)) else 1
 
 
 def _grid(
@@ -71,9 +151,30 @@ def _grid(
             yield "adaptive", attack, strength
 
 
-def _finished(cell: tuple[str, str, Strength], split: Split, done: set) -> bool:
-    mode, attack, strength = cell
-    return all((mode, attack, image, strength.key) in done for image in split.ids)
+def clean_block(work: Work, unit: tuple[str, int, int]) -> Clean:
+    """Score clean images behind a defense; ``unit`` is its label, the place of the first image and the batch size."""
+    label, first, size = unit
+    return Defended(work.evaluated, label, work.purifier(label), work.split, size).clean(first)
+
+
+def defend_block(work: Work, block: Block) -> list[DefenseRow]:
+    """Return the missing rows of a block."""
+    evaluated, label, split = work.evaluated, block.clean.defense, work.split
+    defended = Defended(evaluated, label, work.purifier(label), split, block.batch)
+    mode, attack, strength = block.cell
+    if mode == "adaptive":
+        return defended.adapted(block, _runner(work, label, attack, strength, block.clean.size))
+    ids = split.ids[block.first : block.first + block.batch]
+    return defended.transferred(block, adversarial_set.read(evaluated, attack, strength, ids, block.digests))
+
+
+@lru_cache(maxsize=1)
+def _runner(work: Work, label: str, attack: str, strength: Strength, size: tuple[int, int]) -> Runner:
+    """Return the runner of an adaptive attack; ``size`` is that of the purified images."""
+    seen = index_keys(work.evaluated.seed, f"adaptive {label}", _draws(work, label))
+    target = adaptive(work.evaluated.score_at(size), work.purifier(label), seen)
+    plan = AttackPlan(work.evaluated, attack, work.evaluation.attacks[attack], (strength,))
+    return plan.runner(score_fn=target)
 
 
 class Defended:
@@ -84,64 +185,42 @@ class Defended:
         label: label of the defense.
         purifier: the defense.
         split: the images.
+        batch: batch size.
     """
 
-    def __init__(self, evaluated: EvaluatedModel, label: str, purifier: Callable[..., Any], split: Split) -> None:
-        self.evaluated, self.label, self.split = evaluated, label, split
+    def __init__(
+        self, evaluated: EvaluatedModel, label: str, purifier: Callable[..., Any], split: Split, batch: int
+    ) -> None:
+        self.evaluated, self.label, self.split, self.batch = evaluated, label, split, batch
         self.purifier = purifier
-        self.keys = index_keys(evaluated.seed, "purify", len(split) + evaluated.batch_size)
-        self.clean = self._clean_scores()
+        self.keys = index_keys(evaluated.seed, "purify", len(split) + batch)
 
-    def transferred(
-        self,
-        attack: str,
-        strength: Strength,
-        missing: set[str],
-        read: Callable[[tuple[str, ...]], np.ndarray],
-        before: Mapping[str, Sequence[float]],
-    ) -> Iterator[list[DefenseRow]]:
-        """Yield the rows of the stored images, batch by batch; scores without the defense come from ``before``."""
-        for first, images, ids in self._batches(self.evaluated.batch_size, missing):
-            began = time.perf_counter()
-            stored = read(ids)
-            stored = np.concatenate([stored, np.repeat(stored[-1:], len(images) - len(ids), axis=0)])
-            judged = self._judge(first, images, shard_batch(stored.astype(np.float32) / 255))
-            seconds = (time.perf_counter() - began) / len(ids)
-            yield self._rows("transfer", attack, strength, missing, ids, before, judged, seconds)
+    def clean(self, first: int) -> Clean:
+        """Return the scores of the clean images of the batch that begins with the image at position ``first``."""
+        images, _, ids = scoring_batch(self.split, first, self.batch, size=None)
+        purified = self._purified(first, shard_batch(images))
+        scores = np.asarray(self._score(purified)).tolist()
+        return Clean(self.label, dict(zip(ids, scores, strict=False)), (purified.shape[1], purified.shape[2]))
 
-    def adapted(
-        self, evaluation: Evaluation, attack: str, strength: Strength, missing: set[str]
-    ) -> Iterator[list[DefenseRow]]:
-        """Attack the images through the defense, convert them to 8 bits, and yield their rows."""
-        draws = evaluation.adaptive.draws if is_random(self.purifier) else 1
-        seen = index_keys(self.evaluated.seed, f"adaptive {self.label}", draws)
-        target = adaptive(self.evaluated.score_at(self.size), self.purifier, seen)
-        runner = plan_attack(self.evaluated, attack, evaluation.attacks[attack], self.split).runner((strength,), target)
-        size = max(1, self.evaluated.batch_size // draws)
-        keys = index_keys(self.evaluated.seed, attack, len(self.split) + size)
-        for first, images, ids in self._batches(size, missing):
-            began = time.perf_counter()
-            clean = shard_batch(images)
-            attacked = to_8_bits(runner(clean, keys[first : first + len(images)])[0][0], clean)
-            judged = self._judge(first, images, attacked)
-            plain = [np.asarray(score(self.evaluated.score_fn, batch)) for batch in (clean, attacked)]
-            undefended = dict(zip(ids, zip(*(scores.tolist() for scores in plain), strict=True), strict=False))
-            seconds = (time.perf_counter() - began) / len(ids)
-            yield self._rows("adaptive", attack, strength, missing, ids, undefended, judged, seconds)
+    def transferred(self, block: Block, stored: UInt8[np.ndarray, "b h w 3"]) -> list[DefenseRow]:
+        """Return the rows of stored images."""
+        images, _, ids = scoring_batch(self.split, block.first, self.batch, size=None)
+        began = time.perf_counter()
+        stored = np.concatenate([stored, np.repeat(stored[-1:], len(images) - len(ids), axis=0)])
+        judged = self._judge(block.first, images, shard_batch(stored.astype(np.float32) / 255))
+        return self._rows(block, ids, block.undefended, judged, (time.perf_counter() - began) / len(ids))
 
-    def _clean_scores(self) -> dict[str, float]:
-        found: dict[str, float] = {}
-        for first, images, ids in self._batches(self.evaluated.batch_size, set(self.split.ids)):
-            purified = self._purified(first, shard_batch(images))
-            found |= zip(ids, np.asarray(self._score(purified)).tolist(), strict=False)
-            self.size = purified.shape[1], purified.shape[2]
-        return found
-
-    def _batches(self, size: int, missing: set[str]) -> Iterator[tuple[int, np.ndarray, tuple[str, ...]]]:
-        """Yield (place of the first image, images, ids) of the batches with missing rows."""
-        for number, (images, valid, ids) in enumerate(scoring_batches(self.split, size, size=None)):
-            if missing.intersection(ids[:valid]):
-                yield number * min(size, len(self.split)), images, ids[:valid]
+    def adapted(self, block: Block, runner: Runner) -> list[DefenseRow]:
+        """Attack the images through the defense, convert them to 8 bits, and return their rows."""
+        images, _, ids = scoring_batch(self.split, block.first, self.batch, size=None)
+        keys = index_keys(self.evaluated.seed, block.cell[1], len(self.split) + self.batch)
+        began = time.perf_counter()
+        clean = shard_batch(images)
+        attacked = to_8_bits(runner(clean, keys[block.first : block.first + len(images)])[0][0], clean)
+        judged = self._judge(block.first, images, attacked)
+        plain = [np.asarray(score(self.evaluated.score_fn, batch)) for batch in (clean, attacked)]
+        undefended = dict(zip(ids, zip(*(scores.tolist() for scores in plain), strict=True), strict=False))
+        return self._rows(block, ids, undefended, judged, (time.perf_counter() - began) / len(ids))
 
     def _purified(self, first: int, images: Images) -> jax.Array:
         # Not compiled as a whole: purifiers compile their own parts, and some loop over compiled steps.
@@ -161,15 +240,13 @@ class Defended:
 
     def _rows(
         self,
-        mode: str,
-        attack: str,
-        strength: Strength,
-        missing: set[str],
+        block: Block,
         ids: tuple[str, ...],
-        undefended: Mapping[str, Sequence[float]],
+        undefended: Mapping[str, Pair],
         judged: tuple[np.ndarray, np.ndarray, np.ndarray],
         seconds: float,
     ) -> list[DefenseRow]:
+        mode, attack, strength = block.cell
         return [
             DefenseRow(
                 image=image,
@@ -182,14 +259,14 @@ class Defended:
                 mode=mode,
                 clean=undefended[image][0],
                 attacked=undefended[image][1],
-                purified_clean=self.clean[image],
+                purified_clean=block.clean.scores[image],
                 purified=float(judged[0][i]),
                 ssim=float(judged[1][i]),
                 psnr=float(judged[2][i]) if np.isfinite(judged[2][i]) else None,
                 seconds=seconds,
             )
             for i, image in enumerate(ids)
-            if image in missing
+            if image in block.missing
         ]
 
 

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cached_property, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +10,7 @@ from jaxiqa import models
 from jaxiqa.core.devices import fitting_batch
 from jaxiqa.core.files import safe_name
 from jaxiqa.core.types import ScoreFn
+from jaxiqa.core.workers import Compute
 from jaxiqa.models.score_model import ScoreModel
 from jaxiqa.results.engine import Rows
 from jaxiqa.results.store import Store
@@ -35,6 +36,10 @@ class EvaluatedModel:
     size: tuple[int, int]
     batch: int | None
     shared: Store | None = None
+
+    def __reduce__(self) -> tuple[Any, tuple[Any, ...]]:
+        """Pickle the description only: another process loads the model itself, and keeps it while it is used."""
+        return _kept, (self.name, self.seed, self.root, self.folder, self.size, self.batch)
 
     @property
     def title(self) -> str:
@@ -87,3 +92,20 @@ class EvaluatedModel:
     def add(self, rows: Sequence[Any]) -> None:
         """Append rows of one kind to their file."""
         self.store.append(rows)
+
+
+@lru_cache(maxsize=1)
+def _kept(*fields: Any) -> EvaluatedModel:
+    return EvaluatedModel(*fields)
+
+
+def batch_size(evaluated: EvaluatedModel, compute: Compute) -> int:
+    """Return the batch size; if the config does not set it, what fits into the memory of one that computes."""
+    if evaluated.batch:
+        return evaluated.batch
+    (size,) = compute(_measured, evaluated, [None])
+    return size
+
+
+def _measured(evaluated: EvaluatedModel, unit: None) -> int:
+    return evaluated.batch_size

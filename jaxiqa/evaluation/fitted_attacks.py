@@ -32,8 +32,6 @@ def fitted_attacks(
     if chosen.fit_on is None:
         return []
     assert epsilons is not None  # startup has checked it
-    others = load_split(chosen.fit_on, chosen.fit_split)
-    data.validate(others)
     folder = evaluated.root / "fitted" / evaluated.file_prefix / safe_name(label)
     images, fitted, networks = None, [], load_networks(chosen.networks, training=True)
     kind = attacks.FITTED[chosen.name]
@@ -46,6 +44,8 @@ def fitted_attacks(
             path = folder / f"{Strength(epsilon).folder}.safetensors"
             if (kept := _load(kind, path, networks)) is None:
                 if images is None:
+                    others = load_split(chosen.fit_on, chosen.fit_split)
+                    data.validate(others)
                     batches = scoring_batches(others, evaluated.batch or 8, size=evaluated.size)
                     images = jnp.asarray(np.concatenate([batch[:valid] for batch, valid, _ in batches]))
                 options = {"epsilon": epsilon} | chosen.options | networks

@@ -80,6 +80,10 @@ class Held:
     read: Callable[[int], np.ndarray]
     images: dict[int, np.ndarray] = field(default_factory=dict)
 
+    def __reduce__(self) -> tuple[type, tuple[Callable[[int], np.ndarray]]]:
+        """Pickle the reader only: another process reads the images that it needs."""
+        return Held, (self.read,)
+
     def __call__(self, index: int) -> np.ndarray:
         if index not in self.images:
             self.images[index] = self.read(index)

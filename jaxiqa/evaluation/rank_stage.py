@@ -1,7 +1,7 @@
 """Attack the order of the labelled images, and measure the slope of the score at each of them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -9,11 +9,11 @@ import numpy as np
 from jaxiqa.attacks import Maximize, invert_ranks, rank_attacks
 from jaxiqa.config import Ranks
 from jaxiqa.core.progress import progress_bar
-from jaxiqa.core.types import ScoreFn
-from jaxiqa.data.pipeline import scoring_batches
+from jaxiqa.core.workers import Compute, alone
+from jaxiqa.data.pipeline import scoring_batch
 from jaxiqa.data.split import Split
 from jaxiqa.evaluation.attack_loop import index_keys, score, shard_batch
-from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel, batch_size
 from jaxiqa.lipschitz.local import gradient_norms
 from jaxiqa.results.engine import Rows
 from jaxiqa.results.rows import CLEAN, RankRow
@@ -66,66 +66,88 @@ class RankPlan:
         return chosen.where("image IN (SELECT unnest(?::VARCHAR[]))", images)
 
 
-def attack_order(evaluated: EvaluatedModel, others: Sequence[EvaluatedModel], plan: RankPlan) -> None:
+@dataclass(frozen=True, eq=False)
+class Order:
+    """A job of `jaxiqa.core.workers`: one model whose order is attacked."""
+
+    others: tuple[EvaluatedModel, ...]  # from which attacks are transferred
+    evaluated: EvaluatedModel
+    plan: RankPlan
+    shape: tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Block:
+    """Images that are attacked together, by one attack at one strength."""
+
+    label: str
+    epsilon: float
+    first: int  # place of the first image among those of the plan
+    batch: int  # batch size
+
+
+def attack_order(
+    evaluated: EvaluatedModel, others: Sequence[EvaluatedModel], plan: RankPlan, compute: Compute = alone
+) -> None:
     """Append the missing rows of one model; ``others`` are the models from which attacks are transferred to it."""
     split = plan.labelled.select(plan.places)
     done = set(evaluated.query(RankRow).select("attack, epsilon, image"))
     names = [other.name for other in others]
     work = [(CLEAN, 0.0)]
     work += [(label, epsilon) for epsilon in plan.ranks.epsilons for label in plan.labels(names, epsilon)]
-    missing = [(*pair, [i for i in split.ids if (*pair, i) not in done]) for pair in work]
-    missing = [one for one in missing if one[2]]
+    missing = {(*pair, image) for pair in work for image in split.ids} - done
     if not missing:
         return
-    shape = plan.size or split.read(0).shape[:2]
-    score_fn, sources = evaluated.score_at(shape), [other.score_at(shape) for other in others]
-    with progress_bar(f"{evaluated.title}: attacks on the order", "attacks") as bar:
-        for number, (label, epsilon, images) in enumerate(missing):
-            for batch in _batches(evaluated, plan, label, epsilon, score_fn, sources):
-                evaluated.add([row for row in batch if row.image in images])
-            bar(number + 1, len(missing))
+    size = min(batch_size(evaluated, compute), len(split))
+    blocks = [
+        Block(label, epsilon, first, size)
+        for label, epsilon in work
+        for first in range(0, len(split), size)
+        if any((label, epsilon, image) in missing for image in split.ids[first : first + size])
+    ]
+    job = Order(tuple(others), evaluated, plan, plan.size or split.read(0).shape[:2])
+    with progress_bar(f"{evaluated.title}: attacks on the order", "batches") as bar:
+        for number, rows in enumerate(compute(attack_block, job, blocks)):
+            evaluated.add([row for row in rows if (row.attack, row.epsilon, row.image) in missing])
+            bar(number + 1, len(blocks), rows[0].attack)
 
 
-def _batches(
-    evaluated: EvaluatedModel,
-    plan: RankPlan,
-    label: str,
-    epsilon: float,
-    score_fn: ScoreFn,
-    sources: Sequence[ScoreFn],
-) -> Iterator[list[RankRow]]:
-    """Run one attack at one strength on all images; yield the rows of each batch."""
+def attack_block(job: Order, block: Block) -> list[RankRow]:
+    """Attack the images of a block.
+
+    Raises:
+        ValueError: a score or slope is not finite.
+    """
+    evaluated, plan, label, epsilon, first = job.evaluated, job.plan, block.label, block.epsilon, block.first
+    score_fn, sources = evaluated.score_at(job.shape), [other.score_at(job.shape) for other in job.others]
     places, mos = plan.places, plan.labelled.mos
     assert mos is not None  # startup has checked it
     signs = np.asarray(invert_ranks(mos).sign)[places]
     keys = index_keys(evaluated.seed, f"order {label}", len(mos))[places]
-    for number, (pixels, valid, ids) in enumerate(
-        scoring_batches(plan.labelled.select(places), evaluated.batch_size, size=plan.size)
-    ):
-        first = number * len(pixels)
-        chosen = np.minimum(np.arange(first, first + len(pixels)), len(places) - 1)  # the last batch is padded
-        images, began, slopes = shard_batch(pixels), time.perf_counter(), np.zeros(len(pixels))
-        if label == CLEAN:
-            attacked, slopes = images, np.asarray(gradient_norms(score_fn, images, "linf")) / 255
-        else:
-            several = rank_attacks(epsilon, Maximize(signs[chosen]), sources=sources, queries=plan.queries(epsilon))
-            attack = several["transfer" if label.startswith("transfer") else label]
-            attacked = attack(score_fn, images, keys[chosen])
-        scores = np.asarray(score(score_fn, attacked))
-        seconds = (time.perf_counter() - began) / valid
-        if not (np.isfinite(scores).all() and np.isfinite(slopes).all()):
-            raise ValueError(f"{evaluated.title}: {label}: the metric gave a score or slope that is not finite")
-        yield [
-            RankRow(
-                image=ids[i],
-                model=evaluated.name,
-                seed=evaluated.seed,
-                attack=label,
-                epsilon=epsilon,
-                mos=float(mos[places[first + i]]),
-                attacked=float(scores[i]),
-                slope=float(slopes[i]),
-                seconds=seconds,
-            )
-            for i in range(valid)
-        ]
+    pixels, valid, ids = scoring_batch(plan.labelled.select(places), first, block.batch, size=plan.size)
+    chosen = np.minimum(np.arange(first, first + len(pixels)), len(places) - 1)  # the last batch is padded
+    images, began, slopes = shard_batch(pixels), time.perf_counter(), np.zeros(len(pixels))
+    if label == CLEAN:
+        attacked, slopes = images, np.asarray(gradient_norms(score_fn, images, "linf")) / 255
+    else:
+        several = rank_attacks(epsilon, Maximize(signs[chosen]), sources=sources, queries=plan.queries(epsilon))
+        attack = several["transfer" if label.startswith("transfer") else label]
+        attacked = attack(score_fn, images, keys[chosen])
+    scores = np.asarray(score(score_fn, attacked))
+    seconds = (time.perf_counter() - began) / valid
+    if not (np.isfinite(scores).all() and np.isfinite(slopes).all()):
+        raise ValueError(f"{evaluated.title}: {label}: the metric gave a score or slope that is not finite")
+    return [
+        RankRow(
+            image=ids[i],
+            model=evaluated.name,
+            seed=evaluated.seed,
+            attack=label,
+            epsilon=epsilon,
+            mos=float(mos[places[first + i]]),
+            attacked=float(scores[i]),
+            slope=float(slopes[i]),
+            seconds=seconds,
+        )
+        for i in range(valid)
+    ]

@@ -41,13 +41,16 @@ from jaxiqa.results.rows import (
 from jaxiqa.results.store import Store
 
 
-def write_reports(experiment: Experiment, labelled: Any, attacked: Any, store: Store | None = None) -> Numbers:
+def write_reports(
+    experiment: Experiment, labelled: Any, attacked: Any, store: Store | None = None, *, device: str | None = None
+) -> Numbers:
     """Write tables, plots and report.html from the rows of this experiment's models, seeds, attacks and defenses.
 
     Args:
         experiment: the experiment.
         labelled, attacked: the images.
         store: the rows of its folder, if they were read before.
+        device: name of the device that made the rows; this one by default.
 
     Returns:
         The numbers of the tables.
@@ -78,7 +81,7 @@ def write_reports(experiment: Experiment, labelled: Any, attacked: Any, store: S
         "commit": source_commit() or "unknown",
         "versions": package_versions(),
         "seeds": ", ".join(map(str, seeds)),
-        "device": device_name(),
+        "device": device or device_name(),
         "date": time.strftime("%Y-%m-%d"),
         "labelled images": labelled.name,
         "attacked images": attacked.name,

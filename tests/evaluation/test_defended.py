@@ -100,7 +100,7 @@ def test_an_adaptive_attack_raises_scores_behind_the_defense(whole):
 @pytest.mark.slow
 def test_a_clean_and_its_attacked_image_share_a_draw_and_images_do_not(whole, split):
     root, _ = whole
-    made = defense_stage.Defended(evaluated(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split)
+    made = defense_stage.Defended(evaluated(root), "shift", build("shift", Defense(f"{root}/mine.py:Shift")), split, 2)
     images = np.stack([split.read(i) for i in range(3)]) / np.float32(255)
     images = jnp.asarray(np.clip(images, 0.4, 0.6))
     moved = made._purified(0, images) - images
@@ -139,7 +139,7 @@ def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, ev
     root, rows = whole
     files = {path: path.stat().st_mtime_ns for path in (root / "images").rglob("*.png")}
     assert len(files) == 5 * 5
-    monkeypatch.setattr(attacking_stage, "attack_split", lambda *_, **__: pytest.fail("attacked again"))
+    monkeypatch.setattr(attacking_stage, "attack_block", lambda *_, **__: pytest.fail("attacked again"))
     more = replace(evaluation, defenses={"late": Defense(f"{root}/mine.py:Mirror")}, adaptive=Adaptive())
     late = [row for row in run(root, more, split) if row.defense == "late"]
     assert {path: path.stat().st_mtime_ns for path in files} == files

@@ -42,11 +42,11 @@ def test_errors_of_a_custom_purifier_describe_the_interface(file, split, tmp_pat
     ):
         wrong = build("own", Defense(f"{file}:Wrong", {"kind": kind}))
         with pytest.raises(ValueError, match=f"defense 'own' returned .*{message}"):
-            defense_stage.Defended(evaluated(tmp_path), "own", wrong, split)
+            defense_stage.Defended(evaluated(tmp_path), "own", wrong, split, 2).clean(0)
 
 
 def test_a_custom_purifier_may_be_a_function_and_change_the_size(file, split, tmp_path):
-    made = defense_stage.Defended(evaluated(tmp_path), "own", build("own", Defense(f"{file}:taller")), split)
+    made = defense_stage.Defended(evaluated(tmp_path), "own", build("own", Defense(f"{file}:taller")), split, 2)
     images = np.stack([split.read(0)]) / np.float32(255)
     scores, ssim, psnr = made._judge(0, images, jnp.asarray(images))
     np.testing.assert_allclose(scores, score(images[:, ::2]), atol=1e-3)  # of a scale of 100

@@ -99,7 +99,7 @@ def test_an_interrupted_stage_ends_with_the_same_rows(whole, labelled, tmp_path,
     assert found.keys() == expected.keys()
     for key, pair in expected.items():
         np.testing.assert_allclose(found[key], pair, rtol=1e-4, atol=1e-4, err_msg=str(key))
-    monkeypatch.setattr(rank_stage, "_batches", lambda *_: pytest.fail("nothing is missing"))
+    monkeypatch.setattr(rank_stage, "attack_block", lambda *_: pytest.fail("nothing is missing"))
     attack_order(evaluated(tmp_path, "m"), others, plan)
 
 

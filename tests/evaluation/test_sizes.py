@@ -52,21 +52,24 @@ def defense(name):
 def test_a_defense_may_change_the_size(name, tmp_path, model, split):
     of = evaluated(tmp_path, model)
     check_size(of, name, build(name, defense(name)))
-    made = Defended(of, name, build(name, defense(name)), split)
-    assert made.size != of.size
+    made = Defended(of, name, build(name, defense(name)), split, 2)
+    clean = made.clean(0)
+    assert clean.size != of.size
     plain = nnx.clone(model)
     plain.eval()
     images = np.stack([split.read(i) for i in range(2)]).astype(np.float32) / 255
     expected = jax.jit(lambda pixels: plain(pixels))(made._purified(0, jnp.asarray(images)))
-    np.testing.assert_allclose([made.clean[image] for image in split.ids], expected, rtol=1e-3, atol=1e-3)
+    np.testing.assert_allclose([clean.scores[image] for image in split.ids], expected, rtol=1e-3, atol=1e-3)
 
 
 @pytest.mark.slow
 def test_an_adaptive_attack_has_a_gradient_through_a_change_of_size(tmp_path, model, split):
     of = evaluated(tmp_path, model)
-    made = Defended(of, "crop", build("crop", defense("crop")), split)
+    made = Defended(of, "crop", build("crop", defense("crop")), split, 2)
     images = np.stack([split.read(i) for i in range(2)]).astype(np.float32) / 255
-    gradient = jax.grad(lambda x: adaptive(of.score_at(made.size), made.purifier, made.keys[:1])(x).sum())(images)
+    gradient = jax.grad(lambda x: adaptive(of.score_at(made.clean(0).size), made.purifier, made.keys[:1])(x).sum())(
+        images
+    )
     assert float(jnp.abs(gradient).max()) > 0
 
 

@@ -26,7 +26,12 @@ def stored(tmp_path, monkeypatch):
     monkeypatch.setattr(known, "FRESH", -1e6)
     made = evaluated(tmp_path / "run")
     names = [f"{number}.jpg" for number in range(6)]
-    made.add([adversarial_set.write(made, "A", STRENGTH, name, pixels(i)) for i, name in enumerate(names)])
+    made.add(
+        [
+            adversarial_set.write(made, "A", STRENGTH, name, adversarial_set.encoded(pixels(i)))
+            for i, name in enumerate(names)
+        ]
+    )
     return made, names
 
 
@@ -81,6 +86,6 @@ def test_images_of_older_versions_are_found(stored):
     old = png_path(made, "A", STRENGTH, names[3]).parents[1] / f"{names[3]}.png"
     old.write_bytes(b"damaged")
     assert first.keys() - adversarial_set.digests(made, verify=True).keys() == {("A", names[3], STRENGTH.key)}
-    made.add([adversarial_set.write(made, "A", STRENGTH, names[3], pixels(3))])
+    made.add([adversarial_set.write(made, "A", STRENGTH, names[3], adversarial_set.encoded(pixels(3)))])
     assert not old.exists()
     assert adversarial_set.digests(made, verify=True) == first
