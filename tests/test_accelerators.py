@@ -230,5 +230,7 @@ def test_a_training_step_gathers_scores_but_no_activations(device, tmp_path):
     found = row["collectives"]
     assert set(found) == {"all-reduce", "all-gather", "reduce-scatter"}  # the last is the gradient of the second
     assert [len(found[kind]) for kind in ("all-gather", "reduce-scatter")] == [1, 1]
-    assert max(found["all-gather"] + found["reduce-scatter"]) <= 4 * 64  # scores and labels of 64 images, not their maps
+    assert (
+        max(found["all-gather"] + found["reduce-scatter"]) <= 4 * 64
+    )  # scores and labels of 64 images, not their maps
     assert row["transfers"] == 0
