@@ -46,6 +46,7 @@ def test_examples(module):
     assert not found.failed
 
 
+@pytest.mark.slow
 def test_a_step_that_fails_hangs_or_dies_does_not_stop_the_others(tmp_path, monkeypatch):
     monkeypatch.setattr(device_day, "POLL", 0.02)
     saved = []
@@ -69,6 +70,7 @@ def test_a_step_that_fails_hangs_or_dies_does_not_stop_the_others(tmp_path, monk
     assert saved[0]["last"]["status"] == "not run"
 
 
+@pytest.mark.slow
 def test_a_step_may_use_the_time_that_others_left(tmp_path, monkeypatch):
     monkeypatch.setattr(device_day, "POLL", 0.02)
     slow = CHILD.replace("time.sleep(60)", "time.sleep(1.5)")

@@ -40,6 +40,7 @@ def test_one_row_per_image_and_strength_with_correct_numbers(split):
         assert row.l2 > 0
 
 
+@pytest.mark.slow
 def test_an_interrupted_run_gives_the_same_rows(split):
     whole = rows_of(split)
     done = {(row.image, row.epsilon) for row in whole[:5]}

@@ -73,6 +73,7 @@ def an_attack(name, images, **options):
 NAMES = [*ATTACKS, *FITTED]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(3, NAMES))
 def test_the_metric_is_compiled_once(name):
     """Compiling a published metric takes up to 30 s. A state that changes its type compiles it twice."""
@@ -116,6 +117,7 @@ def test_the_contract(name):
         np.testing.assert_allclose(attack(score, images[i : i + 1], keys[i : i + 1])[0], attacked[i], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(4, NAMES))
 @pytest.mark.parametrize("size", [slow((1, 1)), slow((2, 2)), slow((1, 7)), (5, 3)])
 def test_tiny_images_are_attacked_or_refused_clearly(name, size):
@@ -139,6 +141,7 @@ def test_images_of_the_wrong_kind_are_refused(name, images):
         attack(score, images, KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, [name for name in NAMES if name != "cadv"]))
 def test_lower_equals_raising_the_negative_score(name):
     images = make_images()
@@ -163,6 +166,7 @@ def test_fitting_reports_non_finite_scores_with_a_finite_gradient():
         fit_uap(lambda x: x.mean((1, 2, 3)) + jnp.nan, make_images(), KEY, epsilon=EPSILON)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pgd", "stadv"])
 def test_an_attack_on_constant_images_runs_inside_the_jit_of_a_model(name):
     images, weight = make_images((1, 4, 4, 3)), jnp.ones((4, 4, 3))

@@ -127,6 +127,7 @@ def test_errors_name_facpa_files_that_do_not_match(tmp_path):
         load_facpa(path, small())
 
 
+@pytest.mark.slow
 def test_facpa_reports_non_finite_scores_and_bad_options():
     images = make_images()
     with pytest.raises(ValueError, match="non-finite scores or gradients at step 1 of 5"):

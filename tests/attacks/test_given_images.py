@@ -132,6 +132,7 @@ for attack in (PGD(0.1), Square(0.1), NES(0.1)):
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
 
 
+@pytest.mark.slow
 def test_the_repr_of_a_score_function_and_of_a_published_metric_is_one_line():
     assert repr(models.score_fn(models.build(**SMALL))).startswith("ScoreModel(Linearity, ")
     for shown in (repr(models.score_fn(models.build(**SMALL))), *map(repr, models.MODELS.values())):

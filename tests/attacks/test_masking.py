@@ -24,6 +24,7 @@ def test_a_metric_without_masking_raises_no_flag():
     assert flags(score) == set()
 
 
+@pytest.mark.slow
 def test_a_too_large_step_size_raises_no_flag():
     """Steps of a quarter gain less than small ones on a metric without masking; this must raise no flag."""
 

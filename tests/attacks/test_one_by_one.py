@@ -48,6 +48,7 @@ def test_every_image_keeps_its_own_target():
     np.testing.assert_allclose(score(OneByOne(attack)(score, images, KEY)), target, atol=5e-4)
 
 
+@pytest.mark.slow
 def test_under_jit_it_attacks_the_whole_batch():
     images = make_images()
     attack = OneByOne(PGD(0.1, steps=2))

@@ -126,6 +126,7 @@ def test_the_cumulative_variant_adds_normalised_gradients_of_single_images():
     assert np.abs(delta).max() > 0.049
 
 
+@pytest.mark.slow
 def test_a_pattern_is_tiled_on_larger_images_and_cropped_on_smaller_ones():
     delta = jax.random.uniform(KEY, (4, 5, 3), minval=-0.1, maxval=0.1)
     for height, width in ((4, 5), (11, 13), (3, 2), (1, 17)):

@@ -23,6 +23,7 @@ SINKING = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["square", *map(slow, ("nes", "parsimonious", "one_pixel", "patch_rs"))])
 @pytest.mark.parametrize("kind", ["-1.0", "list", *map(slow, ("-1", "array", "until inf", "until -inf"))])
 def test_maximize_with_a_negative_sign_equals_lower(name, kind):
@@ -74,6 +75,7 @@ def test_an_objective_for_another_number_of_images_is_refused(name):
         an_attack(name, images, objective=Maximize([1, -1, 1]))(score, images, KEY)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", [name if name in ("pgd", "nes") else slow(name) for name in ATTACKS])
 @pytest.mark.parametrize("wanted", [1e-4, slow(-1e-3), slow(0.02)])
 def test_no_score_ends_further_from_its_target(name, wanted):
@@ -234,6 +236,7 @@ for number, wrong in enumerate(given):
 """
 
 
+@pytest.mark.slow
 def test_options_of_a_wrong_type_are_refused_without_type_checks():
     """Type checks are off, as for users: in the other tests they come first."""
     subprocess.run([sys.executable, "-c", PROGRAM], check=True, timeout=120)

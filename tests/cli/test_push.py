@@ -87,6 +87,7 @@ def test_what_is_pushed_loads_with_equal_scores(server, run, capsys):
     assert state(run.parents[1]) == before
 
 
+@pytest.mark.slow
 def test_the_card_says_what_the_run_and_its_evaluation_know(server, run):
     root = evaluate(run)
     push.main([str(run), "me/mine", "--evaluation", str(root), "--data-licence", "CC BY 4.0"])
@@ -144,6 +145,7 @@ def test_a_damaged_run_is_not_uploaded(server, run, damaged):
     assert server.asked == []
 
 
+@pytest.mark.slow
 def test_an_evaluation_of_another_metric_is_refused(server, run, tmp_path):
     root = evaluate(run)
     (root / "evaluation.json").write_text(json.dumps({"model other seed 0": "another digest"}))

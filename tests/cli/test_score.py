@@ -142,6 +142,7 @@ def test_an_unwritable_csv_is_an_error_before_scoring(folder, tmp_path, monkeypa
         scoring.main(["linearity", str(image), "--weights", "x", "--csv", str(out)])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("to_file", [False, True])
 def test_scores_before_ctrl_c_are_kept(folder, runs, tmp_path, monkeypatch, capsys, to_file):
     named = [folder / "same0.png", folder / "same1.png"]

@@ -98,6 +98,7 @@ def test_the_number_of_compiled_programs_is_limited(tmp_path, monkeypatch, resiz
     assert 2 < max(held) <= 6
 
 
+@pytest.mark.slow
 def test_programs_are_dropped_when_memory_maps_run_short(monkeypatch):
     maps = [0]
     monkeypatch.setattr(compiled, "memory_maps", lambda: maps[0])

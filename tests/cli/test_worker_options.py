@@ -36,6 +36,7 @@ def test_wrong_options_are_errors(words, message):
         take_workers(words)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("words", [["--workers", "0"], ["--ray", "127.0.0.1:1"]])
 def test_a_wrong_option_ends_the_program_before_it_writes(tmp_path, words):
     if words[0] == "--ray":

@@ -87,6 +87,7 @@ def test_a_damaged_record_is_named(tmp_path):
         validate(load("builtin", source=str(tmp_path))["train"])
 
 
+@pytest.mark.slow
 def test_errors_of_prepare_name_the_fault():
     command = [sys.executable, "-m", "jaxiqa", "prepare"]
     failed = subprocess.run([*command, "clive", "--source", "/nowhere", "--out", "x"], capture_output=True, text=True)

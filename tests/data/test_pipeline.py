@@ -36,6 +36,7 @@ def test_a_stream_that_starts_later_gives_the_same_batches(start, threads):
     assert same(stream(0, 20)[start:], stream(start, 20 - start, threads=threads))
 
 
+@pytest.mark.slow
 def test_a_new_process_gives_the_same_batches():
     code = """
 import hashlib, itertools

@@ -53,6 +53,7 @@ def test_cached_arrays_cannot_be_changed():
         split.mos[0] = 0
 
 
+@pytest.mark.slow
 def test_labels_span_the_scale_and_undistorted_images_score_100():
     split = load("builtin", size=(32, 32), train=240, val=1, test=1)["train"]
     pristine = np.array(["pristine" in image for image in split.ids])

@@ -89,6 +89,7 @@ def test_rotation_draws_its_angle_evenly_and_fills_with_zero():
     np.testing.assert_allclose(np.quantile(black, [0.25, 0.5, 0.75]), np.quantile(exact, [0.25, 0.5, 0.75]), atol=0.02)
 
 
+@pytest.mark.slow
 def test_a_crop_is_part_of_the_image_and_reaches_every_position():
     images = jnp.arange(2 * 6 * 7 * 3.0).reshape(2, 6, 7, 3) / 252
     squares = jax.vmap(lambda key: cropped(images, 5, key))(jax.random.split(KEY, 200))
@@ -127,6 +128,7 @@ def test_the_codec_rounds_and_the_benchmark_variant_truncates():
     np.testing.assert_allclose(255 * JPEG(100, variant="benchmark")(images), 127, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_the_codec_has_no_gradient_and_its_surrogate_has_one():
     images = jax.random.uniform(KEY, (1, 16, 24, 3))
     purify = JPEG(60)
@@ -137,6 +139,7 @@ def test_the_codec_has_no_gradient_and_its_surrogate_has_one():
     np.testing.assert_allclose(found, pull(2 * purify(images))[0], atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "qualities", [(1, 2, 5, 10, 50, 60, 90, 100), pytest.param(range(1, 101), marks=pytest.mark.slow)]
 )

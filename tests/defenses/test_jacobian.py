@@ -60,6 +60,7 @@ def test_descent_makes_features_flatter_at_equal_variance():
     assert slope[0] > 0 > slope[1]
 
 
+@pytest.mark.slow
 def test_devices_together_give_the_value_of_one():
     whole = jacobian_penalty(Partial(linear, MATRIX), IMAGES, KEYS)
     parts = jax.vmap(

@@ -78,6 +78,7 @@ def test_only_random_purifiers_depend_on_the_key(name):
         np.testing.assert_array_equal(purify(images), purify(images, KEY))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", PURIFIERS)
 def test_the_gradient_is_finite_or_refused_and_then_a_surrogate_has_one(name):
     purify, images = a_purifier(name), make_images()
@@ -96,6 +97,7 @@ def test_the_gradient_is_finite_or_refused_and_then_a_surrogate_has_one(name):
         assert float(jnp.abs(gradient).max()) > 1e-3
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(2, PURIFIERS))
 def test_the_output_of_flat_black_and_white_is_in_range_with_a_finite_gradient(name):
     purify = a_purifier(name)

@@ -83,6 +83,7 @@ def agree(one, other, atol=0.0):
         np.testing.assert_allclose(one[name], other[name], rtol=0, atol=atol, err_msg=name)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_the_contract(name):
     images, certify = make_images(), a_certifier(name)
@@ -227,6 +228,7 @@ def test_one_sample():
     assert (found.lower < found.upper).all()
 
 
+@pytest.mark.slow
 def test_denoisers_get_the_input_of_their_variant():
     images, words = jnp.ones((4, 3, 3, 3)), jnp.zeros((4, 2), jnp.uint32)
     above = lambda x: jnp.where(x > 1, 0.2, 0.7)  # noqa: E731

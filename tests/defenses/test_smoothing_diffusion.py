@@ -51,6 +51,7 @@ def knowing(clean, schedule):
     return jax.tree_util.Partial(tell, 2 * clean - 1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", [DDRS, DensePure])
 def test_an_exact_denoiser_gives_the_largest_radius(kind):
     """x̂₀ is the resized image for any noise: every copy has the same score."""

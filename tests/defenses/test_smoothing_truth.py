@@ -50,6 +50,7 @@ def smoothed(shape, points):
     return np.asarray(shape(points[..., None] + SIGMA * QUANTILES))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SHAPES)
 @pytest.mark.parametrize("target", every(2, [None, 1e-6, 0.02, 0.2]))
 @pytest.mark.parametrize("epsilon", [0.08, pytest.param(0.02, marks=pytest.mark.slow)])

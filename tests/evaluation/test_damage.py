@@ -104,6 +104,7 @@ def test_changed_strengths_reuse_the_rows_of_unchanged_ones(tmp_path, split, mon
     assert made.rows(ResultRow) == rows
 
 
+@pytest.mark.slow
 def test_strengths_equal_to_six_decimals_have_different_files(tmp_path, split):
     made = evaluated(tmp_path)
     run_attacks(made, EVALUATION, split, store=True, examples=0)

@@ -135,6 +135,7 @@ def test_a_killed_run_ends_with_the_same_rows(whole, tmp_path, evaluation, split
     assert len(evaluated(tmp_path).rows(ResultRow)) == 5 * 5
 
 
+@pytest.mark.slow
 def test_the_adversarial_set_is_written_once_and_read_by_every_defense(whole, evaluation, split, monkeypatch):
     root, rows = whole
     files = {path: path.stat().st_mtime_ns for path in (root / "images").rglob("*.png")}

@@ -114,6 +114,7 @@ def test_more_images_keep_the_rows_of_fewer(whole, labelled, tmp_path):
         np.testing.assert_allclose(found[key], pair, rtol=1e-4, atol=1e-4, err_msg=str(key))
 
 
+@pytest.mark.slow
 def test_only_rows_of_the_present_plan_are_reported(whole, labelled):
     rows = evaluated(whole, "m").query(RankRow)
     plan = RankPlan(labelled, None, RANKS)

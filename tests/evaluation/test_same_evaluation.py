@@ -157,6 +157,7 @@ def test_a_folder_in_use_by_another_process_is_refused(experiment):
     assert {path: path.read_bytes() for path in root.rglob("*.json")} == before
 
 
+@pytest.mark.slow
 def test_leftovers_of_a_killed_run_are_removed(experiment):
     root = root_folder(experiment)
     left = root / "images" / "baseline-seed0" / "PGD-1" / ".a.png.123.tmp"

@@ -69,6 +69,7 @@ def test_every_flipped_byte_of_sealed_json_is_detected(content):
             open_sealed(other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["fitted", "aligned"])
 def test_damaged_fitted_files_are_fitted_again(tmp_path, split, kind, caplog):
     made = evaluated(tmp_path)

@@ -85,6 +85,7 @@ def examples(root):
     return {path.relative_to(root): path.read_bytes() for path in (root / "examples").rglob("*.npz")}
 
 
+@pytest.mark.slow
 def test_units_that_others_compute_in_any_order_give_the_same_rows(tmp_path, evaluation, split, monkeypatch):
     monkeypatch.setattr(EvaluatedModel, "score_fn", staticmethod(score))  # of unpickled models
     elsewhere = Elsewhere()

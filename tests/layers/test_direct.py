@@ -56,6 +56,7 @@ def trained(layer, size, cin, *, steps=60, turns=1, rate=0.02):
     return nnx.merge(graphdef, params, rest), losses
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", every(2, SIZES))
 @pytest.mark.parametrize("name", every(2, FORMS))
 def test_it_is_the_layer_it_comes_from(name, size):

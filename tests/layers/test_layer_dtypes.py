@@ -60,6 +60,7 @@ they have widened."""
 WIDENED = {"dense", "descend"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", HALVES)
 @pytest.mark.parametrize("name", every(4, sorted(set(CASES) - JOINED - WIDENED)))
 def test_half_precision_is_float32_rounded_once(name, dtype):
@@ -103,6 +104,7 @@ def test_a_basis_of_half_precision_is_rounded_once(dtype):
     check_half(lambda v: layers.orthonormal_basis(v), [TALL], dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(4, CASES))
 def test_float64_is_never_narrowed(name):
     check_float64(*CASES[name])
@@ -114,6 +116,7 @@ def test_forward_mode_and_second_order(name):
     check_derivatives(*CASES[name])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ONE_FAST)
 @pytest.mark.parametrize("name", every(2, MODULES))
 def test_layers_widen_maps_of_half_precision(name, dtype):
@@ -124,6 +127,7 @@ def test_layers_widen_maps_of_half_precision(name, dtype):
     np.testing.assert_array_equal(found, exact.astype(found.dtype))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ONE_FAST)
 @pytest.mark.parametrize("name", sorted(set(MODULES) - {"SquarePool", "materialize", "Spectrum"}))
 def test_layers_with_half_precision_weights_run(name, dtype):
@@ -200,6 +204,7 @@ def test_a_float64_convolution_is_exact_to_its_own_rounding(unitary, function, c
             np.testing.assert_allclose(found, expected, rtol=0, atol=1e-13)
 
 
+@pytest.mark.slow
 def test_float64_unitary_maps_are_scipys():
     a = (SQUARE - SQUARE.swapaxes(1, 2)) / 2
     with jax.enable_x64(True):

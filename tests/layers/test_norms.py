@@ -23,6 +23,7 @@ def kernel(shape, seed=0):
     return np.random.default_rng(seed).normal(size=shape)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "groups"), SHAPES)
 def test_it_is_the_largest_singular_value_on_its_grid(shape, groups):
     exact = circular_singular_values(kernel(shape), (8, 8), groups=groups).max()
@@ -38,6 +39,7 @@ def test_it_is_close_below_the_bound_for_all_maps(shape, groups, seed):
     assert 0.85 * bound < float(spectral_norm(jnp.asarray(kernel(shape, seed)), groups=groups)) <= bound * (1 + 1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("shape", "groups"), SHAPES[:4])
 def test_its_gradient_is_that_of_the_largest_singular_value(shape, groups):
     given, along = kernel(shape), kernel(shape, 1)
@@ -47,6 +49,7 @@ def test_its_gradient_is_that_of_the_largest_singular_value(shape, groups):
     assert slope == pytest.approx((ends[0] - ends[1]) / (2 * h), rel=2e-3)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", every(3, SHAPES))
 def test_its_second_derivative_is_that_of_the_largest_singular_value(case):
     shape, groups = case

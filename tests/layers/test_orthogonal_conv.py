@@ -81,6 +81,7 @@ def test_every_singular_value_is_one_before_and_after_training(layers, size):
                 assert np.abs(values - 1).max() <= 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "options", every(2, [{}, {"groups": 2}, {"unitary": "reflection"}, {"band": 0.5}, {"stride": 2}])
 )
@@ -97,6 +98,7 @@ def test_every_form_is_orthogonal_an_isometry_or_a_co_isometry(options, cin, cou
     assert np.abs(values - 1).max() <= 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unitary", ["expm", "reflection"])
 def test_maps_of_both_determinants_are_reached(unitary):
     signs = set()
@@ -108,6 +110,7 @@ def test_maps_of_both_determinants_are_reached(unitary):
     assert signs == {-1.0, 1.0}
 
 
+@pytest.mark.slow
 def test_above_the_band_only_the_fixed_base_acts():
     layer = OrthogonalConv(4, 4, band=0.5, use_bias=False, rngs=nnx.Rngs(4))
     x = np.random.default_rng(0).normal(size=(1, 8, 8, 4)).astype(np.float32)
@@ -119,6 +122,7 @@ def test_above_the_band_only_the_fixed_base_acts():
     assert np.abs(found[low] - base[low]).max() > 0.5
 
 
+@pytest.mark.slow
 def test_groups_do_not_mix_after_the_base():
     kernel = 0.3 * jax.random.normal(jax.random.key(5), (3, 3, 6, 3))
     x = jnp.zeros((1, 4, 5, 6)).at[..., :3].set(jax.random.normal(jax.random.key(6), (1, 4, 5, 3)))
@@ -127,6 +131,7 @@ def test_groups_do_not_mix_after_the_base():
     np.testing.assert_allclose(y[..., :3], orthogonal_convolve(x[..., :3], kernel[:, :, :3]), atol=1e-6)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", every(2, ["wide", "eq", "narrow", "k1"]))
 def test_cayley_equals_the_authors_convolution(shared, case):
     """The authors' convention (kernel anchor, conjugation, shift) around our map from kernels to unitary matrices."""
@@ -144,12 +149,14 @@ def test_cayley_equals_the_authors_convolution(shared, case):
     np.testing.assert_allclose(y, oracle[f"{case}__y"], atol=1e-10)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("method", every(3, ["expm", "cayley", "reflection"]))
 def test_every_singular_value_is_one_for_a_large_generator(method):
     kernel = 20 * jax.random.normal(jax.random.key(0), (3, 3, 5, 5)) / np.sqrt(90)
     assert worst_singular_value(kernel, (7, 10), method) <= 5e-6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "size",
     [(4, 7), (1, 6), *(pytest.param(s, marks=pytest.mark.slow) for s in [(6, 6), (5, 5), (7, 4), (2, 3), (1, 1)])],
@@ -162,6 +169,7 @@ def test_the_dense_matrix_is_orthogonal_at_every_size_and_for_kernels_larger_tha
     assert np.abs(matrix - np.eye(len(matrix))).max() > 0.05
 
 
+@pytest.mark.slow
 def test_the_map_is_the_exponential_of_the_dense_skew_part():
     """An independent construction: the circular convolution as a matrix, its skew part, SciPy's exponential."""
     from scipy.linalg import expm

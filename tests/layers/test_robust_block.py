@@ -74,6 +74,7 @@ def test_the_orthogonal_form_is_one_lipschitz(options):
     assert values.max() > 0.5
 
 
+@pytest.mark.slow
 def test_without_options_the_orthogonal_form_keeps_mid_directions_exactly():
     values = lipschitz(RobustBlock(8, 4, reduce="orthogonal", rngs=nnx.Rngs(3)))
     np.testing.assert_allclose(values[: 5 * 4 * 4], 1, atol=1e-5)

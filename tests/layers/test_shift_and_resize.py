@@ -64,6 +64,7 @@ def test_global_pooling_has_the_norms_of_channels_and_constant_one(size):
     assert not jnp.any(jax.grad(lambda x: global_l2_pool(x).sum())(jnp.zeros((1, *size, 3))))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", SIZES)
 @pytest.mark.parametrize(("cell", "groups"), [(1, 4), (2, 3), (3, 1), (4, 7)])
 def test_sorted_energies_by_hand_and_with_constant_one(size, cell, groups):
@@ -84,6 +85,7 @@ def test_sorted_energies_by_hand_and_with_constant_one(size, cell, groups):
     assert not jnp.any(jax.grad(lambda x: pooled(x).sum())(jnp.zeros((1, *size, 3))))
 
 
+@pytest.mark.slow
 def test_sorted_energies_ignore_places_and_never_amplify():
     x = jax.random.normal(jax.random.key(2), (1, 6, 8, 2))
     cells = x.reshape(1, 3, 2, 4, 2, 2)[:, ::-1][:, :, :, jnp.array([2, 0, 3, 1])].reshape(x.shape)
@@ -101,6 +103,7 @@ def test_a_dense_layer_starts_from_an_orthonormal_matrix_only(shape, start):
         DirectDense(shape[1], shape[0], start=start, rngs=nnx.Rngs(0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "new"), [((6, 8), (3, 4)), ((5, 7), (5, 7)), ((4, 3), (9, 11)), ((9, 4), (5, 8)), ((1, 6), (3, 2))]
 )

@@ -43,6 +43,7 @@ CASES = {
 FAST = {"zero", "repeated", "real"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("case", [c if c in FAST else pytest.param(c, marks=pytest.mark.slow) for c in CASES])
 @pytest.mark.parametrize("name", MAPS)
 def test_value_and_gradient_equal_scipys_in_float64(name, case):
@@ -144,6 +145,7 @@ def test_every_norm_of_every_type_gives_a_unitary_matrix(method, dtype):
             )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["float64", "complex128"])
 def test_float64_is_accurate_to_its_rounding(dtype):
     rng = np.random.default_rng(9)

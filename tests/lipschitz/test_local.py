@@ -141,6 +141,7 @@ def noisy(images):
     return jnp.sin(40 * linear(images)) * images[:, 0, 0, 0] + images.mean((1, 2, 3))
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:clever")
 @pytest.mark.parametrize("seed", every(4, range(4)))
 @pytest.mark.parametrize("score", [linear, curved, noisy])

@@ -44,6 +44,7 @@ def test_images_of_another_range_or_layout_are_refused(call, wrong):
         CALLS[call](images)
 
 
+@pytest.mark.slow
 def test_lists_and_paths_are_refused_without_type_checks():
     """Type checks are off, as for users: in the other tests they come first."""
     program = """

@@ -74,6 +74,7 @@ def dense_norm(function, cin=3):
     return np.linalg.norm(jacobian.reshape(len(jacobian), -1), 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(4, LINEAR))
 def test_the_bound_is_above_the_dense_norm_and_close(name):
     found = report(LINEAR[name], (*SIZE, 3), lower=False)

@@ -227,6 +227,7 @@ def test_a_derivative_does_not_get_the_rule_of_its_function(name):
     assert report(DERIVED[name], (4, 4, 3)).bound == math.inf
 
 
+@pytest.mark.slow
 def test_the_transpose_of_a_known_function_stays_below_its_bound():
     """Linear parts of derivatives have the same names: their bound is infinite, or correct."""
 

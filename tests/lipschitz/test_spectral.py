@@ -116,6 +116,7 @@ def test_values_that_are_not_finite_have_no_bound():
         circular_singular_values(np.ones((3, 3, 1, 1)), (5, 4), stride=(2, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [1, 5, 60])
 def test_power_iteration_is_a_lower_bound_of_any_functions_jacobian(steps):
     matrix = jnp.asarray(RANDOM.normal(size=(6, 9)), jnp.float32)

@@ -34,6 +34,7 @@ def test_every_strided_layer_gets_one_blur(backbone, taps):
     assert f"binomial_blur_{8 - taps}" not in texts(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("backbone", STRIDES)
 def test_all_strides_of_a_backbone_are_found(backbone):
     stages = nnx.eval_shape(lambda: models.BACKBONES[backbone].build(width=8, rngs=nnx.Rngs(0)))

@@ -103,6 +103,7 @@ def test_strangers_share_nothing(members):
     assert average([members[0], members[3]]).shares == ((0, 0), (0, 0))
 
 
+@pytest.mark.slow
 def test_one_changed_number_ends_the_shared_trunk(members):
     changed = nnx.clone(members[0])
     kernel = changed.backbone.stage["layer2.1"].conv2.kernel
@@ -229,6 +230,7 @@ def test_crops_of_an_image_stay_together():
     )
 
 
+@pytest.mark.slow
 def test_features_are_those_of_a_member(members):
     found = average(members[:2])
     np.testing.assert_array_equal(

@@ -44,6 +44,7 @@ def test_batch_and_size_are_symbolic_if_the_protocol_resizes():
         np.testing.assert_allclose(exported.call(x), scored(score, x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 def test_a_size_that_the_program_depends_on_must_be_given():
     with pytest.raises(ValueError, match="--size"):
         export_widest(score_fn(tiny.metric()), None, 1)

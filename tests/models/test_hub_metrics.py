@@ -45,6 +45,7 @@ def content(folder):
     return {path.name: path.read_bytes() for path in folder.iterdir()}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "load",
     [
@@ -113,6 +114,7 @@ def experiment(weights, teacher=None):
     return Experiment("x", data, Model("resnet18", width=8, weights=weights), {"base": variant}, Evaluation(data, {}))
 
 
+@pytest.mark.slow
 def test_a_config_starts_from_a_metric_on_the_hub(server, run):
     chosen = experiment(ADDRESS, teacher=ADDRESS)
     check_training(chosen)

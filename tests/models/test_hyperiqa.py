@@ -61,6 +61,7 @@ def test_official_protocol_resizes_to_height_512_and_width_384():
     np.testing.assert_allclose(prepared[0, 0, :, 1], 4 * (80 + np.arange(224)) + 1.5, rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_random_crops_follow_the_key():
     model, image = abstract(crops=3), coordinates(512, 384)
     first = corners(model.prepare(image, jax.random.key(0)))
@@ -98,6 +99,7 @@ def test_a_batch_equals_its_images_one_by_one(model, network):
     np.testing.assert_allclose(scores, [network(model.prepare(image[None])).mean() for image in images], rtol=1e-4)
 
 
+@pytest.mark.slow
 def test_pooling_before_the_convolution_gives_the_same(model):
     """The original convolves first and pools the result."""
     lda = model.distortions[0]

@@ -68,6 +68,7 @@ def test_images_are_scored_as_they_are(narrow):
     assert shape(narrow, 299, 554) == (2,)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(298, 384), (384, 555)])
 def test_sizes_that_the_official_pooling_cannot_take_are_refused(narrow, size):
     with pytest.raises(ValueError, match=r"8x8 to 15x15, .* 299 to 554 pixels.*pooling='full'"):

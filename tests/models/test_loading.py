@@ -87,6 +87,7 @@ def test_torch_tensors_are_accepted_as_arrays(arrays, original):
     np.testing.assert_allclose(jaxiqa.load("linearity", weights=tensors)(X), original(X), rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_a_training_run_is_loaded(original, expected, tmp_path):
     model = tiny.metric(input_size=(40, 56))
     model.calibrate(k=K[0], b=B[0], score_range=(0.0, 80.0))

@@ -105,6 +105,7 @@ def test_pyiqa_crops_lie_on_its_grid():
     np.testing.assert_array_equal(crops[20 + 7], IMAGES[1, 1 : 1 + 224, 38 : 38 + 224])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("protocol", ["official", "resize", "pyiqa"])
 def test_images_are_prepared_one_by_one(protocol):
     model = abstract(protocol=protocol)

@@ -84,6 +84,7 @@ def test_an_uncalibrated_model_is_not_saved(tmp_path):
         save(tiny.metric(), tmp_path)
 
 
+@pytest.mark.slow
 def test_errors_name_the_damaged_file(hardened, tmp_path):
     with pytest.raises(FileNotFoundError, match=f"{tmp_path}.*model.json"):
         load_run(tmp_path)

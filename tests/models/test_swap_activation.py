@@ -42,6 +42,7 @@ def primitives(model, size=(96, 96)):
     return str(program(state, jax.ShapeDtypeStruct((1, *size, 3), jnp.float32)))
 
 
+@pytest.mark.slow
 def test_the_recommended_hardening_smooths_what_is_there_and_nothing_else():
     for backbone, chosen in (("resnet18", "softplus"), ("mobilenet_v2", "smooth_relu6")):
         model = tiny.abstract(backbone)
@@ -130,6 +131,7 @@ def test_which_parts_of_every_metric_can_be_swapped(name, options, parts):
     assert swapped(model) == dict.fromkeys(parts, "gelu")
 
 
+@pytest.mark.slow
 def test_a_swapped_network_computes_with_the_new_activation():
     model = tiny.metric(**SMALL)
     swap_activation(model, "silu")
@@ -171,6 +173,7 @@ def test_the_choice_is_saved_loaded_hardened_cloned_and_exported(tmp_path):
         models.load_run(tmp_path / "new")
 
 
+@pytest.mark.slow
 def test_swapping_back_gives_the_published_metric(tmp_path):
     model, other = tiny.metric(**SMALL), tiny.metric(**SMALL)
     swap_activation(model, "elu")
@@ -212,6 +215,7 @@ def test_lipschitz_reports_use_the_slope_of_the_activation(activation, slope):
     assert bound / plain == pytest.approx(slope, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_the_report_of_a_swapped_metric_is_finite_and_gelu_says_why_not():
     model, bounds = tiny.metric(taps=("conv1", "layer1")), {}
     for activation in ("relu", "silu", "gelu"):

@@ -58,6 +58,7 @@ def test_every_whole_map_is_pooled_by_the_chosen_function(name):
     assert sorts == {"mean": 0, "median": count, "trimmed": count, "power": 0}
 
 
+@pytest.mark.slow
 def test_linearity_computes_with_the_chosen_pooling():
     model = tiny.metric(**SMALL)
     maps = model.features(X, SMALL["taps"])

@@ -81,6 +81,7 @@ def test_random_crops_repeat_for_a_key_and_lie_in_the_resized_image():
     assert len(np.unique(np.round(tops))) > 25
 
 
+@pytest.mark.slow
 def test_pyiqa_crops_lie_on_its_grid_at_native_size():
     """Steps (301 - 224) // 7 = 11 and (453 - 224) // 7 = 32, eight crops a row."""
     crops = abstract(protocol="pyiqa").prepare(IMAGES)
@@ -130,6 +131,7 @@ def test_a_hardened_model_scores_through_its_block():
     assert len(model.insertions) == 1
 
 
+@pytest.mark.slow
 def test_the_gradient_is_finite_if_all_channels_are_zero():
     gradient = jax.grad(lambda x: l2_pool_smooth(unit_channels(x)).sum())(jnp.zeros((1, 3, 3, 4)))
     assert np.isfinite(gradient).all()

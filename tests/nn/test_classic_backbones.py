@@ -72,6 +72,7 @@ def test_adaptive_pooling_is_torchs(size, target):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("backbone", "where"), [("vgg16", "after:relu4_3"), ("alexnet", "before:relu3"), ("squeezenet1_1", "after:fire5")]
 )

@@ -22,6 +22,7 @@ ACTIVATIONS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("activation", every(3, ACTIVATIONS))
 @pytest.mark.parametrize(
     ("second", "left"),
@@ -73,6 +74,7 @@ def inverted(*, bias=0.0):
     return layers
 
 
+@pytest.mark.slow
 def test_a_depthwise_filter_of_zeros_removes_the_filter_that_feeds_it():
     layers = inverted(bias=2.0)
     cut(layers[1], [1, 4])
@@ -94,6 +96,7 @@ def test_a_filter_before_a_padded_depthwise_filter_goes_only_if_it_gives_zero(bi
     assert isinstance(stage.expand, Widened) == (left == 6)  # computed without the two, which are constants
 
 
+@pytest.mark.slow
 def test_a_depthwise_convolution_of_a_whole_map_picks_its_channels():
     _, depthwise, project = noise(make(3, 3, 1), make(3, 3, 3, groups=3, bias=True), make(3, 4, 1))
     cut(depthwise, [1])
@@ -136,6 +139,7 @@ class Joined(nnx.Module):
         return self.c(jnp.concatenate([jax.nn.relu(self.a(x)), self.b(x), x], axis=-1))
 
 
+@pytest.mark.slow
 def test_channels_are_followed_through_concatenations():
     layers = noise(make(3, 4, bias=True), make(3, 5, bias=True), make(12, 4, 3))
     cut(layers[0], [0, 2])
@@ -176,6 +180,7 @@ def test_a_layer_whose_kernel_is_read_by_hand_stays():
     same_maps(model, small)
 
 
+@pytest.mark.slow
 def test_groups_of_several_channels_stay():
     layers = noise(make(3, 8, bias=True), norm(8), make(8, 8, groups=4))
     cut(layers[0], [0, 2])
@@ -188,6 +193,7 @@ def test_groups_of_several_channels_stay():
     assert isinstance(stage.norm, Widened)
 
 
+@pytest.mark.slow
 def test_a_convolution_of_only_zeros_keeps_one_filter():
     layers = noise(make(3, 6, bias=True), norm(6), make(6, 4))
     cut(layers[0], range(6))
@@ -248,6 +254,7 @@ class Random(nnx.Module):
         return maps[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", every(6, range(40)))
 def test_random_programs_give_the_same_maps(seed):
     stage = Random(seed)

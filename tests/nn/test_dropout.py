@@ -45,6 +45,7 @@ class Two(nnx.Module):
         return self.first(x), self.second(x), self.first(x)
 
 
+@pytest.mark.slow
 def test_layers_and_passes_differ_and_nothing_drops_before_training():
     model, x = Two(), jnp.ones((2, 64))
     assert all((y == x).all() for y in model(x))

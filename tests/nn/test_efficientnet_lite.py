@@ -128,6 +128,7 @@ def test_every_array_of_a_checkpoint_is_needed():
         key_map.fill(model, arrays, RULES, source="demo")
 
 
+@pytest.mark.slow
 def test_without_the_package_the_error_says_how_to_install_it(monkeypatch):
     def absent(name):
         raise metadata.PackageNotFoundError(name)

@@ -70,6 +70,7 @@ def test_products_are_in_bfloat16_except_unitary_maps_and_heads(size):
     assert all(types(e) == {"float32"} for e in heads)
 
 
+@pytest.mark.slow
 def test_parameters_scores_and_maps_stay_float32():
     model = hardened()
     score = score_fn(model, compute_dtype="bfloat16")

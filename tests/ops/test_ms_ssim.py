@@ -14,6 +14,7 @@ def pair(shared, name, dtype):
     return *(arrays[f"{name}_{part}"][None].astype(dtype) / dtype(255) for part in ("ref", "dist")), expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["pair0", "pair1"])  # even and odd sides
 def test_it_equals_the_reference(shared, name):
     with jax.enable_x64(True):

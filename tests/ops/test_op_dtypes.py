@@ -41,6 +41,7 @@ def test_half_precision_is_float32_rounded_once(name, dtype):
     check_half(*OPS[name], dtype)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", every(4, OPS))
 def test_float64_is_never_narrowed(name):
     check_float64(*OPS[name])

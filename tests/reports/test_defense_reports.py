@@ -203,6 +203,7 @@ def test_a_model_without_a_score_range_is_named_and_keeps_its_other_numbers(know
     assert known == (not any(note.startswith("a seed 0 has") for note in table.notes))
 
 
+@pytest.mark.slow
 def test_all_tables_and_plots_are_on_the_page(tmp_path):
     found = summarise_defenses(rows(), ENDS, mos=MOS)
     other = summarise_defenses([*rows(), *(replace(r, defense="<mine>") for r in rows() if r.defense == "flip")], ENDS)

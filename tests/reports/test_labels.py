@@ -143,6 +143,7 @@ def test_markdown_shows_every_label_as_text(report, name):
         assert {f"Missing: {label} seed 0: no rows." for label in LABELS} <= set(page.texts)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "columns"),
     [

@@ -42,6 +42,7 @@ def oracle(model, seeds, attack):
     return np.array(gains), np.array(ratios)
 
 
+@pytest.mark.slow
 def test_table_1_has_the_papers_columns_and_numbers():
     first, second = robustness_as_architecture.tables(run(*rows()))
     assert list(first.header) == HEADER

@@ -113,6 +113,7 @@ def test_displs_protects_layers_whose_scores_are_alike():
     np.testing.assert_array_equal(found["a",], [1, 1])  # 10 > 1.11
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("amount", "criterion"), [(0.2, "pls"), (0.4, "pls"), (0.2, "displs")])
 def test_the_filters_of_the_smallest_scores_are_pruned(amount, criterion):
     parts, (source, images, mos) = tiny(), examples()

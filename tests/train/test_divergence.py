@@ -100,6 +100,7 @@ def test_one_non_finite_number_is_enough(value, place):
         check_weights(1.0, params, {}, 11)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", [jnp.float16, jnp.bfloat16])
 def test_large_half_precision_arrays_do_not_overflow(dtype):
     params = {"kernel": jnp.full((300, 301), 2.0, dtype), "none": jnp.zeros((0, 3), dtype), "zero": jnp.zeros(5, dtype)}

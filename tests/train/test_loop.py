@@ -145,6 +145,7 @@ def test_stored_activations_train_like_their_images(model, tmp_path):
         np.testing.assert_allclose(whole[name], part[name], atol=1e-5)
 
 
+@pytest.mark.slow
 def test_equal_trunks_have_equal_digests(model):
     trunk = ("conv1", "maxpool", "layer1.0")
     parts = split_model(model, frozen=trunk)

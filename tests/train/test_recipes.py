@@ -96,6 +96,7 @@ def test_faults_name_the_field(changes, message):
         check_training(experiment(training, backbone="resnet18", width=4))
 
 
+@pytest.mark.slow
 def test_crops_that_a_network_does_not_take_are_named():
     with pytest.raises(ValueError, match=r"variants\.base\.training\.crop=\(64, 64\): .*224"):
         check_training(

@@ -61,6 +61,7 @@ def test_a_missing_metric_is_named_before_any_training(smoke, tmp_path):
         check_training(experiment(smoke, tmp_path, a=Saved(str(tmp_path / "nowhere"))))
 
 
+@pytest.mark.slow
 def test_a_saved_metric_is_no_parent(smoke, tmp_path, saved):
     child = Variant(Training(epochs=1), parent="a", block=Block("after:layer1", options={"mid": 2}))
     with pytest.raises(ValueError, match=r"variants.b.parent='a' is a Saved metric, which is not trained"):

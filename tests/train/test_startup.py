@@ -85,6 +85,7 @@ BAD = [
 ]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), BAD, ids=range(len(BAD)))
 def test_a_variant_that_cannot_be_trained_is_refused_at_once(smoke, change, message):
     began = time.perf_counter()
@@ -108,6 +109,7 @@ def test_a_model_that_cannot_be_built_is_refused_at_once(smoke, model, message):
         check_training(replace(smoke, model=model))
 
 
+@pytest.mark.slow
 def test_a_batch_is_divided_among_the_devices_of_a_training(smoke):
     odd = with_variant(smoke, training=replace(PLAIN, batch_size=7))
     check_training(odd)  # an evaluation accepts it
@@ -123,6 +125,7 @@ def test_unknown_data_sets_and_options_are_refused(smoke):
         check_training(replace(smoke, data=Data("folder", options={"cvs": "a.csv"})))
 
 
+@pytest.mark.slow
 def test_correct_experiments_pass(smoke):
     several = (Block("after:layer1", options={"mid": 4}), Block("after:layer3", options={"mid": 4}))
     sound = [

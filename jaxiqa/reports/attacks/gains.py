@@ -70,10 +70,10 @@ class ByImage(Mapping[ColumnKey, np.ndarray]):
 
     >>> from jaxiqa.reports.cells import counts
     >>> from jaxiqa.results.rows import ResultRow
-    >>> rows = Rows.of([ResultRow("i", "base", 0, "PGD", 0.1, 50.0, 60.0, 60.0, 0.1, 1.0, 0.9, None, 0.0)], ResultRow)
+    >>> rows = Rows.of([ResultRow("i", "base", 0, "PGD", 0.1, 50.0, 75.0, 75.0, 0.1, 1.0, 0.9, None, 0.0)], ResultRow)
     >>> values = ByImage(rows, counts(rows), 1, {"PGD": (0.1,)}, {("base", 0): (0.0, 100.0)})
     >>> values["base", 0, "AbsGain AUC PGD"].tolist()
-    [0.1]
+    [0.25]
     """
 
     def __init__(
