@@ -219,7 +219,8 @@ def test_an_attack_is_one_loop_without_the_host(device, tmp_path):
 def test_a_layer_has_its_transforms_and_nothing_else(device, tmp_path):
     row = compiled(device, "layer materialized", tmp_path)
     assert row["collectives"] == {}
-    assert row["transfers"] == row["loops"] == row["around"] == 0
+    assert row["transfers"] == row["loops"] == 0
+    assert row["around"] == {"h100": 0, "v5e": 1}[device]  # a TPU copies the map for the products below
     assert row["transforms"] == {"h100": 2, "v5e": 0}[device]  # a TPU has no transform: they are products there
 
 
