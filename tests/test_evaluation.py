@@ -19,10 +19,10 @@ def score(images):
     return 100 * jnp.tanh(images[:, 5:15].mean((1, 2, 3)) - images[:, :, 5:9].mean((1, 2, 3)))
 
 
-def rows_of(split, done=(), epsilons=EPSILONS, runner=None):
+def rows_of(split, done=(), epsilons=EPSILONS, runner=None, batch_size=3):
     runner = runner or attack_runner("pgd", {"steps": 2}, epsilons, score, [])
     batches = attack_split(
-        runner, score, split, model="m", seed=0, attack="PGD-2", epsilons=epsilons, batch_size=3, done=done
+        runner, score, split, model="m", seed=0, attack="PGD-2", epsilons=epsilons, batch_size=batch_size, done=done
     )
     return [row for batch in batches for row in batch.rows]
 
@@ -50,6 +50,16 @@ def test_an_interrupted_run_gives_the_same_rows(split):
     for a, b in zip(rest, expected, strict=True):
         assert (a.image, a.epsilon, a.attacked, a.linf) == (b.image, b.epsilon, b.attacked, b.linf)
     assert rows_of(split, {(row.image, row.epsilon) for row in whole}) == []
+
+
+def test_rows_do_not_depend_on_the_batch_size(split):
+    """Of an attack with a random start: each image has its own key, wherever a batch begins."""
+    start = attack_runner("pgd", {"steps": 1, "step_size": 1e-6}, (8 / 255,), score)
+    three, five = (rows_of(split, epsilons=(8 / 255,), runner=start, batch_size=size) for size in (3, 5))
+    assert [row.image for row in three] == [row.image for row in five] == list(split.ids)
+    np.testing.assert_allclose([row.l2 for row in three], [row.l2 for row in five], rtol=1e-5)
+    np.testing.assert_allclose([row.attacked for row in three], [row.attacked for row in five], rtol=1e-4, atol=1e-4)
+    assert len({round(row.l2, 6) for row in three}) == len(three)
 
 
 @pytest.mark.slow

@@ -24,7 +24,7 @@ from jaxiqa.evaluation.defense_stage import defend_all
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.images import Held
 from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
-from jaxiqa.results.rows import FILES, ModelRow, ResultRow
+from jaxiqa.results.rows import FILES, ModelRow, ResultRow, StoredRow
 
 ROOT = Path(__file__).parents[2]
 sys.path.insert(0, str(ROOT / "benchmarks"))
@@ -40,12 +40,13 @@ def evaluation(file):
             "IFGSM": Attack("ifgsm", (2 / 255, 8 / 255), {"steps": 2}),
             "visible": Attack("ifgsm", options={"steps": 2}, aligned=Align("psnr", ladder=(0.002, 0.1), images=2)),
             "Square": Attack("square", (8 / 255,), {"queries": 10}),
+            "start": Attack("pgd", (8 / 255,), {"steps": 1, "step_size": 1e-6}),  # almost only its random start
             "UAP": Attack(
                 "uap", (8 / 255,), {"epochs": 1}, fit_on=Data("builtin", options={"size": (20, 28)}, limit=2)
             ),
         },
         defenses={"shift": Defense(f"{file}:Shift", {"amount": 0.2}), "mirror": Defense(f"{file}:Mirror")},
-        adaptive=Adaptive(("IFGSM",), strengths="strongest", draws=2),
+        adaptive=Adaptive(("IFGSM", "start"), strengths="strongest", draws=2),
         certifiers={"MS": Certifier("ms", {"n": 20, "alpha": 0.1}, attacks=("IFGSM",), images=2)},
     )
 
@@ -67,8 +68,9 @@ class Elsewhere:
             yield pickle.loads(pickle.dumps(result))
 
 
-def run(root, evaluation, split, **compute):
-    made = evaluated(root)
+def run(root, evaluation, split, batch=2, **compute):
+    made = replace(evaluated(root), batch=batch)
+    made.__dict__["score_fn"] = score  # replaces a trained model
     made.add([ModelRow("m", 0, 10, -100.0, 100.0, 0.8, 1.5, 0.2, 0)])
     attack_order(made, [], RankPlan(split, None, Ranks((2 / 255,), images=4, queries=0)), **compute)
     run_attacks(made, evaluation, split, store=True, examples=2, **compute)
@@ -94,7 +96,7 @@ def test_units_that_others_compute_in_any_order_give_the_same_rows(tmp_path, eva
     assert others == alone
     assert all(alone[kind] for kind in FILES if kind.__name__ not in ("PredictionRow", "MaskingRow"))
     assert examples(tmp_path / "others").keys() == examples(tmp_path / "alone").keys()
-    # Five images in batches of two, by four attacks.
+    # Five images in batches of two, by five attacks.
     blocks = [unit for name, unit in elsewhere.units if name == "attack_block" and hasattr(unit, "strengths")]
     assert [(block.attack, block.first) for block in blocks] == [
         (attack, first) for attack in evaluation.attacks for first in (0, 2, 4)
@@ -105,6 +107,18 @@ def test_units_that_others_compute_in_any_order_give_the_same_rows(tmp_path, eva
     defend_all(evaluated(tmp_path / "others"), evaluation, split, compute=again)
     certify_all(evaluated(tmp_path / "others"), evaluation, split, compute=again)
     assert [name for name, _ in again.units] == ["_align"]  # nothing else was missing
+
+
+@pytest.mark.slow
+def test_rows_do_not_depend_on_the_size_of_units(tmp_path, evaluation, split):
+    """Random attacks and random defenses, on five images in batches of two and of three."""
+    two, three = (run(tmp_path / str(size), evaluation, split, batch=size) for size in (2, 3))
+    assert {kind: len(rows) for kind, rows in two.items()} == {kind: len(rows) for kind, rows in three.items()}
+    for kind in two.keys() - {StoredRow}:  # a digest of pixels may differ by rounding
+        for a, b in zip(two[kind], three[kind], strict=True):
+            for name, value in vars(a).items():
+                expected = pytest.approx(value, rel=1e-3, abs=1e-3) if isinstance(value, float) else value
+                assert getattr(b, name) == expected, (a, b)
 
 
 def test_only_blocks_with_missing_rows_are_units(tmp_path, evaluation, split):
