@@ -1,0 +1,73 @@
+"""The studies by folds: numbers that are stored go on from there, and those of another config are refused."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+ROOT = Path(__file__).parent.parent
+
+CONFIG = """
+from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant, recommended_training
+
+def get_config() -> Experiment:
+    images = Data("builtin", options={"size": (32, 36), "train": 24, "val": 8, "test": 8})
+    plain = Training(epochs=1, batch_size=8, loss="norm_in_norm", learning_rate=1e-3)
+    robust = recommended_training("base", epochs=1, crop=(32, 32))
+    return Experiment(
+        "tiny", images, Model("resnet18", width=4, input_size=(32, 36)),
+        {"base": Variant(plain), "robust": Variant(robust, parent="base", activation="smooth")},
+        Evaluation(images, {}),
+    )
+"""
+
+
+def run(script: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
+    command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--config", str(folder / "tiny.py")]
+    command += ["--workdir", str(folder / script), "--rows", str(folder / f"{script}.json"), *options]
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    found = tmp_path_factory.mktemp("study")
+    (found / "tiny.py").write_text(CONFIG)
+    return found
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("script", "options", "models"),
+    [
+        ("folds", ("--folds", "2", "--variants", "base"), [(0, "base"), (0, "ridge"), (1, "base"), (1, "ridge")]),
+        ("hardening", ("--fold", "1", "--images", "6", "--variants", "robust"), [(1, "base"), (1, "robust")]),
+    ],
+)
+def test_stored_folds_are_not_trained_again(script, options, models, folder):
+    ended = run(script, folder, *options)
+    assert ended.returncode == 0, ended.stderr
+    rows = json.loads((folder / f"{script}.json").read_text())
+    assert [(row["fold"], row["model"]) for row in rows] == models
+    assert all(-1 <= row["srocc"] <= 1 for row in rows)
+    if script == "hardening":
+        for row in rows:
+            assert len(row["clean"]) == len(row["mos"]) == len(row["1.0"]["scores"]) == 6
+            assert row["0.5"]["gain"] > 0  # against the order
+            moved = np.array(row["2.0"]["scores"]) - row["clean"]
+            low = np.array(row["mos"]) <= np.median(row["mos"])
+            assert (moved[low] >= 0).all()
+            assert (moved[~low] <= 0).all()
+    # The trained models are gone, as on another machine; the numbers stay.
+    (folder / f"{script}.json").write_text(json.dumps(rows))
+    again = run(script, folder, *options, "--workdir", str(folder / "other"))
+    assert again.returncode == 0, again.stderr
+    assert not (folder / "other").exists()
+    assert json.loads((folder / f"{script}.json").read_text()) == rows
+    rows[0]["config"] = "another"
+    (folder / f"{script}.json").write_text(json.dumps(rows))
+    refused = run(script, folder, *options)
+    assert refused.returncode != 0
+    assert "belongs to another config; name another file" in refused.stderr
