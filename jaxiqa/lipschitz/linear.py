@@ -9,7 +9,8 @@ import numpy as np
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, largest_norm
-from jaxiqa.nn.kernels.depthwise import by_x_p, forward_p
+from jaxiqa.nn.kernels import depthwise as shifted
+from jaxiqa.nn.kernels import product
 
 PRODUCT = "a product of two quantities that depend on the image, such as attention"
 
@@ -58,6 +59,14 @@ def depthwise(op: Operation) -> Gain:
     return Gain(found.value, found.method, found.exact, linear=not found.exact)
 
 
+def channels(op: Operation) -> Gain:
+    """The product of the channels of each pixel and a known matrix, or its transpose."""
+    if op.moving == 1 or op.known[1] is None:
+        return unbounded(PRODUCT)
+    found = largest_norm(np.asarray(op.known[1])[None])
+    return Gain(found.value, found.method, found.exact, linear=not found.exact)
+
+
 def total(op: Operation) -> Gain:
     """``reduce_sum``: the gain of a sum of n entries is √n, reached if all are equal."""
     return Gain(math.sqrt(math.prod(op.shape) // max(math.prod(op.out), 1)), "sum")
@@ -94,7 +103,8 @@ LINEAR: dict[str, Callable[[Operation], Gain]] = {
     "dot_general": dot,
     "conv_general_dilated": convolution,
     "fft": spectrum.fft,
-    **dict.fromkeys((forward_p.name, by_x_p.name), depthwise),
+    **dict.fromkeys((shifted.forward_p.name, shifted.by_x_p.name), depthwise),
+    **dict.fromkeys((product.forward_p.name, product.by_x_p.name), channels),
     "reduce_sum": total,
     "cumsum": running_sum,
     "reduce_window_sum": window_sum,

@@ -14,6 +14,7 @@ from jaxtyping import Array, Float
 
 from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.product import is_widening, widening_product
 from jaxiqa.nn.kernels.resampling import halving_conv
 from jaxiqa.nn.kernels.wide import is_wide, wide_conv
 
@@ -26,7 +27,10 @@ def pointwise(
     x: Float[Array, "b h w cin"], kernel: Float[Array, "1 1 cin cout"], strides: Any, padding: Any, **options: Any
 ) -> Float[Array, "b h2 w2 cout"]:
     """Compute a 1×1 convolution as a matrix product; of ``options`` only the precision can vary for 1×1."""
-    return jnp.einsum("bhwi,io->bhwo", x[:, :: strides[0], :: strides[1]], kernel[0, 0], precision=options["precision"])
+    x, matrix, precision = x[:, :: strides[0], :: strides[1]], kernel[0, 0], options["precision"]
+    if is_widening(x, matrix):
+        return widening_product(x, matrix, precision=precision)
+    return jnp.einsum("bhwi,io->bhwo", x, matrix, precision=precision)
 
 
 def depthwise(

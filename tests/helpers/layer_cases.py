@@ -22,6 +22,7 @@ from jaxiqa.layers import (
 from jaxiqa.nn.kernels import grouped, pick, resampling, wide
 from jaxiqa.nn.kernels import max_pool as max_pooling
 from jaxiqa.nn.kernels.depthwise import depthwise_conv, grouped_convolution, shifted_products
+from jaxiqa.nn.kernels.product import widening_product
 
 RANDOM = np.random.default_rng(0)
 X = RANDOM.normal(size=(2, 5, 7, 4))
@@ -124,6 +125,7 @@ MACHINERY = {
     "spread": (partial(pick.spread, kept=(0, 2, 5, 6), count=8), [X]),
     "soft_threshold": (lambda x, t: shrinkage.soft_threshold(x + 0j, t), [X, np.full(4, 0.3)]),
     "transposed": (kernel_bounds.transposed, [KERNEL[..., :3]]),
+    "widening_product": (widening_product, [X, KERNEL[0, :2].reshape(4, 8)]),
     "wide_conv": (partial(wide.wide_conv, padding=PADS), [X, KERNEL[:, :2, :, :3]]),
 }
 """Internal functions of the layers."""
@@ -133,6 +135,7 @@ NO_FRACTIONS = {
     "check_odd",
     "conjugates",
     "is_wide",
+    "is_widening",
     "low_frequencies",
     "low_pass_mask",
     "phases",
@@ -140,7 +143,16 @@ NO_FRACTIONS = {
 }
 NO_FRACTIONS |= {"square_window", "threshold_parameter", "windows"}
 """Functions that take sizes, or read shapes only."""
-OF_OTHERS = {"around", "children", "full", "in_chunks", "random_orthogonal", "replace", "through_frequencies"}
+OF_OTHERS = {
+    "around",
+    "bilinear",
+    "children",
+    "full",
+    "in_chunks",
+    "random_orthogonal",
+    "replace",
+    "through_frequencies",
+}
 """Functions that compute nothing with their arguments, or take a function."""
 COMPLEX = {"completed", "multiply", "multiply_dense", "multiply_reflection", "response", "taylor"}
 """Functions of complex matrices, which have no half precision; the public functions above call them."""

@@ -6,9 +6,9 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.extend.core import Primitive
-from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
+
+from jaxiqa.nn.kernels.bilinear import bilinear
 
 Padding = tuple[tuple[int, int], tuple[int, int]]
 
@@ -40,8 +40,8 @@ def depthwise_conv(
 def shifted_products(x: Array, kernel: Array, stride: tuple[int, int], padding: Padding) -> Array:
     """Compute Σ over taps of (shifted, strided x) · kernel[tap], summed in at least float32.
 
-    It and its two transposes are primitives, each a derivative of the others. Derivatives by the kernel would else be
-    one sum over all pixels per tap, for which XLA writes every shifted product to memory (4 to 8 times slower).
+    It and its two transposes are primitives (`jaxiqa.nn.kernels.bilinear`). Derivatives by the kernel would else be one
+    sum over all pixels per tap, for which XLA writes every shifted product to memory (4 to 8 times slower).
     """
     dtype, wide = x.dtype, jnp.promote_types(x.dtype, jnp.float32)
     x, kernel = x.astype(wide), kernel.astype(wide)
@@ -100,55 +100,19 @@ def _by_kernel(x: Array, change: Array, *, stride: Any, padding: Any, size: Any,
     return jnp.stack([total.sum((0, 1)) for total in sums]).reshape(*taps, -1)
 
 
-forward_p, by_x_p, by_kernel_p = (Primitive(f"jaxiqa_depthwise{name}") for name in ("", "_by_x", "_by_kernel"))
-
-ROLES = {
-    forward_p: ("x", "kernel", "change"),
-    by_x_p: ("change", "kernel", "x"),
-    by_kernel_p: ("x", "change", "kernel"),
-}
-"""Operation -> what its two operands and its result are. ⟨convolution(x, kernel), change⟩ is linear in all three, and
-each operation is its derivative by one of them. So every transpose of one is another of them."""
+def _more_channels(bind: Any, operands: list[Array]) -> tuple[Array, int]:
+    """Compute several convolutions as one with more channels."""
+    joined = (jnp.moveaxis(x, 0, -2) for x in operands)
+    found = bind(*(x.reshape(*x.shape[:-2], -1) for x in joined))
+    return found.reshape(*found.shape[:-1], len(operands[0]), -1), found.ndim - 1
 
 
-def _transposed(operation: Primitive, place: int) -> Any:
-    """Return the rule ``(change of the result, operands) -> change of the operand at this place``."""
-    roles = ROLES[operation]
-    (other,) = (one for one in ROLES if ROLES[one][2] == roles[place])
-
-    def rule(change: Any, *operands: Any, **options: Any) -> Any:
-        given = dict(zip(roles, (*operands, change), strict=True))
-        return other.bind(*(given[role] for role in ROLES[other][:2]), **options)
-
-    return rule
-
-
-def _define(operation: Primitive, compute: Any) -> None:
-    def batched(arrays: Any, axes: Any, **options: Any) -> tuple[Array, int]:
-        count = next(x.shape[axis] for x, axis in zip(arrays, axes, strict=True) if axis is not None)
-        moved = [x if axis is None else jnp.moveaxis(x, axis, 0) for x, axis in zip(arrays, axes, strict=True)]
-        if axes[1] is None and ROLES[operation][1] == "kernel":  # all share one kernel: more images
-            found = operation.bind(moved[0].reshape(-1, *moved[0].shape[2:]), moved[1], **options)
-            return found.reshape(count, -1, *found.shape[1:]), 0
-        full = (
-            jnp.broadcast_to(x, (count, *x.shape)) if axis is None else x for x, axis in zip(moved, axes, strict=True)
-        )
-        joined = (jnp.moveaxis(one, 0, -2) for one in full)  # more channels
-        found = operation.bind(*(one.reshape(*one.shape[:-2], -1) for one in joined), **options)
-        return found.reshape(*found.shape[:-1], count, -1), found.ndim - 1
-
-    def shaped(x: Any, y: Any, **options: Any) -> Any:
-        return x.update(shape=jax.eval_shape(partial(compute, **options), x, y).shape)
-
-    operation.def_impl(jax.jit(compute, static_argnames=("stride", "padding", "size", "taps")))
-    operation.def_abstract_eval(shaped)
-    mlir.register_lowering(operation, mlir.lower_fun(compute, multiple_results=False))
-    ad.defbilinear(operation, _transposed(operation, 0), _transposed(operation, 1))
-    batching.primitive_batchers[operation] = batched
-
-
-for _operation, _compute in ((forward_p, _forward), (by_x_p, _by_x), (by_kernel_p, _by_kernel)):
-    _define(_operation, _compute)
+forward_p, by_x_p, by_kernel_p = bilinear(
+    "jaxiqa_depthwise",
+    (_forward, _by_x, _by_kernel),
+    options=("stride", "padding", "size", "taps"),
+    several=_more_channels,
+)
 
 
 def grouped_convolution(x: Array, kernel: Array, stride: tuple[int, int], padding: Padding) -> Array:
