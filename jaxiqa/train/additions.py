@@ -1,6 +1,6 @@
 """What a variant adds to plain training: attacked images, softer labels, penalties."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
@@ -16,11 +16,18 @@ from jaxiqa.train.examples import Examples
 from jaxiqa.train.penalties import Affine, backbone_layers, make_penalty
 from jaxiqa.train.state import raw_score_fn, split_model
 from jaxiqa.train.step import DEFAULTS, Augment
+from jaxiqa.train.units import Line
 from jaxiqa.train.variant import augmentation, run_path
 
 
 def additions(
-    experiment: Experiment, name: str, seed: int, model: Metric, train: Examples, distances: dict
+    experiment: Experiment,
+    name: str,
+    seed: int,
+    model: Metric,
+    train: Examples,
+    distances: dict,
+    unit: Mapping[str, Line] | None = None,
 ) -> dict[str, Any]:
     """Return what a variant adds, as arguments of `jaxiqa.train.loop.fit`; its teacher is loaded.
 
@@ -31,6 +38,7 @@ def additions(
         model: the metric that is trained.
         train: its examples.
         distances: networks that lower labels of attacked images, by their entry in the config.
+        unit: of the metric's outputs, see `jaxiqa.train.units`.
     """
     training, teacher = trained_variants(experiment)[name].training, teacher_scores(experiment, name, seed, train)
     layers = backbone_layers(model, training.freeze) if training.spectral else ()
@@ -43,7 +51,7 @@ def additions(
         teacher = None
     return {
         "augment": augment,
-        "penalty": make_penalty(training, layers=layers, teacher=teacher),
+        "penalty": make_penalty(training, layers=layers, teacher=teacher, unit=unit or {}),
         "attacked_mode": training.attacked_mode,
     }
 

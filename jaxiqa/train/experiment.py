@@ -28,12 +28,14 @@ from jaxiqa.train.criteria import prune
 from jaxiqa.train.examples import image_source
 from jaxiqa.train.gradual import GradualPruning, gradual_pruning
 from jaxiqa.train.loop import fit, raw_scores
+from jaxiqa.train.losses import ABSOLUTE
 from jaxiqa.train.optimizer import make_optimizer
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.runs import earlier_run, holds_work
 from jaxiqa.train.sources import sources, unlabelled_source, unlabelled_split
 from jaxiqa.train.startup import check_counts, check_splits, known_counts
 from jaxiqa.train.state import merge_model, same_arrays, split_model
+from jaxiqa.train.units import Line, in_label_units, lines_of
 from jaxiqa.train.untrained import untrained_variant
 from jaxiqa.train.variant import (
     control_tail,
@@ -172,6 +174,11 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
 
     parts, masks = same_arrays(parts), masks if isinstance(masks, GradualPruning) else from_first(masks)
     train, validation = sources(experiment, name, parts, trunk if model.restartable else (), splits, trunks)
+    whole = image_source(splits["train"], experiment.model.input_size)
+    unit: dict[str, Line] = {}
+    if loss in ABSOLUTE and variant.parent and not variant.tail:
+        unit = lines_of(trained(experiment, variant.parent, seed), whole, train.labels(train.mos), batch_size)
+        parts = in_label_units(parts, unit)
     optimizer = make_optimizer(
         parts.params,
         training,
@@ -197,13 +204,12 @@ def _fitted(experiment: Experiment, name: str, seed: int, splits: dict, trunks: 
                 select=select,
                 accumulate=training.accumulate,
                 unlabelled=unlabelled_source(experiment, name, splits),
-                **additions(experiment, name, seed, model, train, distances),
+                **additions(experiment, name, seed, model, train, distances, unit),
                 backend=experiment.parallel,
                 progress=lambda step, steps, loss, best: bar(step, steps, so_far(loss, best, select)),
             )
         score = raw_scores(parts, train.after)
-        whole = image_source(splits["train"], experiment.model.input_size) if train.crops else train
-        raw = score(result.params, result.batch_stats, whole, batch_size)
+        raw = score(result.params, result.batch_stats, whole if train.crops else train, batch_size)
         correlation = srocc(score(result.params, result.batch_stats, validation, batch_size), validation.mos)
         k, b = fit_linear(raw, train.mos)
     except FloatingPointError as error:

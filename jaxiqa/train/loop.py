@@ -236,11 +236,20 @@ def raw_scores(parts: SplitModel, after: str | None) -> Callable[[Tree, Tree, Ex
 
     Several processes share each batch out; all get all scores.
     """
+    outputs = raw_outputs(parts, after, ("score",))
+    return lambda *given: outputs(*given)[:, 0]
+
+
+def raw_outputs(
+    parts: SplitModel, after: str | None, names: tuple[str, ...]
+) -> Callable[[Tree, Tree, Examples, int], np.ndarray]:
+    """Build the same for several outputs of the metric: a column for each."""
 
     @jax.jit
     def score(params: Tree, batch_stats: Tree, fixed: Tree, inputs: jax.Array) -> jax.Array:
         model = merge_model(replace(parts, fixed=fixed), params, batch_stats)
-        return outputs_of(model, inputs, after=after)["score"]
+        found = outputs_of(model, inputs, after=after)
+        return jnp.stack([found[name] for name in names], axis=1)
 
     def all_scores(params: Tree, batch_stats: Tree, source: Examples, batch_size: int) -> np.ndarray:
         size = max(1, batch_size // jax.process_count())

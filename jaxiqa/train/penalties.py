@@ -1,8 +1,9 @@
 """What a training adds to the loss of its labels: prices on slopes, on norms of layers, and on leaving a teacher."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from functools import partial
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -20,6 +21,7 @@ from jaxiqa.nn.fold import followed_by_norm
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.state import RawScore
 from jaxiqa.train.step import Penalty
+from jaxiqa.train.units import SCORE, Line, on
 
 Path = tuple[Any, ...]
 LayerPaths = tuple[tuple[Path, Path | None], ...]
@@ -39,13 +41,20 @@ class Affine:
         return self.factor * self.score_fn(images) + self.offset
 
 
-def make_penalty(training: Training, *, layers: LayerPaths = (), teacher: ScoreFn | None = None) -> Penalty | None:
+def make_penalty(
+    training: Training,
+    *,
+    layers: LayerPaths = (),
+    teacher: ScoreFn | None = None,
+    unit: Mapping[str, Line] = MappingProxyType({}),
+) -> Penalty | None:
     """Return the sum of all penalties that a training names, for `jaxiqa.train.loop.fit`; None if it names none.
 
     Args:
         training: complete (`jaxiqa.train.recipes.with_recipes`).
         layers: the result of `backbone_layers`, for ``training.spectral``.
         teacher: scores of the teacher in the unit of the labels, for ``training.distil``.
+        unit: of the metric's own scores, see `jaxiqa.train.units`.
     """
     parts: list[Penalty] = []
     if norm := training.norm_penalty:
@@ -56,7 +65,8 @@ def make_penalty(training: Training, *, layers: LayerPaths = (), teacher: ScoreF
         parts.append(Partial(partial(_spectral, layers), limit=spectral.limit, weight=spectral.weight))
     if (distil := training.distil) and not distil.labelled:
         assert training.loss is not None
-        parts.append(Partial(partial(_distil, LOSSES[training.loss]), teacher, weight=distil.weight))
+        compare = partial(_distil, LOSSES[training.loss], partial(on, dict(unit), SCORE))
+        parts.append(Partial(compare, teacher, weight=distil.weight))
     return Partial(_sum, tuple(parts)) if parts else None
 
 
@@ -88,10 +98,18 @@ def _spectral(
 
 
 def _distil(
-    loss: Callable, teacher: ScoreFn, score_fn: ScoreFn, batch: Any, keys: Any, *, gather: Callable, weight: Any
+    loss: Callable,
+    in_unit: Callable[[Array], Array],
+    teacher: ScoreFn,
+    score_fn: ScoreFn,
+    batch: Any,
+    keys: Any,
+    *,
+    gather: Callable,
+    weight: Any,
 ) -> Array:
     images = batch["unlabelled"]
-    return weight * loss(gather(score_fn(images)), gather(teacher(images)))
+    return weight * loss(gather(in_unit(score_fn(images))), gather(teacher(images)))
 
 
 def excess(norms: Float[Array, " n"], limit: Float[Array, ""] | float) -> Float[Array, ""]:
