@@ -128,7 +128,7 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
             "recommended": child(recommended(), **SMOOTHED),
             "without_smooth": child(recommended()),
             "without_teacher": child(recommended(1.25, distil=None), **SMOOTHED),
-            "norm_in_norm": child(recommended(loss="norm_in_norm"), **SMOOTHED),
+            "squared_error": child(recommended(loss="mse_norm_in_norm"), **SMOOTHED),
             "without_either": child(recommended(adversarial={"target": "loss"}), **SMOOTHED),
             "with_clean": child(recommended(2.25, adversarial={"clean": True}), **SMOOTHED),
         },

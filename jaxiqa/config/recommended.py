@@ -7,16 +7,14 @@ RADIUS = 2 / 255
 
 
 def recommended_training(
-    teacher: str, *, epochs: int = 20, radius: float = RADIUS, crop: tuple[int, int] = (192, 192)
+    teacher: str, *, epochs: int = 12, radius: float = RADIUS, crop: tuple[int, int] = (192, 192)
 ) -> Training:
     """Return the training of a variant that starts from a trained metric with smooth activations.
 
     The metric sees attacked images alone. One step of PGD from a random start raises the score of a random half of the
     images and lowers the others, so that the direction of a change tells nothing about the label; each change is then
     multiplied by a random number from 1/4 to 1. The label is 3/4 the score that the teacher gives to the clean crop and
-    1/4 the human one. The loss is the squared error, in the unit of the labels, and a little of the distance of both
-    orders: so each attacked image is held where its clean one was. The last epoch is kept, of a moving average of the
-    weights.
+    1/4 the human one. The last epoch is kept, of a moving average of the weights.
 
     Args:
         teacher: an earlier variant: the metric before it was hardened.
@@ -43,7 +41,7 @@ def recommended_training(
     return Training(
         epochs=epochs,
         batch_size=16,
-        loss="mse_norm_in_norm",
+        loss="norm_in_norm",
         labels="standardised",
         learning_rate=2e-4,
         backbone_factor=1.0,
