@@ -1,3 +1,5 @@
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -40,7 +42,10 @@ def test_values_and_gradients_of_pooling_equal_those_of_xla_with_ties(size, wind
 @pytest.mark.parametrize(
     ("cin", "cout", "groups", "stride"), [(12, 6, 3, 1), (64, 128, 16, 2), (10, 10, 1, 1), (66, 66, 2, 1)]
 )
-def test_a_grouped_convolution_equals_xlas_in_values_and_gradients(cin, cout, groups, stride):
+@pytest.mark.parametrize("backend", ["cpu", "tpu", "gpu"])
+def test_a_grouped_convolution_equals_xlas_in_values_and_gradients(cin, cout, groups, stride, backend, monkeypatch):
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    jax.clear_caches()  # a compiled function does not ask again
     x = jax.random.normal(jax.random.key(0), (2, 7, 6, cin))
     kernel = jax.random.normal(jax.random.key(1), (3, 3, cin // groups, cout))
     options = {
@@ -55,6 +60,19 @@ def test_a_grouped_convolution_equals_xlas_in_values_and_gradients(cin, cout, gr
     np.testing.assert_allclose(y, expected, atol=1e-4)
     for found, wanted in zip(pull(expected), pull_expected(expected), strict=True):
         np.testing.assert_allclose(found, wanted, atol=2e-3)
+
+
+@pytest.mark.parametrize(("backend", "width"), [("cpu", 32), ("tpu", 128), ("gpu", 8)])
+def test_groups_are_joined_to_the_width_of_a_devices_products(backend, width, monkeypatch):
+    """256 channels in 32 groups. XLA joins all groups of a program for a TPU."""
+    monkeypatch.setattr(jax, "default_backend", lambda: backend)
+    jax.clear_caches()
+    x, kernel = jnp.ones((1, 5, 5, 256), jnp.bfloat16), jnp.ones((3, 3, 8, 256), jnp.bfloat16)
+    program = jax.make_jaxpr(partial(grouped_conv, stride=(1, 1), padding=((1, 1), (1, 1))))(x, kernel)
+    found = [e for e in program.eqns[0].params["jaxpr"].eqns if e.primitive.name == "conv_general_dilated"]
+    assert {e.invars[1].aval.shape[2] for e in found} == {width}
+    assert len(found) == (1 if backend == "gpu" else 256 // width)
+    assert {e.invars[0].aval.dtype for e in found} == {jnp.dtype("float32" if backend == "cpu" else "bfloat16")}
 
 
 @pytest.mark.parametrize(("shape", "kernel"), [((2, 5, 4, 3), (3, 3, 3, 7)), ((1, 4, 6, 2), (5, 3, 2, 2))])
