@@ -77,6 +77,11 @@ def recommended(cost: float = 1.5, *, adversarial: dict[str, Any] | None = None,
     return replace(usual, adversarial=replace(usual.adversarial, **(adversarial or {})), **changes)
 
 
+def attack_within(radius: float) -> dict[str, Any]:
+    """Return the change of the recommended attack to another radius, in 255ths."""
+    return {"epsilon": radius / 255, "options": {"steps": 1, "step_size": 1.25 * radius / 255}}
+
+
 def attacked(epsilon: float) -> Adversarial:
     """Return two steps of PGD that raise the deviation from the label, which an attack does not change."""
     return Adversarial(epsilon / 255, "pgd", {"steps": 2, "step_size": 0.75 * epsilon / 255}, label="unchanged")
@@ -128,7 +133,7 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
             "recommended": child(recommended(), **SMOOTHED),
             "without_smooth": child(recommended()),
             "without_teacher": child(recommended(1.25, distil=None), **SMOOTHED),
-            "squared_error": child(recommended(loss="mse_norm_in_norm"), **SMOOTHED),
+            "wider": child(recommended(adversarial=attack_within(2)), **SMOOTHED),
             "without_either": child(recommended(adversarial={"target": "loss"}), **SMOOTHED),
             "with_clean": child(recommended(2.25, adversarial={"clean": True}), **SMOOTHED),
         },

@@ -28,7 +28,7 @@ EPSILONS = tuple(n / 255 for n in (0.5, 1, 2, 4))
 
 
 def get_config(
-    weights: str = "jaxiqa-base", metric: str = "linearity", backbone: str = "efficientnet_lite0", epochs: int = 12
+    weights: str = "jaxiqa-base", metric: str = "linearity", backbone: str = "efficientnet_lite0", epochs: int = 16
 ) -> Experiment:
     clive = Data("clive", options={"test_fraction": 0.2})
     return Experiment(

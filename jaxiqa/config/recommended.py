@@ -2,12 +2,12 @@
 
 from jaxiqa.config.training import Adversarial, Distil, Training
 
-RADIUS = 2 / 255
+RADIUS = 1.5 / 255
 """Largest radius of the attacks in training, in [0, 1] pixel units."""
 
 
 def recommended_training(
-    teacher: str, *, epochs: int = 12, radius: float = RADIUS, crop: tuple[int, int] = (192, 192)
+    teacher: str, *, epochs: int = 16, radius: float = RADIUS, crop: tuple[int, int] = (192, 192)
 ) -> Training:
     """Return the training of a variant that starts from a trained metric with smooth activations.
 

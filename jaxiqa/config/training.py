@@ -166,7 +166,7 @@ class Training:
     """Passes over the training images."""
     batch_size: int | None = None
     """Images per step, over all devices together."""
-    loss: Literal["norm_in_norm", "mse", "ranked_mse", "mse_norm_in_norm", "mae", "plcc"] | None = None
+    loss: Literal["norm_in_norm", "mse", "ranked_mse", "mae", "plcc"] | None = None
     """What compares scores and labels: a key of `jaxiqa.train.losses.LOSSES`. A variant that goes on from a trained one
     by a loss with a unit, such as "mse", starts with its scores in the unit of the labels."""
     labels: Literal["standardised", "unit", "percent"] | None = None

@@ -21,7 +21,7 @@ class Recipe:
 
     epochs: int
     batch_size: int
-    loss: Literal["norm_in_norm", "mse", "ranked_mse", "mse_norm_in_norm", "mae", "plcc"]
+    loss: Literal["norm_in_norm", "mse", "ranked_mse", "mae", "plcc"]
     learning_rate: Rate
     backbone_factor: Rate = 1.0
     labels: Literal["standardised", "unit", "percent"] = "standardised"

@@ -104,25 +104,13 @@ def plcc(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Arra
     return norm_in_norm(predictions, mos, p=2.0, q=2.0)
 
 
-def mse_norm_in_norm(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """Return `mse` plus 0.3 times `norm_in_norm`, for labels of deviation 1: each image stays near its label, and the
-    batch keeps its order.
-
-    >>> mos = jnp.array([-1.0, 1.0])
-    >>> round(float(mse_norm_in_norm(mos + 1, mos)), 4), round(float(mse_norm_in_norm(-mos, mos)), 4)
-    (1.0, 4.3)
-    """
-    return mse(predictions, mos) + 0.3 * norm_in_norm(predictions, mos)
-
-
 LOSSES: dict[str, Callable[[Float[Array, " b"], Float[Array, " b"]], Float[Array, ""]]] = {
     "norm_in_norm": norm_in_norm,
     "mse": mse,
     "ranked_mse": ranked_mse,
-    "mse_norm_in_norm": mse_norm_in_norm,
     "mae": mae,
     "plcc": plcc,
 }
 
-ABSOLUTE = ("mse", "ranked_mse", "mse_norm_in_norm", "mae")
+ABSOLUTE = ("mse", "ranked_mse", "mae")
 """Losses that have a unit: a score must equal its label, not only rise with it (`jaxiqa.train.units`)."""

@@ -14,7 +14,7 @@ from jaxiqa.models.paq2piq import PaQ2PiQ
 from jaxiqa.models.tres import TReS
 from jaxiqa.train.examples import image_source
 from jaxiqa.train.loop import raw_outputs
-from jaxiqa.train.losses import ABSOLUTE, LOSSES, mse, norm_in_norm
+from jaxiqa.train.losses import ABSOLUTE, LOSSES, mse
 from jaxiqa.train.state import merge_model, outputs_of, split_model
 from jaxiqa.train.units import in_label_units, lines, lines_of, on
 
@@ -23,12 +23,6 @@ def test_losses_with_a_unit_are_those_that_an_offset_changes():
     scores = jnp.array([0.5, -1.0, 2.0, 0.1])
     changed = {name for name, loss in LOSSES.items() if abs(loss(scores + 3, scores) - loss(scores, scores)) > 1e-3}
     assert changed == set(ABSOLUTE)
-
-
-def test_the_sum_of_both_losses():
-    random = np.random.default_rng(0)
-    a, b = jnp.asarray(random.normal(size=7)), jnp.asarray(random.normal(size=7))
-    assert LOSSES["mse_norm_in_norm"](a, b) == pytest.approx(float(mse(a, b) + 0.3 * norm_in_norm(a, b)))
 
 
 def test_the_loss_starts_at_the_unexplained_variance_of_each_output():
