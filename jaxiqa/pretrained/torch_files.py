@@ -15,7 +15,7 @@ import ml_dtypes
 import numpy as np
 
 from jaxiqa.pretrained import pickles
-from jaxiqa.pretrained.budget import Budget
+from jaxiqa.pretrained.budget import DEPTH, Budget
 from jaxiqa.pretrained.pickles import Call, Global
 from jaxiqa.pretrained.torch_values import Resolver, Storage
 from jaxiqa.pretrained.zip_files import Archive
@@ -79,6 +79,8 @@ def _resolved(value: Any, budget: Budget) -> Any:
     resolve = Resolver(budget, lambda data: _pickle_content(io.BytesIO(data), budget))
     try:
         return resolve(value)
+    except RecursionError as error:  # Python 3.11 counts more calls of a level than later ones
+        raise ValueError(f"it is nested deeper than {DEPTH} levels, which is the limit") from error
     except pickles.FAULTS as error:
         raise ValueError(f"not a sound pickle: {error}") from error
 
