@@ -16,6 +16,7 @@ in the file is not trained again, so the study goes on over sessions and machine
 import argparse
 import hashlib
 import json
+import re
 from dataclasses import replace
 from pathlib import Path
 
@@ -136,10 +137,24 @@ def table(rows: list[dict]) -> str:
     lines = ["| model | runs | SROCC | PLCC |", "|---|---:|---:|---:|"]
     for name in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == name]
-        cells = [[row[key] for row in own] for key in ("srocc", "plcc")]
-        shown = [f"{np.mean(c):.3f} ± {np.std(c, ddof=min(1, len(c) - 1)):.3f}".replace("0.", ".") for c in cells]
+        shown = [spread([row[key] for row in own]) for key in ("srocc", "plcc")]
         lines.append(f"| {name} | {len(own)} | {' | '.join(shown)} |")
     return "\n".join(lines)
+
+
+def spread(values: list[float]) -> str:
+    """Return mean ± standard deviation; of a single value, the value.
+
+    >>> spread([0.5, 0.75]), spread([-10.25])
+    ('.625 ± .177', '−10.250')
+    """
+    text = f"{np.mean(values):.3f}" + (f" ± {deviation(values):.3f}" if len(values) > 1 else "")
+    return re.sub(r"(?<!\d)0\.", ".", text).replace("-", "−")
+
+
+def deviation(values: list[float]) -> float:
+    """Return the standard deviation; 0 for a single value."""
+    return float(np.std(values, ddof=min(1, len(values) - 1)))
 
 
 if __name__ == "__main__":

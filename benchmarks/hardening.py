@@ -3,39 +3,35 @@
     RUN="--config configs/hardening_study.py --workdir runs/hardening --rows benchmarks/hardening/study.json"
     JAXIQA_DATA=/path/to/data python benchmarks/hardening.py $RUN --variants longer recommended     # five folds
     JAXIQA_DATA=/path/to/data python benchmarks/hardening.py $RUN --variants longer --fold 0 --seed 1
-    python benchmarks/hardening.py $RUN --show frontier.png     # the table and the plot of what is stored
 
 Trains the variants and their parents on a fold (`jaxiqa.data.folds`), and attacks the order of images that no training
-has seen: `jaxiqa.attacks.rank_attacks` without Square, with transfer from the base. For each image the strongest attack
-counts, and of the ensemble the one that leaves the smallest SROCC.
+has seen, as an evaluation does: `jaxiqa.attacks.rank_attacks` without Square, with transfer from the base.
 
-A row per fold, seed and variant is kept apart from the trained models, with the scores of each image: a row that is
-there is not measured again, so a study goes on over sessions and machines that share only this file. ``git`` history
-tells which code made it.
+A row per fold, seed and variant is kept apart from the trained models. A row that is there is not measured again, so a
+study goes on over sessions and machines that share only this file. Prints the table of all rows, and draws them beside
+the file: agreement against what attacks leave of it.
 """
 
 import argparse
 import json
-import re
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-import jax
 import numpy as np
-from folds import config_digest, scores
+from folds import agreement, config_digest, deviation, scores, spread
 from matplotlib.figure import Figure
 
 from jaxiqa import data, models
-from jaxiqa.attacks import Maximize, invert_ranks, rank_attacks
 from jaxiqa.cli.train import train
-from jaxiqa.config import Average, Experiment, folded, load_config, run_folder
-from jaxiqa.core.files import write_text
-from jaxiqa.data.pipeline import scoring_batches
-from jaxiqa.lipschitz import gradient_norms
-from jaxiqa.measures import ranks
-from jaxiqa.measures.correlation import plcc, srocc
-from jaxiqa.reports.drawing import COLOURS, DPI, MARKERS, SMALL
+from jaxiqa.config import Average, Experiment, Ranks, folded, load_config, run_folder
+from jaxiqa.core.files import write_bytes, write_text
+from jaxiqa.evaluation.evaluated_model import EvaluatedModel
+from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
+from jaxiqa.reports.attacks.order import summarise_order
+from jaxiqa.reports.drawing import legend, png, style
+from jaxiqa.results.rows import RankRow
+from jaxiqa.results.store import Store
 
 BASE = "base"
 EPSILONS = (0.5, 1.0, 2.0)  # of 255
@@ -56,113 +52,73 @@ def with_parents(experiment: Experiment, name: str) -> dict[str, Any]:
     return found | {name: variant}
 
 
-def chosen_places(mos: np.ndarray, count: int) -> np.ndarray:
-    """Return the places of ``count`` images, spread evenly over the order of their labels.
-
-    >>> chosen_places(np.array([3.0, 1.0, 2.0, 5.0, 4.0]), 3).tolist()
-    [1, 0, 3]
-    """
-    return np.argsort(mos, kind="stable")[np.linspace(0, len(mos) - 1, min(count, len(mos))).round().astype(int)]
-
-
 def attacked(experiment: Experiment, name: str, seed: int, split: data.Split, images: int) -> Row:
-    """Return what attacks on the order leave of a model's scores, for images that are spread over the order."""
-    size = experiment.model.input_size
-    places = chosen_places(split.mos, images)
-    chosen, mos = split.select(places), split.mos[places]
-    signs = np.asarray(invert_ranks(mos).sign)
+    """Attack the order, as an evaluation does, and return what is left of it at every strength (`EPSILONS`, and 0)."""
+    size, root = experiment.model.input_size, run_folder(experiment, name, seed)  # rows go with the model
+    plan = RankPlan(split, size, Ranks(tuple(e / 255 for e in EPSILONS), images=images, queries=0))
+    store, shape, names = Store(root), size or split.read(0).shape[:2], list(dict.fromkeys((name, BASE)))
     own, *others = (
-        models.score_fn(models.load_run(run_folder(experiment, one, seed)), size) for one in dict.fromkeys((name, BASE))
+        EvaluatedModel(one, seed, root, run_folder(experiment, one, seed), shape, BATCH, store) for one in names
     )
-    score, slopes = jax.jit(lambda f, x: f(x)), jax.jit(lambda f, x: gradient_norms(f, x, "linf"))
-    found: dict[str, dict[str, list[float]]] = {str(epsilon): {} for epsilon in EPSILONS}
-    clean, slope = [], []
-    for first, (pixels, valid, _) in enumerate(scoring_batches(chosen, BATCH, size=size)):
-        place = np.minimum(np.arange(len(pixels)) + first * len(pixels), len(chosen) - 1)  # the last batch is padded
-        keys = jax.random.split(jax.random.fold_in(jax.random.key(seed), first), len(pixels))
-        clean += np.asarray(score(own, pixels))[:valid].tolist()
-        slope += (np.asarray(slopes(own, pixels)) / 255)[:valid].tolist()
-        for epsilon in EPSILONS:
-            several = rank_attacks(epsilon / 255, Maximize(signs[place]), sources=others, queries=0)
-            for label, attack in several.items():
-                moved = np.asarray(score(own, attack(own, pixels, keys)))[:valid]
-                found[str(epsilon)].setdefault(label, []).extend(moved.tolist())
-        print(f"{name}: {len(clean)} of {len(chosen)} images attacked", flush=True)
-    row: Row = {"mos": mos.tolist(), "clean": clean, "slope": float(np.mean(slope) / np.std(clean))}
-    for epsilon, by_attack in found.items():
-        values = {label: np.array(one) for label, one in by_attack.items()}
-        row[epsilon] = {
-            "worst": dict(zip(("srocc", "attack"), ranks.worst_srocc(values, mos), strict=True)),
-            "gain": float(np.mean(signs * (ranks.combined(values, mos) - np.array(clean))) / np.std(clean)),
-            "scores": [round(float(value), 3) for value in ranks.combined(values, mos)],
-        }
-    return row
+    attack_order(own, others, plan)
+    order = summarise_order(plan.present(own.query(RankRow), names), [name], {(name, seed): own.model.score_range})
+    assert order is not None
+    if order.missing:
+        raise SystemExit("; ".join(order.missing))
+    left = {round(255 * epsilon, 6): found for (_, epsilon), found in order.left.items()}
+    return {
+        "left": {f"{e:g}": {"srocc": x.srocc[0], "attack": x.attacks[0], "gain": x.gain[0]} for e, x in left.items()},
+        "slope": order.slopes[name][seed],
+    }
 
 
 def measure(experiment: Experiment, name: str, seed: int, images: int) -> Row:
     """Train what the experiment has, and return the row of one variant."""
     train(experiment)
     split = data.load(experiment.data.name, **experiment.data.arguments)["test"]
-    folder = run_folder(experiment, name, seed)
-    whole = scores(models.load_run(folder), split, experiment.model.input_size)
-    trained = json.loads((folder / "training.json").read_text())
-    return {
-        "srocc": srocc(whole, split.mos),
-        "plcc": plcc(whole, split.mos),
-        "epoch seconds": trained.get("seconds_per_epoch"),
-        **attacked(experiment, name, seed, split, images),
-    }
+    model = models.load_run(run_folder(experiment, name, seed))
+    whole = agreement(scores(model, split, experiment.model.input_size), split.mos)
+    return whole | attacked(experiment, name, seed, split, images)
 
 
 def table(rows: list[Row]) -> str:
-    """Return means ± standard deviations over folds and seeds, and differences from the base of the same run.
+    """Return means ± standard deviations over folds and seeds, and differences from the base of the same fold and seed.
 
-    >>> row = {"fold": 0, "seed": 0, "model": "base", "srocc": 0.8, "slope": 2.0, "cost": 1.0}
-    >>> row |= {str(epsilon): {"worst": {"srocc": -0.5}, "gain": 3.0} for epsilon in EPSILONS}
+    >>> row = {"fold": 0, "seed": 0, "model": "base", "srocc": 0.8, "slope": 0.5}
+    >>> row |= {"left": {f"{epsilon:g}": {"srocc": -0.5, "gain": 3.0} for epsilon in EPSILONS}}
     >>> print(table([row, row | {"model": "other", "srocc": 0.7}]).splitlines()[-1])
-    | other | 1 | .700 | −.100 | −.500 | −.500 | −.500 | 3.00 | 3.00 | 3.00 | 2.00 |
+    | other | 1 | .700 | −.100 | −.500 | −.500 | −.500 | 3.000 | 3.000 | 3.000 | .500 |
     """
     heads = ["model", "runs", "SROCC", "− base"]
     heads += [f"worst SROCC at {epsilon:g}/255" for epsilon in EPSILONS]
-    heads += [f"gain at {epsilon:g}/255" for epsilon in EPSILONS] + ["slope per 1/255"]
+    heads += [f"gain at {epsilon:g}/255, deviations" for epsilon in EPSILONS] + ["slope per 1/255"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     bases = {(row["fold"], row["seed"]): row["srocc"] for row in rows if row["model"] == BASE}
     for name in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == name]
-        lost = [row["srocc"] - bases[row["fold"], row["seed"]] for row in own]
-        cells = [str(len(own)), spread([row["srocc"] for row in own]), spread(lost)]
-        cells += [spread([row[str(epsilon)]["worst"]["srocc"] for row in own]) for epsilon in EPSILONS]
-        cells += [spread([row[str(epsilon)]["gain"] for row in own], 2) for epsilon in EPSILONS]
-        lines.append(f"| {name} | " + " | ".join([*cells, spread([row["slope"] for row in own], 2)]) + " |")
+        columns = [[row["srocc"] for row in own], [row["srocc"] - bases[row["fold"], row["seed"]] for row in own]]
+        columns += [[row["left"][f"{e:g}"][key] for row in own] for key in ("srocc", "gain") for e in EPSILONS]
+        columns.append([row["slope"] for row in own])
+        lines.append(f"| {name} | {len(own)} | " + " | ".join(map(spread, columns)) + " |")
     return "\n".join(lines)
-
-
-def spread(values: list[float], digits: int = 3) -> str:
-    """Return mean ± standard deviation; of a single value, the value."""
-    text = f"{np.mean(values):.{digits}f}"
-    if len(values) > 1:
-        text += f" ± {np.std(values, ddof=1):.{digits}f}"
-    return re.sub(r"\b0\.(?=\d{3})", ".", text).replace("-", "−")
 
 
 def draw(rows: list[Row], path: Path) -> None:
     """Plot the agreement on clean images against what attacks leave of it: means over runs, bars of one deviation."""
-    names = list(dict.fromkeys(row["model"] for row in rows))
-    figure = Figure(figsize=(4 * len(EPSILONS), 4), layout="constrained")
-    for epsilon, axes in zip(EPSILONS, figure.subplots(1, len(EPSILONS), sharey=True), strict=True):
-        for number, name in enumerate(names):
+    figure = Figure(figsize=(3.4 * len(EPSILONS), 3.6), layout="constrained")
+    panels = figure.subplots(1, len(EPSILONS), sharey=True)
+    for epsilon, panel in zip(EPSILONS, panels, strict=True):
+        for number, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
             own = [row for row in rows if row["model"] == name]
-            x, y = [row["srocc"] for row in own], [row[str(epsilon)]["worst"]["srocc"] for row in own]
-            bars = {"xerr": np.std(x), "yerr": np.std(y), "capsize": 2, "elinewidth": 0.8, "markersize": 6}
-            style = {"color": COLOURS[number % len(COLOURS)], "fmt": MARKERS[number % len(MARKERS)]}
-            axes.errorbar(np.mean(x), np.mean(y), label=name, **style, **bars)
-        axes.axhline(0, color="#999999", linewidth=0.8)
-        axes.set_title(f"ε = {epsilon:g}/255", fontsize=SMALL)
-        axes.set_xlabel("SROCC, clean images")
-        axes.grid(alpha=0.3)
-    figure.axes[0].set_ylabel("worst SROCC under attack")
-    figure.axes[-1].legend(fontsize=SMALL, loc="center left", bbox_to_anchor=(1, 0.5))
-    figure.savefig(path, dpi=DPI)
+            x, y = [row["srocc"] for row in own], [row["left"][f"{epsilon:g}"]["srocc"] for row in own]
+            bars = {"xerr": deviation(x), "yerr": deviation(y), "capsize": 2}
+            panel.errorbar(np.mean(x), np.mean(y), label=name, linestyle="", **style(number), **bars)
+        panel.axhline(0, color="#999999", linewidth=0.8)
+        panel.set(title=f"ε = {epsilon:g}/255", xlabel="SROCC →")
+        panel.margins(0.18)
+    panels[0].set_ylabel("worst SROCC under attack →")
+    legend(figure, panels)
+    write_bytes(path, png(figure))
 
 
 def main() -> None:
@@ -177,13 +133,7 @@ def main() -> None:
     parser.add_argument("--fold", type=int, nargs="+", help="these folds only")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=IMAGES, help="attacked images of each fold")
-    parser.add_argument("--show", type=Path, metavar="PLOT", help="print the table, write the plot, measure nothing")
     given = parser.parse_args()
-    if given.show:
-        rows = json.loads(given.rows.read_text())
-        print(table(rows))
-        draw(rows, given.show)
-        return
     experiment = load_config(given.config, **({"backbone": given.backbone} if given.backbone else {}))
     if unknown := set(given.variants) - set(experiment.variants):
         parser.error(f"--variants: no {', '.join(sorted(unknown))}; the config has {', '.join(experiment.variants)}")
@@ -191,21 +141,21 @@ def main() -> None:
     if not set(numbers) <= set(range(given.folds)):
         parser.error(f"--fold: {numbers}; there are {given.folds} folds, from 0")
     parts = folded(replace(experiment, folds=given.folds, workdir=str(given.workdir)))
+    rows = json.loads(given.rows.read_text()) if given.rows.exists() else []
     for number in numbers:
         for name in dict.fromkeys((BASE, *given.variants)):
             part = replace(parts[number], variants=with_parents(parts[number], name), seeds=(given.seed,))
             told = {"fold": number, "seed": given.seed, "model": name, "images": given.images}
-            rows = json.loads(given.rows.read_text()) if given.rows.exists() else []
             known = [row for row in rows if told.items() <= row.items()]
             told["config"] = config_digest(part)
             if any(row["config"] != told["config"] for row in known):
                 parser.error(f"{given.rows}: {name} of fold {number} belongs to another config; name another file")
-            if known:
-                continue
-            given.rows.parent.mkdir(parents=True, exist_ok=True)
-            rows.append(told | measure(part, name, given.seed, given.images))
-            write_text(given.rows, json.dumps(rows, indent=None).replace('{"fold"', '\n{"fold"') + "\n")
-            print(table(rows), flush=True)
+            if not known:
+                given.rows.parent.mkdir(parents=True, exist_ok=True)
+                rows.append(told | measure(part, name, given.seed, given.images))
+                write_text(given.rows, json.dumps(rows, indent=1))
+    print(table(rows), flush=True)
+    draw(rows, given.rows.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -3,43 +3,29 @@
     python benchmarks/kills.py FOLDER [KILLS LONGEST]      # 10 of each script by default; ten minutes on two CPU cores
 
 Runs configs/smoke.py, which uses every part, to its end, and once more with kills, each after at most LONGEST seconds
-(12); then the same command goes on. If a script has finished before its last kill, name a smaller LONGEST. Compares
-weights, numbers of epochs and evaluation rows, bit for bit, without their times.
+(12); then the same command goes on. Compares weights, histories and rows of the evaluation, bit for bit, without their
+times.
 """
 
 import hashlib
 import json
-import os
 import random
 import signal
 import subprocess
 import sys
 from pathlib import Path
 
-from workers import ROOT, rows
+from workers import ROOT, finish, rows, start
 
+CONFIG = ROOT / "configs" / "smoke.py"
 TIMES = ("seconds", "seconds_per_epoch", "seconds_per_test", "command", "commit", "version")
-
-
-def begin(script: str, root: Path) -> subprocess.Popen:
-    """Start a script on a folder; its output is appended to SCRIPT.log beside the folder."""
-    command = [sys.executable, str(ROOT / script), "--config", str(ROOT / "configs/smoke.py"), "--workdir", str(root)]
-    environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0"}
-    with (root.parent / f"{script}.log").open("a") as log:
-        return subprocess.Popen(command, cwd=ROOT, env=environment, stdout=log, stderr=log)
-
-
-def finish(script: str, root: Path) -> None:
-    """Run a script to its end; raise ``RuntimeError`` if it fails."""
-    if status := begin(script, root).wait():
-        raise RuntimeError(f"{script} ended with {status}; see {root.parent / f'{script}.log'}")
 
 
 def killed(script: str, root: Path, count: int, longest: float, random_time: random.Random) -> int:
     """Start a script and kill it after at most ``longest`` seconds, ``count`` times or until it has finished; return
     how often it was killed."""
     for done in range(count):
-        process = begin(script, root)
+        process = start(root, script=script, config=CONFIG)
         try:
             process.wait(random_time.uniform(1.0, longest))
             return done
@@ -71,10 +57,12 @@ def main(folder: Path, kills: int = 10, longest: int = 12) -> None:
     whole.mkdir(parents=True, exist_ok=True)
     broken.mkdir()
     for script in ("train.py", "evaluate.py"):
-        finish(script, whole)
+        finish(whole, script=script, config=CONFIG)
         done = killed(script, broken, kills, longest, random_time)
-        finish(script, broken)
+        finish(broken, script=script, config=CONFIG)
         print(f"{script}: killed {done} times", flush=True)
+        if done < kills:
+            raise SystemExit(f"it had finished before kill {done + 1}; name an empty folder and a smaller LONGEST")
     first, second = content(whole), content(broken)
     different = sorted(name for name in first.keys() | second.keys() if first.get(name) != second.get(name))
     print(f"{len(first)} parts compared, {first['number of rows']} rows; different: {different or 'none'}")

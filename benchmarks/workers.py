@@ -79,19 +79,17 @@ def prepare(root: Path, scale: str = "small") -> None:
     (folder / "training.json").write_text(json.dumps(about))
 
 
-def start(root: Path, *words: str, before: tuple[str, ...] = ()) -> subprocess.Popen:
-    """Start evaluate.py on a prepared folder; its output is appended to log.txt there."""
+def start(
+    root: Path,
+    *words: str,
+    before: tuple[str, ...] = (),
+    script: str = "evaluate.py",
+    config: Path = Path(__file__),
+) -> subprocess.Popen:
+    """Start a script on a folder, evaluate.py on a prepared one; its output is appended to log.txt there."""
     environment = {**os.environ, "JAX_PLATFORMS": "cpu", "JAX_NUM_CPU_DEVICES": "1"}
     environment |= {"JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS": "0", "PYTHONPATH": _paths()}
-    command = [
-        *before,
-        sys.executable,
-        str(ROOT / "evaluate.py"),
-        "--config",
-        str(Path(__file__)),
-        "--workdir",
-        str(root),
-    ]
+    command = [*before, sys.executable, str(ROOT / script), "--config", str(config), "--workdir", str(root)]
     with (root / "log.txt").open("a") as log:
         return subprocess.Popen([*command, *words], cwd=ROOT, env=environment, stdout=log, stderr=log)
 
@@ -100,10 +98,12 @@ def _paths() -> str:
     return os.pathsep.join([str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])])
 
 
-def finish(root: Path, *words: str, before: tuple[str, ...] = ()) -> None:
-    """Run evaluate.py to its end; raise ``RuntimeError`` with its output if it fails."""
-    if status := start(root, *words, before=before).wait():
-        raise RuntimeError(f"evaluate.py ended with {status}:\n{(root / 'log.txt').read_text()[-3000:]}")
+def finish(root: Path, *words: str, **options: Any) -> None:
+    """Run a script to its end, with the options of `start`; raise ``RuntimeError`` with its output if it fails."""
+    if status := start(root, *words, **options).wait():
+        raise RuntimeError(
+            f"{options.get('script', 'evaluate.py')} ended with {status}:\n{(root / 'log.txt').read_text()[-3000:]}"
+        )
 
 
 def rows(root: Path) -> list[str]:

@@ -35,6 +35,7 @@ from jaxiqa.config import (
     Variant,
     recommended_training,
 )
+from jaxiqa.config.recommended import RADIUS
 
 SIZE = (192, 256)
 EPOCHS = 16
@@ -43,8 +44,6 @@ STAGES = {"efficientnet_lite0": ("block2", "block4", "block10"), "mobilenet_v2":
 """The last stages at strides 4, 8 and 16."""
 SMOOTH: dict[str, Any] = {"activation": "smooth_relu6", "head_activation": "softplus"}
 """Close to the ReLU6 of both backbones and the ReLU of the head."""
-SMOOTHED: dict[str, Any] = {"activation": "smooth", "head_activation": "smooth"}
-"""The smooth form of each activation, of parabolas: half the time of `SMOOTH`."""
 EPSILONS = tuple(n / 255 for n in (2, 4, 8))
 
 Part = Literal["all", "controls", "architecture", "penalties", "smooth", "attacked", "recommended"]
@@ -69,17 +68,15 @@ def child(plan: Training | None = None, **changes: Any) -> Variant:
     return Variant(plan or tuning(), parent="base", **changes)
 
 
-def recommended(cost: float = 1.5, *, adversarial: dict[str, Any] | None = None, **changes: Any) -> Training:
-    """Return the recommended training, with changes. Its step costs 1.5 plain ones: one, 2/3 for the attack, 1/3 for
-    the teacher, less a quarter since crops of 192×192 are smaller than images."""
-    usual = recommended_training("base", epochs=round(EPOCHS / cost))
+def recommended(cost: float = 1.5, *, radius: float = RADIUS, **attack: Any) -> Training:
+    """Return the recommended training, with changes of its attack.
+
+    Its step costs 1.5 plain ones: one, 2/3 for the attack, 1/3 for the teacher, less a quarter, since crops of 192×192
+    are smaller than images.
+    """
+    usual = recommended_training("base", epochs=round(EPOCHS / cost), radius=radius)
     assert usual.adversarial
-    return replace(usual, adversarial=replace(usual.adversarial, **(adversarial or {})), **changes)
-
-
-def attack_within(radius: float) -> dict[str, Any]:
-    """Return the change of the recommended attack to another radius, in 255ths."""
-    return {"epsilon": radius / 255, "options": {"steps": 1, "step_size": 1.25 * radius / 255}}
+    return replace(usual, adversarial=replace(usual.adversarial, **attack))
 
 
 def attacked(epsilon: float) -> Adversarial:
@@ -130,12 +127,12 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
             "at_mirrored": Average(("at",), mirror=True),
         },
         "recommended": {
-            "recommended": child(recommended(), **SMOOTHED),
+            "recommended": child(recommended(), **SMOOTH),
             "without_smooth": child(recommended()),
-            "without_teacher": child(recommended(1.25, distil=None), **SMOOTHED),
-            "wider": child(recommended(adversarial=attack_within(2)), **SMOOTHED),
-            "without_either": child(recommended(adversarial={"target": "loss"}), **SMOOTHED),
-            "with_clean": child(recommended(2.25, adversarial={"clean": True}), **SMOOTHED),
+            "without_teacher": child(replace(recommended(1.25), distil=None), **SMOOTH),
+            "wider": child(recommended(radius=2 / 255), **SMOOTH),
+            "without_either": child(recommended(target="loss"), **SMOOTH),
+            "with_clean": child(recommended(2.25, clean=True), **SMOOTH),
         },
     }
 

@@ -23,7 +23,7 @@ from jaxiqa.layers.smooth_relu import smooth_relu6
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import entrywise, slope
-from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
+from jaxiqa.lipschitz.operation import Gain, Operation, of_map, unbounded
 from jaxiqa.lipschitz.shapes import window_max
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, gram_bound, largest_norm
 from jaxiqa.nn.kernels.grouped import grouped_conv
@@ -141,16 +141,16 @@ def _grouped(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel, (op.shape[1], op.shape[2]), stride=_stride(op), groups=op.shape[3] // kernel.shape[2])
-    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+    return of_map(
+        conv_norm(kernel, (op.shape[1], op.shape[2]), stride=_stride(op), groups=op.shape[3] // kernel.shape[2])
+    )
 
 
 def _wide(op: Operation) -> Gain:
     kernel = _kernel(op)
     if kernel is None:
         return unbounded("a kernel that depends on the image")
-    bound = conv_norm(kernel, (op.shape[1], op.shape[2]))
-    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+    return of_map(conv_norm(kernel, (op.shape[1], op.shape[2])))
 
 
 def _dense_frequencies(op: Operation) -> Gain:

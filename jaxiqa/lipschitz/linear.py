@@ -7,7 +7,7 @@ from typing import Any
 import numpy as np
 
 from jaxiqa.lipschitz import spectrum
-from jaxiqa.lipschitz.operation import Gain, Operation, unbounded
+from jaxiqa.lipschitz.operation import Gain, Operation, of_map, unbounded
 from jaxiqa.lipschitz.spectral import SLACK, conv_norm, largest_norm
 from jaxiqa.nn.kernels import depthwise as shifted
 from jaxiqa.nn.kernels import product
@@ -26,8 +26,7 @@ def dot(op: Operation) -> Gain:
     matrix = matrix.transpose(*batch[side], *contract[side], *free)
     split = len(batch[side]), len(batch[side]) + len(contract[side])
     rows, columns = (math.prod(matrix.shape[a:b]) for a, b in (split, (split[1], matrix.ndim)))
-    found = largest_norm(matrix.reshape(*matrix.shape[: split[0]], rows, columns))
-    return Gain(found.value, found.method, found.exact, linear=not found.exact)
+    return of_map(largest_norm(matrix.reshape(*matrix.shape[: split[0]], rows, columns)))
 
 
 def convolution(op: Operation) -> Gain:
@@ -46,8 +45,7 @@ def convolution(op: Operation) -> Gain:
     kernel = np.asarray(op.known[1]).transpose(*spatial, in_axis, out_axis)
     h, w = (op.shapes[0][axis] for axis in numbers.lhs_spec[2:])
     options = {"stride": params["window_strides"], "dilation": params["rhs_dilation"]}
-    bound = conv_norm(kernel, (h, w), **options, groups=params["feature_group_count"])
-    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
+    return of_map(conv_norm(kernel, (h, w), **options, groups=params["feature_group_count"]))
 
 
 def depthwise(op: Operation) -> Gain:
@@ -55,16 +53,14 @@ def depthwise(op: Operation) -> Gain:
     if op.moving == 1 or op.known[1] is None:
         return unbounded(PRODUCT)
     kernel = np.asarray(op.known[1])
-    found = conv_norm(kernel[:, :, None], op.params["size"], stride=op.params["stride"], groups=kernel.shape[-1])
-    return Gain(found.value, found.method, found.exact, linear=not found.exact)
+    return of_map(conv_norm(kernel[:, :, None], op.params["size"], stride=op.params["stride"], groups=kernel.shape[-1]))
 
 
 def channels(op: Operation) -> Gain:
     """The product of the channels of each pixel and a known matrix, or its transpose."""
     if op.moving == 1 or op.known[1] is None:
         return unbounded(PRODUCT)
-    found = largest_norm(np.asarray(op.known[1])[None])
-    return Gain(found.value, found.method, found.exact, linear=not found.exact)
+    return of_map(largest_norm(np.asarray(op.known[1])[None]))
 
 
 def total(op: Operation) -> Gain:

@@ -12,6 +12,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from jaxiqa.lipschitz.spectral import NormBound
+
 FLOAT32_BITS = 23
 """Fraction bits of float32. Bounds are for exact arithmetic; rounding to fewer bits is a step function."""
 
@@ -33,6 +35,11 @@ class Gain:
     exact: bool = True
     linear: bool = False
     weights: np.ndarray | None = None
+
+
+def of_map(bound: NormBound) -> Gain:
+    """Return the gain of a known linear map, from the bound of its norm."""
+    return Gain(bound.value, bound.method, bound.exact, linear=not bound.exact)
 
 
 @dataclass(frozen=True)

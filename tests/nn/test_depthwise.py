@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bilinear_cases import check_derivatives_equal, check_mapped
 from jax.test_util import check_grads
 from quick import every
 
@@ -37,22 +38,10 @@ def arrays(size, taps, channels=3, batch=2):
     [pytest.param(*case, marks=() if n in (1, 4) else pytest.mark.slow) for n, case in enumerate(CASES)],
 )
 def test_values_and_derivatives_of_both_orders_and_modes(stride, padding, size, taps):
-    def derivatives(method):
-        def loss(x, kernel):
-            return jnp.sin(method(x, kernel, stride, padding)).sum()
-
-        value, pullback = jax.vjp(partial(method, stride=stride, padding=padding), x, kernel)
-        pushed = jax.jvp(partial(method, stride=stride, padding=padding), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
-        second = [jax.grad(lambda *xk, n=n: (jax.grad(loss, n)(*xk) ** 2).sum(), (0, 1))(x, kernel) for n in (0, 1)]
-        along = jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
-        return jax.tree.leaves([value, pullback(jnp.cos(value)), pushed, second, along])
-
-    with jax.enable_x64(True):
-        x, kernel = map(jnp.asarray, arrays(size, taps))
-        found, expected = derivatives(shifted_products), derivatives(grouped_convolution)
-        for ours, theirs in zip(found, expected, strict=True):
-            assert ours.shape == theirs.shape
-            np.testing.assert_allclose(ours, theirs, rtol=1e-11, atol=1e-11)
+    options = {"stride": stride, "padding": padding}
+    check_derivatives_equal(
+        partial(shifted_products, **options), partial(grouped_convolution, **options), *arrays(size, taps)
+    )
 
 
 @pytest.mark.slow
@@ -72,22 +61,7 @@ def test_derivatives_are_those_of_finite_differences():
 @pytest.mark.parametrize("axes", every(2, [(0, None), (None, 0), (1, 2), (0, 0), (None, -1), (3, None)]))
 def test_a_mapped_function_and_its_mapped_derivatives_are_those_of_each_element(case, axes):
     stride, padding, size, taps = case
-    x, kernel = arrays(size, taps)
-    given = [
-        jnp.asarray(v if axis is None else np.stack([v, 2 * v[::-1], v**2, -v, v + 1], axis), jnp.float32)
-        for v, axis in zip((x, kernel), axes, strict=True)
-    ]
-
-    def all_of(x, kernel):
-        value, pullback = jax.vjp(partial(shifted_products, stride=stride, padding=padding), x, kernel)
-        same = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)  # for all elements
-        return value, *pullback(jnp.cos(value)), *pullback(same)
-
-    mapped = jax.vmap(all_of, axes)(*given)
-    for n in range(5):
-        alone = all_of(*(v if a is None else jnp.take(v, n, a) for v, a in zip(given, axes, strict=True)))
-        for found, expected in zip(mapped, alone, strict=True):
-            np.testing.assert_allclose(found[n], expected, rtol=1e-5, atol=1e-5)
+    check_mapped(partial(shifted_products, stride=stride, padding=padding), *arrays(size, taps), axes)
 
 
 @pytest.mark.slow

@@ -4,6 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from bilinear_cases import check_derivatives_equal, check_mapped
 from quick import every
 
 from jaxiqa import lipschitz
@@ -22,38 +23,12 @@ def arrays(cin=3, cout=5):
 
 @pytest.mark.parametrize(("cin", "cout"), [(3, 5), (1, 4), (6, 2)])
 def test_values_and_derivatives_of_both_orders_and_modes(cin, cout):
-    def derivatives(method):
-        loss = lambda x, k: jnp.sin(method(x, k)).sum()  # noqa: E731
-        value, pullback = jax.vjp(method, x, kernel)
-        pushed = jax.jvp(method, (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
-        second = [jax.grad(lambda *xk, n=n: (jax.grad(loss, n)(*xk) ** 2).sum(), (0, 1))(x, kernel) for n in (0, 1)]
-        along = jax.jvp(jax.grad(loss, (0, 1)), (x, kernel), (jnp.cos(x), jnp.cos(kernel)))
-        return jax.tree.leaves([value, pullback(jnp.cos(value)), pushed, second, along])
-
-    with jax.enable_x64(True):
-        x, kernel = map(jnp.asarray, arrays(cin, cout))
-        for ours, theirs in zip(derivatives(widening_product), derivatives(plain), strict=True):
-            assert ours.shape == theirs.shape
-            np.testing.assert_allclose(ours, theirs, rtol=1e-12, atol=1e-12)
+    check_derivatives_equal(widening_product, plain, *arrays(cin, cout), tolerance=1e-12)
 
 
 @pytest.mark.parametrize("axes", every(2, [(0, None), (None, 0), (1, 1), (0, 0), (None, -1), (3, None)]))
 def test_a_mapped_function_and_its_mapped_derivatives_are_those_of_each_element(axes):
-    given = [
-        jnp.asarray(v if axis is None else np.stack([v, 2 * v[::-1], v**2], axis), jnp.float32)
-        for v, axis in zip(arrays(), axes, strict=True)
-    ]
-
-    def all_of(x, kernel):
-        value, pullback = jax.vjp(widening_product, x, kernel)
-        same = jnp.cos(jnp.arange(value.size, dtype=jnp.float32)).reshape(value.shape)  # for all elements
-        return value, *pullback(jnp.cos(value)), *pullback(same)
-
-    mapped = jax.vmap(all_of, axes)(*given)
-    for n in range(3):
-        alone = all_of(*(v if a is None else jnp.take(v, n, a) for v, a in zip(given, axes, strict=True)))
-        for found, expected in zip(mapped, alone, strict=True):
-            np.testing.assert_allclose(found[n], expected, rtol=1e-5, atol=1e-5)
+    check_mapped(widening_product, *arrays(), axes, count=3)
 
 
 @pytest.mark.parametrize(("cin", "cout", "wide"), [(3, 5, True), (5, 5, False), (5, 3, False)])
