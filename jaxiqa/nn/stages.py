@@ -214,6 +214,10 @@ class Stages(nnx.Module):
 
 
 def _handed_out(x: Array, dtype: Any) -> Array:
-    """Convert ``x`` to another type if needed. XLA may not fuse what follows with the stages: on CPUs (jaxlib 0.12),
-    a mean fused with bfloat16 products is wrong."""
-    return x if x.dtype == dtype else jax.lax.optimization_barrier(x).astype(dtype)
+    """Convert ``x`` to another type if needed. On CPUs XLA must not merge what follows with the stages, since a mean
+    merged with bfloat16 products is wrong: jaxlib 0.12 respects the barrier, 0.10 only a rounding that it cannot skip.
+    """
+    if x.dtype == dtype:
+        return x
+    of = jnp.finfo(x.dtype)
+    return jax.lax.reduce_precision(jax.lax.optimization_barrier(x).astype(dtype), of.nexp, of.nmant)

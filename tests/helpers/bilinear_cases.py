@@ -1,4 +1,4 @@
-"""Checks for operations that are linear in both operands, with derivatives of their own (`jaxiqa.nn.kernels.bilinear`)."""
+"""Checks for operations that are linear in both operands: `jaxiqa.nn.kernels.bilinear`."""
 
 import jax
 import jax.numpy as jnp
