@@ -6,15 +6,17 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import tiny
+from jax.tree_util import Partial
 
 from jaxiqa import data, models
 from jaxiqa.cli.train import train
-from jaxiqa.config import Data, Evaluation, Experiment, Model, Training, Variant, run_folder
+from jaxiqa.config import Data, Distil, Evaluation, Experiment, Model, Training, Variant, run_folder
 from jaxiqa.models.paq2piq import PaQ2PiQ
 from jaxiqa.models.tres import TReS
 from jaxiqa.train.examples import image_source
 from jaxiqa.train.loop import raw_outputs
 from jaxiqa.train.losses import ABSOLUTE, LOSSES, mse
+from jaxiqa.train.penalties import make_penalty
 from jaxiqa.train.state import merge_model, outputs_of, split_model
 from jaxiqa.train.units import in_label_units, lines, lines_of, on
 
@@ -87,3 +89,15 @@ def test_a_child_by_the_squared_error_starts_where_its_parent_is(tmp_path):
     (row,) = map(json.loads, (run_folder(experiment, "child", 0) / "metrics.jsonl").read_text().splitlines())
     assert row["loss"] < 2  # a constant has 1; the head's dropout and batch norms differ from those of validation
     assert np.mean((raw - labels) ** 2) > 20
+
+
+def test_distillation_compares_scores_in_the_unit_of_the_labels_too():
+    """The student's raw scores run from 0 to 1, the teacher's labels around 50."""
+    images = jnp.linspace(0.1, 0.9, 4)[:, None, None, None] * jnp.ones((4, 6, 8, 3))
+    student, teacher = (Partial(lambda k, x: k * x.mean((1, 2, 3)), k) for k in (1.0, 100.0))
+    plan = Training(loss="mse", distil=Distil(0.5))
+    apart = 0.5 * float(jnp.mean((99 * images.mean((1, 2, 3))) ** 2))
+    for unit, expected in (({"score": (100.0, 0.0)}, 0.0), ({"score": (100.0, 2.0)}, 2.0), ({}, apart)):
+        penalty = make_penalty(plan, teacher=teacher, unit=unit)
+        price = float(penalty(student, {"unlabelled": images}, None, gather=lambda x: x))
+        assert price == pytest.approx(expected, abs=1e-4)
