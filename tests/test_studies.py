@@ -1,6 +1,7 @@
 """The studies by folds: numbers that are stored go on from there, and those of another config are refused."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -27,7 +28,8 @@ def get_config() -> Experiment:
 def run(script: str, folder: Path, *options: str) -> subprocess.CompletedProcess:
     command = [sys.executable, str(ROOT / "benchmarks" / f"{script}.py"), "--config", str(folder / "tiny.py")]
     command += ["--workdir", str(folder / script), "--rows", str(folder / f"{script}.json"), *options]
-    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, check=False)
+    environment = {**os.environ, "PYTHONPATH": str(ROOT)}
+    return subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, check=False)
 
 
 @pytest.fixture(scope="module")

@@ -73,10 +73,16 @@ def _builder_class(name: str) -> type[_Builder]:
     return types.new_class(name, (_Builder,), {"skip_registration": True}, lambda body: body.update(members))
 
 
+def _remove_remains(folder: Path) -> None:
+    for left in folder.glob(f"incomplete.??????_{VERSION}"):
+        shutil.rmtree(left)
+
+
 def write(name: str, splits: dict[str, Split], out: Path) -> Path:
     """Write the splits of data set ``name`` below ``out``; return the folder of the data set.
 
-    The remains of an interrupted write are not read as a data set; the next write removes them.
+    An interrupted write leaves nothing. The remains of a killed one are not read as a data set; the next write removes
+    them.
 
     Raises:
         ValueError: ``out`` already holds that data set.
@@ -86,11 +92,14 @@ def write(name: str, splits: dict[str, Split], out: Path) -> Path:
     """
     check_out(name, out)
     with locked(out / name), writing(out / name / VERSION):
-        for left in (out / name).glob(f"incomplete.??????_{VERSION}"):
-            shutil.rmtree(left)
+        _remove_remains(out / name)
         builder = _builder_class(name)(splits=splits, data_dir=str(out))
-        with TemporaryDirectory() as downloads:  # tensorflow-datasets needs a folder for downloads
-            builder.download_and_prepare(download_dir=downloads)
+        try:
+            with TemporaryDirectory() as downloads:  # tensorflow-datasets needs a folder for downloads
+                builder.download_and_prepare(download_dir=downloads)
+        except BaseException:  # an interrupt before tensorflow-datasets is ready to remove its folder
+            _remove_remains(out / name)
+            raise
         folder = Path(builder.data_dir)
         write_text(folder / DIGESTS, sealed_json(digests_of(folder)))
     return folder

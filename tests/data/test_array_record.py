@@ -1,3 +1,4 @@
+import os
 import subprocess
 import sys
 
@@ -7,6 +8,7 @@ from PIL import Image
 
 from jaxiqa.cli.prepare import Arguments, prepare
 from jaxiqa.data import load, validate
+from jaxiqa.data.builders import write
 
 
 @pytest.fixture(scope="module")
@@ -94,3 +96,18 @@ def test_errors_of_prepare_name_the_fault():
     assert failed.returncode == 1
     assert "/nowhere" in failed.stderr
     assert "Traceback" not in failed.stderr
+
+
+def test_an_interrupt_at_the_start_of_a_write_leaves_nothing(tmp_path, monkeypatch):
+    make = os.mkdir
+
+    def interrupted(path, *options, **others):
+        make(path, *options, **others)
+        if "incomplete." in str(path):  # Ctrl-C between the new folder and the code that would remove it
+            raise KeyboardInterrupt
+
+    splits = load("builtin", size=(16, 16), train=2, val=1, test=1)
+    monkeypatch.setattr(os, "mkdir", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        write("builtin", splits, tmp_path)
+    assert not list(tmp_path.rglob("incomplete*"))
