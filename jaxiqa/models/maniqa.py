@@ -12,7 +12,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
@@ -31,7 +31,6 @@ from jaxiqa.pretrained.files import WeightsUrl
 PROTOCOLS = ("official", "resize", "pyiqa")
 PARTS = ("fc_score", "fc_weight")
 CROP = 224
-CROPS = 20
 AT_ONCE = 5
 """Largest number of crops in one pass through the network."""
 HALF = (0.5, 0.5, 0.5)
@@ -125,12 +124,14 @@ class MANIQA(Metric):
 
     Args:
         protocol: ``"official"``, ``"resize"`` or ``"pyiqa"``.
+        crops: number of crops per image; ``"resize"`` has one. Time and memory of a score are proportional to it.
         width: channels of a token of the ViT and of the first Swin part; a multiple of 24.
         scale: factor of the branch of each Swin layer; pyiqa uses 0.13 for the weights trained on PIPAL.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol, a width not allowed; in a call, crops of an image smaller than 224 pixels.
+        ValueError: an unknown protocol, a width not allowed, fewer than one crop; in a call, crops of an image
+            smaller than 224 pixels.
 
     >>> model = nnx.eval_shape(lambda: MANIQA(width=24, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
@@ -141,11 +142,14 @@ class MANIQA(Metric):
     published_range = (0.0, 1.0)
     recipe = RECIPE
 
-    def __init__(self, *, protocol: str = "official", width: int = 768, scale: float = 0.8, rngs: nnx.Rngs):
+    def __init__(
+        self, *, protocol: str = "official", crops: int = 20, width: int = 768, scale: float = 0.8, rngs: nnx.Rngs
+    ):
         check_choice("protocol", protocol, PROTOCOLS)
+        check_number("crops", crops, 1)
         if width < 24 or width % 24:
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 24")
-        self.protocol = protocol
+        self.protocol, self.crops = protocol, crops
         trunk = vit.ViT(self.input_size, patch=8, features=width, heads=12, taps=(6, 7, 8, 9), rngs=rngs)
         stages: dict[str, tuple[nnx.Module, int]] = {"vit": (trunk, 4 * width)}
         pixels = trunk.grid[0] * trunk.grid[1]
@@ -161,7 +165,7 @@ class MANIQA(Metric):
         self.backbone = Stages(stages)
         self.fc_score = Head(channels, rngs=rngs)
         self.fc_weight = Head(channels, rngs=rngs)
-        self.keep(protocol=protocol, width=width, scale=scale)
+        self.keep(protocol=protocol, crops=crops, width=width, scale=scale)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Return scores of RGB images in [0, 1] by the protocol; random crops with a key (``"official"``)."""
@@ -177,10 +181,10 @@ class MANIQA(Metric):
         if self.protocol == "resize":
             return resize_cubic(images, self.input_size)
         if self.protocol == "pyiqa":
-            return uniform_crops(images, CROP, CROPS)
+            return uniform_crops(images, CROP, self.crops)
         if key is None:
-            return grid_crops(images, CROP, CROPS)
-        return random_crops(images, CROP, CROPS, key)
+            return grid_crops(images, CROP, self.crops)
+        return random_crops(images, CROP, self.crops, key)
 
     def raw(self, pixels: Images) -> Scores:
         """Return one score per 224×224 crop: ``Σ f w / Σ w``."""

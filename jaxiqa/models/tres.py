@@ -12,7 +12,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
@@ -31,7 +31,6 @@ from jaxiqa.pretrained.files import WeightsUrl
 
 PARTS = ("pooled", "position", "encoder.0", "encoder.1", "encoder", "fc2")
 CROP = 224
-CROPS = 50
 
 
 RECIPE = Recipe(
@@ -102,12 +101,14 @@ class TReS(Metric):
             with another than ``"resnet50"`` the metric is new. ``layer4`` above stands for its last level. The encoder
             then has 16 heads, or 8, 4, 2 or 1 if the number of channels is no multiple of 16.
         protocol: ``"official"``, ``"pyiqa"`` or ``"whole"``.
+        crops: number of crops per image; ``"whole"`` has one. Time and memory of a score are proportional to it.
         width: channels of the backbone's first stage, a multiple of 4; all other widths scale with it. None: as
             published.
         rngs: random numbers for the weights.
 
     Raises:
-        ValueError: an unknown protocol, a backbone without four levels, or a width that is not allowed.
+        ValueError: an unknown protocol, a backbone without four levels, fewer than one crop, or a width that is not
+            allowed.
 
     >>> model = nnx.eval_shape(lambda: TReS(width=8, rngs=nnx.Rngs(0)))
     >>> jax.eval_shape(model.prepare, jnp.zeros((2, 300, 500, 3))).shape
@@ -121,15 +122,22 @@ class TReS(Metric):
     loss_weights = {"score": 1.0, "mirrored": 1.0}  # noqa: RUF012
 
     def __init__(
-        self, *, backbone: str = "resnet50", protocol: str = "official", width: int | None = None, rngs: nnx.Rngs
+        self,
+        *,
+        backbone: str = "resnet50",
+        protocol: str = "official",
+        crops: int = 50,
+        width: int | None = None,
+        rngs: nnx.Rngs,
     ):
         check_choice("backbone", backbone, BACKBONES_WITH_LEVELS)
         spec = BACKBONES[backbone]
         width = spec.width if width is None else width
         check_choice("protocol", protocol, ("official", "pyiqa", "whole"))
+        check_number("crops", crops, 1)
         if width < 4 or width % 4:
             raise ValueError(f"width={width!r} is not allowed; it must be a multiple of 4")
-        self.architecture, self.protocol = backbone, protocol
+        self.architecture, self.protocol, self.crops = backbone, protocol, crops
         self.levels = tuple(spec.levels or ())
         self.mean, self.std = spec.mean, spec.std
         self.backbone = spec.build(width=width, rngs=rngs)
@@ -143,7 +151,7 @@ class TReS(Metric):
         top = self.backbone.channels(self.levels[-1])
         self.fc2 = nnx.Linear(channels, top, rngs=rngs)
         self.fc = nnx.Linear(2 * top, 1, rngs=rngs)
-        self.keep(backbone=backbone, protocol=protocol, width=width)
+        self.keep(backbone=backbone, protocol=protocol, crops=crops, width=width)
 
     def __call__(self, images: Images, key: PRNGKey | None = None) -> Scores:
         """Return scores of RGB images in [0, 1]: the mean over crops, random ones with a key (``"official"``)."""
@@ -159,17 +167,17 @@ class TReS(Metric):
         return jnp.stack(parts)
 
     def prepare(self, images: Images, key: PRNGKey | None = None) -> Crops:
-        """Return 50 crops per image, those of image 0 first, or one; see the class."""
+        """Return the crops of all images, those of image 0 first; see the class."""
         check_images("images", images)
         if self.protocol == "whole":
             shape = (images.shape[0], CROP, CROP, images.shape[3])
             return jax.image.resize(images, shape, "bilinear", antialias=True)
         if self.protocol == "pyiqa":
-            return uniform_crops(images, CROP, CROPS)
+            return uniform_crops(images, CROP, self.crops)
         images = jax.image.resize(images, (images.shape[0], 512, 384, images.shape[3]), "bilinear", antialias=True)
         if key is None:
-            return grid_crops(images, CROP, CROPS)
-        return random_crops(images, CROP, CROPS, key)
+            return grid_crops(images, CROP, self.crops)
+        return random_crops(images, CROP, self.crops, key)
 
     def raw(self, pixels: Images) -> Scores:
         """Return one score per 224×224 crop."""

@@ -116,8 +116,7 @@ def test_images_are_prepared_one_by_one(protocol):
 @pytest.mark.slow
 def test_scores_are_averaged_as_in_the_protocol(monkeypatch):
     """The mean of ratios, or the ratio of sums."""
-    monkeypatch.setattr("jaxiqa.models.maniqa.CROPS", 2)
-    model = tiny.filled(abstract())
+    model = tiny.filled(abstract(crops=2))
     crops = model.prepare(IMAGES)
     parts = jitted(model, lambda model, x: model.features(x, ("fc_score", "fc_weight")) | {"": model.network(x)})(crops)
     weight = np.asarray(parts["fc_weight"])
@@ -164,6 +163,8 @@ def test_errors_name_the_bad_argument():
         MANIQA(protocol="pyqa", rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="width=100 is not allowed; it must be a multiple of 24"):
         MANIQA(width=100, rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="crops=0 is outside"):
+        MANIQA(crops=0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="images is 223x300; both sides must be at least 224 pixels"):
         abstract().prepare(jnp.zeros((1, 223, 300, 3)))
     with pytest.raises(ValueError, match="pixels is 224x225; this network takes crops of 224x224"):
@@ -174,8 +175,7 @@ def test_errors_name_the_bad_argument():
 
 @pytest.mark.slow
 def test_a_few_crops_at_a_time_give_the_same_scores_and_gradients_in_less_memory(monkeypatch):
-    monkeypatch.setattr("jaxiqa.models.maniqa.CROPS", 6)
-    model = tiny.filled(abstract())
+    model = tiny.filled(abstract(crops=6))
     with jax.enable_x64(True):  # these random weights amplify rounding a thousand times
         graphdef, state = nnx.split(model)
         state, images = jax.tree.map(lambda x: jnp.asarray(x, jnp.float64), (state, IMAGES[:1]))

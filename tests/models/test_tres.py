@@ -110,9 +110,8 @@ def test_images_are_prepared_one_by_one(protocol):
 
 
 @pytest.mark.slow
-def test_a_score_is_the_mean_over_the_crops_of_its_image(monkeypatch):
-    monkeypatch.setattr("jaxiqa.models.tres.CROPS", 3)
-    model = tiny.filled(abstract())
+def test_a_score_is_the_mean_over_the_crops_of_its_image():
+    model = tiny.filled(abstract(crops=3))
     items = jitted(model.network)(model.prepare(IMAGES))
     np.testing.assert_allclose(jitted(model.__call__)(IMAGES), items.reshape(2, 3).mean(1), rtol=1e-4)
     assert np.ptp(items) > 1e-3
@@ -140,6 +139,8 @@ def test_the_gradient_is_finite_if_all_channels_are_zero():
 def test_errors_name_the_bad_argument():
     with pytest.raises(ValueError, match="protocol='pyqa' is not allowed; choose from 'official', 'pyiqa', 'whole'"):
         TReS(protocol="pyqa", rngs=nnx.Rngs(0))
+    with pytest.raises(ValueError, match="crops=0 is outside"):
+        TReS(crops=0, rngs=nnx.Rngs(0))
     with pytest.raises(ValueError, match="pixels is 223x224; this network takes crops of 224x224"):
         abstract().network(jnp.zeros((1, 223, 224, 3)))
     with pytest.raises(ValueError, match="stage 'layer5' does not exist"):
