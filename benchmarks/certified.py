@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 from jaxiqa import attacks, data, lipschitz, models
+from jaxiqa.cli.runtime import start_jax
 from jaxiqa.core.files import write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.pipeline import scoring_batches
@@ -205,6 +206,7 @@ def main() -> None:
     parser.add_argument("--baseline", required=True, help="NAME=FOLDER of a trained metric of the registry")
     parser.add_argument("--workdir", type=Path, required=True)
     given = parser.parse_args()
+    start_jax()
     splits = data.load("clive", test_fraction=0.2)
     name, equals, folder = given.baseline.partition("=")
     if not (name and equals and folder):

@@ -28,6 +28,7 @@ from sklearn.pipeline import make_pipeline
 from sklearn.preprocessing import StandardScaler
 
 from jaxiqa import data, models
+from jaxiqa.cli.runtime import start_jax
 from jaxiqa.cli.train import train
 from jaxiqa.config import Experiment, folded, load_config, run_folder
 from jaxiqa.config.identity import describe
@@ -83,6 +84,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="the file of the numbers; default: WORKDIR/folds.json")
     parser.add_argument("--head", help="the parameter of that name of the config")
     arguments = parser.parse_args()
+    start_jax()
     chosen = {"head": arguments.head} if arguments.head else {}
     experiment = load_config(arguments.config, **chosen)
     if unknown := set(arguments.variants or ()) - set(experiment.variants):

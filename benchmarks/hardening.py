@@ -23,6 +23,7 @@ from folds import agreement, config_digest, deviation, scores, spread
 from matplotlib.figure import Figure
 
 from jaxiqa import data, models
+from jaxiqa.cli.runtime import start_jax
 from jaxiqa.cli.train import train
 from jaxiqa.config import Average, Experiment, Ranks, folded, load_config, run_folder
 from jaxiqa.core.files import write_bytes, write_text
@@ -134,6 +135,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=IMAGES, help="attacked images of each fold")
     given = parser.parse_args()
+    start_jax()
     experiment = load_config(given.config, **({"backbone": given.backbone} if given.backbone else {}))
     if unknown := set(given.variants) - set(experiment.variants):
         parser.error(f"--variants: no {', '.join(sorted(unknown))}; the config has {', '.join(experiment.variants)}")
