@@ -1,15 +1,17 @@
 """Measure certified metrics: correlation, certificates, the strongest attacks, and median smoothing beside them.
 
     JAXIQA_DATA=/path/to/data python benchmarks/certified.py --metrics runs/certified/0.012 runs/certified/0.024 \\
-        --baseline linearity=runs/teacher/base/seed0 --workdir runs/certified/evidence
+        --baseline jaxiqa-base --rows benchmarks/certified.json
 
-``--metrics`` are folders of ``configs/certified.py``, one per slope; ``--baseline`` is any trained metric of the same
-images. Prints the tables of docs/results_certified.md and draws the frontier, ``frontier.svg``. Finished measurements
-are kept, and a killed run goes on; after another training of a metric, take another ``--workdir``. All changes are
+``--metrics`` are folders of ``configs/certified.py``, one per slope; ``--baseline`` is a metric that comes with jaxiqa,
+or any trained metric of the same images. Prints the tables of docs/results_certified.md and draws the frontier beside
+``--rows``, the file of the numbers. Finished measurements are kept there, with a digest of the metric's weights, so a
+killed run goes on, and metrics that were measured earlier are in the tables without their folders. All changes are
 shares of the range of the labels.
 """
 
 import argparse
+import hashlib
 import json
 import math
 import sys
@@ -21,6 +23,7 @@ from typing import Any
 sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import numpy as np
+from flax import nnx
 
 from jaxiqa import attacks, data, lipschitz, models
 from jaxiqa.cli.runtime import start_jax
@@ -202,34 +205,42 @@ def draw(rows: dict[str, Rows], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--metrics", nargs="+", required=True, help="folders of trained certified metrics")
-    parser.add_argument("--baseline", required=True, help="NAME=FOLDER of a trained metric of the registry")
-    parser.add_argument("--workdir", type=Path, required=True)
+    parser.add_argument("--metrics", nargs="*", default=[], help="folders of trained certified metrics")
+    parser.add_argument("--baseline", help="NAME of a metric that comes with jaxiqa, or NAME=FOLDER of a trained one")
+    parser.add_argument("--rows", type=Path, required=True, help="the file of the numbers")
     given = parser.parse_args()
     start_jax()
     splits = data.load("clive", test_fraction=0.2)
-    name, equals, folder = given.baseline.partition("=")
-    if not (name and equals and folder):
-        parser.error(f"--baseline {given.baseline}: expected NAME=FOLDER, such as linearity=runs/teacher/base/seed0")
     found = {f"certified {Path(place).name}": ("lipschitz_iqa", place) for place in given.metrics}
     if len(found) < len(given.metrics):
         parser.error("--metrics: two folders have the same last name, which is the label; rename one")
-    given.workdir.mkdir(parents=True, exist_ok=True)
-    path, rows = given.workdir / "rows.json", {}
-    if path.exists():
-        rows = json.loads(path.read_text())
-    for label, (kind, place) in {name: (name, folder), **found}.items():
+    if given.baseline:
+        name, _, folder = given.baseline.partition("=")
+        found = {name: (name, folder or None), **found}
+    rows: dict[str, Rows] = json.loads(given.rows.read_text()) if given.rows.exists() else {}
+    for label, (kind, place) in found.items():
+        model = models.load(kind, place)
+        known = rows.setdefault(label, {"weights": digest(model)})
+        if known["weights"] != digest(model):
+            raise SystemExit(f"{given.rows}: {label} has other weights; rename the folder, or name another file")
 
-        def store(measurement: str, row: dict[str, Any], label: str = label) -> None:
-            rows.setdefault(label, {})[measurement] = row
-            write_text(path, json.dumps(rows, indent=1))
+        def store(measurement: str, row: dict[str, Any], known: Rows = known) -> None:
+            known[measurement] = row
+            write_text(given.rows, json.dumps(rows, indent=1))
 
-        measure(models.load(kind, place), splits, rows.get(label, {}), store)
-    rows = {label: rows[label] for label in (name, *found)}
-    for label in found:
-        check(label, rows[label])
+        measure(model, splits, known, store)
+    for label, row in rows.items():
+        if "certificates" in row["agreement"]:
+            check(label, row)
+    rows = dict(sorted(rows.items(), key=lambda item: ("constant" in item[1]["agreement"], item[0])))
     print(tables(rows))
-    draw(rows, given.workdir / "frontier.svg")
+    draw(rows, given.rows.with_suffix(".svg"))
+
+
+def digest(model: Any) -> str:
+    """Return a digest of a metric's weights."""
+    leaves = jax.tree.leaves(nnx.state(model))
+    return hashlib.sha256(b"".join(np.asarray(leaf).tobytes() for leaf in leaves)).hexdigest()[:16]
 
 
 def check(label: str, found: Rows) -> None:
