@@ -32,6 +32,7 @@ from jaxiqa.cli.runtime import start_jax
 from jaxiqa.cli.train import train
 from jaxiqa.config import Experiment, folded, load_config, run_folder
 from jaxiqa.config.identity import describe
+from jaxiqa.core.allocator import keep_freed_memory
 from jaxiqa.core.files import write_text
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.measures.correlation import plcc, srocc
@@ -84,6 +85,7 @@ def main() -> None:
     parser.add_argument("--rows", type=Path, help="the file of the numbers; default: WORKDIR/folds.json")
     parser.add_argument("--head", help="the parameter of that name of the config")
     arguments = parser.parse_args()
+    keep_freed_memory()
     start_jax()
     chosen = {"head": arguments.head} if arguments.head else {}
     experiment = load_config(arguments.config, **chosen)

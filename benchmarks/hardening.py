@@ -26,6 +26,7 @@ from jaxiqa import data, models
 from jaxiqa.cli.runtime import start_jax
 from jaxiqa.cli.train import train
 from jaxiqa.config import Average, Experiment, Ranks, folded, load_config, run_folder
+from jaxiqa.core.allocator import keep_freed_memory
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
@@ -135,6 +136,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--images", type=int, default=IMAGES, help="attacked images of each fold")
     given = parser.parse_args()
+    keep_freed_memory()
     start_jax()
     experiment = load_config(given.config, **({"backbone": given.backbone} if given.backbone else {}))
     if unknown := set(given.variants) - set(experiment.variants):

@@ -1,11 +1,9 @@
 """Settings of all tests: two CPU devices, the compilation cache, and the folder of reference data."""
 
 import builtins
-import ctypes
 import gc
 import hashlib
 import os
-import sys
 import time
 from pathlib import Path
 
@@ -61,13 +59,13 @@ def _room_for_programs():
     yield
     import jax
 
+    from jaxiqa.core.allocator import return_freed_memory
     from jaxiqa.core.compiled import MAPS, memory_maps
 
     if memory_maps() > MAPS or resident_bytes() > RESIDENT:
         jax.clear_caches()
         gc.collect()
-        if sys.platform == "linux" and (trim := getattr(ctypes.CDLL(None), "malloc_trim", None)):
-            trim(0)  # glibc keeps freed memory
+        return_freed_memory()
 
 
 def resident_bytes() -> int:

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from rich.logging import RichHandler
 
-from jaxiqa.core.allocator import keep_freed_memory
 from jaxiqa.core.files import MENDS
 from jaxiqa.core.interrupts import INTERRUPTED
 from jaxiqa.core.progress import messages
@@ -64,11 +63,10 @@ def is_out_of_memory(error: BaseException) -> bool:
 
 
 def start_jax() -> None:
-    """Set up memory, logging and the cache of compiled programs, in $JAX_COMPILATION_CACHE_DIR or the user's folder.
+    """Set up logging and the cache of compiled programs, in $JAX_COMPILATION_CACHE_DIR or the user's cache folder.
 
     If there is neither, as for a user without a home folder, programs are compiled again in every run.
     """
-    keep_freed_memory()
     import jax
 
     logging.basicConfig(level=logging.WARNING, format="%(message)s", handlers=[RichHandler(console=messages)])

@@ -15,6 +15,7 @@ from jaxiqa.cli.options import from_command_line
 from jaxiqa.cli.processes import HELP, processes, take_place
 from jaxiqa.cli.runtime import explained
 from jaxiqa.config import Experiment, check_experiment, folded, root_folder, run_folder, trained_variants
+from jaxiqa.core.allocator import keep_freed_memory
 
 
 def main(arguments: Sequence[str] | None = None, program: str | None = None) -> None:
@@ -24,6 +25,7 @@ def main(arguments: Sequence[str] | None = None, program: str | None = None) -> 
         others, place = take_place(words)
         experiment = from_command_line(f"{__doc__}\n{HELP}", others, program=program)
         check_experiment(experiment)
+        keep_freed_memory()  # training runs two programs all the time; an evaluation runs many
         with processes(place):
             for part in folded(experiment):
                 train(part, command=shlex.join(["jaxiqa", "train", *words]))

@@ -65,7 +65,6 @@ def computing(pool: Pool | None) -> Iterator[Any]:
     Raises:
         ValueError: Ray is not installed, the address does not answer, or there are too few devices.
     """
-    from jaxiqa.core.allocator import kept_by_children
     from jaxiqa.core.workers import Workers, alone, places
 
     if pool is None:
@@ -87,8 +86,7 @@ def computing(pool: Pool | None) -> Iterator[Any]:
         ray._private.worker.print_to_stdstream = lambda *arguments, **options: None
     quiet: dict[str, Any] = {"log_to_driver": False, "logging_level": "CRITICAL"}
     if pool.address is None:
-        with kept_by_children():
-            ray.init("local", include_dashboard=False, **quiet)
+        ray.init("local", include_dashboard=False, **quiet)
     else:
         try:
             if pool.address != "auto":  # Ray would try for a minute

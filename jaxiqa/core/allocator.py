@@ -3,14 +3,10 @@
 import ctypes
 import os
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from importlib.util import find_spec
 
 ARENAS, MAPPED, TRIM = -8, -4, -1
 """Parameters of glibc's ``mallopt``: the largest number of heaps and of mapped blocks; free bytes that are kept."""
-TUNABLES = f"glibc.malloc.arena_max=1:glibc.malloc.mmap_max=0:glibc.malloc.trim_threshold={2**40}"
-"""The same settings in the environment of a process, which reads them when it starts."""
 
 
 def keep_freed_memory() -> bool:
@@ -20,8 +16,8 @@ def keep_freed_memory() -> bool:
     system at once, and each of their pages costs a page fault when it is next written: 180,000 in a training step of
     EfficientNet-Lite0 on 8 images of 224×224. benchmarks/README.md has the time that is saved.
 
-    The process then holds as much memory as it has ever used. Threads that are older than this call are not covered, so
-    call it before JAX computes.
+    Blocks of other sizes may not fit into the gaps, and the process grows: call `return_freed_memory` before another
+    program runs. Threads that are older than this call are not covered, so call it before JAX computes.
 
     >>> import subprocess, sys
     >>> program = "from jaxiqa.core.allocator import keep_freed_memory; print(keep_freed_memory())"
@@ -35,21 +31,10 @@ def keep_freed_memory() -> bool:
     return all([library.mallopt(ARENAS, 1), library.mallopt(MAPPED, 0), library.mallopt(TRIM, -1)])
 
 
-@contextmanager
-def kept_by_children() -> Iterator[None]:
-    """Let processes that start in the block keep freed memory, where `is_useful`: the variable GLIBC_TUNABLES.
-
-    For a process whose threads start before its Python code, such as a worker of Ray.
-    """
-    name = "GLIBC_TUNABLES"
-    useful = is_useful()
-    if useful:
-        os.environ[name] = TUNABLES
-    try:
-        yield
-    finally:
-        if useful:
-            del os.environ[name]
+def return_freed_memory() -> None:
+    """Give memory that is free back to the system, where the C library can."""
+    if _is_glibc():
+        ctypes.CDLL(None).malloc_trim(0)
 
 
 def is_useful() -> bool:
@@ -59,8 +44,11 @@ def is_useful() -> bool:
     usual one if a variable LD_PRELOAD, GLIBC_TUNABLES or MALLOC_… is set.
     """
     names = ("MALLOC_", "GLIBC_TUNABLES", "LD_PRELOAD")
-    if sys.platform != "linux" or any(name.startswith(names) for name in os.environ):
+    if not _is_glibc() or any(name.startswith(names) for name in os.environ):
         return False
     platforms = os.environ.get("JAX_PLATFORMS", "")
-    only_cpu = platforms == "cpu" if platforms else not (find_spec("jax_plugins") or find_spec("libtpu"))
-    return only_cpu and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")
+    return platforms == "cpu" if platforms else not (find_spec("jax_plugins") or find_spec("libtpu"))
+
+
+def _is_glibc() -> bool:
+    return sys.platform == "linux" and hasattr(ctypes.CDLL(None), "gnu_get_libc_version")

@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from jaxiqa.core.allocator import return_freed_memory
 from jaxiqa.core.files import writing
 from jaxiqa.core.interrupts import stop_signal
 from jaxiqa.core.processes import first_does, from_first, gathered, in_turn, is_first, local
@@ -198,6 +199,7 @@ def fit(
                 _check_finite(losses, done)
                 seconds = time.perf_counter() - began
                 check_weights(at_start, state.params, state.batch_stats, done)
+                return_freed_memory()  # the next program has arrays of other sizes
                 kept = kept_params(state, constants["masks"])
                 predictions = score(kept, state.batch_stats, validation, batch_size)
                 row = epoch_row(state, done // per_epoch, per_epoch, predictions, validation.mos, seconds)
@@ -209,6 +211,7 @@ def fit(
                 first_does(lambda: write_rows(folder, history))
                 write_scalars(row)
                 checkpoints.save(done, state)
+                return_freed_memory()
                 losses, began = [], time.perf_counter()
                 came = int(gathered(np.int32(max(stopping, default=0))).max())
             if came:
