@@ -220,8 +220,9 @@ def main() -> None:
     rows: dict[str, Rows] = json.loads(given.rows.read_text()) if given.rows.exists() else {}
     for label, (kind, place) in found.items():
         model = models.load(kind, place)
-        known = rows.setdefault(label, {"weights": digest(model)})
-        if known["weights"] != digest(model):
+        weights = digest(model)
+        known = rows.setdefault(label, {"weights": weights})
+        if known["weights"] != weights:
             raise SystemExit(f"{given.rows}: {label} has other weights; rename the folder, or name another file")
 
         def store(measurement: str, row: dict[str, Any], known: Rows = known) -> None:
@@ -229,6 +230,11 @@ def main() -> None:
             write_text(given.rows, json.dumps(rows, indent=1))
 
         measure(model, splits, known, store)
+    if not rows:
+        parser.error(f"{given.rows} has no numbers yet; give --metrics, --baseline or both")
+    last = f"smoothing {RADII['l2'][-1]}"
+    if unfinished := [label for label, row in rows.items() if last not in row]:
+        raise SystemExit(f"{given.rows}: not all of {', '.join(unfinished)} is measured; give its folder again")
     for label, row in rows.items():
         if "certificates" in row["agreement"]:
             check(label, row)

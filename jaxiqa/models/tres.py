@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import nnx
-from jaxtyping import Array, Float
+from jaxtyping import Array
 
 from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
@@ -18,6 +18,7 @@ from jaxiqa.core.types import Images, PRNGKey, Scores
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
+from jaxiqa.models.tres_ranking import ranking_triplets
 from jaxiqa.nn.backbones import BACKBONES, BACKBONES_WITH_LEVELS, resnet
 from jaxiqa.nn.crops import Crops, grid_crops, random_crops, uniform_crops
 from jaxiqa.nn.dropout import Dropout
@@ -48,27 +49,6 @@ RECIPE = Recipe(
 """The published code for KonIQ-10k; its losses are in `TReS.total_loss`.
 
 **Differs**: the code begins with a new Adam in each epoch; here Adam goes on."""
-
-
-def ranking_triplets(predictions: Float[Array, " b"], mos: Float[Array, " b"]) -> Float[Array, ""]:
-    """Return the loss of two triplets of a batch, so that extreme images keep their order and distance.
-
-    With the images sorted by their labels y₁ ≤ y₂ ≤ … ≤ yₙ and their predictions p,
-
-        max(0, |p₁ − p₂| − |p₁ − pₙ| + (yₙ − y₂)) + max(0, |pₙ − pₙ₋₁| − |pₙ − p₁| + (yₙ₋₁ − y₁)).
-
-    >>> mos = jnp.array([10.0, 50.0, 20.0, 90.0])
-    >>> float(ranking_triplets(mos, mos)), float(ranking_triplets(0 * mos, mos))
-    (0.0, 110.0)
-    """
-    order = jnp.argsort(mos)
-    low, second, last, high = order[0], order[1], order[-2], order[-1]
-
-    def triplet(anchor: Array, near: Array, far: Array, margin: Array) -> Array:
-        p = predictions
-        return jax.nn.relu(jnp.abs(p[anchor] - p[near]) - jnp.abs(p[anchor] - p[far]) + margin)
-
-    return triplet(low, second, high, mos[high] - mos[second]) + triplet(high, last, low, mos[last] - mos[low])
 
 
 class TReS(Metric):

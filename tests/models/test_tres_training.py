@@ -6,7 +6,8 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from jaxiqa.models.tres import TReS, ranking_triplets
+from jaxiqa.models.tres import TReS
+from jaxiqa.models.tres_ranking import ranking_triplets
 from jaxiqa.train.losses import LOSSES
 
 

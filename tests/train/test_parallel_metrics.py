@@ -22,7 +22,7 @@ from jaxiqa.train.step import DEFAULTS, make_step
 pytestmark = pytest.mark.slow
 SIZES = {"metaiqa": (224, 224), "paq2piq": (48, 64), "tres": (224, 224)}
 CROPS = {"tres"}
-"""Metrics that train on crops: TReS ranks their scores (`jaxiqa.models.tres.ranking_triplets`)."""
+"""Metrics that train on crops: TReS ranks their scores (`jaxiqa.models.tres_ranking.ranking_triplets`)."""
 COUNT = 4
 
 
