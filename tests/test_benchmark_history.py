@@ -56,7 +56,7 @@ def test_errors_name_what_exists(folder):
 
 
 def test_the_committed_history_can_be_read_and_listed():
-    known = {"accelerators", "attacks", "compiling", "defenses", "layers", "models", "smoothing"}
+    known = {"accelerators", "allocator", "attacks", "compiling", "defenses", "layers", "models", "smoothing"}
     assert set(history.names()) - {"devices"} == known  # the latter once a device was measured
     for name in history.names():
         for lines in history.entries(name).values():
