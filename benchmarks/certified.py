@@ -180,22 +180,26 @@ def tables(rows: dict[str, Rows]) -> str:
 
 
 def draw(rows: dict[str, Rows], path: Path) -> None:
-    """Draw SROCC against the certificate at ℓ∞ 2/255; and the strongest change found, as an open marker."""
+    """Draw SROCC against the certificate at ℓ∞ 2/255; and the strongest change found, as an open marker.
+
+    A line joins the metrics of which the folder is named by its slope.
+    """
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
     axes = figure.subplots()
     place = f"linf {2 / 255:.5f}"
-    points = [row for row in rows.values() if "certificates" in row["agreement"]]
-    points.sort(key=lambda row: row["agreement"]["certificates"][place])
-    certificates = [row["agreement"]["certificates"][place] for row in points]
-    correlations = [row["agreement"]["val srocc"] for row in points]
-    axes.plot(certificates, correlations, "o-", label="certified: no change is larger")
-    axes.plot([row[f"APGD-100 {place}"]["largest"] for row in points], correlations, "o", mfc="none", label="APGD-100")
-    for name, row in rows.items():
-        if "certificates" not in row["agreement"]:
-            gain = row[f"APGD-100 {place}"]["largest"]
-            axes.plot(gain, row["agreement"]["val srocc"], "s", mfc="none", label=f"{name}, APGD-100: no certificate")
+    found = {name: row["agreement"]["val srocc"] for name, row in rows.items()}
+    gains = {name: row[f"APGD-100 {place}"]["largest"] for name, row in rows.items()}
+    limits = {name: row["agreement"].get("certificates", {}).get(place) for name, row in rows.items()}
+    line = sorted((name for name in rows if name.split()[-1].replace(".", "").isdigit()), key=lambda n: limits[n])
+    axes.plot([limits[name] for name in line], [found[name] for name in line], "o-", label="no change is larger")
+    axes.plot([gains[name] for name in line], [found[name] for name in line], "o", mfc="none", label="APGD-100")
+    for name in rows.keys() - line:
+        marker = {"marker": "s", "mfc": "none", "linestyle": "", "label": f"{name}, APGD-100: no certificate"}
+        if limits[name]:
+            marker = {"marker": "x", "linestyle": "", "label": name}
+        axes.plot(limits[name] or gains[name], found[name], **marker)
     axes.set(xscale="log", xlabel="largest change of the score at ℓ∞ 2/255, share of the labels' range")
     axes.set_ylabel("SROCC on the validation images")
     axes.grid(alpha=0.3)

@@ -8,7 +8,8 @@ of 256×256. The fitted calibration, about 1.2, counts too; together 0.0288 is a
 perturbation of 2/255. One run per slope gives the frontier of correlation and certificate. The teacher scores distorted
 parts of the training images, never images that decide the epoch; human scores count a tenth as much, as there are few.
 ``--teacher`` is a metric that comes with jaxiqa, or the folder of a run with the same training images. Without it the
-metric learns from human scores only.
+metric learns from human scores only. With ``--target ssim`` the teacher scores the parts before their distortion, and
+each is worth that score less 1 − SSIM; ``--loss ranked_mse`` adds a price on pairs in the wrong order.
 
 ``--scale accelerator`` has more channels and longer training.
 """
@@ -26,12 +27,18 @@ EPOCHS = {"small": 60, "accelerator": 1000}
 
 
 def get_config(
-    scale: Literal["small", "accelerator"] = "small", slope: float = 0.024, teacher: str = "", copies: int = 20
+    scale: Literal["small", "accelerator"] = "small",
+    slope: float = 0.024,
+    teacher: str = "",
+    copies: int = 20,
+    target: Literal["teacher", "ssim"] = "teacher",
+    loss: Literal["mse", "ranked_mse"] = "mse",
 ) -> Experiment:
+    distil = Distil(weight=10.0, weights=teacher, distorted=copies, target=target) if teacher else None
     training = Training(
         epochs=EPOCHS[scale],
         batch_size=16,
-        loss="mse",
+        loss=loss,
         labels="unit",
         select="srocc",
         learning_rate=2e-3,
@@ -41,7 +48,7 @@ def get_config(
         flip=True,
         crops=0,
         average=0.99,
-        distil=Distil(weight=10.0, weights=teacher, distorted=copies) if teacher else None,
+        distil=distil,
     )
     clive = Data("clive", options={"test_fraction": 0.2})
     model = Model(metric="lipschitz_iqa", input_size=SIZE, options=NETWORKS[scale] | {"slope": slope})

@@ -4,6 +4,7 @@ Nothing slow is imported here, so that ``--help`` is fast. Apart from the two sc
 `jaxiqa.train.startup` take parts of a config; all other code gets its fields as arguments.
 """
 
+from jaxiqa.config.additions import Adversarial, Distil, Jacobian, NormPenalty, SoftLabels, Spectral
 from jaxiqa.config.checks import blocks_of, check_experiment
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import (
@@ -22,21 +23,7 @@ from jaxiqa.config.experiment import Experiment, folded, root_folder, run_folder
 from jaxiqa.config.identity import describe
 from jaxiqa.config.loading import load_config
 from jaxiqa.config.recommended import recommended_training
-from jaxiqa.config.training import (
-    Adversarial,
-    Average,
-    Block,
-    Distil,
-    Jacobian,
-    Model,
-    NormPenalty,
-    Prune,
-    Saved,
-    Spectral,
-    Tail,
-    Training,
-    Variant,
-)
+from jaxiqa.config.training import Average, Block, Model, Prune, Saved, Tail, Training, Variant
 
 __all__ = [
     "Adaptive",
@@ -58,6 +45,7 @@ __all__ = [
     "Prune",
     "Ranks",
     "Saved",
+    "SoftLabels",
     "Spectral",
     "Subset",
     "Tail",

@@ -38,8 +38,8 @@ def check_experiment(experiment: Experiment) -> None:
         for label, block in blocks_of(variant, where).items():
             _check_place(f"{label}.where", block.where)
         _check_training(f"{where}.training", variant.training)
-        if variant.training.distil:
-            _check_teacher(f"{where}.training.distil", variant, seen)
+        if variant.training.taught:
+            _check_teacher(f"{where}.training", variant, seen)
         if variant.prune and not 0 <= variant.prune.amount < 1:
             raise ValueError(f"{where}.prune.amount={variant.prune.amount}; expected a share in [0, 1), such as 0.1")
         if variant.prune and variant.prune.steps < 1:
@@ -161,22 +161,24 @@ def _check_training(where: str, training: Training) -> None:
                     _check_positive(f"{where}.{name}.{field}", getattr(chosen, field))
     if training.distil and training.distil.distorted < 0:
         raise ValueError(f"{where}.distil.distorted={training.distil.distorted}; expected at least 0")
-    if (distil := training.distil) and distil.labelled:
-        if not 0 <= distil.weight <= 1:
-            raise ValueError(f"{where}.distil.weight={distil.weight}; expected a share in [0, 1], as labelled=True")
-        if distil.data is not None or distil.distorted:
-            raise ValueError(f"{where}.distil has labelled=True and other images; leave out data and distorted")
+    if (distil := training.distil) and distil.target != "teacher" and not distil.distorted:
+        raise ValueError(f"{where}.distil.target={distil.target!r} compares images with distorted ones; give distorted")
+    if training.soft_labels and not 0 < training.soft_labels.share <= 1:
+        raise ValueError(f"{where}.soft_labels.share={training.soft_labels.share}; expected a share in (0, 1]")
     if training.distil and training.batch_size == 1:
         raise ValueError(f"{where}.batch_size=1; expected at least 2, since distil compares the images of a batch")
 
 
 def _check_teacher(where: str, variant: Variant, earlier: list[str]) -> None:
-    assert variant.training.distil
-    if variant.training.distil.weights is not None:
-        if variant.training.distil.teacher is not None:
+    if variant.training.distil and variant.training.soft_labels:
+        raise ValueError(f"{where} has distil and soft_labels, but one teacher at most; leave out one of them")
+    chosen, where = variant.training.taught, f"{where}.{'distil' if variant.training.distil else 'soft_labels'}"
+    assert chosen
+    if chosen.weights is not None:
+        if chosen.teacher is not None:
             raise ValueError(f"{where}: teacher and weights are both given; give one of them")
         return
-    teacher = variant.training.distil.teacher or variant.parent
+    teacher = chosen.teacher or variant.parent
     if teacher is None:
         raise ValueError(
             f"{where}.teacher=None, but the variant has no parent; name an earlier variant, or give weights"

@@ -39,9 +39,9 @@ def chain(experiment: Experiment, variant: str) -> list[str]:
 
 def teacher_of(variant: Variant | Average | Saved) -> str | None:
     """Return the name of the variant that teaches another one, or None."""
-    if not isinstance(variant, Variant) or variant.training.distil is None or variant.training.distil.weights:
+    if not isinstance(variant, Variant) or not (chosen := variant.training.taught) or chosen.weights:
         return None
-    return variant.training.distil.teacher or variant.parent
+    return chosen.teacher or variant.parent
 
 
 def _links(experiment: Experiment, variant: str) -> list[dict[str, Any]]:
@@ -146,6 +146,7 @@ LATER: dict[str, Any] = {
     "jacobian": None,
     "spectral": None,
     "distil": None,
+    "soft_labels": None,
     "attacked_mode": "eval",
 }
 """Fields of a training that are left out with this value, so that runs from before they existed can continue."""
@@ -157,7 +158,7 @@ def _described(variant: Variant) -> dict[str, Any]:
         if described["training"][name] == unused:
             del described["training"][name]
     if distil := described["training"].get("distil"):
-        for name, unused in (("weights", None), ("distorted", 0), ("labelled", False)):
+        for name, unused in (("weights", None), ("distorted", 0), ("target", "teacher")):
             if distil[name] == unused:
                 del distil[name]
     if adversarial := described["training"].get("adversarial"):

@@ -1,6 +1,7 @@
 """The recommended hardening of a trained metric, as a training: what ``configs/recommended.py`` runs."""
 
-from jaxiqa.config.training import Adversarial, Distil, Training
+from jaxiqa.config.additions import Adversarial, SoftLabels
+from jaxiqa.config.training import Training
 
 RADIUS = 1.5 / 255
 """Largest radius of the attacks in training, in [0, 1] pixel units."""
@@ -56,5 +57,5 @@ def recommended_training(
         average=0.995,
         select="last",
         adversarial=attack,
-        distil=Distil(0.75, teacher=teacher, labelled=True),
+        soft_labels=SoftLabels(0.75, teacher),
     )

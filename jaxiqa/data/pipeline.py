@@ -145,8 +145,8 @@ def check_crop(crop: tuple[int, int], size: tuple[int, ...], *, where: str) -> N
 
 
 def cut(
-    pixels: UInt8[np.ndarray, "h w 3"], crop: tuple[int, int], place: tuple[float, float]
-) -> UInt8[np.ndarray, "height width 3"]:
+    pixels: UInt8[np.ndarray, "h w c"], crop: tuple[int, int], place: tuple[float, float]
+) -> UInt8[np.ndarray, "height width c"]:
     """Return the crop at a place, see `View`.
 
     >>> cut(np.arange(48, dtype=np.uint8).reshape(4, 4, 3), (2, 4), (0.99, 0.5))[:, 0, 0].tolist()
@@ -156,8 +156,10 @@ def cut(
     return pixels[top : top + crop[0], left : left + crop[1]]
 
 
-def resize(pixels: UInt8[np.ndarray, "h w 3"], size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width 3"]:
-    """Resize an 8-bit image to (height, width), bilinear and antialiased; None: no resize.
+def resize(pixels: UInt8[np.ndarray, "h w c"], size: tuple[int, int] | None) -> UInt8[np.ndarray, "height width c"]:
+    """Resize an 8-bit image of three channels to (height, width), bilinear and antialiased.
+
+    An image of that size, or any image for None, is returned as it is.
 
     >>> resize(np.zeros((4, 6, 3), np.uint8), (2, 3)).shape
     (2, 3, 3)

@@ -42,16 +42,15 @@ def additions(
     """
     training, teacher = trained_variants(experiment)[name].training, teacher_scores(experiment, name, seed, train)
     layers = backbone_layers(model, training.freeze) if training.spectral else ()
+    low, high = (float(label) for label in train.labels(np.array([train.mos.min(), train.mos.max()])))
     augment = None
     if chosen := training.adversarial:
-        low, high = (float(label) for label in train.labels(np.array([train.mos.min(), train.mos.max()])))
         augment = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
-    if training.distil and training.distil.labelled:
-        augment = Partial(soften, teacher, training.distil.weight, augment or DEFAULTS["augment"])
-        teacher = None
+    if training.soft_labels:
+        augment = Partial(soften, teacher, training.soft_labels.share, augment or DEFAULTS["augment"])
     return {
         "augment": augment,
-        "penalty": make_penalty(training, layers=layers, teacher=teacher, unit=unit or {}),
+        "penalty": make_penalty(training, layers=layers, teacher=teacher, unit=unit or {}, labels=(low, high)),
         "attacked_mode": training.attacked_mode,
     }
 
@@ -59,16 +58,16 @@ def additions(
 def teacher_scores(experiment: Experiment, name: str, seed: int, train: Examples) -> Affine | None:
     """Return the scores of a variant's teacher in the unit of the labels; None without a teacher."""
     variant = trained_variants(experiment)[name]
-    training = variant.training
+    chosen = variant.training.taught
     zero, one = (float(label) for label in train.labels(np.array([0.0, 1.0])))  # labels are an affine map of scores
-    if training.distil and training.distil.weights:
-        taught = models.load_run(run_path(training.distil.weights))
+    if chosen and chosen.weights:
+        taught = models.load_run(run_path(chosen.weights))
         return Affine(models.score_fn(taught), one - zero, zero)
     if known := teacher_of(variant):
         taught = trained(experiment, known, seed)
         k, b = (float(value) for value in taught.calibration[:2])
         parts = split_model(taught)
-        raw = raw_score_fn(parts, parts.params, parts.batch_stats, items=bool(training.crops))
+        raw = raw_score_fn(parts, parts.params, parts.batch_stats, items=bool(variant.training.crops))
         return Affine(raw, k * (one - zero), b * (one - zero) + zero)
     return None
 

@@ -14,7 +14,8 @@ from jaxtyping import Array, Float
 
 from jaxiqa.config import Training
 from jaxiqa.core.types import Images, ScoreFn, Scores
-from jaxiqa.defenses import jacobian_penalty, norm_penalty
+from jaxiqa.defenses import LABELS, jacobian_penalty, norm_penalty, relabel
+from jaxiqa.defenses.adversarial_training import Distance
 from jaxiqa.layers import spectral_norm
 from jaxiqa.models.metric import Metric
 from jaxiqa.nn.fold import followed_by_norm
@@ -47,14 +48,16 @@ def make_penalty(
     layers: LayerPaths = (),
     teacher: ScoreFn | None = None,
     unit: Mapping[str, Line] = MappingProxyType({}),
+    labels: tuple[float, float] = (0.0, 1.0),
 ) -> Penalty | None:
     """Return the sum of all penalties that a training names, for `jaxiqa.train.loop.fit`; None if it names none.
 
     Args:
         training: complete (`jaxiqa.train.recipes.with_recipes`).
         layers: the result of `backbone_layers`, for ``training.spectral``.
-        teacher: scores of the teacher in the unit of the labels, for ``training.distil``.
+        teacher: scores of the teacher in the unit of the labels, for ``training.distil``; others do not use it.
         unit: of the metric's own scores, see `jaxiqa.train.units`.
+        labels: the lowest and the highest label, for ``training.distil.target``.
     """
     parts: list[Penalty] = []
     if norm := training.norm_penalty:
@@ -63,9 +66,11 @@ def make_penalty(
         parts.append(Partial(partial(_jacobian, jacobian.stage), step=jacobian.step, weight=jacobian.weight))
     if spectral := training.spectral:
         parts.append(Partial(partial(_spectral, layers), limit=spectral.limit, weight=spectral.weight))
-    if (distil := training.distil) and not distil.labelled:
+    if distil := training.distil:
         assert training.loss is not None
         compare = partial(_distil, LOSSES[training.loss], partial(on, dict(unit), SCORE))
+        if distil.target != "teacher":
+            teacher = Partial(partial(_lowered, LABELS[distil.target]), teacher, low=labels[0], high=labels[1])
         parts.append(Partial(compare, teacher, weight=distil.weight))
     return Partial(_sum, tuple(parts)) if parts else None
 
@@ -109,7 +114,13 @@ def _distil(
     weight: Any,
 ) -> Array:
     images = batch["unlabelled"]
-    return weight * loss(gather(in_unit(score_fn(images))), gather(teacher(images)))
+    return weight * loss(gather(in_unit(score_fn(images[..., :3]))), gather(teacher(images)))
+
+
+def _lowered(distance: Distance, teacher: ScoreFn, pairs: Float[Array, "b h w 6"], *, low: Any, high: Any) -> Scores:
+    """Return the teacher's scores of the undistorted images (the last three channels), lowered by the distance."""
+    images, before = pairs[..., :3], pairs[..., 3:]
+    return relabel(teacher(before), distance(before, images), low=low, high=high)
 
 
 def excess(norms: Float[Array, " n"], limit: Float[Array, ""] | float) -> Float[Array, ""]:

@@ -62,12 +62,13 @@ def example_source(split: data.Split, size: tuple[int, int] | None, training: Tr
 def unlabelled_source(experiment: Experiment, name: str, splits: dict) -> Examples | None:
     """Return the images on which a variant learns from its teacher, shown like the labelled ones; None without one."""
     training = trained_variants(experiment)[name].training
-    if training.distil is None or training.distil.labelled:
+    if training.distil is None:
         return None
     split = splits["train"] if training.distil.data is None else unlabelled_split(f"variants.{name}", training.distil)
     if training.distil.distorted:
         size = training.resize or experiment.model.input_size
-        split = data.distorted(split, training.distil.distorted, size=size)
+        paired = training.distil.target != "teacher"
+        split = data.distorted(split, training.distil.distorted, size=size, paired=paired)
         split = replace(split, mos=np.zeros(len(split), np.float32))
     return example_source(split, experiment.model.input_size, training)
 

@@ -258,9 +258,10 @@ def _check_penalties(where: str, training: Training, model: Any) -> None:
             trained_layers(model, training.freeze)
     if training.distil and training.distil.data:
         _check_data(f"{where}.distil.data", training.distil.data)
-    if training.distil and training.distil.weights:
-        with named(f"{where}.distil.weights={training.distil.weights!r}"):
-            run_folder(run_path(training.distil.weights))  # raises the error if there is none
+    if (chosen := training.taught) and chosen.weights:
+        label = "distil" if training.distil else "soft_labels"
+        with named(f"{where}.{label}.weights={chosen.weights!r}"):
+            run_folder(run_path(chosen.weights))  # raises the error if there is none
 
 
 def _check_attack(where: str, chosen: Adversarial) -> None:

@@ -201,8 +201,8 @@ def frozen_stages(model: Metric, freeze: str | None) -> tuple[str, ...]:
 def needs_images(variant: Variant) -> bool:
     """Return whether training changes, crops or inverts images, so that a frozen trunk's output cannot be stored."""
     training = variant.training
-    added = training.adversarial or training.norm_penalty or training.jacobian or training.spectral or training.distil
-    return bool(added or training.crops or training.flip == "both")
+    added = training.adversarial or training.norm_penalty or training.jacobian or training.spectral
+    return bool(added or training.taught or training.crops or training.flip == "both")
 
 
 def augmentation(chosen: Adversarial, *, low: float, high: float, distance: Callable | None = None) -> Any:

@@ -52,6 +52,16 @@ def test_parts_keep_the_proportions_of_the_size_and_lie_anywhere(size, shape):
     assert np.median(ratios) == pytest.approx(shape[0] / shape[1], rel=0.1)
 
 
+def test_pairs_have_the_part_before_its_distortion():
+    copies, pairs = distorted(SPLIT, 5, size=(20, 30)), distorted(SPLIT, 5, size=(20, 30), paired=True)
+    moved = 0
+    for index in range(len(pairs)):
+        assert pairs.read(index).shape == (20, 30, 6)
+        np.testing.assert_array_equal(pairs.read(index)[..., :3], copies.read(index))
+        moved += (pairs.read(index)[..., 3:] != copies.read(index)).any()
+    assert 20 < moved < 40
+
+
 def test_more_copies_are_needed():
     with pytest.raises(ValueError, match="distorted"):
         distorted(SPLIT, 0)

@@ -16,11 +16,13 @@ from jaxiqa.config import (
     Evaluation,
     Experiment,
     Model,
+    SoftLabels,
     Training,
     Variant,
     describe,
     run_folder,
 )
+from jaxiqa.ops.ssim import ssim
 from jaxiqa.train.additions import additions
 from jaxiqa.train.experiment import load_data, train_variant
 from jaxiqa.train.recipes import with_recipes
@@ -76,10 +78,43 @@ def test_the_penalty_is_the_distance_from_the_teacher_in_the_unit_of_the_labels(
 
 
 @pytest.mark.slow
-def test_a_labelled_teacher_mixes_its_scores_of_clean_images_into_the_labels(teacher):
-    chosen = experiment(teacher, weight=0.75, distorted=0, labelled=True)
-    attacked = replace(chosen.variants["base"].training, adversarial=Adversarial(8 / 255, "fgsm", {}, **UNCHANGED))
-    chosen = with_recipes(replace(chosen, variants={"base": Variant(attacked)}))
+def test_the_target_may_be_the_score_before_the_distortion_lowered_by_a_distance(teacher):
+    chosen = with_recipes(experiment(teacher, target="ssim"))
+    splits = load_data(chosen, ["base"])
+    shown = unlabelled_source(chosen, "base", splits)
+    pairs = jnp.asarray(shown.inputs(0, 8))
+    images, before = pairs[..., :3], pairs[..., 3:]
+    moved = np.abs(np.asarray(images - before)).max((1, 2, 3)) > 0
+    assert 0 < moved.sum() < len(moved)
+    student, taught = models.build(metric="lipschitz_iqa", **STUDENT.options), models.load_run(teacher)
+    train = example_source(splits["train"], None, chosen.variants["base"].training)
+    penalty = additions(chosen, "base", 0, student, train, {})["penalty"]
+    low, high = train.mos.min(), train.mos.max()
+    far = 1 - np.asarray(ssim(before, images))
+    assert (far[moved] > 1e-4).all()
+    np.testing.assert_allclose(far[~moved], 0, atol=1e-5)
+    wanted = np.clip((np.asarray(taught(before)) - low) / (high - low) - far, 0, 1)
+    expected = 4.0 * np.mean((np.asarray(student.raw(images)) - wanted) ** 2)
+    keys = jax.random.split(jax.random.key(0), len(images))
+    found = penalty(student.raw, {"image": images, "unlabelled": pairs}, keys, gather=lambda x: x)
+    assert float(found) == pytest.approx(expected, rel=2e-3)
+
+
+def test_such_a_target_needs_distorted_images(teacher):
+    with pytest.raises(ValueError, match=r"variants.base.training.distil.target='ssim'.*give distorted"):
+        check_training(experiment(teacher, target="ssim", distorted=0))
+
+
+def softened(weights, share=0.75, **changes):
+    changes = {"distil": None, "soft_labels": SoftLabels(share, weights=str(weights))} | changes
+    training = replace(experiment(weights).variants["base"].training, **changes)
+    return replace(experiment(weights), variants={"base": Variant(training)})
+
+
+@pytest.mark.slow
+def test_soft_labels_are_mixed_from_labels_and_scores_of_clean_images(teacher):
+    attack = Adversarial(8 / 255, "fgsm", {}, **UNCHANGED)
+    chosen = with_recipes(softened(teacher, adversarial=attack))
     check_training(chosen)
     splits = load_data(chosen, ["base"])
     assert unlabelled_source(chosen, "base", splits) is None
@@ -95,10 +130,17 @@ def test_a_labelled_teacher_mixes_its_scores_of_clean_images_into_the_labels(tea
     np.testing.assert_allclose(labels, np.clip(wanted, 0, 1), atol=1e-5)
 
 
-@pytest.mark.parametrize("change", [{"weight": 1.5, "distorted": 0}, {"weight": 0.5, "distorted": 2}])
-def test_a_labelled_teacher_has_a_share_and_no_other_images(teacher, change):
-    with pytest.raises(ValueError, match=r"variants.base.training.distil.*labelled=True"):
-        check_training(experiment(teacher, labelled=True, **change))
+@pytest.mark.parametrize("share", [0.0, -0.5, 1.5])
+def test_soft_labels_have_a_share(teacher, share):
+    with pytest.raises(ValueError, match=r"variants.base.training.soft_labels.share=.*\(0, 1\]"):
+        check_training(softened(teacher, share))
+
+
+def test_the_teacher_of_soft_labels_must_be_there_and_the_only_one(teacher, tmp_path):
+    with pytest.raises(FileNotFoundError, match=r"variants.base.training.soft_labels.weights=.*no trained model"):
+        check_training(softened(tmp_path / "none"))
+    with pytest.raises(ValueError, match=r"variants.base.training has distil and soft_labels"):
+        check_training(softened(teacher, distil=Distil(weights=str(teacher))))
 
 
 @pytest.mark.slow

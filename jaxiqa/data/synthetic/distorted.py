@@ -17,6 +17,7 @@ class Copies:
     split: Split
     count: int
     size: tuple[int, int] | None
+    paired: bool = False
 
     def __call__(self, index: int) -> np.ndarray:
         image, random = self.split.read(index // self.count), np.random.default_rng((1, index))
@@ -27,13 +28,14 @@ class Copies:
         top, left = random.integers(0, np.array(image.shape[:2]) - (h, w) + 1)
         image = resize(image[top : top + h, left : left + w], self.size or image.shape[:2])
         kind = str(random.choice(list(DISTORTIONS)))
-        if random.uniform() < 0.5:
-            return image
-        damaged = DISTORTIONS[kind](image / 255, random.uniform() ** 1.5, random)
-        return np.round(255 * np.clip(damaged, 0, 1)).astype(np.uint8)
+        copy = image
+        if random.uniform() >= 0.5:
+            damaged = DISTORTIONS[kind](image / 255, random.uniform() ** 1.5, random)
+            copy = np.round(255 * np.clip(damaged, 0, 1)).astype(np.uint8)
+        return np.concatenate([copy, image], -1) if self.paired else copy
 
 
-def distorted(split: Split, count: int, *, size: tuple[int, int] | None = None) -> Split:
+def distorted(split: Split, count: int, *, size: tuple[int, int] | None = None, paired: bool = False) -> Split:
     """Return ``count`` copies of each image: random parts, every second one with a distortion of random strength.
 
     The sides of a part are half to all of the image's; it is resized to ``size``, then distorted. The distortions are
@@ -44,6 +46,7 @@ def distorted(split: Split, count: int, *, size: tuple[int, int] | None = None) 
         split: the photographs.
         count: copies per image, at least 1.
         size: (height, width); None: that of the image.
+        paired: each copy has six channels: after its own, those of the part before the distortion, to compare with.
 
     Raises:
         ValueError: a count below 1.
@@ -55,4 +58,4 @@ def distorted(split: Split, count: int, *, size: tuple[int, int] | None = None) 
     """
     check_count("distorted", count, 1)
     names = tuple(f"{name}~{number}" for name in split.ids for number in range(count))
-    return replace(split, ids=names, mos=None, read=Copies(split, count, size), rows=(), regions=None)
+    return replace(split, ids=names, mos=None, read=Copies(split, count, size, paired), rows=(), regions=None)
