@@ -94,6 +94,9 @@ class Distil:
     target: Literal["teacher", "ssim", "ms_ssim"] = "teacher"
     """Of a distorted part: the teacher's score of it; or the teacher's score of the part before its distortion, lowered
     by the distance between the two as the label of an attacked image is: 1 − SSIM, or 1 − MS-SSIM."""
+    attacked: bool = False
+    """Attack these images too, as `Training.adversarial` says. The teacher scores them before that. A metric becomes
+    robust on more images than have labels."""
 
 
 @dataclass(frozen=True)

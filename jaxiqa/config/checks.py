@@ -163,6 +163,8 @@ def _check_training(where: str, training: Training) -> None:
         raise ValueError(f"{where}.distil.distorted={training.distil.distorted}; expected at least 0")
     if (distil := training.distil) and distil.target != "teacher" and not distil.distorted:
         raise ValueError(f"{where}.distil.target={distil.target!r} compares images with distorted ones; give distorted")
+    if training.distil and training.distil.attacked and not adversarial:
+        raise ValueError(f"{where}.distil.attacked=True, but there is no attack; give adversarial")
     if training.soft_labels and not 0 < training.soft_labels.share <= 1:
         raise ValueError(f"{where}.soft_labels.share={training.soft_labels.share}; expected a share in (0, 1]")
     if training.distil and training.batch_size == 1:
@@ -170,9 +172,10 @@ def _check_training(where: str, training: Training) -> None:
 
 
 def _check_teacher(where: str, variant: Variant, earlier: list[str]) -> None:
-    if variant.training.distil and variant.training.soft_labels:
-        raise ValueError(f"{where} has distil and soft_labels, but one teacher at most; leave out one of them")
-    chosen, where = variant.training.taught, f"{where}.{'distil' if variant.training.distil else 'soft_labels'}"
+    distil, soft = variant.training.distil, variant.training.soft_labels
+    if distil and soft and (distil.teacher, distil.weights) != (soft.teacher, soft.weights):
+        raise ValueError(f"{where}: distil and soft_labels have different teachers; name the same in both")
+    chosen, where = variant.training.taught, f"{where}.{'distil' if distil else 'soft_labels'}"
     assert chosen
     if chosen.weights is not None:
         if chosen.teacher is not None:

@@ -158,7 +158,7 @@ def _described(variant: Variant) -> dict[str, Any]:
         if described["training"][name] == unused:
             del described["training"][name]
     if distil := described["training"].get("distil"):
-        for name, unused in (("weights", None), ("distorted", 0), ("target", "teacher")):
+        for name, unused in (("weights", None), ("distorted", 0), ("target", "teacher"), ("attacked", False)):
             if distil[name] == unused:
                 del distil[name]
     if adversarial := described["training"].get("adversarial"):

@@ -139,7 +139,7 @@ class Training:
 
     @property
     def taught(self) -> Distil | SoftLabels | None:
-        """What it wants of a teacher, of which it has one at most."""
+        """What it wants of a teacher; if these are two things, the teacher is the same."""
         return self.distil or self.soft_labels
 
 

@@ -46,11 +46,14 @@ def additions(
     augment = None
     if chosen := training.adversarial:
         augment = augmentation(chosen, low=low, high=high, distance=distances.get(chosen.distance))
+    more = augment if training.distil and training.distil.attacked else None
     if training.soft_labels:
         augment = Partial(soften, teacher, training.soft_labels.share, augment or DEFAULTS["augment"])
     return {
         "augment": augment,
-        "penalty": make_penalty(training, layers=layers, teacher=teacher, unit=unit or {}, labels=(low, high)),
+        "penalty": make_penalty(
+            training, layers=layers, teacher=teacher, unit=unit or {}, labels=(low, high), augment=more
+        ),
         "attacked_mode": training.attacked_mode,
     }
 

@@ -13,6 +13,7 @@ from jax.tree_util import Partial
 from jaxtyping import Array, Float
 
 from jaxiqa.config import Training
+from jaxiqa.core.pytrees import as_pytree
 from jaxiqa.core.types import Images, ScoreFn, Scores
 from jaxiqa.defenses import LABELS, jacobian_penalty, norm_penalty, relabel
 from jaxiqa.defenses.adversarial_training import Distance
@@ -21,9 +22,11 @@ from jaxiqa.models.metric import Metric
 from jaxiqa.nn.fold import followed_by_norm
 from jaxiqa.train.losses import LOSSES
 from jaxiqa.train.state import RawScore
-from jaxiqa.train.step import Penalty
+from jaxiqa.train.step import DEFAULTS, Augment, Penalty
 from jaxiqa.train.units import SCORE, Line, on
 
+UNLABELLED = 1001
+"""Makes the random keys of unlabelled images differ from those of the labelled ones, which attacks fold 0 to 2 into."""
 Path = tuple[Any, ...]
 LayerPaths = tuple[tuple[Path, Path | None], ...]
 """Path of each layer in the metric, and of the batch norm after it."""
@@ -49,6 +52,7 @@ def make_penalty(
     teacher: ScoreFn | None = None,
     unit: Mapping[str, Line] = MappingProxyType({}),
     labels: tuple[float, float] = (0.0, 1.0),
+    augment: Augment | None = None,
 ) -> Penalty | None:
     """Return the sum of all penalties that a training names, for `jaxiqa.train.loop.fit`; None if it names none.
 
@@ -58,6 +62,7 @@ def make_penalty(
         teacher: scores of the teacher in the unit of the labels, for ``training.distil``; others do not use it.
         unit: of the metric's own scores, see `jaxiqa.train.units`.
         labels: the lowest and the highest label, for ``training.distil.target``.
+        augment: attacks the images of ``training.distil``; None: no attack.
     """
     parts: list[Penalty] = []
     if norm := training.norm_penalty:
@@ -71,7 +76,7 @@ def make_penalty(
         compare = partial(_distil, LOSSES[training.loss], partial(on, dict(unit), SCORE))
         if distil.target != "teacher":
             teacher = Partial(partial(_lowered, LABELS[distil.target]), teacher, low=labels[0], high=labels[1])
-        parts.append(Partial(compare, teacher, weight=distil.weight))
+        parts.append(Partial(compare, teacher, augment or DEFAULTS["augment"], weight=distil.weight))
     return Partial(_sum, tuple(parts)) if parts else None
 
 
@@ -106,6 +111,7 @@ def _distil(
     loss: Callable,
     in_unit: Callable[[Array], Array],
     teacher: ScoreFn,
+    augment: Augment,
     score_fn: ScoreFn,
     batch: Any,
     keys: Any,
@@ -114,7 +120,10 @@ def _distil(
     weight: Any,
 ) -> Array:
     images = batch["unlabelled"]
-    return weight * loss(gather(in_unit(score_fn(images[..., :3]))), gather(teacher(images)))
+    own = jax.vmap(jax.random.fold_in, (0, None))(keys, UNLABELLED)
+    now = jax.lax.stop_gradient(as_pytree(score_fn))
+    shown, targets = augment(now, images[..., :3], teacher(images), own, gather=gather)
+    return weight * loss(gather(in_unit(score_fn(shown))), gather(targets))
 
 
 def _lowered(distance: Distance, teacher: ScoreFn, pairs: Float[Array, "b h w 6"], *, low: Any, high: Any) -> Scores:

@@ -2,6 +2,7 @@
 
 from dataclasses import replace
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -28,6 +29,7 @@ from jaxiqa.train.experiment import load_data, train_variant
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.sources import example_source, unlabelled_source
 from jaxiqa.train.startup import check_training
+from jaxiqa.train.state import raw_score_fn, split_model
 
 UNCHANGED = {"label": "unchanged", "clean": False}
 STUDENT = Model(metric="lipschitz_iqa", options={"channels": (8, 12), "depth": (1, 1), "slope": 0.05})
@@ -105,6 +107,43 @@ def test_such_a_target_needs_distorted_images(teacher):
         check_training(experiment(teacher, target="ssim", distorted=0))
 
 
+@pytest.mark.slow
+def test_the_images_of_a_teacher_may_be_attacked(teacher):
+    """The loss and its gradient are those on attacked images that are constants, with targets of the clean ones."""
+    attack = Adversarial(8 / 255, "fgsm", {}, target="score", **UNCHANGED)
+    chosen = experiment(teacher, attacked=True)
+    plan = replace(chosen.variants["base"].training, adversarial=attack)
+    chosen = with_recipes(replace(chosen, variants={"base": Variant(plan)}))
+    check_training(chosen)
+    splits = load_data(chosen, ["base"])
+    student, taught = models.build(metric="lipschitz_iqa", **STUDENT.options), models.load_run(teacher)
+    train = example_source(splits["train"], None, plan)
+    penalty = additions(chosen, "base", 0, student, train, {})["penalty"]
+    parts = split_model(student)
+    images = jnp.asarray(splits["val"].images())
+    keys, low, high = jax.random.split(jax.random.key(0), len(images)), train.mos.min(), train.mos.max()
+
+    def found(params):
+        score_fn = raw_score_fn(parts, params, parts.batch_stats)
+        return penalty(score_fn, {"image": images, "unlabelled": images}, keys, gather=lambda x: x)
+
+    slopes = jax.vmap(jax.grad(lambda image: student.raw(image[None])[0]))(images)
+    moved = jnp.clip(images + 8 / 255 * jnp.sign(slopes), 0, 1)
+    wanted = jnp.clip((taught(images) - low) / (high - low), 0, 1)
+
+    def expected(params):
+        return 4.0 * jnp.mean((raw_score_fn(parts, params, parts.batch_stats)(moved) - wanted) ** 2)
+
+    (value, gradient), (same, like) = (jax.value_and_grad(f)(parts.params) for f in (found, expected))
+    assert float(value) == pytest.approx(float(same), rel=1e-3)
+    chex.assert_trees_all_close(gradient, like, rtol=1e-2, atol=1e-4 * max(map(jnp.max, jax.tree.leaves(like))))
+
+
+def test_attacked_images_of_a_teacher_need_an_attack(teacher):
+    with pytest.raises(ValueError, match=r"variants.base.training.distil.attacked=True.*give adversarial"):
+        check_training(experiment(teacher, attacked=True))
+
+
 def softened(weights, share=0.75, **changes):
     changes = {"distil": None, "soft_labels": SoftLabels(share, weights=str(weights))} | changes
     training = replace(experiment(weights).variants["base"].training, **changes)
@@ -136,11 +175,12 @@ def test_soft_labels_have_a_share(teacher, share):
         check_training(softened(teacher, share))
 
 
-def test_the_teacher_of_soft_labels_must_be_there_and_the_only_one(teacher, tmp_path):
+def test_the_teacher_of_soft_labels_must_be_there_and_that_of_distil(teacher, tmp_path):
     with pytest.raises(FileNotFoundError, match=r"variants.base.training.soft_labels.weights=.*no trained model"):
         check_training(softened(tmp_path / "none"))
-    with pytest.raises(ValueError, match=r"variants.base.training has distil and soft_labels"):
-        check_training(softened(teacher, distil=Distil(weights=str(teacher))))
+    check_training(softened(teacher, distil=Distil(weights=str(teacher))))
+    with pytest.raises(ValueError, match=r"variants.base.training: distil and soft_labels have different teachers"):
+        check_training(softened(teacher, distil=Distil(weights=str(tmp_path))))
 
 
 @pytest.mark.slow
