@@ -42,8 +42,9 @@ EPOCHS = 16
 WEIGHTS = {"efficientnet_lite0": "imagenet", "mobilenet_v2": "weights/mobilenet_v2_imagenet.safetensors"}
 STAGES = {"efficientnet_lite0": ("block2", "block4", "block10"), "mobilenet_v2": ("block2", "block5", "block12")}
 """The last stages at strides 4, 8 and 16."""
-SMOOTH: dict[str, Any] = {"activation": "smooth_relu6", "head_activation": "softplus"}
-"""Close to the ReLU6 of both backbones and the ReLU of the head."""
+SMOOTH: dict[str, Any] = {"activation": "smooth", "head_activation": "smooth"}
+MORE = Distil(1.0, teacher="base", distorted=20, attacked=True)
+"""As many distorted parts of the training images as labelled ones in each step."""
 EPSILONS = tuple(n / 255 for n in (2, 4, 8))
 
 Part = Literal["all", "controls", "architecture", "penalties", "smooth", "attacked", "recommended"]
@@ -129,10 +130,12 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
         "recommended": {
             "recommended": child(recommended(), **SMOOTH),
             "without_smooth": child(recommended()),
-            "without_teacher": child(replace(recommended(1.25), distil=None), **SMOOTH),
+            "without_teacher": child(replace(recommended(1.25), soft_labels=None), **SMOOTH),
             "wider": child(recommended(radius=2 / 255), **SMOOTH),
             "without_either": child(recommended(target="loss"), **SMOOTH),
             "with_clean": child(recommended(2.25, clean=True), **SMOOTH),
+            "more_images": child(replace(recommended(3), distil=MORE), **SMOOTH),
+            "recommended_mirrored": Average(("recommended",), mirror=True),
         },
     }
 
