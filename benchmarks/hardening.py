@@ -4,8 +4,9 @@
     JAXIQA_DATA=/path/to/data python benchmarks/hardening.py $RUN --variants longer recommended     # five folds
     JAXIQA_DATA=/path/to/data python benchmarks/hardening.py $RUN --variants longer --fold 0 --seed 1
 
-Trains the variants and their parents on a fold (`jaxiqa.data.folds`), and attacks the order of images that no training
-has seen, as an evaluation does: `jaxiqa.attacks.rank_attacks` without Square, with transfer from the base.
+Trains the variants and their parents on a fold (`jaxiqa.data.folds`), and attacks images that no training has seen.
+Their order, as an evaluation does: `jaxiqa.attacks.rank_attacks` without Square, with transfer from the base. And all
+their scores, upwards: by `RAISING`, of which the strongest counts for each image.
 
 A row per fold, seed and variant is kept apart from the trained models. A row that is there is not measured again, so a
 study goes on over sessions and machines that share only this file. Prints the table of all rows, and draws them beside
@@ -18,25 +19,32 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import jax
 import numpy as np
 from folds import agreement, config_digest, deviation, scores, spread
 from matplotlib.figure import Figure
 
-from jaxiqa import data, models
+from jaxiqa import attacks, data, models
 from jaxiqa.cli.runtime import start_jax
 from jaxiqa.cli.train import train
 from jaxiqa.config import Average, Experiment, Ranks, folded, load_config, run_folder
 from jaxiqa.core.allocator import keep_freed_memory
 from jaxiqa.core.files import write_bytes, write_text
+from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
+from jaxiqa.measures.correlation import srocc
 from jaxiqa.reports.attacks.order import summarise_order
 from jaxiqa.reports.drawing import legend, png, style
 from jaxiqa.results.rows import RankRow
 from jaxiqa.results.store import Store
 
 BASE = "base"
-EPSILONS = (0.5, 1.0, 2.0)  # of 255
+EPSILONS = (0.5, 1.0, 2.0, 4.0)
+"""Strengths at which the order is attacked, in 255ths."""
+GAINS = (2.0, 4.0, 8.0)
+"""Strengths at which all scores are raised, in 255ths."""
+RAISING: dict[str, tuple[str, dict[str, Any]]] = {"PGD-10": ("pgd", {"steps": 10}), "APGD-20": ("apgd", {"steps": 20})}
 IMAGES, BATCH = 32, 8
 
 Row = dict[str, Any]
@@ -74,12 +82,29 @@ def attacked(experiment: Experiment, name: str, seed: int, split: data.Split, im
     }
 
 
+def raised(model: models.metric.Metric, split: data.Split, size: tuple[int, int]) -> Row:
+    """Raise the scores of all images, and return the mean gain as a share of the labels' range, and the SROCC after."""
+    score_fn, found = models.score_fn(model, size), {}
+    score = jax.jit(lambda score, images: score(images))
+    for epsilon in GAINS:
+        kinds = [attacks.make(kind, epsilon=epsilon / 255, **options) for kind, options in RAISING.values()]
+        after, gains = [], []
+        for number, (images, count, _) in enumerate(scoring_batches(split, BATCH, size=size)):
+            key = jax.random.fold_in(jax.random.key(0), number)
+            ways = [score(score_fn, attack(score_fn, images, key)) for attack in kinds]
+            after += np.max(ways, axis=0)[:count].tolist()
+            gains += (np.max(ways, axis=0) - np.asarray(score(score_fn, images)))[:count].tolist()
+        found[f"{epsilon:g}"] = {"gain": float(np.mean(gains) / np.ptp(split.mos)), "srocc": srocc(after, split.mos)}
+    return {"raised": found}
+
+
 def measure(experiment: Experiment, name: str, seed: int, images: int) -> Row:
     """Train what the experiment has, and return the row of one variant."""
     train(experiment)
-    split = data.load(experiment.data.name, **experiment.data.arguments)["test"]
+    split, size = data.load(experiment.data.name, **experiment.data.arguments)["test"], experiment.model.input_size
     model = models.load_run(run_folder(experiment, name, seed))
-    whole = agreement(scores(model, split, experiment.model.input_size), split.mos)
+    some = split.select(RankPlan(split, size, Ranks(images=images)).places)
+    whole = agreement(scores(model, split, size), split.mos) | raised(model, some, size)
     return whole | attacked(experiment, name, seed, split, images)
 
 
@@ -88,19 +113,22 @@ def table(rows: list[Row]) -> str:
 
     >>> row = {"fold": 0, "seed": 0, "model": "base", "srocc": 0.8, "slope": 0.5}
     >>> row |= {"left": {f"{epsilon:g}": {"srocc": -0.5, "gain": 3.0} for epsilon in EPSILONS}}
+    >>> row |= {"raised": {f"{epsilon:g}": {"srocc": 0.25, "gain": 2.0} for epsilon in GAINS}}
     >>> print(table([row, row | {"model": "other", "srocc": 0.7}]).splitlines()[-1])
-    | other | 1 | .700 | −.100 | −.500 | −.500 | −.500 | 3.000 | 3.000 | 3.000 | .500 |
+    | other | 1 | .700 | −.100 | −.500 | −.500 | −.500 | −.500 | 3.000 | .500 | 2.000 | .250 |
     """
     heads = ["model", "runs", "SROCC", "− base"]
     heads += [f"worst SROCC at {epsilon:g}/255" for epsilon in EPSILONS]
-    heads += [f"gain at {epsilon:g}/255, deviations" for epsilon in EPSILONS] + ["slope per 1/255"]
+    heads += ["gain at 1/255, deviations", "slope per 1/255", "raised, 2 to 8/255", "SROCC raised at 4/255"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
     bases = {(row["fold"], row["seed"]): row["srocc"] for row in rows if row["model"] == BASE}
     for name in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == name]
         columns = [[row["srocc"] for row in own], [row["srocc"] - bases[row["fold"], row["seed"]] for row in own]]
-        columns += [[row["left"][f"{e:g}"][key] for row in own] for key in ("srocc", "gain") for e in EPSILONS]
-        columns.append([row["slope"] for row in own])
+        columns += [[row["left"][f"{e:g}"]["srocc"] for row in own] for e in EPSILONS]
+        columns += [[row["left"]["1"]["gain"] for row in own], [row["slope"] for row in own]]
+        columns.append([np.mean([found["gain"] for found in row["raised"].values()]) for row in own])
+        columns.append([row["raised"]["4"]["srocc"] for row in own])
         lines.append(f"| {name} | {len(own)} | " + " | ".join(map(spread, columns)) + " |")
     return "\n".join(lines)
 

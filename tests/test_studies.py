@@ -56,10 +56,12 @@ def test_stored_folds_are_not_trained_again(script, options, models, folder):
     if script == "hardening":
         for row in rows:
             left = row["left"]
-            assert list(left) == ["0", "0.5", "1", "2"]
+            assert list(left) == ["0", "0.5", "1", "2", "4"]
             assert left["2"]["srocc"] <= left["1"]["srocc"] <= left["0"]["srocc"]
             assert 0 == left["0"]["gain"] < left["0.5"]["gain"] < left["2"]["gain"]
             assert row["slope"] > 0
+            gains = [found["gain"] for found in row["raised"].values()]
+            assert 0 < gains[0] < gains[1] < gains[2]
         assert (folder / "hardening.png").read_bytes().startswith(b"\x89PNG")
     # The trained models are gone, as on another machine; the numbers stay.
     (folder / f"{script}.json").write_text(json.dumps(rows))
