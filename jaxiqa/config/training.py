@@ -36,11 +36,13 @@ class Block:
     where: str
     """Place: 'before:STAGE' or 'after:STAGE'; or 'position:1' to 'position:6', the places and inner channels of
     "Robustness as Architecture", arXiv:2506.04951, in a ResNet."""
-    kind: Literal["robust_block", "bottleneck", "square_pool", "low_pass", "shrinkage"] = "robust_block"
+    kind: Literal["robust_block", "bottleneck", "square_pool", "low_pass", "shrinkage", "wavelet_shrinkage"] = (
+        "robust_block"
+    )
     """A key of `jaxiqa.models.hardening.BLOCKS`."""
     options: dict[str, Any] = field(default_factory=dict)
     """Keyword arguments of the block; for a robust_block: mid, pool, reduce, unitary, padding, shrink, low_pass. A
-    position has a mid of its own. A low_pass needs share, a shrinkage threshold."""
+    position has a mid of its own. A low_pass needs share, a shrinkage or wavelet_shrinkage threshold."""
     trainable: bool = True
     """False: the block keeps its random initial values, as in the authors' Linearity code."""
 

@@ -39,6 +39,7 @@ from jaxiqa.layers.smooth_relu import smooth_relu6
 from jaxiqa.layers.soc import SOC
 from jaxiqa.layers.spectrum import Spectrum, orthogonal_convolve, unitary_spectrum
 from jaxiqa.layers.unitary import cayley, expm_eigh, expm_taylor, semi_orthogonal, to_unitary
+from jaxiqa.layers.wavelet_shrinkage import WaveletShrinkage, wavelet_shrink
 
 BASELINES = {"soc": SOC, "aol": AOL, "sll": SLL, "cpl": CPL, "sandwich": Sandwich}
 
@@ -60,6 +61,7 @@ __all__ = [
     "Shrinkage",
     "Spectrum",
     "SquarePool",
+    "WaveletShrinkage",
     "almost_orthogonal",
     "average_pool",
     "average_pool_constant",
@@ -93,4 +95,5 @@ __all__ = [
     "to_direct",
     "to_unitary",
     "unitary_spectrum",
+    "wavelet_shrink",
 ]

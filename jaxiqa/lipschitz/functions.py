@@ -21,6 +21,7 @@ from jaxiqa.layers.pooling import global_l2_pool, l2_pool
 from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.smooth_relu import smooth_relu6
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
+from jaxiqa.layers.wavelet_shrinkage import wavelet_shrink
 from jaxiqa.lipschitz import spectrum
 from jaxiqa.lipschitz.elementwise import entrywise, slope
 from jaxiqa.lipschitz.operation import Gain, Operation, of_map, unbounded
@@ -199,6 +200,19 @@ def _soft_threshold(op: Operation) -> Gain:
     return Gain(1.0, "proximal map") if op.shape == op.out else unbounded("thresholds of another shape than the input")
 
 
+def _wavelet_shrink(op: Operation) -> Gain:
+    if op.complex or op.moving != 0:
+        return unbounded("complex numbers, or a threshold that depends on the image")
+    if not np.asarray(op.known[1]) >= 0:
+        return unbounded("a negative threshold: it sharpens")
+    return Gain(1.0, "proximal map in a tight frame")
+
+
+def _levels(op: Operation) -> dict[str, Any]:
+    """Read the number of levels of `wavelet_shrink`, each with details of three kinds."""
+    return {"levels": sum(eqn.primitive.name == "max" for eqn in op.inner) // 3}
+
+
 def _real(method: str) -> Callable[[Operation], Gain]:
     """Return the rule of a 1-Lipschitz map of real numbers; only its first input may depend on the image."""
 
@@ -252,6 +266,7 @@ FUNCTIONS: dict[str, Function] = {
     "l2_pool": Function(l2_pool, _l2_pool, _l2_pool_options),
     "global_l2_pool": Function(global_l2_pool, _global_pool),
     "soft_threshold": Function(soft_threshold, _soft_threshold),
+    "wavelet_shrink": Function(wavelet_shrink, _wavelet_shrink, _levels),
     "binomial_blur_3": Function(binomial_blur_3, _real("symmetric, rows of weights")),
     "binomial_blur_5": Function(binomial_blur_5, _real("symmetric, rows of weights")),
     "max_min": Function(max_min, _real("permutation")),

@@ -9,7 +9,7 @@ from flax import nnx
 
 from jaxiqa.core.checks import check_choice
 from jaxiqa.core.registry import parameters
-from jaxiqa.layers import Bottleneck, LowPass, RobustBlock, Shrinkage, SquarePool
+from jaxiqa.layers import Bottleneck, LowPass, RobustBlock, Shrinkage, SquarePool, WaveletShrinkage
 from jaxiqa.models.averaged import Averaged
 from jaxiqa.models.positions import resolve_position
 from jaxiqa.nn.stages import Stages
@@ -20,6 +20,7 @@ BLOCKS: dict[str, Callable[..., nnx.Module]] = {
     "square_pool": SquarePool,
     "low_pass": LowPass,
     "shrinkage": Shrinkage,
+    "wavelet_shrinkage": WaveletShrinkage,
 }
 """Kind of block -> its class."""
 
@@ -42,14 +43,14 @@ def harden(
         where: ``"before:STAGE"`` or ``"after:STAGE"``, see ``model.backbone.order``; or ``"position:N"``, a position
             of the paper in a ResNet (`jaxiqa.models.positions`), which has a ``mid`` of its own.
         kind: a key of `BLOCKS`: ``"robust_block"``, ``"bottleneck"`` (its control without orthogonality),
-            ``"square_pool"``, ``"low_pass"`` (before the first stage, it limits the band of the images) or
-            ``"shrinkage"``.
+            ``"square_pool"``, ``"low_pass"`` (before the first stage, it limits the band of the images),
+            ``"shrinkage"`` or ``"wavelet_shrinkage"`` (before the first stage, it removes small details).
         rngs: random numbers for the block's weights.
         name: of the new stage. The default is the kind, with a number from its second block on (``robust_block``,
             ``robust_block_2``).
         **options: keyword arguments of the class. `jaxiqa.layers.RobustBlock` and `jaxiqa.layers.Bottleneck` require
             ``mid``, at most the number of channels at this place; `jaxiqa.layers.LowPass` requires ``share``, and
-            `jaxiqa.layers.Shrinkage` ``threshold``.
+            `jaxiqa.layers.Shrinkage` and `jaxiqa.layers.WaveletShrinkage` ``threshold``.
 
     Raises:
         TypeError: ``model`` has no backbone of named stages, or ``rngs`` is not a `flax.nnx.Rngs`.

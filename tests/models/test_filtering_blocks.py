@@ -20,6 +20,7 @@ IMAGES = jax.random.uniform(jax.random.key(0), (2, 33, 46, 3))
 def hardened():
     model = tiny.metric("efficientnet_lite0")
     models.harden(model, "before:stem", "low_pass", share=0.5, rngs=nnx.Rngs(0))
+    models.harden(model, "before:stem", "wavelet_shrinkage", threshold=0.03, rngs=nnx.Rngs(0))
     models.harden(model, "after:block2", "shrinkage", threshold=0.1, rngs=nnx.Rngs(0))
     model.calibrate(k=10.0, b=50.0, score_range=(0.0, 100.0))
     return model
@@ -40,6 +41,7 @@ def test_it_is_saved_and_loaded_exactly_and_scored_without_change(tmp_path):
     again = models.load_run(tmp_path)
     assert [(block.kind, block.where) for block in again.insertions] == [
         ("low_pass", "before:stem"),
+        ("wavelet_shrinkage", "before:stem"),
         ("shrinkage", "after:block2"),
     ]
     np.testing.assert_array_equal(again(IMAGES), model(IMAGES))
@@ -62,6 +64,7 @@ def test_the_report_of_a_metric_names_them():
         ("low_pass", {"mid": 4}, "there is no 'mid'; choose from 'share'"),
         ("shrinkage", {}, "'threshold' is missing"),
         ("shrinkage", {"threshold": 0.0}, "threshold=0.0"),
+        ("wavelet_shrinkage", {"threshold": 0.1, "levels": 0}, "levels=0"),
     ],
 )
 def test_bad_options_are_refused_and_nothing_changes(kind, options, message):
