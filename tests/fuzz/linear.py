@@ -6,13 +6,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jaxiqa.layers import circular_shift, global_l2_pool, l2_pool
+from jaxiqa.layers import circular_shift, global_l2_pool, l2_pool, wavelet_shrink
 from jaxiqa.layers.blur import binomial_blur_3, binomial_blur_5
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 from jaxiqa.layers.shrinkage import soft_threshold
 from jaxiqa.layers.spectrum import multiply_dense, multiply_reflection
 from jaxiqa.nn.kernels.depthwise import depthwise_conv
 from jaxiqa.nn.kernels.grouped import grouped_conv
+from jaxiqa.nn.kernels.product import widening_product
 from jaxiqa.nn.kernels.wide import wide_conv
 from tests.fuzz.draws import Draws, Step, has_axes, maps, typed
 
@@ -48,6 +49,10 @@ def convolved(d: Draws) -> Step:
         value, back = jax.vjp(method, v[i])
         return back(value)[0]
 
+    def product_and_back(v):
+        value, back = jax.vjp(lambda x: widening_product(x, typed(whole[0, 0], x)), v[i])
+        return back(value)[0]
+
     return d.one_of(
         lambda v: jax.lax.conv_general_dilated(v[i], typed(kernel, v[i]), stride, padding, **options),
         lambda v: depthwise_conv(v[i], typed(channels, v[i]), stride=stride, padding=padding),
@@ -57,6 +62,8 @@ def convolved(d: Draws) -> Step:
             0
         ],
         there_and_back,
+        lambda v: widening_product(v[i], typed(whole[0, 0], v[i])),
+        product_and_back,
     )
 
 
@@ -80,6 +87,7 @@ def pooled(d: Draws) -> Step:
             lambda v: l2_pool(soft(v[i]), side, d_stride),
             lambda v: global_l2_pool(soft(v[i])),
             lambda v: circular_shift(v[i], distance=side, share=0.9),
+            lambda v: wavelet_shrink(v[i].real, side / 10, levels=side),
         )
         if (d_stride := d.integer(1, 2))
         else None
