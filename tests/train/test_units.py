@@ -2,6 +2,7 @@
 
 import json
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -99,5 +100,6 @@ def test_distillation_compares_scores_in_the_unit_of_the_labels_too():
     apart = 0.5 * float(jnp.mean((99 * images.mean((1, 2, 3))) ** 2))
     for unit, expected in (({"score": (100.0, 0.0)}, 0.0), ({"score": (100.0, 2.0)}, 2.0), ({}, apart)):
         penalty = make_penalty(plan, teacher=teacher, unit=unit)
-        price = float(penalty(student, {"unlabelled": images}, None, gather=lambda x: x))
+        keys = jax.random.split(jax.random.key(0), len(images))
+        price = float(penalty(student, {"unlabelled": images}, keys, gather=lambda x: x))
         assert price == pytest.approx(expected, abs=1e-4)
