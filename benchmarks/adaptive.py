@@ -67,7 +67,7 @@ def ways(model: Metric, epsilon: float, queries: int) -> dict[str, tuple[Any, An
     own, pgd = models.score_fn(model, SIZE), attacks.make("pgd", epsilon=epsilon, steps=10)
     found = {
         "PGD-10": (own, pgd),
-        "PGD-10, steps of ε/4": (own, attacks.make("pgd", epsilon=epsilon, steps=10, step_size=epsilon / 4)),
+        "PGD-10, steps of 0.1 ε": (own, attacks.make("pgd", epsilon=epsilon, steps=10, step_size=0.1 * epsilon)),
         "PGD-10, steps of 0.6 ε": (own, attacks.make("pgd", epsilon=epsilon, steps=10, step_size=0.6 * epsilon)),
         "APGD-20": (own, attacks.make("apgd", epsilon=epsilon, steps=20)),
         "straight through the filter": (changed(model, StraightThrough), pgd),
