@@ -35,12 +35,10 @@ def changes(model: Metric, split: data.Split, count: int, epsilon: float) -> Siz
     """Return the size of an attack, and of random signs, at each stage of the backbone."""
     split = split.select(RankPlan(split, SIZE, Ranks(images=count)).places)
     images, key = jnp.asarray(data.resized(split, SIZE).images()), jax.random.key(0)
-    signs = jnp.where(jnp.argsort(jnp.argsort(jnp.asarray(split.mos))) < count / 2, 1.0, -1.0)
-    score = models.score_fn(model, SIZE)
-    against = jax.tree_util.Partial(lambda signs, score, x: signs * score(x), signs, score)
-    attack = attacks.make("pgd", epsilon=epsilon, steps=10)
+    assert split.mos is not None
+    attack = attacks.make("pgd", epsilon=epsilon, steps=10, objective=attacks.invert_ranks(split.mos))
     noise = jnp.clip(images + epsilon * jax.random.rademacher(key, images.shape, images.dtype), 0, 1)
-    shown = {"attack": attack(against, images, key), "random signs": noise}
+    shown = {"attack": attack(models.score_fn(model, SIZE), images, key), "random signs": noise}
     names = model.backbone.order
     features = lambda x: model.features(model.prepare(x), names)  # noqa: E731
     found = {kind: lipschitz.growth(features, images, moved) for kind, moved in shown.items()}

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.core.precision import at_least_float32
 
 SIGNS = ((1, 1, 1, 1), (1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1))
@@ -35,6 +35,9 @@ def wavelet_shrink(
             σ. Details up to it disappear.
         levels: of the transform, at least 1.
 
+    Raises:
+        ValueError: ``levels`` is below 1 or no integer.
+
     >>> x = jnp.array([0.0, 0.0, 0.1, 0.0, 9.0, 9.0, 9.0, 9.0]).reshape(1, 1, 8, 1)
     >>> found = wavelet_shrink(x, 0.4, levels=1).ravel()
     >>> [round(float(value), 2) for value in found]  # the dot is spread, the edge stays
@@ -43,9 +46,11 @@ def wavelet_shrink(
     Reference: Coifman, Donoho, "Translation-Invariant De-Noising", 1995; Donoho, "De-noising by Soft-Thresholding",
     IEEE Transactions on Information Theory 41(3), 1995.
     """
+    check_count("levels", levels, 1)
     details, mean = [], x
     for level in range(levels):
-        mean, *bands = (_signed(signs, _neighbours(mean, 2**level)) for signs in SIGNS)
+        near = _neighbours(mean, 2**level)
+        mean, *bands = (_signed(signs, near) for signs in SIGNS)
         limit = threshold / 2 ** (level + 1)
         details.append([jnp.minimum(jnp.maximum(band, -limit), limit) for band in bands])
     removed = jnp.zeros_like(x)
@@ -80,7 +85,7 @@ class WaveletShrinkage(nnx.Module):
     """`wavelet_shrink` with a fixed threshold, as a stage of a network; before the first stage it filters the image.
 
     A change that nobody sees is made of small details. Where the image is smooth they are removed, and the network
-    does not see them. Two images never move apart.
+    does not see them. The distance of two images never grows.
 
     Args:
         threshold: > 0, in units of the features. A metric shows its first stage normalised pixels: divide by the
@@ -94,7 +99,7 @@ class WaveletShrinkage(nnx.Module):
 
     def __init__(self, *, threshold: float, levels: int = 3):
         check_number("threshold", threshold, 0.0, open_low=True)
-        check_number("levels", levels, 1)
+        check_count("levels", levels, 1)
         self.threshold, self.levels = float(threshold), levels
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

@@ -79,7 +79,10 @@ def test_a_change_of_one_grey_level_disappears_where_the_image_is_smooth_and_edg
     np.testing.assert_allclose(clean, ramp, atol=8 / 255)
 
 
-@pytest.mark.parametrize("options", [{"threshold": 0.0}, {"threshold": -1.0}, {"threshold": 0.1, "levels": 0}])
+@pytest.mark.parametrize(
+    "options",
+    [{"threshold": 0.0}, {"threshold": -1.0}, {"threshold": 0.1, "levels": 0}],
+)
 def test_bad_options_are_refused(options):
     with pytest.raises(ValueError, match=r"threshold|levels"):
         WaveletShrinkage(**options)
