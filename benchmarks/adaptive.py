@@ -56,7 +56,7 @@ def weaker(share: float) -> Change:
     """Return the change of a filter that multiplies its threshold."""
 
     def change(block: WaveletShrinkage) -> WaveletShrinkage:
-        block.threshold *= share
+        block.threshold = (np.asarray(block.threshold) * share).tolist()
         return block
 
     return change
@@ -115,8 +115,7 @@ def main() -> None:
     name, _, folder = given.metric.partition("=")
     model = models.load_run(folder) if folder else jaxiqa.load(name)
     if given.threshold:
-        first, threshold = f"before:{model.backbone.order[0]}", given.threshold / 255 / float(np.mean(model.std))
-        models.harden(model, first, "wavelet_shrinkage", threshold=threshold, rngs=nnx.Rngs(0))
+        models.filter_images(model, given.threshold / 255)
     split = data.load("clive", test_fraction=0.2)["test"]
     some = split.select(RankPlan(split, SIZE, Ranks(images=given.images)).places)
     found = left(model, some, given.epsilon / 255, given.queries)

@@ -43,8 +43,10 @@ WEIGHTS = {"efficientnet_lite0": "imagenet", "mobilenet_v2": "weights/mobilenet_
 STAGES = {"efficientnet_lite0": ("block2", "block4", "block10"), "mobilenet_v2": ("block2", "block5", "block12")}
 """The last stages at strides 4, 8 and 16."""
 SMOOTH: dict[str, Any] = {"activation": "smooth", "head_activation": "smooth"}
-FILTER = Block("before:stem", "wavelet_shrinkage", {"threshold": 4 / 128})
-"""Removes details up to 4/255: both backbones show their stem pixels from −1 to 1."""
+FILTER = 4 / 255
+"""Largest detail of an image that is removed."""
+LOW_PASS = Block("before:stem", "low_pass", {"share": 0.5})
+"""A linear filter of small details: the control of `FILTER`."""
 MORE = Distil(1.0, teacher="base", distorted=20, attacked=True)
 """As many distorted parts of the training images as labelled ones in each step."""
 EPSILONS = tuple(n / 255 for n in (2, 4, 8))
@@ -100,8 +102,8 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
                     Block(f"after:{middle}", options={"mid": 20, "unitary": "cayley"}),
                 )
             ),
-            "wavelet": child(block=FILTER),
-            "low_pass": child(block=Block("before:stem", "low_pass", {"share": 0.5})),
+            "filter": child(filter=FILTER),
+            "low_pass": child(block=LOW_PASS),
             "shrinkage": child(block=Block(f"after:{early}", "shrinkage", {"threshold": 0.1})),
             "blur": child(blur=3),
             "silu": child(activation="silu", head_activation="silu"),
@@ -138,8 +140,11 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
             "without_either": child(recommended(target="loss"), **SMOOTH),
             "with_clean": child(recommended(2.25, clean=True), **SMOOTH),
             "more_images": child(replace(recommended(3), distil=MORE), **SMOOTH),
-            "recommended_wavelet": child(recommended(), block=FILTER, **SMOOTH),
-            "wavelet_mirrored": Average(("recommended_wavelet",), mirror=True),
+            "recommended_filter": child(recommended(), filter=FILTER, **SMOOTH),
+            "recommended_low_pass": child(recommended(), block=LOW_PASS, **SMOOTH),
+            "filter_wider": child(recommended(radius=2 / 255), filter=FILTER, **SMOOTH),
+            "filter_more": child(replace(recommended(3), distil=MORE), filter=FILTER, **SMOOTH),
+            "filter_mirrored": Average(("recommended_filter",), mirror=True),
             "recommended_mirrored": Average(("recommended",), mirror=True),
         },
     }

@@ -165,7 +165,7 @@ def _described(variant: Variant) -> dict[str, Any]:
         for name, unused in (("clean", True), ("weakest", 1.0)):
             if adversarial[name] == unused:
                 del adversarial[name]
-    for name in ("activation", "head_activation", "blur", "pooling", "tail"):
+    for name in ("activation", "head_activation", "filter", "blur", "pooling", "tail"):
         if described[name] is None:
             del described[name]
     if described["prune"] and described["prune"]["criterion"] in ("l1", "l2"):

@@ -182,6 +182,9 @@ class Variant:
     parent."""
     head_activation: Literal[Activation, "smooth"] | None = None
     """The same for the rest of the metric."""
+    filter: float | None = None
+    """Removes details of images up to this threshold, in [0, 1] pixel units, such as 4/255, before the first stage:
+    see `jaxiqa.models.filter_images`; None: as in the parent."""
     blur: Literal[3, 5] | None = None
     """Taps of a blur before every strided convolution and pooling of the backbone; None: as in the parent."""
     pooling: Pooling | None = None

@@ -1,5 +1,6 @@
 """Wavelet shrinkage: small local details are removed, at every place and scale alike; large ones stay."""
 
+from collections.abc import Sequence
 from functools import partial
 
 import jax
@@ -17,7 +18,7 @@ SIGNS = ((1, 1, 1, 1), (1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1))
 @partial(jax.jit, static_argnames="levels")
 @at_least_float32
 def wavelet_shrink(
-    x: Float[Array, "b h w c"], threshold: float | Float[Array, ""], *, levels: int = 3
+    x: Float[Array, "b h w c"], threshold: float | Float[Array, ""] | Float[Array, " c"], *, levels: int = 3
 ) -> Float[Array, "b h w c"]:
     """Remove weak details: translation-invariant shrinkage of Haar wavelets, 1-Lipschitz, of maps of any size.
 
@@ -31,8 +32,8 @@ def wavelet_shrink(
 
     Args:
         x: maps, such as images.
-        threshold: at least 0, in units of ``x``: white noise of deviation σ has orthonormal coefficients of deviation
-            σ. Details up to it disappear.
+        threshold: at least 0, in units of ``x``, one for all channels or one each: white noise of deviation σ has
+            orthonormal coefficients of deviation σ. Details up to it disappear.
         levels: of the transform, at least 1.
 
     Raises:
@@ -88,8 +89,8 @@ class WaveletShrinkage(nnx.Module):
     does not see them. The distance of two images never grows.
 
     Args:
-        threshold: > 0, in units of the features. A metric shows its first stage normalised pixels: divide by the
-            deviation of the normalisation (128/255 for EfficientNet-Lite0).
+        threshold: > 0, in units of the features: one number, or one per channel. A metric shows its first stage
+            normalised pixels: `jaxiqa.models.filter_images` takes a threshold in the unit of pixels.
         levels: of the transform, at least 1.
 
     >>> block = WaveletShrinkage(threshold=0.1)
@@ -97,10 +98,14 @@ class WaveletShrinkage(nnx.Module):
     (2, 5, 7, 8)
     """
 
-    def __init__(self, *, threshold: float, levels: int = 3):
-        check_number("threshold", threshold, 0.0, open_low=True)
+    def __init__(self, *, threshold: float | Sequence[float], levels: int = 3):
+        several = isinstance(threshold, Sequence) and not isinstance(threshold, str)
+        for number in threshold if several else (threshold,):
+            check_number("threshold", number, 0.0, open_low=True)
         check_count("levels", levels, 1)
-        self.threshold, self.levels = float(threshold), levels
+        self.threshold = tuple(threshold) if several else threshold
+        self.levels = levels
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:
-        return wavelet_shrink(x, self.threshold, levels=self.levels)
+        threshold = jnp.asarray(self.threshold, jnp.promote_types(x.dtype, jnp.float32))
+        return wavelet_shrink(x, threshold, levels=self.levels)

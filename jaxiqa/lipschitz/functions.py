@@ -203,8 +203,10 @@ def _soft_threshold(op: Operation) -> Gain:
 def _wavelet_shrink(op: Operation) -> Gain:
     if op.complex or op.moving != 0:
         return unbounded("complex numbers, or a threshold that depends on the image")
-    if not np.asarray(op.known[1]) >= 0:
+    if not (np.asarray(op.known[1]) >= 0).all():
         return unbounded("a negative threshold: it sharpens")
+    if op.shape != op.out:
+        return unbounded("thresholds of another shape than the input")
     return Gain(1.0, "proximal map in a tight frame")
 
 

@@ -17,6 +17,7 @@ HOMES = {
     "compact": "jaxiqa.nn.compact",
     "control_tail": "jaxiqa.models.norm_controlled",
     "export": "jaxiqa.models.exporting",
+    "filter_images": "jaxiqa.models.hardening",
     "fold_batch_norm": "jaxiqa.nn.fold",
     "harden": "jaxiqa.models.hardening",
     "harden_recommended": "jaxiqa.models.activations",

@@ -7,10 +7,11 @@ from typing import Any
 
 from flax import nnx
 
-from jaxiqa.core.checks import check_choice
+from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.registry import parameters
 from jaxiqa.layers import Bottleneck, LowPass, RobustBlock, Shrinkage, SquarePool, WaveletShrinkage
 from jaxiqa.models.averaged import Averaged
+from jaxiqa.models.metric import Metric
 from jaxiqa.models.positions import resolve_position
 from jaxiqa.nn.stages import Stages
 
@@ -62,11 +63,7 @@ def harden(
     >>> model.backbone.order[-4:]
     ('layer3.1', 'robust_block', 'layer4.0', 'layer4.1')
     """
-    backbone = getattr(model, "backbone", None)
-    if isinstance(model, Averaged):
-        raise TypeError("model is an average of metrics; harden the members, then average them")
-    if not isinstance(backbone, Stages):
-        raise TypeError(f"model is a {type(model).__name__}; expected a metric with a backbone of named stages")
+    backbone = _stages(model)
     if not isinstance(rngs, nnx.Rngs):
         raise TypeError(f"rngs={rngs!r} is not allowed; expected flax.nnx.Rngs, such as nnx.Rngs(0)")
     check_choice("kind", kind, BLOCKS)
@@ -76,7 +73,46 @@ def harden(
     _, features = backbone.place(where)
     block = _make(kind, features, options, rngs)
     name = kind_name(kind, backbone.order) if name is None else name
-    backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(options.items())))
+    kept = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
+    backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(kept.items())))
+
+
+def filter_images(model: Metric, threshold: float) -> None:
+    """Let a trained metric see images without their smallest details, in place: a `jaxiqa.layers.WaveletShrinkage`.
+
+    It comes before the first stage of the backbone and sees the pixels that the metric's protocol made. The distance of
+    two images never grows, and changes that nobody sees are mostly removed where the image is smooth. Scores change a
+    little: see ``docs/results_hardening.md``. It is saved and loaded with the metric.
+
+    Args:
+        model: the metric; its ``backbone`` is a `jaxiqa.nn.stages.Stages`.
+        threshold: > 0 and at most 1, in [0, 1] pixel units: details up to it are removed.
+
+    Raises:
+        TypeError: as for `harden`.
+        ValueError: a threshold out of range, or images are filtered already. The model is unchanged.
+
+    >>> from jaxiqa.models import build
+    >>> model = build("resnet18", width=8)
+    >>> filter_images(model, 4 / 255)
+    >>> model.backbone.order[0]
+    'wavelet_shrinkage'
+    """
+    backbone = _stages(model)
+    check_number("threshold", threshold, 0.0, 1.0, open_low=True)
+    if any(block.kind == "wavelet_shrinkage" for block in backbone.insertions):
+        raise ValueError(f"{type(model).__name__} has a wavelet_shrinkage already")
+    values = tuple(threshold / deviation for deviation in model.std)
+    harden(model, f"before:{backbone.order[0]}", "wavelet_shrinkage", threshold=values, rngs=nnx.Rngs(0))
+
+
+def _stages(model: nnx.Module) -> Stages:
+    backbone = getattr(model, "backbone", None)
+    if isinstance(model, Averaged):
+        raise TypeError("model is an average of metrics; harden the members, then average them")
+    if not isinstance(backbone, Stages):
+        raise TypeError(f"model is a {type(model).__name__}; expected a metric with a backbone of named stages")
+    return backbone
 
 
 def kind_name(kind: str, taken: Collection[str]) -> str:

@@ -139,6 +139,7 @@ class MANIQA(Metric):
     """
 
     input_size = (CROP, CROP)
+    std = HALF
     published_range = (0.0, 1.0)
     recipe = RECIPE
 
@@ -201,7 +202,7 @@ class MANIQA(Metric):
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         if pixels.shape[1:3] != self.input_size:
             raise ValueError(f"pixels is {pixels.shape[1]}x{pixels.shape[2]}; this network takes crops of 224x224")
-        x = normalise(pixels, HALF, HALF)
+        x = normalise(pixels, HALF, self.std)
         trunk: Any = self.backbone.stage["vit"]
         tokens = [name for name in names if name in trunk.parts]
         stages = [name for name in names if name not in (*trunk.parts, *PARTS)]

@@ -82,6 +82,7 @@ class MetaIQA(Metric):
     """
 
     input_size = (SIDE, SIDE)
+    std = resnet.STD
     published_range = (0.0, 1.0)
     recipe = RECIPE
 
@@ -122,7 +123,7 @@ class MetaIQA(Metric):
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         head = ("classifier", "hidden1", "hidden2", "fc3")
         wanted = {"layer4" if name in head else name for name in names}
-        pixels = normalise(pixels, resnet.MEAN, resnet.STD)
+        pixels = normalise(pixels, resnet.MEAN, self.std)
         _, maps = self.backbone.run(pixels, taps=tuple(sorted(wanted)))
         if "layer4" in maps:
             x = maps["layer4"].mean((1, 2))

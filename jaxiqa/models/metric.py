@@ -37,6 +37,7 @@ class Metric(nnx.Module):
         loss_weights: name of each training output -> weight of its loss in the total.
         cancelled: patterns of parameters whose effect is cancelled by the batch norm after them. They are not trained:
             their gradient is rounding noise, which Adam would scale up to full steps.
+        std: by which pixels are divided before the first stage of the backbone, per RGB channel.
         restartable: whether `trunk` and `outputs_from` exist, so that the output of frozen stages can be stored.
         partial: whether its backbone ends before the last stage of ``BACKBONES[architecture]``.
         regional: whether ``region_outputs(images, boxes)`` exists, so that labels of regions can be trained on.
@@ -50,6 +51,7 @@ class Metric(nnx.Module):
     recipe: ClassVar[Recipe] = Recipe(epochs=30, batch_size=16, loss="mse", learning_rate=1e-4, backbone_factor=0.1)
     loss_weights: ClassVar[Mapping[str, float]] = {"score": 1.0}
     cancelled: ClassVar[tuple[str, ...]] = ()
+    std: tuple[float, float, float] = (1.0, 1.0, 1.0)
     restartable: ClassVar[bool] = False
     partial: ClassVar[bool] = False
     regional: ClassVar[bool] = False

@@ -17,6 +17,7 @@ from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.variant import (
     augmentation,
     control_tail,
+    filter_images,
     frozen_stages,
     insert_blocks,
     needs_images,
@@ -111,7 +112,7 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
             plain = nnx.eval_shape(lambda: new_metric(experiment.model, weights=False))
     shapes: dict[str, Any] = {}
     for name, variant in variants.items():
-        if not blocks_of(variant) and not variant.tail:
+        if not blocks_of(variant) and not variant.tail and variant.filter is None:
             shapes[name] = shapes[variant.parent] if variant.parent else plain
             continue
 
@@ -120,6 +121,7 @@ def abstract_models(experiment: Experiment) -> dict[str, Any]:
             for link in links:
                 where, rngs = f"variants.{link}", nnx.Rngs(0)
                 model = control_tail(model, variants[link], rngs=rngs, where=where)
+                filter_images(model, variants[link], where=where)
                 insert_blocks(model, variants[link], rngs=rngs, where=where)
             return model
 

@@ -39,6 +39,7 @@ from jaxiqa.train.units import Line, in_label_units, lines_of
 from jaxiqa.train.untrained import untrained_variant
 from jaxiqa.train.variant import (
     control_tail,
+    filter_images,
     frozen_stages,
     insert_blocks,
     new_metric,
@@ -261,4 +262,5 @@ def starting_model(experiment: Experiment, name: str, seed: int) -> tuple:
     rngs = nnx.Rngs(jax.random.key(seed, impl="rbg"))
     model = control_tail(model, variant, rngs=rngs, where=where)
     swap_parts(model, variant, where=where)
+    filter_images(model, variant, where=where)
     return model, insert_blocks(model, variant, rngs=rngs, where=where)

@@ -129,6 +129,25 @@ def swap_parts(model: Metric, variant: Variant, *, where: str = "") -> None:
             raise ValueError(f"{where}.{field}={chosen!r}: {error}") from error
 
 
+def filter_images(model: Metric, variant: Variant, *, where: str = "") -> None:
+    """Filter the images as the variant says, in place; without a filter, nothing changes.
+
+    Args:
+        model: the metric from which the variant starts.
+        variant: the variant.
+        where: its field in the config, for errors.
+
+    Raises:
+        ValueError: a threshold out of range, a second filter, or a metric without stages; the message names the field.
+    """
+    if variant.filter is None:
+        return
+    try:
+        models.filter_images(model, variant.filter)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{where}.filter={variant.filter!r}: {error}") from error
+
+
 def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str = "") -> tuple[str, ...]:
     """Insert the variant's blocks, in order.
 

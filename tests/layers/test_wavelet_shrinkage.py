@@ -65,6 +65,15 @@ def test_the_report_knows_its_bound(levels):
     assert 1 <= lipschitz.report(WaveletShrinkage(threshold=0.4, levels=levels), (6, 9, 3)).bound < 1 + 1e-3
 
 
+def test_channels_may_have_thresholds_of_their_own():
+    x, own = jnp.asarray(RANDOM.normal(size=(2, 5, 7, 3)), jnp.float32), (0.1, 0.5, 2.0)
+    block = WaveletShrinkage(threshold=own)
+    alone = [wavelet_shrink(x[..., i : i + 1], jnp.float32(value)) for i, value in enumerate(own)]
+    np.testing.assert_allclose(block(x), jnp.concatenate(alone, -1), atol=1e-6)
+    assert 1 <= lipschitz.report(block, (6, 9, 3)).bound < 1 + 1e-3
+    assert lipschitz.report(lambda x: wavelet_shrink(x, jnp.array([0.1, -0.5, 2.0])), (6, 9, 3)).bound > 2
+
+
 def test_a_negative_or_changing_threshold_has_the_bound_of_its_operations():
     assert lipschitz.report(lambda x: wavelet_shrink(x, -0.1), (6, 9, 3)).bound > 2
     assert lipschitz.report(lambda x: wavelet_shrink(x, x.mean()), (6, 9, 3)).bound > 2

@@ -11,7 +11,7 @@ from flax import nnx
 
 from jaxiqa import lipschitz, models
 from jaxiqa.config import Block
-from jaxiqa.layers import low_pass
+from jaxiqa.layers import low_pass, wavelet_shrink
 from jaxiqa.train.startup import check_training
 
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 33, 46, 3))
@@ -20,7 +20,7 @@ IMAGES = jax.random.uniform(jax.random.key(0), (2, 33, 46, 3))
 def hardened():
     model = tiny.metric("efficientnet_lite0")
     models.harden(model, "before:stem", "low_pass", share=0.5, rngs=nnx.Rngs(0))
-    models.harden(model, "before:stem", "wavelet_shrinkage", threshold=0.03, rngs=nnx.Rngs(0))
+    models.harden(model, "before:stem", "wavelet_shrinkage", threshold=[0.03, 0.02, 0.04], rngs=nnx.Rngs(0))
     models.harden(model, "after:block2", "shrinkage", threshold=0.1, rngs=nnx.Rngs(0))
     model.calibrate(k=10.0, b=50.0, score_range=(0.0, 100.0))
     return model
@@ -32,6 +32,33 @@ def test_a_band_limit_before_the_stem_filters_the_image():
     expected = model(jnp.clip(low_pass(IMAGES, 0.5), 0, 1))
     models.harden(model, "before:stem", "low_pass", share=0.5, rngs=nnx.Rngs(0))
     np.testing.assert_allclose(model(IMAGES), expected, atol=2e-3)  # the clip hardly changes anything
+
+
+@pytest.mark.parametrize("metric", ["linearity", "maniqa", "metaiqa", "paq2piq", "koncept512"])
+def test_the_first_stage_sees_filtered_pixels(metric):
+    """Each normalisation has deviations of its own, by channel."""
+    if metric == "linearity":
+        model = tiny.metric("resnet18")
+    else:
+        model = models.build(metric=metric, width=24 if metric == "maniqa" else 8)
+    first, pixels = model.backbone.order[0], jax.random.uniform(jax.random.key(0), (1, 24, 38, 3))
+    models.filter_images(model, 9 / 255)
+    assert model.backbone.order[:2] == ("wavelet_shrinkage", first)
+    shown = (pixels - 0.25) / jnp.asarray(model.std)
+    expected = (wavelet_shrink(pixels, 9 / 255) - 0.25) / jnp.asarray(model.std)
+    found = model.backbone.stage["wavelet_shrinkage"](shown)
+    np.testing.assert_allclose(found, expected, atol=2e-6)
+    assert float(jnp.max(jnp.abs(found - shown))) > 0.01
+
+
+def test_images_are_filtered_once():
+    model = tiny.abstract()
+    models.filter_images(model, 4 / 255)
+    with pytest.raises(ValueError, match="has a wavelet_shrinkage already"):
+        models.filter_images(model, 2 / 255)
+    for threshold in (0.0, 4.0, float("nan")):
+        with pytest.raises(ValueError, match="threshold="):
+            models.filter_images(tiny.abstract(), threshold)
 
 
 @pytest.mark.slow
@@ -65,6 +92,7 @@ def test_the_report_of_a_metric_names_them():
         ("shrinkage", {}, "'threshold' is missing"),
         ("shrinkage", {"threshold": 0.0}, "threshold=0.0"),
         ("wavelet_shrinkage", {"threshold": 0.1, "levels": 0}, "levels=0"),
+        ("wavelet_shrinkage", {"threshold": (0.1, 0.0, 0.1)}, "threshold=0.0"),
     ],
 )
 def test_bad_options_are_refused_and_nothing_changes(kind, options, message):

@@ -51,6 +51,25 @@ def test_a_variants_changes_reach_the_metric_and_older_runs_continue(smoke):
     assert (blurred(model), pooling_of(model)) == (3, "median")
 
 
+def test_a_filter_reaches_the_metric_and_its_children_keep_it(smoke):
+    assert "filter" not in describe(smoke, "baseline", 0)["variants"][0]
+    changed = with_odd(smoke, filter=4 / 255, block=Block("after:wavelet_shrinkage", "low_pass", {"share": 0.5}))
+    child = Variant(changed.variants["odd"].training, parent="odd", block=Block("before:wavelet_shrinkage", "low_pass"))
+    check_training(changed)
+    assert describe(changed, "odd", 0)["variants"][1]["filter"] == 4 / 255
+    there = r"variants\.child\.block\.options: low_pass needs 'share'"  # so the place exists
+    with pytest.raises(ValueError, match=there):
+        check_training(replace(changed, variants={**changed.variants, "child": child}))
+    twice = replace(child, block=None, filter=2 / 255)
+    with pytest.raises(ValueError, match=r"variants\.child\.filter=0\.00784.*has a wavelet_shrinkage already"):
+        check_training(replace(changed, variants={**changed.variants, "child": twice}))
+    with pytest.raises(ValueError, match=r"variants\.odd\.filter=0\.0: threshold=0\.0 is outside"):
+        check_training(with_odd(smoke, filter=0.0))
+    brisque = replace(smoke.model, metric="brisque", backbone=None, width=None, taps=None)
+    with pytest.raises(ValueError, match=r"variants\.odd\.filter=0\.1: model is a BRISQUE; expected a metric with"):
+        check_training(replace(with_odd(smoke, filter=0.1), model=brisque))
+
+
 def test_a_metric_without_strides_is_refused(smoke):
     model = replace(smoke.model, metric="maniqa", backbone=None, width=24, taps=None, input_size=(224, 224))
     odd = Variant(Training(epochs=2, batch_size=8), blur=3)
