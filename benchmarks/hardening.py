@@ -54,7 +54,7 @@ def with_parents(experiment: Experiment, name: str) -> dict[str, Any]:
     """Return a variant and all that it starts from, those first."""
     variant = experiment.variants[name]
     training = getattr(variant, "training", None)
-    needs = [BASE, getattr(variant, "parent", None), training and training.distil and training.distil.teacher]
+    needs = [BASE, getattr(variant, "parent", None), training and training.taught and training.taught.teacher]
     needs += variant.members if isinstance(variant, Average) else []
     found: dict[str, Any] = {}
     for other in dict.fromkeys(need for need in needs if need and need != name):

@@ -103,6 +103,9 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
                 )
             ),
             "filter": child(filter=FILTER),
+            "filter_8": child(filter=2 * FILTER),
+            "filter_smooth": child(filter=FILTER, **SMOOTH),
+            "filter_smooth_mirrored": Average(("filter_smooth",), mirror=True),
             "low_pass": child(block=LOW_PASS),
             "shrinkage": child(block=Block(f"after:{early}", "shrinkage", {"threshold": 0.1})),
             "blur": child(blur=3),
@@ -120,6 +123,7 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
         "smooth": {
             "nt_smooth": child(tuning(4, norm_penalty=steep), **SMOOTH),
             "nt_smooth_blur": child(tuning(4, norm_penalty=steep), blur=3, **SMOOTH),
+            "nt_filter": child(tuning(4, norm_penalty=steep), filter=FILTER, **SMOOTH),
             "nt_silu": child(tuning(4, norm_penalty=steep), activation="silu", head_activation="silu"),
         },
         "attacked": {
