@@ -2,14 +2,18 @@
 
 from collections.abc import Sequence
 from functools import partial
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from flax import nnx
+from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
 from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.core.precision import at_least_float32
+
+Rows = Float[Array, "b h wc"]
 
 SIGNS = ((1, 1, 1, 1), (1, 1, -1, -1), (1, -1, 1, -1), (1, -1, -1, 1))
 """Bands: means, and details along rows, columns and both; by pixel and neighbour: own, left, above, above left."""
@@ -48,38 +52,82 @@ def wavelet_shrink(
     IEEE Transactions on Information Theory 41(3), 1995.
     """
     check_count("levels", levels, 1)
+    b, h, w, c = x.shape
+    row = threshold if jnp.ndim(threshold) == 0 else jnp.broadcast_to(threshold, (w, c)).reshape(w * c)
+    return _shrink(levels, c, x.reshape(b, h, w * c), jnp.asarray(row, x.dtype)).reshape(x.shape)
+
+
+@partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _shrink(levels: int, c: int, x: Rows, threshold: Array) -> Rows:
+    """Compute `wavelet_shrink` of maps whose columns and channels are one axis, so that loops over it are long."""
+    details, limits = _analysis(levels, c, x), _limits(levels, threshold)
+    return x - _synthesis(c, jax.tree.map(lambda z, t: jnp.minimum(jnp.maximum(z, -t), t), details, limits))
+
+
+@partial(_shrink.defjvp, symbolic_zeros=True)
+def _shrink_jvp(levels: int, c: int, primals: tuple, tangents: tuple) -> tuple[Rows, Rows]:
+    """Return the value and ``dx − Fᵀ M F dx``, where M keeps the coefficients below their limits.
+
+    This map of dx is symmetric, and `custom_linear_solve` is JAX's way to say so of a map that `jax.vmap` accepts: the
+    gradient is the same program. The transpose that JAX derives of the shifts takes four times as long on a CPU.
+    """
+    (x, threshold), (dx, dt) = primals, tangents
+    details, limits = _analysis(levels, c, x), _limits(levels, threshold)
+    weak, moved = jax.tree.map(lambda z, t: jnp.abs(z) < t, details, limits), jnp.zeros_like(x)
+
+    def derivative(_: Any, v: Rows) -> Rows:
+        return v - _synthesis(c, jax.tree.map(lambda m, z: jnp.where(m, z, 0), weak, _analysis(levels, c, v)))
+
+    if not isinstance(dx, SymbolicZero):
+        moved = jax.lax.custom_linear_solve(lambda v: v, dx, derivative, derivative, symmetric=True)
+    if not isinstance(dt, SymbolicZero):
+        steps = jax.tree.map(lambda m, z, s: jnp.where(m, 0, jnp.sign(z) * s), weak, details, _limits(levels, dt))
+        moved -= _synthesis(c, steps)
+    return _shrink(levels, c, x, threshold), moved
+
+
+def _limits(levels: int, threshold: Array) -> list[list[Array]]:
+    return [3 * [threshold / 2**level] for level in range(1, levels + 1)]
+
+
+def _analysis(levels: int, c: int, x: Rows) -> list[list[Rows]]:
+    """Return the details of F x, level by level."""
     details, mean = [], x
     for level in range(levels):
-        near = _neighbours(mean, 2**level)
+        near = _neighbours(mean, 2**level, c)
         mean, *bands = (_signed(signs, near) for signs in SIGNS)
-        limit = threshold / 2 ** (level + 1)
-        details.append([jnp.minimum(jnp.maximum(band, -limit), limit) for band in bands])
-    removed = jnp.zeros_like(x)
-    for level, bands in reversed(list(enumerate(details))):  # the transpose: SIGNS is symmetric
-        moved = _neighbours(jnp.concatenate([removed, *bands], -1), 2**level, after=True)
-        parts = [_signed(signs, jnp.split(part, 4, -1)) for signs, part in zip(SIGNS, moved, strict=True)]
-        removed = parts[0] + parts[1] + parts[2] + parts[3]
-    return x - removed
+        details.append(bands)
+    return details
 
 
-def _signed(signs: tuple[int, ...], parts: list[Array]) -> Array:
+def _synthesis(c: int, details: list[list[Rows]]) -> Rows:
+    """Return Fᵀ of details, with means of 0."""
+    found = jnp.zeros_like(details[0][0])
+    for level, bands in reversed(list(enumerate(details))):  # SIGNS is symmetric
+        near = [_neighbours(band, 2**level, c, after=True) for band in (found, *bands)]
+        parts = [_signed(signs, some) for signs, some in zip(SIGNS, near, strict=True)]
+        found = parts[0] + parts[1] + parts[2] + parts[3]
+    return found
+
+
+def _signed(signs: tuple[int, ...], parts: list[Rows]) -> Rows:
     a, b, c, d = (sign * part for sign, part in zip(signs, parts, strict=True))
     return (a + b + c + d) / 4
 
 
-def _neighbours(x: Array, distance: int, *, after: bool = False) -> list[Array]:
+def _neighbours(x: Rows, distance: int, c: int, *, after: bool = False) -> list[Rows]:
     """Return maps, and their neighbours left, above and above left by ``distance``; ``after``: right and below."""
-    h, w = x.shape[1:3]
-    down, right = distance % h, distance % w
+    h, n = x.shape[1:]
+    down, right = distance % h, distance * c % n
     if after:
         x = jnp.concatenate([x, x[:, :down]], 1)
         x = jnp.concatenate([x, x[:, :, :right]], 2)
     else:
         x = jnp.concatenate([x[:, h - down :], x], 1)
-        x = jnp.concatenate([x[:, :, w - right :], x], 2)
-    x = jax.lax.optimization_barrier(x)  # XLA would make it again for each use: on a CPU gradients take twice the time
+        x = jnp.concatenate([x[:, :, n - right :], x], 2)
+    x = jax.lax.optimization_barrier(x)  # XLA would make it again for each use
     rows, columns = ((0, down), (0, right)) if after else ((down, 0), (right, 0))
-    return [x[:, i : i + h, j : j + w] for i in rows for j in columns]
+    return [x[:, i : i + h, j : j + n] for i in rows for j in columns]
 
 
 class WaveletShrinkage(nnx.Module):
@@ -99,11 +147,10 @@ class WaveletShrinkage(nnx.Module):
     """
 
     def __init__(self, *, threshold: float | Sequence[float], levels: int = 3):
-        several = isinstance(threshold, Sequence) and not isinstance(threshold, str)
-        for number in threshold if several else (threshold,):
+        self.threshold = tuple(threshold) if isinstance(threshold, Sequence) else threshold
+        for number in self.threshold if isinstance(self.threshold, tuple) else (self.threshold,):
             check_number("threshold", number, 0.0, open_low=True)
         check_count("levels", levels, 1)
-        self.threshold = tuple(threshold) if several else threshold
         self.levels = levels
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

@@ -1,5 +1,7 @@
 """Wavelet shrinkage: cycle spinning of the orthonormal transform in NumPy, slopes, its bound, and what it removes."""
 
+from functools import partial
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -63,6 +65,40 @@ def test_its_jacobian_is_symmetric_with_singular_values_up_to_one():
 @pytest.mark.parametrize("levels", [1, 3])
 def test_the_report_knows_its_bound(levels):
     assert 1 <= lipschitz.report(WaveletShrinkage(threshold=0.4, levels=levels), (6, 9, 3)).bound < 1 + 1e-3
+
+
+def plain(x, threshold, levels=3):
+    """Shift by `jnp.roll`, with JAX's own derivatives."""
+    details = []
+    for level in range(levels):
+        left, above = jnp.roll(x, 2**level, 2), jnp.roll(x, 2**level, 1)
+        both = jnp.roll(left, 2**level, 1)
+        details.append([(x + a * left + b * above + a * b * both) / 4 for a, b in ((1, -1), (-1, 1), (-1, -1))])
+        x = (x + left + above + both) / 4
+    for level, bands in reversed(list(enumerate(details))):
+        limit, signs = threshold / 2 ** (level + 1), ((1, 1), (1, -1), (-1, 1), (-1, -1))
+        total = 0
+        for (a, b), z in zip(signs, [x, *(z - jnp.clip(z, -limit, limit) for z in bands)], strict=True):
+            right, below = jnp.roll(z, -(2**level), 2), jnp.roll(z, -(2**level), 1)
+            total = total + (z + a * right + b * below + a * b * jnp.roll(right, -(2**level), 1)) / 4
+        x = total
+    return x
+
+
+@pytest.mark.parametrize("shape", [(2, 8, 11, 3), (1, 5, 3, 1)])
+def test_its_derivatives_are_those_of_the_plain_form(shape):
+    x, v = jnp.asarray(RANDOM.normal(size=(2, *shape)), jnp.float32)
+    t = jnp.asarray(np.linspace(0.2, 0.9, shape[-1]), jnp.float32)
+    for function in (jax.jit, lambda f: f):
+        new, old = (function(lambda x, t, f=f: jnp.sum(jnp.sin(f(x, t)) * v)) for f in (wavelet_shrink, plain))
+        close = partial(np.testing.assert_allclose, atol=2e-5, rtol=1e-5)
+        close(wavelet_shrink(x, t), plain(x, t))
+        jax.tree.map(close, jax.grad(new, (0, 1))(x, t), jax.grad(old, (0, 1))(x, t))
+        jax.tree.map(close, jax.jvp(new, (x, t), (v, t)), jax.jvp(old, (x, t), (v, t)))
+        twice = [jax.jvp(lambda x, f=f: jax.grad(f)(x, t), (x,), (v,))[1] for f in (new, old)]
+        close(*twice)
+        each = [jax.vmap(jax.grad(lambda x, f=f: jnp.sum(jnp.sin(f(x[None], t)))))(x) for f in (wavelet_shrink, plain)]
+        close(*each)
 
 
 def test_channels_may_have_thresholds_of_their_own():
