@@ -4,10 +4,10 @@
     JAXIQA_DATA=/path/to/data python evaluate.py --config configs/recommended.py
     JAXIQA_DATA=/path/to/data python train.py --config configs/recommended.py --weights RUN_FOLDER --backbone resnet50
 
-The activations become smooth, then the metric learns from attacked images: `jaxiqa.config.recommended_training` says
-how, `jaxiqa.models.harden_recommended` does the first part in Python. ``--weights`` names any trained metric: the
-folder of a run, or one that comes with the package. Give its ``--metric``, ``--backbone`` and ``--model.input-size``,
-and the data by ``--data.name``, ``--data.source`` and ``--data.options``.
+Small details of images are removed, the activations become smooth (`jaxiqa.models.harden_recommended` does both in
+Python), and the metric learns from attacked images: `jaxiqa.config.recommended_training` says how. ``--weights`` names
+any trained metric: the folder of a run, or one that comes with the package. Give its ``--metric``, ``--backbone`` and
+``--model.input-size``, and the data by ``--data.name``, ``--data.source`` and ``--data.options``.
 
 Needs ``clive/``. An epoch takes two minutes on one CPU core.
 """
@@ -39,6 +39,7 @@ def get_config(
             "base": Saved(weights),
             "robust": Variant(
                 recommended_training("base", epochs=epochs),
+                filter=4 / 255,
                 activation="smooth",
                 head_activation="smooth",
             ),

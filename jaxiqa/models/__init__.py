@@ -20,7 +20,7 @@ HOMES = {
     "filter_images": "jaxiqa.models.hardening",
     "fold_batch_norm": "jaxiqa.nn.fold",
     "harden": "jaxiqa.models.hardening",
-    "harden_recommended": "jaxiqa.models.activations",
+    "harden_recommended": "jaxiqa.models.recommended",
     "load": "jaxiqa.models.loading",
     "load_exported": "jaxiqa.models.exporting",
     "load_run": "jaxiqa.models.loading",

@@ -52,25 +52,6 @@ def swap_activation(model: nnx.Module, activation: str, *, part: str = "backbone
         module.activation = SMOOTH.get(module.activation, module.activation) if activation == "smooth" else activation
 
 
-def harden_recommended(model: nnx.Module) -> None:
-    """Make every ReLU and ReLU6 of a trained metric smooth, in place: the architecture of the recommended hardening.
-
-    The score still falls to an attack before the metric is trained: `jaxiqa.config.recommended_training` is the
-    training, and ``configs/recommended.py`` does both for any metric.
-
-    Raises:
-        ValueError: ``model`` is an average of metrics; prepare its members.
-
-    >>> from jaxiqa.models import build
-    >>> model = build("mobilenet_v2", width=8)
-    >>> harden_recommended(model)
-    >>> swapped(model)
-    {'backbone': 'smooth_relu6', 'head': 'softplus'}
-    """
-    for part in PARTS:
-        swap_activation(model, "smooth", part=part)
-
-
 def swappable(model: nnx.Module, part: str, *, least: int = 1) -> list[Any]:
     """Return the modules of a part whose activation can be swapped.
 

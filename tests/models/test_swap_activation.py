@@ -24,6 +24,7 @@ from jaxiqa.nn.activations import ACTIVATIONS, activate
 from jaxiqa.nn.backbones import BACKBONES
 from jaxiqa.pretrained import key_map
 from jaxiqa.train.startup import check_training
+from jaxiqa.train.variant import filter_images, swap_parts
 
 X = jax.random.uniform(jax.random.key(0), (2, 40, 56, 3))
 CONFIG = Path(__file__).parent.parent.parent / "configs" / "smoke.py"
@@ -46,19 +47,35 @@ def primitives(model, size=(96, 96)):
 def test_the_recommended_hardening_smooths_what_is_there_and_nothing_else():
     for backbone, chosen in (("resnet18", "softplus"), ("mobilenet_v2", "smooth_relu6")):
         model = tiny.abstract(backbone)
-        for _ in range(2):  # the second call changes nothing
+        models.harden_recommended(model)
+        assert swapped(model) == {"backbone": chosen, "head": "softplus"}
+        assert model.backbone.order[0] == "wavelet_shrinkage"
+        with pytest.raises(ValueError, match="has a wavelet_shrinkage already"):
             models.harden_recommended(model)
-            assert swapped(model) == {"backbone": chosen, "head": "softplus"}
+    model = tiny.abstract()
     swap_activation(model, "silu")
+    with pytest.raises(ValueError, match=r"threshold=4\.0"):
+        models.harden_recommended(model, threshold=4.0)
+    assert swapped(model) == {"backbone": "silu"}
     models.harden_recommended(model)
     assert swapped(model) == {"backbone": "silu", "head": "softplus"}
-    with pytest.raises(ValueError, match="average of metrics"):
+    with pytest.raises(TypeError, match="average of metrics"):
         models.harden_recommended(models.average([tiny.metric()]))
+
+
+def test_the_recommended_config_has_the_same_architecture():
+    variant = load_config(CONFIG.parent / "recommended.py").variants["robust"]
+    found, expected = tiny.abstract(), tiny.abstract()
+    swap_parts(found, variant)
+    filter_images(found, variant)
+    models.harden_recommended(expected)
+    assert found.insertions == expected.insertions
+    assert swapped(found) == swapped(expected)
 
 
 def test_a_part_without_a_relu_is_smooth_already():
     model = nnx.Dict({"conv": nnx.Conv(3, 4, (3, 3), rngs=nnx.Rngs(0))})
-    models.harden_recommended(model)
+    swap_activation(model, "smooth")
     with pytest.raises(ValueError, match="has no ReLU or ReLU6"):
         swap_activation(model, "softplus")
 
