@@ -5,13 +5,12 @@
 
 Every variant is prepared as for its training on fold 0, up to the first step, whose program is traced but not run. So
 its parents must be trained (`benchmarks/hardening.py` with the same folder does it); their training is not counted. A
-multiplication and an addition are two operations; loops count as often as they run, and the zeros between the pixels of
-the gradient of a strided layer do not count.
+multiplication and an addition are two operations; loops count as often as they run.
 """
 
 import argparse
+import functools
 import json
-import math
 import shutil
 import tempfile
 from collections.abc import Callable, Iterator
@@ -31,6 +30,11 @@ from jaxiqa.train.experiment import load_data, train_variant
 from jaxiqa.train.parallel import parallel_program
 from jaxiqa.train.startup import check_files
 
+PRODUCTS = {"conv_general_dilated", "dot_general"} | {
+    f"jaxiqa_{kernel}{part}" for kernel in ("depthwise", "product") for part in ("", "_by_x", "_by_kernel")
+}
+"""Primitives that multiply and add: JAX's, and those of `jaxiqa.nn.kernels`."""
+
 
 class Counted(Exception):
     """The operations of a step: ends a training before its first one."""
@@ -45,17 +49,21 @@ def operations(jaxpr: Any) -> float:
     """
     total = 0.0
     for eqn in jaxpr.eqns:
-        shapes = [getattr(value.aval, "shape", ()) for value in (*eqn.invars, *eqn.outvars)]
-        if eqn.primitive.name == "conv_general_dilated":
-            features = shapes[1][eqn.params["dimension_numbers"].rhs_spec[0]]
-            dilation = math.prod(eqn.params["lhs_dilation"])
-            total += 2 * math.prod(shapes[-1]) * math.prod(shapes[1]) / features / dilation
-        elif eqn.primitive.name == "dot_general":
-            (contracted, _), _ = eqn.params["dimension_numbers"]
-            total += 2 * math.prod(shapes[-1]) * math.prod(shapes[0][axis] for axis in contracted)
-        times = eqn.params["length"] if eqn.primitive.name == "scan" else 1
-        total += times * sum(operations(inner) for inner in _inner(eqn.params.values()))
-    return float(total)
+        inner = [operations(program) for program in _inner(eqn.params.values())]
+        if inner:
+            total += sum(inner) * (eqn.params["length"] if eqn.primitive.name == "scan" else 1)
+        elif eqn.primitive.name in PRODUCTS:
+            arguments = tuple((value.aval.shape, value.aval.dtype) for value in eqn.invars)
+            total += _of_one(eqn.primitive, arguments, tuple(sorted(eqn.params.items())))
+    return total
+
+
+@functools.cache
+def _of_one(primitive: Any, arguments: tuple, options: tuple) -> float:
+    """Ask XLA, which leaves out the zeros between the pixels of the gradient of a strided layer."""
+    shapes = [jax.ShapeDtypeStruct(*argument) for argument in arguments]
+    lowered = jax.jit(lambda *given: primitive.bind(*given, **dict(options))).lower(*shapes)
+    return lowered.cost_analysis()["flops"]
 
 
 def _inner(values: Any) -> Iterator[Any]:
