@@ -90,7 +90,7 @@ def filter_images(model: Metric, threshold: float) -> None:
 
     Raises:
         TypeError: as for `harden`.
-        ValueError: a threshold out of range, or images are filtered already. The model is unchanged.
+        ValueError: a threshold out of range, or the model has a wavelet_shrinkage already. It is unchanged.
 
     >>> from jaxiqa.models import build
     >>> model = build("resnet18", width=8)

@@ -34,7 +34,35 @@ def test_a_band_limit_before_the_stem_filters_the_image():
     np.testing.assert_allclose(model(IMAGES), expected, atol=2e-3)  # the clip hardly changes anything
 
 
-@pytest.mark.parametrize("metric", ["linearity", "maniqa", "metaiqa", "paq2piq", "koncept512"])
+class Shown(Exception):
+    """What the first stage is shown."""
+
+
+class Shows(nnx.Module):
+    def __call__(self, x):
+        raise Shown(x)
+
+
+METRICS = ["linearity", "maniqa", "metaiqa", "paq2piq", "koncept512"]
+
+
+@pytest.mark.parametrize("metric", METRICS)
+def test_pixels_are_divided_by_the_deviations_that_a_metric_names(metric):
+    if metric == "linearity":
+        model = tiny.metric("resnet18")
+    else:
+        model = models.build(metric=metric, width=24 if metric == "maniqa" else 8)
+    models.filter_images(model, 9 / 255)
+    model.backbone.stage["wavelet_shrinkage"] = Shows()
+    shown = []
+    for grey in (0.2, 0.5):
+        with pytest.raises(Shown) as caught:
+            model.raw(jnp.full((1, *(model.input_size or (96, 96)), 3), grey))
+        shown.append(caught.value.args[0][0, 0, 0])
+    np.testing.assert_allclose((shown[1] - shown[0]) * jnp.asarray(model.std), 0.3, atol=1e-5)
+
+
+@pytest.mark.parametrize("metric", METRICS)
 def test_the_first_stage_sees_filtered_pixels(metric):
     """Each normalisation has deviations of its own, by channel."""
     if metric == "linearity":
