@@ -1,7 +1,7 @@
 """Is the order that a filtered metric keeps real, or do its gradients hide the attack? Attacks that know the filter.
 
     JAXIQA_DATA=/path/to/data python benchmarks/adaptive.py mine=runs/recommended/robust/seed0
-    JAXIQA_DATA=/path/to/data python benchmarks/adaptive.py jaxiqa-robust --threshold 4 --queries 0
+    JAXIQA_DATA=/path/to/data python benchmarks/adaptive.py jaxiqa-base --threshold 4 --queries 0
 
 The metric has a `jaxiqa.layers.WaveletShrinkage` before its first stage, or gets one by ``--threshold``, in 255ths. The
 order of test images of CLIVE is attacked in several ways: by PGD through the metric as it is, with short and long

@@ -50,14 +50,20 @@ def steepness(model: Metric) -> float:
     return float(np.log(np.asarray(layer_norms(model, backbone_layers(model)))).sum())
 
 
+def stages(found: dict[str, Sizes]) -> list[str]:
+    """Return the stages of the metric that has the most: hardening adds stages to those of the base."""
+    return max((list(sizes) for kinds in found.values() for sizes in kinds.values()), key=len)
+
+
 def table(found: dict[str, Sizes], steep: dict[str, float]) -> str:
-    """Return the table of one column per metric and kind of change."""
+    """Return the table of one column per metric and kind of change; "–" where a metric does not have the stage."""
     columns = {f"{name}, {kind}": sizes for name, kinds in found.items() for kind, sizes in kinds.items()}
-    stages = next(iter(columns.values()))
     lines = ["| stage | " + " | ".join(columns) + " |", "|---|" + "---:|" * len(columns)]
     lines += [
-        f"| {stage} | " + " | ".join(f"{sizes[stage].change:.3f}" for sizes in columns.values()) + " |"
-        for stage in stages
+        f"| {stage} | "
+        + " | ".join(f"{sizes[stage].change:.3f}" if stage in sizes else "–" for sizes in columns.values())
+        + " |"
+        for stage in stages(found)
     ]
     lines.append("")
     lines += [f"{name}: sum of log σ over the layers {value:.1f}" for name, value in steep.items()]
@@ -66,14 +72,15 @@ def table(found: dict[str, Sizes], steep: dict[str, float]) -> str:
 
 def draw(found: dict[str, Sizes], path: Path) -> None:
     """Draw the changes of pooled maps along the backbone."""
-    figure = Figure(figsize=(7, 3.8), layout="constrained")
-    axes = figure.subplots()
+    figure = Figure(figsize=(7, 4.2), layout="constrained")
+    axes, names = figure.subplots(), stages(found)
     for number, (name, kinds) in enumerate(found.items()):
         for kind, sizes in kinds.items():
             line = {"linestyle": "-" if kind == "attack" else ":", "markersize": 4}
-            axes.plot(list(sizes), [x.mean for x in sizes.values()], label=f"{name}, {kind}", **(style(number) | line))
+            places = [names.index(stage) for stage in sizes]
+            axes.plot(places, [x.mean for x in sizes.values()], label=f"{name}, {kind}", **(style(number) | line))
     axes.set(yscale="log", ylabel="change beside the signal, pooled")
-    axes.tick_params(axis="x", rotation=60)
+    axes.set_xticks(range(len(names)), names, rotation=60, ha="right", rotation_mode="anchor")
     axes.grid(alpha=0.3)
     legend(figure, [axes])
     write_bytes(path, png(figure))

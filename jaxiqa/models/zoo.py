@@ -9,7 +9,7 @@ from jaxiqa.pretrained import hub
 
 SHIPPED = {
     "jaxiqa-base": "Linearity over EfficientNet-Lite0, trained without hardening",
-    "jaxiqa-robust": "jaxiqa-base with smooth activations, trained on attacked images (configs/recommended.py)",
+    "jaxiqa-robust": "jaxiqa-base behind a filter of small details, hardened by configs/recommended.py",
     "jaxiqa-certified": "a 1-Lipschitz network times a slope, which bounds every change of its score",
 }
 """Name -> what it is. Each has a folder in ``jaxiqa/zoo`` with its card (``README.md``)."""

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 from pathlib import Path
 
@@ -35,6 +36,15 @@ def test_all_of_them_are_small_and_have_a_card():
     assert sum(path.stat().st_size for path in folder.rglob("*") if path.is_file()) <= MEGABYTES * 2**20
     for name in SHIPPED:
         assert f'jaxiqa.load("{name}")' in (folder_of(name) / "README.md").read_text()
+
+
+def test_the_page_quotes_the_cards():
+    page = (Path(__file__).parents[2] / "docs" / "models.md").read_text()
+    for name in SHIPPED:
+        card = (folder_of(name) / "README.md").read_text()
+        (found,) = re.findall(r"\| as shipped \| (\d\.\d+) \|", card)
+        (row,) = (line for line in page.splitlines() if f"zoo/{name}/README.md" in line)
+        assert f"| {float(found):.3f} |".replace("0.", ".") in row
 
 
 def test_errors():
