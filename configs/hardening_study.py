@@ -105,6 +105,8 @@ def parts(early: str, middle: str, late: str) -> dict[str, dict[str, Variant | A
             "filter": child(filter=FILTER),
             "filter_8": child(filter=2 * FILTER),
             "filter_smooth": child(filter=FILTER, **SMOOTH),
+            "filter_8_smooth": child(filter=2 * FILTER, **SMOOTH),
+            "filter_16_smooth": child(filter=4 * FILTER, **SMOOTH),
             "filter_smooth_mirrored": Average(("filter_smooth",), mirror=True),
             "low_pass": child(block=LOW_PASS),
             "shrinkage": child(block=Block(f"after:{early}", "shrinkage", {"threshold": 0.1})),
