@@ -44,11 +44,17 @@ class StraightThrough(nnx.Module):
         return x + jax.lax.stop_gradient(self.block(x) - x)  # type: ignore[operator]
 
 
+def member(model: Any) -> Any:
+    """Return the metric that has the filter: of an average, the member."""
+    return model.members[0] if isinstance(model, models.Averaged) else model
+
+
 def changed(model: Metric, change: Change) -> Any:
     """Return the score function of a copy whose filter is changed."""
     copy = nnx.clone(model)
-    (name,) = (name for name, block in copy.backbone.stage.items() if isinstance(block, WaveletShrinkage))
-    copy.backbone.stage[name] = change(copy.backbone.stage[name])
+    stages = member(copy).backbone.stage
+    (name,) = (name for name, block in stages.items() if isinstance(block, WaveletShrinkage))
+    stages[name] = change(stages[name])
     return models.score_fn(copy, SIZE)
 
 
@@ -71,7 +77,7 @@ def ways(model: Metric, epsilon: float, queries: int) -> dict[str, tuple[Any, An
         "PGD-10, steps of 0.6 ε": (own, attacks.make("pgd", epsilon=epsilon, steps=10, step_size=0.6 * epsilon)),
         "APGD-20": (own, attacks.make("apgd", epsilon=epsilon, steps=20)),
     }
-    if any(block.kind == "wavelet_shrinkage" for block in model.insertions):
+    if any(block.kind == "wavelet_shrinkage" for block in member(model).insertions):
         found["straight through the filter"] = changed(model, StraightThrough), pgd
         found["half the threshold"] = changed(model, weaker(0.5)), pgd
         found["without the filter"] = changed(model, weaker(0.0)), pgd
@@ -107,6 +113,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("metric", help="of the package, or NAME=FOLDER of a run")
     parser.add_argument("--threshold", type=float, help="add a filter with this threshold, in 255ths, without training")
+    parser.add_argument("--mirror", action="store_true", help="the mean of the scores of image and mirror image")
     parser.add_argument("--epsilon", type=float, default=1.0, help="largest change of a pixel, in 255ths")
     parser.add_argument("--images", type=int, default=24, help="of the 165 test images")
     parser.add_argument("--queries", type=int, default=1000, help="of Square; 0: without it")
@@ -116,6 +123,8 @@ def main() -> None:
     model = models.load_run(folder) if folder else jaxiqa.load(name)
     if given.threshold:
         models.filter_images(model, given.threshold / 255)
+    if given.mirror:
+        model = models.average([model], mirror=True)
     split = data.load("clive", test_fraction=0.2)["test"]
     some = split.select(RankPlan(split, SIZE, Ranks(images=given.images)).places)
     found = left(model, some, given.epsilon / 255, given.queries)
