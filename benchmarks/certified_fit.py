@@ -47,10 +47,9 @@ def main() -> None:
         found = scores(model, "parts")
         error = np.sqrt(np.mean((found - target) ** 2)) / span(splits)
         numbers = [model.constant(SIZE) / span(splits), srocc(found, target), error, found.std() / span(splits)]
-        numbers += [srocc(scores(model, name), splits[name].mos) for name in ("train", "val")]
-        print(
-            f"| {run} | {numbers[0]:.4f} | " + " | ".join(f"{number:.3f}" for number in numbers[1:]) + " |", flush=True
-        )
+        numbers += [srocc(scores(model, name), np.asarray(splits[name].mos)) for name in ("train", "val")]
+        shown = [f"{numbers[0]:.4f}", *(f"{number:.3f}" for number in numbers[1:])]
+        print(f"| {run} | " + " | ".join(shown) + " |", flush=True)
 
 
 if __name__ == "__main__":
