@@ -32,6 +32,10 @@ def main() -> None:
     parser.add_argument("--teacher", default="jaxiqa-base", help="a metric of the package, or the folder of a run")
     given = parser.parse_args()
     start_jax()
+    metrics = {run: models.load_run(run) for run in given.runs}
+    for run, metric in metrics.items():
+        if not hasattr(metric, "constant"):
+            parser.error(f"{run}: a {type(metric).__name__} has no Lipschitz constant; expected a lipschitz_iqa")
     splits = data.load("clive", test_fraction=0.2)
     parts = data.distorted(splits["val"], COPIES, size=SIZE)
     splits["parts"] = replace(parts, mos=np.zeros(len(parts), np.float32))
@@ -42,8 +46,7 @@ def main() -> None:
     teacher = models.load_run(given.teacher) if Path(given.teacher).is_dir() else jaxiqa.load(given.teacher)
     target = scores(teacher, "parts")
     print("| " + " | ".join(HEADS) + " |\n|---|" + "---:|" * (len(HEADS) - 1))
-    for run in given.runs:
-        model = models.load_run(run)
+    for run, model in metrics.items():
         found = scores(model, "parts")
         error = np.sqrt(np.mean((found - target) ** 2)) / span(splits)
         numbers = [model.constant(SIZE) / span(splits), srocc(found, target), error, found.std() / span(splits)]

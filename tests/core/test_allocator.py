@@ -18,7 +18,7 @@ run = jax.jit(lambda x: 2 * x + 1)
 x = jnp.ones((12_000_000,))  # 48 MB, 12,000 pages; glibc keeps less than 32 MiB by itself
 faults = lambda: resource.getrusage(resource.RUSAGE_SELF).ru_minflt
 calls = []
-for _ in range(30):
+for _ in range(100):  # a small block behind the array may spoil its gap: the first few calls, more on a busy machine
     before = faults()
     run(x).block_until_ready()
     calls.append(faults() - before)
@@ -42,14 +42,11 @@ def measured(setting: str, **environment: str) -> list[str]:
 
 @glibc
 def test_a_second_call_finds_its_memory_ready():
-    assert float(measured("usual")[1]) > 10_000
-    tries = []
-    # On a busy machine another thread may place a small block behind the array, which then no longer fits into its gap.
-    while not tries or (float(tries[-1][1]) >= 100 and len(tries) < 3):
-        tries.append(measured("kept"))
-    assert tries[-1][0] == "True"
-    assert float(tries[-1][1]) < 100, tries
-    assert float(tries[-1][2]) > 10_000
+    usual, kept = measured("usual"), measured("kept")
+    assert kept[0] == "True"
+    assert float(usual[1]) > 10_000
+    assert float(kept[1]) < 100
+    assert float(kept[2]) > 10_000
 
 
 @glibc

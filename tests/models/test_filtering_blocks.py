@@ -46,12 +46,15 @@ class Shows(nnx.Module):
 METRICS = ["linearity", "maniqa", "metaiqa", "paq2piq", "koncept512"]
 
 
+def small(metric):
+    if metric == "linearity":
+        return tiny.metric("resnet18")
+    return models.build(metric=metric, width=24 if metric == "maniqa" else 8)
+
+
 @pytest.mark.parametrize("metric", METRICS)
 def test_pixels_are_divided_by_the_deviations_that_a_metric_names(metric):
-    if metric == "linearity":
-        model = tiny.metric("resnet18")
-    else:
-        model = models.build(metric=metric, width=24 if metric == "maniqa" else 8)
+    model = small(metric)
     models.filter_images(model, 9 / 255)
     model.backbone.stage["wavelet_shrinkage"] = Shows()
     shown = []
@@ -65,10 +68,7 @@ def test_pixels_are_divided_by_the_deviations_that_a_metric_names(metric):
 @pytest.mark.parametrize("metric", METRICS)
 def test_the_first_stage_sees_filtered_pixels(metric):
     """Each normalisation has deviations of its own, by channel."""
-    if metric == "linearity":
-        model = tiny.metric("resnet18")
-    else:
-        model = models.build(metric=metric, width=24 if metric == "maniqa" else 8)
+    model = small(metric)
     first, pixels = model.backbone.order[0], jax.random.uniform(jax.random.key(0), (1, 24, 38, 3))
     models.filter_images(model, 9 / 255)
     assert model.backbone.order[:2] == ("wavelet_shrinkage", first)
