@@ -3,9 +3,10 @@
     JAXIQA_DATA=/path/to/data python benchmarks/certified_fit.py runs/certified/0.024/base/seed0 --teacher jaxiqa-base
 
 Prints a row per run of ``configs/certified.py``: its constant; how well it follows the teacher on distorted parts of
-the validation images, twelve of each, which no training has seen; and its correlation with people on training and on
-validation images. A metric that follows neither new nor old images learns too little; one that follows the old ones
-only has too few of them. Constants, errors and deviations are shares of the range of the training labels.
+the validation images, twelve of each, which no training has seen; and its correlation with people on training,
+validation and test images, of which the validation images chose the epoch. A metric that follows neither new nor old
+images learns too little; one that follows the old ones only has too few of them. Constants, errors and deviations are
+shares of the range of the training labels.
 """
 
 import argparse
@@ -22,7 +23,8 @@ from jaxiqa.cli.runtime import start_jax
 from jaxiqa.measures.correlation import srocc
 
 COPIES = 12
-HEADS = ("run", "constant", "SROCC with the teacher", "error", "deviation", "SROCC with people, training", "validation")
+PEOPLE = ("train", "val", "test")
+HEADS = ("run", "constant", "SROCC with the teacher", "error", "deviation", *(f"SROCC, {name}" for name in PEOPLE))
 
 
 def main() -> None:
@@ -50,7 +52,7 @@ def main() -> None:
         found = scores(model, "parts")
         error = np.sqrt(np.mean((found - target) ** 2)) / span(splits)
         numbers = [model.constant(SIZE) / span(splits), srocc(found, target), error, found.std() / span(splits)]
-        numbers += [srocc(scores(model, name), np.asarray(splits[name].mos)) for name in ("train", "val")]
+        numbers += [srocc(scores(model, name), np.asarray(splits[name].mos)) for name in PEOPLE]
         shown = [f"{numbers[0]:.4f}", *(f"{number:.3f}" for number in numbers[1:])]
         print(f"| {run} | " + " | ".join(shown) + " |", flush=True)
 
