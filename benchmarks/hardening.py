@@ -3,10 +3,13 @@
     RUN="--config configs/hardening_study.py --workdir runs/hardening --rows benchmarks/hardening/study.json"
     JAXIQA_DATA=/path/to/data python benchmarks/hardening.py $RUN --variants longer recommended     # five folds
     JAXIQA_DATA=/path/to/data python benchmarks/hardening.py $RUN --variants longer --fold 0 --seed 1
+    JAXIQA_DATA=/path/to/data python benchmarks/hardening.py $RUN --saved "certified=$PWD/runs/c/fold{fold}/base/seed0"
 
 Trains the variants and their parents on a fold (`jaxiqa.data.folds`), and attacks images that no training has seen.
 Their order, as an evaluation does: `jaxiqa.attacks.rank_attacks` without Square, with transfer from the base. And all
 their scores, upwards: by `RAISING`, of which the strongest counts for each image.
+``--saved`` attacks other trained metrics beside them; ``{fold}`` in a folder is the number of the fold, so that no
+metric has learned from its images.
 
 A row per fold, seed and variant is kept apart from the trained models. A row that is there is not measured again, so a
 study goes on over sessions and machines that share only this file. Prints the table of all rows, and draws them beside
@@ -27,7 +30,7 @@ from matplotlib.figure import Figure
 from jaxiqa import attacks, data, models
 from jaxiqa.cli.runtime import start_jax
 from jaxiqa.cli.train import train
-from jaxiqa.config import Average, Experiment, Ranks, folded, load_config, run_folder
+from jaxiqa.config import Average, Experiment, Ranks, Saved, folded, load_config, run_folder
 from jaxiqa.core.allocator import keep_freed_memory
 from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.data.pipeline import scoring_batches
@@ -159,6 +162,7 @@ def main() -> None:
     parser.add_argument("--workdir", required=True, type=Path, help="folder of the trained models")
     parser.add_argument("--rows", required=True, type=Path, help="the file of the numbers")
     parser.add_argument("--variants", nargs="+", default=[], help="the base is always among them")
+    parser.add_argument("--saved", nargs="+", default=[], metavar="NAME=FOLDER", help="trained metrics")
     parser.add_argument("--folds", type=int, default=5)
     parser.add_argument("--fold", type=int, nargs="+", help="these folds only")
     parser.add_argument("--seed", type=int, default=0)
@@ -169,13 +173,17 @@ def main() -> None:
     experiment = load_config(given.config, **({"backbone": given.backbone} if given.backbone else {}))
     if unknown := set(given.variants) - set(experiment.variants):
         parser.error(f"--variants: no {', '.join(sorted(unknown))}; the config has {', '.join(experiment.variants)}")
+    saved = dict(entry.split("=", 1) for entry in given.saved if "=" in entry)
+    if len(saved) < len(given.saved) or saved.keys() & experiment.variants.keys():
+        parser.error(f"--saved {' '.join(given.saved)}: expected NAME=FOLDER, each NAME once and not one of the config")
+    variants = experiment.variants | {name: Saved(folder) for name, folder in saved.items()}
     numbers = given.fold if given.fold is not None else range(given.folds)
     if not set(numbers) <= set(range(given.folds)):
         parser.error(f"--fold: {numbers}; there are {given.folds} folds, from 0")
-    parts = folded(replace(experiment, folds=given.folds, workdir=str(given.workdir)))
+    parts = folded(replace(experiment, variants=variants, folds=given.folds, workdir=str(given.workdir)))
     rows = json.loads(given.rows.read_text()) if given.rows.exists() else []
     for number in numbers:
-        for name in dict.fromkeys((BASE, *given.variants)):
+        for name in dict.fromkeys((BASE, *given.variants, *saved)):
             part = replace(parts[number], variants=with_parents(parts[number], name), seeds=(given.seed,))
             told = {"fold": number, "seed": given.seed, "model": name, "images": given.images}
             known = [row for row in rows if told.items() <= row.items()]

@@ -40,6 +40,26 @@ def folder(tmp_path_factory):
 
 
 @pytest.mark.slow
+def test_a_saved_metric_of_a_fold_is_attacked_beside_the_variants(folder):
+    options = ("--images", "6", "--rows", str(folder / "saved.json"))
+    first = run("hardening", folder, "--fold", "1", *options, "--variants", "robust")
+    assert first.returncode == 0, first.stderr
+    place = "other=" + str(folder / "hardening" / "fold{fold}" / "robust" / "seed0")
+    missing = run("hardening", folder, "--fold", "0", *options, "--saved", place)
+    assert missing.returncode != 0
+    assert str(folder / "hardening" / "fold0" / "robust" / "seed0") in missing.stderr
+    refused = run("hardening", folder, "--fold", "0", *options, "--saved", place.removeprefix("other="))
+    assert refused.returncode != 0
+    assert "expected NAME=FOLDER" in refused.stderr
+    beside = run("hardening", folder, "--fold", "1", *options, "--saved", place)
+    assert beside.returncode == 0, beside.stderr
+    _, robust, other = (row for row in json.loads((folder / "saved.json").read_text()) if row["fold"] == 1)
+    assert (robust["model"], other["model"]) == ("robust", "other")
+    assert other["srocc"] == robust["srocc"]
+    assert other["left"]["1"]["srocc"] == robust["left"]["1"]["srocc"]  # the same metric, by the same attacks
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("script", "options", "models"),
     [

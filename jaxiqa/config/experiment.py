@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 from jaxiqa.config.data import Data
 from jaxiqa.config.evaluation import Evaluation
@@ -45,14 +45,15 @@ class Experiment:
     """How several devices share a batch; both give the same numbers."""
     folds: int | None = None
     """Cross-validation: train and evaluate once per fold, each in WORKDIR/foldN, where no training has seen the test
-    images (`jaxiqa.data.folds`). None: the splits of the data set."""
+    images (`jaxiqa.data.folds`). None: the splits of the data set. ``{fold}`` in weights, of the model, of a teacher or
+    of a `Saved` metric, is the number of the fold: such a metric must not have learned from the fold's test images."""
 
 
 def folded(experiment: Experiment) -> list[Experiment]:
     """Return one experiment per fold, in a folder of its own; without folds, the experiment itself.
 
     Every use of the labelled data set is divided: images that a fold tests are also not used to fit attacks or to
-    distil.
+    distil. ``{fold}`` in weights, of the model, of a teacher or of a `Saved` metric, becomes the number of the fold.
 
     >>> from jaxiqa.config import Training
     >>> data = Data("clive")
@@ -60,6 +61,8 @@ def folded(experiment: Experiment) -> list[Experiment]:
     >>> last = folded(whole)[-1]
     >>> last.workdir, last.data.fold, last.evaluation.data.fold, last.folds
     ('runs/x/fold4', 4, 4, None)
+    >>> folded(replace(whole, variants={"a": Saved("runs/y/fold{fold}/b/seed0")}))[2].variants["a"].weights
+    'runs/y/fold2/b/seed0'
     """
     if experiment.folds is None:
         return [experiment]
@@ -71,11 +74,20 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
         same = (data.name, data.source) == (experiment.data.name, experiment.data.source)
         return replace(data, folds=folds, fold=number) if same else data
 
+    def own(found: Any) -> Any:
+        if found is None or found.weights is None:
+            return found
+        return replace(found, weights=found.weights.replace("{fold}", str(number)))
+
     def divided(variant: Variant | Average | Saved) -> Variant | Average | Saved:
-        distil = variant.training.distil if isinstance(variant, Variant) else None
-        if not isinstance(variant, Variant) or distil is None or distil.data is None:
+        if isinstance(variant, Saved):
+            return own(variant)
+        if isinstance(variant, Average):
             return variant
-        training = replace(variant.training, distil=replace(distil, data=part(distil.data)))
+        distil = own(variant.training.distil)
+        if distil and distil.data:
+            distil = replace(distil, data=part(distil.data))
+        training = replace(variant.training, distil=distil, soft_labels=own(variant.training.soft_labels))
         return replace(variant, training=training)
 
     evaluation = experiment.evaluation
@@ -86,6 +98,7 @@ def _fold(experiment: Experiment, folds: int, number: int) -> Experiment:
     return replace(
         experiment,
         data=part(experiment.data),
+        model=own(experiment.model),
         variants={name: divided(variant) for name, variant in experiment.variants.items()},
         evaluation=replace(evaluation, data=part(evaluation.data), attacks=attacks),
         workdir=str(root_folder(experiment) / f"fold{number}"),

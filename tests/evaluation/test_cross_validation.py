@@ -10,11 +10,14 @@ from jaxiqa import data
 from jaxiqa.cli import evaluate, train
 from jaxiqa.config import (
     Attack,
+    Average,
     Data,
     Distil,
     Evaluation,
     Experiment,
     Model,
+    Saved,
+    SoftLabels,
     Training,
     Variant,
     check_experiment,
@@ -54,6 +57,22 @@ def test_every_use_of_the_labelled_images_is_divided():
         check_experiment(part)
     tests = [set(data.load("builtin", **part.data.arguments)["test"].ids) for part in parts]
     assert len(set.union(*tests)) == sum(map(len, tests)) == 20
+
+
+def test_weights_of_each_fold_are_its_own():
+    learned = "runs/y/fold{fold}/base/seed0"
+    variants = {
+        "saved": Saved(learned),
+        "taught": Variant(Training(distil=Distil(weights=learned))),
+        "mixed": Variant(Training(soft_labels=SoftLabels(0.5, weights=learned))),
+        "whole": Saved("jaxiqa-base"),
+        "mean": Average(("saved", "whole")),
+    }
+    for number, part in enumerate(folded(whole(variants=variants, model=Model("resnet18", weights=learned)))):
+        own, found = f"runs/y/fold{number}/base/seed0", part.variants
+        taught, mixed = found["taught"].training.distil, found["mixed"].training.soft_labels
+        assert {part.model.weights, found["saved"].weights, taught.weights, mixed.weights} == {own}
+        assert (found["whole"], found["mean"]) == (variants["whole"], variants["mean"])
 
 
 def test_without_folds_an_experiment_is_itself():
