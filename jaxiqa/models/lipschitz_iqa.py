@@ -17,10 +17,7 @@ from jaxiqa.layers import resize_constant
 from jaxiqa.models.metric import Metric
 from jaxiqa.models.recipe import Recipe
 from jaxiqa.models.spec import ModelSpec
-from jaxiqa.nn.lipschitz_net import LipschitzNet
-
-REFERENCE = 256 * 256
-"""Pixels of the image size at which the constant is the slope."""
+from jaxiqa.nn.lipschitz_net import LipschitzNet, size_factor
 
 GREY = 0.45
 """Subtracted from the pixels: a shift changes no distance, and photographs are about this bright."""
@@ -33,7 +30,7 @@ class LipschitzIQA(Metric):
     """Quality score with an exact Lipschitz constant: ``score = k · (slope · √(n₀/n) · f(image) + offset) + b``.
 
     f is a `jaxiqa.nn.lipschitz_net.LipschitzNet`: ‖f‖_Lip = 1 in the Euclidean norm of [0, 1] pixels. n is the number
-    of pixels, and n₀ = 256². The energies in f grow as √n, so √(n₀/n) makes the score independent of the image size;
+    of pixels, and n₀ = 256². f grows as √n, so √(n₀/n) makes the score independent of the image size;
     the constant of a larger image is smaller. No other part can make the score steep: `constant` returns
     ``|k| · slope · √(n₀/n)``, times the norms of the matrices, which are 1 up to rounding. ``constant · radius`` is the
     certificate of every image (`certified_interval`).
@@ -112,7 +109,7 @@ class LipschitzIQA(Metric):
         """Return ``slope · √(n₀/n) · f + offset`` of prepared images."""
         check_unit_images(pixels, name="pixels", slack=OVERSHOOT)
         f = self.net(pixels - GREY)
-        return self.slope * _size_factor((pixels.shape[1], pixels.shape[2])) * f + self.offset[0]
+        return self.slope * size_factor((pixels.shape[1], pixels.shape[2])) * f + self.offset[0]
 
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, Array]:
         """Return, by name, ``level0``, ``level1`` … (maps) and ``energies`` (``b k c``) of prepared images."""
@@ -134,7 +131,7 @@ class LipschitzIQA(Metric):
         """
         size = self.input_size or image_size
         resized = resize_constant(image_size, size) if size != tuple(image_size) else 1.0
-        return abs(float(self.calibration[0] * self.slope)) * self.net.bound() * _size_factor(size) * resized
+        return abs(float(self.calibration[0] * self.slope)) * self.net.bound() * size_factor(size) * resized
 
     def certificate(self, epsilon: float, image_size: tuple[int, int], *, norm: str = "linf") -> float:
         """Return the largest change of any score by a perturbation with norm at most ``epsilon``.
@@ -174,10 +171,6 @@ class LipschitzIQA(Metric):
         scores = self(images)
         change = self.certificate(epsilon, (images.shape[1], images.shape[2]), norm=norm)
         return scores - change, scores + change
-
-
-def _size_factor(size: tuple[int, int]) -> float:
-    return math.sqrt(REFERENCE / math.prod(size))
 
 
 LIPSCHITZ_IQA_SPEC = ModelSpec(

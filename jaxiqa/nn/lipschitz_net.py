@@ -16,6 +16,9 @@ from jaxiqa.layers import DirectDense, beta_abs, circular_shift, sorted_energies
 from jaxiqa.nn.lipschitz_tail import pad_to_even
 from jaxiqa.nn.stages import Features
 
+REFERENCE = 256 * 256
+"""Pixels of the image size at which the head sees the energies as they are."""
+
 COLOURS = np.array([[1, 1, 1], [1, -1, 0], [1, 1, -2]]) / np.sqrt([[3], [2], [6]])
 """Grey, red against green, yellow against blue: orthonormal."""
 
@@ -35,6 +38,15 @@ def wavelets(cin: int, cout: int) -> Float[np.ndarray, "cout c2"]:
     colours = COLOURS if cin == 3 else np.eye(cin)
     rows = np.concatenate([np.kron(band.reshape(1, 4) / 2, colours) for band in bands])
     return np.concatenate([np.zeros((max(cout - 4 * cin, 0), 4 * cin)), rows[-cout:]])
+
+
+def size_factor(size: tuple[int, int]) -> float:
+    """Return √(n₀/n), n pixels of an image of this size, n₀ = 256²: energies times this do not depend on the size.
+
+    >>> size_factor((512, 512))
+    0.5
+    """
+    return math.sqrt(REFERENCE / math.prod(size))
 
 
 def typical_energies(channels: Sequence[int], *, cell: int, ranks: int) -> Float[np.ndarray, "k d"]:
@@ -64,7 +76,8 @@ class LipschitzNet(nnx.Module):
     of each channel, sorted over the image (`jaxiqa.layers.sorted_energies`), tells how strong a detail is where it is
     strong and where it is weak. Constants are subtracted, so that the head sees small numbers (`typical_energies`).
     Orthogonal layers with absolute values and a map of norm 1 turn the energies into a number: the first is the same
-    for all ranks, two more see all ranks.
+    for all ranks, two more see all ranks. It sees the energies of n pixels times √(n₀/n), n₀ = 256², and its number is
+    divided by this again: so its biases mean the same for images of every size, and f grows as √n.
 
     A level with fewer channels than four times those before drops some directions (a co-isometry): f can still use
     every scale, and the bound is the same.
@@ -158,4 +171,5 @@ class LipschitzNet(nnx.Module):
         return self.unit(x)[:, 0]
 
     def __call__(self, x: Images) -> Float[Array, " b"]:
-        return self.number(self.energies(x))
+        share = size_factor((x.shape[1], x.shape[2]))
+        return self.number(share * self.energies(x)) / share

@@ -133,11 +133,13 @@ def test_the_linf_certificate_does_not_depend_on_the_size():
 
 @pytest.mark.slow
 def test_the_score_of_a_pattern_does_not_depend_on_how_often_it_is_repeated():
-    """Even sides, circular shifts and full groups of cells: energies grow exactly as √n."""
+    """Even sides, circular shifts and full groups of cells: energies grow exactly as √n, and biases with them."""
     model = metric(slope=0.5)
     tile = jax.random.uniform(jax.random.key(0), (1, 32, 16, 3))
-    for layer in model.net.head:
-        layer.bias = nnx.Param(jnp.zeros_like(layer.bias[...]))
+    once = model(tile)
+    for number, layer in enumerate([model.net.reduce, *model.net.head]):
+        layer.bias = nnx.Param(3 * jax.random.normal(jax.random.key(number), layer.bias.shape))
+    assert abs(float((model(tile) - once)[0])) > 0.1
     np.testing.assert_allclose(model(jnp.tile(tile, (1, 3, 2, 1))), model(tile), rtol=1e-4)
 
 
