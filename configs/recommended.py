@@ -6,8 +6,9 @@
 
 Small details of images are removed, the activations become smooth (`jaxiqa.models.harden_recommended` does both in
 Python), and the metric learns from attacked images: `jaxiqa.config.recommended_training` says how. ``--weights`` names
-any trained metric: the folder of a run, or one that comes with the package. Give its ``--metric``, ``--backbone`` and
-``--model.input-size``, and the data by ``--data.name``, ``--data.source`` and ``--data.options``.
+any metric that was trained on the same images of CLIVE: one that comes with the package, or the folder of a run
+(relative paths are below $JAXIQA_DATA). Give its ``--metric``, ``--backbone`` and ``--model.input-size``. On images of
+your own: docs/own_data.md.
 
 Needs ``clive/``. An epoch takes two minutes on one CPU core.
 """

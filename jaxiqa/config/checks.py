@@ -61,6 +61,8 @@ def check_experiment(experiment: Experiment) -> None:
         if experiment.data.folds is not None:
             raise ValueError(f"folds={experiment.folds} and data.folds={experiment.data.folds}; give only one of them")
     for where, data in (("data", experiment.data), ("evaluation.data", experiment.evaluation.data)):
+        if data.folds is None and data.fold:
+            raise ValueError(f"{where}.fold={data.fold} has no effect without {where}.folds, the number of folds")
         if data.folds is not None and not (data.folds >= 2 and 0 <= data.fold < data.folds):
             raise ValueError(
                 f"{where}.folds={data.folds}, fold={data.fold}; expected at least 2 folds, numbered from 0"
@@ -159,6 +161,8 @@ def _check_training(where: str, training: Training) -> None:
             for field in ("weight", "step", "limit"):
                 if hasattr(chosen, field):
                     _check_positive(f"{where}.{name}.{field}", getattr(chosen, field))
+    if training.distil and training.distil.data is None and training.distil.split != "train":
+        raise ValueError(f"{where}.distil.split={training.distil.split!r} has no effect without distil.data")
     if training.distil and training.distil.distorted < 0:
         raise ValueError(f"{where}.distil.distorted={training.distil.distorted}; expected at least 0")
     if (distil := training.distil) and distil.target != "teacher" and not distil.distorted:
@@ -173,7 +177,8 @@ def _check_training(where: str, training: Training) -> None:
 
 def _check_teacher(where: str, variant: Variant, earlier: list[str]) -> None:
     distil, soft = variant.training.distil, variant.training.soft_labels
-    if distil and soft and (distil.teacher, distil.weights) != (soft.teacher, soft.weights):
+    taught = {(chosen.teacher or variant.parent, chosen.weights) for chosen in (distil, soft) if chosen}
+    if len(taught) > 1:
         raise ValueError(f"{where}: distil and soft_labels have different teachers; name the same in both")
     chosen, where = variant.training.taught, f"{where}.{'distil' if distil else 'soft_labels'}"
     assert chosen

@@ -124,7 +124,7 @@ class Ranks:
     images: int | None = 48
     """Number of labelled images, spread evenly over the order; None: all of `Evaluation.split`; 0: no such attacks."""
     queries: int = 1000
-    """Scores per image for the attack without gradients; 0: without it."""
+    """Scores per image for the attack without gradients, at least 2; 0: without it."""
     query_epsilons: tuple[float, ...] | None = (1 / 255,)
     """Those of the radii at which the attack without gradients runs too; None: all. It shows whether gradients mislead,
     and costs ten times as much as all others together."""

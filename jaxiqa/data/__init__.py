@@ -88,6 +88,8 @@ def load(
         raise ValueError(f"data set 'builtin': {folder} holds no prepared data set; omit source to make it in memory")
     else:
         splits = loader(folder, **options)
+    if folds is None and fold:
+        raise ValueError(f"fold={fold} has no effect without folds, the number of folds")
     if folds is not None:
         splits = one_fold(splits, folds, fold)
     return {part: split.take(limit) for part, split in splits.items()}

@@ -16,6 +16,7 @@ from jaxiqa.core.checks import check_choice, check_number
 from jaxiqa.core.images import check_unit_images
 from jaxiqa.core.keys import image_keys
 from jaxiqa.core.pytrees import as_pytree, trained
+from jaxiqa.core.scores import checked_scores
 from jaxiqa.core.types import AttackFn, Images, PRNGKey, ScoreFn, Scores
 from jaxiqa.ops.ssim import ms_ssim, ssim
 
@@ -230,14 +231,13 @@ def norm_penalty(
 
     **Differs from the paper**: the scale s, and pixel units for h.
     """
-    if isinstance(step, int | float):
-        check_number("step", step, 0.0, open_low=True)
-    if isinstance(weight, int | float):
-        check_number("weight", weight, 0.0)
+    check_number("step", step, 0.0, open_low=True)
+    check_number("weight", weight, 0.0)
     score_fn = as_pytree(score_fn)
     still = jax.lax.stop_gradient(score_fn)  # without it, an unused derivative of the gradient would be traced
     direction = jnp.sign(jax.grad(lambda x: still(x).sum())(images))
-    scores, moved = jnp.split(score_fn(jnp.concatenate([images, images + step * jax.lax.stop_gradient(direction)])), 2)
+    both = jnp.concatenate([images, images + step * jax.lax.stop_gradient(direction)])
+    scores, moved = jnp.split(checked_scores(score_fn, both), 2)
     scores, slopes = gather(scores), gather((moved - scores) / step)
     if scale_free and len(scores) < 2:
         raise ValueError("images has one image; scale_free=True needs at least two, for the deviation of the scores")

@@ -59,10 +59,8 @@ def jacobian_penalty(
     relative to their variance; the sign of a projection, which is the direction of an Linf attack; and a finite
     difference, which needs no second derivative.
     """
-    if isinstance(step, int | float):
-        check_number("step", step, 0.0, open_low=True)
-    if isinstance(weight, int | float):
-        check_number("weight", weight, 0.0)
+    check_number("step", step, 0.0, open_low=True)
+    check_number("weight", weight, 0.0)
     features_fn = as_pytree(features_fn)
     still, keys = jax.lax.stop_gradient(features_fn), image_keys(key, len(images))
 

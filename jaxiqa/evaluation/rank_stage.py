@@ -24,7 +24,7 @@ class RankPlan:
     """What is attacked, and how.
 
     Attributes:
-        labelled: all images with human scores; their median decides which are raised.
+        labelled: all images with human scores.
         size: (height, width) to which they are resized; None: all have one size.
         ranks: strengths, number of images and queries.
     """
@@ -35,12 +35,16 @@ class RankPlan:
 
     @property
     def places(self) -> np.ndarray:
-        """Return the places of the attacked images, spread evenly over the order of the human scores."""
+        """Return the places of the attacked images, spread evenly over the order of the human scores.
+
+        Halves are rounded down, so that the middle one of an odd number is in the low half of all images, too.
+        """
         assert self.labelled.mos is not None  # startup has checked it
         order, count = np.argsort(self.labelled.mos, kind="stable"), self.ranks.images
         if count is None or count >= len(order):
             return np.arange(len(order))
-        return np.sort(order[np.linspace(0, len(order) - 1, count).round().astype(int)])
+        exact = 2 * np.arange(count) * (len(order) - 1)  # in units of 1 / (2 · (count − 1))
+        return np.sort(order[-((count - 1 - exact) // (2 * (count - 1)))])
 
     def labels(self, others: Sequence[str], epsilon: float) -> list[str]:
         """Return the names of the attacks at a strength; that of a transfer attack names its sources, the others."""
@@ -122,7 +126,7 @@ def attack_block(job: Order, block: Block) -> list[RankRow]:
     score_fn, sources = evaluated.score_at(job.shape), [other.score_at(job.shape) for other in job.others]
     places, mos = plan.places, plan.labelled.mos
     assert mos is not None  # startup has checked it
-    signs = np.asarray(invert_ranks(mos).sign)[places]
+    signs = np.asarray(invert_ranks(mos[places]).sign)  # of the attacked images, whose order is reported
     keys = index_keys(evaluated.seed, f"order {label}", len(mos))[places]
     pixels, valid, ids = scoring_batch(plan.labelled.select(places), first, block.batch, size=plan.size)
     chosen = np.minimum(np.arange(first, first + len(pixels)), len(places) - 1)  # the last batch is padded

@@ -220,6 +220,8 @@ def _numbers(evaluation: Evaluation) -> Iterator[str]:
                 yield f"evaluation.attacks.{label}.aligned.tolerance={attack.aligned.tolerance}; expected one in (0, 1)"
     if ranks := evaluation.ranked:
         at_least |= {"ranks.images": (ranks.images, 2), "ranks.queries": (ranks.queries, 0)}
+        if ranks.queries == 1:
+            yield "evaluation.ranks.queries=1; expected at least 2, or 0 for no attack without gradients"
         radii = ranks.epsilons
         if not radii:
             yield "evaluation.ranks.epsilons is empty; give strengths, such as 2 / 255, or write ranks=None"

@@ -6,7 +6,7 @@ import scipy.fft
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_number, check_option
 from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.linear_algebra import HIGHEST
 
@@ -68,6 +68,7 @@ class LowPass(nnx.Module):
     """
 
     def __init__(self, *, share: float):
+        check_option("share", share, open_low=True)
         check_number("share", share, 0.0, 1.0, open_low=True)
         self.share = share
 

@@ -44,6 +44,9 @@ def _along(q, change):
 def semi_orthogonal(weight: Matrices) -> Matrices:
     """Return matrices with orthonormal columns (n ≥ m) from arbitrary ones, or with orthonormal rows (n < m).
 
+    In float32, weights with a spectral norm up to about 100 give orthonormal columns within 1e-5; from about 1000 on,
+    the inverse is too inexact.
+
     With W = [U; V] and A = U − Uᴴ + VᴴV: Q = [(I + A)⁻¹(I − A); −2V(I + A)⁻¹], so QᴴQ = I.
 
     >>> q = semi_orthogonal(jnp.arange(6.0).reshape(3, 2))

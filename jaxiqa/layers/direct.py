@@ -68,7 +68,7 @@ def _check_orthonormal(start: np.ndarray, shape: tuple[int, int]) -> None:
         raise ValueError(f"start has the shape {np.shape(start)}; expected (cout, cin) = {shape}")
     tall = start if shape[0] >= shape[1] else start.T
     error = np.abs(tall.T @ tall - np.eye(min(shape))).max()
-    if error > 1e-5:
+    if not error <= 1e-5:  # also NaN
         raise ValueError(f"start is not orthonormal: its largest error is {error:.1e}; expected at most 1e-5")
 
 

@@ -22,8 +22,10 @@ def spectral_norm(
     power iterations from a fixed start, all frequencies side by side. The gradient is that of uᴴ Ŵ v at the vectors
     found, which is the gradient of σ₁ where they have converged; second derivatives go through the iteration.
 
-    It is a *lower* bound, for losses: at most a few per cent below the norm for all map sizes and paddings, which
-    `jaxiqa.lipschitz.spectral.conv_norm` bounds from above. A strided convolution has at most this norm too.
+    It is a *lower* bound of the norm for all map sizes and paddings, for losses; `jaxiqa.lipschitz.spectral.conv_norm`
+    is an upper bound. The steepest frequency may lie between those of the map: per axis with k taps, the result is at
+    least cos(π(k − 1) / (2·grid)) of the norm, .92 for 3 taps and .38 for 7. A grid of 4·k has .92 for any kernel. A
+    strided convolution has at most this norm too.
 
     Args:
         kernel: ``kh kw cin/groups cout``; a dense layer's matrix is ``1 1 cin cout``.

@@ -3,10 +3,10 @@
 from functools import lru_cache
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from jaxiqa.core.bilinear import bilinear_weights
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.precision import at_least_float32
 
@@ -49,5 +49,6 @@ def resize_constant(size: tuple[int, int], new: tuple[int, int]) -> float:
 
 
 def _largest(side: int, new: int) -> float:
-    matrix = jax.image.resize(jnp.eye(side), (new, side), "bilinear", antialias=True)
-    return float(np.linalg.norm(np.asarray(matrix, np.float64), 2))
+    matrix = bilinear_weights(side, new, True)
+    small = matrix @ matrix.T if new < side else matrix.T @ matrix
+    return float(np.sqrt(np.linalg.eigvalsh(small)[-1]))

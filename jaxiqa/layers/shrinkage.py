@@ -6,7 +6,7 @@ import numpy as np
 from flax import nnx
 from jaxtyping import Array, Complex, Float
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_option
 from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.fourier import from_frequencies, to_frequencies
 
@@ -71,7 +71,7 @@ class Shrinkage(nnx.Module):
     """
 
     def __init__(self, features: int, *, threshold: float):
-        check_number("threshold", threshold, 0.0, open_low=True)
+        check_option("threshold", threshold, open_low=True)
         self.threshold = nnx.Param(threshold_parameter(threshold, features))
 
     def __call__(self, x: Float[Array, "b h w c"]) -> Float[Array, "b h w c"]:

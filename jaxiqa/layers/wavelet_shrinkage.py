@@ -10,7 +10,7 @@ from flax import nnx
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_count, check_number
+from jaxiqa.core.checks import check_count, check_option
 from jaxiqa.core.precision import at_least_float32
 
 Rows = Float[Array, "b h wc"]
@@ -141,15 +141,21 @@ class WaveletShrinkage(nnx.Module):
             normalised pixels: `jaxiqa.models.filter_images` takes a threshold in the unit of pixels.
         levels: of the transform, at least 1.
 
+    Raises:
+        ValueError: no threshold, one that is not a number > 0, or levels below 1.
+
     >>> block = WaveletShrinkage(threshold=0.1)
     >>> block(jnp.ones((2, 5, 7, 8))).shape
     (2, 5, 7, 8)
     """
 
     def __init__(self, *, threshold: float | Sequence[float], levels: int = 3):
-        self.threshold = tuple(threshold) if isinstance(threshold, Sequence) else threshold
+        several = isinstance(threshold, Sequence) and not isinstance(threshold, str)
+        self.threshold = tuple(threshold) if several else threshold  # type: ignore[arg-type]
+        if self.threshold == ():
+            raise ValueError("threshold is empty; expected one number, or one per channel")
         for number in self.threshold if isinstance(self.threshold, tuple) else (self.threshold,):
-            check_number("threshold", number, 0.0, open_low=True)
+            check_option("threshold", number, open_low=True)
         check_count("levels", levels, 1)
         self.levels = levels
 

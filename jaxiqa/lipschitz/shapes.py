@@ -60,7 +60,12 @@ def dynamic(op: Operation) -> Gain:
 
 
 def scatter(op: Operation) -> Gain:
-    """Rule of ``scatter`` at known indices: every entry of the output is one entry of the inputs."""
+    """Rule of ``scatter`` at known indices: every entry of the output is one entry of the inputs.
+
+    ``x.at[i].apply(f)`` is the same primitive with a program of its own.
+    """
+    if op.params.get("update_jaxpr") is not None:
+        return unbounded("a function is applied to entries")
     return unbounded(INDEX) if op.known[1] is None else one(op)
 
 

@@ -6,6 +6,7 @@ import numpy as np
 import scipy.stats
 from jaxtyping import Float
 
+from jaxiqa.core.halves import low_half
 from jaxiqa.measures.correlation import srocc
 
 Values = Float[np.ndarray, "_"]
@@ -16,13 +17,14 @@ COMBINED = "combined"
 def combined(attacked: Mapping[str, Values], order: Values) -> Values:
     """Return, for each image, the attacked score that is furthest against the order.
 
-    Images whose order is at most the median shall rise: they get their largest score; the others their smallest.
+    Images of the low half of the order (`jaxiqa.core.halves.low_half`) shall rise: they get their largest score; the
+    others their smallest.
 
     >>> combined({"a": np.array([1.0, 9.0]), "b": np.array([3.0, 7.0])}, np.array([0.0, 1.0]))
     array([3., 7.])
     """
     scores = np.stack([np.asarray(values, np.float64) for values in attacked.values()])
-    return np.where(np.asarray(order) > np.median(order), scores.min(0), scores.max(0))
+    return np.where(low_half(order), scores.max(0), scores.min(0))
 
 
 def worst_srocc(attacked: Mapping[str, Values], order: Values) -> tuple[float, str]:

@@ -41,7 +41,7 @@ class Averaged(Metric):
         self.shares = tuple(shares)
         self.input_size = members[0].input_size
         for member, (other, count) in zip(members, self.shares, strict=True):
-            for name, theirs in zip(member.backbone.order[:count], _order(members[other]), strict=False):
+            for name, theirs in zip(_order(member)[:count], _order(members[other]), strict=False):
                 member.backbone.stage[name] = members[other].backbone.stage[theirs]
         self.keep(mirror=mirror)
 
@@ -80,6 +80,10 @@ class Averaged(Metric):
                 found.append(member.calibrated(member.outputs_from(x, member.backbone.order[done - 1])["score"]))
         return _mean(found)
 
+    def item_outputs(self, pixels: Images) -> dict[str, Scores]:
+        """Return, as ``score``, `raw` of prepared items, such as crops: the mean over all views of them."""
+        return {"score": _mean([self.raw(view) for view in self._views(pixels)])}
+
     def features(self, pixels: Images, names: Sequence[str]) -> dict[str, jax.Array]:
         """Return feature maps of prepared items by name: the member's number and its own name, as in ``1.layer3``."""
         maps = {}
@@ -105,6 +109,7 @@ def average(members: Sequence[Metric], *, mirror: bool = False) -> Averaged:
         mirror: also average over the image and its mirror image.
 
     Raises:
+        TypeError: a member is not a metric.
         ValueError: no members, or one of them an average, or members with different protocols.
 
     >>> from jaxiqa.models import build
@@ -113,8 +118,8 @@ def average(members: Sequence[Metric], *, mirror: bool = False) -> Averaged:
     >>> bool(jnp.allclose(both(image), (a(image) + b(image)) / 2, rtol=1e-5))
     True
     """
+    check_members(members)
     copies = [nnx.clone(member) for member in members]
-    check_members(copies)
     for copy in copies:
         copy.eval()
     result = Averaged(copies, mirror=mirror, shares=shares_of(copies))
@@ -125,10 +130,12 @@ def average(members: Sequence[Metric], *, mirror: bool = False) -> Averaged:
 
 
 def check_members(members: Sequence[Metric]) -> None:
-    """Raise ``ValueError`` unless these metrics, which may be abstract, can be averaged."""
+    """Raise an error unless these metrics, which may be abstract, can be averaged."""
     if not members:
         raise ValueError("members is empty; expected at least one metric")
     for number, member in enumerate(members):
+        if not isinstance(member, Metric):
+            raise TypeError(f"members[{number}] is a {type(member).__name__}; expected a metric, as of `jaxiqa.load`")
         if isinstance(member, Averaged):
             raise ValueError(f"members[{number}] is an average; give its members instead")
     first, *others = (_protocol(member) for member in members)

@@ -5,6 +5,7 @@ import itertools
 from collections.abc import Callable, Collection
 from typing import Any
 
+import numpy as np
 from flax import nnx
 
 from jaxiqa.core.checks import check_choice, check_number
@@ -71,10 +72,10 @@ def harden(
     if mid is not None and "mid" in block_options(kind):
         options = {"mid": mid} | options
     _, features = backbone.place(where)
+    options = {option: plain(value) for option, value in options.items()}
     block = _make(kind, features, options, rngs)
     name = kind_name(kind, backbone.order) if name is None else name
-    kept = {option: tuple(value) if isinstance(value, list) else value for option, value in options.items()}
-    backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(kept.items())))
+    backbone.insert(where, block, name=name, kind=kind, options=tuple(sorted(options.items())))
 
 
 def filter_images(model: Metric, threshold: float) -> None:
@@ -102,7 +103,7 @@ def filter_images(model: Metric, threshold: float) -> None:
     check_number("threshold", threshold, 0.0, 1.0, open_low=True)
     if any(block.kind == "wavelet_shrinkage" for block in backbone.insertions):
         raise ValueError(f"{type(model).__name__} has a wavelet_shrinkage already")
-    values = tuple(threshold / deviation for deviation in model.std)
+    values = tuple(float(threshold) / deviation for deviation in model.std)
     harden(model, f"before:{backbone.order[0]}", "wavelet_shrinkage", threshold=values, rngs=nnx.Rngs(0))
 
 
@@ -126,6 +127,16 @@ def kind_name(kind: str, taken: Collection[str]) -> str:
     return next(name for name in names if name not in stages)
 
 
+def plain(value: Any) -> Any:
+    """Return an option of a block as plain Python, which can be compared and stored: arrays become numbers or tuples.
+
+    >>> plain(np.float32(0.5)), plain([1, 2]), plain(np.arange(2))
+    (0.5, (1, 2), (0, 1))
+    """
+    value = np.asarray(value).tolist() if hasattr(value, "__array__") else value
+    return tuple(value) if isinstance(value, list) else value
+
+
 def block_options(kind: str) -> dict[str, bool]:
     """Return the options of a kind of block, and whether they must be given.
 
@@ -147,6 +158,11 @@ def _make(kind: str, features: int, options: dict[str, Any], rngs: nnx.Rngs) -> 
     if missing := [name for name, needed in allowed.items() if needed and name not in options]:
         what = " (number of inner channels)" if missing == ["mid"] else ""
         raise ValueError(f"options {options} do not fit a {kind}: {', '.join(map(repr, missing))}{what} is missing")
+    several = options.get("threshold")
+    if isinstance(several, tuple) and len(several) != features:
+        raise ValueError(
+            f"options {options} do not fit a {kind}: expected one threshold, or {features}, one per channel"
+        )
     mid = options.get("mid", 1)
     if isinstance(mid, bool) or not isinstance(mid, int):
         raise ValueError(f"mid={mid!r} is not allowed; expected a number of channels, such as 64")

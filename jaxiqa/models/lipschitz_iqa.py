@@ -1,4 +1,4 @@
-"""A metric whose Lipschitz constant is one number, so that every score has an exact certificate."""
+"""A metric whose Lipschitz constant is one number, so that every score has a certificate."""
 
 import math
 from collections.abc import Sequence
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.checks import check_choice, check_number, check_option, check_size
 from jaxiqa.core.images import OVERSHOOT, check_images, check_unit_images
 from jaxiqa.core.types import Images, Scores
 from jaxiqa.core.variables import Constant
@@ -27,13 +27,14 @@ RECIPE = Recipe(epochs=100, batch_size=16, loss="mse", labels="unit", learning_r
 
 
 class LipschitzIQA(Metric):
-    """Quality score with an exact Lipschitz constant: ``score = k · (slope · √(n₀/n) · f(image) + offset) + b``.
+    """Quality score with a known Lipschitz constant: ``score = k · (slope · √(n₀/n) · f(image) + offset) + b``.
 
-    f is a `jaxiqa.nn.lipschitz_net.LipschitzNet`: ‖f‖_Lip = 1 in the Euclidean norm of [0, 1] pixels. n is the number
+    f is a `jaxiqa.nn.lipschitz_net.LipschitzNet`: ‖f‖_Lip ≤ 1 in the Euclidean norm of [0, 1] pixels. n is the number
     of pixels, and n₀ = 256². f grows as √n, so √(n₀/n) makes the score independent of the image size;
     the constant of a larger image is smaller. No other part can make the score steep: `constant` returns
     ``|k| · slope · √(n₀/n)``, times the norms of the matrices, which are 1 up to rounding. ``constant · radius`` is the
-    certificate of every image (`certified_interval`).
+    certificate of every image (`certified_interval`). The constant is an upper bound. A trained metric nearly reaches
+    it; one with fewer cells than ``ranks``, or with a last level of fewer channels than ``reduced``, may not.
 
     Args:
         channels: of each level of the network, which halves the map.
@@ -73,8 +74,8 @@ class LipschitzIQA(Metric):
         input_size: tuple[int, int] | None = None,
         rngs: nnx.Rngs,
     ):
-        for side in input_size or ():
-            check_number("input_size", side, 1)
+        if input_size is not None:
+            check_size("input_size", input_size)
         if slope is not None:
             check_number("slope", slope, 0.0, math.inf, open_low=True)
         shape: dict[str, Any] = {"channels": tuple(channels), "depth": tuple(depth)}
@@ -128,9 +129,14 @@ class LipschitzIQA(Metric):
 
         Args:
             image_size: (height, width).
+
+        Raises:
+            ValueError: ``image_size`` is no pair of whole numbers.
         """
+        check_size("image_size", image_size)
+        image_size = image_size[0], image_size[1]
         size = self.input_size or image_size
-        resized = resize_constant(image_size, size) if size != tuple(image_size) else 1.0
+        resized = resize_constant(image_size, size) if size != image_size else 1.0
         return abs(float(self.calibration[0] * self.slope)) * self.net.bound() * size_factor(size) * resized
 
     def certificate(self, epsilon: float, image_size: tuple[int, int], *, norm: str = "linf") -> float:
@@ -144,14 +150,14 @@ class LipschitzIQA(Metric):
             norm: ``"l2"`` or ``"linf"``.
 
         Raises:
-            ValueError: an unknown norm, or a negative radius.
+            ValueError: an unknown norm, a radius that is no number >= 0, or ``image_size`` is no pair of whole numbers.
 
         >>> model = LipschitzIQA(channels=(12,), depth=(1,), slope=0.02, rngs=nnx.Rngs(0))
         >>> round(model.certificate(2 / 255, (256, 256)), 4), round(model.certificate(0.5, (256, 256), norm="l2"), 4)
         (0.0696, 0.01)
         """
         check_choice("norm", norm, ("l2", "linf"))
-        check_number("epsilon", epsilon, 0.0, math.inf)
+        check_option("epsilon", epsilon)
         radius = epsilon * (math.sqrt(3 * math.prod(image_size)) if norm == "linf" else 1.0)
         return radius * self.constant(image_size)
 

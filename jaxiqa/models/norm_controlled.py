@@ -152,7 +152,7 @@ def control_tail(model: Metric, *, after: str, channels: int = 64, depth: int = 
         rngs: random numbers for the tail's weights.
 
     Raises:
-        TypeError: ``model`` is no metric over one of `BACKBONES`.
+        TypeError: ``model`` is no metric over one of `BACKBONES`, or normalises pixels in another way.
         ValueError: an unknown stage, an odd number of channels, or a number below 1.
 
     >>> from jaxiqa.models import build
@@ -166,6 +166,11 @@ def control_tail(model: Metric, *, after: str, channels: int = 64, depth: int = 
         raise TypeError(
             f"model is a {type(model).__name__} with a network of its own; only a metric over one of the backbones "
             f"{', '.join(BACKBONES)} can get a controlled tail"
+        )
+    if model.std != BACKBONES[backbone].std:
+        raise TypeError(
+            f"model is a {type(model).__name__}, which does not normalise pixels as the backbone {backbone} expects; "
+            "its stages would see other numbers in front of a controlled tail"
         )
     trunk = nnx.clone(model.backbone.upto(after))
     trunk.eval()
@@ -188,7 +193,7 @@ NORM_CONTROLLED_SPEC = ModelSpec(
     metric=NormControlled,
     rules=(),
     title="Norm-controlled tail",
-    paper="none; its layers: arXiv:1811.05381, arXiv:2104.07167",
+    paper="ours; its layers: arXiv:1811.05381, arXiv:2104.07167",
     protocol="native size, one pass",
     results="none known for KonIQ-10k",
     licence="no published weights",

@@ -55,8 +55,9 @@ def save(model: Metric, folder: str | Path, *, kernels: str = "float32") -> None
     content = safetensors.numpy.save(arrays)
     described |= {"sha256": hashlib.sha256(content).hexdigest()}
     _check_arrays(model, described)
+    text = json.dumps(described | {"seal": _seal(described)}, indent=1)  # before anything is overwritten
     write_bytes(folder / "model.safetensors", content)
-    write_text(folder / "model.json", json.dumps(described | {"seal": _seal(described)}, indent=1))
+    write_text(folder / "model.json", text)
 
 
 def run_folder(path: str | Path) -> Path | None:

@@ -1,6 +1,6 @@
 """Bilinear resizing as in PyTorch, with or without antialiasing."""
 
-from functools import cache, partial
+from functools import partial
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,7 @@ from jax.extend.core import Primitive
 from jax.interpreters import ad, batching, mlir
 from jaxtyping import Array, Float
 
+from jaxiqa.core.bilinear import bilinear_weights
 from jaxiqa.core.checks import check_number
 from jaxiqa.core.images import check_images
 from jaxiqa.core.precision import at_least_float32
@@ -52,21 +53,6 @@ def resize_bilinear(
         # If fused with an operation that reads a pixel several times, each pixel would be computed as often.
         resized = jax.lax.optimization_barrier(_resample(resized, axis, size[axis - 1], antialias))
     return resized
-
-
-@cache
-def bilinear_weights(side: int, size: int, antialias: bool) -> Float[np.ndarray, "size side"]:
-    """Return the weights along one axis: ``m_ij ∝ max(0, 1 − |p_i − j| / s)`` with ``p_i = (i + ½) · side / size − ½``.
-
-    s is ``side / size`` if the image shrinks and ``antialias`` is set, else 1. Every row sums to one.
-
-    >>> bilinear_weights(2, 4, True).tolist()
-    [[1.0, 0.0], [0.75, 0.25], [0.25, 0.75], [0.0, 1.0]]
-    """
-    support = max(side / size, 1.0) if antialias else 1.0
-    position = (np.arange(size) + 0.5) * side / size - 0.5
-    weights = np.maximum(0, 1 - np.abs(position[:, None] - np.arange(side)) / support)
-    return weights / weights.sum(1, keepdims=True)
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(1, 2, 3))

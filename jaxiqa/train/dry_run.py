@@ -13,6 +13,7 @@ from jaxiqa.config import Experiment, Training, blocks_of, trained_variants
 from jaxiqa.config.identity import chain
 from jaxiqa.config.suggest import suggestion
 from jaxiqa.data.pipeline import check_crop
+from jaxiqa.defenses import LABELS
 from jaxiqa.train.recipes import with_recipes
 from jaxiqa.train.variant import (
     augmentation,
@@ -47,6 +48,11 @@ def check_forward(experiment: Experiment, shapes: dict[str, Any], size: tuple[in
                 _pass(model, trunk, images)
         if variant.training.crops:
             _check_crops(f"{where}.training", variant.training, model, size)
+        if (distil := variant.training.distil) and distil.target != "teacher":
+            h, w = shown = (variant.training.crop if variant.training.crops else None) or size
+            with named(f"{where}.training.distil.target={distil.target!r}: images of {h}x{w} pixels"):
+                pixels = jax.ShapeDtypeStruct((2, *shown, 3), np.float32)
+                jax.eval_shape(LABELS[distil.target], pixels, pixels)
         if chosen and chosen.distance is None and dataclasses.replace(chosen, epsilon=0.0) not in seen:
             seen.append(dataclasses.replace(chosen, epsilon=0.0))
             with named(f"{where}.training.adversarial: images of {size[0]}x{size[1]} pixels"):
@@ -78,7 +84,8 @@ def _pass(model: Any, trunk: tuple[str, ...], images: Any) -> None:
 
 
 def check_stage(where: str, stage: str, model: Any) -> None:
-    known = stages_of(model)
+    with named(f"{where}={stage!r}"):
+        known = stages_of(model)
     if stage not in known:
         raise ValueError(f"{where}={stage!r}: no such stage{suggestion(stage, known)}")
 

@@ -163,6 +163,8 @@ def trained_layers(model: Metric, freeze: str | None = None) -> list[nnx.Conv | 
     Raises:
         ValueError: there are none.
     """
+    if not hasattr(model, "backbone"):
+        raise ValueError(f"spectral: a {type(model).__name__} has no backbone of named stages")
     order = model.backbone.order
     trained = set(order[model.backbone.span(freeze)[1] + 1 :] if freeze else order)
     found = [

@@ -180,10 +180,11 @@ def insert_blocks(model: Metric, variant: Variant, *, rngs: nnx.Rngs, where: str
 def _check_block(where: str, block: Block, model: Metric) -> None:
     """Raise ``ValueError`` for a stage or option that does not exist; the message suggests the nearest name."""
     try:
+        known = stages_of(model)
         place, mid = models.resolve_position(block.where, model.backbone)
     except ValueError as error:
         raise ValueError(f"{where}.where: {error}") from error
-    stage, known = place.partition(":")[2], stages_of(model)
+    stage = place.partition(":")[2]
     if stage not in known:
         raise ValueError(f"{where}.where={block.where!r}: no stage {stage!r}{suggestion(stage, known)}")
     allowed = block_options(block.kind)
@@ -198,7 +199,13 @@ def _check_block(where: str, block: Block, model: Metric) -> None:
 
 
 def stages_of(model: Metric) -> list[str]:
-    """Return the names of the backbone's groups of stages, then of its stages."""
+    """Return the names of the backbone's groups of stages, then of its stages.
+
+    Raises:
+        ValueError: the metric has no backbone of named stages.
+    """
+    if not hasattr(model, "backbone"):
+        raise ValueError(f"a {type(model).__name__} has no backbone of named stages")
     order = model.backbone.order
     return list(dict.fromkeys([*(stage.partition(".")[0] for stage in order), *order]))
 

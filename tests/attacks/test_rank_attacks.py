@@ -1,5 +1,7 @@
 """Attacks on the order of a set."""
 
+import inspect
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,7 +13,7 @@ from jaxiqa import attacks
 from jaxiqa.attacks.engine.objective import invert_ranks, mirror_ranks
 from jaxiqa.defenses import bpda, eot
 from jaxiqa.measures.correlation import srocc
-from jaxiqa.measures.ranks import worst_srocc
+from jaxiqa.measures.ranks import combined, worst_srocc
 
 SHAPE = (6, 13, 14, 3)
 IMAGES = make_images(SHAPE)
@@ -69,7 +71,48 @@ def test_mirrored_targets_invert_the_whole_order():
 
 def test_ties_of_the_order_keep_their_places():
     assert mirror_ranks([1.0, 1.0, 0.0], [5.0, 6.0, 7.0]).target.tolist() == [6.0, 5.0, 7.0]
-    assert invert_ranks([1.0, 1.0, 0.0]).sign.tolist() == [1.0, 1.0, 1.0]
+
+
+@pytest.mark.parametrize(
+    ("order", "sign"),
+    [
+        ([1, 1, 0], [-1, -1, 1]),  # the median is the highest label
+        ([0, 0, 1], [1, 1, -1]),
+        ([3, 3, 3, 3, 5, 5, 5, 5, 5, 5], 4 * [1] + 6 * [-1]),
+        ([1, 2, 2, 3], [1, 1, 1, -1]),  # both splits are as near: the larger low half
+        ([1, 2, 3, 4, 5], [1, 1, 1, -1, -1]),
+        ([4, 1, 3, 2], [-1, 1, -1, 1]),
+    ],
+)
+def test_equal_labels_are_in_one_half_and_both_halves_are_attacked(order, sign):
+    assert invert_ranks(order).sign.tolist() == sign
+    raised, lowered = 10.0 + np.arange(len(order)), -10.0 - np.arange(len(order))
+    found = combined({"up": raised, "down": lowered}, np.asarray(order, float))
+    np.testing.assert_array_equal(found, np.where(np.asarray(sign) > 0, raised, lowered))
+
+
+def test_an_attack_on_tied_labels_lowers_the_better_images():
+    order = np.array([3.0] * 2 + [5.0] * 4)
+    several = attacks.rank_attacks(EPSILON, invert_ranks(order), queries=0)
+    attacked = np.asarray(several["PGD-10, steps of ε/5"](score, IMAGES, KEY))
+    np.testing.assert_array_equal(np.sign(score(attacked) - CLEAN), [1, 1, -1, -1, -1, -1])
+
+
+@pytest.mark.parametrize(
+    ("change", "error", "message"),
+    [
+        ({"epsilon": "2/255"}, ValueError, r"epsilon='2/255' is not a number; write 2 / 255"),
+        ({"queries": 1}, ValueError, "queries=1"),
+        ({"queries": None}, ValueError, "queries=None is not allowed"),
+        ({"sources": score}, TypeError, "members is a .*; expected a list of score functions"),
+    ],
+)
+def test_bad_arguments_of_the_ensemble_are_named(change, error, message, monkeypatch):
+    rank_attacks = inspect.unwrap(attacks.rank_attacks)  # without the type checks of the tests
+    monkeypatch.setitem(rank_attacks.__globals__, "ensemble", inspect.unwrap(attacks.ensemble))
+    options = {"epsilon": EPSILON, "objective": invert_ranks(CLEAN), "queries": 0} | change
+    with pytest.raises(error, match=message):
+        rank_attacks(options.pop("epsilon"), options.pop("objective"), **options)
 
 
 @pytest.mark.parametrize(

@@ -52,6 +52,13 @@ def test_certified_intervals_are_those_of_each_images_own_size(folder, certified
     assert f"  [{float(rows[0]['low']):.4f}, {float(rows[0]['high']):.4f}]" in capsys.readouterr().out
 
 
+def test_a_norm_without_a_radius_is_refused(folder, capsys):
+    with pytest.raises(SystemExit) as stop:
+        scoring.main(["jaxiqa-certified", str(folder / "one.png"), "--norm", "l2"])
+    said = str(stop.value) + capsys.readouterr().err
+    assert "norm=l2 has no effect without epsilon, such as --epsilon 2/255" in said
+
+
 @pytest.mark.parametrize(
     ("model", "epsilon", "message"),
     [

@@ -8,12 +8,14 @@ import numpy as np
 import pytest
 
 from jaxiqa.config import Data, Evaluation, Experiment, Model, Ranks, Training, Variant
+from jaxiqa.core.halves import low_half
 from jaxiqa.data import load
 from jaxiqa.evaluation import rank_stage
 from jaxiqa.evaluation.evaluated_model import EvaluatedModel
 from jaxiqa.evaluation.rank_stage import RankPlan, attack_order
 from jaxiqa.evaluation.startup import check_evaluation_start
 from jaxiqa.measures.correlation import srocc
+from jaxiqa.reports.attacks.order import summarise_order
 from jaxiqa.results.rows import CLEAN, RankRow
 
 SIZE = (20, 28)
@@ -105,7 +107,7 @@ def test_an_interrupted_stage_ends_with_the_same_rows(whole, labelled, tmp_path,
 
 @pytest.mark.slow
 def test_more_images_keep_the_rows_of_fewer(whole, labelled, tmp_path):
-    """The directions are those of all labelled images, whichever of them are attacked."""
+    """The halves of some images are those of all, so directions do not depend on the number."""
     every = RankPlan(labelled, None, replace(RANKS, images=None))
     attack_order(evaluated(tmp_path, "m"), [evaluated(tmp_path, "other", 7.0)], every)
     found = numbers(tmp_path)
@@ -132,6 +134,34 @@ def test_images_are_spread_over_the_order(labelled):
     assert sorted(chosen.tolist()) == sorted(labelled.mos.tolist())[::4]
 
 
+def test_the_halves_of_some_images_are_those_of_all(labelled):
+    """The attack and the report both divide the attacked images, so both would call the middle one of five low."""
+    for number in range(2, 60):
+        mos = np.random.default_rng(number).permutation(number).astype(float)
+        for count in range(2, number + 1):
+            plan = RankPlan(replace(labelled.take(1), mos=mos), None, replace(RANKS, images=count))
+            assert len(set(plan.places)) == count
+            np.testing.assert_array_equal(low_half(mos[plan.places]), low_half(mos)[plan.places], f"{number}, {count}")
+            near = np.linspace(0, number - 1, count)
+            assert np.abs(np.sort(mos[plan.places]) - near).max() <= 0.5 + 1e-9
+
+
+@pytest.mark.slow
+def test_the_report_divides_tied_labels_as_the_attack_does(labelled, tmp_path):
+    """Six of nine images have the highest label, so the median is no border."""
+    tied = replace(labelled, mos=np.where(np.argsort(np.argsort(labelled.mos)) < 3, 20.0, 80.0))
+    plan = RankPlan(tied, None, replace(RANKS, epsilons=(4 / 255,), images=5, queries=0))
+    attack_order(evaluated(tmp_path, "m"), [], plan)
+    rows = evaluated(tmp_path, "m").rows(RankRow)
+    clean = {row.image: row.attacked for row in rows if row.attack == CLEAN}
+    for row in rows:
+        if row.attack != CLEAN:
+            assert (row.attacked > clean[row.image]) == (row.mos == 20.0)
+    left = summarise_order(rows, ["m"], {("m", 0): (0.0, 100.0)}).left["m", 4 / 255]
+    moved = [max(abs(r.attacked - clean[r.image]) for r in rows if r.image == image) for image in clean]
+    assert left.gain[0] == pytest.approx(np.mean(moved) / np.std(list(clean.values()), ddof=1), rel=1e-5)
+
+
 def test_a_score_that_is_not_finite_is_named(labelled, tmp_path):
     broken = evaluated(tmp_path, "m", jnp.nan)
     with pytest.raises(ValueError, match="m seed 0: none: the metric gave a score or slope that is not finite"):
@@ -145,6 +175,7 @@ def test_a_score_that_is_not_finite_is_named(labelled, tmp_path):
         (Ranks(epsilons=(0.0,)), r"evaluation\.ranks\.epsilons: 0\.0 is outside"),
         (Ranks(images=1), r"evaluation\.ranks\.images=1; expected at least 2"),
         (Ranks(queries=-1), r"evaluation\.ranks\.queries=-1; expected at least 0"),
+        (Ranks(queries=1), r"evaluation\.ranks\.queries=1; expected at least 2, or 0"),
         (Ranks(epsilons=()), r"evaluation\.ranks\.epsilons is empty"),
         (Ranks(epsilons=(0.1, 0.1)), r"evaluation\.ranks\.epsilons has 0\.1 twice"),
         (Ranks(query_epsilons=(0.1,)), r"ranks\.query_epsilons: 0\.1 is not among ranks\.epsilons"),

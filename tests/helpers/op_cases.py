@@ -62,5 +62,5 @@ OPS = {
     "signed_moments": (generalised_gaussian.signed_moments, [RANDOM.normal(size=(2, 30))]),
     "fit_asymmetric": (generalised_gaussian.fit_asymmetric, [np.array([[0.8, 1.1, 0.9, 1.3], [0.3, 0.3, 0.35, 0.2]])]),
 }
-NO_ARRAYS = {"check_window", "cubic_weights", "bilinear_weights", "gaussian_weights", "spline_weights"}
+NO_ARRAYS = {"check_window", "cubic_weights", "gaussian_weights", "spline_weights"}
 """Functions that take sizes only; their weights are float64, rounded to the type of the images at the end."""

@@ -32,6 +32,17 @@ def test_it_is_the_largest_singular_value_on_its_grid(shape, groups):
     assert 0.95 * exact < few <= exact * (1 + 1e-5)
 
 
+@pytest.mark.parametrize("taps", [2, 3, 4, 5, 7])
+def test_what_it_misses_between_the_frequencies_is_bounded(taps):
+    """Rotations by (i + j)·π/8: the norm, taps², is halfway between two frequencies of the grid, on both axes."""
+    angles = np.pi / 8 * np.add.outer(np.arange(taps), np.arange(taps))
+    rotations = np.stack([np.cos(angles), -np.sin(angles), np.sin(angles), np.cos(angles)], -1)
+    given = jnp.asarray(rotations.reshape(taps, taps, 2, 2))
+    for grid in (8, 4 * taps + 4):
+        found = float(spectral_norm(given, grid=grid, steps=100))
+        assert taps**2 * np.cos(np.pi * (taps - 1) / (2 * max(grid, taps))) ** 2 <= found <= taps**2 * (1 + 1e-5)
+
+
 @pytest.mark.parametrize("seed", range(3))
 @pytest.mark.parametrize(("shape", "groups"), SHAPES)
 def test_it_is_close_below_the_bound_for_all_maps(shape, groups, seed):

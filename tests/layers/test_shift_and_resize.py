@@ -1,5 +1,7 @@
 """Circular shifts, absolute values, global pooling and resizing: constants by dense SVD, and by the report."""
 
+import tracemalloc
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +99,10 @@ def test_sorted_energies_ignore_places_and_never_amplify():
     assert ratios.max() > 0.3
 
 
-@pytest.mark.parametrize(("shape", "start"), [((4, 3), np.ones((4, 3))), ((4, 3), np.eye(3)), ((2, 3), np.eye(3))])
+@pytest.mark.parametrize(
+    ("shape", "start"),
+    [((4, 3), np.ones((4, 3))), ((4, 3), np.eye(3)), ((2, 3), np.eye(3)), ((3, 3), np.full((3, 3), np.nan))],
+)
 def test_a_dense_layer_starts_from_an_orthonormal_matrix_only(shape, start):
     with pytest.raises(ValueError, match="start"):
         DirectDense(shape[1], shape[0], start=start, rngs=nnx.Rngs(0))
@@ -115,6 +120,23 @@ def test_the_constant_of_a_resize(size, new):
     found = np.linalg.norm(matrix(lambda x: contracting_resize(x, new), (*size, 1)), 2)
     assert found == pytest.approx(min(1, expected), rel=1e-5)
     assert lipschitz.report(lambda x: contracting_resize(x, new), (*size, 1)).bound == pytest.approx(found, rel=1e-4)
+
+
+def test_a_resize_of_one_size_is_traced_first():
+    """Its constant is a number of the program, not of the trace, also before an eager call."""
+    resize_constant.cache_clear()
+    x = jnp.ones((1, 8, 9, 3))
+    np.testing.assert_allclose(jax.jit(lambda x: contracting_resize(x, (11, 7)))(x), contracting_resize(x, (11, 7)))
+    resize_constant.cache_clear()
+    assert lipschitz.report(lambda x: contracting_resize(x, (5, 7)).sum((1, 2, 3)), (9, 11, 3)).bound < 20
+
+
+def test_the_constant_of_a_long_image_needs_little_memory():
+    tracemalloc.start()
+    assert 0 < resize_constant((20_000, 16), (256, 256)) < 1
+    used = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert used < 4e8  # a square matrix would take 3.2e9 bytes
 
 
 def test_wrong_uses_are_refused():

@@ -110,6 +110,12 @@ def test_channels_may_have_thresholds_of_their_own():
     assert lipschitz.report(lambda x: wavelet_shrink(x, jnp.array([0.1, -0.5, 2.0])), (6, 9, 3)).bound > 2
 
 
+def test_the_report_knows_it_with_and_without_the_default_levels():
+    for options in ({}, {"levels": 3}, {"levels": 2}):
+        found = lipschitz.report(lambda x, options=options: wavelet_shrink(x, 0.2, **options), (5, 4, 3), lower=False)
+        assert found.bound == pytest.approx(1, abs=1e-5)
+
+
 def test_a_negative_or_changing_threshold_has_the_bound_of_its_operations():
     assert lipschitz.report(lambda x: wavelet_shrink(x, -0.1), (6, 9, 3)).bound > 2
     assert lipschitz.report(lambda x: wavelet_shrink(x, x.mean()), (6, 9, 3)).bound > 2

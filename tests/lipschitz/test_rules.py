@@ -171,6 +171,8 @@ INFINITE = {
     "gather": lambda x: jnp.take(x, (7 * scalar(x)).astype(jnp.int32), axis=1),
     "gather of constants": lambda x: jnp.arange(9.0)[(7 * x).astype(jnp.int32)],
     "slice": lambda x: jax.lax.dynamic_slice_in_dim(x, (7 * scalar(x)).astype(jnp.int32), 1, 1),
+    "function of entries": lambda x: x.at[:, 0].apply(lambda t: 3 * t),
+    "rounding of entries": lambda x: x.at[:, 0].apply(jnp.round),
     "write": lambda x: x.at[:, (7 * scalar(x)).astype(jnp.int32)].set(2.0),
     "addition": lambda x: x.at[:, (7 * scalar(x)).astype(jnp.int32)].add(2.0),
     "choice": lambda x: jnp.where(x > 0.5, x, x + 1),

@@ -1,5 +1,6 @@
 """The mean of several metrics: scores, gradients, shared trunks, files, and what is refused."""
 
+import inspect
 import json
 
 import jax
@@ -12,8 +13,10 @@ from flax import nnx
 from jaxiqa import layers, models
 from jaxiqa.lipschitz import report
 from jaxiqa.models import average, control_tail, harden, swap_activation
+from jaxiqa.models.averaged import check_members
 from jaxiqa.models.registry import MODELS
 from jaxiqa.pretrained import key_map
+from jaxiqa.train.state import raw_score_fn, split_model
 
 X = jax.random.uniform(jax.random.key(0), (3, 43, 56, 3))
 
@@ -60,6 +63,36 @@ def test_it_is_the_mean_of_the_members_scores(members, mirror):
     found.calibrate(k=-3.0, b=2.0, score_range=(0.0, 1.0))
     np.testing.assert_allclose(found(X), 2 - 3 * mean_of(members, X, mirror=mirror), rtol=1e-5, atol=1e-5)
     np.testing.assert_allclose(found.outputs(X)["score"], mean_of(members, X, mirror=mirror), rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+def test_crops_are_mirrored_too(members):
+    """A teacher scores crops by `item_outputs`, where nothing has been prepared."""
+    found = average(members[:2], mirror=True)
+    expected = mean_of(members[:2], X, mirror=True)
+    np.testing.assert_allclose(found.item_outputs(X)["score"], expected, rtol=1e-5, atol=1e-5)
+    parts = split_model(found)
+    raw = raw_score_fn(parts, parts.params, parts.batch_stats, items=True)
+    np.testing.assert_allclose(raw(X), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kinds", [("lipschitz_iqa",), ("lipschitz_iqa",) * 2, ("lipschitz_iqa", "linearity")])
+def test_metrics_without_stages_are_averaged(kinds, tmp_path):
+    members = [
+        calibrated(tiny.metric(seed=seed) if kind == "linearity" else models.build(metric=kind, seed=seed))
+        for seed, kind in enumerate(kinds)
+    ]
+    found = average(members, mirror=True)
+    np.testing.assert_allclose(found(X), mean_of(members, X, mirror=True), rtol=1e-4, atol=1e-4)
+    models.save(found, tmp_path / "mean")
+    np.testing.assert_array_equal(models.load_run(tmp_path / "mean")(X), found(X))
+
+
+def test_what_is_no_metric_is_refused(members):
+    for other in ("jaxiqa-base", lambda x: x.mean((1, 2, 3))):
+        with pytest.raises(TypeError, match=r"members\[1\] is a .*; expected a metric"):
+            inspect.unwrap(check_members)([members[0], other])  # without the type checks of the tests
 
 
 @pytest.mark.slow

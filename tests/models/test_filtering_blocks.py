@@ -120,7 +120,13 @@ def test_the_report_of_a_metric_names_them():
         ("shrinkage", {}, "'threshold' is missing"),
         ("shrinkage", {"threshold": 0.0}, "threshold=0.0"),
         ("wavelet_shrinkage", {"threshold": 0.1, "levels": 0}, "levels=0"),
-        ("wavelet_shrinkage", {"threshold": (0.1, 0.0, 0.1)}, "threshold=0.0"),
+        ("wavelet_shrinkage", {"threshold": (0.1, 0.0) * 4}, "threshold=0.0"),
+        ("wavelet_shrinkage", {"threshold": (0.1, 0.2)}, "expected one threshold, or .*, one per channel"),
+        ("wavelet_shrinkage", {"threshold": []}, "threshold"),
+        ("wavelet_shrinkage", {"threshold": None}, "threshold"),
+        ("wavelet_shrinkage", {"threshold": "4/255"}, "threshold"),
+        ("shrinkage", {"threshold": None}, "threshold"),
+        ("low_pass", {"share": None}, "share"),
     ],
 )
 def test_bad_options_are_refused_and_nothing_changes(kind, options, message):

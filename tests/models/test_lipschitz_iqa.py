@@ -1,5 +1,6 @@
 """The certified metric: the report confirms its constant, and no attack exceeds it, before and after training."""
 
+import inspect
 import math
 
 import jax
@@ -200,3 +201,17 @@ def test_wrong_radii_are_refused():
         metric().certificate(0.1, (8, 8), norm="l1")
     with pytest.raises(ValueError, match="epsilon=-"):
         metric().certificate(-0.1, (8, 8))
+    with pytest.raises(ValueError, match=r"epsilon=None is not allowed"):
+        inspect.unwrap(LipschitzIQA.certificate)(metric(), None, (8, 8))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("options", [{}, {"input_size": (16, 24)}])
+@pytest.mark.parametrize("size", [(256, 256, 3), (256,), (-256, -256), (8.5, 8), 256])
+def test_what_is_no_size_is_refused(size, options):
+    model = metric(**options)
+    with pytest.raises(ValueError, match=r"image_size=.*is not allowed"):
+        inspect.unwrap(LipschitzIQA.constant)(model, size)
+    with pytest.raises(Exception, match=r"input_size"):  # or that of the type checks of the tests
+        metric(input_size=size)
+    assert inspect.unwrap(LipschitzIQA.constant)(model, [32, 40]) == model.constant((32, 40))

@@ -50,6 +50,13 @@ def test_the_trunk_of_a_trained_metric_is_kept(after):
     np.testing.assert_allclose(found(X), found.tail(expected), rtol=1e-6)
 
 
+@pytest.mark.parametrize("kind", ["paq2piq", "spaq_bl"])
+def test_a_metric_that_normalises_in_another_way_is_refused(kind):
+    model = nnx.eval_shape(lambda: models.build(metric=kind))
+    with pytest.raises(TypeError, match="which does not normalise pixels as the backbone resnet"):
+        control_tail(model, after="layer1", channels=8, rngs=nnx.Rngs(0))
+
+
 @pytest.mark.slow
 def test_the_parent_shares_nothing_with_it():
     model = parent()

@@ -1,4 +1,5 @@
 import hashlib
+import inspect
 import json
 import resource
 import shutil
@@ -15,7 +16,7 @@ from flax import nnx
 import jaxiqa
 from jaxiqa.core import differences
 from jaxiqa.core.files import WriteError
-from jaxiqa.models import harden, load_run, save
+from jaxiqa.models import filter_images, harden, load_run, save, saved_model
 from jaxiqa.models.saved_model import run_folder
 from jaxiqa.pretrained import files as weights
 from jaxiqa.pretrained import key_map
@@ -77,6 +78,26 @@ def test_saving_again_replaces_the_model_and_leaves_other_files(hardened, tmp_pa
     save(hardened, tmp_path)
     assert load_run(tmp_path).taps == ("layer2", "layer4")
     assert sorted(path.name for path in tmp_path.iterdir()) == ["metrics.jsonl", "model.json", "model.safetensors"]
+
+
+def test_options_of_numpy_are_stored_as_plain_numbers(tmp_path):
+    model = tiny.metric()
+    inspect.unwrap(filter_images)(model, np.float32(4 / 255))  # without the type checks of the tests
+    harden(model, "after:layer2", "bottleneck", mid=np.int64(3), rngs=nnx.Rngs(0))
+    model.calibrate(k=1.0, b=0.0, score_range=(0.0, 1.0))
+    save(model, tmp_path / "m")
+    np.testing.assert_array_equal(load_run(tmp_path / "m")(X), model(X))
+
+
+def test_a_card_that_cannot_be_written_leaves_the_earlier_model(hardened, tmp_path, monkeypatch):
+    save(hardened, tmp_path / "m")
+    before = {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()}
+    other = nnx.clone(hardened)
+    other.calibrate(k=9.0, b=9.0, score_range=(0.0, 1.0))
+    monkeypatch.setattr(saved_model, "_seal", lambda described: np.float32(1))  # no JSON has it
+    with pytest.raises(TypeError):
+        save(other, tmp_path / "m")
+    assert {path.name: path.read_bytes() for path in (tmp_path / "m").iterdir()} == before
 
 
 def test_an_uncalibrated_model_is_not_saved(tmp_path):

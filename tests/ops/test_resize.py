@@ -3,7 +3,8 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
+from jaxiqa.core.bilinear import bilinear_weights
+from jaxiqa.ops.resize import resize_bilinear
 
 IMAGES = jax.random.uniform(jax.random.key(0), (2, 13, 22, 3))
 

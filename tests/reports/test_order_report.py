@@ -1,5 +1,7 @@
 """The table and the plot of what attacks leave of the order, against numbers by hand."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import scipy.stats
@@ -32,6 +34,22 @@ def rows(models=("base", "ours"), seeds=(0,), slope=0.5):
 
 def ends(models=("base", "ours"), seeds=(0,)):
     return {(model, seed): (0.0, 100.0) for model in models for seed in seeds}
+
+
+def test_a_baseline_with_equal_scores_hides_no_other_model():
+    flat = [row if row.model == "ours" or not row.epsilon else replace(row, attacked=5.0) for row in rows()]
+    order, whole = (summarise_order(some, ["base", "ours"], ends()) for some in (flat, rows()))
+    for epsilon in EPSILONS:
+        assert order.left["ours", epsilon] == replace(whole.left["ours", epsilon], difference=None)
+        assert ("base", epsilon) not in order.left
+    assert [what.partition(":")[0] for what in order.missing] == ["base at ε = 0.5/255", "base at ε = 2/255"]
+
+
+def test_a_baseline_without_a_clean_row_is_left_out():
+    lost = [row for row in rows() if (row.model, row.attack, row.image) != ("base", CLEAN, "2.png")]
+    order = summarise_order(lost, ["base", "ours"], ends())
+    assert {model for model, _ in order.left} == {"ours"}
+    assert order.left["ours", EPSILONS[0]].difference is None
 
 
 def test_the_worst_attack_of_each_strength_counts():

@@ -55,6 +55,51 @@ def test_the_nearest_orthogonal_matrix_is_found(shape, name):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("rate", [0.03, 2e-3])
+@pytest.mark.parametrize("shape", [(1, 8), (8, 1), (192, 1), (2, 8), (8, 2), (1, 1)])
+def test_one_row_or_column_stays_a_unit_vector(shape, rate):
+    """A product of one term is fused with what follows it; then rotations are not skew, and Adam makes that large."""
+    target = jnp.float32(np.random.default_rng(1).normal(size=(100, *shape)))
+    start = np.linalg.qr(np.random.default_rng(2).normal(size=(max(shape), min(shape))))[0]
+    params = {"orthogonal_matrix": jnp.float32(start if shape[0] >= shape[1] else start.T)}
+    optimizer = on_manifold(rate)
+
+    @jax.jit
+    def step(params, state, target):
+        gradient = jax.grad(lambda p: jnp.sum(jnp.sin(3 * p["orthogonal_matrix"] * target)))(params)
+        updates, state = optimizer.update(gradient, state, params)
+        return optax.apply_updates(params, updates), state
+
+    state = optimizer.init(params)
+    for number in range(100):
+        params, state = step(params, state, target[number])
+        values = np.linalg.svd(np.asarray(params["orthogonal_matrix"], np.float64), compute_uv=False)
+        np.testing.assert_allclose(values, 1, atol=5e-6, err_msg=str(number))
+
+
+@pytest.mark.slow
+def test_large_matrices_stay_orthogonal():
+    """Their steps take the full exponential, which rounds more."""
+    start = np.linalg.qr(np.random.default_rng(0).normal(size=(512, 512)))[0]
+    params, optimizer = {"orthogonal_matrix": jnp.float32(start)}, on_manifold(2e-3)
+    state, update = optimizer.init(params), jax.jit(optimizer.update)
+    for number in range(24):
+        gradient = {"orthogonal_matrix": jax.random.normal(jax.random.key(number), (512, 512))}
+        updates, state = update(gradient, state, params)
+        params = optax.apply_updates(params, updates)
+    values = np.linalg.svd(np.asarray(params["orthogonal_matrix"], np.float64), compute_uv=False)
+    np.testing.assert_allclose(values, 1, atol=5e-6)
+
+
+@pytest.mark.parametrize("small", [0.9, 0.1, 0.01, 1e-3, 1e-5, 1.7])
+def test_small_singular_values_become_one_too(small):
+    u, v = (np.linalg.qr(np.random.default_rng(seed).normal(size=(3, 3)))[0] for seed in (0, 1))
+    given = {"orthogonal_matrix": jnp.float32(u @ np.diag([small, 0.7, 1.0]) @ v)}
+    for run in (orthogonalised, jax.jit(orthogonalised)):
+        np.testing.assert_allclose(run(given)["orthogonal_matrix"], u @ v, atol=1e-5 / min(small, 0.1))
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("rate", every(2, [0.03, 1e-3, 1.0]))
 @pytest.mark.parametrize("name", every(3, DIRECTIONS))
 def test_singular_values_stay_one_for_any_number_of_steps(name, rate):

@@ -16,6 +16,7 @@ from jaxiqa.config import (
     Adversarial,
     Block,
     Data,
+    Distil,
     Model,
     Network,
     NormPenalty,
@@ -80,6 +81,14 @@ BAD = [
     (attacked(0.01, "pgd", {"epsilon": 0.1}), r"adversarial: options\.epsilon is set by `epsilon`"),
     (attacked(0.01, "pgd", {"steps": 0}), r"adversarial: steps=0"),
     (attacked(0.01, label="ms_ssim"), r"adversarial: images of 33x47 pixels"),
+    (
+        {"training": replace(PLAIN, distil=Distil(target="ms_ssim", distorted=2)), "parent": "baseline"},
+        r"distil\.target='ms_ssim': images of 33x47 pixels",
+    ),
+    (
+        {"training": replace(PLAIN, distil=Distil(split="test")), "parent": "baseline"},
+        r"distil\.split='test' has no effect",
+    ),
     ({"prune": Prune(0.001)}, r"prune: amount=0\.001 removes nothing"),
     ({"prune": Prune(0.99)}, r"prune: amount=0\.99 removes all 8 filters"),
 ]

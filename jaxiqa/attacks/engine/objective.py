@@ -10,6 +10,7 @@ import numpy as np
 
 from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.core.checks import check_choice, check_number
+from jaxiqa.core.halves import low_half
 from jaxiqa.core.pytrees import is_traced
 from jaxiqa.core.types import Scores
 
@@ -138,7 +139,7 @@ def as_objective(objective: Objective | str) -> Objective:
     """Return the objective for ``"raise"`` or ``"lower"``, or the given objective itself.
 
     Raises:
-        ValueError: any other word or a number.
+        ValueError: any other word, a number or an array.
 
     >>> as_objective("lower").value(jnp.array([3.0])).tolist()
     [-3.0]
@@ -146,13 +147,15 @@ def as_objective(objective: Objective | str) -> Objective:
     if isinstance(objective, str):
         check_choice("objective", objective, NAMED)
         return NAMED[objective]
-    if isinstance(objective, bool | int | float):
-        names = ", ".join(map(repr, NAMED))
-        raise ValueError(f"objective={objective!r} is not allowed; choose from {names}, or Target({objective!r})")
+    if not hasattr(objective, "value") or not hasattr(objective, "reached"):
+        names, given = ", ".join(map(repr, NAMED)), objective if np.ndim(objective) == 0 else "..."
+        raise ValueError(
+            f"objective={objective!r} is not allowed; choose from {names}, Maximize(signs), or Target({given!s})"
+        )
     return objective
 
 
-def outrank(scores: Scores, others: Scores) -> Maximize:
+def outrank(scores: Values, others: Values) -> Maximize:
     """Create the objective that flips the ranking of pairs: each image shall score above, or below, its partner.
 
     Args:
@@ -163,14 +166,22 @@ def outrank(scores: Scores, others: Scores) -> Maximize:
         `Maximize` with one sign and one threshold per image.
 
     Raises:
-        ValueError: the shapes differ.
+        ValueError: the shapes differ, or a number is not finite.
 
     >>> outrank(jnp.array([40.0, 70.0]), jnp.array([60.0, 60.0])).sign.tolist()
     [1.0, -1.0]
     """
-    if np.shape(scores) != np.shape(others):
-        raise ValueError(f"others has shape {np.shape(others)}; expected one score per image, {np.shape(scores)}")
-    return Maximize(jnp.where(scores <= others, 1.0, -1.0), others)
+    ours, theirs = (_numbers(values) for values in (scores, others))
+    if ours.shape != theirs.shape:
+        raise ValueError(f"others has shape {theirs.shape}; expected one score per image, {ours.shape}")
+    for name, values in (("scores", ours), ("others", theirs)):
+        if not is_traced(values) and not np.isfinite(values).all():
+            raise ValueError(f"{name} has numbers that are not finite")
+    return Maximize(jnp.where(ours <= theirs, 1.0, -1.0), theirs)
+
+
+def _numbers(values: Any) -> Any:
+    return values if is_traced(values) else np.asarray(values, np.float64)
 
 
 def invert_ranks(order: Values) -> Maximize:
@@ -178,7 +189,8 @@ def invert_ranks(order: Values) -> Maximize:
 
     It maximises ``−Σ (orderᵢ − middle) · scoreᵢ``, which is lowest where scores agree with the order. Every image has
     a budget of its own, so the best for all is the best for each: the weight |orderᵢ − middle| changes nothing but the
-    image in the middle, which has none and is raised. Give the whole set: the middle of a batch is another one.
+    image in the middle, which has none and is raised. Equal numbers stay in one half (`jaxiqa.core.halves.low_half`).
+    Give the whole set: the middle of a batch is another one.
 
     Args:
         order: human scores or, where there are none, clean scores of the images to attack, at least two.
@@ -192,7 +204,7 @@ def invert_ranks(order: Values) -> Maximize:
     >>> invert_ranks([70.0, 20.0, 50.0]).sign.tolist()
     [-1.0, 1.0, 1.0]
     """
-    return Maximize(np.where(_order(order) > np.median(order), -1.0, 1.0))
+    return Maximize(np.where(low_half(_order(order)), 1.0, -1.0))
 
 
 def mirror_ranks(order: Values, scores: Values) -> Target:

@@ -29,6 +29,7 @@ def ensemble(members: Sequence[ScoreFn], *, scales: Sequence[float] | None = Non
         A score function ``b h w c -> b``. It is differentiable once, in reverse mode.
 
     Raises:
+        TypeError: ``members`` is no list or tuple.
         ValueError: no members, or scales that are not one positive number per member.
 
     In the spirit of "SEGA: A Transferable Signed Ensemble Gaussian Black-Box Attack against No-Reference Image Quality
@@ -40,6 +41,8 @@ def ensemble(members: Sequence[ScoreFn], *, scales: Sequence[float] | None = Non
     >>> print(gradient[0, 0, 0].round(2), gradient[0, 1, 1].round(2))
     [0.64 0.14 0.14] [0.14 0.14 0.14]
     """
+    if not isinstance(members, Sequence):
+        raise TypeError(f"members is a {type(members).__name__}; expected a list of score functions")
     if not members:
         raise ValueError("members is empty; expected at least one score function")
     units = np.ones(len(members)) if scales is None else np.asarray(scales, float)

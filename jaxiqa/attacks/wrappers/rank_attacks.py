@@ -9,7 +9,7 @@ from jaxiqa.attacks.engine.threat_model import Number
 from jaxiqa.attacks.pgd import PGD
 from jaxiqa.attacks.square import Square
 from jaxiqa.attacks.wrappers.ensemble import ensemble
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_count, check_number
 from jaxiqa.core.types import ScoreFn
 
 STEP_SIZES = {"PGD-10, steps of ε/5": 0.2, "PGD-10, steps of ε/2": 0.5, "PGD-10, steps of ε": 1.0}
@@ -29,7 +29,7 @@ def rank_attacks(
         epsilon: radius of the Linf ball, in [0, 1] pixel units.
         objective: the direction of each image, from `jaxiqa.attacks.engine.objective.invert_ranks`.
         sources: score functions of other metrics; without any, nothing is transferred.
-        queries: number of scores per image for Square, at least 0; 0: no Square.
+        queries: number of scores per image for Square, at least 2; 0: no Square.
 
     Returns:
         Label -> ``attack(score_fn, images, key) -> images``.
@@ -47,7 +47,8 @@ def rank_attacks(
     >>> [round(value, 2) for value in score(several["APGD-20"](score, images, jax.random.key(0))).tolist()]
     [0.3, 0.5, 0.5, 0.7]
     """
-    check_number("queries", queries, 0)
+    check_number("epsilon", epsilon, 0.0)
+    check_count("queries", queries, 0)
     found: dict[str, Any] = {
         label: PGD(epsilon, steps=10, step_size=share * epsilon, objective=objective)
         for label, share in STEP_SIZES.items()

@@ -14,12 +14,13 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from jaxiqa.core.bilinear import bilinear_weights
 from jaxiqa.core.checks import check_choice, check_count
 from jaxiqa.core.images import check_images
 from jaxiqa.core.pytrees import static, trained
 from jaxiqa.core.types import Images
 from jaxiqa.defenses.smoothing.noise import Words, gaussian
-from jaxiqa.ops.resize import bilinear_weights, resize_bilinear
+from jaxiqa.ops.resize import resize_bilinear
 
 VARIANTS = ("paper", "benchmark")
 

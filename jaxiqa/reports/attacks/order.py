@@ -1,5 +1,6 @@
 """The table and the plot of what attacks leave of the order of labelled images."""
 
+import contextlib
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +8,7 @@ from dataclasses import dataclass
 import numpy as np
 from matplotlib.figure import Figure
 
+from jaxiqa.core.halves import low_half
 from jaxiqa.measures.correlation import srocc
 from jaxiqa.measures.ranks import bootstrap_difference, combined, worst_srocc
 from jaxiqa.reports.drawing import extremes, legend, png, style, told_apart
@@ -35,7 +37,8 @@ class Left:
         attacks: the attack that left it.
         gain: mean movement against the order by the strongest attack of each image, in deviations of clean scores.
         difference: worst SROCC minus that of the first model, mean over seeds, and the ends of its 95 % interval by
-            the paired bootstrap over images; None for the first model, or without a seed that both have.
+            the paired bootstrap over images; None for the first model, without a seed that both have, and where all
+            scores of the first model are equal.
     """
 
     seeds: tuple[int, ...]
@@ -157,7 +160,7 @@ def _left(
         return found.get(label, combined(found, mos))
 
     values, names, gains = [], [], []
-    away = np.where(mos > np.median(mos), -1.0, 1.0)
+    away = np.where(low_half(mos), 1.0, -1.0)
     for seed in seeds:
         found = scores(model, seed, epsilon)
         value, label = worst_srocc(found, mos) if epsilon else (srocc(found[CLEAN], mos), CLEAN)
@@ -165,10 +168,11 @@ def _left(
         names.append(label)
         gains.append(float((away * (combined(found, mos) - found[CLEAN])).mean() / found[CLEAN].std(ddof=1)))
     difference = None
-    both = [] if baseline is None else [seed for seed in seeds if (baseline, seed, epsilon) in complete]
+    both = [seed for seed in seeds if {(baseline, seed, 0.0), (baseline, seed, epsilon)} <= complete.keys()]
     if baseline is not None and both:
-        ours, theirs = (np.stack([worst(name, seed) for seed in both]) for name in (model, baseline))
-        difference = bootstrap_difference(ours, theirs, mos)
+        with contextlib.suppress(ValueError):  # all scores of the baseline are equal: its own row says so
+            ours, theirs = (np.stack([worst(name, seed) for seed in both]) for name in (model, baseline))
+            difference = bootstrap_difference(ours, theirs, mos)
     return Left(tuple(seeds), tuple(values), tuple(names), tuple(gains), difference)
 
 
@@ -188,7 +192,7 @@ def order_tables(order: Order) -> list[Table]:
         )
     notes = [
         f"SROCC of {order.images} images with human scores: clean, and the worst after attacks of Linf radius ε that "
-        f"raise the images below the median of the human scores and lower the others: {_named(order.attacks)}; and "
+        f"raise the half of the images with the lower human scores and lower the others: {_named(order.attacks)}; and "
         "for each image the strongest of them.",
         "slope: mean l1 norm of the gradient at clean images, as a share of the score range per 1/255: the gain of the "
         "weakest attacks, before scores saturate.",
