@@ -13,7 +13,7 @@ metric has learned from its images.
 
 A row per fold, seed and variant is kept apart from the trained models. A row that is there is not measured again, so a
 study goes on over sessions and machines that share only this file. Prints the table of all rows, and draws them beside
-the file: agreement against what attacks leave of it.
+the file: agreement lost against what attacks leave of it.
 """
 
 import argparse
@@ -137,17 +137,19 @@ def table(rows: list[Row]) -> str:
 
 
 def draw(rows: list[Row], path: Path) -> None:
-    """Plot the agreement on clean images against what attacks leave of it: means over runs, bars of one deviation."""
+    """Plot the agreement lost on clean images against what attacks leave: means over runs, bars of one deviation."""
+    bases = {(row["fold"], row["seed"]): row["srocc"] for row in rows if row["model"] == BASE}
     figure = Figure(figsize=(3.4 * len(EPSILONS), 3.6), layout="constrained")
     panels = figure.subplots(1, len(EPSILONS), sharey=True)
     for epsilon, panel in zip(EPSILONS, panels, strict=True):
         for number, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
             own = [row for row in rows if row["model"] == name]
-            x, y = [row["srocc"] for row in own], [row["left"][f"{epsilon:g}"]["srocc"] for row in own]
+            x = [row["srocc"] - bases[row["fold"], row["seed"]] for row in own]
+            y = [row["left"][f"{epsilon:g}"]["srocc"] for row in own]
             bars = {"xerr": deviation(x), "yerr": deviation(y), "capsize": 2}
             panel.errorbar(np.mean(x), np.mean(y), label=name, linestyle="", **style(number), **bars)
         panel.axhline(0, color="#999999", linewidth=0.8)
-        panel.set(title=f"ε = {epsilon:g}/255", xlabel="SROCC →")
+        panel.set(title=f"ε = {epsilon:g}/255", xlabel="SROCC − base →")
         panel.margins(0.18)
     panels[0].set_ylabel("worst SROCC under attack →")
     legend(figure, panels)
