@@ -41,7 +41,7 @@ def commands():
     for line in (line for page in pages for line in page.read_text().splitlines()):
         for script, command, rest in re.findall(rf"(?:python (\w+\.py)|\bjaxiqa ({NAMES})(?![\w-]))([^`#]*)", line):
             # any config in place of the reader's own and of placeholders
-            rest = re.sub(r"--config (mine\.py|NAME\b|\.\.\.)", "--config configs/quickstart.py", rest)
+            rest = re.sub(r"--config ((?:mine|robust)\.py|NAME\b|\.\.\.)", "--config configs/quickstart.py", rest)
             config = re.search(r"--config (\S+)", rest)
             program = (script,) if script else ("-m", "jaxiqa", command)
             options = found.setdefault((*program, *(("--config", config[1]) if config else ())), set())
