@@ -111,6 +111,12 @@ def measure(experiment: Experiment, name: str, seed: int, images: int) -> Row:
     return whole | attacked(experiment, name, seed, split, images)
 
 
+def differences(rows: list[Row], own: list[Row]) -> list[float]:
+    """Return the SROCC of some rows minus that of the base of the same fold and seed."""
+    bases = {(row["fold"], row["seed"]): row["srocc"] for row in rows if row["model"] == BASE}
+    return [row["srocc"] - bases[row["fold"], row["seed"]] for row in own]
+
+
 def table(rows: list[Row]) -> str:
     """Return means ± standard deviations over folds and seeds, and differences from the base of the same fold and seed.
 
@@ -124,10 +130,9 @@ def table(rows: list[Row]) -> str:
     heads += [f"worst SROCC at {epsilon:g}/255" for epsilon in EPSILONS]
     heads += ["gain at 1/255, deviations", "slope per 1/255", "raised, 2 to 8/255", "SROCC raised at 4/255"]
     lines = ["| " + " | ".join(heads) + " |", "|---|" + "---:|" * (len(heads) - 1)]
-    bases = {(row["fold"], row["seed"]): row["srocc"] for row in rows if row["model"] == BASE}
     for name in dict.fromkeys(row["model"] for row in rows):
         own = [row for row in rows if row["model"] == name]
-        columns = [[row["srocc"] for row in own], [row["srocc"] - bases[row["fold"], row["seed"]] for row in own]]
+        columns = [[row["srocc"] for row in own], differences(rows, own)]
         columns += [[row["left"][f"{e:g}"]["srocc"] for row in own] for e in EPSILONS]
         columns += [[row["left"]["1"]["gain"] for row in own], [row["slope"] for row in own]]
         columns.append([np.mean([found["gain"] for found in row["raised"].values()]) for row in own])
@@ -138,14 +143,12 @@ def table(rows: list[Row]) -> str:
 
 def draw(rows: list[Row], path: Path) -> None:
     """Plot the agreement lost on clean images against what attacks leave: means over runs, bars of one deviation."""
-    bases = {(row["fold"], row["seed"]): row["srocc"] for row in rows if row["model"] == BASE}
     figure = Figure(figsize=(3.4 * len(EPSILONS), 3.6), layout="constrained")
     panels = figure.subplots(1, len(EPSILONS), sharey=True)
     for epsilon, panel in zip(EPSILONS, panels, strict=True):
         for number, name in enumerate(dict.fromkeys(row["model"] for row in rows)):
             own = [row for row in rows if row["model"] == name]
-            x = [row["srocc"] - bases[row["fold"], row["seed"]] for row in own]
-            y = [row["left"][f"{epsilon:g}"]["srocc"] for row in own]
+            x, y = differences(rows, own), [row["left"][f"{epsilon:g}"]["srocc"] for row in own]
             bars = {"xerr": deviation(x), "yerr": deviation(y), "capsize": 2}
             panel.errorbar(np.mean(x), np.mean(y), label=name, linestyle="", **style(number), **bars)
         panel.axhline(0, color="#999999", linewidth=0.8)

@@ -84,8 +84,10 @@ class NES(QueryAttack):
         Ball(self.epsilon)  # checks it
         check_steps(self.steps)
         check_count("pairs", self.pairs, 1)
-        for name, high in (("sigma", 1.0), ("step_size", float("inf")), ("momentum", 1.0)):
-            check_number(name, getattr(self, name), 0.0, high, open_low=name == "sigma")
+        check_number("sigma", self.sigma, 0.0, 1.0, open_low=True)
+        check_number("momentum", self.momentum, 0.0, 1.0)
+        if self.step_size is not None:
+            check_number("step_size", self.step_size, 0.0)
 
     @property
     def candidates(self) -> int:

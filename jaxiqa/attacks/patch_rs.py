@@ -76,7 +76,8 @@ class PatchRS(QueryAttack):
 
     def check(self):
         check_count("area", self.area, 1)
-        check_number("share", self.share, 0.0, 1.0, open_low=True)
+        if self.share is not None:
+            check_number("share", self.share, 0.0, 1.0, open_low=True)
 
     @property
     def smallest(self) -> int:

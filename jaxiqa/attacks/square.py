@@ -73,7 +73,8 @@ class Square(QueryAttack):
         Ball(self.epsilon, norm=self.norm)  # checks both
         if self.norm == "l2":
             check_choice("variant", self.variant, ("paper",))
-        check_number("share", self.share, 0.0, 1.0, open_low=True)
+        if self.share is not None:
+            check_number("share", self.share, 0.0, 1.0, open_low=True)
 
     @property
     def smallest(self) -> int:

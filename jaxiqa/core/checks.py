@@ -23,8 +23,8 @@ def check_number(
 ) -> None:
     """Check that ``low <= value <= high`` (``low < value`` with ``open_low``); otherwise raise ``ValueError``.
 
-    NaN never passes. All values of an array are checked. Traced arrays, and placeholders that JAX puts in place of
-    leaves, are not checked.
+    NaN and None never pass. All values of an array are checked. Traced arrays, and placeholders that JAX puts in place
+    of leaves, are not checked.
 
     >>> check_number("epsilon", 2.0, 0.0, 1.0)
     Traceback (most recent call last):
@@ -33,7 +33,7 @@ def check_number(
     Traceback (most recent call last):
     ValueError: epsilon='8/255' is not a number; write 8 / 255
     """
-    if isinstance(value, bool | str | bytes | list | tuple | dict) or str(getattr(value, "dtype", "")) == "bool":
+    if isinstance(value, bool | str | bytes | list | tuple | dict | None) or str(getattr(value, "dtype", "")) == "bool":
         quotient = isinstance(value, str) and re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", value)
         hint = f"; write {quotient[1]} / {quotient[2]}" if quotient else ""
         raise ValueError(f"{name}={value!r} is not a number{hint}")

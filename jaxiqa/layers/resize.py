@@ -7,7 +7,7 @@ import numpy as np
 from jaxtyping import Array, Float
 
 from jaxiqa.core.bilinear import bilinear_weights
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_size
 from jaxiqa.core.precision import at_least_float32
 
 
@@ -28,7 +28,6 @@ def contracting_resize(x: Float[Array, "b h w c"], size: tuple[int, int]) -> Flo
     return resized / max(1.0, resize_constant((x.shape[1], x.shape[2]), size))
 
 
-@lru_cache(maxsize=256)
 def resize_constant(size: tuple[int, int], new: tuple[int, int]) -> float:
     """Return the exact Lipschitz constant of a bilinear, antialiased resize, in the Euclidean norm.
 
@@ -38,16 +37,17 @@ def resize_constant(size: tuple[int, int], new: tuple[int, int]) -> float:
         size, new: (height, width) before and after.
 
     Raises:
-        ValueError: a side below 1.
+        ValueError: one of them is no pair of whole numbers of at least 1.
 
     >>> round(resize_constant((8, 8), (8, 8)), 6), resize_constant((64, 64), (32, 32)) < 0.6
     (1.0, True)
     """
-    check_number("min(size)", min(size), 1)
-    check_number("min(new)", min(new), 1)
-    return float(np.prod([_largest(*sides) for sides in zip(size, new, strict=True)]))
+    check_size("size", size)
+    check_size("new", new)
+    return _largest(size[0], new[0]) * _largest(size[1], new[1])
 
 
+@lru_cache(maxsize=256)
 def _largest(side: int, new: int) -> float:
     matrix = bilinear_weights(side, new, True)
     small = matrix @ matrix.T if new < side else matrix.T @ matrix

@@ -264,8 +264,6 @@ def certified_interval(
     [0.45, 0.55]
     """
     check_choice("norm", norm, NORMS)
-    if epsilon is None or bound is None:
-        raise ValueError(f"epsilon={epsilon!r} and bound={bound!r}: expected two numbers")
     check_number("epsilon", epsilon, 0.0)
     check_unit_images(images)
     if isinstance(bound, Report):

@@ -4,7 +4,7 @@ import jax.numpy as jnp
 from flax import nnx
 from jaxtyping import Array, Float
 
-from jaxiqa.core.checks import check_number
+from jaxiqa.core.checks import check_number, check_size
 from jaxiqa.layers import OrthogonalConv, OrthogonalDense, max_min
 from jaxiqa.nn.stages import Features
 
@@ -22,8 +22,8 @@ def tail_constant(size: tuple[int, int], *, depth: int) -> float:
     (0.25, 1.0)
     """
     check_number("depth", depth, 1)
+    check_size("size", size)
     h, w = size
-    check_number("min(size)", min(h, w), 1)
     for _ in range(depth - 1):
         h, w = -(-h // 2), -(-w // 2)
     return (h * w) ** -0.5

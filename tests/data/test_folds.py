@@ -51,6 +51,11 @@ def test_numbers_out_of_range_are_refused(folds, number, message):
         fold(splits(), folds, number)
 
 
+def test_a_fold_without_their_number_is_refused():
+    with pytest.raises(ValueError, match="fold=1 has no effect without folds"):
+        load("builtin", size=(16, 16), train=10, val=2, test=2, fold=1)
+
+
 def test_images_without_scores_or_with_one_name_are_refused():
     given = splits()
     with pytest.raises(ValueError, match="folds need scores"):

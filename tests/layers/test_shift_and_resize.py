@@ -1,5 +1,6 @@
 """Circular shifts, absolute values, global pooling and resizing: constants by dense SVD, and by the report."""
 
+import inspect
 import tracemalloc
 
 import jax
@@ -122,12 +123,16 @@ def test_the_constant_of_a_resize(size, new):
     assert lipschitz.report(lambda x: contracting_resize(x, new), (*size, 1)).bound == pytest.approx(found, rel=1e-4)
 
 
+def clear_constants():
+    inspect.unwrap(resize_constant).__globals__["_largest"].cache_clear()
+
+
 def test_a_resize_of_one_size_is_traced_first():
     """Its constant is a number of the program, not of the trace, also before an eager call."""
-    resize_constant.cache_clear()
+    clear_constants()
     x = jnp.ones((1, 8, 9, 3))
     np.testing.assert_allclose(jax.jit(lambda x: contracting_resize(x, (11, 7)))(x), contracting_resize(x, (11, 7)))
-    resize_constant.cache_clear()
+    clear_constants()
     assert lipschitz.report(lambda x: contracting_resize(x, (5, 7)).sum((1, 2, 3)), (9, 11, 3)).bound < 20
 
 
@@ -145,5 +150,12 @@ def test_wrong_uses_are_refused():
         circular_shift(x, share=1.5)
     with pytest.raises(ValueError, match=r"share=-0\.1"):
         beta_abs(x, share=-0.1)
-    with pytest.raises(ValueError, match=r"min\(new\)=0"):
-        resize_constant((4, 4), (0, 4))
+    for sizes, message in {
+        ((4, 4), (0, 4)): "new=0 is not allowed",
+        ((4, 4), (2, 2, 3)): r"new=\(2, 2, 3\) is not allowed",
+        ((4, 4, 3), (2, 2, 3)): r"size=\(4, 4, 3\) is not allowed",
+        ((4.5, 4), (2, 2)): "size=4.5 is not allowed",
+    }.items():
+        with pytest.raises(ValueError, match=message):
+            inspect.unwrap(resize_constant)(*sizes)  # without the type checks of the tests
+    assert inspect.unwrap(resize_constant)([8, 6], [4, 3]) == resize_constant((8, 6), (4, 3))

@@ -1,5 +1,6 @@
 """Slopes around images: images, bounds and scores that are refused, with the error."""
 
+import inspect
 import subprocess
 import sys
 
@@ -66,6 +67,14 @@ for given in ([1.0], "a.png"):
             raise AssertionError(given)
 """
     subprocess.run([sys.executable, "-c", program], check=True, timeout=120)
+
+
+@pytest.mark.parametrize("name", ["epsilon", "bound"])
+@pytest.mark.parametrize("value", [None, "2/255", -0.1, np.nan])
+def test_no_number_is_no_certificate(name, value):
+    given = {"epsilon": 0.1, "bound": 1.0, name: value}
+    with pytest.raises(ValueError, match=f"{name}="):
+        inspect.unwrap(certified_interval)(linear, IMAGES, **given)  # without the type checks of the tests
 
 
 def test_certified_intervals_check_their_bound():

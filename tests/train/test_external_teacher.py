@@ -12,12 +12,15 @@ import tiny
 from jaxiqa import models
 from jaxiqa.config import (
     Adversarial,
+    Block,
     Data,
     Distil,
     Evaluation,
     Experiment,
+    Jacobian,
     Model,
     SoftLabels,
+    Spectral,
     Training,
     Variant,
     describe,
@@ -181,6 +184,31 @@ def test_the_teacher_of_soft_labels_must_be_there_and_that_of_distil(teacher, tm
     check_training(softened(teacher, distil=Distil(weights=str(teacher))))
     with pytest.raises(ValueError, match=r"variants.base.training: distil and soft_labels have different teachers"):
         check_training(softened(teacher, distil=Distil(weights=str(tmp_path))))
+
+
+def test_the_parent_is_the_same_teacher_with_and_without_its_name(teacher):
+    plain = experiment(teacher)
+    for one, other in ((None, "base"), ("base", None), ("base", "base")):
+        both = replace(plain.variants["base"].training, distil=Distil(teacher=one), soft_labels=SoftLabels(0.5, other))
+        check_training(replace(plain, variants={**plain.variants, "child": Variant(both, parent="base")}))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"freeze": "level0"}, r"training\.freeze='level0': a LipschitzIQA has no backbone"),
+        ({"jacobian": Jacobian("level0", 0.1)}, r"training\.jacobian\.stage='level0': a LipschitzIQA has no backbone"),
+        ({"spectral": Spectral(0.1)}, r"training: spectral: a LipschitzIQA has no backbone"),
+        ({"block": Block("after:level0", options={"mid": 2})}, r"block\.where: a LipschitzIQA has no backbone"),
+        ({"filter": 4 / 255}, r"filter=.*LipschitzIQA; expected a metric with a backbone"),
+    ],
+)
+def test_what_needs_stages_is_refused_by_its_field(teacher, changes, message):
+    chosen, fields = experiment(teacher), {"block", "filter"} & set(changes)
+    training = replace(chosen.variants["base"].training, **{} if fields else changes)
+    variant = Variant(training, **changes if fields else {})
+    with pytest.raises(ValueError, match=r"variants\.base\." + message):
+        check_training(replace(chosen, variants={"base": variant}))
 
 
 @pytest.mark.slow

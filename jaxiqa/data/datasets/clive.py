@@ -23,7 +23,7 @@ def clive(source: Path, *, test_fraction: float = 0.0, seed: int = 0, verify: bo
         verify: check every file against its SHA-256, if the table has it.
     """
     check_number("test_fraction", test_fraction, 0)
-    if test_fraction is None or not test_fraction < 1:
+    if not test_fraction < 1:
         raise ValueError(f"test_fraction={test_fraction} is outside [0, 1)")
     check_count("seed", seed, 0)
     splits = read_splits(
