@@ -181,3 +181,12 @@ def test_second_derivatives_are_those_of_finite_differences(method, at):
         reverse_over_reverse = jax.grad(lambda a: (slope(a) * direction).sum())(a)
         np.testing.assert_allclose(forward_over_reverse, expected, atol=1e-8)
         np.testing.assert_allclose(reverse_over_reverse, expected, atol=1e-8)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("shape", [(9, 8), (5, 3), (3, 3), (64, 32), (8, 9), (2, 1), (1, 1)])
+def test_large_weights_give_orthonormal_columns_too(shape):
+    for seed in range(10):
+        weight = np.random.default_rng(seed).normal(size=shape)
+        q = np.asarray(semi_orthogonal(jnp.float32(100 * weight / np.linalg.norm(weight, 2))), np.float64)
+        np.testing.assert_allclose(np.linalg.svd(q, compute_uv=False), 1, atol=2e-6)
