@@ -100,7 +100,7 @@ class CAdv(Attack):
         check_number("clusters", self.clusters, 1)
         check_number("chosen", self.chosen, 1, self.clusters)
         check_number("hints", self.hints, 0)
-        check_number("step_size", self.step_size, 0.0)
+        check_number("step_size", self.step_size, 0.0, or_none=True)
 
     def __call__(self, score_fn: ScoreFn, images: Images, key: Keys) -> Images:
         given, wanted = images, self.objective

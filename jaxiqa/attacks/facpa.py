@@ -76,7 +76,7 @@ class FACPA(Attack):
         check_choice("variant", self.variant, VARIANTS)
         check_number("multiple", self.multiple, 1)
         for name, high in (("amplitude", float("inf")), ("epsilon", 1.0)):
-            check_number(name, getattr(self, name), 0.0, high)
+            check_number(name, getattr(self, name), 0.0, high, or_none=True)
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys | None) -> Images:
         del score_fn, key

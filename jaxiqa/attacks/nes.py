@@ -84,10 +84,9 @@ class NES(QueryAttack):
         Ball(self.epsilon)  # checks it
         check_steps(self.steps)
         check_count("pairs", self.pairs, 1)
-        check_number("sigma", self.sigma, 0.0, 1.0, open_low=True)
-        check_number("momentum", self.momentum, 0.0, 1.0)
-        if self.step_size is not None:
-            check_number("step_size", self.step_size, 0.0)
+        check_number("sigma", self.sigma, 0.0, 1.0, open_low=True, or_none=True)
+        check_number("momentum", self.momentum, 0.0, 1.0, or_none=True)
+        check_number("step_size", self.step_size, 0.0, or_none=True)
 
     @property
     def candidates(self) -> int:

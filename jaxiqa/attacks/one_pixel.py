@@ -75,7 +75,7 @@ class OnePixel(QueryAttack):
         check_count("pixels", self.pixels, 1)
         check_count("population", self.candidates, 4)
         check_count("generations", self.iterations - 1, 0)
-        check_number("mutation", self.mutation, 0.0, 2.0)
+        check_number("mutation", self.mutation, 0.0, 2.0, or_none=True)
 
     @property
     def candidates(self) -> int:

@@ -76,8 +76,7 @@ class PatchRS(QueryAttack):
 
     def check(self):
         check_count("area", self.area, 1)
-        if self.share is not None:
-            check_number("share", self.share, 0.0, 1.0, open_low=True)
+        check_number("share", self.share, 0.0, 1.0, open_low=True, or_none=True)
 
     @property
     def smallest(self) -> int:

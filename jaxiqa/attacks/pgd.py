@@ -74,8 +74,7 @@ class PGD(Attack):
         Ball(self.epsilon, norm=self.norm)  # checks both
         check_steps(self.steps)
         object.__setattr__(self, "objective", as_objective(self.objective))
-        if self.step_size is not None:
-            check_number("step_size", self.step_size, 0.0)
+        check_number("step_size", self.step_size, 0.0, or_none=True)
 
     def shared_prefixes(
         self, score_fn: ScoreFn, images: Images, epsilons: Sequence[float]

@@ -73,8 +73,7 @@ class Square(QueryAttack):
         Ball(self.epsilon, norm=self.norm)  # checks both
         if self.norm == "l2":
             check_choice("variant", self.variant, ("paper",))
-        if self.share is not None:
-            check_number("share", self.share, 0.0, 1.0, open_low=True)
+        check_number("share", self.share, 0.0, 1.0, open_low=True, or_none=True)
 
     @property
     def smallest(self) -> int:

@@ -58,7 +58,7 @@ class UAP(Attack):
     strength: ClassVar[str] = "amplitude"
 
     def __post_init__(self) -> None:
-        check_number("amplitude", self.amplitude, 0.0)
+        check_number("amplitude", self.amplitude, 0.0, or_none=True)
 
     def __call__(self, score_fn: ScoreFn | None, images: Images, key: Keys) -> Images:
         del score_fn, key

@@ -19,12 +19,19 @@ def check_choice(name: str, value: Any, allowed: Collection[Any]) -> None:
 
 
 def check_number(
-    name: str, value: Any, low: int | float, high: int | float = float("inf"), *, open_low: bool = False
+    name: str,
+    value: Any,
+    low: int | float,
+    high: int | float = float("inf"),
+    *,
+    open_low: bool = False,
+    or_none: bool = False,
 ) -> None:
     """Check that ``low <= value <= high`` (``low < value`` with ``open_low``); otherwise raise ``ValueError``.
 
-    NaN and None never pass. All values of an array are checked. Traced arrays, and placeholders that JAX puts in place
-    of leaves, are not checked.
+    NaN never passes, and None only with ``or_none``: a default, or an axis of `jax.vmap`, where JAX writes None in
+    place of a leaf. All values of an array are checked. Traced arrays, and placeholders that JAX puts in place of
+    leaves, are not checked.
 
     >>> check_number("epsilon", 2.0, 0.0, 1.0)
     Traceback (most recent call last):
@@ -33,6 +40,8 @@ def check_number(
     Traceback (most recent call last):
     ValueError: epsilon='8/255' is not a number; write 8 / 255
     """
+    if value is None and or_none:
+        return
     if isinstance(value, bool | str | bytes | list | tuple | dict | None) or str(getattr(value, "dtype", "")) == "bool":
         quotient = isinstance(value, str) and re.fullmatch(r"\s*([\d.]+)\s*/\s*([\d.]+)\s*", value)
         hint = f"; write {quotient[1]} / {quotient[2]}" if quotient else ""

@@ -13,16 +13,36 @@ from types import TracebackType
 INTERRUPTED = 130
 """The exit status after Ctrl-C, as in shells."""
 
+_received: list[int] = []
+
 
 def quiet() -> None:
     """Install hooks: an uncaught Ctrl-C ends the process with one line instead of a traceback.
 
     Python ignores exceptions in destructors and in callbacks of the garbage collector (JAX has such a callback). A
     Ctrl-C in one of them is sent again 0.05 s later. While Python ends, after all work is done, Ctrl-C does nothing;
-    else the program would end by the signal although its result is complete.
+    else the program would end by the signal although its result is complete. `raise_if_lost` finds one that compiled
+    code has cleared.
     """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, _interrupt)
     sys.excepthook, sys.unraisablehook = _uncaught, _ignored
     atexit.register(signal.signal, signal.SIGINT, signal.SIG_IGN)  # registered first, so it runs last
+
+
+def _interrupt(number: int, frame: object) -> None:
+    _received.append(number)
+    raise KeyboardInterrupt
+
+
+def raise_if_lost() -> None:
+    """Raise ``KeyboardInterrupt`` if Ctrl-C came and the program still goes on. To be called in long loops.
+
+    Python raises it in the code that runs at that moment. If compiled code has called that code, it may clear the error.
+    """
+    if _received:
+        _received.clear()
+        raise KeyboardInterrupt
 
 
 def _uncaught(kind: type[BaseException], error: BaseException, trace: TracebackType | None) -> None:
@@ -37,6 +57,7 @@ def _ignored(about: "sys.UnraisableHookArgs") -> None:
     if not issubclass(about.exc_type, KeyboardInterrupt):
         sys.__unraisablehook__(about)
         return
+    _received.clear()  # it comes again
     again = threading.Timer(0.05, _again)
     again.daemon = True
     again.start()
@@ -61,7 +82,7 @@ def stop_signal() -> Iterator[list[int]]:
         yield came
         return
     watched = [signal.SIGTERM]
-    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+    if signal.getsignal(signal.SIGINT) in (signal.default_int_handler, _interrupt):
         watched.append(signal.SIGINT)
     before = {number: signal.getsignal(number) for number in watched}
 

@@ -9,6 +9,8 @@ from typing import Protocol, runtime_checkable
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from jaxiqa.core.interrupts import raise_if_lost
+
 console = Console(emoji=False)
 """For results, on standard output. Text such as a:x:b is not replaced by an emoji."""
 
@@ -63,7 +65,10 @@ class Update(Protocol):
 
 @contextmanager
 def progress_bar(what: str, unit: str = "") -> Iterator[Update]:
-    """Show a bar with the time left; in a log file, one line per minute. Yield ``update(done, total, note)``."""
+    """Show a bar with the time left; in a log file, one line per minute. Yield ``update(done, total, note)``.
+
+    An update raises ``KeyboardInterrupt`` if Ctrl-C was lost (`jaxiqa.core.interrupts.raise_if_lost`).
+    """
     if not messages.is_terminal:
         yield _lines(what, unit)
         return
@@ -72,7 +77,12 @@ def progress_bar(what: str, unit: str = "") -> Iterator[Update]:
     columns += [TimeRemainingColumn(compact=True)]
     with Progress(*columns, console=messages, transient=True) as progress:
         task = progress.add_task(what, total=None, note="")
-        yield lambda done, total, note="": progress.update(task, completed=done, total=total, note=note)
+
+        def update(done: float | int, total: float | int, note: str = "") -> None:
+            raise_if_lost()
+            progress.update(task, completed=done, total=total, note=note)
+
+        yield update
 
 
 def _lines(what: str, unit: str) -> Update:
@@ -81,6 +91,7 @@ def _lines(what: str, unit: str) -> Update:
 
     def update(done: float | int, total: float | int, note: str = "") -> None:
         nonlocal said, first
+        raise_if_lost()
         now = time.monotonic()
         first = done if first is None else first
         if now - said < LINE_SECONDS or done >= total:

@@ -7,7 +7,6 @@ real products are faster (`jaxiqa.layers.linear_algebra.multiply`).
 
 from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -94,28 +93,17 @@ def corrected(w: Parts) -> Parts:
 
 
 @at_least_float32
-def nearest(w: Parts, steps: int = 60) -> Parts:
-    """Return the nearest matrix with orthonormal columns (or rows), by at most ``steps`` of `corrected`.
+def nearest(w: Parts, steps: int = 40) -> Parts:
+    """Return the nearest matrix with orthonormal columns (or rows), by ``steps`` of `corrected`.
 
-    They converge if all singular values are in (0, √3), as of a mean of orthogonal matrices, and end once all are 1 up
-    to rounding. A small one grows by the factor 3/2 per step: with 60 steps, from 1e-8 on.
+    They converge if all singular values are in (0, √3), as of a mean of orthogonal matrices. A small one grows by the
+    factor 3/2 per step: with 40 steps, from 1e-6 on.
 
     >>> w = jnp.array([[0.6, 0.0], [0.0, -0.9]])
     >>> jnp.round(nearest((w,))[0], 5).tolist()
     [[1.0, 0.0], [0.0, -1.0]]
     """
-
-    def unfinished(state: tuple[Parts, Any, Any]) -> Any:
-        _, change, count = state
-        return (count < steps) & ~(change < 1e-6)
-
-    def step(state: tuple[Parts, Any, Any]) -> tuple[Parts, Any, Any]:
-        before, _, count = state
-        after = corrected(before)
-        change = jnp.stack([jnp.max(jnp.abs(a - b), initial=0) for a, b in zip(after, before, strict=True)]).max()
-        return after, change, count + 1
-
-    return jax.lax.while_loop(unfinished, step, (w, jnp.full((), jnp.inf, w[0].dtype), 0))[0]
+    return jax.lax.fori_loop(0, steps, lambda _, w: corrected(w), w)
 
 
 def _polynomial(w: Parts, omega: Parts, *, order: int) -> Parts:

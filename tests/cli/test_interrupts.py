@@ -94,6 +94,30 @@ def test_ctrl_c_during_a_garbage_collector_callback_is_not_lost(tmp_path):
     assert (process.returncode, said) == (130, "\nstopped; mine\n")
 
 
+CLEARED = """
+import os, time
+from jaxiqa.core.interrupts import quiet
+from jaxiqa.core.progress import progress_bar
+from jaxiqa.cli.runtime import explained
+quiet()
+with explained("mine"), progress_bar("scoring", "images") as update:
+    for done in range(100):
+        update(done, 100)
+        try:  # as compiled code does that ignores what its callback raises
+            os.kill(os.getpid(), signal.SIGINT) if done == 3 else time.sleep(0.2)
+            sum(range(1000))
+        except KeyboardInterrupt:
+            pass
+        assert done < 4
+"""
+
+
+def test_ctrl_c_that_other_code_has_cleared_stops_the_next_step(tmp_path):
+    process = start(["-c", f"import signal\n{CLEARED}"], tmp_path)
+    _, said = process.communicate(timeout=60)
+    assert (process.returncode, said) == (130, "\nstopped; mine\n")
+
+
 AT_THE_END = """
 import os, signal
 from jaxiqa.core.interrupts import quiet

@@ -156,7 +156,7 @@ class Ball:
 
     def __post_init__(self) -> None:
         check_choice("norm", self.norm, NORMS)
-        check_number("epsilon", self.epsilon, 0.0, 1.0 if self.norm == "linf" else float("inf"))
+        check_number("epsilon", self.epsilon, 0.0, 1.0 if self.norm == "linf" else float("inf"), or_none=True)
 
     def project(self, x: Image, clean: Image) -> Image:
         """Return the nearest allowed image around ``clean``."""

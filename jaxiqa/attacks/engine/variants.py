@@ -30,4 +30,4 @@ def complete(attack: Any, defaults: dict[str, dict[str, Any]]) -> None:
     object.__setattr__(attack, "objective", as_objective(attack.objective))
     for name, value in vars(attack).items():
         if name not in ("variant", "objective", "steps"):
-            check_number(name, value, 0.0, open_low=name == "score_scale")
+            check_number(name, value, 0.0, open_low=name == "score_scale", or_none=True)
