@@ -38,7 +38,7 @@ def _interrupt(number: int, frame: object) -> None:
 def raise_if_lost() -> None:
     """Raise ``KeyboardInterrupt`` if Ctrl-C came and the program still goes on. To be called in long loops.
 
-    Python raises it in the code that runs at that moment. If compiled code has called that code, it may clear the error.
+    Python raises it in the code that runs at that moment. If compiled code called that code, it may clear the error.
     """
     if _received:
         _received.clear()
