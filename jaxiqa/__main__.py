@@ -12,7 +12,7 @@ train-filter  train a small purifier
 export        write a metric as one file of StableHLO
 push          upload a trained metric to the Hugging Face hub
 
-Options of a command: jaxiqa COMMAND --help.
+Options of a command: jaxiqa COMMAND --help. Versions of jaxiqa and of what it uses: jaxiqa --version.
 """
 
 import sys
@@ -33,6 +33,11 @@ def main() -> None:
             raise SystemExit(program.main(rest, program=f"jaxiqa {command}"))
         case [] | ["-h" | "--help", *_]:
             print(__doc__.strip())
+        case ["--version", *_]:
+            from jaxiqa.core.version import package_versions, source_commit
+
+            commit = source_commit()
+            print(package_versions() + (f", commit {commit}" if commit else ""))
         case [other, *_]:
             from jaxiqa.config.suggest import suggestion
 

@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 import pytest
@@ -10,6 +11,7 @@ from jaxiqa.__main__ import COMMANDS
 from jaxiqa.attacks import ATTACKS, FITTED
 from jaxiqa.cli.list import TABLES, main
 from jaxiqa.config.loading import shipped
+from jaxiqa.core.version import package_versions
 from jaxiqa.data import DATASETS
 from jaxiqa.defenses.purify import PURIFIERS
 from jaxiqa.defenses.smoothing import CERTIFIERS
@@ -38,6 +40,12 @@ def test_a_mistyped_command_gets_a_suggestion():
     assert done.returncode == 1
     assert "'scor'" in done.stderr
     assert "score" in done.stderr
+
+
+def test_the_versions_are_one_line():
+    done = subprocess.run([sys.executable, "-m", "jaxiqa", "--version"], capture_output=True, text=True, cwd=ROOT)
+    assert done.stdout.startswith(f"{package_versions()}, commit "), done.stderr
+    assert f"jax {version('jax')}," in done.stdout
 
 
 NAMES = {
