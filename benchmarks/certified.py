@@ -1,13 +1,13 @@
 """Measure certified metrics: correlation, certificates, the strongest attacks, and median smoothing beside them.
 
-    JAXIQA_DATA=/path/to/data python benchmarks/certified.py --metrics runs/certified/0.012 runs/certified/0.024 \\
+    JAXIQA_DATA=/path/to/data python benchmarks/certified.py --metrics runs/certified/0.012 jaxiqa-certified \\
         --baseline jaxiqa-base --rows benchmarks/certified.json
 
-``--metrics`` are folders of ``configs/certified.py``, one per slope; ``--baseline`` is a metric that comes with jaxiqa,
-or any trained metric of the same images. Prints the tables of docs/results_certified.md and draws the frontier beside
-``--rows``, the file of the numbers. Finished measurements are kept there, with a digest of the metric's weights, so a
-killed run goes on, and metrics that were measured earlier are in the tables without their folders. All changes are
-shares of the range of the labels.
+``--metrics`` are ``jaxiqa-certified`` and folders of ``configs/certified.py``, one per slope; ``--baseline`` is a
+metric that comes with jaxiqa, or any trained metric of the same images. Prints the tables of docs/results_certified.md
+and draws the frontier beside ``--rows``, the file of the numbers. Finished measurements are kept there, with a digest
+of the metric's weights, so a killed run goes on, and metrics that were measured earlier are in the tables without their
+folders. All changes are shares of the range of the labels.
 """
 
 import argparse
@@ -32,6 +32,7 @@ from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.defenses.smoothing import MS
 from jaxiqa.measures.correlation import plcc, srocc
+from jaxiqa.models import zoo
 
 SIZE = (256, 256)
 RADII = {"l2": (0.05, 0.5, 2.0), "linf": (1 / 255, 2 / 255, 4 / 255)}
@@ -180,10 +181,7 @@ def tables(rows: dict[str, Rows]) -> str:
 
 
 def draw(rows: dict[str, Rows], path: Path) -> None:
-    """Draw SROCC against the certificate at ℓ∞ 2/255; and the strongest change found, as an open marker.
-
-    A line joins the metrics of which the folder is named by its slope.
-    """
+    """Draw SROCC against the certificate at ℓ∞ 2/255; and the strongest change found, as an open marker."""
     from matplotlib.figure import Figure
 
     figure = Figure(figsize=(6, 4), layout="constrained")
@@ -192,14 +190,13 @@ def draw(rows: dict[str, Rows], path: Path) -> None:
     found = {name: row["agreement"]["val srocc"] for name, row in rows.items()}
     gains = {name: row[f"APGD-100 {place}"]["largest"] for name, row in rows.items()}
     limits = {name: row["agreement"].get("certificates", {}).get(place) for name, row in rows.items()}
-    line = sorted((name for name in rows if name.split()[-1].replace(".", "").isdigit()), key=lambda n: limits[n])
+    line = sorted((name for name in rows if limits[name]), key=lambda name: limits[name])
     axes.plot([limits[name] for name in line], [found[name] for name in line], "o-", label="no change is larger")
     axes.plot([gains[name] for name in line], [found[name] for name in line], "o", mfc="none", label="APGD-100")
+    for name in line:
+        axes.annotate(name, (limits[name], found[name]), (6, -12), textcoords="offset points", fontsize=8)
     for name in rows.keys() - line:
-        marker = {"marker": "s", "mfc": "none", "linestyle": "", "label": f"{name}, APGD-100: no certificate"}
-        if limits[name]:
-            marker = {"marker": "x", "linestyle": "", "label": name}
-        axes.plot(limits[name] or gains[name], found[name], **marker)
+        axes.plot(gains[name], found[name], "s", mfc="none", label=f"{name}, APGD-100: no certificate")
     axes.set(xscale="log", xlabel="largest change of the score at ℓ∞ 2/255, share of the labels' range")
     axes.set_ylabel("SROCC on the validation images")
     axes.grid(alpha=0.3)
@@ -209,13 +206,18 @@ def draw(rows: dict[str, Rows], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--metrics", nargs="*", default=[], help="folders of trained certified metrics")
+    parser.add_argument("--metrics", nargs="*", default=[], help="folders, or names of the package")
     parser.add_argument("--baseline", help="NAME of a metric that comes with jaxiqa, or NAME=FOLDER of a trained one")
     parser.add_argument("--rows", type=Path, required=True, help="the file of the numbers")
     given = parser.parse_args()
     start_jax()
     splits = data.load("clive", test_fraction=0.2)
-    found = {f"certified {Path(place).name}": ("lipschitz_iqa", place) for place in given.metrics}
+    found: dict[str, tuple[str, str | None]] = {}
+    for place in given.metrics:
+        if place in zoo.SHIPPED:
+            found[place] = (place, None)
+        else:
+            found[f"certified {Path(place).name}"] = ("lipschitz_iqa", place)
     if len(found) < len(given.metrics):
         parser.error("--metrics: two folders have the same last name, which is the label; rename one")
     if given.baseline:
