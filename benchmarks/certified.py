@@ -24,15 +24,17 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 import jax
 import numpy as np
 from flax import nnx
+from matplotlib.figure import Figure
 
 from jaxiqa import attacks, data, lipschitz, models
 from jaxiqa.cli.runtime import start_jax
-from jaxiqa.core.files import write_text
+from jaxiqa.core.files import write_bytes, write_text
 from jaxiqa.core.progress import progress_bar
 from jaxiqa.data.pipeline import scoring_batches
 from jaxiqa.defenses.smoothing import MS
 from jaxiqa.measures.correlation import plcc, srocc
 from jaxiqa.models import zoo
+from jaxiqa.reports.drawing import SMALL, png, style
 
 SIZE = (256, 256)
 RADII = {"l2": (0.05, 0.5, 2.0), "linf": (1 / 255, 2 / 255, 4 / 255)}
@@ -182,26 +184,30 @@ def tables(rows: dict[str, Rows]) -> str:
 
 def draw(rows: dict[str, Rows], path: Path) -> None:
     """Draw SROCC against the certificate at ℓ∞ 2/255; and the strongest change found, as an open marker."""
-    from matplotlib.figure import Figure
-
-    figure = Figure(figsize=(6, 4), layout="constrained")
+    figure = Figure(figsize=(6.4, 4.2), layout="constrained")
     axes = figure.subplots()
     place = f"linf {2 / 255:.5f}"
-    found = {name: row["agreement"]["val srocc"] for name, row in rows.items()}
     gains = {name: row[f"APGD-100 {place}"]["largest"] for name, row in rows.items()}
     limits = {name: row["agreement"].get("certificates", {}).get(place) for name, row in rows.items()}
     line = sorted((name for name in rows if limits[name]), key=lambda name: limits[name])
-    axes.plot([limits[name] for name in line], [found[name] for name in line], "o-", label="no change is larger")
-    axes.plot([gains[name] for name in line], [found[name] for name in line], "o", mfc="none", label="APGD-100")
-    for name in line:
-        axes.annotate(name, (limits[name], found[name]), (6, -12), textcoords="offset points", fontsize=8)
-    for name in rows.keys() - line:
-        axes.plot(gains[name], found[name], "s", mfc="none", label=f"{name}, APGD-100: no certificate")
+    for number, part in enumerate(("val", "test")):
+        found = {name: row["agreement"][f"{part} srocc"] for name, row in rows.items()}
+        look = style(number) | {"label": {"val": "validation images", "test": "test images"}[part]}
+        axes.plot([limits[name] for name in line], [found[name] for name in line], **look)
+        attacked = [name for name in rows if part == "val" or name not in line]
+        look |= {"mfc": "none", "linestyle": "", "label": f"APGD-100, {IMAGES} of them" if part == "val" else None}
+        axes.plot([gains[name] for name in attacked], [found[name] for name in attacked], **look)
+        for name in rows if part == "val" else ():
+            at = (limits[name] or gains[name], found[name])
+            axes.annotate(name, at, (0, 7), textcoords="offset points", fontsize=SMALL, ha="center")
     axes.set(xscale="log", xlabel="largest change of the score at ℓ∞ 2/255, share of the labels' range")
-    axes.set_ylabel("SROCC on the validation images")
+    axes.set_ylabel("SROCC")
+    axes.xaxis.set_major_formatter("{x:g}")
+    axes.xaxis.set_minor_formatter("")
+    axes.margins(0.12)
     axes.grid(alpha=0.3)
-    axes.legend()
-    figure.savefig(path)
+    axes.legend(fontsize=SMALL)
+    write_bytes(path, png(figure))
 
 
 def main() -> None:
@@ -246,7 +252,7 @@ def main() -> None:
             check(label, row)
     rows = dict(sorted(rows.items(), key=lambda item: ("constant" in item[1]["agreement"], item[0])))
     print(tables(rows))
-    draw(rows, given.rows.with_suffix(".svg"))
+    draw(rows, given.rows.with_suffix(".png"))
 
 
 def digest(model: Any) -> str:
