@@ -199,7 +199,7 @@ def draw(rows: dict[str, Rows], path: Path) -> None:
         axes.plot([gains[name] for name in attacked], [found[name] for name in attacked], **look)
         for name in rows if part == "val" else ():
             at = (limits[name] or gains[name], found[name])
-            axes.annotate(name, at, (0, 7), textcoords="offset points", fontsize=SMALL, ha="center")
+            axes.annotate(name, at, (-3, 7), textcoords="offset points", fontsize=SMALL, rotation=60)
     axes.set(xscale="log", xlabel="largest change of the score at ℓ∞ 2/255, share of the labels' range")
     axes.set_ylabel("SROCC")
     axes.xaxis.set_major_formatter("{x:g}")
@@ -250,7 +250,7 @@ def main() -> None:
     for label, row in rows.items():
         if "certificates" in row["agreement"]:
             check(label, row)
-    rows = dict(sorted(rows.items(), key=lambda item: ("constant" in item[1]["agreement"], item[0])))
+    rows = dict(sorted(rows.items(), key=lambda item: item[1]["agreement"].get("constant", 0.0)))
     print(tables(rows))
     draw(rows, given.rows.with_suffix(".png"))
 
