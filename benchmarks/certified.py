@@ -1,7 +1,7 @@
 """Measure certified metrics: correlation, certificates, the strongest attacks, and median smoothing beside them.
 
     JAXIQA_DATA=/path/to/data python benchmarks/certified.py --metrics runs/certified/0.012 jaxiqa-certified \\
-        --baseline jaxiqa-base --rows benchmarks/certified.json
+        --baseline jaxiqa-base --rows benchmarks/certified/frontier.json
 
 ``--metrics`` are ``jaxiqa-certified`` and folders of ``configs/certified.py``, one per slope; ``--baseline`` is a
 metric that comes with jaxiqa, or any trained metric of the same images. Prints the tables of docs/results_certified.md
