@@ -212,7 +212,7 @@ def draw(rows: dict[str, Rows], path: Path) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--metrics", nargs="*", default=[], help="folders, or names of the package")
+    parser.add_argument("--metrics", nargs="*", default=[], help="certified metrics: folders, or jaxiqa-certified")
     parser.add_argument("--baseline", help="NAME of a metric that comes with jaxiqa, or NAME=FOLDER of a trained one")
     parser.add_argument("--rows", type=Path, required=True, help="the file of the numbers")
     given = parser.parse_args()
@@ -225,13 +225,15 @@ def main() -> None:
         else:
             found[f"certified {Path(place).name}"] = ("lipschitz_iqa", place)
     if len(found) < len(given.metrics):
-        parser.error("--metrics: two folders have the same last name, which is the label; rename one")
-    if given.baseline:
-        name, _, folder = given.baseline.partition("=")
+        parser.error("--metrics: two have the same name (of a folder: its last part); rename a folder")
+    name, _, folder = (given.baseline or "").partition("=")
+    if name:
         found = {name: (name, folder or None), **found}
     rows: dict[str, Rows] = json.loads(given.rows.read_text()) if given.rows.exists() else {}
     for label, (kind, place) in found.items():
         model = models.load(kind, place)
+        if label != name and not hasattr(model, "certificate"):
+            parser.error(f"--metrics {label}: a {type(model).__name__} has no certificate; give it as --baseline")
         weights = digest(model)
         known = rows.setdefault(label, {"weights": weights})
         if known["weights"] != weights:

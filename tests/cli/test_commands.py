@@ -11,7 +11,7 @@ from jaxiqa.__main__ import COMMANDS
 from jaxiqa.attacks import ATTACKS, FITTED
 from jaxiqa.cli.list import TABLES, main
 from jaxiqa.config.loading import shipped
-from jaxiqa.core.version import package_versions
+from jaxiqa.core.version import package_versions, source_commit
 from jaxiqa.data import DATASETS
 from jaxiqa.defenses.purify import PURIFIERS
 from jaxiqa.defenses.smoothing import CERTIFIERS
@@ -44,7 +44,9 @@ def test_a_mistyped_command_gets_a_suggestion():
 
 def test_the_versions_are_one_line():
     done = subprocess.run([sys.executable, "-m", "jaxiqa", "--version"], capture_output=True, text=True, cwd=ROOT)
-    assert done.stdout.startswith(f"{package_versions()}, commit "), done.stderr
+    assert done.stdout.startswith(package_versions()), done.stderr
+    assert done.stdout.strip().count("\n") == 0
+    assert (source_commit() or "") in done.stdout
     assert f"jax {version('jax')}," in done.stdout
 
 
