@@ -124,8 +124,13 @@ def completed(z: Complex[Array, "f g n m"], size: tuple[int, int], band: float) 
     here, there = conjugates(size, band)
     alone = here[here == there]
     here, there = here[here < there], there[here < there]
-    z = z.at[there].set(jnp.conj(z[here]), unique_indices=True)
-    return z.at[alone].set(z[alone].real.astype(z.dtype), unique_indices=True)
+    own = np.ones((len(z), 1, 1, 1), bool)
+    own[there] = False
+    own_imaginary = own.copy()
+    own_imaginary[alone] = False
+    z = jax.lax.complex(jnp.where(own, z.real, 0), jnp.where(own_imaginary, z.imag, 0))
+    # Added to zeros, not set: the derivative of a sum needs no copy of all matrices.
+    return z.at[there].add(jnp.conj(z[here]), unique_indices=True)
 
 
 def conjugates(size: tuple[int, int], band: float = 1.0) -> tuple[Int[np.ndarray, " n"], Int[np.ndarray, " n"]]:

@@ -7,6 +7,7 @@ real products are faster (`jaxiqa.layers.linear_algebra.multiply`).
 
 from collections.abc import Callable
 from functools import partial
+from math import factorial
 
 import jax
 import jax.numpy as jnp
@@ -16,14 +17,14 @@ from jaxiqa.core.precision import at_least_float32
 from jaxiqa.layers.exponential import expm_taylor
 from jaxiqa.layers.linear_algebra import Parts, multiply, newton_schulz
 
-ORDERS: tuple[tuple[float, int], ...] = ((0.02, 2), (0.05, 3), (0.25, 4))
-"""Largest ‖Ω‖_F -> order of the Taylor polynomial; above the last one the exponential is computed in full."""
+ORDERS: tuple[tuple[float, int], ...] = ((0.02, 2), (0.15, 4), (0.75, 8))
+"""Largest bound of ‖Ω‖₂ -> order of the Taylor polynomial; above the last one the exponential is computed in full."""
 
 ROUNDING = 1e-7
 """Distance from orthonormal columns that the rounding of a step adds, in float32."""
 
-ROUNDING_IN_FULL = 5e-7
-"""The same of a step by the full exponential, which takes more products."""
+ROUNDING_IN_FULL = 5e-8
+"""What a step by the full exponential of m×m matrices adds to that, divided by √m."""
 
 TOLERANCE = 2e-6
 """Bound of the accumulated distance at which the matrices are corrected."""
@@ -62,25 +63,26 @@ def rotation(w: Parts, step: Parts) -> Parts:
 def rotate(w: Parts, omega: Parts) -> tuple[Parts, Float[Array, ""]]:
     """Return ``exp(Ω)·W``, and a bound of the distance from orthonormal columns that the step adds.
 
-    The exponential is a Taylor polynomial in Ω, applied to W; its order is 2, 3 or 4 by the largest ‖Ω‖_F of the batch
-    (`ORDERS`). Above 0.25 the exponential is exact. The singular values of a polynomial of order 2, 3, 4 at ‖Ω‖₂ = r
-    differ from 1 by at most r⁴/8, r⁴/24, r⁶/144.
+    The exponential is a Taylor polynomial in Ω; its order is 2, 4 or 8 by the largest ‖Ω²‖_F^½ ≥ ‖Ω‖₂ of the batch
+    (`ORDERS`). Above 0.75 the exponential is exact. The singular values of a polynomial of the even order n at
+    ‖Ω‖₂ = r differ from 1 by at most r^(n+2)/(n!·(n + 2)).
 
     Args:
         w: ``… n p``, as (real,) or (real, imaginary).
         omega: ``… m m``, m = max(n, p), skew-Hermitian.
 
     Reference: Hu et al., "LipNeXt: Scaling up Lipschitz-based Certified Robustness to Billion-parameter Models",
-    arXiv:2601.18513. **Differs from the paper**: lower limits of ‖Ω‖_F, so that the error of a step is bounded.
+    arXiv:2601.18513. **Differs from the paper**: the order depends on a bound of ‖Ω‖₂, not on ‖Ω‖_F, and is higher, so
+    that the error of a step is bounded.
     """
-    size = jnp.sqrt(jnp.max(sum(jnp.sum(part**2, (-2, -1)) for part in omega), initial=0))
-    limits = [limit for limit, _ in ORDERS]
+    square = multiply(omega, omega)
+    size = jnp.sqrt(jnp.sqrt(jnp.max(sum(jnp.sum(part**2, (-2, -1)) for part in square), initial=0)))
     branches: list[Callable[..., Parts]] = [partial(_polynomial, order=order) for _, order in ORDERS]
-    branches.append(_exponential)
-    tall = jax.lax.switch(jnp.searchsorted(jnp.asarray(limits), size), branches, _tall(w), omega)
-    errors = jnp.stack([size**4 / 8, size**4 / 24, size**6 / 144, jnp.full_like(size, ROUNDING_IN_FULL - ROUNDING)])
-    added = errors[jnp.searchsorted(jnp.asarray(limits), size)] + ROUNDING
-    return (_adjoint(tall) if w[0].shape[-2] < w[0].shape[-1] else tall), added
+    place = jnp.sum(size > jnp.asarray([limit for limit, _ in ORDERS], size.dtype))
+    tall = jax.lax.switch(place, [*branches, _exponential], _tall(w), omega, square)
+    errors = [size ** (order + 2) / (factorial(order) * (order + 2)) for _, order in ORDERS]
+    added = jnp.stack([*errors, jnp.full_like(size, ROUNDING_IN_FULL * omega[0].shape[-1] ** 0.5)])[place]
+    return (_adjoint(tall) if w[0].shape[-2] < w[0].shape[-1] else tall), added + ROUNDING
 
 
 def corrected(w: Parts) -> Parts:
@@ -106,19 +108,23 @@ def nearest(w: Parts, steps: int = 40) -> Parts:
     return jax.lax.fori_loop(0, steps, lambda _, w: corrected(w), w)
 
 
-def _polynomial(w: Parts, omega: Parts, *, order: int) -> Parts:
-    total, term = w, w
-    for k in range(1, order + 1):
-        term = tuple(part / k for part in multiply(omega, term))
-        total = tuple(a + b for a, b in zip(total, term, strict=True))
-    return total
+def _polynomial(w: Parts, omega: Parts, square: Parts, *, order: int) -> Parts:
+    """Return W + (Ω + Ω²/2! + …)·W, by Horner's rule in Ω². What is added to W is small, and so is its rounding."""
+    identity = jnp.eye(square[0].shape[-1], dtype=square[0].dtype)
+    higher = tuple(part / factorial(order) for part in square)
+    for k in range(order - 2, 0, -2):  # higher = Ω²·(I/k! + Ω/(k + 1)! + higher)
+        real, *imaginary = (a + b / factorial(k + 1) for a, b in zip(higher, omega, strict=True))
+        higher = multiply(square, (real + identity / factorial(k), *imaginary))
+    change = tuple(a + b for a, b in zip(omega, higher, strict=True))
+    return tuple(a + b for a, b in zip(w, multiply(change, w), strict=True))
 
 
-def _exponential(w: Parts, omega: Parts) -> Parts:
+def _exponential(w: Parts, omega: Parts, square: Parts) -> Parts:
+    del square
     if len(omega) == 1:
-        return multiply((expm_taylor(omega[0]),), w)
+        return corrected(multiply((expm_taylor(omega[0]),), w))
     whole = expm_taylor(jax.lax.complex(*omega))
-    return multiply((whole.real, whole.imag), w)
+    return corrected(multiply((whole.real, whole.imag), w))
 
 
 def _tall(w: Parts) -> Parts:

@@ -143,12 +143,12 @@ def _rotated(
     turn = count % groups
     here, mean, total = leaf.reshape(shape)[:, 0], slope.reshape(shape)[:, 0], state.total
     if groups > 1:
-        total = total + slope.reshape(shape)
+        # The barriers separate reading from writing, so XLA writes into the large arrays instead of into copies.
+        total = jax.lax.optimization_barrier(total + slope.reshape(shape))
         here, mean = (_pick(x, turn, 1) for x in (leaf.reshape(shape), total))
-        here, mean = jax.lax.optimization_barrier((here, mean / groups))
+        total, here, mean = jax.lax.optimization_barrier((total, here, mean / groups))
         total = _put(total, jnp.zeros_like(mean), turn, 1)
     omega = jnp.stack(rotation(tuple(here), tuple(mean)))
-    # The barriers separate reading from writing, so XLA writes into the large arrays instead of into copies.
     now = jax.lax.optimization_barrier(jax.tree.map(lambda x: _pick(x, turn, 0), state.direction))
     step, now = jax.lax.optimization_barrier(direction.update(omega, now, jnp.zeros_like(omega)))
     w, added = rotate(tuple(here), tuple(-rate * groups * step))
